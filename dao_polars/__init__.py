@@ -1,0 +1,51 @@
+"""Single-cell atlases as one lazy polars table.
+
+>>> import dao_polars as dao
+>>> lf = dao.scan("atlas/")                                  # one row a cell
+>>> cells = lf.filter(pl.col("cell_type") == "T cell")       # any polars query
+>>> for x, obs in cells.dao.iter_batches(1024, shuffle=True, seed=0): ...
+>>> adata = cells.dao.to_anndata()
+
+The functions: [`load_store`][], [`scan`][], [`write_dataset`][]. The ``.dao``
+namespace of LazyFrame and DataFrame is [`DaoFrame`][]; ``dao.frame(lf)`` is the
+same for type checkers, which cannot see namespaces.
+"""
+
+from .batches import Batch, BatchIterable
+from .cell import Cell
+from .errors import (
+    DaoCorruptError,
+    DaoError,
+    DaoFileExistsError,
+    DaoFileNotFoundError,
+    DaoImportError,
+    DaoIOError,
+    DaoKeyError,
+    DaoTypeError,
+    DaoValueError,
+)
+from .frame import DaoFrame, frame
+from .scan import scan
+from .store import Store, load_store
+from .write import write_dataset
+
+__all__ = [
+    "Batch",
+    "BatchIterable",
+    "Cell",
+    "DaoCorruptError",
+    "DaoError",
+    "DaoFileExistsError",
+    "DaoFileNotFoundError",
+    "DaoFrame",
+    "DaoIOError",
+    "DaoImportError",
+    "DaoKeyError",
+    "DaoTypeError",
+    "DaoValueError",
+    "Store",
+    "frame",
+    "load_store",
+    "scan",
+    "write_dataset",
+]

@@ -1,0 +1,165 @@
+"""The Rust core, as Python sees it. Arrays are C-contiguous; every call detaches from the interpreter."""
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+class Store:
+    """An opened store: its manifest, its small files, its matrices."""
+
+    @staticmethod
+    def open(uri: str, storage_options: dict[str, str] | None = None) -> Store:
+        """Open the store at a path or URL: one read of ``dao.json``, or a listing.
+
+        Raises DaoFileNotFoundError where there is no store, DaoValueError for a newer format
+        version or an unusable URL, DaoCorruptError for an unreadable manifest.
+        """
+
+    @property
+    def uri(self) -> str:
+        """An absolute path with links resolved, or the URL without a trailing slash."""
+
+    @property
+    def id(self) -> str:
+        """A UUID; ``sfaira-<fingerprint>`` for a store that sfaira wrote."""
+
+    @property
+    def legacy(self) -> bool:
+        """Whether sfaira wrote it."""
+
+    def manifest(self) -> str:
+        """The manifest, JSON. Without ``obs``, ``constants``, ``categories`` in legacy stores."""
+
+    def dataset_meta(self, dataset: str) -> str:
+        """The dataset's ``dao.json``, checked; ``{}`` in legacy stores."""
+
+    def get_bytes(self, path: str, checksum_of: str | None = None) -> bytes:
+        """A whole file, by path relative to the store; its checksum is checked if a dataset is named."""
+
+    def verify(self, dataset: str) -> list[tuple[str, str]]:
+        """Read everything of a dataset but its tables' contents: (path, problem) of what is wrong."""
+
+class Reader:
+    """Cells of a store, in frame order, and which of its columns are wanted."""
+
+    def __init__(
+        self,
+        store: Store,
+        keys: NDArray[np.uint64],
+        parts: list[tuple[int, NDArray[np.int32] | None]],
+        *,
+        matrix: str = "X",
+        n_columns: int,
+        layout: Literal["csr", "dense"] = "csr",
+        dtype: str = "float32",
+    ) -> None:
+        """Open the matrices of the datasets that ``keys`` name.
+
+        ``parts`` has for each dataset number the output column of each of its columns (-1: none),
+        or None where they are the output's. Raises DaoValueError for keys of no dataset or row,
+        DaoKeyError for an unknown matrix, DaoFileNotFoundError or DaoCorruptError for broken ones.
+        """
+
+    def epoch(
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        epoch: int = 0,
+        drop_last: bool = False,
+        budget: int = 134217728,
+        threads: int | None = None,
+    ) -> Epoch:
+        """Start reading ahead: in frame order, or permuted by ``seed`` and ``epoch``.
+
+        ``budget`` is in bytes; ``threads=None`` is one a core.
+        """
+
+class Epoch:
+    """An iterator of (positions, x); its threads end with it."""
+
+    def __iter__(self) -> Epoch: ...
+    def __next__(self) -> tuple[NDArray[np.uint32], Any]:
+        """``positions`` into the keys, and ``(data, indices, indptr)`` or a (rows, columns) array.
+
+        Raises the first DaoError of reading.
+        """
+
+    def close(self) -> None:
+        """Stop and join the reading threads."""
+
+class ValueScan:
+    """Finds the narrowest number type that holds every value it is shown."""
+
+    def __init__(self) -> None: ...
+    def update(self, data: NDArray[Any]) -> None:
+        """Take values into account; any shape, any integer, float or bool type."""
+
+    def stored(self) -> str:
+        """``uint8`` … ``uint64``, with negatives ``int8`` … ``int64``, else ``float32``/``float64``."""
+
+    def max_abs(self) -> float:
+        """The largest absolute value."""
+
+    def nonzero(self) -> int:
+        """How many values are not zero."""
+
+class DatasetWriter:
+    """A dataset being written: invisible until ``commit``, gone if dropped before."""
+
+    @staticmethod
+    def begin(
+        uri: str, dataset: str, storage_options: dict[str, str] | None = None
+    ) -> DatasetWriter:
+        """Make the store if it is missing and a folder for the dataset; clean up after dead writers.
+
+        Raises DaoFileExistsError if the id is taken, DaoValueError if it cannot be a name.
+        """
+
+    @property
+    def staging(self) -> str:
+        """The folder that becomes the dataset's; ``parquet/`` is in it."""
+
+    def matrix(
+        self,
+        name: str,
+        layout: Literal["csr", "dense"],
+        shape: tuple[int, int],
+        stored: str,
+        source_dtype: str,
+        *,
+        columns: NDArray[np.int32] | None = None,
+        rows: NDArray[np.uint32] | None = None,
+        source_nnz: int = 0,
+        max_abs: float = 0.0,
+    ) -> MatrixWriter:
+        """Begin ``X``, ``layers/<name>`` or ``obsm/<name>`` of this output shape.
+
+        ``columns`` maps source to output columns (-1: dropped), ``rows`` source to output rows.
+        """
+
+    def commit(self, meta: str) -> None:
+        """Describe the dataset (JSON: obs, var, constants, categories, var_id) and publish it."""
+
+    def abort(self) -> None:
+        """Remove what was written."""
+
+class MatrixWriter:
+    """Takes one matrix in source order, by rows, columns or dense rows."""
+
+    def push_rows(
+        self, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]
+    ) -> None:
+        """The next rows, CSR; unsorted columns are sorted, duplicates summed."""
+
+    def push_columns(
+        self, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]
+    ) -> None:
+        """The next columns, CSC."""
+
+    def push_dense(self, block: NDArray[Any]) -> None:
+        """The next rows, (rows, columns)."""
+
+    def finish(self) -> int:
+        """Write the rest; the number of stored values."""

@@ -1,0 +1,254 @@
+"""A selection in memory as an AnnData.
+
+Owns what goes into X, layers, obsm, obs, var and uns. Reads through the same batches as
+training does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from ._core import Reader
+from .batches import as_csr
+from .extras import need
+from .genes import Genes, Resolved
+from .progress import progress_bar
+from .selection import Selection, matrix_name, number_type, select
+from .tables import to_pandas
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from .store import Store
+
+Parts = list[tuple[int, "NDArray[np.int32] | None"]]
+
+#: Cells read at a time.
+_BATCH = 8192
+#: Bytes of batches ahead of the one being placed.
+_BUDGET = 256 << 20
+
+
+def to_anndata(
+    frame: pl.LazyFrame,
+    *,
+    genes: Genes,
+    gene_key: str | None,
+    layer: str | None,
+    layers: Iterable[str] | str | None,
+    obsm: Iterable[str] | str | None,
+    dtype: Any,
+    progress: bool | None,
+    store: Store | str | None,
+) -> AnnData:
+    """See [`DaoFrame.to_anndata`][]."""
+    anndata = need("anndata", "to_anndata")
+    selection = select(frame, store, None)
+    resolved, parts = selection.resolve(genes, gene_key)
+    if not len(selection.keys):
+        parts = []
+    metas = _Metas(selection)
+    names = [matrix_name(layer), *_names("layers", layers, metas)]
+    dense = _names("obsm", obsm, metas)
+    n_obs = len(selection.keys)
+    total = n_obs * (len(names) + len(dense))
+    with progress_bar(progress, total=total, unit="cell", label="to_anndata") as advance:
+        sparse = {
+            name: _read_csr(
+                selection, resolved.n_genes, parts, name, metas.number_type(name, dtype), advance
+            )
+            for name in names
+        }
+        arrays = {name: _read_dense(selection, name, metas, advance) for name in dense}
+    ids = [entry["id"] for entry in selection.datasets()] if n_obs else []
+    return anndata.AnnData(
+        X=sparse.pop(names[0]),
+        obs=_obs(selection, metas),
+        var=_var(selection, resolved, gene_key),
+        layers={name.removeprefix("layers/"): matrix for name, matrix in sparse.items()},
+        obsm={name.removeprefix("obsm/"): array for name, array in arrays.items()},
+        uns=dict(selection.store.uns(ids[0])) if len(ids) == 1 else {},
+    )
+
+
+class _Metas:
+    """The ``dao.json`` of each dataset selected."""
+
+    def __init__(self, selection: Selection) -> None:
+        core = selection.store.core
+        self.selected = selection.datasets()
+        self.by_id = {e["id"]: json.loads(core.dataset_meta(e["id"])) for e in self.selected}
+
+    def matrices(self) -> list[dict[str, Any]]:
+        return [meta.get("matrices", {}) for meta in self.by_id.values()]
+
+    def tables(self, name: str) -> list[dict[str, Any]]:
+        """Descriptions of the datasets' obs or var; sfaira's have none."""
+        return [meta.get(name, {"index_name": None, "columns": []}) for meta in self.by_id.values()]
+
+    def number_type(self, name: str, dtype: Any) -> str:
+        """float32 where it holds every stored value, else float64, unless one was asked for."""
+        if dtype is not None:
+            return number_type(dtype)
+        described = [m[name] for m in self.matrices() if name in m]
+        stored = {m["dtype"] for m in described} or {e["dtype"] for e in self.selected}
+        if stored & {"float64", "<f8", ">f8"}:
+            return "float64"
+        integers = [m["max_abs"] for m in described if not m["dtype"].startswith("float")]
+        return "float64" if any(value > 2**24 for value in integers) else "float32"
+
+
+def _names(group: str, wanted: Iterable[str] | str | None, metas: _Metas) -> list[str]:
+    if wanted is not None:
+        return [f"{group}/{n}" for n in ([wanted] if isinstance(wanted, str) else wanted)]
+    matrices = metas.matrices()
+    if not matrices:
+        return []
+    return [
+        name
+        for name in matrices[0]
+        if name.startswith(f"{group}/")
+        and all(name in m for m in matrices)
+        # embeddings of different widths do not stack
+        and (group == "layers" or len({m[name]["shape"][1] for m in matrices}) == 1)
+    ]
+
+
+def _read_csr(
+    selection: Selection, n_genes: int, parts: Parts, name: str, dtype: str, advance: Callable[[int], object]
+) -> csr_matrix:
+    reader = Reader(
+        selection.store.core, selection.keys, parts, matrix=name, n_columns=n_genes, dtype=dtype
+    )
+    data: list[NDArray[Any]] = []
+    indices: list[NDArray[np.int32]] = []
+    lengths: list[NDArray[Any]] = []
+    with _epoch(reader) as batches:
+        for positions, (values, columns, indptr) in batches:
+            data.append(values)
+            indices.append(columns)
+            lengths.append(np.diff(indptr))
+            advance(len(positions))
+    indptr = np.zeros(len(selection.keys) + 1, np.int64)
+    np.cumsum(_joined(lengths, np.dtype(np.int64)), out=indptr[1:])
+    index_type = np.int32 if indptr[-1] < 2**31 else np.int64
+    joined = (
+        _joined(data, np.dtype(dtype)),
+        _joined(indices, np.dtype(np.int32)).astype(index_type, copy=False),
+        indptr.astype(index_type, copy=False),
+    )
+    return as_csr(joined, (len(selection.keys), n_genes))
+
+
+def _read_dense(selection: Selection, name: str, metas: _Metas, advance: Callable[[int], object]) -> NDArray[Any]:
+    described = [m[name] for m in metas.matrices() if name in m]
+    widths = {m["shape"][1] for m in described}
+    width = widths.pop() if len(widths) == 1 else 0
+    sources = [np.dtype(m["source_dtype"]) for m in described]
+    dtype = np.result_type(*sources) if sources else np.dtype(np.float32)
+    # The core reads the numbers that zarr has; half floats and bools are stored as others.
+    read_as = {"float16": "float32", "bool": "uint8"}.get(dtype.name, dtype.name)
+    parts: Parts = [(number, None) for number in selection.numbers()]
+    out = np.empty((len(selection.keys), width), dtype)
+    reader = Reader(
+        selection.store.core,
+        selection.keys,
+        parts,
+        matrix=name,
+        n_columns=width,
+        layout="dense",
+        dtype=read_as,
+    )
+    with _epoch(reader) as batches:
+        for positions, values in batches:
+            out[positions[0] : positions[0] + len(positions)] = values
+            advance(len(positions))
+    return out
+
+
+@contextmanager
+def _epoch(reader: Reader) -> Iterator[Any]:
+    epoch = reader.epoch(_BATCH, budget=_BUDGET)
+    try:
+        yield epoch
+    finally:
+        epoch.close()
+
+
+def _joined(pieces: list[NDArray[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The pieces one after another; each is let go once it is copied."""
+    out = np.empty(sum(len(piece) for piece in pieces), dtype)
+    at = 0
+    pieces.reverse()
+    while pieces:
+        piece = pieces.pop()
+        out[at : at + len(piece)] = piece
+        at += len(piece)
+    return out
+
+
+def _obs(selection: Selection, metas: _Metas) -> pd.DataFrame:
+    here = {
+        name
+        for dataset in selection.store.obs_datasets
+        if dataset.id in metas.by_id
+        for name in (*dataset.columns, *dataset.constants, "dataset", "obs_name")
+    }
+    in_store = selection.store.schema
+    padding = [
+        s.name
+        for s in selection.obs
+        if s.name in in_store and s.name not in here and s.null_count() == len(s)
+    ]
+    frame = selection.obs.drop(padding)
+    if "obs_name" not in frame.columns:
+        frame = frame.with_columns(obs_name=_obs_names(selection))
+    cells = sum(entry["n_obs"] for entry in metas.selected)
+    complete = cells == len(selection.keys) == len(np.unique(selection.keys))
+    return to_pandas(frame, metas.tables("obs"), complete=complete)
+
+
+def _obs_names(selection: Selection) -> pl.Series:
+    """Names of cells for a frame that has lost them."""
+    ids = [entry["id"] for entry in selection.datasets()]
+    names = selection.store.scan().filter(pl.col("dataset").is_in(ids)).select(
+        pl.col("cell").ext.storage(), "obs_name"
+    )
+    keys = pl.LazyFrame({"cell": selection.keys})
+    return keys.join(names, on="cell", how="left", maintain_order="left").collect()["obs_name"]
+
+
+def _var(selection: Selection, resolved: Resolved, gene_key: str | None) -> pd.DataFrame:
+    """The genes' rows of var: of the first dataset that has each."""
+    entries = selection.datasets()
+    metas = _Metas(selection).tables("var")
+    if resolved.names is None:
+        if not entries or not resolved.n_genes:
+            return to_pandas(pl.DataFrame({"var_name": pl.Series([], dtype=pl.String)}), [], complete=True)
+        return to_pandas(selection.store.var(entries[0]["id"]), metas[:1], complete=True)
+    seen: set[str] = set()
+    tables = []
+    for entry in entries:
+        if gene_key is not None or entry["var_id"] not in seen:
+            seen.add(entry["var_id"])
+            var = selection.store.var(entry["id"])
+            key = pl.col("var_name" if gene_key is None else gene_key).cast(pl.String)
+            tables.append(var.with_columns(key.alias("__key__")))
+    genes = pl.concat(tables, how="diagonal_relaxed").unique("__key__", keep="first", maintain_order=True)
+    wanted = pl.DataFrame({"__key__": resolved.names})
+    found = wanted.join(genes, on="__key__", how="left", maintain_order="left")
+    if gene_key is not None:
+        found = found.rename({"var_name": "name"} if "name" not in found.columns else {})
+        found = found.rename({"__key__": "var_name"})
+    else:
+        found = found.drop("__key__")
+    return to_pandas(found, metas, complete=False)

@@ -1,0 +1,180 @@
+"""The columns of a store's frame: their names, their types, and where their values are.
+
+Owns how the obs tables of many datasets become one schema: union of columns, supertypes, Enums
+over the store's categories, reserved names. Reads a completed manifest; does no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from .cell import Cell
+from .schema import dtype_from_name
+
+MAX_CATEGORIES = 65_536
+RESERVED = ("cell", "dataset", "obs_name")
+
+Scalar = str | bool | int | float
+
+
+@dataclass(frozen=True)
+class FileColumn:
+    """A column of one obs.parquet: its name there and the type that polars reads.
+
+    Without a name it is pandas' range index: ``start + step * row``, as text.
+    """
+
+    name: str | None
+    dtype: pl.DataType
+    start: int = 0
+    step: int = 1
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset as the scan sees it.
+
+    ``columns``: by their names in the frame, ``obs_name`` first. ``constants``: the values that
+    all its cells share. What is in neither is null in this dataset.
+    """
+
+    number: int
+    id: str
+    path: str
+    n_obs: int
+    columns: Mapping[str, FileColumn]
+    constants: Mapping[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def obs_path(self) -> str:
+        """Its obs table, relative to the store."""
+        return f"{self.path}/parquet/obs.parquet"
+
+
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """The name a column has in the frame: ``obs_<name>`` if it is reserved."""
+    taken = {*taken, *RESERVED}
+    while name in taken:
+        name = f"obs_{name}"
+    return name
+
+
+def datasets_of(manifest: Mapping[str, Any]) -> list[Dataset]:
+    """The datasets of a manifest, in the order of their numbers."""
+    dtypes: dict[str, pl.DataType] = {}
+
+    def dtype(name: str) -> pl.DataType:
+        if name not in dtypes:
+            dtypes[name] = dtype_from_name(name)
+        return dtypes[name]
+
+    result = []
+    for entry in sorted(manifest["datasets"], key=lambda e: e["number"]):
+        columns = entry.get("files") or {
+            "obs_name": FileColumn("obs_name", pl.String()),
+            **{name: FileColumn(name, dtype(kind)) for name, kind in entry["obs"]},
+        }
+        constants: dict[str, Scalar] = {}
+        for name, value in entry["constants"].items():
+            if name not in columns:
+                reserved = name in RESERVED
+                constants[free_name(name, (*columns, *constants)) if reserved else name] = value
+        result.append(
+            Dataset(
+                entry["number"], entry["id"], entry["path"], entry["n_obs"], columns, constants
+            )
+        )
+    return result
+
+
+def frame_schema(
+    datasets: Sequence[Dataset], categories: Mapping[str, Sequence[str] | None], cell: Cell
+) -> pl.Schema:
+    """The frame's schema: the reserved columns, the union of obs columns, then of constants.
+
+    Args:
+        categories: of each string-like column the sorted union of its values over the datasets,
+            None if there are too many of them.
+    """
+    kinds: dict[str, dict[pl.DataType, None]] = {}
+    for dataset in datasets:
+        for name, column in dataset.columns.items():
+            kinds.setdefault(name, {})[column.dtype] = None
+    words: dict[str, set[str]] = {}
+    for dataset in datasets:
+        for name, value in dataset.constants.items():
+            kinds.setdefault(name, {})[_scalar_dtype(value)] = None
+            if isinstance(value, str):
+                words.setdefault(name, set()).add(value)
+    kinds.pop("obs_name", None)
+
+    schema = pl.Schema({"cell": cell, "dataset": _enum(sorted(d.id for d in datasets))})
+    schema["obs_name"] = pl.String()
+    for name, dtypes in kinds.items():
+        dtype = supertype(list(dtypes))
+        known = categories.get(name, ())
+        if dtype == pl.String and known is not None and all(
+            _is_stringlike(d) or d == pl.Null for d in dtypes
+        ):
+            dtype = _enum(sorted({*known, *words.get(name, ())}))
+        schema[name] = dtype
+    return schema
+
+
+def supertype(dtypes: Sequence[pl.DataType]) -> pl.DataType:
+    """The type that columns of these types meet at.
+
+    All-null columns take the others' type and string-like ones count as String here. Numbers
+    and bools meet at polars' supertype, and so do times of one kind; anything else, such as
+    numbers with text or dates with numbers, meets as text.
+    """
+    found = list(dict.fromkeys(pl.String() if _is_stringlike(d) else d for d in dtypes))
+    found = [dtype for dtype in found if dtype != pl.Null] or [pl.Null()]
+    if len(found) == 1:
+        return pl.Float32() if found[0] == pl.Float16 else found[0]
+    alike = (
+        all(dtype.is_numeric() or dtype == pl.Boolean for dtype in found)
+        or all(isinstance(dtype, pl.Date | pl.Datetime) for dtype in found)
+        or all(isinstance(dtype, pl.Duration) for dtype in found)
+    )
+    if alike:
+        try:
+            frames = [pl.DataFrame(schema={"": dtype}) for dtype in found]
+            return pl.concat(frames, how="vertical_relaxed").schema[""]
+        except pl.exceptions.SchemaError:  # time zones that differ
+            pass
+    return pl.String()
+
+
+def constant_series(values: Sequence[Scalar | None], dtype: pl.DataType) -> pl.Series:
+    """Constants of several datasets ``(len(values),)`` as values of a column of the frame."""
+    if len({type(value) for value in values if value is not None}) > 1:
+        # each by its own way to the common type: 1 and "a" meet as "1" and "a"
+        return pl.concat([constant_series([value], dtype) for value in values])
+    some = next((value for value in values if value is not None), None)
+    stored = pl.Null() if some is None else _scalar_dtype(some)
+    if isinstance(some, int) and any(value is not None and value >= 2**63 for value in values):
+        stored = pl.UInt64()
+    return pl.Series(values, dtype=stored).cast(dtype)
+
+
+def _scalar_dtype(value: Scalar) -> pl.DataType:
+    if isinstance(value, str):
+        return pl.String()
+    if isinstance(value, bool):
+        return pl.Boolean()
+    if isinstance(value, int):
+        return pl.Int64() if value < 2**63 else pl.UInt64()
+    return pl.Float64()
+
+
+def _is_stringlike(dtype: pl.DataType) -> bool:
+    return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
+
+
+def _enum(values: list[str]) -> pl.DataType:
+    return pl.Enum(values) if len(values) <= MAX_CATEGORIES else pl.String()

@@ -1,0 +1,168 @@
+"""Which columns of each dataset a request for genes means.
+
+Owns the resolution of gene names against feature spaces. Sees var tables alone:
+no cells, no matrices, no files.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from .errors import DaoKeyError, DaoTypeError, DaoValueError
+
+__all__ = ["FeatureSpace", "Genes", "resolve"]
+
+#: ``genes=`` of the public methods: None, names, or how to combine the datasets' own.
+Genes = str | Iterable[str] | pl.Series | None
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """The genes of some datasets that share them.
+
+    ``names`` (n_vars, String) are those that requests are matched against: the var
+    index, or the column that ``gene_key`` names.
+    """
+
+    datasets: tuple[str, ...]
+    names: pl.Series
+
+    def __str__(self) -> str:
+        shown = ", ".join(repr(name) for name in self.datasets[:3])
+        more = f" and {len(self.datasets) - 3} more" if len(self.datasets) > 3 else ""
+        return f"{shown}{more} ({len(self.names):,} genes)"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Output genes, and for each feature space where its columns go.
+
+    ``names`` (n_genes, String) is None where no matching was needed (one space, all of it).
+    ``columns[i]`` (n_vars of space i, int32) holds output columns, -1 for none; None for identity.
+    """
+
+    n_genes: int
+    names: pl.Series | None
+    columns: list[NDArray[np.int32] | None]
+
+
+def resolve(genes: Genes, spaces: Sequence[FeatureSpace]) -> Resolved:
+    """Resolve a request for genes.
+
+    Args:
+        genes: None: all genes, and all datasets must share one feature space.
+            ``"intersection"``: the genes that every space has, in the first one's order.
+            ``"union"``: the genes that any space has, in order of first appearance.
+            Names: exactly these, in this order; each must be in at least one space.
+        spaces: the distinct feature spaces of the selection, at least one.
+
+    Raises:
+        DaoValueError: several spaces and no ``genes``; a name twice in the list; an ambiguous
+            name (several genes of one space have it).
+        DaoKeyError: a name that no space has; the message lists the nearest.
+        DaoTypeError: ``genes`` is something else.
+    """
+    if genes is None:
+        if len(spaces) == 1:
+            return Resolved(len(spaces[0].names), None, [None])
+        listed = "\n".join(f"  - {space}" for space in spaces)
+        raise DaoValueError(
+            f"the selection's datasets have {len(spaces)} different feature spaces:\n{listed}\n"
+            'Pass genes="intersection", genes="union" or a list of gene names (gene_key= matches on '
+            'a var column), or filter on pl.col("dataset").'
+        )
+    if isinstance(genes, str):
+        if genes not in ("intersection", "union"):
+            raise DaoValueError(
+                f"genes={genes!r}: expected a list of names, 'intersection', 'union' or None. "
+                f"For one gene pass genes=[{genes!r}]."
+            )
+        for space in spaces:
+            _refuse_ambiguous(space, None)
+        wanted = _combine(genes, spaces)
+    else:
+        wanted = _listed(genes)
+        _refuse_unknown(wanted, spaces)
+        for space in spaces:
+            _refuse_ambiguous(space, wanted)
+    position = pl.DataFrame({"name": wanted}).with_row_index("column")
+    return Resolved(len(wanted), wanted, [_columns(space, position) for space in spaces])
+
+
+def _combine(how: str, spaces: Sequence[FeatureSpace]) -> pl.Series:
+    named = [space.names.drop_nulls() for space in spaces]
+    if how == "union":
+        return pl.concat(named).unique(maintain_order=True)
+    common = named[0]
+    for other in named[1:]:
+        common = common.filter(common.is_in(other.implode()))
+    return common
+
+
+def _listed(genes: Iterable[str] | pl.Series) -> pl.Series:
+    values = genes.to_list() if isinstance(genes, pl.Series) else list(genes)
+    wrong = next((value for value in values if not isinstance(value, str)), None)
+    if wrong is not None:
+        raise DaoTypeError(f"genes= holds {wrong!r}; expected gene names (str)")
+    names = pl.Series("name", values, dtype=pl.String)
+    if names.is_duplicated().any():
+        twice = names.filter(names.is_duplicated()).unique(maintain_order=True).to_list()
+        raise DaoValueError(f"genes= names {_some(twice)} more than once. Name each gene once.")
+    return names
+
+
+def _refuse_unknown(wanted: pl.Series, spaces: Sequence[FeatureSpace]) -> None:
+    known = pl.concat([space.names for space in spaces]).drop_nulls().unique()
+    unknown = wanted.filter(~wanted.is_in(known.implode())).to_list()
+    if not unknown:
+        return
+    candidates = known.to_list()
+    lower = {name.lower(): name for name in candidates}
+    hints = []
+    for name in unknown[:5]:
+        near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
+        hints.append(
+            f"{name!r} (nearest: {', '.join(repr(lower[n]) for n in near)})" if near else repr(name)
+        )
+    more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+    raise DaoKeyError(
+        f"unknown gene{'s' if len(unknown) > 1 else ''} {', '.join(hints)}{more}: in none of "
+        f"{'; '.join(map(str, spaces))}. store.var(dataset) lists the names; gene_key= matches on "
+        "another var column."
+    )
+
+
+def _refuse_ambiguous(space: FeatureSpace, wanted: pl.Series | None) -> None:
+    names = space.names.drop_nulls()
+    repeated = names.filter(names.is_duplicated()).unique(maintain_order=True)
+    if wanted is not None:
+        repeated = repeated.filter(repeated.is_in(wanted.implode()))
+    if len(repeated):
+        raise DaoValueError(
+            f"ambiguous gene name{'s' if len(repeated) > 1 else ''} {_some(repeated.to_list())}: "
+            f"several genes of {space} have it. Match on a var column with unique values, such as "
+            "gene_key='gene_ids', or leave it out."
+        )
+
+
+def _columns(space: FeatureSpace, position: pl.DataFrame) -> NDArray[np.int32] | None:
+    found = pl.DataFrame({"name": space.names}).join(
+        position, on="name", how="left", maintain_order="left"
+    )["column"]
+    columns = found.cast(pl.Int32).fill_null(-1).to_numpy().astype(np.int32, copy=False)
+    identity = len(columns) == len(position) and bool(
+        (columns == np.arange(len(columns), dtype=np.int32)).all()
+    )
+    return None if identity else np.ascontiguousarray(columns)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (
+        f" and {len(names) - 5} more" if len(names) > 5 else ""
+    )

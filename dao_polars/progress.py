@@ -1,0 +1,39 @@
+"""A progress bar for long work: shown on a terminal or in a notebook, never a failure."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def progress_bar(
+    progress: bool | None, *, total: int, unit: str, label: str
+) -> Iterator[Callable[[int], object]]:
+    """Gives a function to call with each amount of work done.
+
+    Args:
+        progress: True or False to force the bar; None shows one where a person is looking.
+        total: amount of work.
+        unit: what it is counted in, singular.
+        label: what is being done.
+    """
+    shown = _is_watched() if progress is None else progress
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about missing notebook widgets
+            from tqdm.auto import tqdm
+    except ImportError:
+        shown = False
+    if not shown:
+        yield lambda amount: None
+        return
+    delay = 0.5 if progress is None else 0
+    with tqdm(total=total, unit=unit, unit_scale=True, desc=label, delay=delay) as bar:
+        yield bar.update
+
+
+def _is_watched() -> bool:
+    return "ipykernel" in sys.modules or bool(sys.stderr and sys.stderr.isatty())

@@ -1,0 +1,214 @@
+"""The lazy frame of a store: the IO source that polars calls, and the reading it does.
+
+Owns how a planned part ([`scan_plan`][dao_polars.scan_plan]) becomes frames: polars' own parquet
+reader for what lies in the files, and the key, the dataset and the constants computed from the
+row numbers. Knows neither matrices nor the format beyond obs.parquet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from . import obs_files
+from .cell import Cell
+from .frame_schema import Dataset, FileColumn
+from .scan_plan import Part, Plan, make_plan, wide_values
+
+if TYPE_CHECKING:
+    from .store import Store
+
+_ROW = "__dao_row__"  # of the part, counted over its datasets
+_BATCH_ROWS = 100_000
+
+
+def scan(uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None) -> pl.LazyFrame:
+    """A store's cells as a lazy frame, one row a cell, in the order of datasets and rows.
+
+    Columns: ``cell`` (the key), ``dataset``, ``obs_name``, then the union of the datasets' obs
+    columns and of the constants in their uns; null where a dataset has no such column. Reads
+    the manifest now and obs when the query runs: only the datasets, columns and row groups that
+    it can need.
+
+    Args:
+        uri: path, or ``s3://``, ``gs://``, ``az://``, ``https://`` URL of the store.
+        storage_options: credentials and the like, as for `polars.scan_parquet`.
+
+    Raises:
+        DaoFileNotFoundError: there is no store.
+        DaoValueError: a store of a newer format version.
+        DaoCorruptError: now or when the query runs: files that contradict the manifest.
+    """
+    from .store import load_store
+
+    return load_store(uri, storage_options=storage_options).scan()
+
+
+def scan_store(store: Store) -> pl.LazyFrame:
+    """The lazy frame of an open store."""
+    return register_io_source(
+        _Source(store),
+        schema=store.schema,
+        is_pure=True,
+        explain_name="dao",
+        explain_detail=f"{store.uri}: {len(store.obs_datasets)} datasets, {store.n_obs} cells",
+    )
+
+
+class _Source:
+    """What polars calls to read; makes no I/O before the first batch is asked for."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def __call__(
+        self,
+        with_columns: list[str] | None,
+        predicate: pl.Expr | None,
+        n_rows: int | None,
+        batch_size: int | None,
+    ) -> Iterator[pl.DataFrame]:
+        store = self.store
+        plan = make_plan(store.obs_datasets, store.schema, with_columns, predicate, n_rows)
+        yield from read(store, plan, batch_size or _BATCH_ROWS)
+
+
+def read(store: Store, plan: Plan, batch_rows: int) -> Iterator[pl.DataFrame]:
+    """The rows of a plan, in order, in frames of about ``batch_rows``; the first ones smaller."""
+    for part in plan.parts:
+        if any(column.name for column in part.columns.values()):
+            frames = _read_files(store, part, plan.columns, batch_rows)
+        else:
+            frames = _make_rows(store, part, plan.columns, batch_rows)
+        yield from _gathered(frames, batch_rows)
+
+
+def _read_files(
+    store: Store, part: Part, columns: Sequence[str], batch_rows: int
+) -> Iterator[pl.DataFrame]:
+    obs_files.check_rows(store, part.datasets)
+    options = store.storage_options
+    files = [column for column in part.columns.values() if column.name]
+    lf = pl.scan_parquet(
+        [store.path_of(dataset.obs_path) for dataset in part.datasets],
+        schema={column.name: column.dtype for column in files},
+        row_index_name=_ROW,
+        n_rows=part.n_rows if part.cut_short else None,
+        extra_columns="ignore",
+        glob=False,
+        hive_partitioning=False,
+        storage_options=dict(options) if options else None,
+    )
+    if part.pushed is not None:
+        lf = lf.filter(part.pushed)
+    batches = _in_frame_terms(store, lf, part, columns).collect_batches(
+        chunk_size=None, engine="streaming"
+    )
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            obs_files.explain(store, part, error)
+            raise
+        if batch is None:
+            return
+        yield batch
+
+
+def _make_rows(
+    store: Store, part: Part, columns: Sequence[str], batch_rows: int
+) -> Iterator[pl.DataFrame]:
+    """The rows of a part that needs no file: all it has is known from the manifest."""
+    for start in range(0, part.n_rows, batch_rows):
+        stop = min(start + batch_rows, part.n_rows)
+        rows = pl.LazyFrame({_ROW: pl.Series(np.arange(start, stop, dtype=np.uint64))})
+        yield _in_frame_terms(store, rows, part, columns).collect(engine="in-memory")
+
+
+def _in_frame_terms(
+    store: Store, lf: pl.LazyFrame, part: Part, columns: Sequence[str]
+) -> pl.LazyFrame:
+    """Adds the frame's columns to the files', filters by what is left, and selects."""
+    needed = list(columns)
+    if part.residual is not None:
+        needed = list(dict.fromkeys([*needed, *part.residual.meta.root_names()]))
+    rows = _Rows(part.datasets)
+    lf = lf.with_columns(_column(store.schema, name, part, rows).alias(name) for name in needed)
+    if part.residual is not None:
+        lf = lf.filter(part.residual)
+    return lf.select(columns)
+
+
+def _column(schema: pl.Schema, name: str, part: Part, rows: _Rows) -> pl.Expr:
+    dtype = schema[name]
+    if isinstance(dtype, Cell):
+        return rows.apply(rows.keys, pl.UInt64()).ext.to(dtype)
+    column = part.columns.get(name)
+    if column is None:
+        values = wide_values(part.datasets, name, dtype)
+        if values.n_unique() == 1:
+            return pl.lit(values.head(1)).first()
+        return rows.apply(rows.of_dataset(values), dtype)
+    if column.name is None:
+        return rows.apply(rows.index(column), dtype)
+    expr = pl.col(column.name)
+    return expr if column.dtype == dtype else expr.cast(dtype)
+
+
+class _Rows:
+    """Turns row numbers of a part into what depends on the dataset and the row in it."""
+
+    def __init__(self, datasets: Sequence[Dataset]) -> None:
+        sizes = np.array([dataset.n_obs for dataset in datasets], np.int64)
+        self._stops = np.cumsum(sizes)
+        self._starts = self._stops - sizes
+        numbers = np.array([dataset.number for dataset in datasets], np.int64)
+        self._shifts = (numbers << 32) - self._starts
+
+    def apply(self, function: Callable[[pl.Series], pl.Series], dtype: pl.DataType) -> pl.Expr:
+        return pl.col(_ROW).map_batches(function, return_dtype=dtype, is_elementwise=True)
+
+    def keys(self, rows: pl.Series) -> pl.Series:
+        """The cell keys."""
+        numbers, at = self._locate(rows)
+        return pl.Series((numbers + self._shifts[at]).view(np.uint64))
+
+    def of_dataset(self, values: pl.Series) -> Callable[[pl.Series], pl.Series]:
+        """Each row's value out of one value per dataset."""
+        return lambda rows: values.gather(self._locate(rows)[1])
+
+    def index(self, column: FileColumn) -> Callable[[pl.Series], pl.Series]:
+        """pandas' range index, as text."""
+
+        def labels(rows: pl.Series) -> pl.Series:
+            numbers, at = self._locate(rows)
+            return pl.Series(column.start + column.step * (numbers - self._starts[at])).cast(pl.String)
+
+        return labels
+
+    def _locate(self, rows: pl.Series) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """The rows as int64, and which of the part's datasets each is in."""
+        numbers = rows.to_numpy().astype(np.int64)
+        return numbers, np.searchsorted(self._stops, numbers, side="right")
+
+
+def _gathered(frames: Iterator[pl.DataFrame], batch_rows: int) -> Iterator[pl.DataFrame]:
+    """Joins small frames, so that no time goes into many tiny ones.
+
+    The first frames come at once, as a query may need no more than a few rows; then the size
+    wanted doubles.
+    """
+    held: list[pl.DataFrame] = []
+    wanted = 1
+    for frame in frames:
+        held.append(frame)
+        if sum(part.height for part in held) >= wanted:
+            yield pl.concat(held, rechunk=False)
+            held, wanted = [], min(2 * wanted, batch_rows)
+    if held:
+        yield pl.concat(held, rechunk=False)

@@ -1,0 +1,231 @@
+"""What a query on a store has to read: which datasets, columns and rows, filtered by what.
+
+Owns the pruning of datasets, the splitting of predicates, and the choice of what the parquet
+reader may filter by itself. Pure planning: no file is opened here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from itertools import groupby
+
+import polars as pl
+
+from .frame_schema import Dataset, FileColumn, constant_series
+
+_NEVER, _ALWAYS = pl.lit(False), pl.lit(True)
+_MAX_LITERALS = 1024  # values that a filter handed to the parquet reader may list
+
+
+@dataclass(frozen=True)
+class Part:
+    """Datasets to read in one go: their files hold the wanted columns alike.
+
+    ``n_rows`` are to be read from the top, over all datasets; only the last may be cut short.
+    ``columns``: the wanted columns that lie in the files; the others are the same value for a
+    whole dataset. ``pushed`` is a filter in terms of the files' columns, ``residual`` one in
+    terms of the frame's; a row is wanted when both are true.
+    """
+
+    datasets: Sequence[Dataset]
+    n_rows: int
+    columns: Mapping[str, FileColumn]
+    pushed: pl.Expr | None
+    residual: pl.Expr | None
+
+    @property
+    def cut_short(self) -> bool:
+        return self.n_rows < sum(dataset.n_obs for dataset in self.datasets)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``columns`` of the result in order, and the parts that give its rows in order."""
+
+    columns: list[str]
+    parts: list[Part] = field(default_factory=list)
+
+
+def make_plan(
+    datasets: Sequence[Dataset],
+    schema: pl.Schema,
+    with_columns: Sequence[str] | None,
+    predicate: pl.Expr | None,
+    n_rows: int | None,
+) -> Plan:
+    """Plans one scan, as polars asks an IO source for it.
+
+    Args:
+        datasets: of the store, in the order of the frame's rows.
+        schema: of the whole frame.
+        with_columns: columns wanted; None for all.
+        predicate: elementwise; rows for which it is true are wanted. None for all.
+        n_rows: rows to consider, from the top and *before* the predicate; None for all.
+    """
+    columns = list(schema) if with_columns is None else list(with_columns)
+    conjuncts = [] if predicate is None else split(predicate, "&")
+    roots = [set(conjunct.meta.root_names()) for conjunct in conjuncts]
+    needed = list(dict.fromkeys([*columns, *(name for names in roots for name in names)]))
+
+    rows = dict(_limited(datasets, n_rows))
+    kept = [d for d in datasets if rows.get(d.number)]
+    settled: list[set[int]] = []  # of each conjunct: the datasets in which it is true throughout
+    for conjunct, names in zip(conjuncts, roots, strict=True):
+        kept, true_in = _prune(conjunct, names, kept, schema)
+        settled.append(true_in)
+
+    plan = Plan(columns)
+    for _, group in groupby(kept, lambda d: _signature(d, needed, settled)):
+        members = list(group)
+        stored = {n: c for n in needed if (c := members[0].columns.get(n)) is not None}
+        pushed: list[pl.Expr] = []
+        residual: list[pl.Expr] = []
+        for conjunct, true_in in zip(conjuncts, settled, strict=True):
+            if members[0].number in true_in:
+                continue
+            physical = _push(conjunct, stored, schema)
+            (pushed if physical is not None else residual).append(
+                conjunct if physical is None else physical
+            )
+        if any(condition is _NEVER for condition in pushed):
+            continue
+        pushed = [condition for condition in pushed if condition is not _ALWAYS]
+        total = sum(rows[d.number] for d in members)
+        plan.parts.append(Part(members, total, stored, _all(pushed), _all(residual)))
+    return plan
+
+
+def split(expr: pl.Expr, operator: str) -> list[pl.Expr]:
+    """The operands of a chain of ``&`` or ``|``, in order; just the expression if it is none."""
+    found, pending = [], [expr]
+    while pending:
+        part = pending.pop()
+        operands = part.meta.pop()
+        if len(operands) == 2:
+            right, left = operands
+            joined = left & right if operator == "&" else left | right
+            if joined.meta == part:
+                pending += [right, left]
+                continue
+        found.append(part)
+    return found
+
+
+def wide_values(datasets: Sequence[Dataset], name: str, dtype: pl.DataType) -> pl.Series:
+    """A dataset-wide column's values ``(len(datasets),)``; null where a dataset has none."""
+    if name == "dataset":
+        return pl.Series(name, [d.id for d in datasets], dtype=pl.String()).cast(dtype)
+    return constant_series([d.constants.get(name) for d in datasets], dtype).alias(name)
+
+
+def _limited(datasets: Sequence[Dataset], n_rows: int | None) -> Iterator[tuple[int, int]]:
+    """Each dataset's number and how many of its rows are among the first ``n_rows``."""
+    left = sum(d.n_obs for d in datasets) if n_rows is None else n_rows
+    for dataset in datasets:
+        yield dataset.number, min(dataset.n_obs, left)
+        left -= min(dataset.n_obs, left)
+
+
+def _is_wide(dataset: Dataset, names: set[str]) -> bool:
+    return "cell" not in names and dataset.columns.keys().isdisjoint(names)
+
+
+def _prune(
+    conjunct: pl.Expr, names: set[str], kept: list[Dataset], schema: pl.Schema
+) -> tuple[list[Dataset], set[int]]:
+    """Drops the datasets in which a conjunct is true nowhere.
+
+    It is tried where all its columns are dataset-wide. An error there is left to happen, or not
+    to happen, on the rows.
+    """
+    wide = [dataset for dataset in kept if _is_wide(dataset, names)]
+    if not wide:
+        return kept, set()
+    frame = pl.DataFrame(
+        [wide_values(wide, name, schema[name]) for name in names]
+        or [pl.Series("", range(len(wide)))]
+    )
+    true = _evaluate(conjunct, frame)
+    if true is None:
+        return kept, set()
+    true_in = {d.number for d, is_true in zip(wide, true, strict=True) if is_true}
+    false_in = {d.number for d in wide} - true_in
+    return [d for d in kept if d.number not in false_in], true_in
+
+
+def _evaluate(conjunct: pl.Expr, frame: pl.DataFrame) -> list[bool | None] | None:
+    """A conjunct's value in each row; None if it has none there."""
+    try:
+        values = frame.lazy().with_columns(conjunct.alias("?")).collect(engine="in-memory")["?"]
+    except Exception:  # polars', or whatever a user's own function raises
+        return None
+    return values.to_list() if values.dtype == pl.Boolean else None
+
+
+def _signature(
+    dataset: Dataset, needed: Sequence[str], settled: Sequence[set[int]]
+) -> tuple[object, ...]:
+    """Equal for datasets that can be read as one part."""
+    stored = tuple((name, dataset.columns.get(name)) for name in needed)
+    return (*stored, *(dataset.number in true_in for true_in in settled))
+
+
+def _push(
+    expr: pl.Expr, stored: Mapping[str, FileColumn], schema: pl.Schema
+) -> pl.Expr | None:
+    """The same condition on the files' columns, or None if there may be none.
+
+    Files hold text where the frame has an Enum. A condition on one Enum column is tried on each
+    category, and becomes a list of the texts for which it is true.
+    """
+    names = expr.meta.root_names()
+    if not names or any(name not in stored for name in names):
+        return None
+    if all(stored[name] == FileColumn(name, schema[name]) for name in names):
+        return expr
+    if len(set(names)) == 1:
+        name, column = names[0], stored[names[0]]
+        dtype = schema[name]
+        if column.name and isinstance(dtype, pl.Enum) and column.dtype != pl.Null:
+            return _listed(expr, name, dtype, column.name)
+        return None
+    for operator in ("|", "&"):
+        operands = split(expr, operator)
+        if len(operands) > 1:
+            pushed = [_push(operand, stored, schema) for operand in operands]
+            if any(operand is None for operand in pushed):
+                return None
+            return reduce(pl.Expr.or_ if operator == "|" else pl.Expr.and_, pushed)  # type: ignore[arg-type]
+    return None
+
+
+def _listed(expr: pl.Expr, name: str, dtype: pl.Enum, file_name: str) -> pl.Expr | None:
+    words = dtype.categories.to_list()
+    true = _evaluate(expr, pl.DataFrame({name: pl.Series([*words, None], dtype=dtype)}))
+    if true is None:
+        return None
+    *true, null_is_true = true
+    wanted = [word for word, is_true in zip(words, true, strict=True) if is_true]
+    unwanted = [word for word, is_true in zip(words, true, strict=True) if not is_true]
+    if min(len(wanted), len(unwanted)) > _MAX_LITERALS:
+        return None
+    column = pl.col(file_name)
+    if not wanted:
+        return column.is_null() if null_is_true else _NEVER
+    if not unwanted:
+        return _ALWAYS if null_is_true else column.is_not_null()
+    if len(wanted) == 1:
+        condition = column == wanted[0]
+    elif len(unwanted) == 1:
+        condition = column != unwanted[0]
+    elif len(wanted) <= len(unwanted):
+        condition = column.is_in(wanted)
+    else:
+        condition = ~column.is_in(unwanted)
+    return condition | column.is_null() if null_is_true else condition
+
+
+def _all(conditions: Sequence[pl.Expr]) -> pl.Expr | None:
+    return reduce(pl.Expr.and_, conditions) if conditions else None

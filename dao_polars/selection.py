@@ -1,0 +1,187 @@
+"""A frame's cells, collected once: which store, which cells, in which order, with which columns.
+
+Owns the step from a polars frame to keys and obs, and from a request for genes to
+output columns. Reads no matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from .cell import COLUMN, Keys, cell_type, check_keys, key_of
+from .errors import DaoKeyError, DaoTypeError, DaoValueError
+from .genes import FeatureSpace, Genes, Resolved, resolve
+from .store import Store, load_store
+
+__all__ = ["Selection", "matrix_name", "number_type", "select"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Cells of one store in frame order.
+
+    ``frame`` has the column ``cell`` and the chosen obs columns, a row a cell;
+    ``keys`` (n_cells, uint64) are its cell keys.
+    """
+
+    store: Store
+    frame: pl.DataFrame
+    keys: Keys
+
+    @property
+    def obs(self) -> pl.DataFrame:
+        """The chosen columns without ``cell``."""
+        return self.frame.drop(COLUMN)
+
+    def numbers(self) -> list[int]:
+        """The numbers of the datasets that have cells here, ascending."""
+        # Keys of one dataset are neighbours in most frames: look at where they change alone.
+        numbers = self.keys >> np.uint64(32)
+        changes = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
+        starts = numbers[np.concatenate([[0], changes])] if len(numbers) else numbers
+        return [int(number) for number in np.unique(starts)]
+
+    def datasets(self) -> list[dict[str, Any]]:
+        """Manifest entries of these datasets; of all in the store for an empty selection."""
+        numbers = set(self.numbers())
+        entries = self.store.manifest["datasets"]
+        return [entry for entry in entries if not numbers or entry["number"] in numbers]
+
+    def resolve(
+        self, genes: Genes, gene_key: str | None
+    ) -> tuple[Resolved, list[tuple[int, NDArray[np.int32] | None]]]:
+        """Output genes, and for each dataset number where its columns go.
+
+        Raises:
+            DaoValueError, DaoKeyError, DaoTypeError: as [`genes.resolve`][], and for a
+                ``gene_key`` that is no column of var.
+        """
+        by_space: dict[str, list[dict[str, Any]]] = {}
+        entries = self.datasets()
+        for entry in entries:
+            by_space.setdefault(entry["var_id"], []).append(entry)
+        if genes is None and gene_key is None and len(by_space) <= 1:
+            n_vars = entries[0]["n_vars"] if entries else 0
+            return Resolved(n_vars, None, [None]), [(entry["number"], None) for entry in entries]
+        if genes is None and not len(self.keys):
+            return Resolved(0, None, []), []
+        spaces = [self._space(members, gene_key) for members in by_space.values()]
+        if gene_key is not None:
+            # One var index can come with different values in another column.
+            by_space = {entry["id"]: [entry] for entry in entries}
+            spaces = [self._space([entry], gene_key) for entry in entries]
+        if not spaces:
+            spaces = [FeatureSpace((), pl.Series("var_name", [], dtype=pl.String))]
+        if genes is None and gene_key is not None:
+            first = spaces[0].names
+            spaces = spaces[:1] if all(first.equals(s.names) for s in spaces) else spaces
+        resolved = resolve(genes, spaces)
+        columns = resolved.columns * len(by_space) if len(spaces) < len(by_space) else resolved.columns
+        parts = [
+            (entry["number"], mapped)
+            for members, mapped in zip(by_space.values(), columns, strict=False)
+            for entry in members
+        ]
+        return resolved, sorted(parts, key=lambda part: part[0])
+
+    def _space(self, members: list[dict[str, Any]], gene_key: str | None) -> FeatureSpace:
+        ids = tuple(entry["id"] for entry in members)
+        var = self.store.var(ids[0])
+        column = "var_name" if gene_key is None else gene_key
+        if column not in var.columns:
+            raise DaoKeyError(
+                f"gene_key={gene_key!r} is no column of var in dataset {ids[0]!r}; "
+                f"its columns: {', '.join(map(repr, var.columns))}"
+            )
+        return FeatureSpace(ids, var[column].cast(pl.String).alias("var_name"))
+
+
+def select(
+    frame: pl.LazyFrame, store: Store | str | None, obs: Iterable[str] | bool | None
+) -> Selection:
+    """Collect a frame's cells and the columns ``obs`` of it (None: all), and open their store.
+
+    Raises:
+        DaoValueError: no ``cell`` column, null keys, keys that the store does not have, or a
+            store that is not the one that the keys name.
+        DaoTypeError: a ``cell`` column that holds something else.
+        DaoKeyError: an unknown column in ``obs``.
+        DaoFileNotFoundError: the store is not where it was; name it with ``store=``.
+    """
+    schema = frame.collect_schema()
+    cell = cell_type(schema)
+    names = _obs_columns(schema, obs)
+    opened = _open(cell.uri, cell.id, store)
+    collected = frame.select(COLUMN, *names).collect()
+    _, keys = key_of(collected)
+    keys = np.ascontiguousarray(keys, dtype=np.uint64)
+    check_keys(keys, {entry["number"]: entry["n_obs"] for entry in opened.manifest["datasets"]}, opened.uri)
+    return Selection(opened, collected, keys)
+
+
+def _obs_columns(schema: pl.Schema, obs: Iterable[str] | bool | None) -> list[str]:
+    others = [name for name in schema.names() if name != COLUMN]
+    if obs is None or obs is True:
+        return others
+    if obs is False:
+        return []
+    names = [obs] if isinstance(obs, str) else list(obs)
+    for name in names:
+        if not isinstance(name, str):
+            raise DaoTypeError(f"obs= holds {name!r}; expected column names (str)")
+        if name not in others:
+            raise DaoKeyError(
+                f"obs= names column {name!r}, which the frame does not have; its columns: "
+                f"{', '.join(map(repr, others))}"
+            )
+    return list(dict.fromkeys(names))
+
+
+def _open(uri: str, id: str, store: Store | str | None) -> Store:
+    if isinstance(store, Store):
+        opened = store
+    elif store is None:
+        opened = load_store(uri)
+    else:
+        opened = load_store(store)
+    if opened.id != id:
+        raise DaoValueError(
+            f"the cells are of store {id} (at {uri!r} when they were selected), and {opened.uri!r} "
+            f"is store {opened.id}. A store that moved keeps its id: name its new place with "
+            "store=; a store that was written again, or (sfaira's) got or lost datasets, has new "
+            "cells: make the selection again from dao.scan."
+        )
+    return opened
+
+
+def matrix_name(layer: str | None) -> str:
+    """What the store calls X or a layer."""
+    if layer is None or layer == "X":
+        return "X"
+    if not isinstance(layer, str):
+        raise DaoTypeError(f"layer={layer!r}; expected a layer's name, or None for X")
+    return f"layers/{layer}"
+
+
+def number_type(dtype: Any) -> str:
+    """The name of a number type that matrices can be read as.
+
+    Raises:
+        DaoTypeError: it is none.
+    """
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    known = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
+    if name not in (*known, "float32", "float64"):
+        raise DaoTypeError(
+            f"dtype={dtype!r}; expected float32, float64 or an integer type of 8 to 64 bits"
+        )
+    return name

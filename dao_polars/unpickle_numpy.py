@@ -1,0 +1,181 @@
+"""What numpy puts into a pickle, checked and built by us: dtypes, scalars, arrays.
+
+Owns the layout of numpy's pickle states (numpy 1 and 2). Every size is held against the bytes
+that are there before anything is allocated, and no function of numpy's unpickling is called.
+Knows nothing of opcodes; ``NotImplemented`` says that a value is to be refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+
+NUMPY_TYPES = ("numpy.ndarray", "numpy.recarray", "numpy.record", "numpy.void")
+
+_MAX_NESTING = 16  # structured dtypes in structured dtypes
+_CODE = re.compile(r"[<>=|]?(?:[bBhHiIlLqQefdgFDG?O]|[biufcOSUV][0-9]{1,9}|[mM]8?)")
+_TIME_UNITS = {"generic", "Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as"}
+
+
+class Malformed(Exception):
+    """The pickle contradicts itself."""
+
+
+_Spend = Callable[[int], None]
+
+
+class DtypeBox:
+    """A dtype in the making: numpy pickles its name first and the details as a state."""
+
+    def __init__(self, dtype: np.dtype, nesting: int = 0) -> None:
+        self.dtype, self.nesting = dtype, nesting
+
+    def set_state(self, state: Any) -> None:
+        """numpy's ``(version, byte order, subarray, names, fields, itemsize, alignment, flags…)``."""
+        if not isinstance(state, tuple) or len(state) < 5:
+            raise Malformed("a dtype's state is not as numpy writes it")
+        _, order, subarray, names, fields, *rest = state
+        boxes = []
+        if isinstance(subarray, tuple):
+            box, shape = subarray
+            boxes = [box]
+            dtype = np.dtype((_dtype(box), _shape(shape)))
+        elif names is not None:
+            parts = [fields[name] for name in names]
+            boxes = [part[0] for part in parts]
+            layout = {
+                "names": [str(name) for name in names],
+                "formats": [_dtype(box) for box in boxes],
+                "offsets": [int(part[1]) for part in parts],
+            }
+            dtype = np.dtype(layout | {"itemsize": int(rest[0])})
+        else:
+            dtype = self.dtype
+            if dtype.kind in "mM" and len(state) > 8:
+                dtype = _with_unit(dtype, state[8])
+            if order in ("<", ">") and dtype.itemsize:
+                dtype = dtype.newbyteorder(order)
+        self.nesting = 1 + max((box.nesting for box in boxes), default=-1)
+        if self.nesting > _MAX_NESTING:
+            raise Malformed("a dtype is nested too deeply")
+        self.dtype = dtype
+
+
+def _with_unit(dtype: np.dtype, detail: Any) -> np.dtype:
+    unit, number, *_ = detail[-1]
+    unit = unit.decode() if isinstance(unit, bytes) else unit
+    if unit not in _TIME_UNITS or type(number) is not int or not 0 < number < 2**31:
+        raise Malformed("a time dtype has no known unit")
+    return dtype if unit == "generic" else np.dtype(f"{dtype.kind}8[{number}{unit}]")
+
+
+def new_dtype(code: Any = None, *_flags: Any) -> Any:
+    """``numpy.dtype(code, align, copy)``: a box, or ``NotImplemented`` for what is no plain code."""
+    if getattr(code, "name", None) in NUMPY_TYPES:  # numpy.record: the state has the fields
+        code = "V0"
+    if not isinstance(code, str) or not _CODE.fullmatch(code):
+        return NotImplemented
+    return DtypeBox(np.dtype(code))
+
+
+def scalar(spend: _Spend, box: Any, raw: Any = None) -> Any:
+    """A numpy scalar out of its bytes."""
+    dtype = _dtype(box)
+    if dtype.hasobject:
+        return NotImplemented
+    values = _values(spend, raw, dtype, (), "C")
+    return values if values is NotImplemented else values[()]
+
+
+def frombuffer(
+    spend: _Spend, raw: Any, box: Any, shape: Any, order: Any, axes: Any = None
+) -> Any:
+    """An array of protocol 5, in a box that is complete."""
+    values = _values(spend, raw, _dtype(box), _shape(shape), "F" if order == "F" else "C")
+    if values is NotImplemented:
+        return values
+    result = ArrayBox(spend, 0)
+    result.array = values.transpose(axes) if order == "K" and axes is not None else values
+    return result
+
+
+class ArrayBox:
+    """An array in the making: numpy pickles an empty one first and the values as a state.
+
+    ``array`` is None while there are no values, and stays so when they are refused (``why``).
+    """
+
+    def __init__(self, spend: _Spend, file_size: int) -> None:
+        self.array: np.ndarray | None = None
+        self.why = "numpy.ndarray"
+        self.fortran = False
+        self._spend, self._file_size = spend, file_size
+
+    def set_state(self, state: Any) -> None:
+        """numpy's ``(version, shape, dtype, is Fortran ordered, bytes or list of objects)``."""
+        if not isinstance(state, tuple) or len(state) not in (4, 5):
+            raise Malformed("an array's state is not as numpy writes it")
+        shape, box, self.fortran, values = state[-4:]
+        dtype, shape = _dtype(box), _shape(shape)
+        order = "F" if self.fortran else "C"
+        built = (
+            self._objects(values, dtype, shape)
+            if isinstance(values, list)
+            else _values(self._spend, values, dtype, shape, order)
+        )
+        self.array = None if built is NotImplemented else built
+
+    def ordered(self, array: np.ndarray) -> np.ndarray:
+        """The array in the memory order that this one had."""
+        return np.asfortranarray(array) if self.fortran else array
+
+    def _objects(self, values: list[Any], dtype: np.dtype, shape: tuple[int, ...]) -> Any:
+        if len(values) != prod(shape):
+            raise Malformed(f"an array of shape {shape} has {len(values)} values")
+        fields = [dtype[name] for name in dtype.names or ()]
+        if not (dtype == object or (dtype.hasobject and fields)):
+            raise Malformed(f"an array of dtype {dtype} has a list of values")
+        if any(field.hasobject and field != object for field in fields):
+            return NotImplemented
+        self._spend(len(values) * dtype.itemsize)
+        array = np.empty(len(values), dtype)
+        try:
+            for i, value in enumerate(values):
+                array[i] = value
+        except (TypeError, ValueError):  # a field that cannot hold its value
+            return NotImplemented
+        return array.reshape(shape)
+
+
+def _values(
+    spend: _Spend, raw: Any, dtype: np.dtype, shape: tuple[int, ...], order: str
+) -> Any:
+    """The array that lies in some bytes, which must be as many as shape and dtype say."""
+    if isinstance(raw, str):
+        raw = raw.encode("latin1")
+    if not isinstance(raw, bytes | bytearray) or dtype.hasobject:
+        return NotImplemented
+    if prod(shape) * dtype.itemsize != len(raw):
+        raise Malformed(f"an array of {dtype} and shape {shape} has {len(raw)} bytes")
+    if not dtype.itemsize:
+        return NotImplemented
+    spend(len(raw))
+    flat = np.frombuffer(bytearray(raw), dtype) if raw else np.empty(0, dtype)
+    return flat.reshape(shape, order=order)  # type: ignore[call-overload]
+
+
+def _dtype(box: Any) -> np.dtype:
+    if not isinstance(box, DtypeBox):
+        raise Malformed(f"a {type(box).__name__} stands where a dtype should")
+    return box.dtype
+
+
+def _shape(shape: Any) -> tuple[int, ...]:
+    shape = shape if isinstance(shape, tuple) else (shape,)
+    if len(shape) > 32 or any(type(n) is not int or not 0 <= n < 2**62 for n in shape):
+        raise Malformed("an array has no possible shape")
+    return shape

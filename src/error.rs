@@ -1,0 +1,124 @@
+//! [`DaoError`]: what failed, where, what was expected, what was found, what to do.
+//!
+//! Owns the one error type of the core. Knows no Python: `python/error.rs` maps
+//! [`ErrorKind`] to exception classes.
+
+use std::fmt;
+
+/// The result of everything in the core that can fail.
+pub type Result<T> = std::result::Result<T, DaoError>;
+
+/// Which builtin exception an error resembles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// A store, dataset or file is missing.
+    NotFound,
+    /// A dataset of that id is already there.
+    AlreadyExists,
+    /// The layer below failed: permissions, a full disk, a network.
+    Io,
+    /// Bytes on disk contradict what describes them.
+    Corrupt,
+    /// An argument that cannot be used.
+    Value,
+    /// A name that does not exist.
+    Key,
+}
+
+/// An error with its place and its remedy.
+#[derive(Debug, Clone)]
+pub struct DaoError {
+    kind: ErrorKind,
+    what: String,
+    place: Vec<String>,
+    expected: Option<String>,
+    found: Option<String>,
+    hint: Option<String>,
+}
+
+impl DaoError {
+    /// An error of `kind`; `what` says what failed, in a few words.
+    pub fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
+        Self { kind, what: what.into(), place: Vec::new(), expected: None, found: None, hint: None }
+    }
+
+    /// Shorthand for bytes that contradict their description, in `path`.
+    pub fn corrupt(path: &str, what: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Corrupt, what).at(format!("path '{path}'"))
+    }
+
+    /// Shorthand for an argument that cannot be used.
+    pub fn value(what: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Value, what)
+    }
+
+    /// Shorthand for a failure of the operating system on `path`.
+    pub fn io(path: &str, doing: &str, source: &std::io::Error) -> Self {
+        let kind = match source.kind() {
+            std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+            std::io::ErrorKind::UnexpectedEof => ErrorKind::Corrupt,
+            _ => ErrorKind::Io,
+        };
+        let error = Self::new(kind, format!("{doing} failed: {source}")).at(format!("path '{path}'"));
+        match source.kind() {
+            std::io::ErrorKind::StorageFull => error.hint("free space on the disk and write again"),
+            std::io::ErrorKind::PermissionDenied => error.hint("check the permissions"),
+            _ => error,
+        }
+    }
+
+    /// Adds a place; the outermost (say, the dataset) is added last and printed first.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.place.insert(0, place.into());
+        self
+    }
+
+    /// What should have been there.
+    #[must_use]
+    pub fn expected(mut self, expected: impl fmt::Display) -> Self {
+        self.expected = Some(expected.to_string());
+        self
+    }
+
+    /// What was there instead.
+    #[must_use]
+    pub fn found(mut self, found: impl fmt::Display) -> Self {
+        self.found = Some(found.to_string());
+        self
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Which kind of error this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for DaoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.place.is_empty() {
+            write!(f, "{}: ", self.place.join(", "))?;
+        }
+        f.write_str(&self.what)?;
+        match (&self.expected, &self.found) {
+            (Some(expected), Some(found)) => write!(f, "; expected {expected}, found {found}")?,
+            (Some(expected), None) => write!(f, "; expected {expected}")?,
+            (None, Some(found)) => write!(f, "; found {found}")?,
+            (None, None) => {}
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, ". {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for DaoError {}

@@ -1,0 +1,15 @@
+//! The core of dao-polars: stores of single-cell studies, read in any order of cells.
+//!
+//! `storage` (bytes) → `store` (layout) → `matrix` (rows) → `reader` (batches), with
+//! `sampling` giving the order and `writer` making stores. `python` is the only module that
+//! names Python, and is built with the feature of that name.
+
+pub mod error;
+pub mod matrix;
+#[cfg(feature = "python")]
+mod python;
+pub mod reader;
+pub mod sampling;
+pub mod storage;
+pub mod store;
+pub mod writer;

@@ -1,0 +1,290 @@
+//! One zarr array: inner chunks fetched by coalesced ranges and decoded one at a time.
+//!
+//! zarrs reads metadata, shard indexes and codecs; which bytes are read when is decided here.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use zarrs::array::codec::CodecChain;
+use zarrs::array::{
+    Array, ArrayBytes, ArrayShardedExt, ArrayShardedReadableExt, ArrayShardedReadableExtCache, ArrayToBytesCodecTraits,
+    ChunkShape, CodecOptions, DataType, data_type,
+};
+use zarrs::metadata::ConfigurationSerialize;
+use zarrs::metadata_ext::codec::sharding::ShardingCodecConfiguration;
+
+use super::dtype::{Dtype, Num};
+use super::plan::coalesce;
+use crate::error::{DaoError, ErrorKind, Result};
+use crate::storage::{Storage, ZarrStorage};
+
+/// Bytes between two wanted ranges that are cheaper to read than to skip.
+const MAX_GAP: u64 = 16 << 10;
+/// The most bytes of one read.
+const MAX_READ: u64 = 8 << 20;
+
+/// Where an inner chunk lies in its file; `None` where the shard leaves it out (all fill value).
+type Place = Option<(u64, u64)>;
+
+/// An opened array.
+pub struct ZarrArray {
+    array: Array<ZarrStorage>,
+    storage: Arc<dyn Storage>,
+    place: String,
+    dtype: Dtype,
+    inner_shape: ChunkShape,
+    inner_codecs: Arc<CodecChain>,
+    /// Inner chunks of a shard along each axis; all ones where the array is not sharded.
+    per_shard: Vec<u64>,
+    sharding: Option<Sharding>,
+    options: CodecOptions,
+}
+
+struct Sharding {
+    cache: ArrayShardedReadableExtCache,
+    indexes: Vec<OnceLock<Vec<Place>>>,
+}
+
+impl ZarrArray {
+    /// Opens the array at `path`.
+    ///
+    /// # Errors
+    /// `NotFound`/`Corrupt` if its metadata is missing or cannot be used.
+    pub fn open(storage: &Arc<dyn Storage>, path: &str) -> Result<Self> {
+        let place = format!("{}/{path}", storage.uri());
+        let has_metadata = ["zarr.json", ".zarray"]
+            .iter()
+            .map(|name| storage.size(&format!("{path}/{name}")))
+            .collect::<Result<Vec<_>>>()?;
+        if has_metadata.iter().all(Option::is_none) {
+            return Err(DaoError::new(ErrorKind::NotFound, "zarr metadata is missing")
+                .at(format!("path '{place}'"))
+                .hint("restore it from a copy, or write the dataset again"));
+        }
+        let unusable =
+            |what: &dyn std::fmt::Display| DaoError::corrupt(&place, format!("cannot read this zarr array: {what}"));
+        let array = Array::open(Arc::new(ZarrStorage(storage.clone())), &format!("/{path}")).map_err(|e| unusable(&e))?;
+        let dtype = dtype_of(array.data_type())
+            .ok_or_else(|| unusable(&format!("its data type {:?} is no plain number", array.data_type())))?;
+        let origin = vec![0; array.dimensionality()];
+        let outer = array.chunk_shape(&origin).map_err(|e| unusable(&e))?;
+        let (inner_shape, inner_codecs, sharding) = if array.is_exclusively_sharded() {
+            let configuration = array
+                .codecs()
+                .array_to_bytes_codec()
+                .configuration_v3(&zarrs::array::CodecMetadataOptions::default())
+                .ok_or_else(|| unusable(&"its sharding codec has no configuration"))?;
+            let Ok(ShardingCodecConfiguration::V1(sharding)) =
+                ShardingCodecConfiguration::try_from_configuration(configuration)
+            else {
+                return Err(unusable(&"its sharding codec has an unknown configuration"));
+            };
+            let codecs = CodecChain::from_metadata(&sharding.codecs).map_err(|e| unusable(&e))?;
+            let n_shards = array.chunk_grid_shape().iter().product::<u64>();
+            let n_shards = usize::try_from(n_shards).map_err(|_| unusable(&"it has too many shards"))?;
+            let indexes = (0..n_shards).map(|_| OnceLock::new()).collect();
+            let cache = ArrayShardedReadableExtCache::new(&array);
+            (sharding.chunk_shape, Arc::new(codecs), Some(Sharding { cache, indexes }))
+        } else {
+            (outer.clone(), array.codecs(), None)
+        };
+        let per_shard = outer.iter().zip(&inner_shape).map(|(outer, inner)| outer.get() / inner.get()).collect();
+        let options = CodecOptions::default().with_concurrent_target(1).with_validate_checksums(true);
+        Ok(Self { array, storage: storage.clone(), place, dtype, inner_shape, inner_codecs, per_shard, sharding, options })
+    }
+
+    /// The array's shape.
+    pub fn shape(&self) -> &[u64] {
+        self.array.shape()
+    }
+
+    /// The stored type.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The shape of what is decoded at a time.
+    pub fn inner_shape(&self) -> Vec<u64> {
+        self.inner_shape.iter().map(|n| n.get()).collect()
+    }
+
+    /// Where it lies, for errors.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Decodes the inner chunks at the grid positions `chunks` and shows each to `visit`, with its
+    /// position in the list. Chunks in ascending order are read in the fewest reads.
+    ///
+    /// # Errors
+    /// `NotFound` for a missing shard, `Corrupt` for one that is truncated or fails its checksum.
+    pub fn decode<S: Num>(
+        &self,
+        chunks: &[Vec<u64>],
+        mut visit: impl FnMut(usize, &[S]) -> Result<()>,
+    ) -> Result<()> {
+        debug_assert_eq!(S::DTYPE, self.dtype);
+        let mut at = 0;
+        while at < chunks.len() {
+            let file = self.file_of(&chunks[at]);
+            let stop = at + chunks[at..].iter().take_while(|chunk| self.file_of(chunk) == file).count();
+            self.decode_file(&file, at, &chunks[at..stop], &mut visit)?;
+            at = stop;
+        }
+        Ok(())
+    }
+
+    /// The grid position of the file (shard or chunk) that holds an inner chunk.
+    fn file_of(&self, chunk: &[u64]) -> Vec<u64> {
+        chunk.iter().zip(&self.per_shard).map(|(chunk, per)| chunk / per).collect()
+    }
+
+    fn decode_file<S: Num>(
+        &self,
+        file: &[u64],
+        first: usize,
+        chunks: &[Vec<u64>],
+        visit: &mut impl FnMut(usize, &[S]) -> Result<()>,
+    ) -> Result<()> {
+        let key = self.array.chunk_key(file);
+        let key = key.as_str();
+        let missing = || {
+            DaoError::new(ErrorKind::NotFound, if self.sharding.is_some() { "a shard is missing" } else { "a chunk is missing" })
+                .at(format!("path '{}/{key}'", self.storage.uri()))
+                .hint("restore it from a copy, or write the dataset again")
+        };
+        if self.sharding.is_none() {
+            let bytes = self.storage.get(key)?.ok_or_else(missing)?;
+            return visit(first, &self.decode_one::<S>(key, bytes)?);
+        }
+        let places = chunks.iter().map(|chunk| self.place_in_shard(file, chunk, key)).collect::<Result<Vec<_>>>()?;
+        let stored: Vec<(usize, Range<u64>)> =
+            places.iter().enumerate().filter_map(|(i, place)| place.map(|(start, stop)| (i, start..stop))).collect();
+        for (i, place) in places.iter().enumerate() {
+            if place.is_none() {
+                visit(first + i, &self.fill::<S>())?;
+            }
+        }
+        let wanted: Vec<Range<u64>> = stored.iter().map(|(_, range)| range.clone()).collect();
+        for fetch in coalesce(&wanted, MAX_GAP, MAX_READ) {
+            let read = self.storage.get_ranges(key, std::slice::from_ref(&fetch.bytes))?.ok_or_else(missing)?;
+            let read = read.into_iter().next().ok_or_else(missing)?;
+            for (i, range) in &stored[fetch.serves] {
+                let (start, stop) = (range.start - fetch.bytes.start, range.end - fetch.bytes.start);
+                // Both are within one read, which is in memory.
+                let bytes = read.slice(usize::try_from(start).unwrap_or(0)..usize::try_from(stop).unwrap_or(0));
+                visit(first + i, &self.decode_one::<S>(key, bytes)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn place_in_shard(&self, file: &[u64], chunk: &[u64], key: &str) -> Result<Place> {
+        let Some(sharding) = &self.sharding else { return Ok(None) };
+        let position = |index: &[u64], shape: &[u64]| index.iter().zip(shape).fold(0, |at, (i, n)| at * n + i);
+        let out_of_grid = || DaoError::corrupt(&self.place, "an inner chunk outside the array was asked for");
+        let shard = position(file, self.array.chunk_grid_shape());
+        let index = usize::try_from(shard).ok().and_then(|i| sharding.indexes.get(i)).ok_or_else(out_of_grid)?;
+        let places = match index.get() {
+            Some(places) => places,
+            None => {
+                let read = self.read_index(sharding, file, key)?;
+                index.get_or_init(|| read)
+            }
+        };
+        let within: Vec<u64> = chunk.iter().zip(&self.per_shard).map(|(chunk, per)| chunk % per).collect();
+        let at = usize::try_from(position(&within, &self.per_shard)).map_err(|_| out_of_grid())?;
+        places.get(at).copied().ok_or_else(out_of_grid)
+    }
+
+    fn read_index(&self, sharding: &Sharding, file: &[u64], key: &str) -> Result<Vec<Place>> {
+        let path = format!("{}/{key}", self.storage.uri());
+        let size = self.storage.size(key)?.ok_or_else(|| {
+            DaoError::new(ErrorKind::NotFound, "a shard is missing")
+                .at(format!("path '{path}'"))
+                .hint("restore it from a copy, or write the dataset again")
+        })?;
+        let broken = |e: &dyn std::fmt::Display| {
+            DaoError::corrupt(&path, format!("the shard's index cannot be read: {e}"))
+                .hint("the file is truncated or changed; restore it from a copy, or write the dataset again")
+        };
+        let grid = self.array.subchunk_grid_shape();
+        let n = self.per_shard.iter().product::<u64>();
+        (0..n)
+            .map(|i| {
+                let mut rest = i;
+                let mut chunk = vec![0; self.per_shard.len()];
+                for axis in (0..chunk.len()).rev() {
+                    chunk[axis] = file[axis] * self.per_shard[axis] + rest % self.per_shard[axis];
+                    rest /= self.per_shard[axis];
+                }
+                if chunk.iter().zip(&grid).any(|(chunk, n)| chunk >= n) {
+                    return Ok(None); // padding past the array's end
+                }
+                let range = self.array.subchunk_byte_range(&sharding.cache, &chunk).map_err(|e| broken(&e))?;
+                let place = range.map(|range| (range.start(size), range.end(size)));
+                match place {
+                    Some((start, stop)) if start > stop || stop > size => Err(broken(&format!(
+                        "it points to bytes {start} to {stop} of a file of {size}"
+                    ))),
+                    _ => Ok(place),
+                }
+            })
+            .collect()
+    }
+
+    fn decode_one<S: Num>(&self, key: &str, bytes: Bytes) -> Result<Vec<S>> {
+        let broken = |e: &dyn std::fmt::Display| {
+            DaoError::corrupt(&format!("{}/{key}", self.storage.uri()), format!("a chunk cannot be decoded: {e}"))
+                .hint("the file is truncated or changed; restore it from a copy, or write the dataset again")
+        };
+        // Decoders of compressed bytes are C libraries and other crates: one that panics on
+        // bytes that are not what they should be must not take the process with it.
+        let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            self.inner_codecs.decode(
+                Cow::Borrowed(bytes.as_ref()),
+                &self.inner_shape,
+                self.array.data_type(),
+                self.array.fill_value(),
+                &self.options,
+            )
+        }))
+        .map_err(|_| broken(&"the decoder gave up"))?
+        .map_err(|e| broken(&e))?;
+        let ArrayBytes::Fixed(raw) = decoded else { return Err(broken(&"not of fixed-size numbers")) };
+        let expected = self.inner_len() * size_of::<S>();
+        if raw.len() != expected {
+            return Err(broken(&format!("expected {expected} bytes, found {}", raw.len())));
+        }
+        Ok(bytemuck::pod_collect_to_vec(&raw))
+    }
+
+    fn fill<S: Num>(&self) -> Vec<S> {
+        let value = bytemuck::try_pod_read_unaligned(self.array.fill_value().as_ne_bytes()).unwrap_or_else(|_| S::zero());
+        vec![value; self.inner_len()]
+    }
+
+    fn inner_len(&self) -> usize {
+        self.inner_shape.iter().map(|n| usize::try_from(n.get()).unwrap_or(usize::MAX)).product()
+    }
+}
+
+fn dtype_of(found: &DataType) -> Option<Dtype> {
+    [
+        (data_type::uint8(), Dtype::U8),
+        (data_type::bool(), Dtype::U8),
+        (data_type::uint16(), Dtype::U16),
+        (data_type::uint32(), Dtype::U32),
+        (data_type::uint64(), Dtype::U64),
+        (data_type::int8(), Dtype::I8),
+        (data_type::int16(), Dtype::I16),
+        (data_type::int32(), Dtype::I32),
+        (data_type::int64(), Dtype::I64),
+        (data_type::float32(), Dtype::F32),
+        (data_type::float64(), Dtype::F64),
+    ]
+    .into_iter()
+    .find_map(|(known, dtype)| (*found == known).then_some(dtype))
+}

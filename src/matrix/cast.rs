@@ -1,0 +1,117 @@
+//! From the stored number type to the one asked for, never to a wrong number.
+//!
+//! Integers arrive exactly or not at all. Floats may round to a narrower float, as
+//! everywhere, and must not overflow it; into integers they go only if they are integral.
+
+use num_traits::AsPrimitive;
+
+use super::dtype::Num;
+use crate::error::{DaoError, Result};
+
+/// Writes `from` into `to`, which has the same length.
+///
+/// # Errors
+/// `Value` for a number that `T` cannot hold.
+pub fn cast_values<S: Num, T: Num>(from: &[S], to: &mut [T]) -> Result<()> {
+    debug_assert_eq!(from.len(), to.len());
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = T::of(from);
+    }
+    if !always_exact::<S, T>()
+        && let Some((bad, _)) = from.iter().zip(&*to).find(|&(&s, &t)| !holds(s, t))
+    {
+        return Err(DaoError::value(format!("the stored value {bad} does not fit into {}", T::DTYPE.name()))
+            .hint("ask for a wider dtype, such as dtype=\"float64\""));
+    }
+    Ok(())
+}
+
+/// As [`cast_values`], into a new vector.
+///
+/// # Errors
+/// As [`cast_values`].
+pub fn cast_vec<S: Num, T: Num>(from: &[S]) -> Result<Vec<T>> {
+    let mut to = vec![T::zero(); from.len()];
+    cast_values(from, &mut to)?;
+    Ok(to)
+}
+
+fn always_exact<S: Num, T: Num>() -> bool {
+    let (s, t) = (S::DTYPE, T::DTYPE);
+    match (s.is_float(), t.is_float()) {
+        (true, true) => s.size() <= t.size(),
+        (false, true) => s.size() < t.size(),
+        (true, false) => false,
+        (false, false) => match (s.is_signed(), t.is_signed()) {
+            (false, true) => s.size() < t.size(),
+            (true, false) => false,
+            _ => s.size() <= t.size(),
+        },
+    }
+}
+
+fn holds<S: Num, T: Num>(s: S, t: T) -> bool {
+    let wide: f64 = s.as_();
+    match (S::DTYPE.is_float(), T::DTYPE.is_float()) {
+        (true, true) => {
+            let narrow: f64 = t.as_();
+            narrow.is_finite() || !wide.is_finite()
+        }
+        // Below 2^24 every integer is a float32; past it the float is read back without rounding.
+        (false, true) => wide.abs() <= 16_777_216.0 || {
+            let (back, exact): (f64, i128) = (t.as_(), s.as_());
+            let back: i128 = back.as_();
+            back == exact
+        },
+        (true, false) => wide.fract() == 0.0 && {
+            let (back, exact): (i128, i128) = (t.as_(), s.as_());
+            back == exact
+        },
+        (false, false) => {
+            let (back, exact): (i128, i128) = (t.as_(), s.as_());
+            back == exact
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cast<S: Num, T: Num>(value: S) -> Option<T> {
+        let mut out = [T::zero()];
+        cast_values(&[value], &mut out).ok().map(|()| out[0])
+    }
+
+    #[test]
+    fn the_edges() {
+        assert_eq!(cast::<u32, f32>(16_777_216), Some(16_777_216.0));
+        assert_eq!(cast::<u32, f32>(16_777_217), None);
+        assert_eq!(cast::<u32, f32>(u32::MAX), None);
+        assert_eq!(cast::<u64, f64>(u64::MAX), None);
+        assert_eq!(cast::<u64, f32>(1 << 63), Some(9_223_372_036_854_775_808.0));
+        assert_eq!(cast::<f32, u8>(255.0), Some(255));
+        assert_eq!(cast::<f32, u8>(256.0), None);
+        assert_eq!(cast::<f32, u8>(0.5), None);
+        assert_eq!(cast::<f32, i32>(f32::NAN), None);
+        assert_eq!(cast::<f64, u64>(18_446_744_073_709_551_616.0), None);
+        assert_eq!(cast::<f64, f32>(1e300), None);
+        assert_eq!(cast::<f64, f32>(f64::INFINITY), Some(f32::INFINITY));
+        assert!(cast::<f64, f32>(f64::NAN).is_some_and(f32::is_nan));
+        assert_eq!(cast::<i8, u8>(-1), None);
+        assert_eq!(cast::<u8, i8>(128), None);
+    }
+
+    proptest! {
+        #[test]
+        fn integers_arrive_exactly_or_not_at_all(v: i64) {
+            if let Some(t) = cast::<i64, f32>(v) { prop_assert_eq!(t as i128, i128::from(v)); }
+            if let Some(t) = cast::<i64, f64>(v) { prop_assert_eq!(t as i128, i128::from(v)); }
+            prop_assert_eq!(cast::<i64, u16>(v), u16::try_from(v).ok());
+            prop_assert_eq!(cast::<i64, u64>(v), u64::try_from(v).ok());
+            prop_assert_eq!(cast::<i64, i32>(v), i32::try_from(v).ok());
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The number types a matrix is stored in or asked for.
+
+use bytemuck::Pod;
+use num_traits::{AsPrimitive, Num as Arithmetic};
+
+use crate::error::{DaoError, Result};
+
+/// A number type by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Dtype {
+    U8,
+    U16,
+    U32,
+    U64,
+    I8,
+    I16,
+    I32,
+    I64,
+    F32,
+    F64,
+}
+
+/// A number that can be stored and handed out.
+pub trait Num:
+    Pod
+    + Arithmetic
+    + PartialOrd
+    + AsPrimitive<u8>
+    + AsPrimitive<u16>
+    + AsPrimitive<u32>
+    + AsPrimitive<u64>
+    + AsPrimitive<i8>
+    + AsPrimitive<i16>
+    + AsPrimitive<i32>
+    + AsPrimitive<i64>
+    + AsPrimitive<i128>
+    + AsPrimitive<f32>
+    + AsPrimitive<f64>
+    + Send
+    + Sync
+    + std::fmt::Display
+{
+    /// Its name.
+    const DTYPE: Dtype;
+    /// A vector of it, typed at run time.
+    fn wrap(values: Vec<Self>) -> Values;
+    /// From any other, as `as` does.
+    fn of<S: Num>(value: S) -> Self;
+    /// From a wide integer, as `as` does.
+    fn of_i128(value: i128) -> Self;
+}
+
+/// A vector whose number type is known at run time.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Values {
+    U8(Vec<u8>),
+    U16(Vec<u16>),
+    U32(Vec<u32>),
+    U64(Vec<u64>),
+    I8(Vec<i8>),
+    I16(Vec<i16>),
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+macro_rules! nums {
+    ($($name:ident $type:ty, $text:literal;)*) => {
+        $(impl Num for $type {
+            const DTYPE: Dtype = Dtype::$name;
+            fn wrap(values: Vec<Self>) -> Values { Values::$name(values) }
+            fn of<S: Num>(value: S) -> Self { value.as_() }
+            #[expect(clippy::cast_possible_truncation, reason = "callers compare what comes back")]
+            fn of_i128(value: i128) -> Self { value as Self }
+        })*
+        impl Dtype {
+            /// The type's name, as numpy and zarr spell it.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+            /// The type that `name` names.
+            ///
+            /// # Errors
+            /// `Value` for any other name.
+            pub fn from_name(name: &str) -> Result<Self> {
+                match name {
+                    $($text => Ok(Self::$name),)*
+                    "bool" => Ok(Self::U8),
+                    _ => Err(DaoError::value(format!("'{name}' is not a number type"))
+                        .expected([$($text),*].join(", "))),
+                }
+            }
+            /// Bytes of one value.
+            #[must_use]
+            pub fn size(self) -> usize {
+                match self { $(Self::$name => size_of::<$type>(),)* }
+            }
+        }
+    };
+}
+
+nums! {
+    U8 u8, "uint8"; U16 u16, "uint16"; U32 u32, "uint32"; U64 u64, "uint64";
+    I8 i8, "int8"; I16 i16, "int16"; I32 i32, "int32"; I64 i64, "int64";
+    F32 f32, "float32"; F64 f64, "float64";
+}
+
+impl Dtype {
+    /// Whether it is a floating-point type.
+    #[must_use]
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F64)
+    }
+
+    /// Whether it has a sign.
+    #[must_use]
+    pub fn is_signed(self) -> bool {
+        !matches!(self, Self::U8 | Self::U16 | Self::U32 | Self::U64)
+    }
+}
+
+/// Runs `$body` with `$T` naming the Rust type of `$dtype`.
+macro_rules! for_dtype {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::matrix::Dtype::U8 => { type $T = u8; $body }
+            $crate::matrix::Dtype::U16 => { type $T = u16; $body }
+            $crate::matrix::Dtype::U32 => { type $T = u32; $body }
+            $crate::matrix::Dtype::U64 => { type $T = u64; $body }
+            $crate::matrix::Dtype::I8 => { type $T = i8; $body }
+            $crate::matrix::Dtype::I16 => { type $T = i16; $body }
+            $crate::matrix::Dtype::I32 => { type $T = i32; $body }
+            $crate::matrix::Dtype::I64 => { type $T = i64; $body }
+            $crate::matrix::Dtype::F32 => { type $T = f32; $body }
+            $crate::matrix::Dtype::F64 => { type $T = f64; $body }
+        }
+    };
+}
+pub(crate) use for_dtype;
+
+/// Runs `$body` with `$v` naming the typed vector in `$values`.
+macro_rules! for_dtype_values {
+    ($values:expr, $v:ident => $body:expr) => {
+        match $values {
+            $crate::matrix::Values::U8($v) => $body,
+            $crate::matrix::Values::U16($v) => $body,
+            $crate::matrix::Values::U32($v) => $body,
+            $crate::matrix::Values::U64($v) => $body,
+            $crate::matrix::Values::I8($v) => $body,
+            $crate::matrix::Values::I16($v) => $body,
+            $crate::matrix::Values::I32($v) => $body,
+            $crate::matrix::Values::I64($v) => $body,
+            $crate::matrix::Values::F32($v) => $body,
+            $crate::matrix::Values::F64($v) => $body,
+        }
+    };
+}
+pub(crate) use for_dtype_values;
+
+impl Values {
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        for_dtype_values!(self, values => values.len())
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

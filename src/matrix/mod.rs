@@ -1,0 +1,167 @@
+//! One matrix on zarr: given sorted rows, their values.
+//!
+//! Owns decoding, and nothing else decodes. Knows no batches, no genes, no order of cells:
+//! callers ask for ascending rows and place the result themselves.
+
+mod array;
+mod cast;
+mod csr;
+mod dense;
+mod dtype;
+mod plan;
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::error::{DaoError, ErrorKind, Result};
+use crate::storage::Storage;
+pub use cast::cast_vec;
+use csr::Csr;
+use dense::Dense;
+pub(crate) use dtype::{for_dtype, for_dtype_values};
+pub use dtype::{Dtype, Num, Values};
+
+/// Rows of a matrix, sparse: row `rows[i]` has `indices[indptr[i]..indptr[i + 1]]`, ascending, and
+/// `data` beside them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rows<T> {
+    /// The matrix's row numbers, ascending, each once.
+    pub rows: Vec<u32>,
+    /// Offsets into `indices` and `data`; one more than rows.
+    pub indptr: Vec<usize>,
+    /// Columns.
+    pub indices: Vec<i32>,
+    /// Values.
+    pub data: Vec<T>,
+}
+
+impl<T> Rows<T> {
+    fn empty() -> Self {
+        Self { rows: Vec::new(), indptr: vec![0], indices: Vec::new(), data: Vec::new() }
+    }
+}
+
+/// A matrix of cells × columns.
+pub enum Matrix {
+    /// anndata's `csr_matrix` encoding.
+    Csr(Csr),
+    /// One two-dimensional array.
+    Dense(Dense),
+}
+
+impl Matrix {
+    /// Opens the matrix at `path`. `shape` is what the dataset says of it.
+    ///
+    /// # Errors
+    /// `NotFound` if something of it is missing, `Corrupt` if it contradicts itself or `shape`.
+    pub fn open(storage: &Arc<dyn Storage>, path: &str, shape: [u64; 2]) -> Result<Self> {
+        let place = || format!("{}/{path}", storage.uri());
+        let matrix = if storage.size(&format!("{path}/indptr/zarr.json"))?.is_some() {
+            check_csr_attributes(storage, path)?;
+            Self::Csr(Csr::open(storage, path, shape)?)
+        } else if storage.size(&format!("{path}/.zarray"))?.is_some() || is_array(storage, path)? {
+            Self::Dense(Dense::open(storage, path)?)
+        } else {
+            return Err(DaoError::new(ErrorKind::NotFound, "the matrix is missing or incomplete")
+                .at(format!("path '{}'", place()))
+                .expected("zarr metadata of a csr_matrix group or of an array")
+                .hint("restore it from a copy, or write the dataset again"));
+        };
+        let found = matrix.shape();
+        if found != shape {
+            return Err(DaoError::corrupt(&place(), "the matrix has another shape than its dataset")
+                .expected(format!("{} × {}", shape[0], shape[1]))
+                .found(format!("{} × {}", found[0], found[1])));
+        }
+        Ok(matrix)
+    }
+
+    /// Cells and columns.
+    #[must_use]
+    pub fn shape(&self) -> [u64; 2] {
+        match self {
+            Self::Csr(csr) => csr.shape(),
+            Self::Dense(dense) => dense.shape(),
+        }
+    }
+
+    /// The stored type.
+    #[must_use]
+    pub fn dtype(&self) -> Dtype {
+        match self {
+            Self::Csr(csr) => csr.dtype(),
+            Self::Dense(dense) => dense.dtype(),
+        }
+    }
+
+    /// An upper bound of the bytes that decoding `row` into `T` keeps.
+    #[must_use]
+    pub fn row_bytes(&self, row: u32) -> u64 {
+        match self {
+            Self::Csr(csr) => 12 * csr.row_nnz(row),
+            Self::Dense(dense) => 12 * dense.shape()[1],
+        }
+    }
+
+    /// Decodes `rows` (ascending, each once). Columns for which `wanted` says no may be left out.
+    ///
+    /// # Errors
+    /// `NotFound`/`Corrupt` for shards missing, truncated or failing their checksum; `Value` for a
+    /// stored number that `T` cannot hold.
+    pub fn read<T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>) -> Result<Rows<T>> {
+        match self {
+            Self::Csr(csr) => csr.read(rows),
+            Self::Dense(dense) => dense.read(rows, wanted),
+        }
+    }
+
+    /// Reads everything once and tells the first thing that is wrong.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn verify(&self) -> Result<()> {
+        let n_rows = u32::try_from(self.shape()[0]).map_err(|_| DaoError::value("more than 2^32 - 1 rows"))?;
+        let mut start = 0;
+        while start < n_rows {
+            let (mut stop, mut bytes) = (start, 0);
+            while stop < n_rows && bytes < 64 << 20 {
+                bytes += self.row_bytes(stop);
+                stop += 1;
+            }
+            self.read::<f64>(&(start..stop).collect::<Vec<_>>(), None)?;
+            start = stop;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+struct NodeHead {
+    node_type: String,
+    #[serde(default)]
+    attributes: serde_json::Map<String, serde_json::Value>,
+}
+
+fn node_head(storage: &Arc<dyn Storage>, path: &str) -> Result<Option<NodeHead>> {
+    let file = format!("{path}/zarr.json");
+    let Some(bytes) = storage.get(&file)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+        DaoError::corrupt(&format!("{}/{file}", storage.uri()), format!("not readable zarr metadata: {e}"))
+    })
+}
+
+fn is_array(storage: &Arc<dyn Storage>, path: &str) -> Result<bool> {
+    Ok(node_head(storage, path)?.is_some_and(|head| head.node_type == "array"))
+}
+
+fn check_csr_attributes(storage: &Arc<dyn Storage>, path: &str) -> Result<()> {
+    let encoding = node_head(storage, path)?
+        .and_then(|head| head.attributes.get("encoding-type").and_then(|v| v.as_str().map(str::to_owned)));
+    if encoding.as_deref() == Some("csr_matrix") {
+        return Ok(());
+    }
+    Err(DaoError::corrupt(&format!("{}/{path}/zarr.json", storage.uri()), "not a matrix of cells by genes")
+        .expected("encoding-type csr_matrix")
+        .found(encoding.unwrap_or_else(|| "none".into())))
+}

@@ -1,0 +1,118 @@
+//! Which elements of a one-dimensional chunked array are needed, and which bytes to fetch for them.
+//!
+//! Pure: ranges in, ranges out, no I/O.
+
+use std::ops::Range;
+
+/// A run of elements of one inner chunk, and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Which inner chunk.
+    pub chunk: u64,
+    /// First element within it.
+    pub start: usize,
+    /// How many.
+    pub len: usize,
+    /// Where the run begins in the output.
+    pub out: usize,
+}
+
+/// Cuts ascending element `ranges` at the borders of inner chunks of `chunk_len` elements.
+/// The output is the ranges one after another.
+#[must_use]
+pub fn pieces(ranges: impl Iterator<Item = Range<u64>>, chunk_len: u64) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut out = 0;
+    for range in ranges {
+        let mut at = range.start;
+        while at < range.end {
+            let chunk = at / chunk_len;
+            let stop = range.end.min((chunk + 1) * chunk_len);
+            let (start, len) = (to_usize(at % chunk_len), to_usize(stop - at));
+            match pieces.last_mut() {
+                // Neighbouring rows are one run.
+                Some(last) if last.chunk == chunk && last.start + last.len == start => last.len += len,
+                _ => pieces.push(Piece { chunk, start, len, out }),
+            }
+            out += len;
+            at = stop;
+        }
+    }
+    pieces
+}
+
+/// One read of a file, and which of the wanted ranges it serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetch {
+    /// The bytes to read.
+    pub bytes: Range<u64>,
+    /// The wanted ranges it covers, as positions in the list given to [`coalesce`].
+    pub serves: Range<usize>,
+}
+
+/// Joins ascending byte ranges whose gaps are at most `max_gap`, up to `max_len` bytes a read.
+#[must_use]
+pub fn coalesce(wanted: &[Range<u64>], max_gap: u64, max_len: u64) -> Vec<Fetch> {
+    let mut fetches: Vec<Fetch> = Vec::new();
+    for (i, range) in wanted.iter().enumerate() {
+        match fetches.last_mut() {
+            Some(last)
+                if range.start >= last.bytes.start
+                    && range.start <= last.bytes.end.saturating_add(max_gap)
+                    && range.end.saturating_sub(last.bytes.start) <= max_len =>
+            {
+                last.bytes.end = last.bytes.end.max(range.end);
+                last.serves.end = i + 1;
+            }
+            _ => fetches.push(Fetch { bytes: range.clone(), serves: i..i + 1 }),
+        }
+    }
+    fetches
+}
+
+fn to_usize(n: u64) -> usize {
+    // Lengths within one inner chunk, which was held in memory when it was encoded.
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn pieces_are_the_ranges_in_order(
+            gaps in prop::collection::vec((0u64..50, 0u64..80), 0..40), chunk_len in 1u64..64
+        ) {
+            let mut at = 0;
+            let ranges: Vec<_> = gaps.iter().map(|&(gap, len)| { let r = at + gap..at + gap + len; at = r.end; r }).collect();
+            let wanted: Vec<u64> = ranges.iter().cloned().flatten().collect();
+            let mut got = Vec::new();
+            for piece in pieces(ranges.into_iter(), chunk_len) {
+                prop_assert_eq!(piece.out, got.len());
+                prop_assert!(piece.len > 0 && (piece.start + piece.len) as u64 <= chunk_len);
+                got.extend((0..piece.len as u64).map(|i| piece.chunk * chunk_len + piece.start as u64 + i));
+            }
+            prop_assert_eq!(got, wanted);
+        }
+
+        #[test]
+        fn every_wanted_range_is_served_once(
+            gaps in prop::collection::vec((0u64..50, 1u64..80), 0..40), max_gap in 0u64..30, max_len in 1u64..300
+        ) {
+            let mut at = 0;
+            let wanted: Vec<_> = gaps.iter().map(|&(gap, len)| { let r = at + gap..at + gap + len; at = r.end; r }).collect();
+            let fetches = coalesce(&wanted, max_gap, max_len);
+            let served: Vec<usize> = fetches.iter().flat_map(|f| f.serves.clone()).collect();
+            prop_assert_eq!(served, (0..wanted.len()).collect::<Vec<_>>());
+            for fetch in fetches {
+                prop_assert!(fetch.serves.len() == 1 || fetch.bytes.end - fetch.bytes.start <= max_len);
+                for i in fetch.serves {
+                    prop_assert!(fetch.bytes.start <= wanted[i].start && wanted[i].end <= fetch.bytes.end);
+                }
+            }
+        }
+    }
+}

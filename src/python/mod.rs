@@ -1,0 +1,23 @@
+//! The Python module `dao_polars._core`: classes, errors and arrays across the border.
+//!
+//! The only place that names pyo3 and numpy. Every call extracts its arguments, detaches from
+//! the interpreter, runs the core and converts what comes back. The Python side of the contract
+//! is `dao_polars/_core.pyi`.
+
+mod arrays;
+mod error;
+mod reader;
+mod store;
+mod writer;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use super::reader::{PyEpoch, PyReader};
+    #[pymodule_export]
+    use super::store::PyStore;
+    #[pymodule_export]
+    use super::writer::{PyDatasetWriter, PyMatrixWriter, PyValueScan};
+}

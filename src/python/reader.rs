@@ -1,0 +1,162 @@
+//! `_core.Reader` and `_core.Epoch`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use numpy::{PyArray1, PyReadonlyArray1};
+use pyo3::prelude::*;
+use pyo3::types::PyAny;
+
+use super::arrays;
+use super::store::PyStore;
+use crate::error::DaoError;
+use crate::matrix::Dtype;
+use crate::reader::{Batch, Columns, Epoch, Layout, Next, Part, Request};
+use crate::sampling::Order;
+
+/// How long to wait before looking for Ctrl-C.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Cells of a store, ready to be read.
+#[pyclass(name = "Reader", module = "dao_polars._core", frozen)]
+pub struct PyReader(Arc<Request>);
+
+#[pymethods]
+impl PyReader {
+    #[new]
+    #[pyo3(signature = (store, keys, parts, *, matrix="X", n_columns, layout="csr", dtype="float32"))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
+    fn new(
+        py: Python<'_>,
+        store: &PyStore,
+        keys: PyReadonlyArray1<'_, u64>,
+        parts: Vec<(u32, Option<Bound<'_, PyAny>>)>,
+        matrix: &str,
+        n_columns: usize,
+        layout: &str,
+        dtype: &str,
+    ) -> PyResult<Self> {
+        let layout = match layout {
+            "csr" => Layout::Csr,
+            "dense" => Layout::Dense,
+            _ => return Err(DaoError::value(format!("layout '{layout}'")).expected("csr or dense").into()),
+        };
+        let dtype = Dtype::from_name(dtype)?;
+        let keys = keys.as_slice().map_err(|e| DaoError::value(e.to_string()))?.to_vec();
+        let columns = parts
+            .into_iter()
+            .map(|(number, columns)| Ok((number, columns.map(|c| arrays::indices(&c)).transpose()?)))
+            .collect::<PyResult<Vec<_>>>()?;
+        let request = py.detach(|| -> crate::error::Result<Request> {
+            let mut parts = HashMap::new();
+            for (number, columns) in columns {
+                let entry = store.0.store().dataset_numbered(number)?;
+                let place = format!("dataset '{}'", entry.id);
+                let opened = store.0.matrix(entry, matrix)?;
+                let columns = columns.map(|c| Columns::new(c, n_columns)).transpose().map_err(|e| e.at(place.clone()))?;
+                let source = columns.as_ref().map_or(n_columns, Columns::len);
+                if source as u64 != opened.shape()[1] {
+                    return Err(DaoError::value("the column map does not fit the matrix")
+                        .at(place)
+                        .expected(format!("{} columns", opened.shape()[1]))
+                        .found(source));
+                }
+                let n_obs = u32::try_from(entry.n_obs).map_err(|_| DaoError::value("too many cells").at(place))?;
+                parts.insert(number, Part { dataset: entry.id.clone(), n_obs, matrix: opened, columns });
+            }
+            let request = Request { keys, parts, n_columns, layout, dtype };
+            request.validate()?;
+            Ok(request)
+        })?;
+        Ok(Self(Arc::new(request)))
+    }
+
+    #[pyo3(signature = (batch_size, *, seed=None, epoch=0, drop_last=false, budget=1 << 27, threads=None))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
+    fn epoch(
+        &self,
+        py: Python<'_>,
+        batch_size: usize,
+        seed: Option<u64>,
+        epoch: u64,
+        drop_last: bool,
+        budget: u64,
+        threads: Option<usize>,
+    ) -> PyResult<PyEpoch> {
+        if batch_size == 0 {
+            return Err(DaoError::value("batch_size is 0").expected("at least 1").into());
+        }
+        let n = u32::try_from(self.0.keys.len())
+            .map_err(|_| DaoError::value("a selection of more than 2^32 - 1 cells").hint("split it"))?;
+        let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let order = seed.map_or(Order::Frame, |seed| Order::Shuffled { seed });
+        let started = py.detach(|| {
+            Epoch::start(self.0.clone(), order.positions(n, epoch), batch_size, drop_last, budget, threads)
+        })?;
+        Ok(PyEpoch { n_columns: self.0.n_columns, layout: self.0.layout, inner: Mutex::new(Some(started)) })
+    }
+}
+
+/// One pass over a reader's cells.
+#[pyclass(name = "Epoch", module = "dao_polars._core", frozen)]
+pub struct PyEpoch {
+    n_columns: usize,
+    layout: Layout,
+    inner: Mutex<Option<Epoch>>,
+}
+
+#[pymethods]
+impl PyEpoch {
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        loop {
+            let next = py.detach(|| {
+                // What the lock guards is whole whatever happened to its last holder.
+                let mut guard = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+                guard.as_mut().map_or(Ok(Next::Over), |epoch| epoch.next(PATIENCE))
+            });
+            match next {
+                Ok(Next::Batch(batch)) => return self.convert(py, batch).map(Some),
+                Ok(Next::Waiting) => py.check_signals()?,
+                Ok(Next::Over) => {
+                    self.close(py);
+                    return Ok(None);
+                }
+                Err(error) => {
+                    self.close(py);
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Stops and joins the reading threads.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| drop(self.inner.lock().unwrap_or_else(PoisonError::into_inner).take()));
+    }
+}
+
+impl PyEpoch {
+    fn convert<'py>(&self, py: Python<'py>, batch: Batch) -> PyResult<Bound<'py, PyAny>> {
+        let n_rows = batch.n_rows();
+        let positions = PyArray1::from_vec(py, batch.positions);
+        let data = arrays::to_numpy(py, batch.data);
+        let x = match self.layout {
+            Layout::Dense => data.call_method1("reshape", (n_rows, self.n_columns))?,
+            Layout::Csr => {
+                let indices = PyArray1::from_vec(py, batch.indices);
+                // scipy wants both index arrays of one type; 32 bits do unless there are 2^31 values.
+                let indptr = match batch.indptr.iter().map(|&at| i32::try_from(at)).collect::<Result<Vec<_>, _>>() {
+                    Ok(narrow) => PyArray1::from_vec(py, narrow).into_any(),
+                    Err(_) => PyArray1::from_vec(py, batch.indptr).into_any(),
+                };
+                (data, indices, indptr).into_pyobject(py)?.into_any()
+            }
+        };
+        Ok((positions, x).into_pyobject(py)?.into_any())
+    }
+}

@@ -1,0 +1,170 @@
+//! `_core.DatasetWriter`, `_core.MatrixWriter`, `_core.ValueScan`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pyo3::prelude::*;
+
+use super::arrays;
+use crate::error::{DaoError, Result};
+use crate::matrix::{Dtype, Values};
+use crate::writer::{DatasetWriter, MatrixSpec, MatrixWriter, Tables, ValueScan};
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn closed(what: &str) -> DaoError {
+    DaoError::value(format!("this {what} is already finished"))
+}
+
+/// Finds the narrowest number type for a matrix.
+#[pyclass(name = "ValueScan", module = "dao_polars._core", frozen)]
+#[derive(Default)]
+pub struct PyValueScan(Mutex<ValueScan>);
+
+#[pymethods]
+impl PyValueScan {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn update(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let values = arrays::values(data)?;
+        py.detach(|| lock(&self.0).update(&values));
+        Ok(())
+    }
+
+    fn stored(&self) -> &'static str {
+        lock(&self.0).stored().name()
+    }
+
+    fn max_abs(&self) -> f64 {
+        lock(&self.0).max_abs()
+    }
+
+    fn nonzero(&self) -> u64 {
+        lock(&self.0).nonzero()
+    }
+}
+
+/// A dataset being written.
+#[pyclass(name = "DatasetWriter", module = "dao_polars._core", frozen)]
+pub struct PyDatasetWriter(Arc<Mutex<Option<DatasetWriter>>>);
+
+#[pymethods]
+impl PyDatasetWriter {
+    #[staticmethod]
+    #[pyo3(signature = (uri, dataset, storage_options=None))]
+    fn begin(py: Python<'_>, uri: &str, dataset: &str, storage_options: Option<HashMap<String, String>>) -> PyResult<Self> {
+        drop(storage_options); // Only folders are written to; `begin` says so for anything else.
+        let writer = py.detach(|| DatasetWriter::begin(uri, dataset))?;
+        Ok(Self(Arc::new(Mutex::new(Some(writer)))))
+    }
+
+    #[getter]
+    fn staging(&self) -> PyResult<String> {
+        let guard = lock(&self.0);
+        let writer = guard.as_ref().ok_or_else(|| closed("writer"))?;
+        Ok(writer.folder().to_string_lossy().into_owned())
+    }
+
+    #[pyo3(signature = (name, layout, shape, stored, source_dtype, *, columns=None, rows=None, source_nnz=0, max_abs=0.0))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
+    fn matrix(
+        &self,
+        py: Python<'_>,
+        name: String,
+        layout: &str,
+        shape: [u64; 2],
+        stored: &str,
+        source_dtype: &str,
+        columns: Option<&Bound<'_, PyAny>>,
+        rows: Option<&Bound<'_, PyAny>>,
+        source_nnz: u64,
+        max_abs: f64,
+    ) -> PyResult<PyMatrixWriter> {
+        let dense = match layout {
+            "csr" => false,
+            "dense" => true,
+            _ => return Err(DaoError::value(format!("layout '{layout}'")).expected("csr or dense").into()),
+        };
+        let rows = match rows.map(arrays::values).transpose()? {
+            None => None,
+            Some(Values::U32(rows)) => Some(rows),
+            Some(_) => return Err(DaoError::value("row numbers must be uint32").into()),
+        };
+        let spec = MatrixSpec {
+            name: name.clone(),
+            dense,
+            shape,
+            stored: Dtype::from_name(stored)?,
+            columns: columns.map(arrays::indices).transpose()?,
+            rows,
+            source_nnz,
+        };
+        let matrix = py.detach(|| {
+            let mut guard = lock(&self.0);
+            guard.as_mut().ok_or_else(|| closed("writer"))?.matrix(spec, source_dtype, max_abs)
+        })?;
+        Ok(PyMatrixWriter { name, dataset: self.0.clone(), matrix: Mutex::new(Some(matrix)) })
+    }
+
+    fn commit(&self, py: Python<'_>, meta: &str) -> PyResult<()> {
+        let tables: Tables = serde_json::from_str(meta)
+            .map_err(|e| DaoError::value(format!("the tables' description cannot be read: {e}")))?;
+        let writer = lock(&self.0).take().ok_or_else(|| closed("writer"))?;
+        Ok(py.detach(|| writer.commit(tables))?)
+    }
+
+    fn abort(&self, py: Python<'_>) {
+        let writer = lock(&self.0).take();
+        py.detach(|| drop(writer));
+    }
+}
+
+/// Takes one matrix's values.
+#[pyclass(name = "MatrixWriter", module = "dao_polars._core", frozen)]
+pub struct PyMatrixWriter {
+    name: String,
+    dataset: Arc<Mutex<Option<DatasetWriter>>>,
+    matrix: Mutex<Option<MatrixWriter>>,
+}
+
+impl PyMatrixWriter {
+    fn with(&self, py: Python<'_>, run: impl FnOnce(&mut MatrixWriter) -> Result<()> + Send) -> PyResult<()> {
+        Ok(py.detach(|| run(lock(&self.matrix).as_mut().ok_or_else(|| closed("matrix"))?))?)
+    }
+}
+
+#[pymethods]
+impl PyMatrixWriter {
+    fn push_rows(&self, py: Python<'_>, indptr: &Bound<'_, PyAny>, indices: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (indptr, indices, data) = (arrays::offsets(indptr)?, arrays::indices(indices)?, arrays::values(data)?);
+        self.with(py, |matrix| matrix.push_rows(&indptr, &indices, &data))
+    }
+
+    fn push_columns(&self, py: Python<'_>, indptr: &Bound<'_, PyAny>, indices: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (indptr, indices, data) = (arrays::offsets(indptr)?, arrays::indices(indices)?, arrays::values(data)?);
+        self.with(py, |matrix| matrix.push_columns(&indptr, &indices, &data))
+    }
+
+    fn push_dense(&self, py: Python<'_>, block: &Bound<'_, PyAny>) -> PyResult<()> {
+        let shape: Vec<usize> = block.getattr("shape")?.extract()?;
+        let [_, width] = shape[..] else {
+            return Err(DaoError::value("a dense block must have two axes").into());
+        };
+        let data = arrays::values(block)?;
+        self.with(py, |matrix| matrix.push_dense(width, &data))
+    }
+
+    fn finish(&self, py: Python<'_>) -> PyResult<u64> {
+        let matrix = lock(&self.matrix).take().ok_or_else(|| closed("matrix"))?;
+        let nnz = py.detach(|| matrix.finish())?;
+        if let Some(dataset) = lock(&self.dataset).as_mut() {
+            dataset.set_nnz(&self.name, nnz);
+        }
+        Ok(nnz)
+    }
+}

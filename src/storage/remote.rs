@@ -1,0 +1,125 @@
+//! S3, GCS, Azure and HTTP through `object_store`.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use object_store::path::Path as ObjectPath;
+use object_store::{Error as ObjectError, ObjectStore, ObjectStoreExt};
+use tokio::runtime::Runtime;
+use url::Url;
+
+use super::{Storage, StorageOptions};
+use crate::error::{DaoError, ErrorKind, Result};
+
+/// The objects below one URL.
+pub struct Remote {
+    store: Box<dyn ObjectStore>,
+    prefix: ObjectPath,
+    uri: String,
+}
+
+/// One small runtime for all remote stores, started with the first.
+fn runtime() -> Result<&'static Runtime> {
+    static RUNTIME: OnceLock<std::result::Result<Runtime, String>> = OnceLock::new();
+    RUNTIME
+        .get_or_init(|| {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .thread_name("dao-remote")
+                .build()
+                .map_err(|e| e.to_string())
+        })
+        .as_ref()
+        .map_err(|e| DaoError::new(ErrorKind::Io, format!("starting the network threads failed: {e}")))
+}
+
+impl Remote {
+    /// The objects below `uri`.
+    ///
+    /// # Errors
+    /// `Value` for a malformed URL, an unknown scheme or unusable options.
+    pub fn new(uri: &str, options: &StorageOptions) -> Result<Self> {
+        let uri = uri.trim_end_matches('/').to_owned();
+        let unusable = |e: &dyn std::fmt::Display| {
+            DaoError::value(format!("cannot open '{uri}': {e}"))
+                .hint("use a path, file://, s3://, gs://, az:// or https://, and check storage_options")
+        };
+        let url = Url::parse(&uri).map_err(|e| unusable(&e))?;
+        let (store, prefix) =
+            object_store::parse_url_opts(&url, options.iter().map(|(k, v)| (k.as_str(), v.as_str())))
+                .map_err(|e| unusable(&e))?;
+        Ok(Self { store, prefix, uri })
+    }
+
+    fn object(&self, path: &str) -> ObjectPath {
+        path.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |at, part| at.join(part))
+    }
+
+    fn failed(&self, path: &str, error: &ObjectError) -> DaoError {
+        DaoError::new(ErrorKind::Io, format!("reading failed: {error}"))
+            .at(format!("path '{}/{path}'", self.uri))
+            .hint("check the network, the address and storage_options")
+    }
+
+    /// `None` for a missing object, an error for everything else.
+    fn found<T>(&self, path: &str, result: object_store::Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(ObjectError::NotFound { .. }) => Ok(None),
+            Err(e) => Err(self.failed(path, &e)),
+        }
+    }
+}
+
+impl Storage for Remote {
+    fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    fn size(&self, path: &str) -> Result<Option<u64>> {
+        let head = runtime()?.block_on(self.store.head(&self.object(path)));
+        Ok(self.found(path, head)?.map(|meta| meta.size))
+    }
+
+    fn get(&self, path: &str) -> Result<Option<Bytes>> {
+        let got = runtime()?.block_on(async { self.store.get(&self.object(path)).await?.bytes().await });
+        self.found(path, got)
+    }
+
+    fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {
+        let object = self.object(path);
+        let got = runtime()?.block_on(self.store.get_ranges(&object, ranges));
+        let Some(parts) = self.found(path, got)? else { return Ok(None) };
+        for (part, range) in parts.iter().zip(ranges) {
+            if part.len() as u64 != range.end - range.start {
+                return Err(DaoError::corrupt(&format!("{}/{path}", self.uri), "object is truncated")
+                    .expected(format!("at least {} bytes", range.end))
+                    .found(format!("{} bytes from {}", part.len(), range.start)));
+            }
+        }
+        Ok(Some(parts))
+    }
+
+    fn list_folders(&self, path: &str) -> Result<Vec<String>> {
+        let listed = runtime()?.block_on(self.store.list_with_delimiter(Some(&self.object(path))));
+        let listed = listed.map_err(|e| self.failed(path, &e))?;
+        let mut names: Vec<String> =
+            listed.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned)).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn total_size(&self, path: &str) -> Result<u64> {
+        let mut total = 0;
+        let mut folders = vec![self.object(path)];
+        while let Some(folder) = folders.pop() {
+            let listed = runtime()?.block_on(self.store.list_with_delimiter(Some(&folder)));
+            let listed = listed.map_err(|e| self.failed(path, &e))?;
+            total += listed.objects.iter().map(|object| object.size).sum::<u64>();
+            folders.extend(listed.common_prefixes);
+        }
+        Ok(total)
+    }
+}

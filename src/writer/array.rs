@@ -1,0 +1,184 @@
+//! A sharded zarr v3 array, written shard by shard from a stream of values.
+//!
+//! The portable profile, core codecs alone: `bytes` → `blosc` (lz4, bit-shuffled) → `crc32c` in
+//! inner chunks, `crc32c` on the shard's index.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use zarrs::array::{Array, ArrayBytes, ArrayMetadata, ArrayToBytesCodecTraits, CodecOptions};
+
+use crate::error::{DaoError, Result};
+use crate::matrix::{Dtype, Num, cast_vec, for_dtype};
+use crate::storage::{Local, ZarrStorage};
+
+/// Values of an inner chunk: some rows of a cell matrix, so that a random row costs little.
+const INNER: u64 = 4096;
+/// Values of a shard: few files, and a buffer that fits into memory.
+const SHARD: u64 = 8 << 20;
+
+/// Takes values in C order and writes a shard whenever one is full.
+pub struct ArrayWriter {
+    folder: PathBuf,
+    array: Array<ZarrStorage>,
+    metadata: Value,
+    dtype: Dtype,
+    /// Values of a row: 1, or the columns of a matrix.
+    width: u64,
+    shard_bytes: usize,
+    buffer: Vec<u8>,
+    shards: u64,
+    len: u64,
+    options: CodecOptions,
+}
+
+impl ArrayWriter {
+    /// An array in the new folder `folder` of about `len_hint` values; with `columns`, two-dimensional.
+    ///
+    /// # Errors
+    /// `Io` if the folder cannot be made.
+    pub fn new(folder: &Path, dtype: Dtype, len_hint: u64, columns: Option<u64>) -> Result<Self> {
+        let width = columns.unwrap_or(1).max(1);
+        let inner_rows = (INNER / width).max(1);
+        let rows = len_hint.div_ceil(width);
+        let inner_per_shard = rows.div_ceil(inner_rows).clamp(1, (SHARD / (inner_rows * width)).max(1));
+        let shard_rows = inner_rows * inner_per_shard;
+        let shape_of = |rows: u64| if columns.is_some() { json!([rows, width]) } else { json!([rows]) };
+        let little = json!({"name": "bytes", "configuration": {"endian": "little"}});
+        let bytes = if dtype.size() == 1 { json!({"name": "bytes"}) } else { little.clone() };
+        let metadata = json!({
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": shape_of(0),
+            "data_type": dtype.name(),
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shape_of(shard_rows)}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": if dtype.is_float() { json!(0.0) } else { json!(0) },
+            "codecs": [{"name": "sharding_indexed", "configuration": {
+                "chunk_shape": shape_of(inner_rows),
+                "codecs": [
+                    bytes,
+                    {"name": "blosc", "configuration": {
+                        "cname": "lz4", "clevel": 5, "shuffle": "bitshuffle", "typesize": dtype.size(), "blocksize": 0,
+                    }},
+                    {"name": "crc32c"},
+                ],
+                "index_codecs": [little, {"name": "crc32c"}],
+                "index_location": "end",
+            }}],
+            "attributes": {"encoding-type": "array", "encoding-version": "0.2.0"},
+        });
+        make_folder(folder)?;
+        let shown = folder.display().to_string();
+        let unusable = |e: &dyn std::fmt::Display| DaoError::value(format!("cannot make a zarr array: {e}")).at(format!("path '{shown}'"));
+        let parsed: ArrayMetadata = serde_json::from_value(metadata.clone()).map_err(|e| unusable(&e))?;
+        let storage = Arc::new(ZarrStorage(Arc::new(Local::new(folder)?)));
+        let array = Array::new_with_metadata(storage, "/", parsed).map_err(|e| unusable(&e))?;
+        let shard_bytes = usize::try_from(shard_rows * width).map_err(|e| unusable(&e))? * dtype.size();
+        Ok(Self {
+            folder: folder.to_owned(),
+            array,
+            metadata,
+            dtype,
+            width,
+            shard_bytes,
+            buffer: Vec::new(),
+            shards: 0,
+            len: 0,
+            options: CodecOptions::default(),
+        })
+    }
+
+    /// Appends values.
+    ///
+    /// # Errors
+    /// `Value` for one that the array's type cannot hold, `Io` if a shard cannot be written.
+    pub fn push<S: Num>(&mut self, mut values: &[S]) -> Result<()> {
+        let size = self.dtype.size();
+        self.len += values.len() as u64;
+        while !values.is_empty() {
+            let (now, later) = values.split_at(values.len().min((self.shard_bytes - self.buffer.len()) / size));
+            for_dtype!(self.dtype, T => {
+                self.buffer.extend_from_slice(bytemuck::cast_slice(&cast_vec::<S, T>(now)?));
+            });
+            values = later;
+            if self.buffer.len() == self.shard_bytes {
+                self.write_shard()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is left, and the metadata.
+    ///
+    /// # Errors
+    /// As [`ArrayWriter::push`].
+    pub fn finish(mut self) -> Result<()> {
+        if !self.buffer.is_empty() {
+            self.buffer.resize(self.shard_bytes, 0);
+            self.write_shard()?;
+        }
+        self.metadata["shape"][0] = json!(self.len / self.width);
+        write_json(&self.folder.join("zarr.json"), &self.metadata)
+    }
+
+    fn write_shard(&mut self) -> Result<()> {
+        let two_axes = self.metadata["shape"].as_array().is_some_and(|shape| shape.len() == 2);
+        let position: Vec<u64> = if two_axes { vec![self.shards, 0] } else { vec![self.shards] };
+        let key = self.array.chunk_key(&position);
+        let path = self.folder.join(key.as_str());
+        let shown = path.display().to_string();
+        let failed = |e: &dyn std::fmt::Display| DaoError::value(format!("encoding failed: {e}")).at(format!("path '{shown}'"));
+        let shape = self.array.chunk_shape(&position).map_err(|e| failed(&e))?;
+        let encoded = self
+            .array
+            .codecs()
+            .encode(
+                ArrayBytes::new_flen(&self.buffer),
+                &shape,
+                self.array.data_type(),
+                self.array.fill_value(),
+                &self.options,
+            )
+            .map_err(|e| failed(&e))?;
+        if let Some(folder) = path.parent() {
+            make_folder(folder)?;
+        }
+        // Every shard is written, one of nothing but fill values too: a missing file is then always an error.
+        write_file(&path, &encoded)?;
+        self.buffer.clear();
+        self.shards += 1;
+        Ok(())
+    }
+}
+
+/// Makes a folder and those above it.
+///
+/// # Errors
+/// `Io`.
+pub fn make_folder(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| DaoError::io(&folder.display().to_string(), "making the folder", &e))
+}
+
+/// Writes a file and flushes it to the disk.
+///
+/// # Errors
+/// `Io`, a full disk among them.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::File::create(path)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_data()
+        })
+        .map_err(|e| DaoError::io(&path.display().to_string(), "writing", &e))
+}
+
+/// Writes JSON.
+///
+/// # Errors
+/// As [`write_file`].
+pub fn write_json(path: &Path, value: &Value) -> Result<()> {
+    write_file(path, value.to_string().as_bytes())
+}

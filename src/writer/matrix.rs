@@ -1,0 +1,394 @@
+//! One matrix of a new dataset, from blocks of source rows or columns.
+//!
+//! Source columns may be mapped or dropped, source rows permuted. What is written is canonical:
+//! columns ascend within a row, duplicates are summed.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::array::{ArrayWriter, make_folder, write_json};
+use super::spill::{Block, Spill};
+use crate::error::{DaoError, Result};
+use crate::matrix::{Dtype, Num, Values, cast_vec, for_dtype, for_dtype_values};
+
+/// What a matrix will be, and how its source maps to it.
+#[derive(Debug, Clone)]
+pub struct MatrixSpec {
+    /// `X`, `layers/<name>`, `obsm/<name>`.
+    pub name: String,
+    /// Whether it is written as one dense array rather than as CSR.
+    pub dense: bool,
+    /// Output rows and columns.
+    pub shape: [u64; 2],
+    /// The type it is stored in.
+    pub stored: Dtype,
+    /// For each source column its output column, or -1; `None` where they are the same.
+    pub columns: Option<Vec<i32>>,
+    /// For each source row its output row; `None` where they are the same.
+    pub rows: Option<Vec<u32>>,
+    /// Entries of the source, about.
+    pub source_nnz: u64,
+}
+
+/// Takes a matrix's values; see the module.
+pub struct MatrixWriter {
+    inner: Box<dyn Take>,
+}
+
+impl MatrixWriter {
+    /// A matrix below the dataset folder `dataset`.
+    ///
+    /// # Errors
+    /// `Value` for a spec that contradicts itself, `Io` if the folders cannot be made.
+    pub fn new(dataset: &Path, spec: MatrixSpec) -> Result<Self> {
+        let n_rows = spec.shape[0];
+        if u32::try_from(n_rows).is_err() || i32::try_from(spec.shape[1]).is_err() {
+            return Err(DaoError::value(format!("a matrix of {} × {} is too large", n_rows, spec.shape[1]))
+                .expected("fewer than 2^32 rows and 2^31 columns"));
+        }
+        if let Some(rows) = &spec.rows {
+            let mut seen = vec![false; rows.len()];
+            let permutation = rows.len() as u64 == n_rows
+                && rows.iter().all(|&row| seen.get_mut(row as usize).is_some_and(|seen| !std::mem::replace(seen, true)));
+            if !permutation {
+                return Err(DaoError::value("the new row numbers are no permutation"));
+            }
+        }
+        if let Some(columns) = &spec.columns
+            && columns.iter().any(|&column| i64::from(column) >= i64::try_from(spec.shape[1]).unwrap_or(i64::MAX))
+        {
+            return Err(DaoError::value("a new column number is past the output's columns"));
+        }
+        let stored = spec.stored;
+        let inner: Box<dyn Take> = for_dtype!(stored, T => Box::new(Typed::<T>::new(dataset, spec)?));
+        Ok(Self { inner })
+    }
+
+    /// The next source rows, as CSR.
+    ///
+    /// # Errors
+    /// `Corrupt` for offsets or columns out of range, `Value` for a value the stored type cannot
+    /// hold, `Io` for a full disk.
+    pub fn push_rows(&mut self, indptr: &[i64], indices: &[i32], data: &Values) -> Result<()> {
+        self.inner.rows(&offsets(indptr, indices.len(), data.len())?, indices, data)
+    }
+
+    /// The next source columns, as CSC.
+    ///
+    /// # Errors
+    /// As [`MatrixWriter::push_rows`].
+    pub fn push_columns(&mut self, indptr: &[i64], indices: &[i32], data: &Values) -> Result<()> {
+        self.inner.columns(&offsets(indptr, indices.len(), data.len())?, indices, data)
+    }
+
+    /// The next source rows, row-major, `width` values each.
+    ///
+    /// # Errors
+    /// As [`MatrixWriter::push_rows`].
+    pub fn push_dense(&mut self, width: usize, data: &Values) -> Result<()> {
+        self.inner.dense(width, data)
+    }
+
+    /// Writes the rest; the number of values stored.
+    ///
+    /// # Errors
+    /// `Corrupt` if rows or columns are missing, `Io` for a full disk.
+    pub fn finish(self) -> Result<u64> {
+        self.inner.finish()
+    }
+}
+
+trait Take: Send {
+    fn rows(&mut self, indptr: &[usize], indices: &[i32], data: &Values) -> Result<()>;
+    fn columns(&mut self, indptr: &[usize], indices: &[i32], data: &Values) -> Result<()>;
+    fn dense(&mut self, width: usize, data: &Values) -> Result<()>;
+    fn finish(self: Box<Self>) -> Result<u64>;
+}
+
+struct Typed<T> {
+    spec: MatrixSpec,
+    sink: Sink,
+    spill_folder: PathBuf,
+    spill: Option<Spill<T>>,
+    /// Source rows (or columns, from a CSC source) taken so far.
+    taken: u64,
+    by_columns: bool,
+}
+
+/// Where canonical rows go, in output order.
+enum Sink {
+    Csr { folder: PathBuf, indices: ArrayWriter, data: ArrayWriter, indptr: Vec<i64> },
+    Dense { array: ArrayWriter, width: usize, nnz: u64 },
+}
+
+impl<T: Num> Typed<T> {
+    fn new(dataset: &Path, spec: MatrixSpec) -> Result<Self> {
+        let folder = dataset.join("zarr").join(&spec.name);
+        let [n_rows, n_columns] = spec.shape;
+        let sink = if spec.dense {
+            let array = ArrayWriter::new(&folder, spec.stored, n_rows * n_columns, Some(n_columns))?;
+            Sink::Dense { array, width: usize::try_from(n_columns).unwrap_or(0), nnz: 0 }
+        } else {
+            make_folder(&folder)?;
+            let narrow = match n_columns {
+                0..=0x100 => Dtype::U8,
+                0x101..=0x1_0000 => Dtype::U16,
+                _ => Dtype::U32,
+            };
+            Sink::Csr {
+                indices: ArrayWriter::new(&folder.join("indices"), narrow, spec.source_nnz, None)?,
+                data: ArrayWriter::new(&folder.join("data"), spec.stored, spec.source_nnz, None)?,
+                folder,
+                indptr: vec![0],
+            }
+        };
+        let spill_folder = dataset.join(format!(".spill-{}", spec.name.replace('/', "-")));
+        Ok(Self { spec, sink, spill_folder, spill: None, taken: 0, by_columns: false })
+    }
+
+    fn source_columns(&self) -> u64 {
+        self.spec.columns.as_ref().map_or(self.spec.shape[1], |columns| columns.len() as u64)
+    }
+
+    /// The output column of a source column; `None` if it is dropped.
+    fn column(&self, source: u64) -> Result<Option<i32>> {
+        if source >= self.source_columns() {
+            return Err(DaoError::corrupt(&self.spec.name, "a column number is out of range")
+                .expected(format!("below {}", self.source_columns()))
+                .found(source));
+        }
+        let column = match &self.spec.columns {
+            Some(columns) => usize::try_from(source).ok().and_then(|source| columns.get(source)).copied().unwrap_or(-1),
+            None => i32::try_from(source).unwrap_or(-1),
+        };
+        Ok((column >= 0).then_some(column))
+    }
+
+    fn row(&self, source: u64) -> Result<u32> {
+        let row = match &self.spec.rows {
+            Some(rows) => usize::try_from(source).ok().and_then(|source| rows.get(source)).copied(),
+            None => u32::try_from(source).ok().filter(|_| source < self.spec.shape[0]),
+        };
+        row.ok_or_else(|| {
+            DaoError::corrupt(&self.spec.name, "a row number is out of range")
+                .expected(format!("below {}", self.spec.shape[0]))
+                .found(source)
+        })
+    }
+
+    fn spill(&mut self) -> Result<&mut Spill<T>> {
+        match &mut self.spill {
+            Some(spill) => Ok(spill),
+            empty => Ok(empty.insert(Spill::new(&self.spill_folder, self.spec.shape[0], self.spec.source_nnz)?)),
+        }
+    }
+
+    fn cast(data: &Values, place: &str) -> Result<Vec<T>> {
+        for_dtype_values!(data, values => cast_vec(values)).map_err(|e| e.at(place.to_owned()))
+    }
+
+    /// Rows with mapped columns, to their place: straight on, or through the spill.
+    fn place(&mut self, first: u64, block: Block<T>) -> Result<()> {
+        if self.spec.rows.is_none() {
+            return write_rows(&mut self.sink, block, &self.spec.name);
+        }
+        for (i, ends) in (first..).zip(block.indptr.windows(2)) {
+            let row = self.row(i)?;
+            let spill = self.spill()?;
+            for at in ends[0]..ends[1] {
+                spill.push(row, block.indices[at], block.data[at])?;
+            }
+        }
+        self.spill()?;
+        Ok(())
+    }
+}
+
+impl<T: Num> Take for Typed<T> {
+    fn rows(&mut self, indptr: &[usize], indices: &[i32], data: &Values) -> Result<()> {
+        let data = Self::cast(data, &self.spec.name)?;
+        let mut block = Block { indptr: vec![0], indices: Vec::with_capacity(indices.len()), data: Vec::with_capacity(data.len()) };
+        for ends in indptr.windows(2) {
+            for at in ends[0]..ends[1] {
+                if let Some(column) = self.column(u64::try_from(indices[at]).unwrap_or(u64::MAX))? {
+                    block.indices.push(column);
+                    block.data.push(data[at]);
+                }
+            }
+            block.indptr.push(block.indices.len());
+        }
+        let first = self.taken;
+        self.taken += indptr.len().saturating_sub(1) as u64;
+        self.place(first, block)
+    }
+
+    fn columns(&mut self, indptr: &[usize], indices: &[i32], data: &Values) -> Result<()> {
+        self.by_columns = true;
+        let data = Self::cast(data, &self.spec.name)?;
+        self.spill()?;
+        for ends in indptr.windows(2) {
+            let column = self.column(self.taken)?;
+            self.taken += 1;
+            let Some(column) = column else { continue };
+            for at in ends[0]..ends[1] {
+                let row = self.row(u64::try_from(indices[at]).unwrap_or(u64::MAX))?;
+                self.spill()?.push(row, column, data[at])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn dense(&mut self, width: usize, data: &Values) -> Result<()> {
+        if width as u64 != self.source_columns() {
+            return Err(DaoError::corrupt(&self.spec.name, "a block has the wrong number of columns")
+                .expected(self.source_columns())
+                .found(width));
+        }
+        let data = Self::cast(data, &self.spec.name)?;
+        let mut block = Block { indptr: vec![0], indices: Vec::new(), data: Vec::new() };
+        let n_rows = if width == 0 { 0 } else { data.len() / width };
+        for row in data.chunks_exact(width.max(1)) {
+            for (source, &value) in (0_u64..).zip(row) {
+                if value != T::zero()
+                    && let Some(column) = self.column(source)?
+                {
+                    block.indices.push(column);
+                    block.data.push(value);
+                }
+            }
+            block.indptr.push(block.indices.len());
+        }
+        let first = self.taken;
+        self.taken += n_rows as u64;
+        self.place(first, block)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<u64> {
+        let (what, expected) = if self.by_columns { ("columns", self.source_columns()) } else { ("rows", self.spec.shape[0]) };
+        // A matrix without columns has rows all the same.
+        let empty = self.spec.shape[1] == 0 || self.source_columns() == 0;
+        if self.taken != expected && !empty {
+            return Err(DaoError::corrupt(&self.spec.name, format!("the source ended before all its {what} came"))
+                .expected(expected)
+                .found(self.taken));
+        }
+        if let Some(spill) = self.spill.take() {
+            let (sink, name) = (&mut self.sink, &self.spec.name);
+            spill.finish(|block| write_rows(sink, block, name))?;
+        }
+        self.sink.finish(self.spec.shape)
+    }
+}
+
+impl Sink {
+    fn finish(self, shape: [u64; 2]) -> Result<u64> {
+        match self {
+            Self::Csr { folder, indices, data, mut indptr } => {
+                let nnz = indptr.last().copied().unwrap_or(0);
+                // Rows that a source without columns never sent.
+                indptr.resize(usize::try_from(shape[0]).unwrap_or(0) + 1, nnz);
+                indices.finish()?;
+                data.finish()?;
+                let mut pointers = ArrayWriter::new(&folder.join("indptr"), Dtype::I64, indptr.len() as u64, None)?;
+                pointers.push(&indptr)?;
+                pointers.finish()?;
+                let attributes = json!({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape});
+                write_group(&folder, &attributes)?;
+                Ok(u64::try_from(nnz).unwrap_or(0))
+            }
+            Self::Dense { array, nnz, .. } => array.finish().map(|()| nnz),
+        }
+    }
+}
+
+fn write_rows<T: Num>(sink: &mut Sink, mut block: Block<T>, name: &str) -> Result<()> {
+    canonicalize(&mut block, name)?;
+    match sink {
+        Sink::Csr { indices, data, indptr, .. } => {
+            let start = indptr.last().copied().unwrap_or(0);
+            indptr.extend(block.indptr[1..].iter().map(|&end| start + i64::try_from(end).unwrap_or(i64::MAX)));
+            indices.push(&block.indices)?;
+            data.push(&block.data)
+        }
+        Sink::Dense { array, width, nnz } => {
+            *nnz += block.data.len() as u64;
+            let mut row = vec![T::zero(); *width];
+            for ends in block.indptr.windows(2) {
+                row.fill(T::zero());
+                for at in ends[0]..ends[1] {
+                    row[usize::try_from(block.indices[at]).unwrap_or(usize::MAX)] = block.data[at];
+                }
+                array.push(&row)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Sorts each row by column and sums duplicates.
+fn canonicalize<T: Num>(block: &mut Block<T>, name: &str) -> Result<()> {
+    if block.indptr.windows(2).all(|ends| block.indices[ends[0]..ends[1]].windows(2).all(|pair| pair[0] < pair[1])) {
+        return Ok(());
+    }
+    let (mut kept, mut start) = (0, 0);
+    let mut row: Vec<(i32, T)> = Vec::new();
+    for i in 1..block.indptr.len() {
+        let stop = block.indptr[i];
+        row.clear();
+        row.extend(block.indices[start..stop].iter().copied().zip(block.data[start..stop].iter().copied()));
+        row.sort_by_key(|&(column, _)| column);
+        let first = kept;
+        for &(column, value) in &row {
+            if kept > first && block.indices[kept - 1] == column {
+                block.data[kept - 1] = sum(block.data[kept - 1], value, name)?;
+            } else {
+                block.indices[kept] = column;
+                block.data[kept] = value;
+                kept += 1;
+            }
+        }
+        start = stop;
+        block.indptr[i] = kept;
+    }
+    block.indices.truncate(kept);
+    block.data.truncate(kept);
+    Ok(())
+}
+
+fn sum<T: Num>(a: T, b: T, name: &str) -> Result<T> {
+    if T::DTYPE.is_float() {
+        return Ok(a + b);
+    }
+    let (a, b): (i128, i128) = (a.as_(), b.as_());
+    let total = T::of_i128(a + b);
+    let back: i128 = total.as_();
+    if back == a + b {
+        return Ok(total);
+    }
+    Err(DaoError::value(format!("repeated entries of one cell and gene sum to {}, too large for {}", a + b, T::DTYPE.name()))
+        .at(name.to_owned())
+        .hint("call X.sum_duplicates() before writing"))
+}
+
+fn offsets(indptr: &[i64], n_indices: usize, n_data: usize) -> Result<Vec<usize>> {
+    let wrong = |what: &str| Err(DaoError::new(crate::error::ErrorKind::Corrupt, format!("a block of the source is broken: {what}")));
+    let Ok(offsets) = indptr.iter().map(|&at| usize::try_from(at)).collect::<std::result::Result<Vec<_>, _>>() else {
+        return wrong("a negative offset");
+    };
+    if offsets.first() != Some(&0) || offsets.windows(2).any(|pair| pair[0] > pair[1]) {
+        return wrong("offsets do not ascend from 0");
+    }
+    if offsets.last() != Some(&n_indices) || n_indices != n_data {
+        return wrong("offsets, indices and data differ in length");
+    }
+    Ok(offsets)
+}
+
+/// Writes the metadata of a zarr group.
+///
+/// # Errors
+/// `Io`.
+pub fn write_group(folder: &Path, attributes: &serde_json::Value) -> Result<()> {
+    write_json(&folder.join("zarr.json"), &json!({"zarr_format": 3, "node_type": "group", "attributes": attributes}))
+}

@@ -1,0 +1,211 @@
+//! Making a dataset visible at once, and cleaning up after writers that died.
+//!
+//! ```text
+//! <store>/.dao.lock              held while the manifest, or the list of staging folders, changes
+//! <store>/.staging/<uuid>/       a dataset being written
+//! <store>/.staging/<uuid>.lock   held by its writer: a free lock means a dead writer
+//! <store>/<dataset>/.unpublished in a folder that was moved in and is not in the manifest yet
+//! ```
+//!
+//! Locks are advisory file locks, which the system frees when a process dies.
+
+use std::fs::{File, TryLockError};
+use std::io::ErrorKind as IoKind;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::array::{make_folder, write_file};
+use crate::error::{DaoError, ErrorKind, Result};
+use crate::storage;
+use crate::store::{DatasetEntry, MANIFEST, Manifest, Store};
+
+const UNPUBLISHED: &str = ".unpublished";
+
+/// A folder that becomes a dataset, or goes away when dropped.
+pub struct Staging {
+    store: PathBuf,
+    folder: PathBuf,
+    lock_path: PathBuf,
+    _lock: File,
+}
+
+fn io<'a>(path: &'a Path, doing: &'a str) -> impl FnOnce(std::io::Error) -> DaoError + 'a {
+    move |e| DaoError::io(&path.display().to_string(), doing, &e)
+}
+
+fn lock_store(store: &Path) -> Result<File> {
+    let path = store.join(".dao.lock");
+    let file = File::create(&path).map_err(io(&path, "opening the lock"))?;
+    file.lock().map_err(io(&path, "locking the store"))?;
+    Ok(file)
+}
+
+/// The manifest as it is now; a new one where there is none. Call with the store locked.
+fn read_manifest(store: &Path) -> Result<Manifest> {
+    let path = store.join(MANIFEST);
+    match std::fs::read(&path) {
+        Ok(bytes) => Manifest::parse(&bytes, &path.display().to_string()),
+        Err(e) if e.kind() == IoKind::NotFound => Ok(Manifest::new()),
+        Err(e) => Err(io(&path, "reading")(e)),
+    }
+}
+
+fn check_free(manifest: &Manifest, store: &Path, dataset: &str) -> Result<()> {
+    let taken = |how: &str| {
+        DaoError::new(ErrorKind::AlreadyExists, format!("dataset '{dataset}' {how}"))
+            .at(format!("store '{}'", store.display()))
+            .hint("choose another name with dataset=")
+    };
+    if manifest.datasets.iter().any(|entry| entry.id == dataset) {
+        return Err(taken("is already in the store"));
+    }
+    let folder = store.join(dataset);
+    if folder.exists() && !folder.join(UNPUBLISHED).exists() {
+        return Err(taken("has the name of a folder that is there and is no dataset"));
+    }
+    Ok(())
+}
+
+/// A dataset's id is a folder name.
+fn check_id(dataset: &str) -> Result<()> {
+    let bad = dataset.is_empty()
+        || dataset.starts_with('.')
+        || dataset.len() > 200
+        || dataset == MANIFEST
+        || dataset.chars().any(|c| c.is_control() || matches!(c, '/' | '\\'));
+    if bad {
+        return Err(DaoError::value(format!("'{}' cannot name a dataset", dataset.escape_default()))
+            .expected("1 to 200 bytes without slashes or control characters, not beginning with a dot")
+            .hint("choose another name with dataset="));
+    }
+    Ok(())
+}
+
+impl Staging {
+    /// A new staging folder in the store at `uri`, which is made if it is missing.
+    ///
+    /// # Errors
+    /// `Value` for an id that cannot be a name or a store that cannot be written to,
+    /// `AlreadyExists` if it is taken, `Io`.
+    pub fn begin(uri: &str, dataset: &str) -> Result<Self> {
+        check_id(dataset)?;
+        let storage = storage::open(uri, &Vec::new())?;
+        let Some(store) = storage.local_root().map(Path::to_owned) else {
+            return Err(DaoError::value(format!("cannot write to '{uri}'"))
+                .expected("a folder on this machine")
+                .hint("write the store to a folder and copy it there, dao.json last"));
+        };
+        if store.is_dir() && !store.join(MANIFEST).exists() && Store::open(uri, &Vec::new()).is_ok() {
+            return Err(DaoError::value(format!("'{}' is a store that sfaira wrote, which is read and not written", store.display()))
+                .hint("write to a new folder"));
+        }
+        make_folder(&store)?;
+        let _store_lock = lock_store(&store)?;
+        let manifest = read_manifest(&store)?;
+        clean_up(&store, &manifest)?;
+        check_free(&manifest, &store, dataset)?;
+        let staging = store.join(".staging");
+        let name = Uuid::new_v4().to_string();
+        let (folder, lock_path) = (staging.join(&name), staging.join(format!("{name}.lock")));
+        make_folder(&staging)?;
+        let lock = File::create(&lock_path).map_err(io(&lock_path, "opening the lock"))?;
+        lock.lock().map_err(io(&lock_path, "locking"))?;
+        make_folder(&folder)?;
+        let folder = folder.canonicalize().map_err(io(&folder, "resolving"))?;
+        Ok(Self { store, folder, lock_path, _lock: lock })
+    }
+
+    /// Where to write.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Moves the folder to its place and lists it. `update` gets the manifest as it is now and
+    /// the number that the dataset gets, and gives its entry.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if another writer took the name meanwhile, `Io`; the dataset is not visible then.
+    pub fn publish(
+        self,
+        dataset: &str,
+        update: impl FnOnce(&mut Manifest, u32) -> Result<DatasetEntry>,
+    ) -> Result<()> {
+        let _store_lock = lock_store(&self.store)?;
+        let mut manifest = read_manifest(&self.store)?;
+        check_free(&manifest, &self.store, dataset)?;
+        let number = manifest.next_number;
+        let entry = update(&mut manifest, number)?;
+        manifest.datasets.push(entry);
+        manifest.next_number = number.checked_add(1).ok_or_else(|| DaoError::value("the store has given all its numbers"))?;
+        let target = self.store.join(dataset);
+        if target.exists() {
+            // Marked unpublished, and we hold the lock: a writer died between moving and listing it.
+            std::fs::remove_dir_all(&target).map_err(io(&target, "cleaning up"))?;
+        }
+        write_file(&self.folder.join(UNPUBLISHED), b"")?;
+        std::fs::rename(&self.folder, &target).map_err(io(&target, "moving the dataset to its place"))?;
+        let listed = write_manifest(&self.store, &manifest);
+        if listed.is_err() {
+            // Not visible; what cannot be removed now, the next writer removes.
+            let _ = std::fs::remove_dir_all(&target);
+            return listed;
+        }
+        let marker = target.join(UNPUBLISHED);
+        std::fs::remove_file(&marker).map_err(io(&marker, "cleaning up"))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // Best effort: the next writer removes what stays.
+        let _ = std::fs::remove_dir_all(&self.folder);
+        let _ = std::fs::remove_file(&self.lock_path);
+        let _ = std::fs::remove_dir(self.store.join(".staging"));
+    }
+}
+
+fn write_manifest(store: &Path, manifest: &Manifest) -> Result<()> {
+    let (path, temporary) = (store.join(MANIFEST), store.join(format!(".{MANIFEST}.new")));
+    write_file(&temporary, manifest.to_json()?.as_bytes())?;
+    std::fs::rename(&temporary, &path).map_err(io(&path, "replacing the manifest"))?;
+    File::open(store).and_then(|folder| folder.sync_all()).map_err(io(store, "flushing the folder"))
+}
+
+/// Removes what dead writers left. Call with the store locked.
+fn clean_up(store: &Path, manifest: &Manifest) -> Result<()> {
+    for path in entries(store)? {
+        let marker = path.join(UNPUBLISHED);
+        let listed = manifest.datasets.iter().any(|entry| store.join(&entry.path) == path);
+        if marker.exists() && listed {
+            std::fs::remove_file(&marker).map_err(io(&marker, "cleaning up"))?;
+        } else if marker.exists() {
+            std::fs::remove_dir_all(&path).map_err(io(&path, "cleaning up"))?;
+        }
+    }
+    let staging = store.join(".staging");
+    if !staging.is_dir() {
+        return Ok(());
+    }
+    for lock_path in entries(&staging)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "lock")) {
+        let Ok(lock) = File::open(&lock_path) else { continue };
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(e)) => return Err(io(&lock_path, "locking")(e)),
+            Ok(()) => {
+                let folder = lock_path.with_extension("");
+                if folder.exists() {
+                    std::fs::remove_dir_all(&folder).map_err(io(&folder, "cleaning up"))?;
+                }
+                std::fs::remove_file(&lock_path).map_err(io(&lock_path, "cleaning up"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    std::fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())
+        .map_err(io(folder, "listing"))
+}

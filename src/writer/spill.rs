@@ -1,0 +1,122 @@
+//! Entries routed to output rows out of core: for columns (CSC) and for permuted rows.
+//!
+//! Entries go to one file per block of output rows; each block then fits into memory, where a
+//! counting sort puts its rows together.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::array::make_folder;
+use crate::error::{DaoError, Result};
+use crate::matrix::Num;
+
+/// Bytes of a block's entries that are held in memory at a time.
+const BLOCK_BYTES: u64 = 48 << 20;
+/// Files open at a time.
+const MAX_BLOCKS: u64 = 256;
+
+/// Entries on their way to their rows.
+pub struct Spill<T> {
+    folder: PathBuf,
+    block_rows: u64,
+    n_rows: u64,
+    blocks: Vec<BufWriter<File>>,
+    marker: std::marker::PhantomData<T>,
+}
+
+/// Rows that came together: row `first + i` has `indptr[i]..indptr[i + 1]`, in the order they came.
+pub struct Block<T> {
+    pub indptr: Vec<usize>,
+    pub indices: Vec<i32>,
+    pub data: Vec<T>,
+}
+
+impl<T: Num> Spill<T> {
+    const ENTRY: usize = 8 + size_of::<T>();
+
+    /// Files for `n_rows` rows with about `nnz` entries, in the new folder `folder`.
+    ///
+    /// # Errors
+    /// `Io` if they cannot be made.
+    pub fn new(folder: &Path, n_rows: u64, nnz: u64) -> Result<Self> {
+        make_folder(folder)?;
+        let bytes = nnz.max(1) * Self::ENTRY as u64;
+        let n_blocks = bytes.div_ceil(BLOCK_BYTES).clamp(1, MAX_BLOCKS);
+        let block_rows = n_rows.div_ceil(n_blocks).max(1);
+        let blocks = (0..n_rows.div_ceil(block_rows))
+            .map(|i| {
+                let path = block_path(folder, i);
+                let file = File::create(&path).map_err(|e| DaoError::io(&path.display().to_string(), "writing", &e))?;
+                Ok(BufWriter::with_capacity(128 << 10, file))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { folder: folder.to_owned(), block_rows, n_rows, blocks, marker: std::marker::PhantomData })
+    }
+
+    /// Sends one entry to `row`, which is below the number of rows.
+    ///
+    /// # Errors
+    /// `Io`, a full disk among them.
+    pub fn push(&mut self, row: u32, column: i32, value: T) -> Result<()> {
+        let block = usize::try_from(u64::from(row) / self.block_rows).unwrap_or(usize::MAX);
+        let Some(file) = self.blocks.get_mut(block) else {
+            return Err(DaoError::value(format!("row {row} is past the matrix's {} rows", self.n_rows)));
+        };
+        let mut entry = [0; 16];
+        entry[..4].copy_from_slice(&row.to_ne_bytes());
+        entry[4..8].copy_from_slice(&column.to_ne_bytes());
+        entry[8..Self::ENTRY].copy_from_slice(bytemuck::bytes_of(&value));
+        file.write_all(&entry[..Self::ENTRY])
+            .map_err(|e| DaoError::io(&self.folder.display().to_string(), "writing", &e))
+    }
+
+    /// Gives the blocks, in the order of their rows, to `take`, and removes the files.
+    ///
+    /// # Errors
+    /// `Io`, and what `take` fails with.
+    pub fn finish(self, mut take: impl FnMut(Block<T>) -> Result<()>) -> Result<()> {
+        let failed = |e: &std::io::Error| DaoError::io(&self.folder.display().to_string(), "reading back", e);
+        for (i, file) in (0_u64..).zip(self.blocks) {
+            let file = file.into_inner().map_err(|e| DaoError::io(&self.folder.display().to_string(), "writing", e.error()))?;
+            drop(file);
+            let path = block_path(&self.folder, i);
+            let bytes = std::fs::read(&path).map_err(|e| failed(&e))?;
+            let first = i * self.block_rows;
+            let n_rows = self.block_rows.min(self.n_rows - first);
+            take(sort_block(&bytes, first, usize::try_from(n_rows).unwrap_or(0)))?;
+            std::fs::remove_file(&path).map_err(|e| failed(&e))?;
+        }
+        std::fs::remove_dir(&self.folder).map_err(|e| failed(&e))
+    }
+}
+
+fn sort_block<T: Num>(bytes: &[u8], first: u64, n_rows: usize) -> Block<T> {
+    let entry = 8 + size_of::<T>();
+    let word = |entry: &[u8]| -> [u8; 4] { [entry[0], entry[1], entry[2], entry[3]] };
+    let row_of = |entry: &[u8]| {
+        // An entry went to the block that its row is in.
+        usize::try_from(u64::from(u32::from_ne_bytes(word(entry))) - first).unwrap_or(0)
+    };
+    let mut indptr = vec![0; n_rows + 1];
+    for entry in bytes.chunks_exact(entry) {
+        indptr[row_of(entry) + 1] += 1;
+    }
+    for i in 0..n_rows {
+        indptr[i + 1] += indptr[i];
+    }
+    let mut next = indptr.clone();
+    let n = bytes.len() / entry;
+    let (mut indices, mut data) = (vec![0; n], vec![T::zero(); n]);
+    for entry in bytes.chunks_exact(entry) {
+        let at = &mut next[row_of(entry)];
+        indices[*at] = i32::from_ne_bytes(word(&entry[4..]));
+        data[*at] = bytemuck::pod_read_unaligned(&entry[8..]);
+        *at += 1;
+    }
+    Block { indptr, indices, data }
+}
+
+fn block_path(folder: &Path, i: u64) -> PathBuf {
+    folder.join(format!("rows-{i:05}"))
+}
