@@ -1,23 +1,19 @@
-# make demo   builds into .venv and runs the main job on the real cells in data/
-# make test   builds and passes all tests
-# make check  formatting, lints, types
+# make demo    build into .venv and run the main job on the real cells in data/
+# make test    build and pass all tests
+# make check   formatting, lints, types
+# make format  mend formatting and what lints can mend
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUST := $(shell find src -name '*.rs') Cargo.toml Cargo.lock
+SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format clean
 
-# One build serves demo, test and check; it is made again only when the Rust sources change.
-$(VENV)/.tools: pyproject.toml
+# One build serves demo, test and check; it is made again only when its sources change.
+$(VENV)/.built: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
-	$(BIN)/python -m pip install --quiet $$($(BIN)/python tools/dev_requirements.py)
-	touch $@
-
-$(VENV)/.built: $(VENV)/.tools $(RUST)
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --skip-install
-	$(BIN)/python tools/link_package.py
+	$(BIN)/python -m pip install --quiet "maturin>=1.9,<2"
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --extras dev
 	touch $@
 
 demo: $(VENV)/.built
@@ -30,11 +26,11 @@ test: $(VENV)/.built
 check: $(VENV)/.built
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
-	cargo clippy --quiet --release --features python -- -D warnings
+	cargo clippy --quiet --features python -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest dao_polars._core --ignore-missing-stub
+	$(BIN)/python -m mypy.stubtest dao_polars._core
 
 format:
 	cargo fmt

@@ -78,11 +78,11 @@ def datasets_of(manifest: Mapping[str, Any]) -> list[Dataset]:
             "obs_name": FileColumn("obs_name", pl.String()),
             **{name: FileColumn(name, dtype(kind)) for name, kind in entry["obs"]},
         }
-        constants: dict[str, Scalar] = {}
-        for name, value in entry["constants"].items():
-            if name not in columns:
-                reserved = name in RESERVED
-                constants[free_name(name, (*columns, *constants)) if reserved else name] = value
+        constants = {
+            name: value
+            for name, value in entry["constants"].items()
+            if name not in columns and name not in RESERVED
+        }
         result.append(
             Dataset(
                 entry["number"], entry["id"], entry["path"], entry["n_obs"], columns, constants

@@ -7,7 +7,7 @@ no cells, no matrices, no files.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,20 +52,26 @@ class Resolved:
     columns: list[NDArray[np.int32] | None]
 
 
-def resolve(genes: Genes, spaces: Sequence[FeatureSpace]) -> Resolved:
+def resolve(
+    genes: Genes,
+    spaces: Sequence[FeatureSpace],
+    elsewhere: Callable[[], Sequence[FeatureSpace]] = tuple,
+) -> Resolved:
     """Resolve a request for genes.
 
     Args:
         genes: None: all genes, and all datasets must share one feature space.
             ``"intersection"``: the genes that every space has, in the first one's order.
             ``"union"``: the genes that any space has, in order of first appearance.
-            Names: exactly these, in this order; each must be in at least one space.
+            Names: exactly these, in this order.
         spaces: the distinct feature spaces of the selection, at least one.
+        elsewhere: the store's other spaces, looked at for names that no space here has: a panel
+            of genes means the same for every selection.
 
     Raises:
         DaoValueError: several spaces and no ``genes``; a name twice in the list; an ambiguous
             name (several genes of one space have it).
-        DaoKeyError: a name that no space has; the message lists the nearest.
+        DaoKeyError: a name that no space of the store has; the message lists the nearest.
         DaoTypeError: ``genes`` is something else.
     """
     if genes is None:
@@ -88,7 +94,7 @@ def resolve(genes: Genes, spaces: Sequence[FeatureSpace]) -> Resolved:
         wanted = _combine(genes, spaces)
     else:
         wanted = _listed(genes)
-        _refuse_unknown(wanted, spaces)
+        _refuse_unknown(wanted, spaces, elsewhere)
         for space in spaces:
             _refuse_ambiguous(space, wanted)
     position = pl.DataFrame({"name": wanted}).with_row_index("column")
@@ -117,23 +123,31 @@ def _listed(genes: Iterable[str] | pl.Series) -> pl.Series:
     return names
 
 
-def _refuse_unknown(wanted: pl.Series, spaces: Sequence[FeatureSpace]) -> None:
+def _refuse_unknown(
+    wanted: pl.Series,
+    spaces: Sequence[FeatureSpace],
+    elsewhere: Callable[[], Sequence[FeatureSpace]],
+) -> None:
     known = pl.concat([space.names for space in spaces]).drop_nulls().unique()
-    unknown = wanted.filter(~wanted.is_in(known.implode())).to_list()
-    if not unknown:
+    unknown = wanted.filter(~wanted.is_in(known.implode()))
+    if len(unknown) and (others := elsewhere()):
+        known = pl.concat([known, *(space.names for space in others)]).drop_nulls().unique()
+        unknown = unknown.filter(~unknown.is_in(known.implode()))
+        spaces = [*spaces, *others]
+    if not len(unknown):
         return
     candidates = known.to_list()
     lower = {name.lower(): name for name in candidates}
     hints = []
-    for name in unknown[:5]:
+    for name in unknown.head(5):
         near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
         hints.append(
             f"{name!r} (nearest: {', '.join(repr(lower[n]) for n in near)})" if near else repr(name)
         )
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
     raise DaoKeyError(
-        f"unknown gene{'s' if len(unknown) > 1 else ''} {', '.join(hints)}{more}: in none of "
-        f"{'; '.join(map(str, spaces))}. store.var(dataset) lists the names; gene_key= matches on "
+        f"unknown gene{'s' if len(unknown) > 1 else ''} {', '.join(hints)}{more}: in no dataset of "
+        f"the store, such as {spaces[0]}. store.var(dataset) lists the names; gene_key= matches on "
         "another var column."
     )
 

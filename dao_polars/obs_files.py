@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -19,40 +19,45 @@ if TYPE_CHECKING:
     from .scan_plan import Part
     from .store import Store
 
+FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+"""What polars raises for files that it cannot read."""
+
 _RESTORE = "restore the file from a copy, or write the dataset again"
-_State = tuple[str, int, int, int] | tuple[str, str]
-_checked: dict[_State, int] = {}  # rows of files that were looked at
-_MAX_CHECKED = 100_000
+_Seen = dict[tuple[str | int, ...], int]
+_seen_files: _Seen = {}  # rows of local files, by path, time, size and inode
+_MAX_SEEN = 100_000
 
 
 def check_rows(store: Store, datasets: Sequence[Dataset]) -> None:
     """Sees that each obs table has as many rows as its dataset has cells.
 
-    A file is looked into once, and again when its size or time has changed.
+    A file is looked into once, and again when its size or time has changed; a remote one once
+    for each opened store.
 
     Raises:
         DaoFileNotFoundError, DaoIOError, DaoCorruptError: naming the dataset and the file.
     """
+    seen = _seen_files if store.is_local else store.rows_seen
     states = [(dataset, _state(store, dataset)) for dataset in datasets]
-    unknown = [(dataset, state) for dataset, state in states if state not in _checked]
+    unknown = [(dataset, state) for dataset, state in states if state not in seen]
     if unknown:
         counts = _count(store, [dataset for dataset, _ in unknown])
-        if len(_checked) > _MAX_CHECKED:
-            _checked.clear()
-        _checked.update((state, n) for (_, state), n in zip(unknown, counts, strict=True))
+        if len(seen) > _MAX_SEEN:
+            seen.clear()
+        seen.update((state, n) for (_, state), n in zip(unknown, counts, strict=True))
     for dataset, state in states:
-        if _checked[state] != dataset.n_obs:
+        if seen.get(state, dataset.n_obs) != dataset.n_obs:
             raise DaoCorruptError(
                 f"dataset {dataset.id!r}, {store.path_of(dataset.obs_path)!r}: expected "
-                f"{dataset.n_obs} rows, one a cell, found {_checked[state]}; {_RESTORE}"
+                f"{dataset.n_obs} rows, one a cell, found {seen[state]}; {_RESTORE}"
             )
 
 
-def _state(store: Store, dataset: Dataset) -> _State:
-    """Changes when the file does; of a remote file it is known for this opened store only."""
+def _state(store: Store, dataset: Dataset) -> tuple[str | int, ...]:
+    """Changes when the file does; of a remote file only its place is known."""
     path = store.path_of(dataset.obs_path)
     if not store.is_local:
-        return path, f"{id(store)}"
+        return (path,)
     try:
         stat = os.stat(path)
     except OSError as error:
@@ -61,55 +66,63 @@ def _state(store: Store, dataset: Dataset) -> _State:
 
 
 def _count(store: Store, datasets: Sequence[Dataset]) -> list[int]:
-    frames = [_scan_one(store, dataset).select(pl.len()) for dataset in datasets]
+    frames = [scan(store, [dataset]).select(pl.len()) for dataset in datasets]
     try:
         return [frame.item() for frame in pl.collect_all(frames)]
-    except (pl.exceptions.PolarsError, OSError):
+    except FAILURES:
         return [_count_one(store, dataset) for dataset in datasets]
 
 
 def _count_one(store: Store, dataset: Dataset) -> int:
     try:
-        return int(_scan_one(store, dataset).select(pl.len()).collect().item())
-    except (pl.exceptions.PolarsError, OSError) as error:
+        return int(scan(store, [dataset]).select(pl.len()).collect().item())
+    except FAILURES as error:
         raise _translated(dataset, store.path_of(dataset.obs_path), error) from error
 
 
-def _scan_one(store: Store, dataset: Dataset) -> pl.LazyFrame:
-    options = store.storage_options
+def scan(store: Store, datasets: Sequence[Dataset], **options: Any) -> pl.LazyFrame:
+    """polars' own parquet scan of some datasets' obs tables, one after the other."""
     return pl.scan_parquet(
-        store.path_of(dataset.obs_path),
+        [store.path_of(dataset.obs_path) for dataset in datasets],
         glob=False,
         hive_partitioning=False,
-        storage_options=dict(options) if options else None,
+        storage_options=store.storage_options,
+        **options,
     )
 
 
-def explain(store: Store, part: Part, error: Exception) -> None:
+def explain(store: Store, part: Part, error: BaseException) -> None:
     """Raises a DaoError for the file that made reading a part fail, if it was a file.
 
     Looks at each file by itself; returns if all can be read, so that the fault is the query's.
     """
     for dataset in part.datasets:
-        path = store.path_of(dataset.obs_path)
-        try:
-            lf = _scan_one(store, dataset)
-            found = lf.collect_schema()
-            for name, column in part.columns.items():
-                if column.name and found.get(column.name) != column.dtype:
-                    raise DaoCorruptError(
-                        f"dataset {dataset.id!r}, {path!r}, column {column.name!r}: expected "
-                        f"{column.dtype}, found {found.get(column.name) or 'no such column'}; "
-                        f"{_RESTORE}"
-                    ) from error
-                if column.name:
-                    values = lf.select(column.name).collect().to_series()
-                    values.cast(store.schema[name])
-        except (pl.exceptions.PolarsError, OSError) as found_error:
-            raise _translated(dataset, path, found_error) from error
+        where = f"dataset {dataset.id!r}, {store.path_of(dataset.obs_path)!r}"
+        for name, column in part.columns.items():
+            if column.name is None:
+                continue
+            try:
+                lf = scan(store, [dataset])
+                found = lf.collect_schema().get(column.name)
+                values = lf.select(column.name).collect().to_series() if found else None
+            except FAILURES as found_error:
+                path = store.path_of(dataset.obs_path)
+                raise _translated(dataset, path, found_error) from error
+            if values is None or found != column.dtype:
+                raise DaoCorruptError(
+                    f"{where}, column {column.name!r}: expected {column.dtype}, found "
+                    f"{found or 'no such column'}; {_RESTORE}"
+                ) from error
+            try:
+                values.cast(store.schema[name])
+            except pl.exceptions.PolarsError as found_error:
+                raise DaoCorruptError(
+                    f"{where}, column {column.name!r}: values that the manifest does not list: "
+                    f"{found_error}; {_RESTORE}"
+                ) from error
 
 
-def _translated(dataset: Dataset, path: str, error: Exception) -> DaoError:
+def _translated(dataset: Dataset, path: str, error: BaseException) -> DaoError:
     where = f"dataset {dataset.id!r}, {path!r}"
     if isinstance(error, FileNotFoundError):
         return DaoFileNotFoundError(f"{where}: the file is missing; {_RESTORE}")

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from polars.io.plugins import register_io_source
 
@@ -22,6 +23,8 @@ from .scan_plan import Part, Plan, make_plan, wide_values
 
 if TYPE_CHECKING:
     from .store import Store
+
+Ints = npt.NDArray[np.int64]
 
 _ROW = "__dao_row__"  # of the part, counted over its datasets
 _BATCH_ROWS = 100_000
@@ -74,45 +77,43 @@ class _Source:
         batch_size: int | None,
     ) -> Iterator[pl.DataFrame]:
         store = self.store
-        plan = make_plan(store.obs_datasets, store.schema, with_columns, predicate, n_rows)
-        yield from read(store, plan, batch_size or _BATCH_ROWS)
+        counted_only = with_columns == []  # polars wants rows without columns, to number them
+        wanted = ["cell"] if counted_only else with_columns
+        plan = make_plan(store.obs_datasets, store.schema, wanted, predicate, n_rows)
+        for frame in read(store, plan, batch_size or _BATCH_ROWS):
+            yield frame.drop(frame.columns) if counted_only else frame
 
 
 def read(store: Store, plan: Plan, batch_rows: int) -> Iterator[pl.DataFrame]:
     """The rows of a plan, in order, in frames of about ``batch_rows``; the first ones smaller."""
-    for part in plan.parts:
-        if any(column.name for column in part.columns.values()):
-            frames = _read_files(store, part, plan.columns, batch_rows)
-        else:
-            frames = _make_rows(store, part, plan.columns, batch_rows)
-        yield from _gathered(frames, batch_rows)
+
+    def frames() -> Iterator[pl.DataFrame]:
+        for part in plan.parts:
+            if any(column.name for column in part.columns.values()):
+                yield from _read_files(store, part, plan.columns)
+            else:
+                yield from _make_rows(store, part, plan.columns, batch_rows)
+
+    return _gathered(frames(), batch_rows)
 
 
-def _read_files(
-    store: Store, part: Part, columns: Sequence[str], batch_rows: int
-) -> Iterator[pl.DataFrame]:
+def _read_files(store: Store, part: Part, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
     obs_files.check_rows(store, part.datasets)
-    options = store.storage_options
-    files = [column for column in part.columns.values() if column.name]
-    lf = pl.scan_parquet(
-        [store.path_of(dataset.obs_path) for dataset in part.datasets],
-        schema={column.name: column.dtype for column in files},
+    lf = obs_files.scan(
+        store,
+        part.datasets,
+        schema={column.name: column.dtype for column in part.columns.values() if column.name},
         row_index_name=_ROW,
         n_rows=part.n_rows if part.cut_short else None,
         extra_columns="ignore",
-        glob=False,
-        hive_partitioning=False,
-        storage_options=dict(options) if options else None,
     )
     if part.pushed is not None:
         lf = lf.filter(part.pushed)
-    batches = _in_frame_terms(store, lf, part, columns).collect_batches(
-        chunk_size=None, engine="streaming"
-    )
+    batches = _in_frame_terms(store, lf, part, columns).collect_batches(engine="streaming")
     while True:
         try:
             batch = next(batches, None)
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except obs_files.FAILURES as error:
             obs_files.explain(store, part, error)
             raise
         if batch is None:
@@ -180,21 +181,36 @@ class _Rows:
 
     def of_dataset(self, values: pl.Series) -> Callable[[pl.Series], pl.Series]:
         """Each row's value out of one value per dataset."""
-        return lambda rows: values.gather(self._locate(rows)[1])
+
+        def spread(rows: pl.Series) -> pl.Series:
+            _, at = self._locate(rows)
+            if isinstance(at, int):
+                return values.new_from_index(at, len(rows))
+            return values.gather(at)
+
+        return spread
 
     def index(self, column: FileColumn) -> Callable[[pl.Series], pl.Series]:
         """pandas' range index, as text."""
 
         def labels(rows: pl.Series) -> pl.Series:
             numbers, at = self._locate(rows)
-            return pl.Series(column.start + column.step * (numbers - self._starts[at])).cast(pl.String)
+            numbers -= self._starts[at]
+            return pl.Series(column.start + column.step * numbers).cast(pl.String)
 
         return labels
 
-    def _locate(self, rows: pl.Series) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """The rows as int64, and which of the part's datasets each is in."""
+    def _locate(self, rows: pl.Series) -> tuple[Ints, Ints | int]:
+        """The rows as int64, and at which of the part's datasets each is; a number if all at one."""
         numbers = rows.to_numpy().astype(np.int64)
-        return numbers, np.searchsorted(self._stops, numbers, side="right")
+        if not numbers.size or (numbers[1:] < numbers[:-1]).any():
+            return numbers, np.searchsorted(self._stops, numbers, side="right")
+        first, last = np.searchsorted(self._stops, numbers[[0, -1]], side="right").tolist()
+        if first == last:
+            return numbers, first
+        cuts = np.searchsorted(numbers, self._stops[first:last])  # rows ascend: find the stops
+        runs = np.diff(cuts, prepend=0, append=numbers.size)
+        return numbers, np.repeat(np.arange(first, last + 1), runs)
 
 
 def _gathered(frames: Iterator[pl.DataFrame], batch_rows: int) -> Iterator[pl.DataFrame]:

@@ -77,18 +77,19 @@ def make_plan(
         settled.append(true_in)
 
     plan = Plan(columns)
+    pushdown = _Pushdown(conjuncts, schema)
     for _, group in groupby(kept, lambda d: _signature(d, needed, settled)):
         members = list(group)
         stored = {n: c for n in needed if (c := members[0].columns.get(n)) is not None}
         pushed: list[pl.Expr] = []
         residual: list[pl.Expr] = []
-        for conjunct, true_in in zip(conjuncts, settled, strict=True):
-            if members[0].number in true_in:
-                continue
-            physical = _push(conjunct, stored, schema)
-            (pushed if physical is not None else residual).append(
-                conjunct if physical is None else physical
-            )
+        for at, true_in in enumerate(settled):
+            if members[0].number not in true_in:
+                condition = pushdown(at, stored)
+                if condition is None:
+                    residual.append(conjuncts[at])
+                else:
+                    pushed.append(condition)
         if any(condition is _NEVER for condition in pushed):
             continue
         pushed = [condition for condition in pushed if condition is not _ALWAYS]
@@ -172,33 +173,45 @@ def _signature(
     return (*stored, *(dataset.number in true_in for true_in in settled))
 
 
-def _push(
-    expr: pl.Expr, stored: Mapping[str, FileColumn], schema: pl.Schema
-) -> pl.Expr | None:
-    """The same condition on the files' columns, or None if there may be none.
+class _Pushdown:
+    """Puts conditions on the frame's columns in terms of the files'.
 
     Files hold text where the frame has an Enum. A condition on one Enum column is tried on each
-    category, and becomes a list of the texts for which it is true.
+    category and becomes a list of the texts for which it is true.
     """
-    names = expr.meta.root_names()
-    if not names or any(name not in stored for name in names):
-        return None
-    if all(stored[name] == FileColumn(name, schema[name]) for name in names):
-        return expr
-    if len(set(names)) == 1:
-        name, column = names[0], stored[names[0]]
-        dtype = schema[name]
-        if column.name and isinstance(dtype, pl.Enum) and column.dtype != pl.Null:
-            return _listed(expr, name, dtype, column.name)
-        return None
-    for operator in ("|", "&"):
-        operands = split(expr, operator)
-        if len(operands) > 1:
-            pushed = [_push(operand, stored, schema) for operand in operands]
-            if any(operand is None for operand in pushed):
+
+    def __init__(self, conjuncts: Sequence[pl.Expr], schema: pl.Schema) -> None:
+        self._conjuncts, self._schema = conjuncts, schema
+        self._known: dict[tuple[object, ...], pl.Expr | None] = {}
+
+    def __call__(self, at: int, stored: Mapping[str, FileColumn]) -> pl.Expr | None:
+        """The conjunct at a place, on the files' columns; None if it cannot be put so."""
+        conjunct = self._conjuncts[at]
+        key = at, *(stored.get(name) for name in conjunct.meta.root_names())
+        if key not in self._known:
+            self._known[key] = self._translate(conjunct, stored)
+        return self._known[key]
+
+    def _translate(self, expr: pl.Expr, stored: Mapping[str, FileColumn]) -> pl.Expr | None:
+        names = expr.meta.root_names()
+        if not names or any(name not in stored for name in names):
+            return None
+        if all(stored[name] == FileColumn(name, self._schema[name]) for name in names):
+            return expr
+        if len(set(names)) == 1:
+            dtype, column = self._schema[names[0]], stored[names[0]]
+            if column.name is None or column.dtype == pl.Null or not isinstance(dtype, pl.Enum):
                 return None
-            return reduce(pl.Expr.or_ if operator == "|" else pl.Expr.and_, pushed)  # type: ignore[arg-type]
-    return None
+            return _listed(expr, names[0], dtype, column.name)
+        for operator in ("|", "&"):
+            operands = split(expr, operator)
+            if len(operands) > 1:
+                translated = [self._translate(operand, stored) for operand in operands]
+                known = [operand for operand in translated if operand is not None]
+                if len(known) < len(operands):
+                    return None
+                return reduce(pl.Expr.or_ if operator == "|" else pl.Expr.and_, known)
+        return None
 
 
 def _listed(expr: pl.Expr, name: str, dtype: pl.Enum, file_name: str) -> pl.Expr | None:

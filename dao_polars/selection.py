@@ -62,33 +62,44 @@ class Selection:
             DaoValueError, DaoKeyError, DaoTypeError: as [`genes.resolve`][], and for a
                 ``gene_key`` that is no column of var.
         """
-        by_space: dict[str, list[dict[str, Any]]] = {}
         entries = self.datasets()
-        for entry in entries:
-            by_space.setdefault(entry["var_id"], []).append(entry)
-        if genes is None and gene_key is None and len(by_space) <= 1:
+        spaces_here = {entry["var_id"] for entry in entries}
+        if genes is None and gene_key is None and len(spaces_here) <= 1:
             n_vars = entries[0]["n_vars"] if entries else 0
             return Resolved(n_vars, None, [None]), [(entry["number"], None) for entry in entries]
         if genes is None and not len(self.keys):
             return Resolved(0, None, []), []
-        spaces = [self._space(members, gene_key) for members in by_space.values()]
-        if gene_key is not None:
-            # One var index can come with different values in another column.
-            by_space = {entry["id"]: [entry] for entry in entries}
-            spaces = [self._space([entry], gene_key) for entry in entries]
+        spaces = [self._space(group, gene_key) for group in self._groups(entries, gene_key)]
+        if genes is None and all(space.names.equals(spaces[0].names) for space in spaces):
+            return Resolved(len(spaces[0].names), None, [None]), [
+                (entry["number"], None) for entry in entries
+            ]
+
+        def elsewhere() -> list[FeatureSpace]:
+            ids = {entry["id"] for entry in entries}
+            others = [e for e in self.store.manifest["datasets"] if e["id"] not in ids]
+            if gene_key is not None:
+                others = [e for e in others if gene_key in self.store.var(e["id"]).columns]
+            return [self._space(group, gene_key) for group in self._groups(others, gene_key)]
+
         if not spaces:
             spaces = [FeatureSpace((), pl.Series("var_name", [], dtype=pl.String))]
-        if genes is None and gene_key is not None:
-            first = spaces[0].names
-            spaces = spaces[:1] if all(first.equals(s.names) for s in spaces) else spaces
-        resolved = resolve(genes, spaces)
-        columns = resolved.columns * len(by_space) if len(spaces) < len(by_space) else resolved.columns
-        parts = [
-            (entry["number"], mapped)
-            for members, mapped in zip(by_space.values(), columns, strict=False)
-            for entry in members
-        ]
-        return resolved, sorted(parts, key=lambda part: part[0])
+        resolved = resolve(genes, spaces, elsewhere)
+        columns = {
+            id: mapped
+            for space, mapped in zip(spaces, resolved.columns, strict=True)
+            for id in space.datasets
+        }
+        return resolved, [(entry["number"], columns[entry["id"]]) for entry in entries]
+
+    def _groups(
+        self, entries: list[dict[str, Any]], gene_key: str | None
+    ) -> list[list[dict[str, Any]]]:
+        """Datasets by feature space; each on its own where another column of var is matched."""
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for entry in entries:
+            groups.setdefault(entry["var_id"] if gene_key is None else entry["id"], []).append(entry)
+        return list(groups.values())
 
     def _space(self, members: list[dict[str, Any]], gene_key: str | None) -> FeatureSpace:
         ids = tuple(entry["id"] for entry in members)

@@ -70,6 +70,7 @@ class Store:
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
         self.storage_options = dict(storage_options) if storage_options else None
         self.core = _core.Store.open(uri, self.storage_options)
+        self.rows_seen: dict[tuple[str | int, ...], int] = {}  # of remote obs files
         self._raw: dict[str, Any] = json.loads(self.core.manifest())
         self._raw["datasets"].sort(key=lambda entry: entry["number"])
 

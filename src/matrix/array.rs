@@ -1,6 +1,6 @@
 //! One zarr array: inner chunks fetched by coalesced ranges and decoded one at a time.
 //!
-//! zarrs reads metadata, shard indexes and codecs; which bytes are read when is decided here.
+//! zarrs reads metadata and runs codecs; which bytes are read when is decided here.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,11 +9,11 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use zarrs::array::codec::CodecChain;
 use zarrs::array::{
-    Array, ArrayBytes, ArrayShardedExt, ArrayShardedReadableExt, ArrayShardedReadableExtCache, ArrayToBytesCodecTraits,
-    ChunkShape, CodecOptions, DataType, data_type,
+    Array, ArrayBytes, ArrayShardedExt, ArrayToBytesCodecTraits, BytesRepresentation, ChunkShape, CodecOptions,
+    DataType, FillValue, data_type,
 };
 use zarrs::metadata::ConfigurationSerialize;
-use zarrs::metadata_ext::codec::sharding::ShardingCodecConfiguration;
+use zarrs::metadata_ext::codec::sharding::{ShardingCodecConfiguration, ShardingIndexLocation};
 
 use super::dtype::{Dtype, Num};
 use super::plan::coalesce;
@@ -43,7 +43,11 @@ pub struct ZarrArray {
 }
 
 struct Sharding {
-    cache: ArrayShardedReadableExtCache,
+    index_codecs: CodecChain,
+    index_shape: ChunkShape,
+    index_bytes: u64,
+    index_at_end: bool,
+    /// By position of the shard in the grid.
     indexes: Vec<OnceLock<Vec<Place>>>,
 }
 
@@ -65,7 +69,8 @@ impl ZarrArray {
         }
         let unusable =
             |what: &dyn std::fmt::Display| DaoError::corrupt(&place, format!("cannot read this zarr array: {what}"));
-        let array = Array::open(Arc::new(ZarrStorage(storage.clone())), &format!("/{path}")).map_err(|e| unusable(&e))?;
+        let array =
+            Array::open(Arc::new(ZarrStorage(storage.clone())), &format!("/{path}")).map_err(|e| unusable(&e))?;
         let dtype = dtype_of(array.data_type())
             .ok_or_else(|| unusable(&format!("its data type {:?} is no plain number", array.data_type())))?;
         let origin = vec![0; array.dimensionality()];
@@ -85,14 +90,36 @@ impl ZarrArray {
             let n_shards = array.chunk_grid_shape().iter().product::<u64>();
             let n_shards = usize::try_from(n_shards).map_err(|_| unusable(&"it has too many shards"))?;
             let indexes = (0..n_shards).map(|_| OnceLock::new()).collect();
-            let cache = ArrayShardedReadableExtCache::new(&array);
-            (sharding.chunk_shape, Arc::new(codecs), Some(Sharding { cache, indexes }))
+            let index_codecs = CodecChain::from_metadata(&sharding.index_codecs).map_err(|e| unusable(&e))?;
+            let two = std::num::NonZeroU64::MIN.saturating_add(1);
+            let per_shard = outer.iter().zip(&sharding.chunk_shape).map(|(outer, inner)| outer.get() / inner.get());
+            let index_shape: Option<ChunkShape> = per_shard.map(std::num::NonZeroU64::new).chain([Some(two)]).collect();
+            let index_shape = index_shape.ok_or_else(|| unusable(&"its inner chunks are larger than its shards"))?;
+            let BytesRepresentation::FixedSize(index_bytes) = index_codecs
+                .encoded_representation(&index_shape, &data_type::uint64(), &FillValue::from(u64::MAX))
+                .map_err(|e| unusable(&e))?
+            else {
+                return Err(unusable(&"its shard index is compressed"));
+            };
+            let index_at_end = matches!(sharding.index_location, ShardingIndexLocation::End);
+            let read = Sharding { index_codecs, index_shape, index_bytes, index_at_end, indexes };
+            (sharding.chunk_shape, Arc::new(codecs), Some(read))
         } else {
             (outer.clone(), array.codecs(), None)
         };
         let per_shard = outer.iter().zip(&inner_shape).map(|(outer, inner)| outer.get() / inner.get()).collect();
         let options = CodecOptions::default().with_concurrent_target(1).with_validate_checksums(true);
-        Ok(Self { array, storage: storage.clone(), place, dtype, inner_shape, inner_codecs, per_shard, sharding, options })
+        Ok(Self {
+            array,
+            storage: storage.clone(),
+            place,
+            dtype,
+            inner_shape,
+            inner_codecs,
+            per_shard,
+            sharding,
+            options,
+        })
     }
 
     /// The array's shape.
@@ -120,11 +147,7 @@ impl ZarrArray {
     ///
     /// # Errors
     /// `NotFound` for a missing shard, `Corrupt` for one that is truncated or fails its checksum.
-    pub fn decode<S: Num>(
-        &self,
-        chunks: &[Vec<u64>],
-        mut visit: impl FnMut(usize, &[S]) -> Result<()>,
-    ) -> Result<()> {
+    pub fn decode<S: Num>(&self, chunks: &[Vec<u64>], mut visit: impl FnMut(usize, &[S]) -> Result<()>) -> Result<()> {
         debug_assert_eq!(S::DTYPE, self.dtype);
         let mut at = 0;
         while at < chunks.len() {
@@ -150,13 +173,8 @@ impl ZarrArray {
     ) -> Result<()> {
         let key = self.array.chunk_key(file);
         let key = key.as_str();
-        let missing = || {
-            DaoError::new(ErrorKind::NotFound, if self.sharding.is_some() { "a shard is missing" } else { "a chunk is missing" })
-                .at(format!("path '{}/{key}'", self.storage.uri()))
-                .hint("restore it from a copy, or write the dataset again")
-        };
         if self.sharding.is_none() {
-            let bytes = self.storage.get(key)?.ok_or_else(missing)?;
+            let bytes = self.storage.get(key)?.ok_or_else(|| self.missing(key))?;
             return visit(first, &self.decode_one::<S>(key, bytes)?);
         }
         let places = chunks.iter().map(|chunk| self.place_in_shard(file, chunk, key)).collect::<Result<Vec<_>>>()?;
@@ -169,8 +187,9 @@ impl ZarrArray {
         }
         let wanted: Vec<Range<u64>> = stored.iter().map(|(_, range)| range.clone()).collect();
         for fetch in coalesce(&wanted, MAX_GAP, MAX_READ) {
-            let read = self.storage.get_ranges(key, std::slice::from_ref(&fetch.bytes))?.ok_or_else(missing)?;
-            let read = read.into_iter().next().ok_or_else(missing)?;
+            let read =
+                self.storage.get_ranges(key, std::slice::from_ref(&fetch.bytes))?.ok_or_else(|| self.missing(key))?;
+            let read = read.into_iter().next().ok_or_else(|| self.missing(key))?;
             for (i, range) in &stored[fetch.serves] {
                 let (start, stop) = (range.start - fetch.bytes.start, range.end - fetch.bytes.start);
                 // Both are within one read, which is in memory.
@@ -190,7 +209,7 @@ impl ZarrArray {
         let places = match index.get() {
             Some(places) => places,
             None => {
-                let read = self.read_index(sharding, file, key)?;
+                let read = self.read_index(sharding, key)?;
                 index.get_or_init(|| read)
             }
         };
@@ -199,40 +218,48 @@ impl ZarrArray {
         places.get(at).copied().ok_or_else(out_of_grid)
     }
 
-    fn read_index(&self, sharding: &Sharding, file: &[u64], key: &str) -> Result<Vec<Place>> {
+    /// A shard's index: `(offset, length)` of each inner chunk, both all ones where it is left out.
+    /// <https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html>
+    fn read_index(&self, sharding: &Sharding, key: &str) -> Result<Vec<Place>> {
         let path = format!("{}/{key}", self.storage.uri());
-        let size = self.storage.size(key)?.ok_or_else(|| {
-            DaoError::new(ErrorKind::NotFound, "a shard is missing")
-                .at(format!("path '{path}'"))
-                .hint("restore it from a copy, or write the dataset again")
-        })?;
         let broken = |e: &dyn std::fmt::Display| {
             DaoError::corrupt(&path, format!("the shard's index cannot be read: {e}"))
                 .hint("the file is truncated or changed; restore it from a copy, or write the dataset again")
         };
-        let grid = self.array.subchunk_grid_shape();
-        let n = self.per_shard.iter().product::<u64>();
-        (0..n)
-            .map(|i| {
-                let mut rest = i;
-                let mut chunk = vec![0; self.per_shard.len()];
-                for axis in (0..chunk.len()).rev() {
-                    chunk[axis] = file[axis] * self.per_shard[axis] + rest % self.per_shard[axis];
-                    rest /= self.per_shard[axis];
-                }
-                if chunk.iter().zip(&grid).any(|(chunk, n)| chunk >= n) {
-                    return Ok(None); // padding past the array's end
-                }
-                let range = self.array.subchunk_byte_range(&sharding.cache, &chunk).map_err(|e| broken(&e))?;
-                let place = range.map(|range| (range.start(size), range.end(size)));
-                match place {
-                    Some((start, stop)) if start > stop || stop > size => Err(broken(&format!(
-                        "it points to bytes {start} to {stop} of a file of {size}"
-                    ))),
-                    _ => Ok(place),
-                }
+        let size = self.storage.size(key)?.ok_or_else(|| self.missing(key))?;
+        let length = sharding.index_bytes;
+        if size < length {
+            return Err(broken(&format!("expected at least {length} bytes, found {size}")));
+        }
+        let range = if sharding.index_at_end { size - length..size } else { 0..length };
+        let read = self.storage.get_ranges(key, &[range])?.ok_or_else(|| self.missing(key))?;
+        let bytes = read.first().ok_or_else(|| self.missing(key))?;
+        let decoded = sharding
+            .index_codecs
+            .decode(
+                Cow::Borrowed(bytes.as_ref()),
+                &sharding.index_shape,
+                &data_type::uint64(),
+                &FillValue::from(u64::MAX),
+                &self.options,
+            )
+            .map_err(|e| broken(&e))?;
+        let ArrayBytes::Fixed(raw) = decoded else { return Err(broken(&"it does not hold numbers")) };
+        bytemuck::pod_collect_to_vec::<u8, u64>(&raw)
+            .chunks_exact(2)
+            .map(|place| match (place[0], place[0].checked_add(place[1])) {
+                (u64::MAX, _) if place[1] == u64::MAX => Ok(None),
+                (start, Some(stop)) if stop <= size => Ok(Some((start, stop))),
+                _ => Err(broken(&format!("it points to {} bytes from {} of a file of {size}", place[1], place[0]))),
             })
             .collect()
+    }
+
+    fn missing(&self, key: &str) -> DaoError {
+        let what = if self.sharding.is_some() { "a shard is missing" } else { "a chunk is missing" };
+        DaoError::new(ErrorKind::NotFound, what)
+            .at(format!("path '{}/{key}'", self.storage.uri()))
+            .hint("restore it from a copy, or write the dataset again")
     }
 
     fn decode_one<S: Num>(&self, key: &str, bytes: Bytes) -> Result<Vec<S>> {
@@ -262,7 +289,8 @@ impl ZarrArray {
     }
 
     fn fill<S: Num>(&self) -> Vec<S> {
-        let value = bytemuck::try_pod_read_unaligned(self.array.fill_value().as_ne_bytes()).unwrap_or_else(|_| S::zero());
+        let value =
+            bytemuck::try_pod_read_unaligned(self.array.fill_value().as_ne_bytes()).unwrap_or_else(|_| S::zero());
         vec![value; self.inner_len()]
     }
 

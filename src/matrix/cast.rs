@@ -58,15 +58,19 @@ fn holds<S: Num, T: Num>(s: S, t: T) -> bool {
             narrow.is_finite() || !wide.is_finite()
         }
         // Below 2^24 every integer is a float32; past it the float is read back without rounding.
-        (false, true) => wide.abs() <= 16_777_216.0 || {
-            let (back, exact): (f64, i128) = (t.as_(), s.as_());
-            let back: i128 = back.as_();
-            back == exact
-        },
-        (true, false) => wide.fract() == 0.0 && {
-            let (back, exact): (i128, i128) = (t.as_(), s.as_());
-            back == exact
-        },
+        (false, true) => {
+            wide.abs() <= 16_777_216.0 || {
+                let (back, exact): (f64, i128) = (t.as_(), s.as_());
+                let back: i128 = back.as_();
+                back == exact
+            }
+        }
+        (true, false) => {
+            wide.fract() == 0.0 && {
+                let (back, exact): (i128, i128) = (t.as_(), s.as_());
+                back == exact
+            }
+        }
         (false, false) => {
             let (back, exact): (i128, i128) = (t.as_(), s.as_());
             back == exact

@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
+use super::Rows;
 use super::array::ZarrArray;
 use super::cast::cast_values;
 use super::dtype::{Dtype, Num, for_dtype};
 use super::plan::{Piece, pieces};
-use super::Rows;
 use crate::error::{DaoError, Result};
 use crate::storage::Storage;
 
@@ -41,7 +41,8 @@ impl Csr {
         if indices.dtype().is_float() {
             return Err(DaoError::corrupt(indices.place(), "column numbers are not integers"));
         }
-        i32::try_from(shape[1]).map_err(|_| DaoError::value("more than 2^31 - 1 columns").at(format!("path '{path}'")))?;
+        i32::try_from(shape[1])
+            .map_err(|_| DaoError::value("more than 2^31 - 1 columns").at(format!("path '{path}'")))?;
         Ok(Self { shape, indptr, indices, data })
     }
 
@@ -90,10 +91,13 @@ impl Csr {
             let row = &out.indices[ends[0]..ends[1]];
             let ordered = row.windows(2).all(|pair| pair[0] < pair[1]);
             if !ordered || row.first().is_some_and(|&c| c < 0) || row.last().is_some_and(|&c| c >= n_vars) {
-                return Err(DaoError::corrupt(self.indices.place(), "column numbers of a row are out of order or out of range")
-                    .at(format!("row {}", out.rows[i]))
-                    .expected(format!("ascending numbers below {n_vars}"))
-                    .hint("restore the dataset from a copy, or write it again"));
+                return Err(DaoError::corrupt(
+                    self.indices.place(),
+                    "column numbers of a row are out of order or out of range",
+                )
+                .at(format!("row {}", out.rows[i]))
+                .expected(format!("ascending numbers below {n_vars}"))
+                .hint("restore the dataset from a copy, or write it again"));
             }
         }
         Ok(())

@@ -52,7 +52,8 @@ impl Dense {
         let width = len(inner[1])?;
         let column_chunks: Vec<u64> = (0..n_vars.div_ceil(inner[1]))
             .filter(|chunk| {
-                let columns = len(chunk * inner[1]).unwrap_or(usize::MAX)..len(((chunk + 1) * inner[1]).min(n_vars)).unwrap_or(usize::MAX);
+                let columns = len(chunk * inner[1]).unwrap_or(usize::MAX)
+                    ..len(((chunk + 1) * inner[1]).min(n_vars)).unwrap_or(usize::MAX);
                 wanted.is_none_or(|wanted| wanted.get(columns).is_none_or(|part| part.contains(&true)))
             })
             .collect();

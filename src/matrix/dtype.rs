@@ -127,16 +127,46 @@ impl Dtype {
 macro_rules! for_dtype {
     ($dtype:expr, $T:ident => $body:expr) => {
         match $dtype {
-            $crate::matrix::Dtype::U8 => { type $T = u8; $body }
-            $crate::matrix::Dtype::U16 => { type $T = u16; $body }
-            $crate::matrix::Dtype::U32 => { type $T = u32; $body }
-            $crate::matrix::Dtype::U64 => { type $T = u64; $body }
-            $crate::matrix::Dtype::I8 => { type $T = i8; $body }
-            $crate::matrix::Dtype::I16 => { type $T = i16; $body }
-            $crate::matrix::Dtype::I32 => { type $T = i32; $body }
-            $crate::matrix::Dtype::I64 => { type $T = i64; $body }
-            $crate::matrix::Dtype::F32 => { type $T = f32; $body }
-            $crate::matrix::Dtype::F64 => { type $T = f64; $body }
+            $crate::matrix::Dtype::U8 => {
+                type $T = u8;
+                $body
+            }
+            $crate::matrix::Dtype::U16 => {
+                type $T = u16;
+                $body
+            }
+            $crate::matrix::Dtype::U32 => {
+                type $T = u32;
+                $body
+            }
+            $crate::matrix::Dtype::U64 => {
+                type $T = u64;
+                $body
+            }
+            $crate::matrix::Dtype::I8 => {
+                type $T = i8;
+                $body
+            }
+            $crate::matrix::Dtype::I16 => {
+                type $T = i16;
+                $body
+            }
+            $crate::matrix::Dtype::I32 => {
+                type $T = i32;
+                $body
+            }
+            $crate::matrix::Dtype::I64 => {
+                type $T = i64;
+                $body
+            }
+            $crate::matrix::Dtype::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::matrix::Dtype::F64 => {
+                type $T = f64;
+                $body
+            }
         }
     };
 }

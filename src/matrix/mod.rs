@@ -19,8 +19,8 @@ use crate::storage::Storage;
 pub use cast::cast_vec;
 use csr::Csr;
 use dense::Dense;
-pub(crate) use dtype::{for_dtype, for_dtype_values};
 pub use dtype::{Dtype, Num, Values};
+pub(crate) use dtype::{for_dtype, for_dtype_values};
 
 /// Rows of a matrix, sparse: row `rows[i]` has `indices[indptr[i]..indptr[i + 1]]`, ascending, and
 /// `data` beside them.

@@ -54,7 +54,8 @@ impl PyReader {
                 let entry = store.0.store().dataset_numbered(number)?;
                 let place = format!("dataset '{}'", entry.id);
                 let opened = store.0.matrix(entry, matrix)?;
-                let columns = columns.map(|c| Columns::new(c, n_columns)).transpose().map_err(|e| e.at(place.clone()))?;
+                let columns =
+                    columns.map(|c| Columns::new(c, n_columns)).transpose().map_err(|e| e.at(place.clone()))?;
                 let source = columns.as_ref().map_or(n_columns, Columns::len);
                 if source as u64 != opened.shape()[1] {
                     return Err(DaoError::value("the column map does not fit the matrix")

@@ -57,7 +57,12 @@ pub struct PyDatasetWriter(Arc<Mutex<Option<DatasetWriter>>>);
 impl PyDatasetWriter {
     #[staticmethod]
     #[pyo3(signature = (uri, dataset, storage_options=None))]
-    fn begin(py: Python<'_>, uri: &str, dataset: &str, storage_options: Option<HashMap<String, String>>) -> PyResult<Self> {
+    fn begin(
+        py: Python<'_>,
+        uri: &str,
+        dataset: &str,
+        storage_options: Option<HashMap<String, String>>,
+    ) -> PyResult<Self> {
         drop(storage_options); // Only folders are written to; `begin` says so for anything else.
         let writer = py.detach(|| DatasetWriter::begin(uri, dataset))?;
         Ok(Self(Arc::new(Mutex::new(Some(writer)))))
@@ -140,12 +145,24 @@ impl PyMatrixWriter {
 
 #[pymethods]
 impl PyMatrixWriter {
-    fn push_rows(&self, py: Python<'_>, indptr: &Bound<'_, PyAny>, indices: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn push_rows(
+        &self,
+        py: Python<'_>,
+        indptr: &Bound<'_, PyAny>,
+        indices: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         let (indptr, indices, data) = (arrays::offsets(indptr)?, arrays::indices(indices)?, arrays::values(data)?);
         self.with(py, |matrix| matrix.push_rows(&indptr, &indices, &data))
     }
 
-    fn push_columns(&self, py: Python<'_>, indptr: &Bound<'_, PyAny>, indices: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn push_columns(
+        &self,
+        py: Python<'_>,
+        indptr: &Bound<'_, PyAny>,
+        indices: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         let (indptr, indices, data) = (arrays::offsets(indptr)?, arrays::indices(indices)?, arrays::values(data)?);
         self.with(py, |matrix| matrix.push_columns(&indptr, &indices, &data))
     }

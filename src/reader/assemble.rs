@@ -61,7 +61,8 @@ impl Columns {
         for i in 1..rows.indptr.len() {
             let (first, stop) = (kept, rows.indptr[i]);
             for at in start..stop {
-                let column = usize::try_from(rows.indices[at]).ok().and_then(|c| self.target.get(c)).copied().unwrap_or(-1);
+                let column =
+                    usize::try_from(rows.indices[at]).ok().and_then(|c| self.target.get(c)).copied().unwrap_or(-1);
                 if column >= 0 {
                     rows.indices[kept] = column;
                     rows.data[kept] = rows.data[at];

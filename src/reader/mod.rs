@@ -76,18 +76,21 @@ impl Request {
             let (number, row) = split_key(key);
             let part = self.part(number)?;
             if row >= part.n_obs {
-                return Err(DaoError::value(format!("a cell key names row {row} and the dataset has {} cells", part.n_obs))
-                    .at(format!("dataset '{}'", part.dataset))
-                    .hint("the frame belongs to another store, or to another state of this one"));
+                return Err(DaoError::value(format!(
+                    "a cell key names row {row} and the dataset has {} cells",
+                    part.n_obs
+                ))
+                .at(format!("dataset '{}'", part.dataset))
+                .hint("the frame belongs to another store, or to another state of this one"));
             }
         }
         Ok(())
     }
 
     fn part(&self, number: u32) -> Result<&Part> {
-        self.parts.get(&number).ok_or_else(|| {
-            DaoError::value(format!("a cell key names dataset number {number}, which was not opened"))
-        })
+        self.parts
+            .get(&number)
+            .ok_or_else(|| DaoError::value(format!("a cell key names dataset number {number}, which was not opened")))
     }
 }
 

@@ -84,8 +84,13 @@ impl Epoch {
             state: Mutex::default(),
             changed: Condvar::new(),
         });
-        let mut epoch =
-            Self { shared, workers: Vec::new(), ready: Vec::new().into_iter(), next_window: 0, pid: std::process::id() };
+        let mut epoch = Self {
+            shared,
+            workers: Vec::new(),
+            ready: Vec::new().into_iter(),
+            next_window: 0,
+            pid: std::process::id(),
+        };
         for i in 0..threads {
             let shared = epoch.shared.clone();
             let worker = std::thread::Builder::new().name(format!("dao-read-{i}")).spawn(move || shared.work());
@@ -113,7 +118,8 @@ impl Epoch {
         }
         let mut state = self.shared.lock();
         if !state.done.contains_key(&self.next_window) {
-            let waited = self.shared.changed.wait_timeout_while(state, patience, |s| !s.done.contains_key(&self.next_window));
+            let waited =
+                self.shared.changed.wait_timeout_while(state, patience, |s| !s.done.contains_key(&self.next_window));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let Some((bytes, result)) = state.done.remove(&self.next_window) else { return Ok(Next::Waiting) };

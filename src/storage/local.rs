@@ -30,10 +30,8 @@ impl Local {
         let shown = root.display().to_string();
         let absolute = std::path::absolute(root).map_err(|e| DaoError::io(&shown, "resolving the path", &e))?;
         let root = absolute.canonicalize().unwrap_or(absolute);
-        let uri = root
-            .to_str()
-            .ok_or_else(|| DaoError::value(format!("path '{shown}' is not valid UTF-8")))?
-            .to_owned();
+        let uri =
+            root.to_str().ok_or_else(|| DaoError::value(format!("path '{shown}' is not valid UTF-8")))?.to_owned();
         Ok(Self { root, uri })
     }
 

@@ -47,9 +47,8 @@ impl Remote {
                 .hint("use a path, file://, s3://, gs://, az:// or https://, and check storage_options")
         };
         let url = Url::parse(&uri).map_err(|e| unusable(&e))?;
-        let (store, prefix) =
-            object_store::parse_url_opts(&url, options.iter().map(|(k, v)| (k.as_str(), v.as_str())))
-                .map_err(|e| unusable(&e))?;
+        let (store, prefix) = object_store::parse_url_opts(&url, options.iter().map(|(k, v)| (k.as_str(), v.as_str())))
+            .map_err(|e| unusable(&e))?;
         Ok(Self { store, prefix, uri })
     }
 

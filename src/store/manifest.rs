@@ -223,7 +223,10 @@ fn parse_versioned<T: serde::de::DeserializeOwned>(bytes: &[u8], place: &str, fo
 mod tests {
     use super::*;
 
-    fn categories(column: &str, values: impl IntoIterator<Item = String>) -> BTreeMap<String, Option<BTreeSet<String>>> {
+    fn categories(
+        column: &str,
+        values: impl IntoIterator<Item = String>,
+    ) -> BTreeMap<String, Option<BTreeSet<String>>> {
         BTreeMap::from([(column.to_owned(), Some(values.into_iter().collect()))])
     }
 

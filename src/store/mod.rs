@@ -88,9 +88,11 @@ impl Store {
     /// # Errors
     /// `Key` if there is none.
     pub fn dataset(&self, id: &str) -> Result<&DatasetEntry> {
-        self.manifest.datasets.iter().find(|d| d.id == id).ok_or_else(|| {
-            DaoError::new(ErrorKind::Key, format!("no dataset '{id}' in store '{}'", self.uri()))
-        })
+        self.manifest
+            .datasets
+            .iter()
+            .find(|d| d.id == id)
+            .ok_or_else(|| DaoError::new(ErrorKind::Key, format!("no dataset '{id}' in store '{}'", self.uri())))
     }
 
     /// The dataset with this number.
@@ -169,10 +171,13 @@ impl Store {
         if found == *expected {
             return Ok(());
         }
-        Err(DaoError::corrupt(&format!("{}/{path}", self.uri()), "checksum mismatch: the file is not as it was written")
-            .at(format!("dataset '{}'", entry.id))
-            .expected(expected)
-            .found(found)
-            .hint("restore it from a copy, or write the dataset again"))
+        Err(DaoError::corrupt(
+            &format!("{}/{path}", self.uri()),
+            "checksum mismatch: the file is not as it was written",
+        )
+        .at(format!("dataset '{}'", entry.id))
+        .expected(expected)
+        .found(found)
+        .hint("restore it from a copy, or write the dataset again"))
     }
 }

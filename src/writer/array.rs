@@ -72,7 +72,9 @@ impl ArrayWriter {
         });
         make_folder(folder)?;
         let shown = folder.display().to_string();
-        let unusable = |e: &dyn std::fmt::Display| DaoError::value(format!("cannot make a zarr array: {e}")).at(format!("path '{shown}'"));
+        let unusable = |e: &dyn std::fmt::Display| {
+            DaoError::value(format!("cannot make a zarr array: {e}")).at(format!("path '{shown}'"))
+        };
         let parsed: ArrayMetadata = serde_json::from_value(metadata.clone()).map_err(|e| unusable(&e))?;
         let storage = Arc::new(ZarrStorage(Arc::new(Local::new(folder)?)));
         let array = Array::new_with_metadata(storage, "/", parsed).map_err(|e| unusable(&e))?;
@@ -130,7 +132,8 @@ impl ArrayWriter {
         let key = self.array.chunk_key(&position);
         let path = self.folder.join(key.as_str());
         let shown = path.display().to_string();
-        let failed = |e: &dyn std::fmt::Display| DaoError::value(format!("encoding failed: {e}")).at(format!("path '{shown}'"));
+        let failed =
+            |e: &dyn std::fmt::Display| DaoError::value(format!("encoding failed: {e}")).at(format!("path '{shown}'"));
         let shape = self.array.chunk_shape(&position).map_err(|e| failed(&e))?;
         let encoded = self
             .array

@@ -11,9 +11,7 @@ use super::matrix::{MatrixSpec, MatrixWriter, write_group};
 use super::publish::Staging;
 use crate::error::{DaoError, Result};
 use crate::storage::{Local, Storage};
-use crate::store::{
-    DATASET_FORMAT, DatasetEntry, DatasetMeta, FORMAT_VERSION, MANIFEST, MatrixMeta, checksum,
-};
+use crate::store::{DATASET_FORMAT, DatasetEntry, DatasetMeta, FORMAT_VERSION, MANIFEST, MatrixMeta, checksum};
 
 /// What the tables' side says of `obs.parquet`, `var.parquet` and `uns.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -93,7 +91,8 @@ impl DatasetWriter {
             return Err(DaoError::value("a dataset needs a matrix X").at(format!("dataset '{dataset}'")));
         };
         let (x_meta, folder) = (x.clone(), staging.folder().to_owned());
-        let groups: BTreeSet<&str> = matrices.keys().filter_map(|name| name.split_once('/')).map(|(group, _)| group).collect();
+        let groups: BTreeSet<&str> =
+            matrices.keys().filter_map(|name| name.split_once('/')).map(|(group, _)| group).collect();
         for group in groups.iter().map(|group| folder.join("zarr").join(group)).chain([folder.join("zarr")]) {
             write_group(&group, &json!({}))?;
         }
@@ -125,7 +124,8 @@ impl DatasetWriter {
             matrices,
             extra,
         };
-        let text = serde_json::to_string_pretty(&meta).map_err(|e| DaoError::value(format!("the dataset cannot be described: {e}")))?;
+        let text = serde_json::to_string_pretty(&meta)
+            .map_err(|e| DaoError::value(format!("the dataset cannot be described: {e}")))?;
         write_file(&folder.join(MANIFEST), text.as_bytes())?;
         entry.insert("bytes".into(), json!(Local::new(&folder)?.total_size("")?));
         let categories = tables.categories;
@@ -146,7 +146,9 @@ impl DatasetWriter {
 }
 
 fn check_name(name: &str) -> Result<()> {
-    let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains(['/', '\\', '\0']) && part != "zarr.json";
+    let plain = |part: &str| {
+        !part.is_empty() && !part.starts_with('.') && !part.contains(['/', '\\', '\0']) && part != "zarr.json"
+    };
     let known = name == "X" || ["layers/", "obsm/"].iter().any(|group| name.strip_prefix(group).is_some_and(plain));
     if known {
         return Ok(());
@@ -159,9 +161,15 @@ fn check_name(name: &str) -> Result<()> {
 fn columns(table: &Value) -> Result<Value> {
     let described = table.get("columns").and_then(Value::as_array);
     let pairs = described.map(|columns| {
-        columns.iter().map(|column| Some(json!([column.get("name")?.as_str()?, column.get("dtype")?.as_str()?]))).collect::<Option<Vec<_>>>()
+        columns
+            .iter()
+            .map(|column| Some(json!([column.get("name")?.as_str()?, column.get("dtype")?.as_str()?])))
+            .collect::<Option<Vec<_>>>()
     });
-    pairs.flatten().map(Value::Array).ok_or_else(|| DaoError::value("a table's description lacks column names or dtypes"))
+    pairs
+        .flatten()
+        .map(Value::Array)
+        .ok_or_else(|| DaoError::value("a table's description lacks column names or dtypes"))
 }
 
 /// Checksums of every file but the shards, by path relative to `folder`.

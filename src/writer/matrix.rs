@@ -50,7 +50,9 @@ impl MatrixWriter {
         if let Some(rows) = &spec.rows {
             let mut seen = vec![false; rows.len()];
             let permutation = rows.len() as u64 == n_rows
-                && rows.iter().all(|&row| seen.get_mut(row as usize).is_some_and(|seen| !std::mem::replace(seen, true)));
+                && rows
+                    .iter()
+                    .all(|&row| seen.get_mut(row as usize).is_some_and(|seen| !std::mem::replace(seen, true)));
             if !permutation {
                 return Err(DaoError::value("the new row numbers are no permutation"));
             }
@@ -208,7 +210,8 @@ impl<T: Num> Typed<T> {
 impl<T: Num> Take for Typed<T> {
     fn rows(&mut self, indptr: &[usize], indices: &[i32], data: &Values) -> Result<()> {
         let data = Self::cast(data, &self.spec.name)?;
-        let mut block = Block { indptr: vec![0], indices: Vec::with_capacity(indices.len()), data: Vec::with_capacity(data.len()) };
+        let mut block =
+            Block { indptr: vec![0], indices: Vec::with_capacity(indices.len()), data: Vec::with_capacity(data.len()) };
         for ends in indptr.windows(2) {
             for at in ends[0]..ends[1] {
                 if let Some(column) = self.column(u64::try_from(indices[at]).unwrap_or(u64::MAX))? {
@@ -265,7 +268,8 @@ impl<T: Num> Take for Typed<T> {
     }
 
     fn finish(mut self: Box<Self>) -> Result<u64> {
-        let (what, expected) = if self.by_columns { ("columns", self.source_columns()) } else { ("rows", self.spec.shape[0]) };
+        let (what, expected) =
+            if self.by_columns { ("columns", self.source_columns()) } else { ("rows", self.spec.shape[0]) };
         // A matrix without columns has rows all the same.
         let empty = self.spec.shape[1] == 0 || self.source_columns() == 0;
         if self.taken != expected && !empty {
@@ -366,13 +370,19 @@ fn sum<T: Num>(a: T, b: T, name: &str) -> Result<T> {
     if back == a + b {
         return Ok(total);
     }
-    Err(DaoError::value(format!("repeated entries of one cell and gene sum to {}, too large for {}", a + b, T::DTYPE.name()))
-        .at(name.to_owned())
-        .hint("call X.sum_duplicates() before writing"))
+    Err(DaoError::value(format!(
+        "repeated entries of one cell and gene sum to {}, too large for {}",
+        a + b,
+        T::DTYPE.name()
+    ))
+    .at(name.to_owned())
+    .hint("call X.sum_duplicates() before writing"))
 }
 
 fn offsets(indptr: &[i64], n_indices: usize, n_data: usize) -> Result<Vec<usize>> {
-    let wrong = |what: &str| Err(DaoError::new(crate::error::ErrorKind::Corrupt, format!("a block of the source is broken: {what}")));
+    let wrong = |what: &str| {
+        Err(DaoError::new(crate::error::ErrorKind::Corrupt, format!("a block of the source is broken: {what}")))
+    };
     let Ok(offsets) = indptr.iter().map(|&at| usize::try_from(at)).collect::<std::result::Result<Vec<_>, _>>() else {
         return wrong("a negative offset");
     };

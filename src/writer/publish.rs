@@ -97,8 +97,11 @@ impl Staging {
                 .hint("write the store to a folder and copy it there, dao.json last"));
         };
         if store.is_dir() && !store.join(MANIFEST).exists() && Store::open(uri, &Vec::new()).is_ok() {
-            return Err(DaoError::value(format!("'{}' is a store that sfaira wrote, which is read and not written", store.display()))
-                .hint("write to a new folder"));
+            return Err(DaoError::value(format!(
+                "'{}' is a store that sfaira wrote, which is read and not written",
+                store.display()
+            ))
+            .hint("write to a new folder"));
         }
         make_folder(&store)?;
         let _store_lock = lock_store(&store)?;
@@ -126,18 +129,15 @@ impl Staging {
     ///
     /// # Errors
     /// `AlreadyExists` if another writer took the name meanwhile, `Io`; the dataset is not visible then.
-    pub fn publish(
-        self,
-        dataset: &str,
-        update: impl FnOnce(&mut Manifest, u32) -> Result<DatasetEntry>,
-    ) -> Result<()> {
+    pub fn publish(self, dataset: &str, update: impl FnOnce(&mut Manifest, u32) -> Result<DatasetEntry>) -> Result<()> {
         let _store_lock = lock_store(&self.store)?;
         let mut manifest = read_manifest(&self.store)?;
         check_free(&manifest, &self.store, dataset)?;
         let number = manifest.next_number;
         let entry = update(&mut manifest, number)?;
         manifest.datasets.push(entry);
-        manifest.next_number = number.checked_add(1).ok_or_else(|| DaoError::value("the store has given all its numbers"))?;
+        manifest.next_number =
+            number.checked_add(1).ok_or_else(|| DaoError::value("the store has given all its numbers"))?;
         let target = self.store.join(dataset);
         if target.exists() {
             // Marked unpublished, and we hold the lock: a writer died between moving and listing it.

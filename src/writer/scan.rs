@@ -46,8 +46,10 @@ impl ValueScan {
                 self.nonzero += u64::from(value != 0.0);
                 // NaN, infinities and -0.0 are no integers: storing them as such would lose them.
                 self.integral &= value.fract() == 0.0 && !(value == 0.0 && value.is_sign_negative());
-                self.max = self.max.max(value);
-                self.min = self.min.min(value);
+                if value.is_finite() {
+                    self.max = self.max.max(value);
+                    self.min = self.min.min(value);
+                }
             }
             self.wide_float |= T::DTYPE == Dtype::F64;
         } else {
@@ -71,7 +73,7 @@ impl ValueScan {
         let (low, high) = (self.min.min(self.min_int as f64), self.max.max(self.max_int as f64));
         // Floats that are integral past 2^53 stay floats: a count is never that large.
         if !self.integral || self.max >= 9_007_199_254_740_992.0 || self.min <= -9_007_199_254_740_992.0 {
-            return if self.wide_float || high > f64::from(f32::MAX) || self.max_int > 1 << 24 { Dtype::F64 } else { Dtype::F32 };
+            return if self.wide_float { Dtype::F64 } else { Dtype::F32 };
         }
         let fits = |dtype: Dtype, min: f64, max: f64| (low >= min && high <= max).then_some(dtype);
         if self.negative {
@@ -87,7 +89,7 @@ impl ValueScan {
         }
     }
 
-    /// The largest absolute value; NaN is left out.
+    /// The largest absolute finite value.
     #[must_use]
     pub fn max_abs(&self) -> f64 {
         self.max.max(self.max_int as f64).max(-self.min).max(-(self.min_int as f64))

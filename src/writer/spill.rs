@@ -78,7 +78,9 @@ impl<T: Num> Spill<T> {
     pub fn finish(self, mut take: impl FnMut(Block<T>) -> Result<()>) -> Result<()> {
         let failed = |e: &std::io::Error| DaoError::io(&self.folder.display().to_string(), "reading back", e);
         for (i, file) in (0_u64..).zip(self.blocks) {
-            let file = file.into_inner().map_err(|e| DaoError::io(&self.folder.display().to_string(), "writing", e.error()))?;
+            let file = file
+                .into_inner()
+                .map_err(|e| DaoError::io(&self.folder.display().to_string(), "writing", e.error()))?;
             drop(file);
             let path = block_path(&self.folder, i);
             let bytes = std::fs::read(&path).map_err(|e| failed(&e))?;

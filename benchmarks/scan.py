@@ -1,0 +1,172 @@
+"""How much slower is a query on a store's scan than on the parquet files themselves?
+
+Makes a store of synthetic obs (10 million cells in 200 datasets unless told otherwise; manifest
+and tables, no matrices) and runs each query on `dao.scan` and on a plain `pl.scan_parquet` of
+the same files, in turns. Prints medians and their ratio.
+
+    python benchmarks/scan.py [--cells 10_000_000] [--datasets 200] [--repeats 11] [--keep FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import polars as pl
+
+import dao_polars as dao
+
+CELL_TYPES = [f"cell type {i:03d}" for i in range(80)]
+TISSUES = [f"tissue {i:02d}" for i in range(30)]
+C = pl.col
+
+
+def synthetic_obs(rng: np.random.Generator, number: int, n: int) -> pl.DataFrame:
+    """One dataset's obs: 20 of 80 cell types, 12 donors of its own, one tissue, barcodes."""
+
+    def pick(values: list[str], codes: np.ndarray) -> pl.Series:
+        return pl.Series(values, dtype=pl.String).gather(codes.astype(np.uint32))
+
+    types = rng.choice(len(CELL_TYPES), 20, replace=False)
+    shares = rng.dirichlet(np.ones(20))
+    barcodes = pl.Series(rng.integers(0, 1 << 40, n)).cast(pl.String)
+    return pl.DataFrame(
+        {
+            "obs_name": f"{number:03d}-" + barcodes,
+            "cell_type": pick(CELL_TYPES, types[rng.choice(20, n, p=shares)]),
+            "donor": pick([f"donor {number}_{i}" for i in range(12)], np.sort(rng.integers(0, 12, n))),
+            "tissue": pick(TISSUES, np.full(n, number % 30)),
+            "sex": pick(["female", "male"], rng.integers(0, 2, n)),
+            "n_counts": pl.Series(rng.integers(500, 50_000, n)),
+            "pct_mito": pl.Series(rng.random(n)),
+        }
+    )
+
+
+def make_store(path: Path, cells: int, datasets: int) -> list[str]:
+    """Writes the store; gives the paths of its obs files."""
+    rng = np.random.default_rng(0)
+    entries, files = [], []
+    words: dict[str, set[str]] = {}
+    for number in range(datasets):
+        n = cells * (number + 1) // datasets - cells * number // datasets
+        obs = synthetic_obs(rng, number, n)
+        name = f"study_{number:03d}"
+        file = path / name / "parquet" / "obs.parquet"
+        file.parent.mkdir(parents=True)
+        obs.write_parquet(file, row_group_size=65_536, statistics=True)
+        files.append(str(file))
+        text = [c for c, t in obs.schema.items() if t == pl.String and c != "obs_name"]
+        for column in text:
+            words.setdefault(column, set()).update(obs[column].unique())
+        entries.append(
+            {
+                "number": number,
+                "id": name,
+                "path": name,
+                "n_obs": n,
+                "n_vars": 0,
+                "nnz": 0,
+                "layout": "csr",
+                "dtype": "uint16",
+                "bytes": file.stat().st_size,
+                "obs": [[c, str(t)] for c, t in obs.schema.items() if c != "obs_name"],
+                "constants": {"organism": "Mus musculus" if number % 4 == 0 else "Homo sapiens"},
+                "var_id": "none",
+                "layers": [],
+                "obsm": [],
+            }
+        )
+    manifest = {
+        "format": "dao-store",
+        "version": 1,
+        "id": "00000000-0000-0000-0000-000000000000",
+        "next_number": datasets,
+        "datasets": entries,
+        "categories": {c: sorted(values) for c, values in words.items()},
+    }
+    (path / "dao.json").write_text(json.dumps(manifest))
+    return files
+
+
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+QUERIES: dict[str, Callable[[pl.LazyFrame], pl.LazyFrame]] = {
+    "rare cell type, by donor": lambda lf: lf.filter(C("cell_type") == "cell type 003")
+    .group_by("donor")
+    .agg(pl.len(), C("n_counts").mean()),
+    "deep cells, by cell type": lambda lf: lf.filter(C("n_counts") > 20_000)
+    .group_by("cell_type")
+    .agg(pl.len(), C("pct_mito").mean()),
+    "two conditions, by tissue": lambda lf: lf.filter(
+        C("cell_type").is_in(CELL_TYPES[:10]), C("sex") == "female"
+    )
+    .group_by("tissue")
+    .agg(C("pct_mito").mean()),
+    "one donor, by cell type": lambda lf: lf.filter(C("donor") == "donor 17_3")
+    .group_by("cell_type")
+    .len(),
+    "no filter, by cell type": lambda lf: lf.group_by("cell_type").len(),
+}
+OWN = {
+    "one organism, by dataset and cell type": lambda lf: lf.filter(C("organism") == "Mus musculus")
+    .group_by("dataset", "cell_type")
+    .len(),
+    "one dataset": lambda lf: lf.filter(C("dataset") == "study_007").select("obs_name"),
+    "rare cell type, its keys and all columns": lambda lf: lf.filter(
+        C("cell_type") == "cell type 003"
+    ),
+    "all keys": lambda lf: lf.select("cell"),
+    "count": lambda lf: lf.select(pl.len()),
+}
+
+
+def run(path: Path, files: list[str], repeats: int) -> None:
+    store = str(path)
+    first = seconds(lambda: dao.scan(store))
+    times = [seconds(lambda: dao.scan(store)) for _ in range(repeats)]
+    print(f"open and build the LazyFrame: {median(times) * 1e3:.1f} ms (first {first * 1e3:.1f} ms)")
+    print(f"{'':44}{'scan':>9}{'parquet':>9}{'ratio':>7}")
+    for name, query in QUERIES.items():
+        ours = lambda: query(dao.scan(store)).collect()  # noqa: B023, E731
+        plain = lambda: query(pl.scan_parquet(files)).collect()  # noqa: B023, E731
+        ours(), plain()
+        pairs = [(seconds(ours), seconds(plain)) for _ in range(repeats)]
+        mine, theirs = (median(column) * 1e3 for column in zip(*pairs, strict=True))
+        print(f"{name:44}{mine:>6.0f} ms{theirs:>6.0f} ms{mine / theirs:>7.2f}")
+    for name, query in OWN.items():
+        ours = lambda: query(dao.scan(store)).collect()  # noqa: B023, E731
+        ours()
+        print(f"{name:44}{median(seconds(ours) for _ in range(repeats)) * 1e3:>6.0f} ms")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--cells", type=int, default=10_000_000)
+    parser.add_argument("--datasets", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--keep", type=Path, help="make the store here, or use the one here")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        path = args.keep or Path(temporary) / "store"
+        if (path / "dao.json").exists():
+            files = sorted(map(str, path.glob("*/parquet/obs.parquet")))
+        else:
+            files = make_store(path, args.cells, args.datasets)
+        size = sum(Path(file).stat().st_size for file in files)
+        print(f"{args.cells:,} cells in {len(files)} datasets, {size / 1e6:.0f} MB of obs")
+        run(path, files, args.repeats)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Stores made by hand for tests of the scan: manifest and tables, no matrices.
+
+Also the frame that a scan of such a store must give, built another way: polars' own diagonal
+concat of the tables.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+STORE_ID = "11111111-2222-3333-4444-555555555555"
+
+
+@dataclass
+class Study:
+    """One dataset: obs without ``obs_name``, constants, number."""
+
+    obs: pl.DataFrame
+    constants: dict[str, Any] = field(default_factory=dict)
+    number: int | None = None
+    genes: tuple[str, ...] = ("g0", "g1")
+    row_group_size: int = 7
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        names = pl.Series("obs_name", [f"c{i}" for i in range(self.obs.height)], pl.String)
+        return self.obs.select(names, pl.all())
+
+
+def dtype_name(dtype: pl.DataType) -> str:
+    if isinstance(dtype, pl.Datetime):
+        return f"Datetime({dtype.time_unit}{',' + dtype.time_zone if dtype.time_zone else ''})"
+    return f"Duration({dtype.time_unit})" if isinstance(dtype, pl.Duration) else str(dtype)
+
+
+def make_store(path: Path, studies: Mapping[str, Study], store_id: str = STORE_ID) -> Path:
+    """Writes a store of these datasets; numbers default to the order given."""
+    words: dict[str, set[str]] = {}
+    entries = []
+    for position, (name, study) in enumerate(studies.items()):
+        number = position if study.number is None else study.number
+        tables = path / name / "parquet"
+        tables.mkdir(parents=True)
+        frame = study.frame
+        frame.write_parquet(
+            tables / "obs.parquet", row_group_size=study.row_group_size, statistics=True
+        )
+        pl.DataFrame({"var_name": study.genes}, schema={"var_name": pl.String}).write_parquet(
+            tables / "var.parquet"
+        )
+        (path / name / "uns.json").write_text(json.dumps(study.constants))
+        for column in study.obs:
+            if column.dtype == pl.String:
+                words.setdefault(column.name, set()).update(column.drop_nulls())
+        entry = {
+            "number": number,
+            "id": name,
+            "path": name,
+            "n_obs": frame.height,
+            "n_vars": len(study.genes),
+            "nnz": 0,
+            "layout": "csr",
+            "dtype": "uint16",
+            "bytes": 1234,
+            "obs": [[c, dtype_name(t)] for c, t in study.obs.schema.items()],
+            "constants": study.constants,
+            "var_id": "-".join(study.genes),
+            "layers": [],
+            "obsm": [],
+        }
+        entries.append(entry)
+        meta = {
+            "format": "dao-dataset",
+            "version": 1,
+            "id": name,
+            "n_obs": frame.height,
+            "n_vars": len(study.genes),
+            "nnz": 0,
+            "matrices": {},
+            "obs": {"index_name": None, "columns": []},
+            "var": {"index_name": None, "columns": []},
+            "constants": study.constants,
+            "var_id": entry["var_id"],
+            "checksums": {},
+        }
+        (path / name / "dao.json").write_text(json.dumps(meta))
+    manifest = {
+        "format": "dao-store",
+        "version": 1,
+        "id": store_id,
+        "next_number": max((e["number"] for e in entries), default=-1) + 1,
+        "datasets": entries,
+        "categories": {
+            name: sorted(values) if len(values) <= 65_536 else None
+            for name, values in words.items()
+        },
+    }
+    path.mkdir(exist_ok=True)
+    (path / "dao.json").write_text(json.dumps(manifest))
+    return path
+
+
+def plain_frame(studies: Mapping[str, Study]) -> pl.DataFrame:
+    """What a scan must give, with ``cell`` as plain UInt64: eager, by diagonal concat."""
+    numbered = [
+        (i if study.number is None else study.number, name, study)
+        for i, (name, study) in enumerate(studies.items())
+    ]
+    frames = []
+    for number, name, study in sorted(numbered, key=lambda item: item[0]):
+        keys = pl.Series("cell", range(study.obs.height), dtype=pl.UInt64) + (number << 32)
+        frame = study.frame.select(keys, pl.lit(name).alias("dataset"), pl.all())
+        frame = frame.with_columns(
+            pl.lit(value, dtype={str: pl.String, bool: pl.Boolean, int: pl.Int64}.get(
+                type(value), pl.Float64
+            )).alias(key)
+            for key, value in study.constants.items()
+        )
+        frames.append(frame)
+    whole = pl.concat(frames, how="diagonal_relaxed")
+    order = ["cell", "dataset", "obs_name"]
+    order += [c for _, _, s in sorted(numbered, key=lambda i: i[0]) for c in s.obs.columns]
+    order += [c for _, _, s in sorted(numbered, key=lambda i: i[0]) for c in s.constants]
+    texts = {  # columns that are text wherever they are
+        name
+        for name, dtype in whole.schema.items()
+        if dtype == pl.String
+        and name != "obs_name"
+        and all(f.schema.get(name, pl.String) in (pl.String, pl.Null) for f in frames)
+    }
+    casts = []
+    for name in texts:
+        values = sorted(
+            set(studies) if name == "dataset" else set(whole[name].drop_nulls())
+        )
+        if len(values) <= 65_536:
+            casts.append(pl.col(name).cast(pl.Enum(values)))
+    return whole.select(list(dict.fromkeys(order))).with_columns(casts)
+
+
+def plain_cells(frame: pl.DataFrame) -> pl.DataFrame:
+    """A scan's frame with plain integers for keys, to compare."""
+    if "cell" not in frame.columns:
+        return frame
+    return frame.with_columns(pl.col("cell").ext.storage())
