@@ -1,10 +1,11 @@
 """The Rust core, as Python sees it. Arrays are C-contiguous; every call detaches from the interpreter."""
 
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+@final
 class Store:
     """An opened store: its manifest, its small files, its matrices."""
 
@@ -40,6 +41,7 @@ class Store:
     def verify(self, dataset: str) -> list[tuple[str, str]]:
         """Read everything of a dataset but its tables' contents: (path, problem) of what is wrong."""
 
+@final
 class Reader:
     """Cells of a store, in frame order, and which of its columns are wanted."""
 
@@ -76,6 +78,7 @@ class Reader:
         ``budget`` is in bytes; ``threads=None`` is one a core.
         """
 
+@final
 class Epoch:
     """An iterator of (positions, x); its threads end with it."""
 
@@ -89,6 +92,7 @@ class Epoch:
     def close(self) -> None:
         """Stop and join the reading threads."""
 
+@final
 class ValueScan:
     """Finds the narrowest number type that holds every value it is shown."""
 
@@ -105,6 +109,7 @@ class ValueScan:
     def nonzero(self) -> int:
         """How many values are not zero."""
 
+@final
 class DatasetWriter:
     """A dataset being written: invisible until ``commit``, gone if dropped before."""
 
@@ -145,6 +150,7 @@ class DatasetWriter:
     def abort(self) -> None:
         """Remove what was written."""
 
+@final
 class MatrixWriter:
     """Takes one matrix in source order, by rows, columns or dense rows."""
 

@@ -27,7 +27,10 @@ pub enum ErrorKind {
 
 /// An error with its place and its remedy.
 #[derive(Debug, Clone)]
-pub struct DaoError {
+pub struct DaoError(Box<Parts>);
+
+#[derive(Debug, Clone)]
+struct Parts {
     kind: ErrorKind,
     what: String,
     place: Vec<String>,
@@ -39,7 +42,7 @@ pub struct DaoError {
 impl DaoError {
     /// An error of `kind`; `what` says what failed, in a few words.
     pub fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), place: Vec::new(), expected: None, found: None, hint: None }
+        Self(Box::new(Parts { kind, what: what.into(), place: Vec::new(), expected: None, found: None, hint: None }))
     }
 
     /// Shorthand for bytes that contradict their description, in `path`.
@@ -70,51 +73,52 @@ impl DaoError {
     /// Adds a place; the outermost (say, the dataset) is added last and printed first.
     #[must_use]
     pub fn at(mut self, place: impl Into<String>) -> Self {
-        self.place.insert(0, place.into());
+        self.0.place.insert(0, place.into());
         self
     }
 
     /// What should have been there.
     #[must_use]
     pub fn expected(mut self, expected: impl fmt::Display) -> Self {
-        self.expected = Some(expected.to_string());
+        self.0.expected = Some(expected.to_string());
         self
     }
 
     /// What was there instead.
     #[must_use]
     pub fn found(mut self, found: impl fmt::Display) -> Self {
-        self.found = Some(found.to_string());
+        self.0.found = Some(found.to_string());
         self
     }
 
     /// What to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 
     /// Which kind of error this is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 }
 
 impl fmt::Display for DaoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.place.is_empty() {
-            write!(f, "{}: ", self.place.join(", "))?;
+        let parts = &self.0;
+        if !parts.place.is_empty() {
+            write!(f, "{}: ", parts.place.join(", "))?;
         }
-        f.write_str(&self.what)?;
-        match (&self.expected, &self.found) {
+        f.write_str(&parts.what)?;
+        match (&parts.expected, &parts.found) {
             (Some(expected), Some(found)) => write!(f, "; expected {expected}, found {found}")?,
             (Some(expected), None) => write!(f, "; expected {expected}")?,
             (None, Some(found)) => write!(f, "; found {found}")?,
             (None, None) => {}
         }
-        if let Some(hint) = &self.hint {
+        if let Some(hint) = &parts.hint {
             write!(f, ". {hint}")?;
         }
         Ok(())

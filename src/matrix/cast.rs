@@ -111,8 +111,8 @@ mod tests {
     proptest! {
         #[test]
         fn integers_arrive_exactly_or_not_at_all(v: i64) {
-            if let Some(t) = cast::<i64, f32>(v) { prop_assert_eq!(t as i128, i128::from(v)); }
-            if let Some(t) = cast::<i64, f64>(v) { prop_assert_eq!(t as i128, i128::from(v)); }
+            if let Some(t) = cast::<i64, f32>(v) { prop_assert_eq!(AsPrimitive::<i128>::as_(t), i128::from(v)); }
+            if let Some(t) = cast::<i64, f64>(v) { prop_assert_eq!(AsPrimitive::<i128>::as_(t), i128::from(v)); }
             prop_assert_eq!(cast::<i64, u16>(v), u16::try_from(v).ok());
             prop_assert_eq!(cast::<i64, u64>(v), u64::try_from(v).ok());
             prop_assert_eq!(cast::<i64, i32>(v), i32::try_from(v).ok());

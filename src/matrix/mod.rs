@@ -43,6 +43,7 @@ impl<T> Rows<T> {
 }
 
 /// A matrix of cells × columns.
+#[expect(clippy::large_enum_variant, reason = "one exists for each open matrix")]
 pub enum Matrix {
     /// anndata's `csr_matrix` encoding.
     Csr(Csr),

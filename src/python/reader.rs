@@ -73,7 +73,7 @@ impl PyReader {
         Ok(Self(Arc::new(request)))
     }
 
-    #[pyo3(signature = (batch_size, *, seed=None, epoch=0, drop_last=false, budget=1 << 27, threads=None))]
+    #[pyo3(signature = (batch_size, *, seed=None, epoch=0, drop_last=false, budget=134_217_728, threads=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn epoch(
         &self,

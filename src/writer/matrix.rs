@@ -119,6 +119,7 @@ struct Typed<T> {
 }
 
 /// Where canonical rows go, in output order.
+#[expect(clippy::large_enum_variant, reason = "one exists for each matrix being written")]
 enum Sink {
     Csr { folder: PathBuf, indices: ArrayWriter, data: ArrayWriter, indptr: Vec<i64> },
     Dense { array: ArrayWriter, width: usize, nnz: u64 },
@@ -250,7 +251,7 @@ impl<T: Num> Take for Typed<T> {
         }
         let data = Self::cast(data, &self.spec.name)?;
         let mut block = Block { indptr: vec![0], indices: Vec::new(), data: Vec::new() };
-        let n_rows = if width == 0 { 0 } else { data.len() / width };
+        let n_rows = data.len().checked_div(width).unwrap_or(0);
         for row in data.chunks_exact(width.max(1)) {
             for (source, &value) in (0_u64..).zip(row) {
                 if value != T::zero()
