@@ -5,6 +5,8 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["DatasetWriter", "Epoch", "MatrixWriter", "Reader", "Store", "ValueScan"]
+
 @final
 class Store:
     """An opened store: its manifest, its small files, its matrices."""
@@ -45,8 +47,8 @@ class Store:
 class Reader:
     """Cells of a store, in frame order, and which of its columns are wanted."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         store: Store,
         keys: NDArray[np.uint64],
         parts: list[tuple[int, NDArray[np.int32] | None]],
@@ -55,7 +57,7 @@ class Reader:
         n_columns: int,
         layout: Literal["csr", "dense"] = "csr",
         dtype: str = "float32",
-    ) -> None:
+    ) -> Reader:
         """Open the matrices of the datasets that ``keys`` name.
 
         ``parts`` has for each dataset number the output column of each of its columns (-1: none),
@@ -96,7 +98,7 @@ class Epoch:
 class ValueScan:
     """Finds the narrowest number type that holds every value it is shown."""
 
-    def __init__(self) -> None: ...
+    def __new__(cls) -> ValueScan: ...
     def update(self, data: NDArray[Any]) -> None:
         """Take values into account; any shape, any integer, float or bool type."""
 
@@ -154,14 +156,10 @@ class DatasetWriter:
 class MatrixWriter:
     """Takes one matrix in source order, by rows, columns or dense rows."""
 
-    def push_rows(
-        self, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]
-    ) -> None:
+    def push_rows(self, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]) -> None:
         """The next rows, CSR; unsorted columns are sorted, duplicates summed."""
 
-    def push_columns(
-        self, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]
-    ) -> None:
+    def push_columns(self, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]) -> None:
         """The next columns, CSC."""
 
     def push_dense(self, block: NDArray[Any]) -> None:

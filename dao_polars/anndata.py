@@ -124,7 +124,12 @@ def _names(group: str, wanted: Iterable[str] | str | None, metas: _Metas) -> lis
 
 
 def _read_csr(
-    selection: Selection, n_genes: int, parts: Parts, name: str, dtype: str, advance: Callable[[int], object]
+    selection: Selection,
+    n_genes: int,
+    parts: Parts,
+    name: str,
+    dtype: str,
+    advance: Callable[[int], object],
 ) -> csr_matrix:
     reader = Reader(
         selection.store.core, selection.keys, parts, matrix=name, n_columns=n_genes, dtype=dtype
@@ -149,7 +154,9 @@ def _read_csr(
     return as_csr(joined, (len(selection.keys), n_genes))
 
 
-def _read_dense(selection: Selection, name: str, metas: _Metas, advance: Callable[[int], object]) -> NDArray[Any]:
+def _read_dense(
+    selection: Selection, name: str, metas: _Metas, advance: Callable[[int], object]
+) -> NDArray[Any]:
     described = [m[name] for m in metas.matrices() if name in m]
     widths = {m["shape"][1] for m in described}
     width = widths.pop() if len(widths) == 1 else 0
@@ -220,8 +227,10 @@ def _obs(selection: Selection, metas: _Metas) -> pd.DataFrame:
 def _obs_names(selection: Selection) -> pl.Series:
     """Names of cells for a frame that has lost them."""
     ids = [entry["id"] for entry in selection.datasets()]
-    names = selection.store.scan().filter(pl.col("dataset").is_in(ids)).select(
-        pl.col("cell").ext.storage(), "obs_name"
+    names = (
+        selection.store.scan()
+        .filter(pl.col("dataset").is_in(ids))
+        .select(pl.col("cell").ext.storage(), "obs_name")
     )
     keys = pl.LazyFrame({"cell": selection.keys})
     return keys.join(names, on="cell", how="left", maintain_order="left").collect()["obs_name"]
@@ -233,7 +242,9 @@ def _var(selection: Selection, resolved: Resolved, gene_key: str | None) -> pd.D
     metas = _Metas(selection).tables("var")
     if resolved.names is None:
         if not entries or not resolved.n_genes:
-            return to_pandas(pl.DataFrame({"var_name": pl.Series([], dtype=pl.String)}), [], complete=True)
+            return to_pandas(
+                pl.DataFrame({"var_name": pl.Series([], dtype=pl.String)}), [], complete=True
+            )
         return to_pandas(selection.store.var(entries[0]["id"]), metas[:1], complete=True)
     seen: set[str] = set()
     tables = []
@@ -243,7 +254,9 @@ def _var(selection: Selection, resolved: Resolved, gene_key: str | None) -> pd.D
             var = selection.store.var(entry["id"])
             key = pl.col("var_name" if gene_key is None else gene_key).cast(pl.String)
             tables.append(var.with_columns(key.alias("__key__")))
-    genes = pl.concat(tables, how="diagonal_relaxed").unique("__key__", keep="first", maintain_order=True)
+    genes = pl.concat(tables, how="diagonal_relaxed").unique(
+        "__key__", keep="first", maintain_order=True
+    )
     wanted = pl.DataFrame({"__key__": resolved.names})
     found = wanted.join(genes, on="__key__", how="left", maintain_order="left")
     if gene_key is not None:

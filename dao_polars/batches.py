@@ -152,7 +152,7 @@ class BatchIterable:
 
 
 def as_csr(parts: Any, shape: tuple[int, int]) -> csr_matrix:
-    """scipy's matrix on ``(data, indices, indptr)``, without a copy; its rows are canonical."""
+    """Scipy's matrix on ``(data, indices, indptr)``, without a copy; its rows are canonical."""
     matrix = csr_matrix(parts, shape=shape)
     matrix.has_sorted_indices = True
     matrix.has_canonical_format = True

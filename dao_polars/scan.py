@@ -8,6 +8,7 @@ row numbers. Knows neither matrices nor the format beyond obs.parquet.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ Ints = npt.NDArray[np.int64]
 
 _ROW = "__dao_row__"  # of the part, counted over its datasets
 _BATCH_ROWS = 100_000
+_SMALL_PART = 1_000_000  # rows
+_PARTS_AHEAD = 4
 
 
 def scan(uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None) -> pl.LazyFrame:
@@ -86,18 +89,27 @@ class _Source:
 
 def read(store: Store, plan: Plan, batch_rows: int) -> Iterator[pl.DataFrame]:
     """The rows of a plan, in order, in frames of about ``batch_rows``; the first ones smaller."""
+    return _gathered(_part_frames(store, plan, batch_rows), batch_rows)
 
-    def frames() -> Iterator[pl.DataFrame]:
-        for part in plan.parts:
+
+def _part_frames(store: Store, plan: Plan, batch_rows: int) -> Iterator[pl.DataFrame]:
+    """Part after part; small ones are started ahead, as one file alone does not fill the cores."""
+    waiting = deque(plan.parts)
+    started: deque[Iterator[pl.DataFrame]] = deque()
+    while waiting or started:
+        while waiting and len(started) < _PARTS_AHEAD:
+            if started and waiting[0].n_rows > _SMALL_PART:
+                break
+            part = waiting.popleft()
             if any(column.name for column in part.columns.values()):
-                yield from _read_files(store, part, plan.columns)
+                started.append(_read_files(store, part, plan.columns))
             else:
-                yield from _make_rows(store, part, plan.columns, batch_rows)
-
-    return _gathered(frames(), batch_rows)
+                started.append(_make_rows(store, part, plan.columns, batch_rows))
+        yield from started.popleft()
 
 
 def _read_files(store: Store, part: Part, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """Starts reading a part's files in the background; gives its rows."""
     obs_files.check_rows(store, part.datasets)
     lf = obs_files.scan(
         store,
@@ -110,15 +122,15 @@ def _read_files(store: Store, part: Part, columns: Sequence[str]) -> Iterator[pl
     if part.pushed is not None:
         lf = lf.filter(part.pushed)
     batches = _in_frame_terms(store, lf, part, columns).collect_batches(engine="streaming")
-    while True:
+
+    def frames() -> Iterator[pl.DataFrame]:
         try:
-            batch = next(batches, None)
+            yield from batches
         except obs_files.FAILURES as error:
             obs_files.explain(store, part, error)
             raise
-        if batch is None:
-            return
-        yield batch
+
+    return frames()
 
 
 def _make_rows(

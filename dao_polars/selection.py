@@ -98,7 +98,8 @@ class Selection:
         """Datasets by feature space; each on its own where another column of var is matched."""
         groups: dict[str, list[dict[str, Any]]] = {}
         for entry in entries:
-            groups.setdefault(entry["var_id"] if gene_key is None else entry["id"], []).append(entry)
+            space = entry["var_id"] if gene_key is None else entry["id"]
+            groups.setdefault(space, []).append(entry)
         return list(groups.values())
 
     def _space(self, members: list[dict[str, Any]], gene_key: str | None) -> FeatureSpace:
@@ -132,7 +133,8 @@ def select(
     collected = frame.select(COLUMN, *names).collect()
     _, keys = key_of(collected)
     keys = np.ascontiguousarray(keys, dtype=np.uint64)
-    check_keys(keys, {entry["number"]: entry["n_obs"] for entry in opened.manifest["datasets"]}, opened.uri)
+    sizes = {entry["number"]: entry["n_obs"] for entry in opened.manifest["datasets"]}
+    check_keys(keys, sizes, opened.uri)
     return Selection(opened, collected, keys)
 
 
@@ -187,7 +189,7 @@ def number_type(dtype: Any) -> str:
         DaoTypeError: it is none.
     """
     try:
-        name = np.dtype(dtype).name
+        name = str(np.dtype(dtype).name)
     except TypeError:
         name = str(dtype)
     known = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]

@@ -52,6 +52,9 @@ class DtypeBox:
                 "formats": [_dtype(box) for box in boxes],
                 "offsets": [int(part[1]) for part in parts],
             }
+            titles = [part[2] if len(part) > 2 else None for part in parts]
+            if any(isinstance(title, str) for title in titles):
+                layout["titles"] = titles
             dtype = np.dtype(layout | {"itemsize": int(rest[0])})
         else:
             dtype = self.dtype
@@ -165,7 +168,18 @@ def _values(
         return NotImplemented
     spend(len(raw))
     flat = np.frombuffer(bytearray(raw), dtype) if raw else np.empty(0, dtype)
+    _check_text(flat)
     return flat.reshape(shape, order=order)  # type: ignore[call-overload]
+
+
+def _check_text(array: np.ndarray) -> None:
+    """Sees that text is of characters that exist, as numpy does not when it shows them."""
+    for name in array.dtype.names or ():
+        _check_text(array[name])
+    if array.dtype.kind == "U" and array.size:
+        codes = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder}u4")
+        if codes.max() > 0x10FFFF:
+            raise Malformed("text has characters that do not exist")
 
 
 def _dtype(box: Any) -> np.dtype:

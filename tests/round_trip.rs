@@ -17,6 +17,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 const N_GENES: usize = 300;
+const GENES: std::ops::Range<i32> = 0..300;
 
 type Cells = Vec<BTreeMap<i32, u16>>;
 
@@ -130,7 +131,7 @@ fn rows(batches: &[Batch]) -> Vec<Vec<(i32, f32)>> {
 }
 
 fn cells(max: usize) -> impl Strategy<Value = Cells> {
-    prop::collection::vec(prop::collection::btree_map(0..N_GENES as i32, 1..=u16::MAX, 0..80), 1..max)
+    prop::collection::vec(prop::collection::btree_map(GENES, 1..=u16::MAX, 0..80), 1..max)
 }
 
 proptest! {
@@ -156,7 +157,7 @@ proptest! {
             .collect();
         let picked: Vec<_> = picks.iter().map(|pick| *pick.get(&all)).collect();
         let map = |gene: i32| if every_other_gene { if gene % 2 == 0 { 149 - gene / 2 } else { -1 } } else { gene };
-        let columns = every_other_gene.then(|| (0..N_GENES as i32).map(map).collect());
+        let columns = every_other_gene.then(|| GENES.map(map).collect());
         let n_columns = if every_other_gene { 150 } else { N_GENES };
 
         let source = Source::new(Store::open(store.to_str().unwrap(), &Vec::new()).unwrap());
@@ -204,7 +205,7 @@ fn blocks_that_contradict_themselves_are_refused() {
         (vec![0, 2], vec![0]),
         (vec![0, -1], vec![0]),
         (vec![1, 1], vec![0]),
-        (vec![0, 1], vec![N_GENES as i32]),
+        (vec![0, 1], vec![GENES.end]),
         (vec![0, 1], vec![-1]),
     ] {
         assert_eq!(matrix.push_rows(&indptr, &indices, &one).unwrap_err().kind(), ErrorKind::Corrupt);

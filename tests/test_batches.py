@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -240,7 +241,8 @@ def test_gene_key_joins_datasets_with_other_names(tmp_path):
 def test_gene_errors(mixed):
     store, _ = mixed
     lf = store.scan()
-    with pytest.raises(dao.DaoValueError, match=r"3 different feature spaces[\s\S]*'a' \(20 genes\)"):
+    spaces = r"3 different feature spaces[\s\S]*'a' \(20 genes\)"
+    with pytest.raises(dao.DaoValueError, match=spaces):
         lf.dao.iter_batches()
     with pytest.raises(dao.DaoKeyError, match=r"unknown gene 'G7' \(nearest: 'g7'") as caught:
         lf.dao.iter_batches(genes=["G7"])
@@ -292,15 +294,16 @@ def test_empty_selections(mixed):
         none.dao.iter_batches(genes=["nope"])
 
 
+TASKS = Path("/proc/self/task")
+
+
 def readers() -> list[str]:
     return [t for t in _thread_names() if t.startswith("dao-read")]
 
 
 def _thread_names() -> list[str]:
-    from pathlib import Path
-
     names = []
-    for task in Path("/proc/self/task").iterdir():
+    for task in TASKS.iterdir():
         try:
             names.append((task / "comm").read_text().strip())
         except OSError:  # it ended meanwhile
@@ -308,7 +311,7 @@ def _thread_names() -> list[str]:
     return names
 
 
-@pytest.mark.skipif(not __import__("pathlib").Path("/proc/self/task").exists(), reason="needs /proc")
+@pytest.mark.skipif(not TASKS.exists(), reason="needs /proc")
 def test_a_consumer_that_stops_leaves_no_thread(real_store):
     lf = real_store.scan().filter(pl.col("dataset") == "pancreas_human")
     batches = lf.dao.iter_batches(8, shuffle=True, seed=0, num_threads=3)
