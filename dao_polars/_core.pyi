@@ -1,4 +1,4 @@
-"""The Rust core, as Python sees it. Arrays are C-contiguous; every call detaches from the interpreter."""
+"""The Rust core, as Python sees it. Arrays are C-contiguous; every call releases the GIL."""
 
 from typing import Any, Literal, final
 
@@ -38,10 +38,10 @@ class Store:
         """The dataset's ``dao.json``, checked; ``{}`` in legacy stores."""
 
     def get_bytes(self, path: str, checksum_of: str | None = None) -> bytes:
-        """A whole file, by path relative to the store; its checksum is checked if a dataset is named."""
+        """A whole file by path in the store; its checksum is checked if a dataset is named."""
 
     def verify(self, dataset: str) -> list[tuple[str, str]]:
-        """Read everything of a dataset but its tables' contents: (path, problem) of what is wrong."""
+        """Read all of a dataset but its tables' contents: (path, problem) of what is wrong."""
 
 @final
 class Reader:
@@ -103,7 +103,7 @@ class ValueScan:
         """Take values into account; any shape, any integer, float or bool type."""
 
     def stored(self) -> str:
-        """``uint8`` … ``uint64``, with negatives ``int8`` … ``int64``, else ``float32``/``float64``."""
+        """``uint8`` … ``uint64``; with negatives ``int8`` … ``int64``; else ``float32``/``64``."""
 
     def max_abs(self) -> float:
         """The largest absolute value."""
@@ -119,7 +119,7 @@ class DatasetWriter:
     def begin(
         uri: str, dataset: str, storage_options: dict[str, str] | None = None
     ) -> DatasetWriter:
-        """Make the store if it is missing and a folder for the dataset; clean up after dead writers.
+        """Make the store if it is missing, and a folder to write to; clean up after dead writers.
 
         Raises DaoFileExistsError if the id is taken, DaoValueError if it cannot be a name.
         """

@@ -128,7 +128,8 @@ class DaoFrame:
         Returns:
             X CSR, (n_cells, n_genes), rows in frame order. obs: the frame's columns but ``cell``,
             ``obs_name`` as index, each column as the pandas type it had at its source; columns
-            that only other datasets have are left out. var from the store. obsm in its source's dtype. uns of the dataset where there is just one.
+            that only other datasets have are left out. var from the store. obsm in its source's
+            dtype. uns of the dataset where there is just one.
 
         Raises:
             DaoImportError: anndata is not installed.

@@ -80,8 +80,8 @@ def resolve(
         listed = "\n".join(f"  - {space}" for space in spaces)
         raise DaoValueError(
             f"the selection's datasets have {len(spaces)} different feature spaces:\n{listed}\n"
-            'Pass genes="intersection", genes="union" or a list of gene names (gene_key= matches on '
-            'a var column), or filter on pl.col("dataset").'
+            'Pass genes="intersection", genes="union" or a list of gene names (gene_key= matches '
+            'on a var column), or filter on pl.col("dataset").'
         )
     if isinstance(genes, str):
         if genes not in ("intersection", "union"):

@@ -168,18 +168,21 @@ def _values(
         return NotImplemented
     spend(len(raw))
     flat = np.frombuffer(bytearray(raw), dtype) if raw else np.empty(0, dtype)
-    _check_text(flat)
+    _check_values(flat)
     return flat.reshape(shape, order=order)  # type: ignore[call-overload]
 
 
-def _check_text(array: np.ndarray) -> None:
-    """Sees that text is of characters that exist, as numpy does not when it shows them."""
+def _check_values(array: np.ndarray) -> None:
+    """Refuses values that numpy takes and then fails to show."""
     for name in array.dtype.names or ():
-        _check_text(array[name])
+        _check_values(array[name])
     if array.dtype.kind == "U" and array.size:
         codes = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder}u4")
         if codes.max() > 0x10FFFF:
             raise Malformed("text has characters that do not exist")
+    if array.dtype.kind == "M" and np.datetime_data(array.dtype)[0] == "generic":
+        if not np.isnat(array.astype(array.dtype.newbyteorder("="))).all():
+            raise Malformed("times have no unit")
 
 
 def _dtype(box: Any) -> np.dtype:

@@ -244,6 +244,7 @@ def test_calls_are_listed_and_never_made(tmp_path: Path, protocol: int) -> None:
     assert not evil.path.exists()
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
 def test_objects_of_libraries_are_placeholders() -> None:
     pd = pytest.importorskip("pandas")
     value = {
@@ -278,7 +279,7 @@ def test_nothing_is_imported() -> None:
     for data in (
         b"}X\x01\x00\x00\x00ac" + b"antigravity\nnever\n" + b"s.",
         b"\x80\x04}\x8c\x01a\x8c\x04this\x8c\x01s\x93s.",
-        b"}(X\x01\x00\x00\x00a" + b"iantigravity\nnever\n" + b"s.",
+        b"}X\x01\x00\x00\x00a(" + b"iantigravity\nnever\n" + b"s.",
     ):
         out = subprocess.run(
             [sys.executable, "-c", code.format(data=data)],
@@ -297,7 +298,6 @@ def entry(body: bytes) -> bytes:
 
 TEXT = b"X\x04\x00\x00\x00text"
 SYSTEM = b"cposix\nsystem\n"
-TOUCH = b"X%s"
 
 HOSTILE = {
     "reduce": SYSTEM + TEXT + b"\x85R",
@@ -455,6 +455,7 @@ def test_memory_is_bounded_by_the_file() -> None:
         load(entry(lists), "x")
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape")
 @settings(max_examples=300, deadline=None)
 @given(
     protocol=st.sampled_from(PROTOCOLS),
