@@ -21,6 +21,7 @@ from .genes import Genes, Resolved
 from .progress import progress_bar
 from .selection import Selection, matrix_name, number_type, select
 from .tables import to_pandas
+from .unpickle import Refused
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +77,7 @@ def to_anndata(
         var=_var(selection, resolved, gene_key),
         layers={name.removeprefix("layers/"): matrix for name, matrix in sparse.items()},
         obsm={name.removeprefix("obsm/"): array for name, array in arrays.items()},
-        uns=dict(selection.store.uns(ids[0])) if len(ids) == 1 else {},
+        uns=_without_refused(selection.store.uns(ids[0])) if len(ids) == 1 else {},
     )
 
 
@@ -234,6 +235,17 @@ def _obs_names(selection: Selection) -> pl.Series:
     )
     keys = pl.LazyFrame({"cell": selection.keys})
     return keys.join(names, on="cell", how="left", maintain_order="left").collect()["obs_name"]
+
+
+def _without_refused(value: Any) -> Any:
+    """``uns`` without what a pickle was refused: no file could hold the placeholders."""
+    if isinstance(value, dict):
+        return {k: _without_refused(v) for k, v in value.items() if not isinstance(v, Refused)}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_without_refused(v) for v in value if not isinstance(v, Refused))
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return _without_refused(value.tolist())
+    return value
 
 
 def _var(selection: Selection, resolved: Resolved, gene_key: str | None) -> pd.DataFrame:

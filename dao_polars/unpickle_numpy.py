@@ -176,13 +176,14 @@ def _check_values(array: np.ndarray) -> None:
     """Refuses values that numpy takes and then fails to show."""
     for name in array.dtype.names or ():
         _check_values(array[name])
-    if array.dtype.kind == "U" and array.size:
-        codes = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder}u4")
-        if codes.max() > 0x10FFFF:
-            raise Malformed("text has characters that do not exist")
-    if array.dtype.kind == "M" and np.datetime_data(array.dtype)[0] == "generic":
-        if not np.isnat(array.astype(array.dtype.newbyteorder("="))).all():
+    generic = array.dtype.kind == "M" and np.datetime_data(array.dtype)[0] == "generic"
+    if array.size and (generic or array.dtype.kind == "U"):
+        code = "i8" if generic else "u4"
+        numbers = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder}{code}")
+        if generic and (numbers != np.iinfo(np.int64).min).any():
             raise Malformed("times have no unit")
+        if not generic and numbers.max() > 0x10FFFF:
+            raise Malformed("text has characters that do not exist")
 
 
 def _dtype(box: Any) -> np.dtype:

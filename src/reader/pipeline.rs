@@ -173,7 +173,7 @@ impl Shared {
     fn work(&self) {
         while let Some((window, estimate)) = self.claim() {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.read(window)))
-                .unwrap_or_else(|_| Err(DaoError::corrupt("", "reading gave up on data that contradicts itself")));
+                .unwrap_or_else(|_| Err(DaoError::new(ErrorKind::Corrupt, "reading gave up on data that contradicts itself")));
             let mut state = self.lock();
             let bytes = match &result {
                 Ok(batches) => batches.iter().map(Batch::bytes).sum(),
@@ -189,12 +189,16 @@ impl Shared {
     /// The next window and its estimated bytes, once the budget has room for it.
     fn claim(&self) -> Option<(usize, u64)> {
         let mut state = self.lock();
+        let mut estimated: Option<(usize, u64)> = None;
         loop {
             let window = state.claimed;
             if state.stop || window >= self.windows.len() {
                 return None;
             }
-            let estimate = self.estimate(window);
+            let (_, estimate) = *match &mut estimated {
+                Some(known) if known.0 == window => known,
+                stale => stale.insert((window, self.estimate(window))),
+            };
             if window == state.wanted || state.held + estimate <= self.budget {
                 state.claimed += 1;
                 state.held += estimate;
