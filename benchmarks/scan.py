@@ -40,7 +40,9 @@ def synthetic_obs(rng: np.random.Generator, number: int, n: int) -> pl.DataFrame
         {
             "obs_name": f"{number:03d}-" + barcodes,
             "cell_type": pick(CELL_TYPES, types[rng.choice(20, n, p=shares)]),
-            "donor": pick([f"donor {number}_{i}" for i in range(12)], np.sort(rng.integers(0, 12, n))),
+            "donor": pick(
+                [f"donor {number}_{i}" for i in range(12)], np.sort(rng.integers(0, 12, n))
+            ),
             "tissue": pick(TISSUES, np.full(n, number % 30)),
             "sex": pick(["female", "male"], rng.integers(0, 2, n)),
             "n_counts": pl.Series(rng.integers(500, 50_000, n)),
@@ -102,26 +104,28 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 QUERIES: dict[str, Callable[[pl.LazyFrame], pl.LazyFrame]] = {
-    "rare cell type, by donor": lambda lf: lf.filter(C("cell_type") == "cell type 003")
-    .group_by("donor")
-    .agg(pl.len(), C("n_counts").mean()),
-    "deep cells, by cell type": lambda lf: lf.filter(C("n_counts") > 20_000)
-    .group_by("cell_type")
-    .agg(pl.len(), C("pct_mito").mean()),
-    "two conditions, by tissue": lambda lf: lf.filter(
-        C("cell_type").is_in(CELL_TYPES[:10]), C("sex") == "female"
-    )
-    .group_by("tissue")
-    .agg(C("pct_mito").mean()),
-    "one donor, by cell type": lambda lf: lf.filter(C("donor") == "donor 17_3")
-    .group_by("cell_type")
-    .len(),
+    "rare cell type, by donor": lambda lf: (
+        lf.filter(C("cell_type") == "cell type 003")
+        .group_by("donor")
+        .agg(pl.len(), C("n_counts").mean())
+    ),
+    "deep cells, by cell type": lambda lf: (
+        lf.filter(C("n_counts") > 20_000).group_by("cell_type").agg(pl.len(), C("pct_mito").mean())
+    ),
+    "two conditions, by tissue": lambda lf: (
+        lf.filter(C("cell_type").is_in(CELL_TYPES[:10]), C("sex") == "female")
+        .group_by("tissue")
+        .agg(C("pct_mito").mean())
+    ),
+    "one donor, by cell type": lambda lf: (
+        lf.filter(C("donor") == "donor 17_3").group_by("cell_type").len()
+    ),
     "no filter, by cell type": lambda lf: lf.group_by("cell_type").len(),
 }
 OWN = {
-    "one organism, by dataset and cell type": lambda lf: lf.filter(C("organism") == "Mus musculus")
-    .group_by("dataset", "cell_type")
-    .len(),
+    "one organism, by dataset and cell type": lambda lf: (
+        lf.filter(C("organism") == "Mus musculus").group_by("dataset", "cell_type").len()
+    ),
     "one dataset": lambda lf: lf.filter(C("dataset") == "study_007").select("obs_name"),
     "rare cell type, its keys and all columns": lambda lf: lf.filter(
         C("cell_type") == "cell type 003"
@@ -135,7 +139,9 @@ def run(path: Path, files: list[str], repeats: int) -> None:
     store = str(path)
     first = seconds(lambda: dao.scan(store))
     times = [seconds(lambda: dao.scan(store)) for _ in range(repeats)]
-    print(f"open and build the LazyFrame: {median(times) * 1e3:.1f} ms (first {first * 1e3:.1f} ms)")
+    print(
+        f"open and build the LazyFrame: {median(times) * 1e3:.1f} ms (first {first * 1e3:.1f} ms)"
+    )
     print(f"{'':44}{'scan':>9}{'parquet':>9}{'ratio':>7}")
     for name, query in QUERIES.items():
         ours = lambda: query(dao.scan(store)).collect()  # noqa: B023, E731

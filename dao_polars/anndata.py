@@ -275,5 +275,6 @@ def _var(selection: Selection, resolved: Resolved, gene_key: str | None) -> pd.D
         found = found.rename({"var_name": "name"} if "name" not in found.columns else {})
         found = found.rename({"__key__": "var_name"})
     else:
-        found = found.drop("__key__")
+        # A gene that no dataset here has has no row of var either, and keeps its name.
+        found = found.with_columns(var_name="__key__").drop("__key__")
     return to_pandas(found, metas, complete=False)

@@ -90,10 +90,12 @@ def cell_type(schema: Mapping[str, pl.DataType]) -> Cell:
             f"the frame has no column {COLUMN!r}, which says which cells these are; "
             f"its columns: {names}{', …' if len(schema) > 10 else ''}. To mend it, {_WAY_OUT}"
         )
-    if isinstance(dtype, pl.BaseExtension) and dtype.ext_name() == NAME:
-        if dtype.ext_storage() == pl.UInt64:
-            # a frame that was made before this module was imported has the generic type
-            return cast(Cell, Cell.ext_from_params(NAME, pl.UInt64(), dtype.ext_metadata()))
+    if isinstance(dtype, pl.BaseExtension) and (dtype.ext_name(), dtype.ext_storage()) == (
+        NAME,
+        pl.UInt64,
+    ):
+        # a frame that was made before this module was imported has the generic type
+        return cast(Cell, Cell.ext_from_params(NAME, pl.UInt64(), dtype.ext_metadata()))
     hint = "; an aggregated column must be exploded first" if isinstance(dtype, pl.List) else ""
     raise DaoTypeError(
         f"column {COLUMN!r} should hold cell keys ({NAME}), found {dtype}: numbers alone do not "
@@ -133,6 +135,7 @@ def check_keys(keys: Keys, n_obs: Mapping[int, int], store: str) -> None:
     """Sees that every key is a cell of the store.
 
     Args:
+        keys: ``(n,)``.
         n_obs: cells of each dataset, by its number.
         store: the store's URI, for the message.
 

@@ -127,9 +127,9 @@ class DaoFrame:
 
         Returns:
             X CSR, (n_cells, n_genes), rows in frame order. obs: the frame's columns but ``cell``,
-            ``obs_name`` as index, each column as the pandas type it had at its source; columns
-            that only other datasets have are left out. var from the store. obsm in its source's
-            dtype. uns of the dataset where there is just one.
+            ``obs_name`` as index, each column as the pandas type it had at its source; ``dataset``
+            and values from uns are among them, columns that only other datasets have are not. var
+            from the store. obsm in its source's dtype. uns of the dataset where there is just one.
 
         Raises:
             DaoImportError: anndata is not installed.

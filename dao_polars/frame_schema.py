@@ -84,9 +84,7 @@ def datasets_of(manifest: Mapping[str, Any]) -> list[Dataset]:
             if name not in columns and name not in RESERVED
         }
         result.append(
-            Dataset(
-                entry["number"], entry["id"], entry["path"], entry["n_obs"], columns, constants
-            )
+            Dataset(entry["number"], entry["id"], entry["path"], entry["n_obs"], columns, constants)
         )
     return result
 
@@ -97,6 +95,8 @@ def frame_schema(
     """The frame's schema: the reserved columns, the union of obs columns, then of constants.
 
     Args:
+        datasets: of the store, in the order of their numbers.
+        cell: the type of the column ``cell``.
         categories: of each string-like column the sorted union of its values over the datasets,
             None if there are too many of them.
     """
@@ -117,8 +117,10 @@ def frame_schema(
     for name, dtypes in kinds.items():
         dtype = supertype(list(dtypes))
         known = categories.get(name, ())
-        if dtype == pl.String and known is not None and all(
-            _is_stringlike(d) or d == pl.Null for d in dtypes
+        if (
+            dtype == pl.String
+            and known is not None
+            and all(_is_stringlike(d) or d == pl.Null for d in dtypes)
         ):
             dtype = _enum(sorted({*known, *words.get(name, ())}))
         schema[name] = dtype
@@ -155,10 +157,8 @@ def constant_series(values: Sequence[Scalar | None], dtype: pl.DataType) -> pl.S
     if len({type(value) for value in values if value is not None}) > 1:
         # each by its own way to the common type: 1 and "a" meet as "1" and "a"
         return pl.concat([constant_series([value], dtype) for value in values])
-    some = next((value for value in values if value is not None), None)
-    stored = pl.Null() if some is None else _scalar_dtype(some)
-    if isinstance(some, int) and any(value is not None and value >= 2**63 for value in values):
-        stored = pl.UInt64()
+    kinds = {_scalar_dtype(value) for value in values if value is not None}
+    stored = pl.UInt64() if pl.UInt64() in kinds else next(iter(kinds), pl.Null())
     return pl.Series(values, dtype=stored).cast(dtype)
 
 

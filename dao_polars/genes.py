@@ -92,6 +92,13 @@ def resolve(
         for space in spaces:
             _refuse_ambiguous(space, None)
         wanted = _combine(genes, spaces)
+        if not len(wanted) and any(len(space.names) for space in spaces):
+            listed = "; ".join(f"{space} with {space.names[0]!r}" for space in spaces[:3])
+            raise DaoValueError(
+                f"the datasets have no gene in common: {listed}. Symbols do not match Ensembl "
+                "ids: gene_key= matches on another var column, write_dataset(genes=…, gene_key=…) "
+                "aligns a study when it is written."
+            )
     else:
         wanted = _listed(genes)
         _refuse_unknown(wanted, spaces, elsewhere)
@@ -140,7 +147,11 @@ def _refuse_unknown(
     lower = {name.lower(): name for name in candidates}
     hints = []
     for name in unknown.head(5):
-        near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
+        # A family's members first: CD3 is nearer to CD3E than to CHD3.
+        family = [n for n in sorted(lower) if n.startswith(name.lower())]
+        family = sorted(family, key=len)[:3]
+        similar = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
+        near = list(dict.fromkeys([*family, *similar]))[:3] if name else similar
         hints.append(
             f"{name!r} (nearest: {', '.join(repr(lower[n]) for n in near)})" if near else repr(name)
         )

@@ -24,6 +24,7 @@ from .unpickle import load
 Read = Callable[[str], bytes]
 """A file's bytes, by its path relative to the store."""
 
+
 def complete(manifest: Mapping[str, Any], uri: str, read: Read) -> dict[str, Any]:
     """The manifest with all that stores of this package have in theirs.
 
@@ -162,8 +163,7 @@ def frame_columns(
         columns[free_name(shown, (*dtypes, *columns)) if clash else shown] = FileColumn(name, dtype)
     if left_out:
         warnings.warn(
-            f"{where}: left out columns of types that a frame does not hold: "
-            f"{', '.join(left_out)}",
+            f"{where}: left out columns of types that a frame does not hold: {', '.join(left_out)}",
             stacklevel=2,
         )
     return columns

@@ -81,7 +81,7 @@ def _count_one(store: Store, dataset: Dataset) -> int:
 
 
 def scan(store: Store, datasets: Sequence[Dataset], **options: Any) -> pl.LazyFrame:
-    """polars' own parquet scan of some datasets' obs tables, one after the other."""
+    """The parquet scan of polars over some datasets' obs tables, one after the other."""
     return pl.scan_parquet(
         [store.path_of(dataset.obs_path) for dataset in datasets],
         glob=False,

@@ -33,7 +33,9 @@ _SMALL_PART = 1_000_000  # rows
 _PARTS_AHEAD = 4
 
 
-def scan(uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None) -> pl.LazyFrame:
+def scan(
+    uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None
+) -> pl.LazyFrame:
     """A store's cells as a lazy frame, one row a cell, in the order of datasets and rows.
 
     Columns: ``cell`` (the key), ``dataset``, ``obs_name``, then the union of the datasets' obs
@@ -203,7 +205,7 @@ class _Rows:
         return spread
 
     def index(self, column: FileColumn) -> Callable[[pl.Series], pl.Series]:
-        """pandas' range index, as text."""
+        """The labels of a range index of pandas, as text."""
 
         def labels(rows: pl.Series) -> pl.Series:
             numbers, at = self._locate(rows)
@@ -213,7 +215,7 @@ class _Rows:
         return labels
 
     def _locate(self, rows: pl.Series) -> tuple[Ints, Ints | int]:
-        """The rows as int64, and at which of the part's datasets each is; a number if all at one."""
+        """The rows as int64, and each one's dataset in the part: one number if it is the same."""
         numbers = rows.to_numpy().astype(np.int64)
         if not numbers.size or (numbers[1:] < numbers[:-1]).any():
             return numbers, np.searchsorted(self._stops, numbers, side="right")

@@ -37,6 +37,7 @@ class Part:
 
     @property
     def cut_short(self) -> bool:
+        """Whether the last dataset is not wanted to its end."""
         return self.n_rows < sum(dataset.n_obs for dataset in self.datasets)
 
 

@@ -15,9 +15,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from .cell import COLUMN, Keys, cell_type, check_keys, key_of
-from .errors import DaoKeyError, DaoTypeError, DaoValueError
+from .errors import DaoFileNotFoundError, DaoKeyError, DaoTypeError, DaoValueError
 from .genes import FeatureSpace, Genes, Resolved, resolve
-from .store import Store, load_store
+from .store import Store, load_store, options_of
 
 __all__ = ["Selection", "matrix_name", "number_type", "select"]
 
@@ -160,7 +160,13 @@ def _open(uri: str, id: str, store: Store | str | None) -> Store:
     if isinstance(store, Store):
         opened = store
     elif store is None:
-        opened = load_store(uri)
+        try:
+            opened = load_store(uri, storage_options=options_of(uri))
+        except DaoFileNotFoundError as error:
+            raise DaoFileNotFoundError(
+                f"{error}\nThe cells were selected from there. If the store moved, name its new "
+                "place: store=…"
+            ) from None
     else:
         opened = load_store(store)
     if opened.id != id:

@@ -12,7 +12,7 @@ import html
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -47,6 +47,15 @@ def load_store(
     return Store(os.fspath(uri), storage_options)
 
 
+#: Options of the stores opened by this process, so that keys, which do not carry them, need none.
+_OPTIONS: dict[str, dict[str, str]] = {}
+
+
+def options_of(uri: str) -> dict[str, str] | None:
+    """The storage options that the store at ``uri`` was last opened with in this process."""
+    return _OPTIONS.get(uri)
+
+
 class Uns(dict[str, Any]):
     """A dataset's ``uns``; ``refused`` lists what its pickle had beside plain data.
 
@@ -56,9 +65,9 @@ class Uns(dict[str, Any]):
 
     refused: list[str]
 
-    def __init__(self, values: Mapping[Any, Any] = {}, refused: list[str] | None = None) -> None:  # noqa: B006
+    def __init__(self, values: Mapping[Any, Any], refused: Sequence[str] = ()) -> None:
         super().__init__(values)
-        self.refused = refused or []
+        self.refused = list(refused)
 
 
 class Store:
@@ -70,6 +79,8 @@ class Store:
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
         self.storage_options = dict(storage_options) if storage_options else None
         self.core = _core.Store.open(uri, self.storage_options)
+        if self.storage_options:
+            _OPTIONS[self.core.uri] = self.storage_options
         self.rows_seen: dict[tuple[str | int, ...], int] = {}  # of remote obs files
         self._raw: dict[str, Any] = json.loads(self.core.manifest())
         self._raw["datasets"].sort(key=lambda entry: entry["number"])
@@ -103,7 +114,7 @@ class Store:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """All that is known without looking at a matrix; for sfaira's stores out of their tables."""
+        """What is in the store, as JSON has it; for sfaira's stores found in their tables."""
         if self.core.legacy:
             return legacy.complete(self._raw, self.uri, self.core.get_bytes)
         return self._raw
@@ -116,9 +127,7 @@ class Store:
     @cached_property
     def schema(self) -> pl.Schema:
         """The schema of the frame that [`scan`][Store.scan] gives."""
-        return frame_schema(
-            self.obs_datasets, self.manifest["categories"], Cell(self.uri, self.id)
-        )
+        return frame_schema(self.obs_datasets, self.manifest["categories"], Cell(self.uri, self.id))
 
     @cached_property
     def datasets(self) -> pl.DataFrame:
@@ -319,7 +328,7 @@ def _shown_datasets(store: Store) -> list[tuple[str, ...]]:
         organisms = dict(store.datasets.select("id", "organism").iter_rows())
     except DaoError:
         organisms = {}
-    rows = [("dataset", "organism", "cells", "genes", "layout", "size")]
+    rows: list[tuple[str, ...]] = [("dataset", "organism", "cells", "genes", "layout", "size")]
     for entry in store._raw["datasets"][:_SHOWN]:
         rows.append(
             (

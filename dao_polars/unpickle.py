@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 
 from .errors import DaoCorruptError
-from .unpickle_numpy import NUMPY_TYPES, ArrayBox, DtypeBox, Malformed, frombuffer, new_dtype, scalar
+from .unpickle_numpy import (
+    NUMPY_TYPES,
+    ArrayBox,
+    DtypeBox,
+    MalformedError,
+    frombuffer,
+    new_dtype,
+    scalar,
+)
 
 __all__ = ["Refused", "load"]
 
@@ -105,7 +113,7 @@ class _Machine:
             if op.name == "STOP":
                 return self.stack.pop()
             _OPCODES[op.name](self, arg)
-        raise Malformed("no STOP")
+        raise MalformedError("no STOP")
 
     def refuse(self, name: str) -> Refused:
         value = Refused(name)
@@ -116,7 +124,7 @@ class _Machine:
         """Accounts for a copy, so that a few bytes of pickle cannot fill the memory."""
         self.budget -= n_bytes
         if self.budget < 0:
-            raise Malformed("it builds far more than it holds")
+            raise MalformedError("it builds far more than it holds")
 
     def find(self, module: str, name: str) -> _Known | Refused:
         full = f"{_MODULES.get(module, module)}.{name}"
@@ -128,7 +136,7 @@ class _Machine:
         if isinstance(function, Refused):
             return function
         if not isinstance(function, _Known) or not isinstance(args, tuple):
-            raise Malformed(f"calls a {type(function).__name__} with a {type(args).__name__}")
+            raise MalformedError(f"calls a {type(function).__name__} with a {type(args).__name__}")
         value = function.build(self, *args)
         return self.refuse(function.name) if value is NotImplemented else value
 
@@ -237,9 +245,9 @@ def _key(key: Any) -> Any:
         if isinstance(part, tuple | frozenset):
             pending.extend(part if len(part) <= _MAX_KEY else [[]])
         elif not isinstance(part, (*_SCALARS, Refused, _Known, DtypeBox)):
-            raise Malformed(f"a key or set member is a {type(part).__name__}")
+            raise MalformedError(f"a key or set member is a {type(part).__name__}")
         if seen > _MAX_KEY:
-            raise Malformed("a key or set member is too large")
+            raise MalformedError("a key or set member is too large")
     return key
 
 
@@ -252,13 +260,13 @@ def _memoize(m: _Machine, index: int) -> None:
 
 def _set_items(m: _Machine, items: list[Any]) -> None:
     if len(items) % 2:
-        raise Malformed("a dict's key has no value")
+        raise MalformedError("a dict's key has no value")
     target = m.stack[-1]
     if isinstance(target, dict):
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[_key(key)] = value
     elif not isinstance(target, Refused):
-        raise Malformed(f"sets items of a {type(target).__name__}")
+        raise MalformedError(f"sets items of a {type(target).__name__}")
 
 
 def _append(m: _Machine, items: list[Any]) -> None:
@@ -266,7 +274,7 @@ def _append(m: _Machine, items: list[Any]) -> None:
     if isinstance(target, list):
         target.extend(items)
     elif not isinstance(target, Refused):
-        raise Malformed(f"appends to a {type(target).__name__}")
+        raise MalformedError(f"appends to a {type(target).__name__}")
 
 
 def _add_items(m: _Machine, items: list[Any]) -> None:
@@ -274,7 +282,7 @@ def _add_items(m: _Machine, items: list[Any]) -> None:
     if isinstance(target, set):
         target.update(map(_key, items))
     elif not isinstance(target, Refused):
-        raise Malformed(f"adds to a {type(target).__name__}")
+        raise MalformedError(f"adds to a {type(target).__name__}")
 
 
 def _build(m: _Machine, _: Any) -> None:
@@ -296,7 +304,7 @@ def _new_object_kw(m: _Machine, _: Any) -> None:
 def _stack_global(m: _Machine, _: Any) -> None:
     name, module = m.stack.pop(), m.stack.pop()
     if not (isinstance(name, str) and isinstance(module, str)):
-        raise Malformed("a name is not text")
+        raise MalformedError("a name is not text")
     m.push(m.find(module, name))
 
 
@@ -329,7 +337,7 @@ def _mark(m: _Machine, _: Any) -> None:
 
 def _take(m: _Machine, n: int) -> tuple[Any, ...]:
     if len(m.stack) < n:
-        raise Malformed("the stack is too short")
+        raise MalformedError("the stack is too short")
     items = tuple(m.stack[-n:])
     del m.stack[-n:]
     return items
@@ -343,7 +351,7 @@ def _dict(m: _Machine, _: Any) -> None:
 
 def _proto(_m: _Machine, version: int) -> None:
     if version > 5:
-        raise Malformed(f"pickle protocol {version} is not known")
+        raise MalformedError(f"pickle protocol {version} is not known")
 
 
 def _no_op(_m: _Machine, _: Any) -> None:
@@ -351,7 +359,7 @@ def _no_op(_m: _Machine, _: Any) -> None:
 
 
 def _next_buffer(_m: _Machine, _: Any) -> None:
-    raise Malformed("it needs buffers that lie outside of it")
+    raise MalformedError("it needs buffers that lie outside of it")
 
 
 _Op = Callable[[_Machine, Any], None]
@@ -443,12 +451,12 @@ class _Finisher:
             self.places.append((place, "a value inside itself"))
             return Refused("a value inside itself"), 1
         if depth > _MAX_DEPTH:
-            raise Malformed(f"values lie more than {_MAX_DEPTH} deep in each other")
+            raise MalformedError(f"values lie more than {_MAX_DEPTH} deep in each other")
         self.open.add(key)
         copy, nodes = self._copy_container(value, place, depth + 1)
         self.open.remove(key)
         if nodes > _MAX_NODES:
-            raise Malformed("it repeats its parts too often")
+            raise MalformedError("it repeats its parts too often")
         self.done[key] = copy, nodes
         return copy, nodes
 
@@ -457,8 +465,7 @@ class _Finisher:
             places = [f"{place}[{_label(key)}]" for key in value]
             keys = [self._copy(key, at, depth) for key, at in zip(value, places, strict=True)]
             values = [
-                self._copy(item, at, depth)
-                for item, at in zip(value.values(), places, strict=True)
+                self._copy(item, at, depth) for item, at in zip(value.values(), places, strict=True)
             ]
             copy = {k: v for (k, _), (v, _) in zip(keys, values, strict=True)}
             return copy, 1 + sum(n for _, n in keys) + sum(n for _, n in values)

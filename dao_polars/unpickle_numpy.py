@@ -21,7 +21,7 @@ _CODE = re.compile(r"[<>=|]?(?:[bBhHiIlLqQefdgFDG?O]|[biufcOSUV][0-9]{1,9}|[mM]8
 _TIME_UNITS = {"generic", "Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as"}
 
 
-class Malformed(Exception):
+class MalformedError(Exception):
     """The pickle contradicts itself."""
 
 
@@ -35,9 +35,9 @@ class DtypeBox:
         self.dtype, self.nesting = dtype, nesting
 
     def set_state(self, state: Any) -> None:
-        """numpy's ``(version, byte order, subarray, names, fields, itemsize, alignment, flags…)``."""
+        """Takes ``(version, byte order, subarray, names, fields, itemsize, alignment, …)``."""
         if not isinstance(state, tuple) or len(state) < 5:
-            raise Malformed("a dtype's state is not as numpy writes it")
+            raise MalformedError("a dtype's state is not as numpy writes it")
         _, order, subarray, names, fields, *rest = state
         boxes = []
         if isinstance(subarray, tuple):
@@ -64,7 +64,7 @@ class DtypeBox:
                 dtype = dtype.newbyteorder(order)
         self.nesting = 1 + max((box.nesting for box in boxes), default=-1)
         if self.nesting > _MAX_NESTING:
-            raise Malformed("a dtype is nested too deeply")
+            raise MalformedError("a dtype is nested too deeply")
         self.dtype = dtype
 
 
@@ -72,12 +72,12 @@ def _with_unit(dtype: np.dtype, detail: Any) -> np.dtype:
     unit, number, *_ = detail[-1]
     unit = unit.decode() if isinstance(unit, bytes) else unit
     if unit not in _TIME_UNITS or type(number) is not int or not 0 < number < 2**31:
-        raise Malformed("a time dtype has no known unit")
+        raise MalformedError("a time dtype has no known unit")
     return dtype if unit == "generic" else np.dtype(f"{dtype.kind}8[{number}{unit}]")
 
 
 def new_dtype(code: Any = None, *_flags: Any) -> Any:
-    """``numpy.dtype(code, align, copy)``: a box, or ``NotImplemented`` for what is no plain code."""
+    """``numpy.dtype(code, align, copy)``: a box; ``NotImplemented`` for what is no plain code."""
     if getattr(code, "name", None) in NUMPY_TYPES:  # numpy.record: the state has the fields
         code = "V0"
     if not isinstance(code, str) or not _CODE.fullmatch(code):
@@ -94,9 +94,7 @@ def scalar(spend: _Spend, box: Any, raw: Any = None) -> Any:
     return values if values is NotImplemented else values[()]
 
 
-def frombuffer(
-    spend: _Spend, raw: Any, box: Any, shape: Any, order: Any, axes: Any = None
-) -> Any:
+def frombuffer(spend: _Spend, raw: Any, box: Any, shape: Any, order: Any, axes: Any = None) -> Any:
     """An array of protocol 5, in a box that is complete."""
     values = _values(spend, raw, _dtype(box), _shape(shape), "F" if order == "F" else "C")
     if values is NotImplemented:
@@ -119,9 +117,9 @@ class ArrayBox:
         self._spend, self._file_size = spend, file_size
 
     def set_state(self, state: Any) -> None:
-        """numpy's ``(version, shape, dtype, is Fortran ordered, bytes or list of objects)``."""
+        """Takes ``(version, shape, dtype, is Fortran ordered, bytes or list of objects)``."""
         if not isinstance(state, tuple) or len(state) not in (4, 5):
-            raise Malformed("an array's state is not as numpy writes it")
+            raise MalformedError("an array's state is not as numpy writes it")
         shape, box, self.fortran, values = state[-4:]
         dtype, shape = _dtype(box), _shape(shape)
         order = "F" if self.fortran else "C"
@@ -138,11 +136,11 @@ class ArrayBox:
 
     def _objects(self, values: list[Any], dtype: np.dtype, shape: tuple[int, ...]) -> Any:
         if len(values) != prod(shape):
-            raise Malformed(f"an array of shape {shape} has {len(values)} values")
+            raise MalformedError(f"an array of shape {shape} has {len(values)} values")
         fields = [dtype[name] for name in dtype.names or ()]
-        if not (dtype == object or (dtype.hasobject and fields)):
-            raise Malformed(f"an array of dtype {dtype} has a list of values")
-        if any(field.hasobject and field != object for field in fields):
+        if not (dtype.kind == "O" or (dtype.hasobject and fields)):
+            raise MalformedError(f"an array of dtype {dtype} has a list of values")
+        if any(field.hasobject and field.kind != "O" for field in fields):
             return NotImplemented
         self._spend(len(values) * dtype.itemsize)
         array = np.empty(len(values), dtype)
@@ -154,16 +152,14 @@ class ArrayBox:
         return array.reshape(shape)
 
 
-def _values(
-    spend: _Spend, raw: Any, dtype: np.dtype, shape: tuple[int, ...], order: str
-) -> Any:
+def _values(spend: _Spend, raw: Any, dtype: np.dtype, shape: tuple[int, ...], order: str) -> Any:
     """The array that lies in some bytes, which must be as many as shape and dtype say."""
     if isinstance(raw, str):
         raw = raw.encode("latin1")
     if not isinstance(raw, bytes | bytearray) or dtype.hasobject:
         return NotImplemented
     if prod(shape) * dtype.itemsize != len(raw):
-        raise Malformed(f"an array of {dtype} and shape {shape} has {len(raw)} bytes")
+        raise MalformedError(f"an array of {dtype} and shape {shape} has {len(raw)} bytes")
     if not dtype.itemsize:
         return NotImplemented
     spend(len(raw))
@@ -181,19 +177,19 @@ def _check_values(array: np.ndarray) -> None:
         code = "i8" if generic else "u4"
         numbers = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder}{code}")
         if generic and (numbers != np.iinfo(np.int64).min).any():
-            raise Malformed("times have no unit")
+            raise MalformedError("times have no unit")
         if not generic and numbers.max() > 0x10FFFF:
-            raise Malformed("text has characters that do not exist")
+            raise MalformedError("text has characters that do not exist")
 
 
 def _dtype(box: Any) -> np.dtype:
     if not isinstance(box, DtypeBox):
-        raise Malformed(f"a {type(box).__name__} stands where a dtype should")
+        raise MalformedError(f"a {type(box).__name__} stands where a dtype should")
     return box.dtype
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
     shape = shape if isinstance(shape, tuple) else (shape,)
     if len(shape) > 32 or any(type(n) is not int or not 0 <= n < 2**62 for n in shape):
-        raise Malformed("an array has no possible shape")
+        raise MalformedError("an array has no possible shape")
     return shape

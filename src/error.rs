@@ -119,7 +119,9 @@ impl fmt::Display for DaoError {
             (None, None) => {}
         }
         if let Some(hint) = &parts.hint {
-            write!(f, ". {hint}")?;
+            let mut letters = hint.chars();
+            let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
+            write!(f, ". {first}{}", letters.as_str())?;
         }
         Ok(())
     }

@@ -117,9 +117,12 @@ def plain_frame(studies: Mapping[str, Study]) -> pl.DataFrame:
         keys = pl.Series("cell", range(study.obs.height), dtype=pl.UInt64) + (number << 32)
         frame = study.frame.select(keys, pl.lit(name).alias("dataset"), pl.all())
         frame = frame.with_columns(
-            pl.lit(value, dtype={str: pl.String, bool: pl.Boolean, int: pl.Int64}.get(
-                type(value), pl.Float64
-            )).alias(key)
+            pl.lit(
+                value,
+                dtype={str: pl.String, bool: pl.Boolean, int: pl.Int64}.get(
+                    type(value), pl.Float64
+                ),
+            ).alias(key)
             for key, value in study.constants.items()
         )
         frames.append(frame)
@@ -136,9 +139,7 @@ def plain_frame(studies: Mapping[str, Study]) -> pl.DataFrame:
     }
     casts = []
     for name in texts:
-        values = sorted(
-            set(studies) if name == "dataset" else set(whole[name].drop_nulls())
-        )
+        values = sorted(set(studies) if name == "dataset" else set(whole[name].drop_nulls()))
         if len(values) <= 65_536:
             casts.append(pl.col(name).cast(pl.Enum(values)))
     return whole.select(list(dict.fromkeys(order))).with_columns(casts)

@@ -170,6 +170,13 @@ def test_var_columns_follow_the_genes(real_store, real):
     assert_same_x(by_symbol.X, out.X)
 
 
+def test_a_gene_that_only_other_datasets_have_keeps_its_name(mixed):
+    store, _ = mixed
+    out = store.scan().filter(pl.col("dataset") == "a").dao.to_anndata(genes=["x", "g3"])
+    assert out.var_names.to_list() == ["x", "g3"]
+    assert out.X[:, 0].nnz == 0
+
+
 def test_any_order_and_repeats(mixed):
     store, studies = mixed
     frame = store.scan().filter(pl.col("dataset") == "b").collect()

@@ -238,6 +238,18 @@ def test_gene_key_joins_datasets_with_other_names(tmp_path):
         store.scan().dao.iter_batches(gene_key="ids")
 
 
+def test_no_gene_in_common_is_an_error(real_store):
+    lf = real_store.scan().filter(pl.col("dataset").is_in(["heart_human", "pbmc_human"]))
+    with pytest.raises(dao.DaoValueError, match=r"no gene in common.*'heart_human'.*gene_key"):
+        lf.dao.iter_batches(genes="intersection")
+
+
+def test_members_of_a_gene_family_are_near(real_store):
+    lf = real_store.scan().filter(pl.col("dataset") == "pbmc_human")
+    with pytest.raises(dao.DaoKeyError, match="'CD3D', 'CD3E'"):
+        lf.dao.iter_batches(genes=["CD3"])
+
+
 def test_gene_errors(mixed):
     store, _ = mixed
     lf = store.scan()

@@ -163,7 +163,9 @@ def test_keys_that_the_store_does_not_have() -> None:
     n_obs = {0: 5, 2: 3}
     check_keys(np.array([], np.uint64), n_obs, "/s")
     check_keys(np.array([0, 4, (2 << 32) + 2], np.uint64), n_obs, "/s")
-    with pytest.raises(dao.DaoValueError, match=r"1 of 2 keys.*row 1, is cell 5 of.*number 0.*5 cells"):
+    with pytest.raises(
+        dao.DaoValueError, match=r"1 of 2 keys.*row 1, is cell 5 of.*number 0.*5 cells"
+    ):
         check_keys(np.array([0, 5], np.uint64), n_obs, "/s")
     for number in (1, 3, 2**32 - 1):
         with pytest.raises(dao.DaoValueError, match="no such dataset"):

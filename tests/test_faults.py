@@ -167,8 +167,9 @@ def test_cells_of_another_store(uri, good, tmp_path):
         frame.dao.iter_batches(store=other)
     # A store that moved is the same store.
     moved = shutil.move(uri, tmp_path / "moved")
-    with pytest.raises(dao.DaoFileNotFoundError, match="no such folder"):
+    with pytest.raises(dao.DaoFileNotFoundError, match=r"no such folder[\s\S]*store=") as caught:
         frame.dao.iter_batches()
+    assert str(uri) in str(caught.value)
     assert sum(len(b) for b in frame.dao.iter_batches(store=moved)) == 800
     assert sum(len(b) for b in frame.dao.iter_batches(store=dao.load_store(moved))) == 800
     # A store written again at the same place is another one.

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
-from .storefab import Study, make_store, plain_cells, plain_frame
 
 import dao_polars as dao
+
+from .storefab import Study, make_store, plain_cells, plain_frame
 
 ENGINES = ("streaming", "in-memory")
 C = pl.col
@@ -173,12 +174,16 @@ VALUES = {
     "is_clean": [True, False],
 }
 TEXT = ("cell_type", "dataset", "donor", "organism", "tissue", "obs_name", "age", "year")
+STEPS = ["filter", "filter", "filters", "head", "slice", "tail", "reverse", "index"]
+ENDS = ["none", "select", "select", "len", "group", "sort", "unique"]
 NUMBER = ("n_counts", "pct", "score", "sorted")
 
 
 @st.composite
 def conditions(draw: st.DrawFn, depth: int = 3) -> pl.Expr:
-    shape = draw(st.sampled_from("leaf leaf and or not xor".split() if depth else ["leaf"]))
+    shape = draw(
+        st.sampled_from(["leaf", "leaf", "and", "or", "not", "xor"] if depth else ["leaf"])
+    )
     if shape == "not":
         return ~draw(conditions(depth - 1))
     if shape != "leaf":
@@ -187,7 +192,7 @@ def conditions(draw: st.DrawFn, depth: int = 3) -> pl.Expr:
     name = draw(st.sampled_from(list(VALUES)))
     values = VALUES[name]
     value = draw(st.sampled_from(values))
-    kinds = "eq ne lt ge in in_null null not_null missing const".split()
+    kinds = ["eq", "ne", "lt", "ge", "in", "in_null", "null", "not_null", "missing", "const"]
     kinds += ["starts", "length", "either"] if name in TEXT else []
     kinds += ["between", "sum", "nan", "cast"] if name in NUMBER else []
     kind = draw(st.sampled_from(kinds))
@@ -206,8 +211,7 @@ def conditions(draw: st.DrawFn, depth: int = 3) -> pl.Expr:
         "const": lambda: pl.lit(draw(st.sampled_from([True, False, None])), dtype=pl.Boolean),
         "starts": lambda: column.cast(pl.String).str.starts_with(value[:1]),
         "length": lambda: column.cast(pl.String).str.len_chars() > 3,
-        "either": lambda: column.cast(pl.String)
-        == C(draw(st.sampled_from(TEXT))).cast(pl.String),
+        "either": lambda: column.cast(pl.String) == C(draw(st.sampled_from(TEXT))).cast(pl.String),
         "between": lambda: column.is_between(0, value),
         "sum": lambda: column + C(draw(st.sampled_from(NUMBER))) > value,
         "nan": lambda: column.cast(pl.Float64).is_nan(),
@@ -237,7 +241,7 @@ class Query:
 def queries(draw: st.DrawFn) -> Query:
     query = Query()
     for _ in range(draw(st.integers(1, 4))):
-        step = draw(st.sampled_from("filter filter filters head slice tail reverse index".split()))
+        step = draw(st.sampled_from(STEPS))
         if step == "filter":
             condition = draw(conditions())
             query.add(f"filter({condition})", lambda lf, c=condition: lf.filter(c))
@@ -258,7 +262,7 @@ def queries(draw: st.DrawFn) -> Query:
                 "with_row_index('i').filter(pl.col('i') % 3 != 0).drop('i')",
                 lambda lf: lf.with_row_index("i").filter(C("i") % 3 != 0).drop("i"),
             )
-    end = draw(st.sampled_from("none select select len group sort unique".split()))
+    end = draw(st.sampled_from(ENDS))
     names = draw(
         st.lists(st.sampled_from(["cell", *VALUES, "empty"]), min_size=1, max_size=4, unique=True)
     )
@@ -297,9 +301,7 @@ def test_random_queries(query: Query, store: Path, eager: pl.DataFrame) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(seed=st.integers(0, 2**32 - 1), query=queries())
-def test_random_stores(
-    seed: int, query: Query, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_random_stores(seed: int, query: Query, tmp_path_factory: pytest.TempPathFactory) -> None:
     rng = np.random.default_rng(seed)
     fixed = random_obs(rng, 9, 5)  # every column that queries name is somewhere
     studies = {"study-z": Study(fixed, {"organism": "human", "year": "2000", "is_clean": False})}
@@ -482,9 +484,7 @@ def test_row_groups_that_cannot_match_are_skipped(tmp_path: Path) -> None:
         (C("kind") == "k4") | (C("x") > 59_000),
     ):
         got = lf.filter(condition).select("kind", "x", "noise").collect()
-        assert_frame_equal(
-            got.with_columns(C("kind").cast(pl.String)), obs.filter(condition)
-        )
+        assert_frame_equal(got.with_columns(C("kind").cast(pl.String)), obs.filter(condition))
     with pytest.raises(dao.DaoCorruptError, match="'a'"):
         lf.collect()
 

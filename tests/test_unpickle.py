@@ -327,7 +327,9 @@ HOSTILE = {
     "str called": b"cbuiltins\nstr\n" + TEXT + b"\x85R",
     "dtype of a class": b"cnumpy\ndtype\n" + SYSTEM + b"\x85R",
     "dtype of text": b"cnumpy\ndtype\nX\x05\x00\x00\x00i4,i4\x85R",
-    "array of a class": b"cnumpy._core.multiarray\n_reconstruct\n" + SYSTEM + b"K\x00\x85C\x01b\x87R",
+    "array of a class": b"cnumpy._core.multiarray\n_reconstruct\n"
+    + SYSTEM
+    + b"K\x00\x85C\x01b\x87R",
     "array never filled": b"cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R",
     "scalar of objects": b"cnumpy._core.multiarray\nscalar\ncnumpy\ndtype\nX\x01\x00\x00\x00O\x85R"
     + TEXT
@@ -338,7 +340,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_opcodes_stay_inert(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hostile_opcodes_stay_inert(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "system", lambda *_: pytest.fail("called"))
     monkeypatch.setattr("posix.system", lambda *_: pytest.fail("called"))
     found, refused = load(entry(HOSTILE[name]), "x")
@@ -404,14 +408,18 @@ BROKEN = {
     "length of bytes": entry(b"\x8e\xff\xff\xff\xff\xff\xff\x00\x00"),
     "array: too few bytes": entry(array_of(b"K\x05\x85", F8, b"C\x08" + bytes(8))),
     "array: too many bytes": entry(array_of(b"K\x01\x85", F8, b"C\x10" + bytes(16))),
-    "array: huge": entry(array_of(b"\x8a\x06\x00\x00\x00\x00\x00\x01\x85", F8, b"C\x08" + bytes(8))),
+    "array: huge": entry(
+        array_of(b"\x8a\x06\x00\x00\x00\x00\x00\x01\x85", F8, b"C\x08" + bytes(8))
+    ),
     "array: negative": entry(array_of(b"J\xff\xff\xff\xff\x85", F8, b"C\x00")),
     "array: shape of text": entry(array_of(TEXT + b"\x85", F8, b"C\x00")),
     "array: no dtype": entry(array_of(b"K\x01\x85", b"N", b"C\x08" + bytes(8))),
     "array: list of numbers": entry(array_of(b"K\x01\x85", F8, b"]K\x01a")),
     "array: list too short": entry(array_of(b"K\x02\x85", dtype_state(b"O"), b"]K\x01a")),
     "array: state of text": entry(
-        b"cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R" + TEXT + b"b"
+        b"cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R"
+        + TEXT
+        + b"b"
     ),
     "dtype: state of text": entry(dtype_state(b"f8", TEXT + b"b")),
     "dtype: field outside": entry(

@@ -172,8 +172,10 @@ impl Shared {
 
     fn work(&self) {
         while let Some((window, estimate)) = self.claim() {
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.read(window)))
-                .unwrap_or_else(|_| Err(DaoError::new(ErrorKind::Corrupt, "reading gave up on data that contradicts itself")));
+            let result =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.read(window))).unwrap_or_else(|_| {
+                    Err(DaoError::new(ErrorKind::Corrupt, "reading gave up on data that contradicts itself"))
+                });
             let mut state = self.lock();
             let bytes = match &result {
                 Ok(batches) => batches.iter().map(Batch::bytes).sum(),

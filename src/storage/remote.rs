@@ -47,8 +47,11 @@ impl Remote {
                 .hint("use a path, file://, s3://, gs://, az:// or https://, and check storage_options")
         };
         let url = Url::parse(&uri).map_err(|e| unusable(&e))?;
-        let (store, prefix) = object_store::parse_url_opts(&url, options.iter().map(|(k, v)| (k.as_str(), v.as_str())))
-            .map_err(|e| unusable(&e))?;
+        // Whoever writes http:// means it.
+        let plain = (url.scheme() == "http").then_some(("allow_http", "true"));
+        let given = options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let (store, prefix) =
+            object_store::parse_url_opts(&url, plain.into_iter().chain(given)).map_err(|e| unusable(&e))?;
         Ok(Self { store, prefix, uri })
     }
 
