@@ -154,12 +154,10 @@ def supertype(dtypes: Sequence[pl.DataType]) -> pl.DataType:
 
 def constant_series(values: Sequence[Scalar | None], dtype: pl.DataType) -> pl.Series:
     """Constants of several datasets ``(len(values),)`` as values of a column of the frame."""
-    if len({type(value) for value in values if value is not None}) > 1:
-        # each by its own way to the common type: 1 and "a" meet as "1" and "a"
-        return pl.concat([constant_series([value], dtype) for value in values])
     kinds = {_scalar_dtype(value) for value in values if value is not None}
-    stored = pl.UInt64() if pl.UInt64() in kinds else next(iter(kinds), pl.Null())
-    return pl.Series(values, dtype=stored).cast(dtype)
+    if len(kinds) > 1:  # each by its own way to the common type: 1 and "a" meet as "1" and "a"
+        return pl.concat([constant_series([value], dtype) for value in values])
+    return pl.Series(values, dtype=next(iter(kinds), pl.Null())).cast(dtype)
 
 
 def _scalar_dtype(value: Scalar) -> pl.DataType:

@@ -226,6 +226,7 @@ def _listed(expr: pl.Expr, name: str, dtype: pl.Enum, file_name: str) -> pl.Expr
     if min(len(wanted), len(unwanted)) > _MAX_LITERALS:
         return None
     column = pl.col(file_name)
+    condition: pl.Expr
     if not wanted:
         return column.is_null() if null_is_true else _NEVER
     if not unwanted:
@@ -238,7 +239,7 @@ def _listed(expr: pl.Expr, name: str, dtype: pl.Enum, file_name: str) -> pl.Expr
         condition = column.is_in(wanted)
     else:
         condition = ~column.is_in(unwanted)
-    return condition | column.is_null() if null_is_true else condition
+    return (condition | column.is_null()) if null_is_true else condition
 
 
 def _all(conditions: Sequence[pl.Expr]) -> pl.Expr | None:

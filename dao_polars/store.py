@@ -211,7 +211,7 @@ class Store:
         )
 
     def _table_problems(self, entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        checks = [
+        checks: list[tuple[str, Callable[[], object]]] = [
             (f"{entry['path']}/parquet/obs.parquet", lambda: self._check_obs(entry)),
             (f"{entry['path']}/parquet/var.parquet", lambda: self.var(entry["id"])),
             (
@@ -236,6 +236,7 @@ class Store:
             pass
 
     def _entry(self, dataset: str) -> dict[str, Any]:
+        entry: dict[str, Any]
         for entry in self._raw["datasets"]:
             if entry["id"] == dataset:
                 return entry
@@ -248,7 +249,7 @@ class Store:
         )
 
     def _common(self) -> dict[str, Any]:
-        entries = self.manifest["datasets"]
+        entries: list[dict[str, Any]] = self.manifest["datasets"]
         spaces: dict[str, list[dict[str, Any]]] = {}
         for entry in entries:
             spaces.setdefault(entry["var_id"], []).append(entry)

@@ -330,6 +330,10 @@ def _pop(m: _Machine, _: Any) -> None:
         m.pop_mark()
 
 
+def _pop_mark(m: _Machine, _: Any) -> None:
+    m.pop_mark()
+
+
 def _mark(m: _Machine, _: Any) -> None:
     m.marks.append(m.stack)
     m.stack = []
@@ -369,7 +373,7 @@ def _table() -> dict[str, _Op]:
     ops: dict[str, _Op] = {
         "MARK": _mark,
         "POP": _pop,
-        "POP_MARK": lambda m, _: m.pop_mark() and None,
+        "POP_MARK": _pop_mark,
         "DUP": lambda m, _: m.push(m.stack[-1]),
         "NONE": lambda m, _: m.push(None),
         "NEWTRUE": lambda m, _: m.push(True),

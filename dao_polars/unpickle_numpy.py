@@ -47,7 +47,7 @@ class DtypeBox:
         elif names is not None:
             parts = [fields[name] for name in names]
             boxes = [part[0] for part in parts]
-            layout = {
+            layout: dict[str, Any] = {
                 "names": [str(name) for name in names],
                 "formats": [_dtype(box) for box in boxes],
                 "offsets": [int(part[1]) for part in parts],
@@ -55,7 +55,8 @@ class DtypeBox:
             titles = [part[2] if len(part) > 2 else None for part in parts]
             if any(isinstance(title, str) for title in titles):
                 layout["titles"] = titles
-            dtype = np.dtype(layout | {"itemsize": int(rest[0])})
+            layout["itemsize"] = int(rest[0])
+            dtype = np.dtype(layout)  # type: ignore[call-overload]
         else:
             dtype = self.dtype
             if dtype.kind in "mM" and len(state) > 8:
@@ -189,7 +190,7 @@ def _dtype(box: Any) -> np.dtype:
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
-    shape = shape if isinstance(shape, tuple) else (shape,)
-    if len(shape) > 32 or any(type(n) is not int or not 0 <= n < 2**62 for n in shape):
+    sizes: tuple[Any, ...] = shape if isinstance(shape, tuple) else (shape,)
+    if len(sizes) > 32 or any(type(n) is not int or not 0 <= n < 2**62 for n in sizes):
         raise MalformedError("an array has no possible shape")
-    return shape
+    return sizes
