@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::array::{make_folder, write_file};
-use super::matrix::{MatrixSpec, MatrixWriter, write_group};
+use super::matrix::{MatrixSpec, MatrixWriter};
 use super::publish::Staging;
+use super::sink::write_group;
 use crate::error::{DaoError, Result};
 use crate::storage::{Local, Storage};
 use crate::store::{DATASET_FORMAT, DatasetEntry, DatasetMeta, FORMAT_VERSION, MANIFEST, MatrixMeta, checksum};

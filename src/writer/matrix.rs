@@ -1,13 +1,10 @@
 //! One matrix of a new dataset, from blocks of source rows or columns.
 //!
-//! Source columns may be mapped or dropped, source rows permuted. What is written is canonical:
-//! columns ascend within a row, duplicates are summed.
+//! Owns the way from source to output: columns may be mapped or dropped, rows permuted.
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
-
-use super::array::{ArrayWriter, make_folder, write_json};
+use super::sink::Sink;
 use super::spill::{Block, Spill};
 use crate::error::{DaoError, Result};
 use crate::matrix::{Dtype, Num, Values, cast_vec, for_dtype, for_dtype_values};
@@ -118,34 +115,10 @@ struct Typed<T> {
     by_columns: bool,
 }
 
-/// Where canonical rows go, in output order.
-#[expect(clippy::large_enum_variant, reason = "one exists for each matrix being written")]
-enum Sink {
-    Csr { folder: PathBuf, indices: ArrayWriter, data: ArrayWriter, indptr: Vec<i64> },
-    Dense { array: ArrayWriter, width: usize, nnz: u64 },
-}
-
 impl<T: Num> Typed<T> {
     fn new(dataset: &Path, spec: MatrixSpec) -> Result<Self> {
         let folder = dataset.join("zarr").join(&spec.name);
-        let [n_rows, n_columns] = spec.shape;
-        let sink = if spec.dense {
-            let array = ArrayWriter::new(&folder, spec.stored, n_rows * n_columns, Some(n_columns))?;
-            Sink::Dense { array, width: usize::try_from(n_columns).unwrap_or(0), nnz: 0 }
-        } else {
-            make_folder(&folder)?;
-            let narrow = match n_columns {
-                0..=0x100 => Dtype::U8,
-                0x101..=0x1_0000 => Dtype::U16,
-                _ => Dtype::U32,
-            };
-            Sink::Csr {
-                indices: ArrayWriter::new(&folder.join("indices"), narrow, spec.source_nnz, None)?,
-                data: ArrayWriter::new(&folder.join("data"), spec.stored, spec.source_nnz, None)?,
-                folder,
-                indptr: vec![0],
-            }
-        };
+        let sink = Sink::new(&folder, &spec)?;
         let spill_folder = dataset.join(format!(".spill-{}", spec.name.replace('/', "-")));
         Ok(Self { spec, sink, spill_folder, spill: None, taken: 0, by_columns: false })
     }
@@ -194,7 +167,7 @@ impl<T: Num> Typed<T> {
     /// Rows with mapped columns, to their place: straight on, or through the spill.
     fn place(&mut self, first: u64, block: Block<T>) -> Result<()> {
         if self.spec.rows.is_none() {
-            return write_rows(&mut self.sink, block, &self.spec.name);
+            return self.sink.write(block, &self.spec.name);
         }
         for (i, ends) in (first..).zip(block.indptr.windows(2)) {
             let row = self.row(i)?;
@@ -280,104 +253,10 @@ impl<T: Num> Take for Typed<T> {
         }
         if let Some(spill) = self.spill.take() {
             let (sink, name) = (&mut self.sink, &self.spec.name);
-            spill.finish(|block| write_rows(sink, block, name))?;
+            spill.finish(|block| sink.write(block, name))?;
         }
         self.sink.finish(self.spec.shape)
     }
-}
-
-impl Sink {
-    fn finish(self, shape: [u64; 2]) -> Result<u64> {
-        match self {
-            Self::Csr { folder, indices, data, mut indptr } => {
-                let nnz = indptr.last().copied().unwrap_or(0);
-                // Rows that a source without columns never sent.
-                indptr.resize(usize::try_from(shape[0]).unwrap_or(0) + 1, nnz);
-                indices.finish()?;
-                data.finish()?;
-                let mut pointers = ArrayWriter::new(&folder.join("indptr"), Dtype::I64, indptr.len() as u64, None)?;
-                pointers.push(&indptr)?;
-                pointers.finish()?;
-                let attributes = json!({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape});
-                write_group(&folder, &attributes)?;
-                Ok(u64::try_from(nnz).unwrap_or(0))
-            }
-            Self::Dense { array, nnz, .. } => array.finish().map(|()| nnz),
-        }
-    }
-}
-
-fn write_rows<T: Num>(sink: &mut Sink, mut block: Block<T>, name: &str) -> Result<()> {
-    canonicalize(&mut block, name)?;
-    match sink {
-        Sink::Csr { indices, data, indptr, .. } => {
-            let start = indptr.last().copied().unwrap_or(0);
-            indptr.extend(block.indptr[1..].iter().map(|&end| start + i64::try_from(end).unwrap_or(i64::MAX)));
-            indices.push(&block.indices)?;
-            data.push(&block.data)
-        }
-        Sink::Dense { array, width, nnz } => {
-            *nnz += block.data.len() as u64;
-            let mut row = vec![T::zero(); *width];
-            for ends in block.indptr.windows(2) {
-                row.fill(T::zero());
-                for at in ends[0]..ends[1] {
-                    row[usize::try_from(block.indices[at]).unwrap_or(usize::MAX)] = block.data[at];
-                }
-                array.push(&row)?;
-            }
-            Ok(())
-        }
-    }
-}
-
-/// Sorts each row by column and sums duplicates.
-fn canonicalize<T: Num>(block: &mut Block<T>, name: &str) -> Result<()> {
-    if block.indptr.windows(2).all(|ends| block.indices[ends[0]..ends[1]].windows(2).all(|pair| pair[0] < pair[1])) {
-        return Ok(());
-    }
-    let (mut kept, mut start) = (0, 0);
-    let mut row: Vec<(i32, T)> = Vec::new();
-    for i in 1..block.indptr.len() {
-        let stop = block.indptr[i];
-        row.clear();
-        row.extend(block.indices[start..stop].iter().copied().zip(block.data[start..stop].iter().copied()));
-        row.sort_by_key(|&(column, _)| column);
-        let first = kept;
-        for &(column, value) in &row {
-            if kept > first && block.indices[kept - 1] == column {
-                block.data[kept - 1] = sum(block.data[kept - 1], value, name)?;
-            } else {
-                block.indices[kept] = column;
-                block.data[kept] = value;
-                kept += 1;
-            }
-        }
-        start = stop;
-        block.indptr[i] = kept;
-    }
-    block.indices.truncate(kept);
-    block.data.truncate(kept);
-    Ok(())
-}
-
-fn sum<T: Num>(a: T, b: T, name: &str) -> Result<T> {
-    if T::DTYPE.is_float() {
-        return Ok(a + b);
-    }
-    let (a, b): (i128, i128) = (a.as_(), b.as_());
-    let total = T::of_i128(a + b);
-    let back: i128 = total.as_();
-    if back == a + b {
-        return Ok(total);
-    }
-    Err(DaoError::value(format!(
-        "repeated entries of one cell and gene sum to {}, too large for {}",
-        a + b,
-        T::DTYPE.name()
-    ))
-    .at(name.to_owned())
-    .hint("call X.sum_duplicates() before writing"))
 }
 
 fn offsets(indptr: &[i64], n_indices: usize, n_data: usize) -> Result<Vec<usize>> {
@@ -394,12 +273,4 @@ fn offsets(indptr: &[i64], n_indices: usize, n_data: usize) -> Result<Vec<usize>
         return wrong("offsets, indices and data differ in length");
     }
     Ok(offsets)
-}
-
-/// Writes the metadata of a zarr group.
-///
-/// # Errors
-/// `Io`.
-pub fn write_group(folder: &Path, attributes: &serde_json::Value) -> Result<()> {
-    write_json(&folder.join("zarr.json"), &json!({"zarr_format": 3, "node_type": "group", "attributes": attributes}))
 }
