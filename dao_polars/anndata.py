@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 Parts = list[tuple[int, "NDArray[np.int32] | None"]]
 
+#: Names of columns: of matched genes while var is put together, and of var's own index then.
+_KEY = "\0matched"
+_INDEX = "source_var_name"
 #: Cells read at a time.
 _BATCH = 8192
 #: Bytes of batches ahead of the one being placed.
@@ -58,7 +61,8 @@ def to_anndata(
     if not len(selection.keys):
         parts = []
     metas = _Metas(selection)
-    names = [matrix_name(layer), *_names("layers", layers, metas)]
+    x_name, layer_names = matrix_name(layer), _names("layers", layers, metas)
+    names = list(dict.fromkeys([x_name, *layer_names]))
     dense = _names("obsm", obsm, metas)
     n_obs = len(selection.keys)
     total = n_obs * (len(names) + len(dense))
@@ -70,12 +74,12 @@ def to_anndata(
             for name in names
         }
         arrays = {name: _read_dense(selection, name, metas, advance) for name in dense}
-    ids = [entry["id"] for entry in selection.datasets()] if n_obs else []
+    ids = [entry["id"] for entry in selection.datasets()]
     return anndata.AnnData(
-        X=sparse.pop(names[0]),
+        X=sparse[x_name],
         obs=_obs(selection, metas),
         var=_var(selection, resolved, gene_key),
-        layers={name.removeprefix("layers/"): matrix for name, matrix in sparse.items()},
+        layers={name.removeprefix("layers/"): sparse[name] for name in layer_names},
         obsm={name.removeprefix("obsm/"): array for name, array in arrays.items()},
         uns=_without_refused(selection.store.uns(ids[0])) if len(ids) == 1 else {},
     )
@@ -253,7 +257,7 @@ def _var(selection: Selection, resolved: Resolved, gene_key: str | None) -> pd.D
     entries = selection.datasets()
     metas = _Metas(selection).tables("var")
     if resolved.names is None:
-        if not entries or not resolved.n_genes:
+        if not entries or entries[0]["n_vars"] != resolved.n_genes:
             return to_pandas(
                 pl.DataFrame({"var_name": pl.Series([], dtype=pl.String)}), [], complete=True
             )
@@ -264,17 +268,15 @@ def _var(selection: Selection, resolved: Resolved, gene_key: str | None) -> pd.D
         if gene_key is not None or entry["var_id"] not in seen:
             seen.add(entry["var_id"])
             var = selection.store.var(entry["id"])
-            key = pl.col("var_name" if gene_key is None else gene_key).cast(pl.String)
-            tables.append(var.with_columns(key.alias("__key__")))
-    genes = pl.concat(tables, how="diagonal_relaxed").unique(
-        "__key__", keep="first", maintain_order=True
-    )
-    wanted = pl.DataFrame({"__key__": resolved.names})
-    found = wanted.join(genes, on="__key__", how="left", maintain_order="left")
-    if gene_key is not None:
-        found = found.rename({"var_name": "name"} if "name" not in found.columns else {})
-        found = found.rename({"__key__": "var_name"})
-    else:
-        # A gene that no dataset here has has no row of var either, and keeps its name.
-        found = found.with_columns(var_name="__key__").drop("__key__")
-    return to_pandas(found, metas, complete=False)
+            key = var["var_name" if gene_key is None else gene_key].cast(pl.String)
+            # Matched names stand in front, under a name that no column of var has.
+            tables.append(var.insert_column(0, key.alias(_KEY)))
+    genes = pl.concat(tables, how="diagonal_relaxed").unique(_KEY, keep="first", maintain_order=True)
+    wanted = pl.DataFrame({_KEY: resolved.names})
+    found = wanted.join(genes, on=_KEY, how="left", maintain_order="left")
+    if gene_key is not None and gene_key != "var_name":
+        # The old index becomes a column where its name is free.
+        keep = [] if _INDEX in found.columns else [pl.col("var_name").alias(_INDEX)]
+        found = found.with_columns(*keep)
+    # A gene that no dataset here has has no row of var either, and keeps its name.
+    return to_pandas(found.with_columns(var_name=_KEY).drop(_KEY), metas, complete=False)

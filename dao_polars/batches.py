@@ -78,16 +78,20 @@ class BatchIterable:
         prefetch_bytes: int,
         num_threads: int | None,
     ) -> None:
-        self._batch_size = _integer("batch_size", batch_size, 1)
+        self._batch_size = _integer("batch_size", batch_size, 1, 2**32 - 1)
         if not isinstance(shuffle, (bool, np.bool_)):
             raise DaoTypeError(f"shuffle={shuffle!r}; expected True or False")
         if seed is not None:
             seed = _integer("seed", seed, 0, 2**64 - 1)
         if layout not in ("csr", "dense"):
             raise DaoValueError(f"layout={layout!r}; expected 'csr' or 'dense'")
+        if not isinstance(drop_last, (bool, np.bool_)):
+            raise DaoTypeError(f"drop_last={drop_last!r}; expected True or False")
         self._drop_last = bool(drop_last)
-        self._budget = _integer("prefetch_bytes", prefetch_bytes, 0)
-        self._threads = None if num_threads is None else _integer("num_threads", num_threads, 1)
+        self._budget = _integer("prefetch_bytes", prefetch_bytes, 0, 2**63)
+        self._threads = None
+        if num_threads is not None:
+            self._threads = _integer("num_threads", num_threads, 1, 1024)
         resolved, parts = selection.resolve(genes, gene_key)
         self.genes = resolved.names
         self.n_vars = resolved.n_genes

@@ -64,20 +64,18 @@ def free_name(name: str, taken: Iterable[str]) -> str:
 
 
 def datasets_of(manifest: Mapping[str, Any]) -> list[Dataset]:
-    """The datasets of a manifest, in the order of their numbers."""
-    dtypes: dict[str, pl.DataType] = {}
-
-    def dtype(name: str) -> pl.DataType:
-        if name not in dtypes:
-            dtypes[name] = dtype_from_name(name)
-        return dtypes[name]
-
+    """The datasets of a manifest, in the order of their numbers; equal columns are one object."""
+    tables: dict[tuple[tuple[str, str], ...], Mapping[str, FileColumn]] = {}
     result = []
     for entry in sorted(manifest["datasets"], key=lambda e: e["number"]):
-        columns = entry.get("files") or {
-            "obs_name": FileColumn("obs_name", pl.String()),
-            **{name: FileColumn(name, dtype(kind)) for name, kind in entry["obs"]},
-        }
+        columns = entry.get("files")
+        if columns is None:
+            table = tuple((name, kind) for name, kind in entry["obs"])
+            if table not in tables:
+                tables[table] = {"obs_name": FileColumn("obs_name", pl.String())} | {
+                    name: FileColumn(name, dtype_from_name(kind)) for name, kind in table
+                }
+            columns = tables[table]
         constants = {
             name: value
             for name, value in entry["constants"].items()
@@ -96,17 +94,21 @@ def frame_schema(
 
     Args:
         datasets: of the store, in the order of their numbers.
-        cell: the type of the column ``cell``.
         categories: of each string-like column the sorted union of its values over the datasets,
             None if there are too many of them.
+        cell: the type of the column ``cell``.
     """
     kinds: dict[str, dict[pl.DataType, None]] = {}
-    for dataset in datasets:
-        for name, column in dataset.columns.items():
+    for columns in {id(dataset.columns): dataset.columns for dataset in datasets}.values():
+        for name, column in columns.items():
             kinds.setdefault(name, {})[column.dtype] = None
-    words: dict[str, set[str]] = {}
+    values: dict[str, set[tuple[type, Scalar]]] = {}
     for dataset in datasets:
         for name, value in dataset.constants.items():
+            values.setdefault(name, set()).add((type(value), value))
+    words: dict[str, set[str]] = {}
+    for name, constants in values.items():
+        for _, value in constants:
             kinds.setdefault(name, {})[_scalar_dtype(value)] = None
             if isinstance(value, str):
                 words.setdefault(name, set()).add(value)

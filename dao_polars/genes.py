@@ -119,10 +119,12 @@ def _combine(how: str, spaces: Sequence[FeatureSpace]) -> pl.Series:
 
 
 def _listed(genes: Iterable[str] | pl.Series) -> pl.Series:
+    if not isinstance(genes, (pl.Series, Iterable)):
+        raise DaoTypeError(f"genes={genes!r}; expected gene names, 'intersection', 'union' or None")
     values = genes.to_list() if isinstance(genes, pl.Series) else list(genes)
-    wrong = next((value for value in values if not isinstance(value, str)), None)
-    if wrong is not None:
-        raise DaoTypeError(f"genes= holds {wrong!r}; expected gene names (str)")
+    for value in values:
+        if not isinstance(value, str):
+            raise DaoTypeError(f"genes= holds {value!r}; expected gene names (str)")
     names = pl.Series("name", values, dtype=pl.String)
     if names.is_duplicated().any():
         twice = names.filter(names.is_duplicated()).unique(maintain_order=True).to_list()

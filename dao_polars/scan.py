@@ -39,9 +39,12 @@ def scan(
     """A store's cells as a lazy frame, one row a cell, in the order of datasets and rows.
 
     Columns: ``cell`` (the key), ``dataset``, ``obs_name``, then the union of the datasets' obs
-    columns and of the constants in their uns; null where a dataset has no such column. Reads
-    the manifest now and obs when the query runs: only the datasets, columns and row groups that
-    it can need.
+    columns and of the constants in their uns; null where a dataset has no such column. Columns
+    of text are Enums over the store's values (String past 65,536 of them): to join one with
+    text of your own, cast that to ``lf.collect_schema()[name]``.
+
+    Reads the manifest now and obs when the query runs: only the datasets, columns and row groups
+    that it can need.
 
     Args:
         uri: path, or ``s3://``, ``gs://``, ``az://``, ``https://`` URL of the store.
@@ -167,7 +170,8 @@ def _column(schema: pl.Schema, name: str, part: Part, rows: _Rows) -> pl.Expr:
     if column is None:
         values = wide_values(part.datasets, name, dtype)
         if values.n_unique() == 1:
-            return pl.lit(values.head(1)).first()
+            # no literal series: polars takes nulls of two types for one common expression
+            return pl.lit(values[0]).cast(dtype)
         return rows.apply(rows.of_dataset(values), dtype)
     if column.name is None:
         return rows.apply(rows.index(column), dtype)
@@ -234,11 +238,12 @@ def _gathered(frames: Iterator[pl.DataFrame], batch_rows: int) -> Iterator[pl.Da
     wanted doubles.
     """
     held: list[pl.DataFrame] = []
-    wanted = 1
+    n_held, wanted = 0, 1
     for frame in frames:
         held.append(frame)
-        if sum(part.height for part in held) >= wanted:
+        n_held += frame.height
+        if n_held >= wanted:
             yield pl.concat(held, rechunk=False)
-            held, wanted = [], min(2 * wanted, batch_rows)
+            held, n_held, wanted = [], 0, min(2 * wanted, batch_rows)
     if held:
         yield pl.concat(held, rechunk=False)

@@ -6,7 +6,7 @@ reader may filter by itself. Pure planning: no file is opened here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import groupby
@@ -16,6 +16,7 @@ import polars as pl
 from .frame_schema import Dataset, FileColumn, constant_series
 
 _NEVER, _ALWAYS = pl.lit(False), pl.lit(True)
+_MAX_ROWS = 2**32 - 2  # of a part: polars numbers rows with 32 bits
 _MAX_LITERALS = 1024  # values that a filter handed to the parquet reader may list
 
 
@@ -79,8 +80,7 @@ def make_plan(
 
     plan = Plan(columns)
     pushdown = _Pushdown(conjuncts, schema)
-    for _, group in groupby(kept, lambda d: _signature(d, needed, settled)):
-        members = list(group)
+    for members in _runs(kept, rows, lambda d: _signature(d, needed, settled)):
         stored = {n: c for n in needed if (c := members[0].columns.get(n)) is not None}
         pushed: list[pl.Expr] = []
         residual: list[pl.Expr] = []
@@ -157,13 +157,29 @@ def _prune(
     return [d for d in kept if d.number not in false_in], true_in
 
 
-def _evaluate(conjunct: pl.Expr, frame: pl.DataFrame) -> list[bool | None] | None:
-    """A conjunct's value in each row; None if it has none there."""
+def _evaluate(conjunct: pl.Expr, frame: pl.DataFrame) -> pl.Series | None:
+    """A conjunct's value in each row, Boolean; None if it has none there."""
     try:
         values = frame.lazy().with_columns(conjunct.alias("?")).collect(engine="in-memory")["?"]
     except Exception:  # polars', or whatever a user's own function raises
         return None
-    return values.to_list() if values.dtype == pl.Boolean else None
+    return values if values.dtype == pl.Boolean else None
+
+
+def _runs(
+    kept: Sequence[Dataset], rows: Mapping[int, int], signature: Callable[[Dataset], object]
+) -> Iterator[list[Dataset]]:
+    """Neighbours of one signature, together no more rows than polars can number."""
+    for _, group in groupby(kept, signature):
+        run: list[Dataset] = []
+        n_rows = 0
+        for dataset in group:
+            if run and n_rows + rows[dataset.number] > _MAX_ROWS:
+                yield run
+                run, n_rows = [], 0
+            run.append(dataset)
+            n_rows += rows[dataset.number]
+        yield run
 
 
 def _signature(
@@ -216,29 +232,31 @@ class _Pushdown:
 
 
 def _listed(expr: pl.Expr, name: str, dtype: pl.Enum, file_name: str) -> pl.Expr | None:
-    words = dtype.categories.to_list()
-    true = _evaluate(expr, pl.DataFrame({name: pl.Series([*words, None], dtype=dtype)}))
-    if true is None:
+    """A condition on one Enum column as one on the texts in a file, by trying each category."""
+    words = dtype.categories
+    nothing = pl.Series([None], dtype=dtype)
+    values = _evaluate(expr, pl.DataFrame({name: words.cast(dtype).append(nothing)}))
+    if values is None:
         return None
-    *true, null_is_true = true
-    wanted = [word for word, is_true in zip(words, true, strict=True) if is_true]
-    unwanted = [word for word, is_true in zip(words, true, strict=True) if not is_true]
+    true = values.fill_null(False)
+    null_is_true = true[-1]
+    wanted, unwanted = words.filter(true[:-1]), words.filter(~true[:-1])
     if min(len(wanted), len(unwanted)) > _MAX_LITERALS:
         return None
     column = pl.col(file_name)
     condition: pl.Expr
-    if not wanted:
+    if wanted.is_empty():
         return column.is_null() if null_is_true else _NEVER
-    if not unwanted:
+    if unwanted.is_empty():
         return _ALWAYS if null_is_true else column.is_not_null()
     if len(wanted) == 1:
         condition = column == wanted[0]
     elif len(unwanted) == 1:
         condition = column != unwanted[0]
     elif len(wanted) <= len(unwanted):
-        condition = column.is_in(wanted)
+        condition = column.is_in(wanted.to_list())
     else:
-        condition = ~column.is_in(unwanted)
+        condition = ~column.is_in(unwanted.to_list())
     return (condition | column.is_null()) if null_is_true else condition
 
 

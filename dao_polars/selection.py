@@ -6,6 +6,7 @@ output columns. Reads no matrix.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -144,6 +145,8 @@ def _obs_columns(schema: pl.Schema, obs: Iterable[str] | bool | None) -> list[st
         return others
     if obs is False:
         return []
+    if not isinstance(obs, Iterable):
+        raise DaoTypeError(f"obs={obs!r}; expected column names, True or False")
     names = [obs] if isinstance(obs, str) else list(obs)
     for name in names:
         if not isinstance(name, str):
@@ -167,8 +170,10 @@ def _open(uri: str, id: str, store: Store | str | None) -> Store:
                 f"{error}\nThe cells were selected from there. If the store moved, name its new "
                 "place: store=…"
             ) from None
-    else:
+    elif isinstance(store, (str, os.PathLike)):
         opened = load_store(store)
+    else:
+        raise DaoTypeError(f"store={store!r}; expected a Store, or its path or URL")
     if opened.id != id:
         raise DaoValueError(
             f"the cells are of store {id} (at {uri!r} when they were selected), and {opened.uri!r} "
@@ -195,7 +200,7 @@ def number_type(dtype: Any) -> str:
         DaoTypeError: it is none.
     """
     try:
-        name = str(np.dtype(dtype).name)
+        name = "None" if dtype is None else str(np.dtype(dtype).name)
     except TypeError:
         name = str(dtype)
     known = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]

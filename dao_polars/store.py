@@ -12,7 +12,7 @@ import html
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ from .errors import DaoCorruptError, DaoError, DaoKeyError, DaoValueError
 from .frame_schema import Dataset, datasets_of, frame_schema
 from .obs_files import check_rows
 from .scan import scan_store
+from .schema import dtype_name
 
 _SHOWN = 20  # rows and columns that a repr lists
 
@@ -358,7 +359,9 @@ def _shown_type(dtype: pl.DataType) -> str:
     if isinstance(dtype, pl.Enum):
         n = len(dtype.categories)
         return f"{n} categor{'y' if n == 1 else 'ies'}"
-    return str(dtype).lower()
+    if isinstance(dtype, pl.Datetime | pl.Duration):
+        return dtype_name(dtype)
+    return str(dtype)
 
 
 def human_size(n_bytes: int) -> str:

@@ -139,7 +139,8 @@ def plain_frame(studies: Mapping[str, Study]) -> pl.DataFrame:
     }
     casts = []
     for name in texts:
-        values = sorted(set(studies) if name == "dataset" else set(whole[name].drop_nulls()))
+        said = {study.constants[name] for study in studies.values() if name in study.constants}
+        values = sorted(set(studies) if name == "dataset" else {*whole[name].drop_nulls(), *said})
         if len(values) <= 65_536:
             casts.append(pl.col(name).cast(pl.Enum(values)))
     return whole.select(list(dict.fromkeys(order))).with_columns(casts)

@@ -170,6 +170,37 @@ def test_var_columns_follow_the_genes(real_store, real):
     assert_same_x(by_symbol.X, out.X)
 
 
+def test_a_gene_key_keeps_every_column_of_var(tmp_path):
+    var = pd.DataFrame(
+        {"name": ["t", "v"], "var_name": ["p", "q"], "__key__": [1, 2]}, index=["g0", "g1"]
+    )
+    adata = ad.AnnData(np.array([[1, 2]], np.float32), var=var)
+    store = dao.write_dataset(tmp_path / "s", adata, dataset="d", progress=False)
+    out = store.scan().dao.to_anndata(genes=["v", "t"], gene_key="name")
+    assert out.var_names.to_list() == ["v", "t"]
+    assert out.var["name"].to_list() == ["v", "t"]
+    assert out.var["var_name"].to_list() == ["q", "p"]
+    assert out.var["__key__"].to_list() == [2, 1]
+    assert out.var["source_var_name"].to_list() == ["g1", "g0"]
+    assert_same_x(out.X, np.array([[2, 1]]))
+
+
+def test_datasets_without_cells_or_genes_keep_the_rest(tmp_path):
+    adata = ad.AnnData(
+        np.zeros((0, 2), np.float32), var=pd.DataFrame({"n": [1, 2]}, index=["a", "b"])
+    )
+    adata.uns["k"] = 1
+    store = dao.write_dataset(tmp_path / "s", adata, dataset="d", progress=False)
+    out = store.scan().dao.to_anndata()
+    assert out.uns == {"k": 1}
+    assert out.var["n"].to_list() == [1, 2]
+    none = ad.AnnData(np.zeros((2, 0), np.float32), var=pd.DataFrame({"n": np.zeros(0)}))
+    store = dao.write_dataset(tmp_path / "t", none, dataset="d", progress=False)
+    out = store.scan().dao.to_anndata()
+    assert out.shape == (2, 0)
+    assert list(out.var.columns) == ["n"]
+
+
 def test_a_gene_that_only_other_datasets_have_keeps_its_name(mixed):
     store, _ = mixed
     out = store.scan().filter(pl.col("dataset") == "a").dao.to_anndata(genes=["x", "g3"])
@@ -209,7 +240,9 @@ def test_layers_and_obsm_are_chosen(tmp_path):
     bare = lf.dao.to_anndata(layers=[], obsm=[])
     assert not bare.layers
     assert not bare.obsm
-    assert_same_x(lf.dao.to_anndata(layer="x2").X, adata.layers["x2"])
+    swapped = lf.dao.to_anndata(layer="x2")
+    assert_same_x(swapped.X, adata.layers["x2"])
+    assert_same_x(swapped.layers["x2"], adata.layers["x2"])
     assert lf.dao.to_anndata(dtype="int32").X.dtype == np.int32
     with pytest.raises(dao.DaoKeyError, match="layers/nope"):
         lf.dao.to_anndata(layers=["nope"])

@@ -85,6 +85,12 @@ def test_a_truncated_manifest(uri, keep):
         dao.load_store(uri)
 
 
+def test_a_missing_manifest(uri):
+    (uri / "dao.json").unlink()
+    with pytest.raises(dao.DaoFileNotFoundError, match="manifest is missing"):
+        dao.load_store(uri)
+
+
 def test_a_newer_store(uri):
     path = uri / "dao.json"
     manifest = json.loads(path.read_text())

@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import dao_polars as dao
+from dao_polars.cell import Cell
+from dao_polars.frame_schema import Dataset, FileColumn, frame_schema
+from dao_polars.scan_plan import make_plan
 
 from .storefab import Study, make_store, plain_cells, plain_frame
 
@@ -339,6 +342,14 @@ def test_rows_without_columns(store: Path, eager: pl.DataFrame) -> None:
     check(store, eager, lambda lf: lf.filter(C("donor").is_null()).select(pl.len()))
 
 
+def test_columns_that_are_null_throughout_keep_their_types(tmp_path: Path) -> None:
+    full = pl.DataFrame({"x": [1.5], "at": [dt.datetime(2020, 1, 1)], "s": ["a"], "b": [True]})
+    studies = {"a": Study(full), "b": Study(pl.DataFrame({"n": [1, 2]}))}
+    path = make_store(tmp_path / "s", studies)
+    check(path, plain_frame(studies), lambda lf: lf)
+    check(path, plain_frame(studies), lambda lf: lf.select("x", "at", "s", "b"))
+
+
 def test_conditions_that_polars_cannot_push(store: Path, eager: pl.DataFrame) -> None:
     for condition in (
         C("n_counts") > C("n_counts").mean(),
@@ -497,6 +508,19 @@ def test_the_first_rows_come_early(tmp_path: Path) -> None:
     batches = dao.scan(path).collect_batches()
     assert next(batches)["x"][0] == 0
     del batches  # stops the reading
+
+
+def test_parts_have_no_more_rows_than_polars_can_number() -> None:
+    columns = {"obs_name": FileColumn("obs_name", pl.String())}
+    half = 2**31 - 1
+    sizes = [half, half, half, 5, 0, 2**32 - 1, 1]
+    datasets = [Dataset(i, f"d{i}", f"d{i}", n, columns) for i, n in enumerate(sizes)]
+    schema = frame_schema(datasets, {}, Cell("/s", "id"))
+    plan = make_plan(datasets, schema, None, C("obs_name") == "a", None)
+    assert [[d.number for d in part.datasets] for part in plan.parts] == [[0, 1], [2, 3], [5], [6]]
+    assert not any(part.cut_short for part in plan.parts)
+    plan = make_plan(datasets, schema, None, None, half + 7)
+    assert [(part.n_rows, part.cut_short) for part in plan.parts] == [(half + 7, True)]
 
 
 # --- errors

@@ -194,7 +194,7 @@ def test_repr(path: Path) -> None:
     assert lines[2].split("  ")[1] == "<b>lung & co</b>"
     assert lines[2].endswith("1,234,567      2  csr     1.2 GB")
     assert lines[-1] == (
-        "obs: cell_type (2 categories), n (int64), ok (boolean), organism (2 categories), "
+        "obs: cell_type (2 categories), n (Int64), ok (Boolean), organism (2 categories), "
         "doi (1 category)"
     )
     page = store._repr_html_()

@@ -330,7 +330,8 @@ HOSTILE = {
     "array of a class": b"cnumpy._core.multiarray\n_reconstruct\n"
     + SYSTEM
     + b"K\x00\x85C\x01b\x87R",
-    "array never filled": b"cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R",
+    "array never filled": b"cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+    + b"K\x00\x85C\x01b\x87R",
     "scalar of objects": b"cnumpy._core.multiarray\nscalar\ncnumpy\ndtype\nX\x01\x00\x00\x00O\x85R"
     + TEXT
     + b"\x86R",

@@ -9,11 +9,12 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use zarrs::array::codec::CodecChain;
 use zarrs::array::{
-    Array, ArrayBytes, ArrayShardedExt, ArrayToBytesCodecTraits, BytesRepresentation, ChunkShape, CodecOptions,
-    DataType, FillValue, data_type,
+    Array, ArrayBytes, ArrayCreateError, ArrayShardedExt, ArrayToBytesCodecTraits, BytesRepresentation, ChunkShape,
+    CodecOptions, DataType, FillValue, data_type,
 };
 use zarrs::metadata::ConfigurationSerialize;
 use zarrs::metadata_ext::codec::sharding::{ShardingCodecConfiguration, ShardingIndexLocation};
+use zarrs::plugin::PluginCreateError;
 
 use super::dtype::{Dtype, Num};
 use super::plan::coalesce;
@@ -39,6 +40,7 @@ pub struct ZarrArray {
     /// Inner chunks of a shard along each axis; all ones where the array is not sharded.
     per_shard: Vec<u64>,
     sharding: Option<Sharding>,
+    absent_is_fill: bool,
     options: CodecOptions,
 }
 
@@ -69,8 +71,14 @@ impl ZarrArray {
         }
         let unusable =
             |what: &dyn std::fmt::Display| DaoError::corrupt(&place, format!("cannot read this zarr array: {what}"));
-        let array =
-            Array::open(Arc::new(ZarrStorage(storage.clone())), &format!("/{path}")).map_err(|e| unusable(&e))?;
+        let array = Array::open(Arc::new(ZarrStorage(storage.clone())), &format!("/{path}")).map_err(|e| match e {
+            ArrayCreateError::CodecsCreateError(PluginCreateError::Unsupported(what)) => {
+                DaoError::value(format!("this build cannot decode the array: {what}"))
+                    .at(format!("path '{place}'"))
+                    .hint("write the matrix again with another compressor")
+            }
+            e => unusable(&e),
+        })?;
         let dtype = dtype_of(array.data_type())
             .ok_or_else(|| unusable(&format!("its data type {:?} is no plain number", array.data_type())))?;
         let origin = vec![0; array.dimensionality()];
@@ -107,6 +115,7 @@ impl ZarrArray {
         } else {
             (outer.clone(), array.codecs(), None)
         };
+        let absent_is_fill = sharding.is_none() && leaves_out_empty_chunks(storage, path)?;
         let per_shard = outer.iter().zip(&inner_shape).map(|(outer, inner)| outer.get() / inner.get()).collect();
         let options = CodecOptions::default().with_concurrent_target(1).with_validate_checksums(true);
         Ok(Self {
@@ -118,6 +127,7 @@ impl ZarrArray {
             inner_codecs,
             per_shard,
             sharding,
+            absent_is_fill,
             options,
         })
     }
@@ -174,8 +184,11 @@ impl ZarrArray {
         let key = self.array.chunk_key(file);
         let key = key.as_str();
         if self.sharding.is_none() {
-            let bytes = self.storage.get(key)?.ok_or_else(|| self.missing(key))?;
-            return visit(first, &self.decode_one::<S>(key, bytes)?);
+            return match self.storage.get(key)? {
+                Some(bytes) => visit(first, &self.decode_one::<S>(key, bytes)?),
+                None if self.absent_is_fill => visit(first, &self.fill::<S>()),
+                None => Err(self.missing(key)),
+            };
         }
         let places = chunks.iter().map(|chunk| self.place_in_shard(file, chunk, key)).collect::<Result<Vec<_>>>()?;
         let stored: Vec<(usize, Range<u64>)> =
@@ -297,6 +310,20 @@ impl ZarrArray {
     fn inner_len(&self) -> usize {
         self.inner_shape.iter().map(|n| usize::try_from(n.get()).unwrap_or(usize::MAX)).product()
     }
+}
+
+/// Whether an absent chunk of an array that is not sharded means fill value, as zarr defines.
+///
+/// Our own writer writes every shard. So does zarr-python 2, sfaira's, write every chunk, and an
+/// absent one is a lost one: better an error than zeros. zarr-python 3 leaves empty chunks out; what
+/// tells its version 2 metadata apart is that it always names the `dimension_separator`.
+fn leaves_out_empty_chunks(storage: &Arc<dyn Storage>, path: &str) -> Result<bool> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        dimension_separator: Option<String>,
+    }
+    let Some(bytes) = storage.get(&format!("{path}/.zarray"))? else { return Ok(true) };
+    Ok(serde_json::from_slice::<Head>(&bytes).is_ok_and(|head| head.dimension_separator.is_some()))
 }
 
 fn dtype_of(found: &DataType) -> Option<Dtype> {

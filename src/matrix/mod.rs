@@ -36,9 +36,24 @@ pub struct Rows<T> {
     pub data: Vec<T>,
 }
 
-impl<T> Rows<T> {
-    fn empty() -> Self {
+impl<T: Copy> Rows<T> {
+    /// No rows.
+    #[must_use]
+    pub fn empty() -> Self {
         Self { rows: Vec::new(), indptr: vec![0], indices: Vec::new(), data: Vec::new() }
+    }
+
+    /// Adds rows that come after these.
+    pub fn append(&mut self, mut more: Self) {
+        if self.rows.is_empty() {
+            *self = more;
+            return;
+        }
+        let at = self.data.len();
+        self.rows.append(&mut more.rows);
+        self.indptr.extend(more.indptr[1..].iter().map(|end| at + end));
+        self.indices.append(&mut more.indices);
+        self.data.append(&mut more.data);
     }
 }
 

@@ -20,6 +20,9 @@ use crate::sampling;
 /// Small batches are read together until a window has this many cells.
 const WINDOW_CELLS: usize = 1024;
 
+/// Cells read between two looks at whether the consumer still waits.
+const STEP_CELLS: usize = 4096;
+
 /// One pass over a request's cells, as finished batches.
 pub struct Epoch {
     shared: Arc<Shared>,
@@ -246,10 +249,17 @@ impl Shared {
         for need in &plan.needs {
             let part = self.request.part(need.number)?;
             let wanted = part.columns.as_ref().map(super::Columns::wanted);
-            let mut rows =
-                part.matrix.read::<T>(&need.rows, wanted).map_err(|e| e.at(format!("dataset '{}'", part.dataset)))?;
-            if let Some(columns) = &part.columns {
-                columns.apply(&mut rows);
+            let mut rows = Rows::empty();
+            for some in need.rows.chunks(STEP_CELLS) {
+                if self.lock().stop {
+                    return Ok(Vec::new()); // nobody waits for it any more
+                }
+                let mut read =
+                    part.matrix.read::<T>(some, wanted).map_err(|e| e.at(format!("dataset '{}'", part.dataset)))?;
+                if let Some(columns) = &part.columns {
+                    columns.apply(&mut read);
+                }
+                rows.append(read);
             }
             decoded.push(rows);
         }

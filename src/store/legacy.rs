@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, json};
 use uuid::Uuid;
 
+use super::MANIFEST;
 use super::manifest::{DatasetEntry, Manifest};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::Storage;
@@ -37,6 +38,12 @@ pub fn discover(storage: &dyn Storage) -> Result<Manifest> {
     let mut manifest = Manifest::new();
     let mut fingerprint = String::new();
     for name in storage.list_folders("").map_err(|e| no_store(&e.to_string()))? {
+        if storage.size(&format!("{name}/{MANIFEST}"))?.is_some() {
+            return Err(DaoError::new(ErrorKind::NotFound, "the store's manifest is missing")
+                .at(format!("path '{}/{MANIFEST}'", storage.uri()))
+                .found(format!("a dataset '{name}' that a manifest has listed"))
+                .hint("restore it from a copy, or write the datasets to a new store"));
+        }
         let path = format!("{name}/zarr/X");
         let Some(head) = array_head(storage, &path)? else {
             let obs = format!("{name}/parquet/obs.parquet");
