@@ -271,7 +271,9 @@ def _var(selection: Selection, resolved: Resolved, gene_key: str | None) -> pd.D
             key = var["var_name" if gene_key is None else gene_key].cast(pl.String)
             # Matched names stand in front, under a name that no column of var has.
             tables.append(var.insert_column(0, key.alias(_KEY)))
-    genes = pl.concat(tables, how="diagonal_relaxed").unique(_KEY, keep="first", maintain_order=True)
+    genes = pl.concat(tables, how="diagonal_relaxed").unique(
+        _KEY, keep="first", maintain_order=True
+    )
     wanted = pl.DataFrame({_KEY: resolved.names})
     found = wanted.join(genes, on=_KEY, how="left", maintain_order="left")
     if gene_key is not None and gene_key != "var_name":

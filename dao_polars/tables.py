@@ -403,11 +403,25 @@ def _back_to(s: pl.Series, dtype: pl.DataType) -> pl.Series | None:
     if dtype == pl.Null:
         return pl.Series([None] * s.len(), dtype=dtype) if s.null_count() == s.len() else None
     try:
-        cast = s.cast(dtype, strict=False)
+        cast = _parsed(s, dtype) if s.dtype == pl.String else s.cast(dtype, strict=False)
         same = cast.cast(s.dtype, strict=False).eq_missing(s).all()
     except pl.exceptions.PolarsError:
         return None
     return cast if same else None
+
+
+def _parsed(s: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """Text that polars made of values of ``dtype``, as these values again; else null."""
+    if dtype == pl.Boolean:
+        return s.replace_strict(["true", "false"], [True, False], default=None, return_dtype=dtype)
+    if dtype == pl.Date:
+        return s.str.to_date("%Y-%m-%d", strict=False)
+    if isinstance(dtype, pl.Datetime):
+        zone = dtype.time_zone
+        form = "%Y-%m-%d %H:%M:%S%.f" + ("%z" if zone else "")
+        instants = s.str.to_datetime(form, time_unit=dtype.time_unit, strict=False)
+        return instants.dt.convert_time_zone(zone) if zone else instants
+    return s.cast(dtype, strict=False)
 
 
 def _from_polars(s: pl.Series, note: Note) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import anndata as ad
@@ -9,8 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from hypothesis import HealthCheck, settings
 
 import dao_polars as dao
+
+# No test is about speed; and a change is judged by the same examples each time.
+settings.register_profile(
+    "dao",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("dao")
 
 DATA = Path(__file__).parent.parent / "data"
 STUDIES = ("pbmc_human", "pancreas_human", "pancreas_mouse", "heart_human")

@@ -216,6 +216,34 @@ def test_any_order_and_repeats(mixed):
     assert_same_x(out.X, studies["b"].X[picks])
 
 
+TIMES = pd.DatetimeIndex(
+    [pd.Timestamp("2020-01-01"), None, pd.Timestamp("1999-12-31 23:59:59.123456789")]
+)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [True, False, True],
+        pd.array([True, None, False], dtype="boolean"),
+        pd.Categorical([True, False, None]),
+        [1, 2, 3],
+        pd.array([1, None, 3], dtype="Int64"),
+        [0.1, np.nan, 1e300],
+        TIMES,
+        TIMES.tz_localize("Europe/Berlin"),
+    ],
+    ids=str,
+)
+def test_a_column_that_is_text_elsewhere_keeps_its_type(tmp_path, values):
+    numbers, text = study(0, 3, ["a"]), study(1, 2, ["a"])
+    numbers.obs["f"], text.obs["f"] = values, ["yes", "no"]
+    dao.write_dataset(tmp_path / "s", numbers, dataset="n", progress=False)
+    store = dao.write_dataset(tmp_path / "s", text, dataset="t", progress=False)
+    out = store.scan().filter(pl.col("dataset") == "n").dao.to_anndata()
+    pd.testing.assert_series_equal(out.obs["f"], numbers.obs["f"])
+
+
 def test_names_of_cells_survive_a_frame_without_them(mixed):
     store, studies = mixed
     frame = store.scan().filter(pl.col("dataset") == "b").select("cell", "score").collect()

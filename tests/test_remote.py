@@ -85,9 +85,7 @@ def test_a_store_behind_a_url(url, real_store):
     ]
     remote, local = (c.drop("cell").collect() for c in cells)
     assert remote.equals(local)
-    remote, local = (
-        c.dao.to_anndata(genes=["CD14", "LYZ"]) for c in cells
-    )
+    remote, local = (c.dao.to_anndata(genes=["CD14", "LYZ"]) for c in cells)
     assert remote.n_obs > 50
     assert (remote.X != local.X).nnz == 0
     assert (remote.obs == local.obs).all().all()
