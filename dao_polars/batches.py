@@ -149,9 +149,9 @@ class BatchIterable:
 
     def __repr__(self) -> str:
         order = "in frame order" if self.seed is None else f"shuffled, seed {self.seed}"
+        count = f"{len(self):,} {'batch' if len(self) == 1 else 'batches'} of {self._batch_size:,}"
         return (
-            f"{len(self):,} batch{'' if len(self) == 1 else 'es'} of {self._batch_size:,} from {self.n_obs:,} cells × "
-            f"{self.n_vars:,} genes, {self._layout}, {order}"
+            f"{count} from {self.n_obs:,} cells × {self.n_vars:,} genes, {self._layout}, {order}"
         )
 
 
