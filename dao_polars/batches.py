@@ -150,9 +150,7 @@ class BatchIterable:
     def __repr__(self) -> str:
         order = "in frame order" if self.seed is None else f"shuffled, seed {self.seed}"
         count = f"{len(self):,} {'batch' if len(self) == 1 else 'batches'} of {self._batch_size:,}"
-        return (
-            f"{count} from {self.n_obs:,} cells × {self.n_vars:,} genes, {self._layout}, {order}"
-        )
+        return f"{count} from {self.n_obs:,} cells × {self.n_vars:,} genes, {self._layout}, {order}"
 
 
 def as_csr(parts: Any, shape: tuple[int, int]) -> csr_matrix:

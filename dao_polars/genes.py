@@ -7,6 +7,8 @@ no cells, no matrices, no files.
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from .errors import DaoKeyError, DaoTypeError, DaoValueError
 
-__all__ = ["FeatureSpace", "Genes", "resolve"]
+__all__ = ["FeatureSpace", "Genes", "Resolved", "feature_space_id", "resolve"]
 
 #: ``genes=`` of the public methods: None, names, or how to combine the datasets' own.
 Genes = str | Iterable[str] | pl.Series | None
@@ -50,6 +52,12 @@ class Resolved:
     n_genes: int
     names: pl.Series | None
     columns: list[NDArray[np.int32] | None]
+
+
+def feature_space_id(names: pl.Series) -> str:
+    """Names an ordered var index (n_vars,): equal exactly where the names and their order are."""
+    text = json.dumps(names.to_list(), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def resolve(

@@ -6,7 +6,6 @@ completed manifest, after which nobody need know that the store is sfaira's.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import warnings
@@ -18,6 +17,7 @@ import polars as pl
 from . import uns
 from .errors import DaoCorruptError
 from .frame_schema import MAX_CATEGORIES, RESERVED, FileColumn, free_name
+from .genes import feature_space_id
 from .schema import dtype_name
 from .unpickle import load
 
@@ -52,7 +52,7 @@ def complete(manifest: Mapping[str, Any], uri: str, read: Read) -> dict[str, Any
                 ],
                 "organism": organism if isinstance(organism, str) else None,
                 "constants": uns.constants(values, {*files, *RESERVED}),
-                "var_id": var_id(read_var(read, entry, uri)),
+                "var_id": feature_space_id(read_var(read, entry, uri)["var_name"]),
             }
         )
         words.add(obs.frame, files)
@@ -103,7 +103,7 @@ def read_var(read: Read, entry: Mapping[str, Any], uri: str) -> pl.DataFrame:
     return table.frame.select(
         _as_text(column, table.height).alias(name)
         if name == "var_name" or _is_text(column.dtype)
-        else pl.col(column.name or "").alias(name)
+        else pl.col("" if column.name is None else column.name).alias(name)
         for name, column in columns.items()
     ).collect()
 
@@ -112,11 +112,6 @@ def read_uns(read: Read, entry: Mapping[str, Any], uri: str) -> tuple[dict[Any, 
     """A dataset's uns and what was refused in its pickle."""
     path = f"{entry['path']}/pickle/uns.pickle"
     return load(read(path), f"dataset {entry['id']!r}, '{uri}/{path}'")
-
-
-def var_id(var: pl.DataFrame) -> str:
-    """Equal for equal names in equal order."""
-    return hashlib.sha256("\n".join(var["var_name"].to_list()).encode()).hexdigest()
 
 
 def _table(data: bytes, where: str, n_rows: int, what: str) -> PandasTable:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
-_ROW = "__dao_row__"  # of the part, counted over its datasets
+_ROW = "\0row"  # of the part, counted over its datasets; a name that no obs column has
 _BATCH_ROWS = 100_000
 _SMALL_PART = 1_000_000  # rows
 _PARTS_AHEAD = 4
@@ -106,7 +106,7 @@ def _part_frames(store: Store, plan: Plan, batch_rows: int) -> Iterator[pl.DataF
             if started and waiting[0].n_rows > _SMALL_PART:
                 break
             part = waiting.popleft()
-            if any(column.name for column in part.columns.values()):
+            if any(column.name is not None for column in part.columns.values()):
                 started.append(_read_files(store, part, plan.columns))
             else:
                 started.append(_make_rows(store, part, plan.columns, batch_rows))
@@ -119,7 +119,9 @@ def _read_files(store: Store, part: Part, columns: Sequence[str]) -> Iterator[pl
     lf = obs_files.scan(
         store,
         part.datasets,
-        schema={column.name: column.dtype for column in part.columns.values() if column.name},
+        schema={
+            column.name: column.dtype for column in part.columns.values() if column.name is not None
+        },
         row_index_name=_ROW,
         n_rows=part.n_rows if part.cut_short else None,
         extra_columns="ignore",
@@ -176,6 +178,8 @@ def _column(schema: pl.Schema, name: str, part: Part, rows: _Rows) -> pl.Expr:
     if column.name is None:
         return rows.apply(rows.index(column), dtype)
     expr = pl.col(column.name)
+    if isinstance(column.dtype, pl.Duration) and dtype == pl.String:
+        return expr.dt.to_string()  # which polars does not cast
     return expr if column.dtype == dtype else expr.cast(dtype)
 
 

@@ -414,8 +414,10 @@ def _pick(wanted: Names | None, there: Iterable[str], what: str, where: str) -> 
         names = available
     elif not wanted:
         names = []
-    else:
+    elif isinstance(wanted, Iterable):
         names = list(dict.fromkeys([wanted] if isinstance(wanted, str) else wanted))
+    else:
+        raise DaoTypeError(f"{what}={wanted!r}: expected a name, names, or True for all")
     for name in names:
         if name not in available:
             listed = ", ".join(map(repr, available)) or "none"

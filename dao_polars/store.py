@@ -21,7 +21,7 @@ import polars as pl
 from . import _core, legacy
 from . import uns as uns_json
 from .cell import Cell
-from .errors import DaoCorruptError, DaoError, DaoKeyError, DaoValueError
+from .errors import DaoCorruptError, DaoError, DaoKeyError, DaoTypeError, DaoValueError
 from .frame_schema import Dataset, datasets_of, frame_schema
 from .obs_files import check_rows
 from .scan import scan_store
@@ -45,7 +45,13 @@ def load_store(
         DaoValueError: a store of a newer format version.
         DaoCorruptError: a manifest that cannot be understood.
     """
-    return Store(os.fspath(uri), storage_options)
+    try:
+        path = os.fspath(uri)
+    except TypeError:
+        raise DaoTypeError(f"uri={uri!r}: expected a path or a URL") from None
+    if not path:
+        raise DaoValueError("uri='': expected a path or a URL; '.' is the working directory")
+    return Store(path, storage_options)
 
 
 #: Options of the stores opened by this process, so that keys, which do not carry them, need none.
@@ -314,7 +320,7 @@ _LEFT = (0, 1, 4)  # columns of the shown table that are text
 
 
 def _organism(entry: Mapping[str, Any]) -> str | None:
-    value = entry.get("organism") or entry["constants"].get("organism")
+    value = entry.get("organism")
     return value if isinstance(value, str) else None
 
 

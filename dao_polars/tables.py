@@ -65,7 +65,8 @@ def from_pandas(df: pd.DataFrame, *, index_name: str, reserved: set[str], where:
     Args:
         df: any number of rows and columns; its index need not be unique and is stored as text.
         index_name: name of the index column, ``"obs_name"`` or ``"var_name"``.
-        reserved: names a column may not have; such a column is stored as ``obs_<name>``.
+        reserved: names a column may not have; such a column (and one without a name) is stored
+            as ``obs_<name>``.
         where: what the table is, for errors: ``"obs of dataset 'lung'"``.
 
     Raises:
@@ -78,7 +79,7 @@ def from_pandas(df: pd.DataFrame, *, index_name: str, reserved: set[str], where:
     taken = {index_name, *sources, *reserved}
     for position, source in enumerate(sources):
         name = source
-        if name == index_name or name in reserved:
+        if name == index_name or name in reserved or not name:  # polars finds no column ""
             while name in taken:
                 name = f"{index_name.split('_')[0]}_{name}"
             taken.add(name)

@@ -6,7 +6,6 @@ how tables and uns are stored and how matrices reach the disk is elsewhere.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from ._core import DatasetWriter, ValueScan
 from .alignment import Alignment, align
 from .errors import DaoIOError, DaoTypeError, DaoValueError
 from .frame_schema import MAX_CATEGORIES, RESERVED
+from .genes import feature_space_id
 from .matrix_source import MatrixSource
 from .progress import progress_bar
 from .sources import Names, Source, open_source
@@ -116,6 +116,7 @@ class _Plan:
     alignment: Alignment
     uns: str
     constants: dict[str, Any]
+    organism: str | None
     order: np.ndarray | None
 
     @property
@@ -128,6 +129,7 @@ class _Plan:
             {
                 "obs": self.obs.notes,
                 "var": self.var.notes,
+                "organism": self.organism,
                 "constants": self.constants,
                 "categories": _categories(self.obs.frame),
                 "var_id": feature_space_id(self.var.frame["var_name"]),
@@ -167,8 +169,17 @@ def _plan(
         align(var, genes, gene_key, where),
         uns_json.encode(uns, where),
         uns_json.constants(uns, obs.frame.columns),
+        _organism(uns, obs.frame),
         order,
     )
+
+
+def _organism(uns: dict[str, Any], obs: pl.DataFrame) -> str | None:
+    """The organism of all cells: as uns says it, or the one value of the obs column."""
+    named = uns.get("organism")
+    if named is None and "organism" in obs.columns and obs["organism"].n_unique() == 1:
+        named = obs["organism"][0]
+    return str(named) if isinstance(named, str) else None
 
 
 def _dataset_id(dataset: str | None, opened: Source) -> str:
@@ -202,12 +213,6 @@ def _shuffled(obs: Table, order: np.ndarray, where: str) -> Table:
     column = {"name": _SOURCE_ROW, "source": _SOURCE_ROW, "dtype": "UInt32", "pandas": note}
     notes = {**obs.notes, "columns": [*obs.notes["columns"], column]}
     return Table(obs.frame[order].with_columns(rows), notes)
-
-
-def feature_space_id(names: pl.Series) -> str:
-    """Names an ordered var index: equal exactly where the names and their order are."""
-    text = json.dumps(names.to_list(), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _categories(frame: pl.DataFrame) -> dict[str, list[str] | None]:

@@ -26,6 +26,7 @@ fn tables() -> Tables {
     Tables {
         obs: table.clone(),
         var: table,
+        organism: None,
         constants: serde_json::Map::new(),
         categories: BTreeMap::new(),
         var_id: "space".into(),

@@ -337,7 +337,8 @@ def _thread_names() -> list[str]:
 def test_a_consumer_that_stops_leaves_no_thread(real_store):
     lf = real_store.scan().filter(pl.col("dataset") == "pancreas_human")
     batches = lf.dao.iter_batches(8, shuffle=True, seed=0, num_threads=3)
-    for _ in batches:
+    waiting = lf.dao.iter_batches(8, shuffle=True, num_threads=3, prefetch_bytes=0)
+    for _ in waiting:
         assert readers()
         break
     gc.collect()

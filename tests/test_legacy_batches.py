@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -62,7 +63,12 @@ def test_sfaira_store_as_anndata():
 
 
 def write_like_sfaira(
-    folder: Path, x: np.ndarray, chunks: tuple[int, int], compressor: object, order: str = "C"
+    folder: Path,
+    x: np.ndarray,
+    chunks: tuple[int, int],
+    compressor: object,
+    order: str = "C",
+    zarr_python: int = 2,
 ) -> None:
     array = zarr.create_array(
         folder / "zarr" / "X",
@@ -73,9 +79,20 @@ def write_like_sfaira(
         zarr_format=2,
         order=order,
         fill_value=0,
-        config={"write_empty_chunks": True},
+        config={"write_empty_chunks": zarr_python == 2},
     )
     array[:] = x
+    if zarr_python == 2:  # which names the separator only where it is not the default
+        path = folder / "zarr" / "X" / ".zarray"
+        path.write_text(
+            json.dumps(
+                {
+                    k: v
+                    for k, v in json.loads(path.read_text()).items()
+                    if k != "dimension_separator"
+                }
+            )
+        )
     (folder / "parquet").mkdir()
     (folder / "pickle").mkdir()
     obs = pd.DataFrame(
@@ -150,6 +167,16 @@ def test_a_missing_chunk_is_an_error(tmp_path):
     with pytest.raises(dao.DaoCorruptError, match=r"dataset 'd'.*2\.1'.*cannot be decoded"):
         list(store.scan().dao.iter_batches())
     assert store.verify()["dataset"].to_list() == ["d"]
+
+
+def test_chunks_that_zarr_python_3_left_out_are_zero(tmp_path):
+    x = np.zeros((20, 10), np.float32)
+    x[3, 4] = 7
+    write_like_sfaira(tmp_path / "d", x, (5, 5), numcodecs.Zstd(), zarr_python=3)
+    assert not (tmp_path / "d" / "zarr" / "X" / "2.1").exists()
+    store = dao.load_store(tmp_path)
+    np.testing.assert_array_equal(store.scan().dao.to_anndata().X.toarray(), x)
+    assert store.verify().height == 0
 
 
 def test_a_dataset_without_its_matrix_is_an_error(tmp_path):

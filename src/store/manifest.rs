@@ -19,6 +19,9 @@ pub const DATASET_FORMAT: &str = "dao-dataset";
 /// A string column with more distinct values than this in the store has no category list.
 pub const MAX_CATEGORIES: usize = 65_536;
 
+/// What the manifest also says of each dataset, for the tables' side.
+const DESCRIBED: [&str; 8] = ["layout", "dtype", "bytes", "obs", "constants", "var_id", "layers", "obsm"];
+
 /// What is in a store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Manifest {
@@ -58,7 +61,7 @@ pub struct DatasetEntry {
     /// Checksum of the dataset's `dao.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
-    /// `layout`, `dtype`, `bytes`, `obs`, `constants`, `var_id`, `layers`, `obsm`: what the tables' side reads.
+    /// `organism` and [`DESCRIBED`].
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -134,6 +137,9 @@ impl Manifest {
             }
             if !numbers.insert(entry.number) || entry.number >= manifest.next_number {
                 return wrong("the manifest gives this dataset a number that is taken or not given yet");
+            }
+            if let Some(key) = DESCRIBED.iter().find(|key| !entry.extra.contains_key(**key)) {
+                return wrong(&format!("the manifest does not say the dataset's '{key}'"));
             }
             if entry.n_obs > u64::from(u32::MAX) {
                 return wrong("the manifest lists more than 2^32 - 1 cells");

@@ -21,6 +21,9 @@ pub struct Tables {
     pub obs: Value,
     /// As `obs`.
     pub var: Value,
+    /// What all cells are of, where that is one.
+    #[serde(default)]
+    pub organism: Option<String>,
     /// Dataset-wide values.
     #[serde(default)]
     pub constants: Map<String, Value>,
@@ -104,6 +107,7 @@ impl DatasetWriter {
         let mut entry = Map::new();
         entry.insert("layout".into(), json!(x_meta.layout));
         entry.insert("dtype".into(), json!(x_meta.dtype));
+        entry.insert("organism".into(), json!(tables.organism));
         entry.insert("obs".into(), columns(&tables.obs)?);
         entry.insert("constants".into(), Value::Object(tables.constants.clone()));
         entry.insert("var_id".into(), json!(tables.var_id));
