@@ -12,6 +12,7 @@ import html
 import io
 import json
 import os
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -292,7 +293,10 @@ class Store:
             lines.append("  " + "  ".join(cells).rstrip())
         if (more := len(self._raw["datasets"]) - _SHOWN) > 0:
             lines.append(f"  … and {more} more")
-        return "\n".join([*lines, f"obs: {_shown_columns(self)}"])
+        # A column and its type stay on one line: textwrap does not break at \xa0.
+        obs = "obs: " + ", ".join(column.replace(" ", "\xa0") for column in _shown_columns(self))
+        wrapped = textwrap.fill(obs, 100, subsequent_indent="     ", break_long_words=False)
+        return "\n".join([*lines, wrapped.replace("\xa0", " ")])
 
     def _repr_html_(self) -> str:
         head, *rows = _shown_datasets(self)
@@ -312,7 +316,7 @@ class Store:
             f"<table><thead>{line(head, 'th')}</thead>"
             f"<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"
             + (f"<div>… and {more} more</div>" if more > 0 else "")
-            + f"<div><b>obs</b> {html.escape(_shown_columns(self))}</div></div>"
+            + f"<div><b>obs</b> {html.escape(', '.join(_shown_columns(self)))}</div></div>"
         )
 
 
@@ -320,7 +324,7 @@ _LEFT = (0, 1, 4)  # columns of the shown table that are text
 
 
 def _organism(entry: Mapping[str, Any]) -> str | None:
-    value = entry.get("organism")
+    value = entry.get("organism") or entry["constants"].get("organism")
     return value if isinstance(value, str) else None
 
 
@@ -351,14 +355,15 @@ def _shown_datasets(store: Store) -> list[tuple[str, ...]]:
     return rows
 
 
-def _shown_columns(store: Store) -> str:
+def _shown_columns(store: Store) -> list[str]:
     try:
         schema = store.schema
     except DaoError as error:
-        return f"not readable: {error}"
+        return [f"not readable: {error}"]
     names = [name for name in schema if name not in ("cell", "dataset", "obs_name")]
-    shown = ", ".join(f"{name} ({_shown_type(schema[name])})" for name in names[:_SHOWN])
-    return (shown or "no columns") + (f", … and {len(names) - _SHOWN} more" * (len(names) > _SHOWN))
+    shown = [f"{name} ({_shown_type(schema[name])})" for name in names[:_SHOWN]]
+    more = [f"… and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return [*shown, *more] or ["no columns"]
 
 
 def _shown_type(dtype: pl.DataType) -> str:
