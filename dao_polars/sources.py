@@ -409,7 +409,7 @@ def _numeric_frame(frame: pd.DataFrame, where: str) -> np.ndarray:
 
 def _pick(wanted: Names | None, there: Iterable[str], what: str, where: str) -> list[str]:
     """The names asked for, each once, all of them there."""
-    available = list(there)
+    available = [name for name in there if name is not None]  # anndata 0.13 lists X among layers
     if wanted is True:
         names = available
     elif not wanted:
