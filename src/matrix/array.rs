@@ -3,8 +3,9 @@
 //! zarrs reads metadata and runs codecs; which bytes are read when is decided here.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use zarrs::array::codec::CodecChain;
@@ -49,8 +50,8 @@ struct Sharding {
     index_shape: ChunkShape,
     index_bytes: u64,
     index_at_end: bool,
-    /// By position of the shard in the grid.
-    indexes: Vec<OnceLock<Vec<Place>>>,
+    /// By grid position of the shard. A map: metadata may claim any number of shards.
+    indexes: Mutex<HashMap<Vec<u64>, Arc<Vec<Place>>>>,
 }
 
 impl ZarrArray {
@@ -95,9 +96,6 @@ impl ZarrArray {
                 return Err(unusable(&"its sharding codec has an unknown configuration"));
             };
             let codecs = CodecChain::from_metadata(&sharding.codecs).map_err(|e| unusable(&e))?;
-            let n_shards = array.chunk_grid_shape().iter().product::<u64>();
-            let n_shards = usize::try_from(n_shards).map_err(|_| unusable(&"it has too many shards"))?;
-            let indexes = (0..n_shards).map(|_| OnceLock::new()).collect();
             let index_codecs = CodecChain::from_metadata(&sharding.index_codecs).map_err(|e| unusable(&e))?;
             let two = std::num::NonZeroU64::MIN.saturating_add(1);
             let per_shard = outer.iter().zip(&sharding.chunk_shape).map(|(outer, inner)| outer.get() / inner.get());
@@ -110,7 +108,7 @@ impl ZarrArray {
                 return Err(unusable(&"its shard index is compressed"));
             };
             let index_at_end = matches!(sharding.index_location, ShardingIndexLocation::End);
-            let read = Sharding { index_codecs, index_shape, index_bytes, index_at_end, indexes };
+            let read = Sharding { index_codecs, index_shape, index_bytes, index_at_end, indexes: Mutex::default() };
             (sharding.chunk_shape, Arc::new(codecs), Some(read))
         } else {
             (outer.clone(), array.codecs(), None)
@@ -215,20 +213,21 @@ impl ZarrArray {
 
     fn place_in_shard(&self, file: &[u64], chunk: &[u64], key: &str) -> Result<Place> {
         let Some(sharding) = &self.sharding else { return Ok(None) };
-        let position = |index: &[u64], shape: &[u64]| index.iter().zip(shape).fold(0, |at, (i, n)| at * n + i);
-        let out_of_grid = || DaoError::corrupt(&self.place, "an inner chunk outside the array was asked for");
-        let shard = position(file, self.array.chunk_grid_shape());
-        let index = usize::try_from(shard).ok().and_then(|i| sharding.indexes.get(i)).ok_or_else(out_of_grid)?;
-        let places = match index.get() {
+        // The map is whole whatever happened to its last holder.
+        let known = sharding.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(file).cloned();
+        let places = match known {
             Some(places) => places,
             None => {
-                let read = self.read_index(sharding, key)?;
-                index.get_or_init(|| read)
+                let read = Arc::new(self.read_index(sharding, key)?);
+                let mut indexes = sharding.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+                indexes.entry(file.to_vec()).or_insert(read).clone()
             }
         };
-        let within: Vec<u64> = chunk.iter().zip(&self.per_shard).map(|(chunk, per)| chunk % per).collect();
-        let at = usize::try_from(position(&within, &self.per_shard)).map_err(|_| out_of_grid())?;
-        places.get(at).copied().ok_or_else(out_of_grid)
+        let at = chunk.iter().zip(&self.per_shard).fold(0, |at, (chunk, per)| at * per + chunk % per);
+        usize::try_from(at)
+            .ok()
+            .and_then(|at| places.get(at).copied())
+            .ok_or_else(|| DaoError::corrupt(&self.place, "an inner chunk outside the array was asked for"))
     }
 
     /// A shard's index: `(offset, length)` of each inner chunk, both all ones where it is left out.

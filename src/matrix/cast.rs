@@ -21,7 +21,7 @@ pub fn cast_values<S: Num, T: Num>(from: &[S], to: &mut [T]) -> Result<()> {
         && let Some((bad, _)) = from.iter().zip(&*to).find(|&(&s, &t)| !holds(s, t))
     {
         return Err(DaoError::value(format!("the stored value {bad} does not fit into {}", T::DTYPE.name()))
-            .hint("ask for a wider dtype, such as dtype=\"float64\""));
+            .hint(format!("ask for the dtype it is stored in: dtype=\"{}\"", S::DTYPE.name())));
     }
     Ok(())
 }

@@ -145,7 +145,8 @@ impl Matrix {
                 bytes += self.row_bytes(stop);
                 stop += 1;
             }
-            self.read::<f64>(&(start..stop).collect::<Vec<_>>(), None)?;
+            let rows: Vec<u32> = (start..stop).collect();
+            for_dtype!(self.dtype(), T => self.read::<T>(&rows, None).map(drop))?;
             start = stop;
         }
         Ok(())

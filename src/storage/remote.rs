@@ -22,6 +22,12 @@ pub struct Remote {
 /// One small runtime for all remote stores, started with the first.
 fn runtime() -> Result<&'static Runtime> {
     static RUNTIME: OnceLock<std::result::Result<Runtime, String>> = OnceLock::new();
+    static PID: OnceLock<u32> = OnceLock::new();
+    if *PID.get_or_init(std::process::id) != std::process::id() {
+        // A forked child has none of the runtime's threads and would wait for them for ever.
+        return Err(DaoError::value("this process was forked from one that read from the network")
+            .hint("start processes with spawn to read remote stores"));
+    }
     RUNTIME
         .get_or_init(|| {
             tokio::runtime::Builder::new_multi_thread()

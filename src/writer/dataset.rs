@@ -177,6 +177,11 @@ fn columns(table: &Value) -> Result<Value> {
         .ok_or_else(|| DaoError::value("a table's description lacks column names or dtypes"))
 }
 
+fn is_array(folder: &Path) -> bool {
+    let metadata = std::fs::read(folder.join("zarr.json")).ok().and_then(|b| serde_json::from_slice::<Value>(&b).ok());
+    metadata.is_some_and(|metadata| metadata["node_type"] == "array")
+}
+
 /// Checksums of every file but the shards, by path relative to `folder`.
 fn checksums(folder: &Path) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
@@ -185,11 +190,13 @@ fn checksums(folder: &Path) -> Result<BTreeMap<String, String>> {
         let failed = |e: &std::io::Error| DaoError::io(&at.display().to_string(), "reading back", e);
         for entry in std::fs::read_dir(&at).map_err(|e| failed(&e))? {
             let path = entry.map_err(|e| failed(&e))?.path();
-            let in_array = path.file_name().is_some_and(|name| name == "c") && at.join("zarr.json").exists();
+            let in_array = path.file_name().is_some_and(|name| name == "c") && is_array(&at);
             if path.is_dir() && !in_array {
                 folders.push(path);
             } else if path.is_file() {
                 let bytes = std::fs::read(&path).map_err(|e| failed(&e))?;
+                // Tables were written by others: flush them before the manifest lists them.
+                std::fs::File::open(&path).and_then(|file| file.sync_all()).map_err(|e| failed(&e))?;
                 let relative = path.strip_prefix(folder).unwrap_or(&path);
                 found.insert(relative.to_string_lossy().replace('\\', "/"), checksum(&bytes));
             }

@@ -9,7 +9,7 @@
 //!
 //! Locks are advisory file locks, which the system frees when a process dies.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::array::{make_folder, write_file};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage;
-use crate::store::{DatasetEntry, MANIFEST, Manifest, Store};
+use crate::store::{DATASET_FORMAT, DatasetEntry, MANIFEST, Manifest, Store};
 
 const UNPUBLISHED: &str = ".unpublished";
 
@@ -28,17 +28,59 @@ pub struct Staging {
     folder: PathBuf,
     lock_path: PathBuf,
     _lock: File,
+    /// A forked child has a copy of this and must leave its parent's folder alone.
+    pid: u32,
 }
 
 fn io<'a>(path: &'a Path, doing: &'a str) -> impl FnOnce(std::io::Error) -> DaoError + 'a {
     move |e| DaoError::io(&path.display().to_string(), doing, &e)
 }
 
+/// Locks the store until the file is dropped. Whoever may write to the folder may not be who made
+/// the lock file, and can lock it all the same.
 fn lock_store(store: &Path) -> Result<File> {
     let path = store.join(".dao.lock");
-    let file = File::create(&path).map_err(io(&path, "opening the lock"))?;
+    let file = File::options().create(true).append(true).open(&path).or_else(|e| match e.kind() {
+        IoKind::PermissionDenied => File::open(&path),
+        _ => Err(e),
+    });
+    let file = file.map_err(io(&path, "opening the lock"))?;
     file.lock().map_err(io(&path, "locking the store"))?;
     Ok(file)
+}
+
+/// Whether `folder` is a dataset that a writer moved in and died before listing: it has our marker,
+/// and describes itself as the dataset of that name.
+fn is_unpublished(folder: &Path) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        format: String,
+        id: String,
+    }
+    let described = std::fs::read(folder.join(MANIFEST)).ok().and_then(|b| serde_json::from_slice::<Head>(&b).ok());
+    folder.join(UNPUBLISHED).is_file()
+        && described.is_some_and(|head| {
+            head.format == DATASET_FORMAT && folder.file_name().is_some_and(|name| name == head.id.as_str())
+        })
+}
+
+/// Refuses a folder that holds datasets and no manifest: a new one would hide them.
+fn check_no_lost_datasets(store: &Path, uri: &str) -> Result<()> {
+    let is_dataset = |folder: &Path| {
+        [MANIFEST, "zarr/X", "parquet/obs.parquet"].iter().any(|part| folder.join(part).exists())
+            && !is_unpublished(folder)
+    };
+    if !store.is_dir() || store.join(MANIFEST).exists() || !entries(store)?.iter().any(|path| is_dataset(path)) {
+        return Ok(());
+    }
+    let shown = store.display();
+    if Store::open(uri, &Vec::new()).is_ok_and(|store| store.legacy()) {
+        return Err(DaoError::value(format!("'{shown}' is a store that sfaira wrote, which is read and not written"))
+            .hint("write to a new folder"));
+    }
+    Err(DaoError::new(ErrorKind::NotFound, "the folder holds datasets and no manifest")
+        .at(format!("path '{shown}/{MANIFEST}'"))
+        .hint("restore it from a copy, or write to a new folder"))
 }
 
 /// The manifest as it is now; a new one where there is none. Call with the store locked.
@@ -61,7 +103,7 @@ fn check_free(manifest: &Manifest, store: &Path, dataset: &str) -> Result<()> {
         return Err(taken("is already in the store"));
     }
     let folder = store.join(dataset);
-    if folder.exists() && !folder.join(UNPUBLISHED).exists() {
+    if folder.exists() && !is_unpublished(&folder) {
         return Err(taken("has the name of a folder that is there and is no dataset"));
     }
     Ok(())
@@ -96,17 +138,11 @@ impl Staging {
                 .expected("a folder on this machine")
                 .hint("write the store to a folder and copy it there, dao.json last"));
         };
-        if store.is_dir() && !store.join(MANIFEST).exists() && Store::open(uri, &Vec::new()).is_ok() {
-            return Err(DaoError::value(format!(
-                "'{}' is a store that sfaira wrote, which is read and not written",
-                store.display()
-            ))
-            .hint("write to a new folder"));
-        }
+        check_no_lost_datasets(&store, uri)?;
         make_folder(&store)?;
         let _store_lock = lock_store(&store)?;
         let manifest = read_manifest(&store)?;
-        clean_up(&store, &manifest)?;
+        clean_up(&store, &manifest);
         check_free(&manifest, &store, dataset)?;
         let staging = store.join(".staging");
         let name = Uuid::new_v4().to_string();
@@ -116,7 +152,7 @@ impl Staging {
         lock.lock().map_err(io(&lock_path, "locking"))?;
         make_folder(&folder)?;
         let folder = folder.canonicalize().map_err(io(&folder, "resolving"))?;
-        Ok(Self { store, folder, lock_path, _lock: lock })
+        Ok(Self { store, folder, lock_path, _lock: lock, pid: std::process::id() })
     }
 
     /// Where to write.
@@ -145,23 +181,27 @@ impl Staging {
         }
         write_file(&self.folder.join(UNPUBLISHED), b"")?;
         std::fs::rename(&self.folder, &target).map_err(io(&target, "moving the dataset to its place"))?;
-        let listed = write_manifest(&self.store, &manifest);
-        if listed.is_err() {
+        sync_folder(&self.store);
+        if let Err(error) = write_manifest(&self.store, &manifest) {
             // Not visible; what cannot be removed now, the next writer removes.
             let _ = std::fs::remove_dir_all(&target);
-            return listed;
+            return Err(error);
         }
-        let marker = target.join(UNPUBLISHED);
-        std::fs::remove_file(&marker).map_err(io(&marker, "cleaning up"))
+        // From here on the dataset is listed, and nothing may fail: a marker that stays, the next
+        // writer removes.
+        let _ = std::fs::remove_file(target.join(UNPUBLISHED));
+        Ok(())
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
+        if self.pid != std::process::id() {
+            return;
+        }
         // Best effort: the next writer removes what stays.
         let _ = std::fs::remove_dir_all(&self.folder);
         let _ = std::fs::remove_file(&self.lock_path);
-        let _ = std::fs::remove_dir(self.store.join(".staging"));
     }
 }
 
@@ -169,39 +209,30 @@ fn write_manifest(store: &Path, manifest: &Manifest) -> Result<()> {
     let (path, temporary) = (store.join(MANIFEST), store.join(format!(".{MANIFEST}.new")));
     write_file(&temporary, manifest.to_json()?.as_bytes())?;
     std::fs::rename(&temporary, &path).map_err(io(&path, "replacing the manifest"))?;
-    File::open(store).and_then(|folder| folder.sync_all()).map_err(io(store, "flushing the folder"))
+    sync_folder(store);
+    Ok(())
 }
 
-/// Removes what dead writers left. Call with the store locked.
-fn clean_up(store: &Path, manifest: &Manifest) -> Result<()> {
-    for path in entries(store)? {
-        let marker = path.join(UNPUBLISHED);
+/// Flushes a folder's entries. Some file systems cannot, and then order is up to them.
+fn sync_folder(folder: &Path) {
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+}
+
+/// Removes what dead writers left, as far as this user may. Call with the store locked.
+fn clean_up(store: &Path, manifest: &Manifest) {
+    for path in entries(store).unwrap_or_default().into_iter().filter(|path| is_unpublished(path)) {
         let listed = manifest.datasets.iter().any(|entry| store.join(&entry.path) == path);
-        if marker.exists() && listed {
-            std::fs::remove_file(&marker).map_err(io(&marker, "cleaning up"))?;
-        } else if marker.exists() {
-            std::fs::remove_dir_all(&path).map_err(io(&path, "cleaning up"))?;
+        let _ = if listed { std::fs::remove_file(path.join(UNPUBLISHED)) } else { std::fs::remove_dir_all(&path) };
+    }
+    let locks = entries(&store.join(".staging")).unwrap_or_default();
+    for path in locks.into_iter().filter(|path| path.extension().is_some_and(|e| e == "lock")) {
+        // Open for writing: network file systems lock no other way.
+        let Ok(lock) = File::options().append(true).open(&path) else { continue };
+        if lock.try_lock().is_ok() {
+            let _ = std::fs::remove_dir_all(path.with_extension(""));
+            let _ = std::fs::remove_file(&path);
         }
     }
-    let staging = store.join(".staging");
-    if !staging.is_dir() {
-        return Ok(());
-    }
-    for lock_path in entries(&staging)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "lock")) {
-        let Ok(lock) = File::open(&lock_path) else { continue };
-        match lock.try_lock() {
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(e)) => return Err(io(&lock_path, "locking")(e)),
-            Ok(()) => {
-                let folder = lock_path.with_extension("");
-                if folder.exists() {
-                    std::fs::remove_dir_all(&folder).map_err(io(&folder, "cleaning up"))?;
-                }
-                std::fs::remove_file(&lock_path).map_err(io(&lock_path, "cleaning up"))?;
-            }
-        }
-    }
-    Ok(())
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {

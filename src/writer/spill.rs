@@ -14,7 +14,7 @@ use crate::matrix::Num;
 /// Bytes of a block's entries that are held in memory at a time.
 const BLOCK_BYTES: u64 = 48 << 20;
 /// Files open at a time.
-const MAX_BLOCKS: u64 = 256;
+const MAX_BLOCKS: u64 = 128;
 
 /// Entries on their way to their rows.
 pub struct Spill<T> {
