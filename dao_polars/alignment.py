@@ -58,13 +58,16 @@ def align(var: Table, genes: Any, gene_key: str | None, where: str) -> Alignment
     Raises:
         DaoTypeError: ``genes`` holds something other than names.
         DaoKeyError: no such ``gene_key``, or not one gene in common.
-        DaoValueError: a name is in ``genes`` twice, or belongs to several genes of the source.
+        DaoValueError: ``genes`` is empty, a name is in it twice, or belongs to several genes of
+            the source.
     """
     if genes is None:
         if gene_key is not None:
             raise DaoValueError(f"{where}: gene_key={gene_key!r} needs genes= to match with")
         return Alignment(var)
     wanted = _names(genes, where)
+    if not len(wanted):
+        raise DaoValueError(f"{where}: genes= is empty; expected the names of the output's genes")
     have = _source_names(var, gene_key, where)
     position = pl.DataFrame({"name": wanted}).with_row_index("target")
     found = (

@@ -101,7 +101,7 @@ class _Metas:
         return [meta.get(name, {"index_name": None, "columns": []}) for meta in self.by_id.values()]
 
     def number_type(self, name: str, dtype: Any) -> str:
-        """float32 where it holds every stored value, else float64, unless one was asked for."""
+        """The first of float32, float64 and the stored type that holds every stored value."""
         if dtype is not None:
             return number_type(dtype)
         described = [m[name] for m in self.matrices() if name in m]
@@ -109,7 +109,10 @@ class _Metas:
         if stored & {"float64", "<f8", ">f8"}:
             return "float64"
         integers = [m["max_abs"] for m in described if not m["dtype"].startswith("float")]
-        return "float64" if any(value > 2**24 for value in integers) else "float32"
+        largest = max(integers, default=0)
+        if largest >= 2**53 and len(stored) == 1:
+            return str(stored.pop())
+        return "float64" if largest > 2**24 else "float32"
 
 
 def _names(group: str, wanted: Iterable[str] | str | None, metas: _Metas) -> list[str]:
@@ -271,9 +274,11 @@ def _var(selection: Selection, resolved: Resolved, gene_key: str | None) -> pd.D
             key = var["var_name" if gene_key is None else gene_key].cast(pl.String)
             # Matched names stand in front, under a name that no column of var has.
             tables.append(var.insert_column(0, key.alias(_KEY)))
-    genes = pl.concat(tables, how="diagonal_relaxed").unique(
-        _KEY, keep="first", maintain_order=True
-    )
+    try:
+        joined = pl.concat(tables, how="diagonal_relaxed")
+    except pl.exceptions.SchemaError:  # columns of types that have nothing in common
+        joined = pl.concat([t.cast(pl.String) for t in tables], how="diagonal")
+    genes = joined.unique(_KEY, keep="first", maintain_order=True)
     wanted = pl.DataFrame({_KEY: resolved.names})
     found = wanted.join(genes, on=_KEY, how="left", maintain_order="left")
     if gene_key is not None and gene_key != "var_name":

@@ -120,8 +120,8 @@ class DaoFrame:
             layer: what becomes X; None: X.
             layers: names of layers; None: those that every dataset selected has; ``[]``: none.
             obsm: as ``layers``.
-            dtype: of X and layers; None: float32 where it holds the stored values exactly,
-                else float64.
+            dtype: of X and layers; None: the first of float32, float64 and the stored type that
+                holds the stored values exactly.
             progress: show a bar; None: where somebody looks on.
             store: where the store is now, if it moved.
 

@@ -46,13 +46,22 @@ def load_store(
         DaoValueError: a store of a newer format version.
         DaoCorruptError: a manifest that cannot be understood.
     """
+    return Store(as_uri(uri), storage_options)
+
+
+def as_uri(uri: str | os.PathLike[str]) -> str:
+    """What a user names a store with, as the core takes it: ``~`` expanded.
+
+    Raises:
+        DaoTypeError, DaoValueError: it is no path and no URL.
+    """
     try:
-        path = os.fspath(uri)
+        text = os.fspath(uri)
     except TypeError:
         raise DaoTypeError(f"uri={uri!r}: expected a path or a URL") from None
-    if not path:
+    if not text:
         raise DaoValueError("uri='': expected a path or a URL; '.' is the working directory")
-    return Store(path, storage_options)
+    return text if "://" in text else os.path.expanduser(text)
 
 
 #: Options of the stores opened by this process, so that keys, which do not carry them, need none.

@@ -26,7 +26,7 @@ from .genes import feature_space_id
 from .matrix_source import MatrixSource
 from .progress import progress_bar
 from .sources import Names, Source, open_source
-from .store import Store, load_store
+from .store import Store, as_uri, load_store
 from .tables import Table, from_pandas
 
 if TYPE_CHECKING:
@@ -86,13 +86,12 @@ def write_dataset(
     Raises:
         DaoFileExistsError: the store has a dataset of that id.
         DaoFileNotFoundError: no such source.
-        DaoTypeError, DaoValueError: something that cannot be stored, named; nothing is written.
+        DaoTypeError, DaoValueError: something that cannot be stored, named; nothing stays.
         DaoKeyError: a layer, obsm or gene_key that the source does not have.
         DaoCorruptError: the source is damaged.
         DaoIOError: a full disk, or no permission; nothing of the dataset stays.
     """
-    uri = os.fspath(uri)
-    uri = uri if "://" in uri else os.path.expanduser(uri)
+    uri = as_uri(uri)
     with open_source(source, layer=layer, layers=layers, obsm=obsm) as opened:
         plan = _plan(opened, dataset, organism, genes, gene_key, shuffle, seed, uns)
         plan.alignment.warn(f"dataset {plan.dataset!r}", stacklevel=2)

@@ -291,6 +291,10 @@ def test_dtype_is_exact_by_default(tmp_path):
     out = store.scan().dao.to_anndata()
     assert out.X.dtype == np.float64
     assert_same_x(out.X, wide.X)
+    huge = ad.AnnData(np.array([[2**53 + 1, 1]], np.int64))
+    store = dao.write_dataset(tmp_path / "h", huge, dataset="huge", progress=False)
+    assert store.verify().height == 0
+    assert_same_x(store.scan().dao.to_anndata().X, huge.X)
     logs = ad.AnnData(np.array([[0.1, 1 / 3]]))
     store = dao.write_dataset(tmp_path / "t", logs, dataset="logs", progress=False)
     assert_same_x(store.scan().dao.to_anndata().X, logs.X)

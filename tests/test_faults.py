@@ -123,6 +123,17 @@ def test_a_changed_small_file(uri, name):
         use[name]()
 
 
+@pytest.mark.parametrize("shape", [2**45, 2**60, 10**30])
+def test_metadata_that_claims_too_much(uri, shape):
+    for array in ("data", "indices", "indptr"):
+        path = uri / "d1" / "zarr" / "X" / array / "zarr.json"
+        good = path.read_text()
+        path.write_text(json.dumps({**json.loads(good), "shape": [shape]}))
+        with pytest.raises(dao.DaoError, match="d1"):
+            epoch(uri)
+        path.write_text(good)
+
+
 def test_a_missing_dataset_folder(uri):
     shutil.rmtree(uri / "d1")
     assert dao.load_store(uri).n_obs == 800

@@ -145,6 +145,59 @@ def test_the_name_is_checked_before_the_work(tmp_path):
     assert dao.load_store(tmp_path).datasets["id"].to_list() == ["d"]
 
 
+def test_a_folder_of_the_users_is_never_removed(tmp_path):
+    adata = study(0, 5, ["a"])
+    dao.write_dataset(tmp_path, adata, dataset="d", progress=False)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in (".unpublished", "thesis"):
+        (mine / name).touch()
+    dao.write_dataset(tmp_path, adata, dataset="e", progress=False)
+    assert (mine / "thesis").exists()
+    with pytest.raises(dao.DaoFileExistsError):
+        dao.write_dataset(tmp_path, adata, dataset="mine", progress=False)
+    assert (mine / "thesis").exists()
+
+
+def test_datasets_whose_manifest_is_lost_are_not_hidden_by_a_new_one(tmp_path):
+    adata = study(0, 5, ["a"])
+    dao.write_dataset(tmp_path, adata, dataset="d", progress=False)
+    (tmp_path / "dao.json").unlink()
+    with pytest.raises(dao.DaoFileNotFoundError, match="datasets and no manifest"):
+        dao.write_dataset(tmp_path, adata, dataset="e", progress=False)
+    assert visible(tmp_path) == ["d"]
+
+
+def test_writers_that_come_and_go_do_not_disturb_each_other(tmp_path):
+    code = """
+    import sys
+    from dao_polars._core import DatasetWriter
+    for i in range(150):
+        writer = DatasetWriter.begin(sys.argv[1], f"{sys.argv[2]}-{i}")
+        writer.abort()
+    print("done")
+    """
+    writers = [python(code, tmp_path / "s", i) for i in range(4)]
+    for writer in writers:
+        out, err = finish(writer)
+        assert out == "done\n", err
+
+
+def test_a_forked_child_leaves_its_parents_folder_alone(tmp_path):
+    code = """
+    import os, sys
+    from dao_polars._core import DatasetWriter
+    writer = DatasetWriter.begin(sys.argv[1], "d")
+    if (pid := os.fork()) == 0:
+        writer.abort()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    print(os.path.exists(writer.staging))
+    """
+    out, err = finish(python(code, tmp_path / "s"))
+    assert out == "True\n", err
+
+
 def test_a_disk_that_is_full(tmp_path):
     """A limit on file size stands for the disk: writing fails in the middle."""
     uri = tmp_path / "s"

@@ -234,3 +234,16 @@ def test_a_table_that_may_not_be_read(path: Path) -> None:
     file.chmod(0)
     with pytest.raises(dao.DaoError, match=r"'lung_2021'.*obs\.parquet"):
         dao.scan(path).collect()
+
+
+def test_a_store_at_home(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(path.parent))
+    assert dao.load_store(f"~/{path.name}").uri == str(path.resolve())
+
+
+@pytest.mark.parametrize(("uri", "error"), [(None, TypeError), (3, TypeError), ("", ValueError)])
+def test_what_is_no_uri(uri: object, error: type[Exception]) -> None:
+    for act in (dao.load_store, dao.scan, lambda u: dao.write_dataset(u, None)):
+        with pytest.raises(error, match="uri=") as caught:
+            act(uri)
+        assert isinstance(caught.value, dao.DaoError)
