@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from .errors import DaoKeyError, DaoTypeError, DaoValueError
+from .genes import listed, some
 from .tables import Table
 
 _TEXT_NOTE = {"kind": "object", "of": "string"}
@@ -97,15 +98,7 @@ def _names(genes: Any, where: str) -> pl.Series:
             f"{where}: genes={genes!r}: expected a list of gene names, such as "
             'store.var("dataset")["var_name"]'
         )
-    values = [str(name) if isinstance(name, str) else name for name in genes]
-    wrong = next((name for name in values if not isinstance(name, str)), None)
-    if wrong is not None or None in values:
-        raise DaoTypeError(f"{where}: genes= holds {wrong!r}; expected gene names (str)")
-    names = pl.Series("name", values, dtype=pl.String)
-    repeated = names.filter(names.is_duplicated()).unique(maintain_order=True).to_list()
-    if repeated:
-        raise DaoValueError(f"{where}: genes= names {_some(repeated)} more than once; list it once")
-    return names
+    return listed(genes)
 
 
 def _source_names(var: Table, gene_key: str | None, where: str) -> pl.Series:
@@ -114,7 +107,7 @@ def _source_names(var: Table, gene_key: str | None, where: str) -> pl.Series:
         return var.frame["var_name"]
     if gene_key not in stored:
         raise DaoKeyError(
-            f"{where}: gene_key={gene_key!r}: var has no such column; it has {_some(list(stored))}"
+            f"{where}: gene_key={gene_key!r}: var has no such column; it has {some(list(stored))}"
         )
     return var.frame[stored[gene_key]].cast(pl.String)
 
@@ -127,14 +120,14 @@ def _check_matches(
     repeated = names.filter(names.is_duplicated()).unique(maintain_order=True).to_list()
     if repeated:
         raise DaoValueError(
-            f"{where}: {_some(repeated)} of genes= belong to several genes of the source in {key}; "
+            f"{where}: {some(repeated)} of genes= belong to several genes of the source in {key}; "
             "match on a column with unique values (gene_key='gene_ids', say), rename them first "
             "(adata.var_names_make_unique()), or leave them out of genes="
         )
     if len(names) == 0 and len(wanted) and len(found):
         raise DaoKeyError(
-            f"{where}: not one of genes= ({_some(wanted.head(3).to_list())}, ...) is in {key} of "
-            f"the source ({_some(found['name'].drop_nulls().head(3).to_list())}, ...); match on "
+            f"{where}: not one of genes= ({some(wanted.head(3).to_list())}, ...) is in {key} of "
+            f"the source ({some(found['name'].drop_nulls().head(3).to_list())}, ...); match on "
             "another var column with gene_key="
         )
 
@@ -151,8 +144,3 @@ def _aligned_var(var: Table, wanted: pl.Series, source: np.ndarray, gene_key: st
         note = {"name": kept, "source": kept, "dtype": "String", "pandas": _TEXT_NOTE}
         notes["columns"] = [*notes["columns"], note]
     return Table(frame, notes)
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
-    return (", ".join(map(repr, names[:5])) or "none") + more

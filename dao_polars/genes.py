@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .errors import DaoKeyError, DaoTypeError, DaoValueError
 
-__all__ = ["FeatureSpace", "Genes", "Resolved", "feature_space_id", "resolve"]
+__all__ = ["FeatureSpace", "Genes", "Resolved", "feature_space_id", "listed", "resolve", "some"]
 
 #: ``genes=`` of the public methods: None, names, or how to combine the datasets' own.
 Genes = str | Iterable[str] | pl.Series | None
@@ -85,9 +85,9 @@ def resolve(
     if genes is None:
         if len(spaces) == 1:
             return Resolved(len(spaces[0].names), None, [None])
-        listed = "\n".join(f"  - {space}" for space in spaces)
+        shown = "\n".join(f"  - {space}" for space in spaces)
         raise DaoValueError(
-            f"the selection's datasets have {len(spaces)} different feature spaces:\n{listed}\n"
+            f"the selection's datasets have {len(spaces)} different feature spaces:\n{shown}\n"
             'Pass genes="intersection", genes="union" or a list of gene names (gene_key= matches '
             'on a var column), or filter on pl.col("dataset").'
         )
@@ -101,14 +101,14 @@ def resolve(
             _refuse_ambiguous(space, None)
         wanted = _combine(genes, spaces)
         if not len(wanted) and any(len(space.names) for space in spaces):
-            listed = "; ".join(f"{space} with {space.names[0]!r}" for space in spaces[:3])
+            shown = "; ".join(f"{space} with {some(space.names.head(1).to_list())}" for space in spaces[:3])
             raise DaoValueError(
-                f"the datasets have no gene in common: {listed}. Symbols do not match Ensembl "
+                f"the datasets have no gene in common: {shown}. Symbols do not match Ensembl "
                 "ids: gene_key= matches on another var column, write_dataset(genes=…, gene_key=…) "
                 "aligns a study when it is written."
             )
     else:
-        wanted = _listed(genes)
+        wanted = listed(genes)
         _refuse_unknown(wanted, spaces, elsewhere)
         for space in spaces:
             _refuse_ambiguous(space, wanted)
@@ -126,7 +126,13 @@ def _combine(how: str, spaces: Sequence[FeatureSpace]) -> pl.Series:
     return common
 
 
-def _listed(genes: Iterable[str] | pl.Series) -> pl.Series:
+def listed(genes: Iterable[str] | pl.Series) -> pl.Series:
+    """Gene names as a Series, (n_genes,) String.
+
+    Raises:
+        DaoTypeError: something else than names.
+        DaoValueError: a name that is there twice.
+    """
     if not isinstance(genes, (pl.Series, Iterable)):
         raise DaoTypeError(f"genes={genes!r}; expected gene names, 'intersection', 'union' or None")
     values = genes.to_list() if isinstance(genes, pl.Series) else list(genes)
@@ -136,7 +142,7 @@ def _listed(genes: Iterable[str] | pl.Series) -> pl.Series:
     names = pl.Series("name", values, dtype=pl.String)
     if names.is_duplicated().any():
         twice = names.filter(names.is_duplicated()).unique(maintain_order=True).to_list()
-        raise DaoValueError(f"genes= names {_some(twice)} more than once. Name each gene once.")
+        raise DaoValueError(f"genes= names {some(twice)} more than once. Name each gene once.")
     return names
 
 
@@ -180,7 +186,7 @@ def _refuse_ambiguous(space: FeatureSpace, wanted: pl.Series | None) -> None:
         repeated = repeated.filter(repeated.is_in(wanted.implode()))
     if len(repeated):
         raise DaoValueError(
-            f"ambiguous gene name{'s' if len(repeated) > 1 else ''} {_some(repeated.to_list())}: "
+            f"ambiguous gene name{'s' if len(repeated) > 1 else ''} {some(repeated.to_list())}: "
             f"several genes of {space} have it. Match on a var column with unique values, such as "
             "gene_key='gene_ids', or leave it out."
         )
@@ -197,7 +203,7 @@ def _columns(space: FeatureSpace, position: pl.DataFrame) -> NDArray[np.int32] |
     return None if identity else np.ascontiguousarray(columns)
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(map(repr, names[:5])) + (
-        f" and {len(names) - 5} more" if len(names) > 5 else ""
-    )
+def some(names: list[str]) -> str:
+    """The first of the names, for a message."""
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return (", ".join(map(repr, names[:5])) or "none") + more
