@@ -101,7 +101,8 @@ def resolve(
             _refuse_ambiguous(space, None)
         wanted = _combine(genes, spaces)
         if not len(wanted) and any(len(space.names) for space in spaces):
-            shown = "; ".join(f"{space} with {some(space.names.head(1).to_list())}" for space in spaces[:3])
+            first = [some(space.names.head(1).to_list()) for space in spaces[:3]]
+            shown = "; ".join(f"{s} with {n}" for s, n in zip(spaces, first, strict=False))
             raise DaoValueError(
                 f"the datasets have no gene in common: {shown}. Symbols do not match Ensembl "
                 "ids: gene_key= matches on another var column, write_dataset(genes=…, gene_key=…) "
