@@ -37,6 +37,7 @@ fn spec(n_obs: usize, rows: Option<Vec<u32>>) -> MatrixSpec {
     MatrixSpec {
         name: "X".into(),
         dense: false,
+        portable: n_obs % 2 == 1,
         shape: [n_obs as u64, N_GENES as u64],
         stored: Dtype::U16,
         columns: None,

@@ -19,16 +19,17 @@ use zarrs::plugin::PluginCreateError;
 
 use super::dtype::{Dtype, Num};
 use super::plan::coalesce;
+use crate::codec::Pfor;
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::{Storage, ZarrStorage};
 
 /// Bytes between two wanted ranges that are cheaper to read than to skip.
-const MAX_GAP: u64 = 16 << 10;
+pub const MAX_GAP: u64 = 16 << 10;
 /// The most bytes of one read.
-const MAX_READ: u64 = 8 << 20;
+pub const MAX_READ: u64 = 8 << 20;
 
 /// Where an inner chunk lies in its file; `None` where the shard leaves it out (all fill value).
-type Place = Option<(u64, u64)>;
+pub type Place = Option<(u64, u64)>;
 
 /// An opened array.
 pub struct ZarrArray {
@@ -41,6 +42,7 @@ pub struct ZarrArray {
     /// Inner chunks of a shard along each axis; all ones where the array is not sharded.
     per_shard: Vec<u64>,
     sharding: Option<Sharding>,
+    pfor: Option<Pfor>,
     absent_is_fill: bool,
     options: CodecOptions,
 }
@@ -84,6 +86,7 @@ impl ZarrArray {
             .ok_or_else(|| unusable(&format!("its data type {:?} is no plain number", array.data_type())))?;
         let origin = vec![0; array.dimensionality()];
         let outer = array.chunk_shape(&origin).map_err(|e| unusable(&e))?;
+        let mut pfor = None;
         let (inner_shape, inner_codecs, sharding) = if array.is_exclusively_sharded() {
             let configuration = array
                 .codecs()
@@ -96,6 +99,9 @@ impl ZarrArray {
                 return Err(unusable(&"its sharding codec has an unknown configuration"));
             };
             let codecs = CodecChain::from_metadata(&sharding.codecs).map_err(|e| unusable(&e))?;
+            if codecs.array_to_array_codecs().is_empty() && codecs.bytes_to_bytes_codecs().is_empty() {
+                pfor = codecs.array_to_bytes_codec().as_any().downcast_ref().copied();
+            }
             let index_codecs = CodecChain::from_metadata(&sharding.index_codecs).map_err(|e| unusable(&e))?;
             let two = std::num::NonZeroU64::MIN.saturating_add(1);
             let per_shard = outer.iter().zip(&sharding.chunk_shape).map(|(outer, inner)| outer.get() / inner.get());
@@ -125,6 +131,7 @@ impl ZarrArray {
             inner_codecs,
             per_shard,
             sharding,
+            pfor,
             absent_is_fill,
             options,
         })
@@ -143,6 +150,34 @@ impl ZarrArray {
     /// The shape of what is decoded at a time.
     pub fn inner_shape(&self) -> Vec<u64> {
         self.inner_shape.iter().map(|n| n.get()).collect()
+    }
+
+    /// Inner chunks of a shard along each axis.
+    pub fn per_shard(&self) -> &[u64] {
+        &self.per_shard
+    }
+
+    /// The codec of its inner chunks, where that is `dao_polars.pfor` alone.
+    pub fn pfor(&self) -> Option<Pfor> {
+        self.pfor
+    }
+
+    /// What its files are read through.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    /// The file of the shard at a grid position, and where its inner chunks lie in it.
+    ///
+    /// # Errors
+    /// As [`ZarrArray::decode`].
+    pub fn shard(&self, file: &[u64]) -> Result<(String, Vec<Place>)> {
+        let key = self.array.chunk_key(file).as_str().to_owned();
+        let places = match &self.sharding {
+            Some(sharding) => self.read_index(sharding, &key)?,
+            None => Vec::new(),
+        };
+        Ok((key, places))
     }
 
     /// Where it lies, for errors.
@@ -267,18 +302,22 @@ impl ZarrArray {
             .collect()
     }
 
-    fn missing(&self, key: &str) -> DaoError {
+    /// The error for a file that is not there.
+    pub fn missing(&self, key: &str) -> DaoError {
         let what = if self.sharding.is_some() { "a shard is missing" } else { "a chunk is missing" };
         DaoError::new(ErrorKind::NotFound, what)
             .at(format!("path '{}/{key}'", self.storage.uri()))
             .hint("restore it from a copy, or write the dataset again")
     }
 
+    /// The error for bytes that cannot be decoded.
+    pub fn broken(&self, key: &str, e: &dyn std::fmt::Display) -> DaoError {
+        DaoError::corrupt(&format!("{}/{key}", self.storage.uri()), format!("a chunk cannot be decoded: {e}"))
+            .hint("the file is truncated or changed; restore it from a copy, or write the dataset again")
+    }
+
     fn decode_one<S: Num>(&self, key: &str, bytes: Bytes) -> Result<Vec<S>> {
-        let broken = |e: &dyn std::fmt::Display| {
-            DaoError::corrupt(&format!("{}/{key}", self.storage.uri()), format!("a chunk cannot be decoded: {e}"))
-                .hint("the file is truncated or changed; restore it from a copy, or write the dataset again")
-        };
+        let broken = |e: &dyn std::fmt::Display| self.broken(key, e);
         // Decoders of compressed bytes are C libraries and other crates: one that panics on
         // bytes that are not what they should be must not take the process with it.
         let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -300,10 +339,13 @@ impl ZarrArray {
         Ok(bytemuck::pod_collect_to_vec(&raw))
     }
 
+    /// What left-out chunks hold.
+    pub fn fill_value<S: Num>(&self) -> S {
+        bytemuck::try_pod_read_unaligned(self.array.fill_value().as_ne_bytes()).unwrap_or_else(|_| S::zero())
+    }
+
     fn fill<S: Num>(&self) -> Vec<S> {
-        let value =
-            bytemuck::try_pod_read_unaligned(self.array.fill_value().as_ne_bytes()).unwrap_or_else(|_| S::zero());
-        vec![value; self.inner_len()]
+        vec![self.fill_value(); self.inner_len()]
     }
 
     fn inner_len(&self) -> usize {
@@ -325,7 +367,8 @@ fn leaves_out_empty_chunks(storage: &Arc<dyn Storage>, path: &str) -> Result<boo
     Ok(serde_json::from_slice::<Head>(&bytes).is_ok_and(|head| head.dimension_separator.is_some()))
 }
 
-fn dtype_of(found: &DataType) -> Option<Dtype> {
+/// The number type that zarr calls `found`; bools are stored as bytes.
+pub fn dtype_of(found: &DataType) -> Option<Dtype> {
     [
         (data_type::uint8(), Dtype::U8),
         (data_type::bool(), Dtype::U8),

@@ -36,7 +36,8 @@ pub fn cast_vec<S: Num, T: Num>(from: &[S]) -> Result<Vec<T>> {
     Ok(to)
 }
 
-fn always_exact<S: Num, T: Num>() -> bool {
+/// Whether every `S` is a `T`.
+pub fn always_exact<S: Num, T: Num>() -> bool {
     let (s, t) = (S::DTYPE, T::DTYPE);
     match (s.is_float(), t.is_float()) {
         (true, true) => s.size() <= t.size(),

@@ -2,22 +2,33 @@
 //!
 //! Source of the encoding: <https://anndata.readthedocs.io/en/stable/fileformat-prose.html>.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::Rows;
 use super::array::ZarrArray;
 use super::cast::cast_values;
 use super::dtype::{Dtype, Num, for_dtype};
+use super::packed::{Fetched, Packed};
 use super::plan::{Piece, pieces};
+use super::{Rows, Sink};
 use crate::error::{DaoError, Result};
 use crate::storage::Storage;
+
+/// Rows of chunked arrays that are put together at a time.
+const STEP: usize = 4096;
 
 /// A CSR matrix whose `indptr` is in memory.
 pub struct Csr {
     shape: [u64; 2],
     indptr: Vec<u64>,
-    indices: ZarrArray,
-    data: ZarrArray,
+    arrays: Arrays,
+}
+
+enum Arrays {
+    /// Rows are decoded one by one, to where they go.
+    Packed { indices: Packed, data: Packed },
+    /// Inner chunks are decoded one by one, and their rows put together.
+    Chunked { indices: ZarrArray, data: ZarrArray },
 }
 
 impl Csr {
@@ -43,15 +54,36 @@ impl Csr {
         }
         i32::try_from(shape[1])
             .map_err(|_| DaoError::value("more than 2^31 - 1 columns").at(format!("path '{path}'")))?;
-        Ok(Self { shape, indptr, indices, data })
+        let arrays = match (Packed::new(indices)?, Packed::new(data)?) {
+            (Ok(indices), Ok(data)) => Arrays::Packed { indices, data },
+            (indices, data) => Arrays::Chunked {
+                indices: indices.map_or_else(|array| array, Packed::into_array),
+                data: data.map_or_else(|array| array, Packed::into_array),
+            },
+        };
+        Ok(Self { shape, indptr, arrays })
     }
 
     pub fn shape(&self) -> [u64; 2] {
         self.shape
     }
 
+    fn indices(&self) -> &ZarrArray {
+        match &self.arrays {
+            Arrays::Packed { indices, .. } => indices.array(),
+            Arrays::Chunked { indices, .. } => indices,
+        }
+    }
+
+    fn data(&self) -> &ZarrArray {
+        match &self.arrays {
+            Arrays::Packed { data, .. } => data.array(),
+            Arrays::Chunked { data, .. } => data,
+        }
+    }
+
     pub fn dtype(&self) -> Dtype {
-        self.data.dtype()
+        self.data().dtype()
     }
 
     /// Stored values of a row; 0 past the end.
@@ -63,49 +95,81 @@ impl Csr {
     }
 
     /// See [`super::Matrix::read`].
-    pub fn read<T: Num>(&self, rows: &[u32]) -> Result<Rows<T>> {
-        let mut out = Rows::empty();
-        out.rows.extend_from_slice(rows);
+    pub fn read<T: Num>(&self, rows: &[u32], sink: &mut impl Sink<T>) -> Result<()> {
         let mut ranges = Vec::with_capacity(rows.len());
-        let mut total = 0;
         for &row in rows {
             let Some(&[start, stop]) = self.indptr.get(row as usize..row as usize + 2) else {
                 return Err(DaoError::value(format!("row {row} was asked for and the matrix has {}", self.shape[0]))
-                    .at(format!("path '{}'", self.data.place()))
+                    .at(format!("path '{}'", self.data().place()))
                     .hint("the frame belongs to another state of this store"));
             };
             ranges.push(start..stop);
-            total += to_len(stop - start)?;
-            out.indptr.push(total);
         }
-        out.indices = gather(&self.indices, &ranges, total)?;
-        out.data = gather(&self.data, &ranges, total)?;
-        self.check_columns(&out)?;
-        Ok(out)
+        match &self.arrays {
+            Arrays::Packed { indices, data } => {
+                let (mut for_indices, mut for_data) = (Fetched::default(), Fetched::default());
+                indices.fetch(&ranges, &mut for_indices)?;
+                data.fetch(&ranges, &mut for_data)?;
+                for (i, range) in ranges.into_iter().enumerate() {
+                    sink.row(i, to_len(range.end - range.start)?, |columns, values| {
+                        indices.decode(range.clone(), columns, &mut for_indices)?;
+                        self.check_columns(rows[i], columns)?;
+                        data.decode(range.clone(), values, &mut for_data)
+                    })?;
+                }
+                Ok(())
+            }
+            Arrays::Chunked { indices, data } => {
+                let steps = rows.chunks(STEP).zip(ranges.chunks(STEP));
+                for (step, (rows, ranges)) in steps.enumerate() {
+                    let all = gather_rows::<T>(indices, data, rows, ranges)?;
+                    for (i, (&row, ends)) in rows.iter().zip(all.indptr.windows(2)).enumerate() {
+                        let (from_columns, from_values) =
+                            (&all.indices[ends[0]..ends[1]], &all.data[ends[0]..ends[1]]);
+                        self.check_columns(row, from_columns)?;
+                        sink.row(step * STEP + i, from_columns.len(), |columns, values| {
+                            columns.copy_from_slice(from_columns);
+                            values.copy_from_slice(from_values);
+                            Ok(())
+                        })?;
+                    }
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Columns must ascend within a row and lie within the matrix, or values would land on wrong genes.
-    fn check_columns<T>(&self, out: &Rows<T>) -> Result<()> {
+    fn check_columns(&self, row: u32, columns: &[i32]) -> Result<()> {
         let n_vars = i32::try_from(self.shape[1]).unwrap_or(i32::MAX);
-        for (i, ends) in out.indptr.windows(2).enumerate() {
-            let row = &out.indices[ends[0]..ends[1]];
-            let ordered = row.windows(2).all(|pair| pair[0] < pair[1]);
-            if !ordered || row.first().is_some_and(|&c| c < 0) || row.last().is_some_and(|&c| c >= n_vars) {
-                return Err(DaoError::corrupt(
-                    self.indices.place(),
-                    "column numbers of a row are out of order or out of range",
-                )
-                .at(format!("row {}", out.rows[i]))
-                .expected(format!("ascending numbers below {n_vars}"))
-                .hint("restore the dataset from a copy, or write it again"));
-            }
+        // All pairs are looked at, without a branch: eight at a time.
+        let disordered = columns.iter().zip(columns.iter().skip(1)).fold(false, |bad, (a, b)| bad | (a >= b));
+        if !disordered && columns.first().is_none_or(|&c| c >= 0) && columns.last().is_none_or(|&c| c < n_vars) {
+            return Ok(());
         }
-        Ok(())
+        Err(DaoError::corrupt(self.indices().place(), "column numbers of a row are out of order or out of range")
+            .at(format!("row {row}"))
+            .expected(format!("ascending numbers below {n_vars}"))
+            .hint("restore the dataset from a copy, or write it again"))
     }
 }
 
+/// Rows of chunked arrays, one after another.
+fn gather_rows<T: Num>(indices: &ZarrArray, data: &ZarrArray, rows: &[u32], ranges: &[Range<u64>]) -> Result<Rows<T>> {
+    let mut all = Rows::empty();
+    all.rows.extend_from_slice(rows);
+    let mut end = 0;
+    for range in ranges {
+        end += to_len(range.end - range.start)?;
+        all.indptr.push(end);
+    }
+    all.indices = gather(indices, ranges, end)?;
+    all.data = gather(data, ranges, end)?;
+    Ok(all)
+}
+
 /// The elements of `ranges` (ascending), one after another.
-fn gather<T: Num>(array: &ZarrArray, ranges: &[std::ops::Range<u64>], total: usize) -> Result<Vec<T>> {
+fn gather<T: Num>(array: &ZarrArray, ranges: &[Range<u64>], total: usize) -> Result<Vec<T>> {
     let mut out = vec![T::zero(); total];
     let chunk_len = array.inner_shape().first().copied().unwrap_or(1);
     let pieces = pieces(ranges.iter().cloned(), chunk_len);

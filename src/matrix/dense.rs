@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Rows;
+use super::Sink;
 use super::array::ZarrArray;
 use super::cast::cast_values;
 use super::dtype::{Dtype, Num, for_dtype};
@@ -38,11 +38,16 @@ impl Dense {
     }
 
     /// See [`super::Matrix::read`]. Values other than zero are kept, NaN among them.
-    pub fn read<T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>) -> Result<Rows<T>> {
-        for_dtype!(self.array.dtype(), S => self.read_stored::<S, T>(rows, wanted))
+    pub fn read<T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>, sink: &mut impl Sink<T>) -> Result<()> {
+        for_dtype!(self.array.dtype(), S => self.read_stored::<S, T>(rows, wanted, sink))
     }
 
-    fn read_stored<S: Num, T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>) -> Result<Rows<T>> {
+    fn read_stored<S: Num, T: Num>(
+        &self,
+        rows: &[u32],
+        wanted: Option<&[bool]>,
+        sink: &mut impl Sink<T>,
+    ) -> Result<()> {
         let [n_obs, n_vars] = self.shape();
         if let Some(row) = rows.iter().find(|&&row| u64::from(row) >= n_obs) {
             return Err(DaoError::value(format!("row {row} was asked for and the matrix has {n_obs}"))
@@ -57,7 +62,8 @@ impl Dense {
                 wanted.is_none_or(|wanted| wanted.get(columns).is_none_or(|part| part.contains(&true)))
             })
             .collect();
-        let mut out = Rows::empty();
+        let (mut columns, mut values) = (Vec::new(), Vec::new());
+        let mut next = 0..rows.len();
         // All column chunks of one band of rows at a time, so that a row's values come in order.
         for band in rows.chunk_by(|a, b| u64::from(*a) / inner[0] == u64::from(*b) / inner[0]) {
             let row_chunk = u64::from(band[0]) / inner[0];
@@ -74,33 +80,33 @@ impl Dense {
                     .collect();
                 Ok(())
             })?;
-            for i in 0..band.len() {
-                for (values, &chunk) in decoded.iter().zip(&column_chunks) {
+            for (i, row) in (0..band.len()).zip(next.by_ref()) {
+                columns.clear();
+                values.clear();
+                for (decoded, &chunk) in decoded.iter().zip(&column_chunks) {
                     let first = chunk * inner[1];
                     let used = len((n_vars - first).min(inner[1]))?;
-                    let row = &values[i * width..i * width + used];
-                    push_nonzero(row, first, &mut out).map_err(|e| e.at(format!("path '{}'", self.array.place())))?;
+                    push_nonzero(&decoded[i * width..i * width + used], first, &mut columns, &mut values)?;
                 }
-                out.indptr.push(out.data.len());
+                sink.row(row, columns.len(), |to_columns, to_values| {
+                    to_columns.copy_from_slice(&columns);
+                    cast_values(&values, to_values).map_err(|e| e.at(format!("path '{}'", self.array.place())))
+                })?;
             }
         }
-        out.rows.extend_from_slice(rows);
-        Ok(out)
+        Ok(())
     }
 }
 
-fn push_nonzero<S: Num, T: Num>(row: &[S], first: u64, out: &mut Rows<T>) -> Result<()> {
+fn push_nonzero<S: Num>(row: &[S], first: u64, columns: &mut Vec<i32>, values: &mut Vec<S>) -> Result<()> {
     let first = i32::try_from(first).map_err(|_| DaoError::value("more than 2^31 - 1 columns"))?;
-    let mut kept = Vec::new();
     for (column, &value) in (first..).zip(row) {
         if value != S::zero() {
-            out.indices.push(column);
-            kept.push(value);
+            columns.push(column);
+            values.push(value);
         }
     }
-    let at = out.data.len();
-    out.data.resize(at + kept.len(), T::zero());
-    cast_values(&kept, &mut out.data[at..])
+    Ok(())
 }
 
 fn len(n: u64) -> Result<usize> {

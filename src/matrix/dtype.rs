@@ -45,6 +45,8 @@ pub trait Num:
     const DTYPE: Dtype;
     /// A vector of it, typed at run time.
     fn wrap(values: Vec<Self>) -> Values;
+    /// The vector, if it is of this type.
+    fn unwrap(values: Values) -> Option<Vec<Self>>;
     /// From any other, as `as` does.
     fn of<S: Num>(value: S) -> Self;
     /// From a wide integer, as `as` does.
@@ -72,6 +74,10 @@ macro_rules! nums {
         $(impl Num for $type {
             const DTYPE: Dtype = Dtype::$name;
             fn wrap(values: Vec<Self>) -> Values { Values::$name(values) }
+            fn unwrap(values: Values) -> Option<Vec<Self>> {
+                if let Values::$name(values) = values { Some(values) } else { None }
+            }
+            #[inline(always)]
             fn of<S: Num>(value: S) -> Self { value.as_() }
             // Wraps where it does not fit: callers compare what comes back.
             fn of_i128(value: i128) -> Self { value.as_() }
@@ -196,6 +202,12 @@ impl Values {
     #[must_use]
     pub fn len(&self) -> usize {
         for_dtype_values!(self, values => values.len())
+    }
+
+    /// Bytes that they take in memory.
+    #[must_use]
+    pub fn capacity_bytes(&self) -> usize {
+        for_dtype_values!(self, values => values.capacity() * size_of_val(&values[..1.min(values.len())]).max(1))
     }
 
     /// Whether there are none.

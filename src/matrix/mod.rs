@@ -8,6 +8,7 @@ mod cast;
 mod csr;
 mod dense;
 mod dtype;
+mod packed;
 mod plan;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use serde::Deserialize;
 
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::Storage;
+pub(crate) use array::dtype_of;
 pub use cast::cast_vec;
 use csr::Csr;
 use dense::Dense;
@@ -36,24 +38,69 @@ pub struct Rows<T> {
     pub data: Vec<T>,
 }
 
-impl<T: Copy> Rows<T> {
+impl<T> Rows<T> {
     /// No rows.
     #[must_use]
     pub fn empty() -> Self {
         Self { rows: Vec::new(), indptr: vec![0], indices: Vec::new(), data: Vec::new() }
     }
+}
 
-    /// Adds rows that come after these.
-    pub fn append(&mut self, mut more: Self) {
-        if self.rows.is_empty() {
-            *self = more;
-            return;
-        }
+/// Where a matrix's rows go.
+pub trait Sink<T> {
+    /// Takes the `i`-th row asked for. `fill` writes its `nnz` columns, ascending, and its values to
+    /// where the sink wants them.
+    ///
+    /// # Errors
+    /// What `fill` fails with.
+    fn row(
+        &mut self,
+        i: usize,
+        nnz: usize,
+        fill: impl FnOnce(&mut [i32], &mut [T]) -> Result<()>,
+    ) -> Result<()>;
+}
+
+impl<T, K: Sink<T>> Sink<T> for &mut K {
+    fn row(
+        &mut self,
+        i: usize,
+        nnz: usize,
+        fill: impl FnOnce(&mut [i32], &mut [T]) -> Result<()>,
+    ) -> Result<()> {
+        (**self).row(i, nnz, fill)
+    }
+}
+
+/// Rows one after another; `rows` itself is the caller's to fill.
+impl<T: Num> Sink<T> for Rows<T> {
+    fn row(
+        &mut self,
+        _: usize,
+        nnz: usize,
+        fill: impl FnOnce(&mut [i32], &mut [T]) -> Result<()>,
+    ) -> Result<()> {
         let at = self.data.len();
-        self.rows.append(&mut more.rows);
-        self.indptr.extend(more.indptr[1..].iter().map(|end| at + end));
-        self.indices.append(&mut more.indices);
-        self.data.append(&mut more.data);
+        self.indices.resize(at + nnz, 0);
+        self.data.resize(at + nnz, T::zero());
+        self.indptr.push(at + nnz);
+        fill(&mut self.indices[at..], &mut self.data[at..])
+    }
+}
+
+/// Rows read for what goes wrong.
+struct Discard<T>(Vec<i32>, Vec<T>);
+
+impl<T: Num> Sink<T> for Discard<T> {
+    fn row(
+        &mut self,
+        _: usize,
+        nnz: usize,
+        fill: impl FnOnce(&mut [i32], &mut [T]) -> Result<()>,
+    ) -> Result<()> {
+        self.0.resize(nnz, 0);
+        self.1.resize(nnz, T::zero());
+        fill(&mut self.0, &mut self.1)
     }
 }
 
@@ -120,16 +167,37 @@ impl Matrix {
         }
     }
 
-    /// Decodes `rows` (ascending, each once). Columns for which `wanted` says no may be left out.
+    /// How many values a row has, where that is known before it is read.
+    #[must_use]
+    pub fn row_nnz(&self, row: u32) -> Option<u64> {
+        match self {
+            Self::Csr(csr) => Some(csr.row_nnz(row)),
+            Self::Dense(_) => None,
+        }
+    }
+
+    /// Decodes `rows` (ascending, each once) into `sink`, in their order. Columns for which `wanted`
+    /// says no may be left out.
     ///
     /// # Errors
     /// `NotFound`/`Corrupt` for shards missing, truncated or failing their checksum; `Value` for a
     /// stored number that `T` cannot hold.
-    pub fn read<T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>) -> Result<Rows<T>> {
+    pub fn read<T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>, sink: &mut impl Sink<T>) -> Result<()> {
         match self {
-            Self::Csr(csr) => csr.read(rows),
-            Self::Dense(dense) => dense.read(rows, wanted),
+            Self::Csr(csr) => csr.read(rows, sink),
+            Self::Dense(dense) => dense.read(rows, wanted, sink),
         }
+    }
+
+    /// As [`Matrix::read`], the rows one after another.
+    ///
+    /// # Errors
+    /// As [`Matrix::read`].
+    pub fn rows<T: Num>(&self, rows: &[u32]) -> Result<Rows<T>> {
+        let mut all = Rows::empty();
+        all.rows.extend_from_slice(rows);
+        self.read(rows, None, &mut all)?;
+        Ok(all)
     }
 
     /// Reads everything once and tells the first thing that is wrong.
@@ -146,7 +214,7 @@ impl Matrix {
                 stop += 1;
             }
             let rows: Vec<u32> = (start..stop).collect();
-            for_dtype!(self.dtype(), T => self.read::<T>(&rows, None).map(drop))?;
+            for_dtype!(self.dtype(), T => self.read::<T>(&rows, None, &mut Discard(Vec::new(), Vec::new())))?;
             start = stop;
         }
         Ok(())

@@ -4,6 +4,34 @@
 
 use std::ops::Range;
 
+use crate::codec::BLOCK;
+
+/// Values of one chunk in the codec `dao_polars.pfor`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Which chunk.
+    pub chunk: u64,
+    /// Which of its values.
+    pub values: Range<usize>,
+}
+
+impl Run {
+    /// The blocks that its values lie in.
+    #[must_use]
+    pub fn blocks(&self) -> Range<usize> {
+        self.values.start / BLOCK..self.values.end.div_ceil(BLOCK)
+    }
+}
+
+/// Cuts `range` at the borders of chunks of `chunk_len` values.
+pub fn runs(range: Range<u64>, chunk_len: u64) -> impl Iterator<Item = Run> + Clone {
+    let chunks = if range.is_empty() { 0..0 } else { range.start / chunk_len..range.end.div_ceil(chunk_len) };
+    chunks.map(move |chunk| {
+        let within = |at: u64| to_usize(at.clamp(chunk * chunk_len, (chunk + 1) * chunk_len) - chunk * chunk_len);
+        Run { chunk, values: within(range.start)..within(range.end) }
+    })
+}
+
 /// A run of elements of one inner chunk, and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
@@ -82,6 +110,18 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn runs_are_the_range(start in 0_u64..5000, len in 0_u64..5000, chunk_len in 1_u64..3000) {
+            let got: Vec<u64> = runs(start..start + len, chunk_len)
+                .flat_map(|run| {
+                    assert!(!run.values.is_empty() && run.values.end as u64 <= chunk_len);
+                    assert!(run.blocks().start * BLOCK <= run.values.start && run.values.end <= run.blocks().end * BLOCK);
+                    run.values.map(move |i| run.chunk * chunk_len + i as u64)
+                })
+                .collect();
+            prop_assert_eq!(got, (start..start + len).collect::<Vec<_>>());
+        }
+
         #[test]
         fn pieces_are_the_ranges_in_order(
             gaps in prop::collection::vec((0u64..50, 0u64..80), 0..40), chunk_len in 1u64..64

@@ -1,11 +1,15 @@
-//! numpy arrays to and from the core's vectors. Vectors that leave become arrays without a copy.
+//! numpy arrays to and from the core's vectors. Vectors that leave become arrays without a copy, and
+//! come back to their pool when the last array on them is gone.
+
+use std::sync::Arc;
 
 use numpy::{Element, PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
 use crate::error::DaoError;
-use crate::matrix::{Values, for_dtype_values};
+use crate::matrix::{Num, Values, for_dtype_values};
+use crate::reader::Pool;
 
 /// A C-contiguous array of any number type, of any shape, copied.
 pub fn values(array: &Bound<'_, PyAny>) -> PyResult<Values> {
@@ -47,7 +51,34 @@ pub fn offsets(array: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     }
 }
 
-/// A one-dimensional array that owns `values`.
-pub fn to_numpy(py: Python<'_>, values: Values) -> Bound<'_, PyAny> {
-    for_dtype_values!(values, v => PyArray1::from_vec(py, v).into_any())
+/// What an array stands on: numbers that go back to their pool.
+#[pyclass(module = "dao_polars._core", frozen)]
+struct Lent {
+    values: Option<Values>,
+    pool: Arc<Pool>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        match self.values.take() {
+            Some(Values::I32(indices)) => self.pool.give_indices(indices),
+            Some(data) => self.pool.give_data(data),
+            None => {}
+        }
+    }
+}
+
+/// A one-dimensional, writable array on `values`.
+pub fn lend<'py>(py: Python<'py>, values: Values, pool: &Arc<Pool>) -> PyResult<Bound<'py, PyAny>> {
+    for_dtype_values!(values, v => {
+        let view = numpy::ndarray::ArrayView1::from_shape(v.len(), &v).map_err(|e| DaoError::value(e.to_string()))?;
+        // Borrowed from the vector's memory, which moving the vector into its owner does not move.
+        let view: numpy::ndarray::ArrayView1<'static, _> =
+            // SAFETY: the memory lives as long as `owner`, which the array keeps alive, and nothing
+            // else reads or writes it: `Lent` gives no access, and gives it back when it is dropped.
+            unsafe { numpy::ndarray::ArrayView1::from_shape_ptr(v.len(), view.as_ptr()) };
+        let owner = Bound::new(py, Lent { values: Some(Num::wrap(v)), pool: pool.clone() })?;
+        // SAFETY: as above.
+        Ok(unsafe { PyArray1::borrow_from_array(&view, owner.into_any()) }.into_any())
+    })
 }

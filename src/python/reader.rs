@@ -11,8 +11,8 @@ use pyo3::types::PyAny;
 use super::arrays;
 use super::store::PyStore;
 use crate::error::DaoError;
-use crate::matrix::Dtype;
-use crate::reader::{Batch, Columns, Epoch, Layout, Next, Part, Request};
+use crate::matrix::{Dtype, Values};
+use crate::reader::{Batch, Columns, Epoch, Layout, Next, Part, Pool, Request};
 use crate::sampling::Order;
 
 /// How long to wait before looking for Ctrl-C.
@@ -95,7 +95,12 @@ impl PyReader {
         let started = py.detach(|| {
             Epoch::start(self.0.clone(), order.positions(n, epoch), batch_size, drop_last, budget, threads)
         })?;
-        Ok(PyEpoch { n_columns: self.0.n_columns, layout: self.0.layout, inner: Mutex::new(Some(started)) })
+        Ok(PyEpoch {
+            n_columns: self.0.n_columns,
+            layout: self.0.layout,
+            pool: started.pool().clone(),
+            inner: Mutex::new(Some(started)),
+        })
     }
 }
 
@@ -104,6 +109,7 @@ impl PyReader {
 pub struct PyEpoch {
     n_columns: usize,
     layout: Layout,
+    pool: Arc<Pool>,
     inner: Mutex<Option<Epoch>>,
 }
 
@@ -121,7 +127,7 @@ impl PyEpoch {
                 guard.as_mut().map_or(Ok(Next::Over), |epoch| epoch.next(PATIENCE))
             });
             match next {
-                Ok(Next::Batch(batch)) => return self.convert(py, batch).map(Some),
+                Ok(Next::Batch(batch)) => return self.convert(py, batch, &self.pool).map(Some),
                 Ok(Next::Waiting) => py.check_signals()?,
                 Ok(Next::Over) => {
                     self.close(py);
@@ -142,14 +148,14 @@ impl PyEpoch {
 }
 
 impl PyEpoch {
-    fn convert<'py>(&self, py: Python<'py>, batch: Batch) -> PyResult<Bound<'py, PyAny>> {
+    fn convert<'py>(&self, py: Python<'py>, batch: Batch, pool: &Arc<Pool>) -> PyResult<Bound<'py, PyAny>> {
         let n_rows = batch.n_rows();
         let positions = PyArray1::from_vec(py, batch.positions);
-        let data = arrays::to_numpy(py, batch.data);
+        let data = arrays::lend(py, batch.data, pool)?;
         let x = match self.layout {
             Layout::Dense => data.call_method1("reshape", (n_rows, self.n_columns))?,
             Layout::Csr => {
-                let indices = PyArray1::from_vec(py, batch.indices);
+                let indices = arrays::lend(py, Values::I32(batch.indices), pool)?;
                 // scipy wants both index arrays of one type; 32 bits do unless there are 2^31 values.
                 let indptr = match batch.indptr.iter().map(|&at| i32::try_from(at)).collect::<Result<Vec<_>, _>>() {
                     Ok(narrow) => PyArray1::from_vec(py, narrow).into_any(),

@@ -75,7 +75,7 @@ impl PyDatasetWriter {
         Ok(writer.folder().to_string_lossy().into_owned())
     }
 
-    #[pyo3(signature = (name, layout, shape, stored, source_dtype, *, columns=None, rows=None, source_nnz=0, max_abs=0.0))]
+    #[pyo3(signature = (name, layout, shape, stored, source_dtype, *, portable=false, columns=None, rows=None, source_nnz=0, max_abs=0.0))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn matrix(
         &self,
@@ -85,6 +85,7 @@ impl PyDatasetWriter {
         shape: [u64; 2],
         stored: &str,
         source_dtype: &str,
+        portable: bool,
         columns: Option<&Bound<'_, PyAny>>,
         rows: Option<&Bound<'_, PyAny>>,
         source_nnz: u64,
@@ -103,6 +104,7 @@ impl PyDatasetWriter {
         let spec = MatrixSpec {
             name: name.clone(),
             dense,
+            portable,
             shape,
             stored: Dtype::from_name(stored)?,
             columns: columns.map(arrays::indices).transpose()?,

@@ -1,9 +1,13 @@
 //! Decoded rows placed into a batch: slot by slot, columns mapped, CSR or dense.
 
-use super::plan::Plan;
-use super::{Batch, Layout};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::plan::{Needs, Plan};
+use super::pool::Pool;
+use super::{Batch, Layout, Part, Request};
 use crate::error::{DaoError, Result};
-use crate::matrix::{Num, Rows, for_dtype_values};
+use crate::matrix::{Num, Rows, Sink, for_dtype_values};
 
 /// Where a dataset's columns go in the output.
 #[derive(Debug, Clone)]
@@ -53,85 +57,300 @@ impl Columns {
         self.target.is_empty()
     }
 
-    /// Moves rows to the output's columns, in place.
-    pub fn apply<T: Num>(&self, rows: &mut Rows<T>) {
+    /// Moves a row to the output's columns, in place; how many of its values are left.
+    fn apply<T: Num>(&self, columns: &mut [i32], values: &mut [T]) -> usize {
         let mut kept = 0;
-        let mut start = 0;
-        let mut pairs: Vec<(i32, T)> = Vec::new();
-        for i in 1..rows.indptr.len() {
-            let (first, stop) = (kept, rows.indptr[i]);
-            for at in start..stop {
-                let column =
-                    usize::try_from(rows.indices[at]).ok().and_then(|c| self.target.get(c)).copied().unwrap_or(-1);
-                if column >= 0 {
-                    rows.indices[kept] = column;
-                    rows.data[kept] = rows.data[at];
-                    kept += 1;
-                }
-            }
-            if !self.ascending {
-                pairs.clear();
-                pairs.extend(rows.indices[first..kept].iter().copied().zip(rows.data[first..kept].iter().copied()));
-                pairs.sort_unstable_by_key(|&(column, _)| column);
-                for (at, &(column, value)) in (first..).zip(&pairs) {
-                    rows.indices[at] = column;
-                    rows.data[at] = value;
-                }
-            }
-            rows.indptr[i] = kept;
-            start = stop;
+        for at in 0..columns.len() {
+            let target = usize::try_from(columns[at]).ok().and_then(|column| self.target.get(column));
+            let target = target.copied().unwrap_or(-1);
+            // Written whether or not it stays: no branch to mispredict.
+            columns[kept] = target;
+            values[kept] = values[at];
+            kept += usize::from(target >= 0);
         }
-        rows.indices.truncate(kept);
-        rows.data.truncate(kept);
+        if !self.ascending {
+            let mut pairs: Vec<(i32, T)> =
+                columns[..kept].iter().copied().zip(values[..kept].iter().copied()).collect();
+            pairs.sort_unstable_by_key(|&(column, _)| column);
+            for (at, (column, value)) in pairs.into_iter().enumerate() {
+                columns[at] = column;
+                values[at] = value;
+            }
+        }
+        kept
     }
 }
 
-/// Builds the batch of `slots` (a run of the plan's) from the rows that the plan's needs became.
-pub fn assemble<T: Num>(
-    plan: &Plan,
-    slots: std::ops::Range<usize>,
-    decoded: &[Rows<T>],
-    positions: Vec<u32>,
-    layout: Layout,
-    n_columns: usize,
-) -> Batch {
-    let row_of = |&(need, at): &(usize, usize)| {
-        let rows = &decoded[need];
-        let range = rows.indptr[at]..rows.indptr[at + 1];
-        (&rows.indices[range.clone()], &rows.data[range])
-    };
-    let slots = &plan.slots[slots];
-    match layout {
-        Layout::Csr => {
-            let mut indptr = Vec::with_capacity(slots.len() + 1);
-            indptr.push(0);
-            let mut nnz = 0;
-            for slot in slots {
-                nnz += row_of(slot).0.len();
-                // A vector's length always fits.
-                indptr.push(i64::try_from(nnz).unwrap_or(i64::MAX));
+/// The batches of a window while they are filled.
+pub struct Outs<T> {
+    /// Rows of each batch but the last.
+    batch_len: usize,
+    batches: Vec<Out<T>>,
+}
+
+struct Out<T> {
+    indptr: Vec<i64>,
+    indices: Vec<i32>,
+    data: Vec<T>,
+}
+
+impl<T: Num> Outs<T> {
+    /// CSR batches for slots of `lengths` values, cut into batches of `batch_len` slots.
+    fn csr(lengths: &[usize], batch_len: usize, pool: &Pool) -> Self {
+        let batches = lengths
+            .chunks(batch_len.max(1))
+            .map(|lengths| {
+                let mut end = 0;
+                let ends = lengths.iter().map(|length| {
+                    end += length;
+                    // A vector's length always fits.
+                    i64::try_from(end).unwrap_or(i64::MAX)
+                });
+                let indptr = std::iter::once(0).chain(ends).collect();
+                Out { indptr, indices: pool.indices(end), data: pool.data(end) }
+            })
+            .collect();
+        Self { batch_len, batches }
+    }
+
+    /// Dense batches of zeros.
+    fn dense(n_slots: usize, n_columns: usize, batch_len: usize, pool: &Pool) -> Self {
+        let batches = (0..n_slots)
+            .step_by(batch_len.max(1))
+            .map(|start| {
+                let mut data = pool.data((n_slots - start).min(batch_len) * n_columns);
+                data.fill(T::zero());
+                Out { indptr: Vec::new(), indices: Vec::new(), data }
+            })
+            .collect();
+        Self { batch_len, batches }
+    }
+
+    /// A slot's batch, and which of its values are the slot's.
+    fn place(&self, slot: usize, n_columns: Option<usize>) -> (usize, Range<usize>) {
+        let (batch, row) = (slot / self.batch_len, slot % self.batch_len);
+        let range = match n_columns {
+            Some(n_columns) => row * n_columns..(row + 1) * n_columns,
+            None => {
+                let at = |i: usize| usize::try_from(self.batches[batch].indptr[i]).unwrap_or(0);
+                at(row)..at(row + 1)
             }
-            let (mut indices, mut data) = (Vec::with_capacity(nnz), Vec::with_capacity(nnz));
-            for slot in slots {
-                let (columns, values) = row_of(slot);
-                indices.extend_from_slice(columns);
-                data.extend_from_slice(values);
+        };
+        (batch, range)
+    }
+
+    /// Copies one slot's values to another's.
+    fn repeat(&mut self, from: (usize, Range<usize>), to: (usize, Range<usize>)) {
+        let sparse = !self.batches[from.0].indices.is_empty();
+        if let Ok([source, target]) = self.batches.get_disjoint_mut([from.0, to.0]) {
+            target.data[to.1.clone()].copy_from_slice(&source.data[from.1.clone()]);
+            if sparse {
+                target.indices[to.1].copy_from_slice(&source.indices[from.1]);
             }
-            Batch { positions, indptr, indices, data: T::wrap(data) }
-        }
-        Layout::Dense => {
-            let mut data = vec![T::zero(); slots.len() * n_columns];
-            for (i, slot) in slots.iter().enumerate() {
-                let (columns, values) = row_of(slot);
-                let row = &mut data[i * n_columns..(i + 1) * n_columns];
-                for (&column, &value) in columns.iter().zip(values) {
-                    // Columns were checked against the matrix when they were decoded.
-                    row[usize::try_from(column).unwrap_or(usize::MAX)] = value;
-                }
+        } else {
+            let batch = &mut self.batches[from.0];
+            batch.data.copy_within(from.1.clone(), to.1.start);
+            if sparse {
+                batch.indices.copy_within(from.1, to.1.start);
             }
-            Batch { positions, indptr: Vec::new(), indices: Vec::new(), data: T::wrap(data) }
         }
     }
+
+    /// The batches, their positions still to be filled in.
+    fn finish(self) -> Vec<Batch> {
+        let batch = |out: Out<T>| Batch {
+            positions: Vec::new(),
+            indptr: out.indptr,
+            indices: out.indices,
+            data: T::wrap(out.data),
+        };
+        self.batches.into_iter().map(batch).collect()
+    }
+}
+
+/// Rows whose lengths are known, straight to their slots.
+struct Direct<'a, T> {
+    plan: &'a Plan,
+    waiting: &'a [Range<usize>],
+    outs: &'a mut Outs<T>,
+}
+
+impl<T: Num> Sink<T> for Direct<'_, T> {
+    fn row(&mut self, i: usize, nnz: usize, fill: impl FnOnce(&mut [i32], &mut [T]) -> Result<()>) -> Result<()> {
+        let slots = &self.plan.slots[self.waiting[i].clone()];
+        let Some((&first, others)) = slots.split_first() else { return Ok(()) };
+        let place = self.outs.place(first, None);
+        debug_assert_eq!(place.1.len(), nnz);
+        let out = &mut self.outs.batches[place.0];
+        fill(&mut out.indices[place.1.clone()], &mut out.data[place.1.clone()])?;
+        for &slot in others {
+            let other = self.outs.place(slot, None);
+            self.outs.repeat(place.clone(), other);
+        }
+        Ok(())
+    }
+}
+
+/// Rows scattered into dense ones.
+struct Scatter<'a, T> {
+    plan: &'a Plan,
+    waiting: &'a [Range<usize>],
+    columns: Option<&'a Columns>,
+    n_columns: usize,
+    outs: &'a mut Outs<T>,
+    row: (Vec<i32>, Vec<T>),
+}
+
+impl<T: Num> Sink<T> for Scatter<'_, T> {
+    fn row(&mut self, i: usize, nnz: usize, fill: impl FnOnce(&mut [i32], &mut [T]) -> Result<()>) -> Result<()> {
+        let slots = &self.plan.slots[self.waiting[i].clone()];
+        let Some((&first, others)) = slots.split_first() else { return Ok(()) };
+        let (columns, values) = (&mut self.row.0, &mut self.row.1);
+        columns.resize(nnz, 0);
+        values.resize(nnz, T::zero());
+        fill(columns, values)?;
+        let kept = self.columns.map_or(nnz, |map| map.apply(columns, values));
+        let place = self.outs.place(first, Some(self.n_columns));
+        let out = &mut self.outs.batches[place.0].data[place.1.clone()];
+        for (&column, &value) in columns[..kept].iter().zip(&values[..kept]) {
+            // Columns were checked against the matrix when they were decoded.
+            out[usize::try_from(column).unwrap_or(usize::MAX)] = value;
+        }
+        for &slot in others {
+            let other = self.outs.place(slot, Some(self.n_columns));
+            self.outs.repeat(place.clone(), other);
+        }
+        Ok(())
+    }
+}
+
+/// Rows whose lengths are known once they are read, one after another.
+struct Staged<'a, T> {
+    rows: Rows<T>,
+    columns: Option<&'a Columns>,
+}
+
+impl<T: Num> Sink<T> for Staged<'_, T> {
+    fn row(&mut self, i: usize, nnz: usize, fill: impl FnOnce(&mut [i32], &mut [T]) -> Result<()>) -> Result<()> {
+        let start = self.rows.data.len();
+        self.rows.row(i, nnz, fill)?;
+        if let Some(map) = self.columns {
+            let kept = map.apply(&mut self.rows.indices[start..], &mut self.rows.data[start..]);
+            self.rows.indices.truncate(start + kept);
+            self.rows.data.truncate(start + kept);
+            if let Some(end) = self.rows.indptr.last_mut() {
+                *end = start + kept;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A sink that fails once nobody waits for it any more.
+struct Stoppable<'a, K> {
+    sink: K,
+    stop: &'a AtomicBool,
+}
+
+impl<T, K: Sink<T>> Sink<T> for Stoppable<'_, K> {
+    fn row(&mut self, i: usize, nnz: usize, fill: impl FnOnce(&mut [i32], &mut [T]) -> Result<()>) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(DaoError::value("reading was stopped"));
+        }
+        self.sink.row(i, nnz, fill)
+    }
+}
+
+/// Reads what `plan` needs into batches of `batch_len` slots; fails early once `stop` is set.
+///
+/// # Errors
+/// As [`crate::matrix::Matrix::read`], with the dataset named.
+pub fn assemble<T: Num>(
+    request: &Request,
+    plan: &Plan,
+    batch_len: usize,
+    pool: &Pool,
+    stop: &AtomicBool,
+) -> Result<Vec<Batch>> {
+    let parts = plan.needs.iter().map(|need| request.part(need.number)).collect::<Result<Vec<_>>>()?;
+    let mapped = parts.iter().any(|part| part.columns.is_some());
+    let outs = match (request.layout, lengths(plan, &parts).filter(|_| !mapped)) {
+        (Layout::Csr, Some(lengths)) => {
+            let mut outs = Outs::csr(&lengths, batch_len, pool);
+            for (need, part) in plan.needs.iter().zip(&parts) {
+                let sink = Direct { plan, waiting: &need.waiting, outs: &mut outs };
+                read::<T>(part, need, Stoppable { sink, stop })?;
+            }
+            outs
+        }
+        (Layout::Csr, None) => {
+            let mut staged: Vec<Rows<T>> = Vec::with_capacity(parts.len());
+            for (need, part) in plan.needs.iter().zip(&parts) {
+                let mut sink = Staged { rows: Rows::empty(), columns: part.columns.as_ref() };
+                read::<T>(part, need, Stoppable { sink: &mut sink, stop })?;
+                staged.push(sink.rows);
+            }
+            gather(plan, &staged, batch_len, pool)
+        }
+        (Layout::Dense, _) => {
+            let n_columns = request.n_columns;
+            let mut outs = Outs::dense(plan.slots.len(), n_columns, batch_len, pool);
+            for (need, part) in plan.needs.iter().zip(&parts) {
+                let sink = Scatter {
+                    plan,
+                    waiting: &need.waiting,
+                    columns: part.columns.as_ref(),
+                    n_columns,
+                    outs: &mut outs,
+                    row: (Vec::new(), Vec::new()),
+                };
+                read::<T>(part, need, Stoppable { sink, stop })?;
+            }
+            outs
+        }
+    };
+    Ok(outs.finish())
+}
+
+fn read<T: Num>(part: &Part, need: &Needs, mut sink: impl Sink<T>) -> Result<()> {
+    let wanted = part.columns.as_ref().map(Columns::wanted);
+    part.matrix.read(&need.rows, wanted, &mut sink).map_err(|e| e.at(format!("dataset '{}'", part.dataset)))
+}
+
+/// For each slot how many values it will have, where that is known before it is read.
+fn lengths(plan: &Plan, parts: &[&Part]) -> Option<Vec<usize>> {
+    let mut lengths = vec![0; plan.slots.len()];
+    for (need, part) in plan.needs.iter().zip(parts) {
+        for (&row, waiting) in need.rows.iter().zip(&need.waiting) {
+            // More than memory holds fails where it is allocated.
+            let nnz = usize::try_from(part.matrix.row_nnz(row)?).unwrap_or(usize::MAX);
+            for &slot in &plan.slots[waiting.clone()] {
+                lengths[slot] = nnz;
+            }
+        }
+    }
+    Some(lengths)
+}
+
+/// Copies staged rows to their slots.
+fn gather<T: Num>(plan: &Plan, staged: &[Rows<T>], batch_len: usize, pool: &Pool) -> Outs<T> {
+    let mut sources = vec![(0, 0..0); plan.slots.len()];
+    for (need, (needs, rows)) in plan.needs.iter().zip(staged).enumerate() {
+        for (waiting, ends) in needs.waiting.iter().zip(rows.indptr.windows(2)) {
+            for &slot in &plan.slots[waiting.clone()] {
+                sources[slot] = (need, ends[0]..ends[1]);
+            }
+        }
+    }
+    let lengths: Vec<usize> = sources.iter().map(|(_, range)| range.len()).collect();
+    let mut outs = Outs::csr(&lengths, batch_len, pool);
+    for (slot, (need, range)) in sources.into_iter().enumerate() {
+        let (batch, to) = outs.place(slot, None);
+        let out = &mut outs.batches[batch];
+        out.indices[to.clone()].copy_from_slice(&staged[need].indices[range.clone()]);
+        out.data[to].copy_from_slice(&staged[need].data[range]);
+    }
+    outs
 }
 
 impl Batch {
@@ -160,9 +379,10 @@ mod tests {
 
     #[test]
     fn columns_move_and_are_dropped_and_stay_sorted() {
-        let mut moved = rows();
-        Columns::new(vec![2, -1, 0, 1], 3).unwrap().apply(&mut moved);
-        assert_eq!((moved.indptr, moved.indices, moved.data), (vec![0, 2, 3], vec![0, 2, 1], vec![3., 1., 5.]));
+        let (mut columns, mut values) = (vec![0, 1, 2], vec![1., 2., 3.]);
+        let map = Columns::new(vec![2, -1, 0, 1], 3).unwrap();
+        assert_eq!(map.apply::<f32>(&mut columns, &mut values), 2);
+        assert_eq!((&columns[..2], &values[..2]), (&[0, 2][..], &[3., 1.][..]));
     }
 
     #[test]
@@ -171,13 +391,40 @@ mod tests {
         assert!(Columns::new(vec![0, 2], 2).is_err());
     }
 
+    /// Rows 3 and 7 in slots 7, 3, 7 | 7: repeated within a batch and in another.
+    fn fill(sink: &mut impl Sink<f32>) {
+        let rows: [(&[i32], &[f32]); 2] = [(&[0, 1, 2], &[1., 2., 3.]), (&[1, 3], &[4., 5.])];
+        for (i, (columns, values)) in rows.into_iter().enumerate() {
+            sink.row(i, columns.len(), |to_columns, to_values| {
+                to_columns.copy_from_slice(columns);
+                to_values.copy_from_slice(values);
+                Ok(())
+            })
+            .unwrap();
+        }
+    }
+
     #[test]
     fn slots_are_filled_in_their_order_with_repeats() {
-        let plan = super::super::plan::plan(&[7, 3, 7]);
-        let batch = assemble(&plan, 0..3, &[rows()], vec![0, 1, 2], Layout::Csr, 4);
-        assert_eq!(batch.indptr, [0, 2, 5, 7]);
-        assert_eq!(batch.data, Values::F32(vec![4., 5., 1., 2., 3., 4., 5.]));
-        let dense = assemble(&plan, 1..3, &[rows()], vec![1, 2], Layout::Dense, 4);
-        assert_eq!(dense.data, Values::F32(vec![1., 2., 3., 0., 0., 4., 0., 5.]));
+        let plan = super::super::plan::plan(&[7, 3, 7, 7]);
+        let pool = Pool::new(0);
+        let waiting = &plan.needs[0].waiting;
+        let mut direct = Outs::<f32>::csr(&[2, 3, 2, 2], 3, &pool);
+        fill(&mut Direct { plan: &plan, waiting, outs: &mut direct });
+        let mut staged = Staged { rows: Rows::empty(), columns: None };
+        fill(&mut staged);
+        for outs in [direct, gather(&plan, &[staged.rows], 3, &pool)] {
+            let batches = outs.finish();
+            assert_eq!(batches[0].indptr, [0, 2, 5, 7]);
+            assert_eq!(batches[0].data, Values::F32(vec![4., 5., 1., 2., 3., 4., 5.]));
+            assert_eq!(batches[0].indices, [1, 3, 0, 1, 2, 1, 3]);
+            assert_eq!((&batches[1].indptr[..], &batches[1].indices[..]), (&[0, 2][..], &[1, 3][..]));
+        }
+        let mut dense = Outs::<f32>::dense(4, 4, 3, &pool);
+        let row = (Vec::new(), Vec::new());
+        fill(&mut Scatter { plan: &plan, waiting, columns: None, n_columns: 4, outs: &mut dense, row });
+        let batches = dense.finish();
+        assert_eq!(batches[0].data, Values::F32(vec![0., 4., 0., 5., 1., 2., 3., 0., 0., 4., 0., 5.]));
+        assert_eq!(batches[1].data, Values::F32(vec![0., 4., 0., 5.]));
     }
 }

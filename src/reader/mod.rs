@@ -1,12 +1,13 @@
 //! From an order of cells to finished batches.
 //!
 //! `plan` (pure) says which rows of which dataset a run of batches needs and where they go,
-//! `assemble` places decoded rows into a batch, `pipeline` does that on all cores ahead of the
+//! `assemble` has them decoded into batches, `pipeline` does that on all cores ahead of the
 //! consumer. Knows no Python and no files: rows come from [`crate::matrix`].
 
 mod assemble;
 mod pipeline;
 mod plan;
+mod pool;
 mod source;
 
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use crate::error::{DaoError, Result};
 use crate::matrix::{Dtype, Matrix, Values};
 pub use assemble::Columns;
 pub use pipeline::{Epoch, Next};
+pub use pool::Pool;
 pub use source::Source;
 
 /// How a batch's expression is laid out.

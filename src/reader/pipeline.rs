@@ -6,22 +6,21 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::assemble::assemble;
-use super::plan::{plan, windows};
+use super::plan::{Plan, plan, windows};
+use super::pool::Pool;
 use super::{Batch, Request};
 use crate::error::{DaoError, ErrorKind, Result};
-use crate::matrix::{Num, Rows, for_dtype};
+use crate::matrix::for_dtype;
 use crate::sampling;
 
 /// Small batches are read together until a window has this many cells.
 const WINDOW_CELLS: usize = 1024;
-
-/// Cells read between two looks at whether the consumer still waits.
-const STEP_CELLS: usize = 4096;
 
 /// One pass over a request's cells, as finished batches.
 pub struct Epoch {
@@ -39,6 +38,8 @@ struct Shared {
     batches: Vec<Range<usize>>,
     windows: Vec<Range<usize>>,
     budget: u64,
+    pool: Arc<Pool>,
+    stop: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -49,7 +50,6 @@ struct State {
     wanted: usize,
     held: u64,
     done: BTreeMap<usize, (u64, Result<Vec<Batch>>)>,
-    stop: bool,
 }
 
 /// What waiting for the next batch gave.
@@ -84,6 +84,9 @@ impl Epoch {
             batches,
             windows,
             budget,
+            // What is handed out comes back while as much is being filled.
+            pool: Arc::new(Pool::new(usize::try_from(budget / 2).unwrap_or(usize::MAX))),
+            stop: AtomicBool::new(false),
             state: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -102,6 +105,12 @@ impl Epoch {
             );
         }
         Ok(epoch)
+    }
+
+    /// Where the buffers of its batches go when they are no longer used.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.shared.pool
     }
 
     /// The next batch, waiting at most `patience`.
@@ -169,21 +178,33 @@ impl Shared {
     }
 
     fn stop(&self) {
-        self.lock().stop = true;
+        // Under the lock, so that no worker goes to wait after it has looked.
+        let state = self.lock();
+        self.stop.store(true, Ordering::Relaxed);
+        drop(state);
         self.changed.notify_all();
     }
 
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     fn work(&self) {
-        while let Some((window, estimate)) = self.claim() {
-            let result =
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.read(window))).unwrap_or_else(|_| {
+        while let Some(window) = self.claim() {
+            let plan = plan(&self.keys(window));
+            let estimate = self.estimate(&plan);
+            if !self.admit(window, estimate) {
+                return;
+            }
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.read(window, &plan)))
+                .unwrap_or_else(|_| {
                     Err(DaoError::new(ErrorKind::Corrupt, "reading gave up on data that contradicts itself"))
                 });
-            let mut state = self.lock();
             let bytes = match &result {
                 Ok(batches) => batches.iter().map(Batch::bytes).sum(),
                 Err(_) => 0,
             };
+            let mut state = self.lock();
             state.held = state.held.saturating_sub(estimate) + bytes;
             state.done.insert(window, (bytes, result));
             drop(state);
@@ -191,26 +212,24 @@ impl Shared {
         }
     }
 
-    /// The next window and its estimated bytes, once the budget has room for it.
-    fn claim(&self) -> Option<(usize, u64)> {
+    /// The next window that no worker has.
+    fn claim(&self) -> Option<usize> {
         let mut state = self.lock();
-        let mut estimated: Option<(usize, u64)> = None;
-        loop {
-            let window = state.claimed;
-            if state.stop || window >= self.windows.len() {
-                return None;
-            }
-            let (_, estimate) = *match &mut estimated {
-                Some(known) if known.0 == window => known,
-                stale => stale.insert((window, self.estimate(window))),
-            };
-            if window == state.wanted || state.held + estimate <= self.budget {
-                state.claimed += 1;
-                state.held += estimate;
-                return Some((window, estimate));
-            }
+        if self.stopped() || state.claimed >= self.windows.len() {
+            return None;
+        }
+        state.claimed += 1;
+        Some(state.claimed - 1)
+    }
+
+    /// Waits until the budget has room for a window, or the consumer waits for it; whether to read it.
+    fn admit(&self, window: usize, estimate: u64) -> bool {
+        let mut state = self.lock();
+        while !self.stopped() && window != state.wanted && state.held + estimate > self.budget {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.held += estimate;
+        !self.stopped()
     }
 
     fn places(&self, window: usize) -> Range<usize> {
@@ -223,54 +242,34 @@ impl Shared {
     }
 
     /// Bytes while a window is read: decoded rows, and the batches made of them.
-    fn estimate(&self, window: usize) -> u64 {
-        let keys = self.keys(window);
-        let rows: u64 = keys
-            .iter()
-            .map(|&key| {
-                let (number, row) = super::split_key(key);
-                self.request.parts.get(&number).map_or(0, |part| part.matrix.row_bytes(row))
-            })
-            .sum();
-        let out = match self.request.layout {
-            super::Layout::Csr => rows,
-            super::Layout::Dense => (keys.len() * self.request.n_columns * self.request.dtype.size()) as u64,
-        };
-        rows + out
-    }
-
-    fn read(&self, window: usize) -> Result<Vec<Batch>> {
-        for_dtype!(self.request.dtype, T => self.read_as::<T>(window))
-    }
-
-    fn read_as<T: Num>(&self, window: usize) -> Result<Vec<Batch>> {
-        let plan = plan(&self.keys(window));
-        let mut decoded: Vec<Rows<T>> = Vec::with_capacity(plan.needs.len());
+    fn estimate(&self, plan: &Plan) -> u64 {
+        let (mut rows, mut direct) = (0, self.request.layout == super::Layout::Csr);
         for need in &plan.needs {
-            let part = self.request.part(need.number)?;
-            let wanted = part.columns.as_ref().map(super::Columns::wanted);
-            let mut rows = Rows::empty();
-            for some in need.rows.chunks(STEP_CELLS) {
-                if self.lock().stop {
-                    return Ok(Vec::new()); // nobody waits for it any more
-                }
-                let mut read =
-                    part.matrix.read::<T>(some, wanted).map_err(|e| e.at(format!("dataset '{}'", part.dataset)))?;
-                if let Some(columns) = &part.columns {
-                    columns.apply(&mut read);
-                }
-                rows.append(read);
+            let Some(part) = self.request.parts.get(&need.number) else { continue };
+            direct &= part.columns.is_none();
+            for (&row, waiting) in need.rows.iter().zip(&need.waiting) {
+                direct &= part.matrix.row_nnz(row).is_some();
+                rows += part.matrix.row_bytes(row) * waiting.len() as u64;
             }
-            decoded.push(rows);
         }
-        let first = self.places(window).start;
-        Ok(self.batches[self.windows[window].clone()]
-            .iter()
-            .map(|batch| {
-                let slots = batch.start - first..batch.end - first;
-                let positions = self.order[batch.clone()].to_vec();
-                assemble(&plan, slots, &decoded, positions, self.request.layout, self.request.n_columns)
-            })
-            .collect())
+        match self.request.layout {
+            super::Layout::Csr if direct => rows,
+            super::Layout::Csr => 2 * rows,
+            super::Layout::Dense => {
+                rows + (plan.slots.len() * self.request.n_columns * self.request.dtype.size()) as u64
+            }
+        }
+    }
+
+    fn read(&self, window: usize, plan: &Plan) -> Result<Vec<Batch>> {
+        let batches = &self.batches[self.windows[window].clone()];
+        let batch_len = batches.first().map_or(1, Range::len);
+        let mut read = for_dtype!(self.request.dtype, T => {
+            assemble::<T>(&self.request, plan, batch_len, &self.pool, &self.stop)
+        })?;
+        for (batch, places) in read.iter_mut().zip(batches) {
+            batch.positions = self.order[places.clone()].to_vec();
+        }
+        Ok(read)
     }
 }

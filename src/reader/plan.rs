@@ -13,35 +13,38 @@ pub struct Needs {
     pub number: u32,
     /// Its rows, ascending, each once.
     pub rows: Vec<u32>,
+    /// For each row, which of the plan's slots wait for it.
+    pub waiting: Vec<Range<usize>>,
 }
 
-/// What a window needs, and for each of its slots where the row will be found.
+/// What a window needs, and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// By ascending dataset number.
     pub needs: Vec<Needs>,
-    /// For each slot, which of `needs` and which of its rows.
-    pub slots: Vec<(usize, usize)>,
+    /// The slots, by the row that they wait for.
+    pub slots: Vec<usize>,
 }
 
 /// Plans the cells `keys`, in the order of their slots.
 #[must_use]
 pub fn plan(keys: &[u64]) -> Plan {
-    let mut by_key: Vec<usize> = (0..keys.len()).collect();
-    by_key.sort_unstable_by_key(|&slot| keys[slot]);
+    let mut slots: Vec<usize> = (0..keys.len()).collect();
+    slots.sort_unstable_by_key(|&slot| keys[slot]);
     let mut needs: Vec<Needs> = Vec::new();
-    let mut slots = vec![(0, 0); keys.len()];
-    for slot in by_key {
+    for (at, &slot) in slots.iter().enumerate() {
         let (number, row) = split_key(keys[slot]);
         if needs.last().is_none_or(|last| last.number != number) {
-            needs.push(Needs { number, rows: Vec::new() });
+            needs.push(Needs { number, rows: Vec::new(), waiting: Vec::new() });
         }
-        let at = needs.len() - 1;
-        let rows = &mut needs[at].rows;
-        if rows.last() != Some(&row) {
-            rows.push(row);
+        let Some(last) = needs.last_mut() else { continue };
+        match last.waiting.last_mut() {
+            Some(waiting) if last.rows.last() == Some(&row) => waiting.end = at + 1,
+            _ => {
+                last.rows.push(row);
+                last.waiting.push(at..at + 1);
+            }
         }
-        slots[slot] = (at, rows.len() - 1);
     }
     Plan { needs, slots }
 }
@@ -79,9 +82,15 @@ mod tests {
                 prop_assert!(need.rows.windows(2).all(|pair| pair[0] < pair[1]));
             }
             prop_assert!(plan.needs.windows(2).all(|pair| pair[0].number < pair[1].number));
-            let found: Vec<u64> = plan.slots.iter()
-                .map(|&(need, at)| u64::from(plan.needs[need].number) << 32 | u64::from(plan.needs[need].rows[at]))
-                .collect();
+            let mut found = vec![u64::MAX; keys.len()];
+            for need in &plan.needs {
+                prop_assert_eq!(need.rows.len(), need.waiting.len());
+                for (&row, waiting) in need.rows.iter().zip(&need.waiting) {
+                    for &slot in &plan.slots[waiting.clone()] {
+                        found[slot] = u64::from(need.number) << 32 | u64::from(row);
+                    }
+                }
+            }
             prop_assert_eq!(found, keys);
         }
 

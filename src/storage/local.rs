@@ -1,17 +1,19 @@
 //! A folder on this machine, read with positioned reads.
 //!
-//! `pread` rather than `mmap`: a file truncated under a map kills the process with
-//! SIGBUS, a short `pread` is an error.
+//! `pread` first: a file that was truncated is then a short read. What is read again and again
+//! of an open file is copied out of a map instead, as long as `guard` reports no truncation.
 
-use std::fs::File;
+use std::fs::File as Handle;
 use std::io::ErrorKind as IoKind;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Storage;
+use super::map::{self, Map};
+use super::{File, Storage};
 use crate::error::{DaoError, Result};
 
 /// The files below one folder.
@@ -39,32 +41,117 @@ impl Local {
         if path.is_empty() { self.root.clone() } else { self.root.join(path) }
     }
 
-    fn open(&self, path: &str) -> Result<Option<(File, u64)>> {
+    fn open(&self, path: &str) -> Result<Option<(Handle, u64)>> {
         let full = self.full(path);
-        let opened = File::open(&full).and_then(|file| file.metadata().map(|meta| (file, meta)));
+        let opened = Handle::open(&full).and_then(|file| file.metadata().map(|meta| (file, meta)));
         match opened {
             Ok((_, meta)) if meta.is_dir() => Ok(None),
             Ok((file, meta)) => Ok(Some((file, meta.len()))),
             Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory) => Ok(None),
-            Err(e) => Err(DaoError::io(&full.display().to_string(), "opening", &e)),
+            Err(e) => {
+                let error = DaoError::io(&full.display().to_string(), "opening", &e);
+                let too_many = e.raw_os_error() == Some(libc::EMFILE);
+                Err(if too_many { error.hint("raise the limit of open files (ulimit -n)") } else { error })
+            }
         }
     }
 
-    fn read(&self, path: &str, file: &File, size: u64, range: &Range<u64>) -> Result<Bytes> {
-        let shown = || self.full(path).display().to_string();
+    fn read(&self, path: &str, file: &Handle, size: u64, range: &Range<u64>) -> Result<Bytes> {
         if range.end > size {
-            return Err(DaoError::corrupt(&shown(), "file is truncated")
-                .expected(format!("at least {} bytes", range.end))
-                .found(format!("{size} bytes"))
-                .hint("restore the file or write the dataset again"));
+            return Err(truncated(&self.full(path), range.end, size));
         }
-        let length = usize::try_from(range.end - range.start)
-            .map_err(|_| DaoError::corrupt(&shown(), "a range does not fit into memory"))?;
+        let length = usize::try_from(range.end - range.start).map_err(|_| {
+            DaoError::corrupt(&self.full(path).display().to_string(), "a range does not fit into memory")
+        })?;
         let mut buffer = vec![0; length];
-        file.read_exact_at(&mut buffer, range.start).map_err(|e| DaoError::io(&shown(), "reading", &e))?;
+        read_exact(file, &self.full(path), range.start, &mut buffer)?;
         Ok(buffer.into())
     }
 }
+
+fn truncated(path: &Path, expected: u64, found: u64) -> DaoError {
+    DaoError::corrupt(&path.display().to_string(), "file is truncated")
+        .expected(format!("at least {expected} bytes"))
+        .found(format!("{found} bytes"))
+        .hint("restore the file or write the dataset again")
+}
+
+fn read_exact(file: &Handle, path: &Path, offset: u64, into: &mut [u8]) -> Result<()> {
+    file.read_exact_at(into, offset).map_err(|e| match (e.kind(), file.metadata()) {
+        (IoKind::UnexpectedEof, Ok(meta)) => truncated(path, offset.saturating_add(into.len() as u64), meta.len()),
+        _ => DaoError::io(&path.display().to_string(), "reading", &e),
+    })
+}
+
+/// An open file.
+#[derive(Debug)]
+struct LocalFile {
+    handle: Handle,
+    path: PathBuf,
+    len: u64,
+    /// Serves small reads, where there is one.
+    map: Option<Map>,
+}
+
+impl File for LocalFile {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        let end = offset.saturating_add(into.len() as u64);
+        if end > self.len {
+            return Err(truncated(&self.path, end, self.len));
+        }
+        let from_file = |into: &mut [u8]| read_exact(&self.handle, &self.path, offset, into);
+        match (&self.map, usize::try_from(offset)) {
+            (Some(map), Ok(place)) if into.len() <= map::SMALL => {
+                if !map.read(place, into) {
+                    from_file(into)?;
+                    map.seen(place, into.len());
+                }
+                Ok(())
+            }
+            _ => from_file(into),
+        }
+    }
+
+    fn random_access(&self) -> bool {
+        true
+    }
+
+    fn will_need(&self, range: Range<u64>) {
+        will_need(&self.handle, range.start..range.end.min(self.len));
+    }
+}
+
+/// Reads ahead into the page cache.
+#[cfg(target_os = "linux")]
+fn will_need(file: &Handle, range: Range<u64>) {
+    use std::os::fd::AsRawFd;
+    /// More than the kernel's own readahead (128 KiB unless set otherwise) may be cut off.
+    const STEP: usize = 128 << 10;
+    for start in range.clone().step_by(STEP) {
+        let length = (range.end - start).min(STEP as u64);
+        let (Ok(start), Ok(length)) = (i64::try_from(start), i64::try_from(length)) else { return };
+        // SAFETY: only tells the kernel about a range of an open file.
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), start, length, libc::POSIX_FADV_WILLNEED) };
+    }
+}
+
+/// Reads ahead into the page cache.
+#[cfg(target_vendor = "apple")]
+fn will_need(file: &Handle, range: Range<u64>) {
+    use std::os::fd::AsRawFd;
+    let length = i32::try_from(range.end.saturating_sub(range.start)).unwrap_or(i32::MAX);
+    let Ok(start) = i64::try_from(range.start) else { return };
+    let advice = libc::radvisory { ra_offset: start, ra_count: length };
+    // SAFETY: F_RDADVISE reads a radvisory, which this is.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_RDADVISE, &raw const advice) };
+}
+
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+fn will_need(_file: &Handle, _range: Range<u64>) {}
 
 impl Storage for Local {
     fn uri(&self) -> &str {
@@ -83,6 +170,12 @@ impl Storage for Local {
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {
         let Some((file, size)) = self.open(path)? else { return Ok(None) };
         ranges.iter().map(|range| self.read(path, &file, size, range)).collect::<Result<_>>().map(Some)
+    }
+
+    fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>> {
+        let Some((handle, len)) = self.open(path)? else { return Ok(None) };
+        let map = Map::new(&handle, len);
+        Ok(Some(Arc::new(LocalFile { handle, path: self.full(path), len, map })))
     }
 
     fn list_folders(&self, path: &str) -> Result<Vec<String>> {
@@ -121,5 +214,126 @@ impl Storage for Local {
 
     fn local_root(&self) -> Option<&Path> {
         Some(&self.root)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn folder(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Local) {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        let local = Local::new(folder.path()).unwrap();
+        (folder, local)
+    }
+
+    fn numbers(len: u32) -> Vec<u8> {
+        (0..len / 4).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn reads_are_the_files(reads in prop::collection::vec((0_usize..400_000, 0_usize..40_000), 1..50)) {
+            let bytes = numbers(400_000);
+            let (_folder, local) = folder(&[("a", &bytes)]);
+            let file = local.file("a").unwrap().unwrap();
+            // The second time, maps serve them.
+            for (offset, len) in reads.iter().chain(&reads) {
+                let mut into = vec![1; *len];
+                let read = file.read_at(*offset as u64, &mut into);
+                match bytes.get(*offset..offset + len) {
+                    Some(expected) => {
+                        prop_assert!(read.is_ok());
+                        prop_assert_eq!(&into, expected);
+                    }
+                    None => prop_assert_eq!(read.unwrap_err().kind(), ErrorKind::Corrupt),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn files_have_a_length_and_an_end() {
+        let (_folder, local) = folder(&[("empty", b""), ("few", b"abc")]);
+        std::fs::create_dir(local.root.join("folder")).unwrap();
+        assert!(local.file("none").unwrap().is_none());
+        assert!(local.file("few/none").unwrap().is_none());
+        assert!(local.file("folder").unwrap().is_none());
+
+        let empty = local.file("empty").unwrap().unwrap();
+        assert!(empty.is_empty() && empty.random_access());
+        empty.read_at(0, &mut []).unwrap();
+        assert_eq!(empty.read_at(0, &mut [0]).unwrap_err().kind(), ErrorKind::Corrupt);
+
+        let few = local.file("few").unwrap().unwrap();
+        assert_eq!(few.len(), 3);
+        let mut into = [0; 2];
+        few.read_at(1, &mut into).unwrap();
+        assert_eq!(&into, b"bc");
+        few.read_at(3, &mut []).unwrap();
+        for offset in [2, 4, u64::MAX] {
+            let error = few.read_at(offset, &mut into).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            assert!(error.to_string().contains("few': file is truncated; expected at least"), "{error}");
+        }
+        few.will_need(0..2);
+        few.will_need(1..u64::MAX);
+        few.will_need(5..9);
+    }
+
+    #[test]
+    fn truncation_after_opening_is_an_error() {
+        let bytes = numbers(600_000);
+        for len in [0, 250_001, 400_000] {
+            let (folder, local) = folder(&[("a", &bytes)]);
+            let file = local.file("a").unwrap().unwrap();
+            let mut small = [0; 1000];
+            for _ in 0..2 {
+                (0..599).for_each(|kb| file.read_at(kb * 1000, &mut small).unwrap());
+            }
+            let cut = Handle::options().write(true).open(folder.path().join("a")).unwrap();
+            cut.set_len(len).unwrap();
+            for kb in (0..599).rev() {
+                let (start, end) = (kb * 1000, (kb + 1) * 1000);
+                match file.read_at(start, &mut small) {
+                    Ok(()) => {
+                        assert!(end <= len);
+                        assert_eq!(small, bytes[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()]);
+                    }
+                    Err(error) => {
+                        assert!(end > len);
+                        assert_eq!(error.kind(), ErrorKind::Corrupt);
+                        let text = format!(
+                            "file is truncated; expected at least {end} bytes, found {len} bytes. \
+                             Restore the file or write the dataset again"
+                        );
+                        assert!(error.to_string().ends_with(&text), "{error}");
+                    }
+                }
+            }
+            let mut large = vec![0; 300_000];
+            assert_eq!(file.read_at(200_000, &mut large).unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+    }
+
+    #[test]
+    fn files_outlive_their_names() {
+        let bytes = numbers(100_000);
+        let (folder, local) = folder(&[("a", &bytes)]);
+        let file = local.file("a").unwrap().unwrap();
+        std::fs::remove_file(folder.path().join("a")).unwrap();
+        assert!(local.file("a").unwrap().is_none());
+        let mut into = [0; 500];
+        for _ in 0..2 {
+            file.read_at(99_500, &mut into).unwrap();
+            assert_eq!(into, bytes[99_500..]);
+        }
     }
 }

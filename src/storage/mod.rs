@@ -3,7 +3,9 @@
 //! Owns where bytes live (a folder, S3, GCS, Azure, HTTP). Knows no format:
 //! neither zarr nor manifests. Every path is relative to the root, `/`-separated.
 
+mod guard;
 mod local;
+mod map;
 mod remote;
 mod zarr;
 
@@ -43,6 +45,12 @@ pub trait Storage: Send + Sync {
     /// As [`Storage::size`], and `Corrupt` if the file ends before a range does.
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>>;
 
+    /// Opens the file at `path`; `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`Storage::size`].
+    fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>>;
+
     /// Names of the folders directly below `path`, sorted.
     ///
     /// # Errors
@@ -59,6 +67,32 @@ pub trait Storage: Send + Sync {
     fn local_root(&self) -> Option<&Path> {
         None
     }
+}
+
+/// An open file: random reads without opening it again.
+///
+/// A local one has a file descriptor until it is dropped.
+pub trait File: Send + Sync {
+    /// Bytes in it, when it was opened.
+    fn len(&self) -> u64;
+
+    /// Whether it had none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `into` with the bytes from `offset`. What it holds after an error means nothing.
+    ///
+    /// # Errors
+    /// `Corrupt` if the file ends before that (also if it shrank since), `Io` if reading fails.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()>;
+
+    /// Whether small reads are cheap. Where they are not (a request each), callers join ranges
+    /// and use [`Storage::get_ranges`].
+    fn random_access(&self) -> bool;
+
+    /// Tells that these bytes will be read soon, for large runs; does nothing where that is no help.
+    fn will_need(&self, range: Range<u64>);
 }
 
 /// Opens the root that `uri` names: a path, `file://`, `s3://`, `gs://`, `az://`, `http(s)://`.

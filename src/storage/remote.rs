@@ -1,7 +1,7 @@
 //! S3, GCS, Azure and HTTP through `object_store`.
 
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
@@ -9,12 +9,12 @@ use object_store::{Error as ObjectError, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Runtime;
 use url::Url;
 
-use super::{Storage, StorageOptions};
+use super::{File, Storage, StorageOptions};
 use crate::error::{DaoError, ErrorKind, Result};
 
 /// The objects below one URL.
 pub struct Remote {
-    store: Box<dyn ObjectStore>,
+    store: Arc<dyn ObjectStore>,
     prefix: ObjectPath,
     uri: String,
 }
@@ -58,7 +58,7 @@ impl Remote {
         let given = options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let (store, prefix) =
             object_store::parse_url_opts(&url, plain.into_iter().chain(given)).map_err(|e| unusable(&e))?;
-        Ok(Self { store, prefix, uri })
+        Ok(Self { store: store.into(), prefix, uri })
     }
 
     fn object(&self, path: &str) -> ObjectPath {
@@ -66,9 +66,7 @@ impl Remote {
     }
 
     fn failed(&self, path: &str, error: &ObjectError) -> DaoError {
-        DaoError::new(ErrorKind::Io, format!("reading failed: {error}"))
-            .at(format!("path '{}/{path}'", self.uri))
-            .hint("check the network, the address and storage_options")
+        failed(&format!("{}/{path}", self.uri), error)
     }
 
     /// `None` for a missing object, an error for everything else.
@@ -79,6 +77,60 @@ impl Remote {
             Err(e) => Err(self.failed(path, &e)),
         }
     }
+}
+
+fn failed(uri: &str, error: &ObjectError) -> DaoError {
+    let kind = if matches!(error, ObjectError::NotFound { .. }) { ErrorKind::NotFound } else { ErrorKind::Io };
+    DaoError::new(kind, format!("reading failed: {error}"))
+        .at(format!("path '{uri}'"))
+        .hint("check the network, the address and storage_options")
+}
+
+fn truncated(uri: &str, expected: u64, found: impl std::fmt::Display) -> DaoError {
+    DaoError::corrupt(uri, "object is truncated").expected(format!("at least {expected} bytes")).found(found)
+}
+
+/// An object of known length.
+struct RemoteFile {
+    store: Arc<dyn ObjectStore>,
+    object: ObjectPath,
+    uri: String,
+    len: u64,
+}
+
+impl File for RemoteFile {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        let end = offset.saturating_add(into.len() as u64);
+        if end > self.len {
+            return Err(truncated(&self.uri, end, format!("{} bytes", self.len)));
+        }
+        if into.is_empty() {
+            return Ok(()); // Servers refuse to send nothing.
+        }
+        let runtime = runtime()?;
+        let part = runtime.block_on(self.store.get_range(&self.object, offset..end)).map_err(|e| {
+            // What a server says to a range past the end depends on the server.
+            match runtime.block_on(self.store.head(&self.object)) {
+                Ok(meta) if meta.size < end => truncated(&self.uri, end, format!("{} bytes", meta.size)),
+                _ => failed(&self.uri, &e),
+            }
+        })?;
+        if part.len() != into.len() {
+            return Err(truncated(&self.uri, end, format!("{} bytes from {offset}", part.len())));
+        }
+        into.copy_from_slice(&part);
+        Ok(())
+    }
+
+    fn random_access(&self) -> bool {
+        false
+    }
+
+    fn will_need(&self, _range: Range<u64>) {}
 }
 
 impl Storage for Remote {
@@ -102,12 +154,17 @@ impl Storage for Remote {
         let Some(parts) = self.found(path, got)? else { return Ok(None) };
         for (part, range) in parts.iter().zip(ranges) {
             if part.len() as u64 != range.end - range.start {
-                return Err(DaoError::corrupt(&format!("{}/{path}", self.uri), "object is truncated")
-                    .expected(format!("at least {} bytes", range.end))
-                    .found(format!("{} bytes from {}", part.len(), range.start)));
+                let found = format!("{} bytes from {}", part.len(), range.start);
+                return Err(truncated(&format!("{}/{path}", self.uri), range.end, found));
             }
         }
         Ok(Some(parts))
+    }
+
+    fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>> {
+        let Some(len) = self.size(path)? else { return Ok(None) };
+        let (store, object) = (Arc::clone(&self.store), self.object(path));
+        Ok(Some(Arc::new(RemoteFile { store, object, uri: format!("{}/{path}", self.uri), len })))
     }
 
     fn list_folders(&self, path: &str) -> Result<Vec<String>> {
@@ -129,5 +186,43 @@ impl Storage for Remote {
             folders.extend(listed.common_prefixes);
         }
         Ok(total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[test]
+    fn files_are_read_by_range() {
+        let store = Arc::new(InMemory::new());
+        let put = |bytes: &'static [u8]| {
+            runtime().unwrap().block_on(store.put(&ObjectPath::from("root/a"), bytes.into())).unwrap();
+        };
+        put(b"abcdef");
+        let remote = Remote {
+            store: Arc::clone(&store) as Arc<dyn ObjectStore>,
+            prefix: ObjectPath::from("root"),
+            uri: "mem://root".to_owned(),
+        };
+        assert!(remote.file("none").unwrap().is_none());
+        let file = remote.file("a").unwrap().unwrap();
+        assert!(file.len() == 6 && !file.random_access());
+        let mut into = [0; 3];
+        file.read_at(2, &mut into).unwrap();
+        assert_eq!(&into, b"cde");
+        file.read_at(6, &mut []).unwrap();
+        assert_eq!(file.read_at(4, &mut into).unwrap_err().kind(), ErrorKind::Corrupt);
+
+        put(b"abcd");
+        for offset in [2, 3] {
+            let error = file.read_at(offset, &mut into).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            assert!(error.to_string().starts_with("path 'mem://root/a': object is truncated"), "{error}");
+        }
+        runtime().unwrap().block_on(store.delete(&ObjectPath::from("root/a"))).unwrap();
+        assert_eq!(file.read_at(0, &mut into).unwrap_err().kind(), ErrorKind::NotFound);
     }
 }

@@ -1,7 +1,7 @@
 //! A sharded zarr v3 array, written shard by shard from a stream of values.
 //!
-//! The portable profile, core codecs alone: `bytes` → `blosc` (lz4, bit-shuffled) → `crc32c` in
-//! inner chunks, `crc32c` on the shard's index.
+//! Inner chunks are in the codec `dao_polars.pfor`, or portable, in core codecs alone: `bytes` →
+//! `blosc` (lz4, bit-shuffled) → `crc32c`. The shard's index has a `crc32c` either way.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,24 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use zarrs::array::{Array, ArrayBytes, ArrayMetadata, ArrayToBytesCodecTraits, CodecOptions};
 
+use crate::codec::{self, BLOCK, Pfor};
 use crate::error::{DaoError, Result};
 use crate::matrix::{Dtype, Num, cast_vec, for_dtype};
 use crate::storage::{Local, ZarrStorage};
 
-/// Values of an inner chunk: some rows of a cell matrix, so that a random row costs little.
+/// How inner chunks are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// Decodes block by block, see [`crate::codec`].
+    Pfor(Pfor),
+    /// Any zarr reader knows it.
+    Portable,
+}
+
+/// Values of a portable inner chunk: some rows of a cell matrix, so that a random row costs little.
 const INNER: u64 = 4096;
+/// Values of an inner chunk that is read by blocks: as many as a zarr reader may decode for one row.
+const INNER_PFOR: u64 = 64 << 10;
 /// Values of a shard: few files, and a buffer that fits into memory.
 const SHARD: u64 = 8 << 20;
 
@@ -39,15 +51,29 @@ impl ArrayWriter {
     ///
     /// # Errors
     /// `Io` if the folder cannot be made.
-    pub fn new(folder: &Path, dtype: Dtype, len_hint: u64, columns: Option<u64>) -> Result<Self> {
+    pub fn new(folder: &Path, dtype: Dtype, len_hint: u64, columns: Option<u64>, coding: Coding) -> Result<Self> {
         let width = columns.unwrap_or(1).max(1);
-        let inner_rows = (INNER / width).max(1);
         let rows = len_hint.div_ceil(width);
+        let inner_rows = match coding {
+            Coding::Portable => (INNER / width).max(1),
+            // A short array fits into one chunk, without much padding.
+            Coding::Pfor(_) => rows.next_multiple_of(BLOCK as u64).clamp(BLOCK as u64, INNER_PFOR),
+        };
         let inner_per_shard = rows.div_ceil(inner_rows).clamp(1, (SHARD / (inner_rows * width)).max(1));
         let shard_rows = inner_rows * inner_per_shard;
         let shape_of = |rows: u64| if columns.is_some() { json!([rows, width]) } else { json!([rows]) };
         let little = json!({"name": "bytes", "configuration": {"endian": "little"}});
         let bytes = if dtype.size() == 1 { json!({"name": "bytes"}) } else { little.clone() };
+        let codecs = match coding {
+            Coding::Pfor(pfor) => json!([{"name": codec::NAME, "configuration": pfor}]),
+            Coding::Portable => json!([
+                bytes,
+                {"name": "blosc", "configuration": {
+                    "cname": "lz4", "clevel": 5, "shuffle": "bitshuffle", "typesize": dtype.size(), "blocksize": 0,
+                }},
+                {"name": "crc32c"},
+            ]),
+        };
         let metadata = json!({
             "zarr_format": 3,
             "node_type": "array",
@@ -58,13 +84,7 @@ impl ArrayWriter {
             "fill_value": if dtype.is_float() { json!(0.0) } else { json!(0) },
             "codecs": [{"name": "sharding_indexed", "configuration": {
                 "chunk_shape": shape_of(inner_rows),
-                "codecs": [
-                    bytes,
-                    {"name": "blosc", "configuration": {
-                        "cname": "lz4", "clevel": 5, "shuffle": "bitshuffle", "typesize": dtype.size(), "blocksize": 0,
-                    }},
-                    {"name": "crc32c"},
-                ],
+                "codecs": codecs,
                 "index_codecs": [little, {"name": "crc32c"}],
                 "index_location": "end",
             }}],

@@ -16,6 +16,8 @@ pub struct MatrixSpec {
     pub name: String,
     /// Whether it is written as one dense array rather than as CSR.
     pub dense: bool,
+    /// Whether CSR arrays are in core codecs alone; dense ones always are.
+    pub portable: bool,
     /// Output rows and columns.
     pub shape: [u64; 2],
     /// The type it is stored in.

@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::array::{ArrayWriter, make_folder, write_json};
+use super::array::{ArrayWriter, Coding, make_folder, write_json};
 use super::matrix::MatrixSpec;
 use super::spill::Block;
+use crate::codec::Pfor;
 use crate::error::{DaoError, Result};
 use crate::matrix::{Dtype, Num};
 
 /// Where canonical rows go, in output order.
 #[expect(clippy::large_enum_variant, reason = "one exists for each matrix being written")]
 pub enum Sink {
-    Csr { folder: PathBuf, indices: ArrayWriter, data: ArrayWriter, indptr: Vec<i64> },
+    Csr { folder: PathBuf, indices: ArrayWriter, data: ArrayWriter, indptr: Vec<i64>, ascending: Coding },
     Dense { array: ArrayWriter, width: usize, nnz: u64 },
 }
 
@@ -27,7 +28,7 @@ impl Sink {
     pub fn new(folder: &Path, spec: &MatrixSpec) -> Result<Self> {
         let [n_rows, n_columns] = spec.shape;
         if spec.dense {
-            let array = ArrayWriter::new(folder, spec.stored, n_rows * n_columns, Some(n_columns))?;
+            let array = ArrayWriter::new(folder, spec.stored, n_rows * n_columns, Some(n_columns), Coding::Portable)?;
             return Ok(Self::Dense { array, width: usize::try_from(n_columns).unwrap_or(0), nnz: 0 });
         }
         make_folder(folder)?;
@@ -36,11 +37,13 @@ impl Sink {
             0x101..=0x1_0000 => Dtype::U16,
             _ => Dtype::U32,
         };
+        let coding = |delta| if spec.portable { Coding::Portable } else { Coding::Pfor(Pfor { delta }) };
         Ok(Self::Csr {
-            indices: ArrayWriter::new(&folder.join("indices"), narrow, spec.source_nnz, None)?,
-            data: ArrayWriter::new(&folder.join("data"), spec.stored, spec.source_nnz, None)?,
+            indices: ArrayWriter::new(&folder.join("indices"), narrow, spec.source_nnz, None, coding(true))?,
+            data: ArrayWriter::new(&folder.join("data"), spec.stored, spec.source_nnz, None, coding(false))?,
             folder: folder.to_owned(),
             indptr: vec![0],
+            ascending: coding(true),
         })
     }
 
@@ -79,13 +82,13 @@ impl Sink {
     /// `Io` for a full disk.
     pub fn finish(self, shape: [u64; 2]) -> Result<u64> {
         match self {
-            Self::Csr { folder, indices, data, mut indptr } => {
+            Self::Csr { folder, indices, data, mut indptr, ascending } => {
                 let nnz = indptr.last().copied().unwrap_or(0);
                 // Rows that a source without columns never sent.
                 indptr.resize(usize::try_from(shape[0]).unwrap_or(0) + 1, nnz);
                 indices.finish()?;
                 data.finish()?;
-                let mut pointers = ArrayWriter::new(&folder.join("indptr"), Dtype::I64, indptr.len() as u64, None)?;
+                let mut pointers = ArrayWriter::new(&folder.join("indptr"), Dtype::I64, indptr.len() as u64, None, ascending)?;
                 pointers.push(&indptr)?;
                 pointers.finish()?;
                 let attributes = json!({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape});

@@ -1,0 +1,404 @@
+//! 512 values and their checksum: the least that is read of a chunk.
+//!
+//! A block is frames of what is left of the values after their reference: differences of
+//! neighbours (`Delta`), distances from the least (`Plain`), or places in a table of the block's
+//! distinct values (`Dictionary`, for floats: log-normalised counts of a cell have few).
+
+use std::ops::Range;
+
+use bytemuck::Pod;
+
+use super::Broken;
+use super::frame::{self, FRAME};
+use crate::matrix::Num;
+
+/// Values of a block.
+pub const BLOCK: usize = 2 * FRAME;
+
+/// Bytes of the checksum at a block's end.
+const CHECKSUM: usize = 4;
+
+/// What tells a frame of 64-bit words too far apart to be packed: no width is 255.
+const RAW: u8 = 255;
+
+/// How values become small numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Distance from the frame's least value.
+    Plain,
+    /// Difference from the value before, modulo the word size; within a frame.
+    Delta,
+    /// Place in the block's table of distinct values.
+    Dictionary,
+}
+
+/// An unsigned integer of a stored type's width.
+pub trait Word: Pod + Ord + std::hash::Hash {
+    /// Its width.
+    const BITS: u32;
+    /// Widened.
+    fn wide(self) -> u64;
+    /// The low bits.
+    fn low(wide: u64) -> Self;
+    /// The low bits.
+    fn low32(word: u32) -> Self;
+}
+
+macro_rules! words {
+    ($($type:ty)*) => {$(
+        #[expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
+        #[allow(clippy::cast_lossless, reason = "one text for every width")]
+        impl Word for $type {
+            const BITS: u32 = <$type>::BITS;
+            #[inline(always)]
+            fn wide(self) -> u64 { self as u64 }
+            #[inline(always)]
+            fn low(wide: u64) -> Self { wide as Self }
+            #[inline(always)]
+            fn low32(word: u32) -> Self { word as Self }
+        }
+    )*};
+}
+words! { u8 u16 u32 u64 }
+
+/// A number type and its bits.
+pub trait Stored: Num {
+    /// The word of its width.
+    type Word: Word;
+    /// The number of those bits.
+    fn of_word(word: Self::Word) -> Self;
+}
+
+macro_rules! stored {
+    ($($type:ty, $word:ty, $of:expr;)*) => {$(
+        impl Stored for $type {
+            type Word = $word;
+            #[inline(always)]
+            fn of_word(word: $word) -> Self { $of(word) }
+        }
+    )*};
+}
+stored! {
+    u8, u8, std::convert::identity; u16, u16, std::convert::identity;
+    u32, u32, std::convert::identity; u64, u64, std::convert::identity;
+    i8, u8, u8::cast_signed; i16, u16, u16::cast_signed; i32, u32, u32::cast_signed; i64, u64, u64::cast_signed;
+    f32, u32, f32::from_bits; f64, u64, f64::from_bits;
+}
+
+/// Appends the block of up to [`BLOCK`] `values`.
+pub fn encode<W: Word>(values: &[W], kind: Kind, out: &mut Vec<u8>) {
+    let start = out.len();
+    match kind {
+        Kind::Plain | Kind::Delta => {
+            for values in values.chunks(FRAME) {
+                encode_frame(values, kind == Kind::Delta, out);
+            }
+        }
+        Kind::Dictionary => encode_dictionary(values, out),
+    }
+    let checksum = crc32c::crc32c(&out[start..]);
+    out.extend(checksum.to_le_bytes());
+}
+
+fn encode_frame<W: Word>(values: &[W], delta: bool, out: &mut Vec<u8>) {
+    let mut numbers = [0; FRAME];
+    let reference = if delta { values.first() } else { values.iter().min() };
+    let reference = reference.map_or(0, |value| value.wide());
+    let mut before = reference;
+    for (number, value) in numbers.iter_mut().zip(values) {
+        let distance = W::low(value.wide().wrapping_sub(before)).wide();
+        if delta {
+            before = value.wide();
+        }
+        match u32::try_from(distance) {
+            Ok(distance) => *number = distance,
+            Err(_) => {
+                out.push(RAW);
+                out.extend_from_slice(bytemuck::cast_slice(values));
+                out.resize(out.len() + (FRAME - values.len()) * size_of::<W>(), 0);
+                return;
+            }
+        }
+    }
+    frame::encode(&numbers, out);
+    out.extend_from_slice(&reference.to_le_bytes()[..size_of::<W>()]);
+}
+
+/// The table comes most frequent first, so that its places are small numbers.
+fn encode_dictionary<W: Word>(values: &[W], out: &mut Vec<u8>) {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let mut table: Vec<(usize, W)> =
+        sorted.chunk_by(|a, b| a == b).map(|run| (usize::MAX - run.len(), run[0])).collect();
+    table.sort_unstable();
+    let places: std::collections::HashMap<W, u16> = table.iter().map(|&(_, value)| value).zip(0..).collect();
+    let codes: Vec<u16> = values.iter().map(|value| places[value]).collect();
+    let mut with_table = Vec::new();
+    // A block has at most 512 values.
+    with_table.extend(u16::try_from(table.len()).unwrap_or(0).to_le_bytes());
+    for (_, value) in &table {
+        with_table.extend_from_slice(bytemuck::bytes_of(value));
+    }
+    for codes in codes.chunks(FRAME) {
+        encode_frame(codes, false, &mut with_table);
+    }
+    let raw = 2 + size_of_val(values);
+    if with_table.len() < raw {
+        out.append(&mut with_table);
+    } else {
+        out.extend([0; 2]);
+        out.extend_from_slice(bytemuck::cast_slice(values));
+    }
+}
+
+/// Decodes the values `range` of the block in `bytes` into `out`, which has as many.
+///
+/// The values are cast as `as` does; callers that need to know whether that is exact look at `S`.
+///
+/// # Errors
+/// When the checksum or anything else contradicts itself.
+pub fn decode<S: Stored, T: Num>(
+    bytes: &[u8],
+    kind: Kind,
+    range: Range<usize>,
+    out: &mut [T],
+) -> Result<(), Broken> {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has the instructions that the function is compiled for.
+        return unsafe { decode_avx2::<S, T>(bytes, kind, range, out) };
+    }
+    decode_here::<S, T, false>(bytes, kind, range, out)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn decode_avx2<S: Stored, T: Num>(
+    bytes: &[u8],
+    kind: Kind,
+    range: Range<usize>,
+    out: &mut [T],
+) -> Result<(), Broken> {
+    decode_here::<S, T, true>(bytes, kind, range, out)
+}
+
+/// `AVX2`: whether the processor is known to have it.
+#[inline(always)]
+fn decode_here<S: Stored, T: Num, const AVX2: bool>(
+    bytes: &[u8],
+    kind: Kind,
+    range: Range<usize>,
+    out: &mut [T],
+) -> Result<(), Broken> {
+    if range.end > BLOCK || range.len() != out.len() {
+        return Err(Broken("values outside the block were asked for"));
+    }
+    let Some((body, checksum)) = bytes.split_last_chunk::<CHECKSUM>() else {
+        return Err(Broken("a block is cut short"));
+    };
+    if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
+        return Err(Broken("checksum mismatch"));
+    }
+    let cast = |word| T::of(S::of_word(word));
+    match kind {
+        Kind::Plain => frames::<S::Word, T, AVX2>(body, false, range, out, cast),
+        Kind::Delta => frames::<S::Word, T, AVX2>(body, true, range, out, cast),
+        Kind::Dictionary => dictionary::<S, T, AVX2>(body, range, out),
+    }
+}
+
+#[inline(always)]
+fn frames<W: Word, T, const AVX2: bool>(
+    mut body: &[u8],
+    delta: bool,
+    range: Range<usize>,
+    mut out: &mut [T],
+    cast: impl Fn(W) -> T,
+) -> Result<(), Broken> {
+    let size = size_of::<W>();
+    for first in (0..range.end).step_by(FRAME) {
+        let within = |at: usize| at.clamp(first, first + FRAME) - first;
+        let wanted = within(range.start)..within(range.end);
+        let (here, later) = out.split_at_mut(wanted.len());
+        out = later;
+        if body.first() == Some(&RAW) {
+            let Some((raw, rest)) = body[1..].split_at_checked(FRAME * size) else {
+                return Err(Broken("a frame is cut short"));
+            };
+            for (to, word) in here.iter_mut().zip(raw[wanted.start * size..].chunks_exact(size)) {
+                *to = cast(bytemuck::pod_read_unaligned(word));
+            }
+            body = rest;
+            continue;
+        }
+        let mut numbers = [0; FRAME];
+        let len = if wanted.is_empty() { frame::len(body)? } else { frame::decode(body, &mut numbers)? };
+        let Some((reference, rest)) = body.get(len..).and_then(|after| after.split_at_checked(size)) else {
+            return Err(Broken("a frame is cut short"));
+        };
+        let reference = bytemuck::pod_read_unaligned::<W>(reference).wide();
+        body = rest;
+        if W::BITS == 64 {
+            let mut before = reference;
+            for (i, &number) in numbers.iter().enumerate().take(wanted.end) {
+                let value = before.wrapping_add(number.into());
+                if delta {
+                    before = value;
+                }
+                if i >= wanted.start {
+                    here[i - wanted.start] = cast(W::low(value));
+                }
+            }
+        } else {
+            if delta {
+                running_sums::<AVX2>(&mut numbers);
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "a word of at most 32 bits")]
+            let reference = reference as u32;
+            for (to, &number) in here.iter_mut().zip(&numbers[wanted]) {
+                *to = cast(W::low32(reference.wrapping_add(number)));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn dictionary<S: Stored, T: Num, const AVX2: bool>(
+    body: &[u8],
+    range: Range<usize>,
+    out: &mut [T],
+) -> Result<(), Broken> {
+    let size = size_of::<S>();
+    let cut = Broken("a block is cut short");
+    let Some((head, body)) = body.split_first_chunk::<2>() else { return Err(cut) };
+    let distinct = usize::from(u16::from_le_bytes(*head));
+    let word = |bytes: &[u8]| T::of(S::of_word(bytemuck::pod_read_unaligned(bytes)));
+    if distinct == 0 {
+        let raw = body.get(range.start * size..range.end * size).ok_or(cut)?;
+        for (to, bytes) in out.iter_mut().zip(raw.chunks_exact(size)) {
+            *to = word(bytes);
+        }
+        return Ok(());
+    }
+    let Some((table, body)) = body.split_at_checked(distinct * size) else { return Err(cut) };
+    let mut codes = [0_u16; BLOCK];
+    let codes = &mut codes[..range.len()];
+    frames::<u16, u16, AVX2>(body, false, range, codes, |code| code)?;
+    for (to, &code) in out.iter_mut().zip(&*codes) {
+        let at = usize::from(code) * size;
+        *to = word(table.get(at..at + size).ok_or(Broken("a value outside the block's table"))?);
+    }
+    Ok(())
+}
+
+/// Each number plus all before it, modulo 2^32.
+#[inline(always)]
+fn running_sums<const AVX2: bool>(numbers: &mut [u32; FRAME]) {
+    #[cfg(target_arch = "x86_64")]
+    if AVX2 {
+        // SAFETY: `AVX2` is true below `decode_avx2` alone, which runs where the processor has it.
+        return unsafe { running_sums_avx2(numbers) };
+    }
+    let mut sum = 0_u32;
+    for number in numbers {
+        sum = sum.wrapping_add(*number);
+        *number = sum;
+    }
+}
+
+/// Eight at a time: sums within the halves, then the lower half's and the last ones' onto them.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn running_sums_avx2(numbers: &mut [u32; FRAME]) {
+    use std::arch::x86_64::{
+        __m256i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_permutevar8x32_epi32, _mm256_set1_epi32,
+        _mm256_setzero_si256, _mm256_shuffle_epi32, _mm256_slli_si256, _mm256_storeu_si256,
+        _mm256_permute2x128_si256,
+    };
+    let last = _mm256_set1_epi32(7);
+    let mut before = _mm256_setzero_si256();
+    for eight in numbers.as_chunks_mut::<8>().0 {
+        let place = eight.as_mut_ptr().cast::<__m256i>();
+        // SAFETY: `place` is eight 32-bit numbers that nothing else borrows; the access is unaligned.
+        let mut sums = unsafe { _mm256_loadu_si256(place) };
+        sums = _mm256_add_epi32(sums, _mm256_slli_si256::<4>(sums));
+        sums = _mm256_add_epi32(sums, _mm256_slli_si256::<8>(sums));
+        // The lower half's last sum, onto the upper half; zeros onto the lower.
+        let lower = _mm256_permute2x128_si256::<0x08>(sums, sums);
+        sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32::<0xff>(lower));
+        sums = _mm256_add_epi32(sums, before);
+        before = _mm256_permutevar8x32_epi32(sums, last);
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_si256(place, sums) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn round_trip<S: Stored<Word: std::fmt::Debug> + std::fmt::Debug>(
+        words: &[S::Word],
+        kind: Kind,
+        range: Range<usize>,
+    ) {
+        let mut bytes = Vec::new();
+        encode(words, kind, &mut bytes);
+        let expected: Vec<S> = words[range.clone()].iter().map(|&word| S::of_word(word)).collect();
+        let mut out = vec![S::zero(); range.len()];
+        decode::<S, S>(&bytes, kind, range.clone(), &mut out).unwrap();
+        assert_eq!(bytemuck::cast_slice::<S, u8>(&out), bytemuck::cast_slice::<S, u8>(&expected));
+        decode_here::<S, S, false>(&bytes, kind, range, &mut out).unwrap();
+        assert_eq!(bytemuck::cast_slice::<S, u8>(&out), bytemuck::cast_slice::<S, u8>(&expected));
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_come_back(
+            words in prop::collection::vec((0_u32..=64, any::<u64>()), 1..=BLOCK),
+            (a, b) in (0.0..1.0, 0.0..1.0), dictionary: bool, delta: bool,
+        ) {
+            let wide: Vec<u64> = words.iter().map(|&(bits, n)| n.checked_shr(64 - bits).unwrap_or(0)).collect();
+            let at = |share: f64| (share * (wide.len() + 1) as f64) as usize;
+            let range = at(f64::min(a, b))..at(f64::max(a, b));
+            let kind = if dictionary { Kind::Dictionary } else if delta { Kind::Delta } else { Kind::Plain };
+            let narrow = |bits: u32| wide.iter().map(move |&n| n & (u64::MAX >> (64 - bits)));
+            round_trip::<u8>(&narrow(8).map(u8::low).collect::<Vec<_>>(), kind, range.clone());
+            round_trip::<i16>(&narrow(16).map(u16::low).collect::<Vec<_>>(), kind, range.clone());
+            round_trip::<f32>(&narrow(32).map(u32::low).collect::<Vec<_>>(), kind, range.clone());
+            round_trip::<u32>(&narrow(3).map(u32::low).collect::<Vec<_>>(), kind, range.clone());
+            round_trip::<f64>(&wide, kind, range.clone());
+            round_trip::<i64>(&narrow(40).collect::<Vec<_>>(), kind, range);
+        }
+
+        #[test]
+        fn a_changed_bit_is_noticed(values in prop::collection::vec(any::<u16>(), 1..=BLOCK), at: prop::sample::Index, bit in 0_u32..8) {
+            let mut bytes = Vec::new();
+            encode(&values, Kind::Delta, &mut bytes);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1_u8 << bit;
+            let mut out = vec![0_u16; values.len()];
+            prop_assert_eq!(decode::<u16, u16>(&bytes, Kind::Delta, 0..values.len(), &mut out), Err(Broken("checksum mismatch")));
+        }
+
+        #[test]
+        fn any_bytes_are_values_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..1500), kind in 0..3) {
+            let checksum = crc32c::crc32c(&bytes);
+            bytes.extend(checksum.to_le_bytes());
+            let kind = [Kind::Plain, Kind::Delta, Kind::Dictionary][kind as usize];
+            let _ = decode::<u8, f32>(&bytes, kind, 3..BLOCK, &mut [0.0; BLOCK - 3]);
+            let _ = decode::<f64, f64>(&bytes, kind, 300..BLOCK, &mut [0.0; BLOCK - 300]);
+        }
+    }
+
+    #[test]
+    fn few_distinct_floats_are_small() {
+        let values: Vec<u32> = (0..BLOCK).map(|i| ((i * i % 7) as f32).ln_1p().to_bits()).collect();
+        let mut bytes = Vec::new();
+        encode(&values, Kind::Dictionary, &mut bytes);
+        assert!(bytes.len() < 2 * BLOCK / 4, "{}", bytes.len());
+    }
+}

@@ -1,0 +1,158 @@
+//! 256 numbers of 32 bits, packed: patched frame of reference (PFOR).
+//!
+//! All are packed with the same width, which most of them need; what the others have above it
+//! is kept beside their positions (M. Zukowski et al., "Super-scalar RAM-CPU cache compression",
+//! ICDE 2006; the layout of the patches is that of Lemire and Boytsov's FastPFOR,
+//! <https://arxiv.org/abs/1209.2137>). The packing is the `bitpacking` crate's `BitPacker8x`:
+//! value `i` lies in lane `i % 8` of 32-bit words, `i / 8` widths from the lane's start.
+
+use bitpacking::{BitPacker, BitPacker8x};
+
+use super::Broken;
+
+/// Numbers of a frame.
+pub const FRAME: usize = BitPacker8x::BLOCK_LEN;
+
+/// Bytes before the packed numbers: their width, how many are patched, the width of a patch.
+pub const HEAD: usize = 3;
+
+/// What a patch costs beside its bits and its position, in bits: time, weighed against size.
+const PATCH_COST: usize = 4;
+
+/// Appends the frame of `numbers`.
+pub fn encode(numbers: &[u32; FRAME], out: &mut Vec<u8>) {
+    let mut lengths = [0_usize; 33];
+    for number in numbers {
+        lengths[bits(*number) as usize] += 1;
+    }
+    let widest = (0..=32).rev().find(|&b| lengths[b] > 0).unwrap_or(0);
+    let (mut best, mut cost, mut above) = (widest, FRAME * widest, 0);
+    for width in (0..widest).rev() {
+        above += lengths[width + 1];
+        let here = FRAME * width + above * (8 + PATCH_COST + widest - width);
+        // One byte counts the patches.
+        if above < FRAME && here < cost {
+            (best, cost) = (width, here);
+        }
+    }
+    let mask = if best == 32 { u32::MAX } else { (1 << best) - 1 };
+    let patched: Vec<usize> = (0..FRAME).filter(|&i| numbers[i] & !mask != 0).collect();
+    let high = if patched.is_empty() { 0 } else { widest - best };
+    // Widths are at most 32, and positions and their count below 256.
+    out.extend([byte(best), byte(patched.len()), byte(high)]);
+    let start = out.len();
+    out.resize(start + packed_len(best), 0);
+    let low = numbers.map(|number| number & mask);
+    BitPacker8x::new().compress(&low, &mut out[start..], byte(best));
+    out.extend(patched.iter().map(|&i| byte(i)));
+    let start = out.len();
+    // Whole words are written at any bit: some slack, cut off after.
+    out.resize(start + patches_len(patched.len(), high) + 8, 0);
+    for (k, &i) in patched.iter().enumerate() {
+        let at = start + k * high / 8;
+        let mut word = [0; 8];
+        word.copy_from_slice(&out[at..at + 8]);
+        let value = u64::from_le_bytes(word) | u64::from(numbers[i] >> best) << (k * high % 8);
+        out[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+    out.truncate(start + patches_len(patched.len(), high));
+}
+
+/// Bytes of the frame that `bytes` begins with.
+#[inline(always)]
+pub fn len(bytes: &[u8]) -> Result<usize, Broken> {
+    let &[width, patched, high, ..] = bytes else { return Err(Broken("a frame is cut short")) };
+    if width > 32 || high > 32 {
+        return Err(Broken("a frame's width is not 0 to 32"));
+    }
+    Ok(HEAD + packed_len(width.into()) + usize::from(patched) + patches_len(patched.into(), high.into()))
+}
+
+/// Decodes the frame at the start of `bytes`; how long it was.
+#[inline(always)]
+pub fn decode(bytes: &[u8], numbers: &mut [u32; FRAME]) -> Result<usize, Broken> {
+    let len = len(bytes)?;
+    let Some(frame) = bytes.get(..len) else { return Err(Broken("a frame is cut short")) };
+    let (width, patched, high) = (frame[0], usize::from(frame[1]), usize::from(frame[2]));
+    let (packed, patches) = frame[HEAD..].split_at(packed_len(width.into()));
+    BitPacker8x::new().decompress(packed, numbers, width);
+    if patched > 0 {
+        if width >= 32 {
+            return Err(Broken("a frame of full width has patches"));
+        }
+        let (positions, highs) = patches.split_at(patched);
+        let mask = (1_u64 << high) - 1;
+        for (k, &position) in positions.iter().enumerate() {
+            let word = word_at(highs, k * high / 8) >> (k * high % 8) & mask;
+            #[expect(clippy::cast_possible_truncation, reason = "masked to at most 32 bits")]
+            let value = (word as u32) << width;
+            numbers[usize::from(position)] |= value;
+        }
+    }
+    Ok(len)
+}
+
+/// Eight bytes from `at`, little-endian; zeros past the end.
+#[inline(always)]
+fn word_at(bytes: &[u8], at: usize) -> u64 {
+    if let Some(&word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        return u64::from_le_bytes(word);
+    }
+    let mut word = [0; 8];
+    let rest = bytes.get(at..).unwrap_or(&[]);
+    word[..rest.len()].copy_from_slice(rest);
+    u64::from_le_bytes(word)
+}
+
+#[inline(always)]
+fn packed_len(width: usize) -> usize {
+    FRAME / 8 * width
+}
+
+#[inline(always)]
+fn patches_len(n: usize, high: usize) -> usize {
+    (n * high).div_ceil(8)
+}
+
+fn bits(number: u32) -> u32 {
+    u32::BITS - number.leading_zeros()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "called with numbers below 256 alone")]
+fn byte(n: usize) -> u8 {
+    debug_assert!(n < 256);
+    n as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn number() -> impl Strategy<Value = u32> {
+        (0_u32..=32, any::<u32>()).prop_map(|(bits, n)| n.checked_shr(32 - bits).unwrap_or(0))
+    }
+
+    proptest! {
+        #[test]
+        fn frames_come_back(common in 0_u32..=32, odd in prop::collection::vec((0_usize..FRAME, number()), 0..80), seed: u32) {
+            let mut numbers: [u32; FRAME] = std::array::from_fn(|i| {
+                seed.wrapping_mul(2_654_435_761).wrapping_add(i as u32 * 40_503).checked_shr(32 - common).unwrap_or(0)
+            });
+            for (i, n) in odd { numbers[i] = n; }
+            let mut bytes = Vec::new();
+            encode(&numbers, &mut bytes);
+            prop_assert_eq!(len(&bytes), Ok(bytes.len()));
+            let mut back = [0; FRAME];
+            prop_assert_eq!(decode(&bytes, &mut back), Ok(bytes.len()));
+            prop_assert_eq!(back, numbers);
+            prop_assert!(decode(&bytes[..bytes.len() - 1], &mut back).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_numbers_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..1500)) {
+            let _ = decode(&bytes, &mut [0; FRAME]);
+        }
+    }
+}

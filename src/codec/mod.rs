@@ -1,0 +1,30 @@
+//! The zarr codec `dao_polars.pfor`: a chunk whose runs of values decode without their neighbours.
+//!
+//! `frame` packs 256 numbers into as many bits each as most of them need, and patches the others;
+//! `block` is 512 values with their checksum, the least that is read; `chunk` is a directory of
+//! blocks. `plugin` makes it a codec of zarrs. docs/pfor.md is the format's description for writers
+//! of other readers. Knows bytes and numbers alone: no arrays, no files.
+
+mod block;
+mod chunk;
+mod frame;
+mod plugin;
+
+pub use block::{BLOCK, Kind, Stored, Word};
+pub use chunk::{decode, directory, directory_len, encode};
+pub use plugin::{NAME, Pfor};
+
+/// Why bytes are no encoded values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broken(pub &'static str);
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// Reads one block: see [`block::decode`].
+pub use block::decode as decode_block;

@@ -1,0 +1,102 @@
+//! Buffers of finished batches, used again: fresh memory costs a page fault every 4 KiB.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::matrix::{Num, Values};
+
+/// Buffers that came back, up to a number of bytes.
+pub struct Pool {
+    limit: usize,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    indices: Vec<Vec<i32>>,
+    data: Vec<Values>,
+    bytes: usize,
+}
+
+impl Pool {
+    /// A pool that keeps at most `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { limit, kept: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        // Whole at every point where a panic could be.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `len` column numbers, of any values.
+    #[must_use]
+    pub fn indices(&self, len: usize) -> Vec<i32> {
+        let mut kept = self.lock();
+        let buffer = kept.indices.pop();
+        kept.bytes -= buffer.as_ref().map_or(0, |buffer| 4 * buffer.capacity());
+        drop(kept);
+        sized(buffer, len)
+    }
+
+    /// `len` numbers, of any values.
+    #[must_use]
+    pub fn data<T: Num>(&self, len: usize) -> Vec<T> {
+        let mut kept = self.lock();
+        let buffer = kept.data.pop().and_then(T::unwrap);
+        kept.bytes -= buffer.as_ref().map_or(0, |buffer| size_of::<T>() * buffer.capacity());
+        drop(kept);
+        sized(buffer, len)
+    }
+
+    /// Takes column numbers back.
+    pub fn give_indices(&self, buffer: Vec<i32>) {
+        let mut kept = self.lock();
+        let bytes = 4 * buffer.capacity();
+        if kept.bytes + bytes <= self.limit {
+            kept.bytes += bytes;
+            kept.indices.push(buffer);
+        }
+    }
+
+    /// Takes numbers back. All that come are of one type.
+    pub fn give_data(&self, buffer: Values) {
+        let mut kept = self.lock();
+        let bytes = buffer.capacity_bytes();
+        if kept.bytes + bytes <= self.limit {
+            kept.bytes += bytes;
+            kept.data.push(buffer);
+        }
+    }
+}
+
+fn sized<T: Num>(buffer: Option<Vec<T>>, len: usize) -> Vec<T> {
+    let Some(mut buffer) = buffer.filter(|buffer| buffer.capacity() >= len) else {
+        // Batches differ a little in length: with some room the next one fits too. Zeroed by
+        // the system, as it comes from it.
+        let mut fresh = vec![T::zero(); len + len / 8];
+        fresh.truncate(len);
+        return fresh;
+    };
+    buffer.resize(len, T::zero());
+    buffer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_used_again_up_to_the_limit() {
+        let pool = Pool::new(1000);
+        let buffer: Vec<f32> = pool.data(100);
+        let place = buffer.as_ptr();
+        pool.give_data(f32::wrap(buffer));
+        assert_eq!(pool.data::<f32>(90).as_ptr(), place);
+        pool.give_indices(vec![0; 300]);
+        assert_eq!(pool.lock().bytes, 0);
+        pool.give_indices(vec![1; 200]);
+        assert_eq!(pool.indices(250).len(), 250);
+        assert_eq!(pool.lock().bytes, 0);
+    }
+}
