@@ -136,6 +136,7 @@ class DatasetWriter:
         stored: str,
         source_dtype: str,
         *,
+        portable: bool = False,
         columns: NDArray[np.int32] | None = None,
         rows: NDArray[np.uint32] | None = None,
         source_nnz: int = 0,
@@ -143,6 +144,7 @@ class DatasetWriter:
     ) -> MatrixWriter:
         """Begin ``X``, ``layers/<name>`` or ``obsm/<name>`` of this output shape.
 
+        ``portable``: CSR arrays in zarr's core codecs alone, instead of ``dao_polars.pfor``.
         ``columns`` maps source to output columns (-1: dropped), ``rows`` source to output rows.
         """
 

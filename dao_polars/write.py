@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+Profile = Literal["packed", "portable"]
+
 _SOURCE_ROW = "source_row"
 _ROW_GROUP = 65_536
 _DENSE_ABOVE = 0.5  # share of non-zero values from which a dense X stays dense
@@ -52,6 +54,7 @@ def write_dataset(
     gene_key: str | None = None,
     shuffle: bool = False,
     seed: int | None = None,
+    profile: Profile = "packed",
     progress: bool | None = None,
     uns: bool = True,
     storage_options: dict[str, str] | None = None,
@@ -76,6 +79,9 @@ def write_dataset(
         gene_key: the column of the source's var to match ``genes`` with; None for its index.
         shuffle: permute the cells; obs gets ``source_row`` (UInt32), each one's row in the source.
         seed: of the permutation (numpy's PCG64), for a reproducible one.
+        profile: the codec of sparse matrices. ``"packed"``: ``dao_polars.pfor``, of which any row is
+            read without its neighbours (zarr-python reads it where dao-polars is installed, see
+            docs/pfor.md). ``"portable"``: core codecs alone (blosc-lz4), for any zarr reader.
         progress: a tqdm bar; None shows one on a terminal or in a notebook.
         uns: keep the source's uns. Its top-level numbers and strings are then columns too.
         storage_options: as for [`load_store`][].
@@ -93,7 +99,7 @@ def write_dataset(
     """
     uri = as_uri(uri)
     with open_source(source, layer=layer, layers=layers, obsm=obsm) as opened:
-        plan = _plan(opened, dataset, organism, genes, gene_key, shuffle, seed, uns)
+        plan = _plan(opened, dataset, organism, genes, gene_key, shuffle, seed, profile, uns)
         plan.alignment.warn(f"dataset {plan.dataset!r}", stacklevel=2)
         writer = DatasetWriter.begin(uri, plan.dataset, storage_options)
         try:
@@ -117,6 +123,7 @@ class _Plan:
     constants: dict[str, Any]
     organism: str | None
     order: np.ndarray | None
+    profile: Profile
 
     @property
     def var(self) -> Table:
@@ -145,9 +152,12 @@ def _plan(
     gene_key: str | None,
     shuffle: bool,
     seed: int | None,
+    profile: Profile,
     keep_uns: bool,
 ) -> _Plan:
     """Everything that can be wrong with the request is found here."""
+    if profile not in get_args(Profile):
+        raise DaoValueError(f"profile={profile!r}; expected 'packed' or 'portable'")
     dataset = _dataset_id(dataset, opened)
     where = f"dataset {dataset!r}"
     if organism is not None and not isinstance(organism, str):
@@ -170,6 +180,7 @@ def _plan(
         uns_json.constants(uns, obs.frame.columns),
         _organism(uns, obs.frame),
         order,
+        profile,
     )
 
 
@@ -266,6 +277,7 @@ def _write_matrix(
         (matrix.shape[0], n_columns),
         scan.stored(),
         matrix.dtype.name,
+        portable=plan.profile == "portable",
         columns=columns,
         rows=rows,
         source_nnz=scan.nonzero(),

@@ -157,12 +157,7 @@ fn encode_dictionary<W: Word>(values: &[W], out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// When the checksum or anything else contradicts itself.
-pub fn decode<S: Stored, T: Num>(
-    bytes: &[u8],
-    kind: Kind,
-    range: Range<usize>,
-    out: &mut [T],
-) -> Result<(), Broken> {
+pub fn decode<S: Stored, T: Num>(bytes: &[u8], kind: Kind, range: Range<usize>, out: &mut [T]) -> Result<(), Broken> {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has the instructions that the function is compiled for.
@@ -173,12 +168,7 @@ pub fn decode<S: Stored, T: Num>(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn decode_avx2<S: Stored, T: Num>(
-    bytes: &[u8],
-    kind: Kind,
-    range: Range<usize>,
-    out: &mut [T],
-) -> Result<(), Broken> {
+fn decode_avx2<S: Stored, T: Num>(bytes: &[u8], kind: Kind, range: Range<usize>, out: &mut [T]) -> Result<(), Broken> {
     decode_here::<S, T, true>(bytes, kind, range, out)
 }
 
@@ -312,9 +302,8 @@ fn running_sums<const AVX2: bool>(numbers: &mut [u32; FRAME]) {
 #[target_feature(enable = "avx2")]
 fn running_sums_avx2(numbers: &mut [u32; FRAME]) {
     use std::arch::x86_64::{
-        __m256i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_permutevar8x32_epi32, _mm256_set1_epi32,
-        _mm256_setzero_si256, _mm256_shuffle_epi32, _mm256_slli_si256, _mm256_storeu_si256,
-        _mm256_permute2x128_si256,
+        __m256i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_permute2x128_si256, _mm256_permutevar8x32_epi32,
+        _mm256_set1_epi32, _mm256_setzero_si256, _mm256_shuffle_epi32, _mm256_slli_si256, _mm256_storeu_si256,
     };
     let last = _mm256_set1_epi32(7);
     let mut before = _mm256_setzero_si256();

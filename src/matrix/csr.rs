@@ -95,7 +95,7 @@ impl Csr {
     }
 
     /// See [`super::Matrix::read`].
-    pub fn read<T: Num>(&self, rows: &[u32], sink: &mut impl Sink<T>) -> Result<()> {
+    pub fn read<T: Num>(&self, rows: &[u32], sink: &mut dyn Sink<T>) -> Result<()> {
         let mut ranges = Vec::with_capacity(rows.len());
         for &row in rows {
             let Some(&[start, stop]) = self.indptr.get(row as usize..row as usize + 2) else {
@@ -111,7 +111,7 @@ impl Csr {
                 indices.fetch(&ranges, &mut for_indices)?;
                 data.fetch(&ranges, &mut for_data)?;
                 for (i, range) in ranges.into_iter().enumerate() {
-                    sink.row(i, to_len(range.end - range.start)?, |columns, values| {
+                    sink.row(i, to_len(range.end - range.start)?, &mut |columns, values| {
                         indices.decode(range.clone(), columns, &mut for_indices)?;
                         self.check_columns(rows[i], columns)?;
                         data.decode(range.clone(), values, &mut for_data)
@@ -124,10 +124,9 @@ impl Csr {
                 for (step, (rows, ranges)) in steps.enumerate() {
                     let all = gather_rows::<T>(indices, data, rows, ranges)?;
                     for (i, (&row, ends)) in rows.iter().zip(all.indptr.windows(2)).enumerate() {
-                        let (from_columns, from_values) =
-                            (&all.indices[ends[0]..ends[1]], &all.data[ends[0]..ends[1]]);
+                        let (from_columns, from_values) = (&all.indices[ends[0]..ends[1]], &all.data[ends[0]..ends[1]]);
                         self.check_columns(row, from_columns)?;
-                        sink.row(step * STEP + i, from_columns.len(), |columns, values| {
+                        sink.row(step * STEP + i, from_columns.len(), &mut |columns, values| {
                             columns.copy_from_slice(from_columns);
                             values.copy_from_slice(from_values);
                             Ok(())

@@ -38,16 +38,11 @@ impl Dense {
     }
 
     /// See [`super::Matrix::read`]. Values other than zero are kept, NaN among them.
-    pub fn read<T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>, sink: &mut impl Sink<T>) -> Result<()> {
+    pub fn read<T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>, sink: &mut dyn Sink<T>) -> Result<()> {
         for_dtype!(self.array.dtype(), S => self.read_stored::<S, T>(rows, wanted, sink))
     }
 
-    fn read_stored<S: Num, T: Num>(
-        &self,
-        rows: &[u32],
-        wanted: Option<&[bool]>,
-        sink: &mut impl Sink<T>,
-    ) -> Result<()> {
+    fn read_stored<S: Num, T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>, sink: &mut dyn Sink<T>) -> Result<()> {
         let [n_obs, n_vars] = self.shape();
         if let Some(row) = rows.iter().find(|&&row| u64::from(row) >= n_obs) {
             return Err(DaoError::value(format!("row {row} was asked for and the matrix has {n_obs}"))
@@ -88,7 +83,7 @@ impl Dense {
                     let used = len((n_vars - first).min(inner[1]))?;
                     push_nonzero(&decoded[i * width..i * width + used], first, &mut columns, &mut values)?;
                 }
-                sink.row(row, columns.len(), |to_columns, to_values| {
+                sink.row(row, columns.len(), &mut |to_columns, to_values| {
                     to_columns.copy_from_slice(&columns);
                     cast_values(&values, to_values).map_err(|e| e.at(format!("path '{}'", self.array.place())))
                 })?;

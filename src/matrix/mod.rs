@@ -46,40 +46,23 @@ impl<T> Rows<T> {
     }
 }
 
-/// Where a matrix's rows go.
+/// Writes a row's columns, ascending, and its values.
+pub type Fill<'a, T> = &'a mut dyn FnMut(&mut [i32], &mut [T]) -> Result<()>;
+
+/// Where a matrix's rows go. Called through a pointer, once a row: matrices are then compiled for
+/// each number type and not for each sink too.
 pub trait Sink<T> {
     /// Takes the `i`-th row asked for. `fill` writes its `nnz` columns, ascending, and its values to
     /// where the sink wants them.
     ///
     /// # Errors
     /// What `fill` fails with.
-    fn row(
-        &mut self,
-        i: usize,
-        nnz: usize,
-        fill: impl FnOnce(&mut [i32], &mut [T]) -> Result<()>,
-    ) -> Result<()>;
-}
-
-impl<T, K: Sink<T>> Sink<T> for &mut K {
-    fn row(
-        &mut self,
-        i: usize,
-        nnz: usize,
-        fill: impl FnOnce(&mut [i32], &mut [T]) -> Result<()>,
-    ) -> Result<()> {
-        (**self).row(i, nnz, fill)
-    }
+    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()>;
 }
 
 /// Rows one after another; `rows` itself is the caller's to fill.
 impl<T: Num> Sink<T> for Rows<T> {
-    fn row(
-        &mut self,
-        _: usize,
-        nnz: usize,
-        fill: impl FnOnce(&mut [i32], &mut [T]) -> Result<()>,
-    ) -> Result<()> {
+    fn row(&mut self, _: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
         let at = self.data.len();
         self.indices.resize(at + nnz, 0);
         self.data.resize(at + nnz, T::zero());
@@ -92,12 +75,7 @@ impl<T: Num> Sink<T> for Rows<T> {
 struct Discard<T>(Vec<i32>, Vec<T>);
 
 impl<T: Num> Sink<T> for Discard<T> {
-    fn row(
-        &mut self,
-        _: usize,
-        nnz: usize,
-        fill: impl FnOnce(&mut [i32], &mut [T]) -> Result<()>,
-    ) -> Result<()> {
+    fn row(&mut self, _: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
         self.0.resize(nnz, 0);
         self.1.resize(nnz, T::zero());
         fill(&mut self.0, &mut self.1)
@@ -182,7 +160,7 @@ impl Matrix {
     /// # Errors
     /// `NotFound`/`Corrupt` for shards missing, truncated or failing their checksum; `Value` for a
     /// stored number that `T` cannot hold.
-    pub fn read<T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>, sink: &mut impl Sink<T>) -> Result<()> {
+    pub fn read<T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>, sink: &mut dyn Sink<T>) -> Result<()> {
         match self {
             Self::Csr(csr) => csr.read(rows, sink),
             Self::Dense(dense) => dense.read(rows, wanted, sink),

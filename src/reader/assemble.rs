@@ -7,7 +7,7 @@ use super::plan::{Needs, Plan};
 use super::pool::Pool;
 use super::{Batch, Layout, Part, Request};
 use crate::error::{DaoError, Result};
-use crate::matrix::{Num, Rows, Sink, for_dtype_values};
+use crate::matrix::{Fill, Num, Rows, Sink, for_dtype_values};
 
 /// Where a dataset's columns go in the output.
 #[derive(Debug, Clone)]
@@ -176,7 +176,7 @@ struct Direct<'a, T> {
 }
 
 impl<T: Num> Sink<T> for Direct<'_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: impl FnOnce(&mut [i32], &mut [T]) -> Result<()>) -> Result<()> {
+    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
         let slots = &self.plan.slots[self.waiting[i].clone()];
         let Some((&first, others)) = slots.split_first() else { return Ok(()) };
         let place = self.outs.place(first, None);
@@ -202,7 +202,7 @@ struct Scatter<'a, T> {
 }
 
 impl<T: Num> Sink<T> for Scatter<'_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: impl FnOnce(&mut [i32], &mut [T]) -> Result<()>) -> Result<()> {
+    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
         let slots = &self.plan.slots[self.waiting[i].clone()];
         let Some((&first, others)) = slots.split_first() else { return Ok(()) };
         let (columns, values) = (&mut self.row.0, &mut self.row.1);
@@ -231,7 +231,7 @@ struct Staged<'a, T> {
 }
 
 impl<T: Num> Sink<T> for Staged<'_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: impl FnOnce(&mut [i32], &mut [T]) -> Result<()>) -> Result<()> {
+    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
         let start = self.rows.data.len();
         self.rows.row(i, nnz, fill)?;
         if let Some(map) = self.columns {
@@ -247,13 +247,13 @@ impl<T: Num> Sink<T> for Staged<'_, T> {
 }
 
 /// A sink that fails once nobody waits for it any more.
-struct Stoppable<'a, K> {
-    sink: K,
+struct Stoppable<'a, T> {
+    sink: &'a mut dyn Sink<T>,
     stop: &'a AtomicBool,
 }
 
-impl<T, K: Sink<T>> Sink<T> for Stoppable<'_, K> {
-    fn row(&mut self, i: usize, nnz: usize, fill: impl FnOnce(&mut [i32], &mut [T]) -> Result<()>) -> Result<()> {
+impl<T> Sink<T> for Stoppable<'_, T> {
+    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(DaoError::value("reading was stopped"));
         }
@@ -278,8 +278,7 @@ pub fn assemble<T: Num>(
         (Layout::Csr, Some(lengths)) => {
             let mut outs = Outs::csr(&lengths, batch_len, pool);
             for (need, part) in plan.needs.iter().zip(&parts) {
-                let sink = Direct { plan, waiting: &need.waiting, outs: &mut outs };
-                read::<T>(part, need, Stoppable { sink, stop })?;
+                read(part, need, stop, &mut Direct { plan, waiting: &need.waiting, outs: &mut outs })?;
             }
             outs
         }
@@ -287,7 +286,7 @@ pub fn assemble<T: Num>(
             let mut staged: Vec<Rows<T>> = Vec::with_capacity(parts.len());
             for (need, part) in plan.needs.iter().zip(&parts) {
                 let mut sink = Staged { rows: Rows::empty(), columns: part.columns.as_ref() };
-                read::<T>(part, need, Stoppable { sink: &mut sink, stop })?;
+                read(part, need, stop, &mut sink)?;
                 staged.push(sink.rows);
             }
             gather(plan, &staged, batch_len, pool)
@@ -296,7 +295,7 @@ pub fn assemble<T: Num>(
             let n_columns = request.n_columns;
             let mut outs = Outs::dense(plan.slots.len(), n_columns, batch_len, pool);
             for (need, part) in plan.needs.iter().zip(&parts) {
-                let sink = Scatter {
+                let mut sink = Scatter {
                     plan,
                     waiting: &need.waiting,
                     columns: part.columns.as_ref(),
@@ -304,7 +303,7 @@ pub fn assemble<T: Num>(
                     outs: &mut outs,
                     row: (Vec::new(), Vec::new()),
                 };
-                read::<T>(part, need, Stoppable { sink, stop })?;
+                read(part, need, stop, &mut sink)?;
             }
             outs
         }
@@ -312,7 +311,8 @@ pub fn assemble<T: Num>(
     Ok(outs.finish())
 }
 
-fn read<T: Num>(part: &Part, need: &Needs, mut sink: impl Sink<T>) -> Result<()> {
+fn read<T: Num>(part: &Part, need: &Needs, stop: &AtomicBool, sink: &mut dyn Sink<T>) -> Result<()> {
+    let mut sink = Stoppable { sink, stop };
     let wanted = part.columns.as_ref().map(Columns::wanted);
     part.matrix.read(&need.rows, wanted, &mut sink).map_err(|e| e.at(format!("dataset '{}'", part.dataset)))
 }
@@ -373,10 +373,6 @@ mod tests {
     use super::*;
     use crate::matrix::Values;
 
-    fn rows() -> Rows<f32> {
-        Rows { rows: vec![3, 7], indptr: vec![0, 3, 5], indices: vec![0, 1, 2, 1, 3], data: vec![1., 2., 3., 4., 5.] }
-    }
-
     #[test]
     fn columns_move_and_are_dropped_and_stay_sorted() {
         let (mut columns, mut values) = (vec![0, 1, 2], vec![1., 2., 3.]);
@@ -392,10 +388,10 @@ mod tests {
     }
 
     /// Rows 3 and 7 in slots 7, 3, 7 | 7: repeated within a batch and in another.
-    fn fill(sink: &mut impl Sink<f32>) {
+    fn fill(sink: &mut dyn Sink<f32>) {
         let rows: [(&[i32], &[f32]); 2] = [(&[0, 1, 2], &[1., 2., 3.]), (&[1, 3], &[4., 5.])];
         for (i, (columns, values)) in rows.into_iter().enumerate() {
-            sink.row(i, columns.len(), |to_columns, to_values| {
+            sink.row(i, columns.len(), &mut |to_columns, to_values| {
                 to_columns.copy_from_slice(columns);
                 to_values.copy_from_slice(values);
                 Ok(())

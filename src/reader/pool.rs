@@ -92,7 +92,8 @@ mod tests {
         let buffer: Vec<f32> = pool.data(100);
         let place = buffer.as_ptr();
         pool.give_data(f32::wrap(buffer));
-        assert_eq!(pool.data::<f32>(90).as_ptr(), place);
+        let again: Vec<f32> = pool.data(90);
+        assert_eq!(again.as_ptr(), place);
         pool.give_indices(vec![0; 300]);
         assert_eq!(pool.lock().bytes, 0);
         pool.give_indices(vec![1; 200]);

@@ -88,7 +88,8 @@ impl Sink {
                 indptr.resize(usize::try_from(shape[0]).unwrap_or(0) + 1, nnz);
                 indices.finish()?;
                 data.finish()?;
-                let mut pointers = ArrayWriter::new(&folder.join("indptr"), Dtype::I64, indptr.len() as u64, None, ascending)?;
+                let mut pointers =
+                    ArrayWriter::new(&folder.join("indptr"), Dtype::I64, indptr.len() as u64, None, ascending)?;
                 pointers.push(&indptr)?;
                 pointers.finish()?;
                 let attributes = json!({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape});
