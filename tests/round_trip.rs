@@ -107,7 +107,7 @@ fn request(source: &Source, keys: Vec<u64>, columns: Option<Vec<i32>>, n_columns
 }
 
 fn batches(request: &Arc<Request>, order: Vec<u32>, batch_size: usize, budget: u64, threads: usize) -> Vec<Batch> {
-    let mut epoch = Epoch::start(request.clone(), order, batch_size, false, budget, threads).unwrap();
+    let mut epoch = Epoch::start(request.clone(), order, batch_size, false, budget, threads, Arc::default()).unwrap();
     let mut batches = Vec::new();
     loop {
         match epoch.next(Duration::from_secs(1)).unwrap() {

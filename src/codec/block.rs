@@ -206,6 +206,7 @@ fn frames<W: Word, T, const AVX2: bool>(
     cast: impl Fn(W) -> T,
 ) -> Result<(), Broken> {
     let size = size_of::<W>();
+    let mut numbers = [0; FRAME];
     for first in (0..range.end).step_by(FRAME) {
         let within = |at: usize| at.clamp(first, first + FRAME) - first;
         let wanted = within(range.start)..within(range.end);
@@ -221,7 +222,6 @@ fn frames<W: Word, T, const AVX2: bool>(
             body = rest;
             continue;
         }
-        let mut numbers = [0; FRAME];
         let len = if wanted.is_empty() { frame::len(body)? } else { frame::decode(body, &mut numbers)? };
         let Some((reference, rest)) = body.get(len..).and_then(|after| after.split_at_checked(size)) else {
             return Err(Broken("a frame is cut short"));

@@ -76,31 +76,46 @@ pub fn decode(bytes: &[u8], numbers: &mut [u32; FRAME]) -> Result<usize, Broken>
     let (width, patched, high) = (frame[0], usize::from(frame[1]), usize::from(frame[2]));
     let (packed, patches) = frame[HEAD..].split_at(packed_len(width.into()));
     BitPacker8x::new().decompress(packed, numbers, width);
-    if patched > 0 {
-        if width >= 32 {
-            return Err(Broken("a frame of full width has patches"));
-        }
-        let (positions, highs) = patches.split_at(patched);
-        let mask = (1_u64 << high) - 1;
+    if patched == 0 {
+        return Ok(len);
+    }
+    if width >= 32 {
+        return Err(Broken("a frame of full width has patches"));
+    }
+    let positions = &patches[..patched];
+    let mask = (1_u64 << high) - 1;
+    // Eight bytes are loaded for each patch, the last ones from where eight are left: a patch of at
+    // most 32 bits always lies within them.
+    let start = len - patches.len() + patched;
+    let Some(last) = len.checked_sub(8) else {
+        let mut padded = [0; 16];
+        padded[..patches.len() - patched].copy_from_slice(&patches[patched..]);
         for (k, &position) in positions.iter().enumerate() {
-            let word = word_at(highs, k * high / 8) >> (k * high % 8) & mask;
-            #[expect(clippy::cast_possible_truncation, reason = "masked to at most 32 bits")]
-            let value = (word as u32) << width;
-            numbers[usize::from(position)] |= value;
+            patch(numbers, position, load(&padded, k * high / 8) >> (k * high % 8) & mask, width);
         }
+        return Ok(len);
+    };
+    let mut bit = 8 * start;
+    for &position in positions {
+        let at = (bit / 8).min(last);
+        patch(numbers, position, load(frame, at) >> (bit - 8 * at) & mask, width);
+        bit += high;
     }
     Ok(len)
 }
 
-/// Eight bytes from `at`, little-endian; zeros past the end.
 #[inline(always)]
-fn word_at(bytes: &[u8], at: usize) -> u64 {
-    if let Some(&word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        return u64::from_le_bytes(word);
-    }
+fn patch(numbers: &mut [u32; FRAME], position: u8, bits: u64, width: u8) {
+    #[expect(clippy::cast_possible_truncation, reason = "masked to at most 32 bits")]
+    let bits = bits as u32;
+    numbers[usize::from(position)] |= bits << width;
+}
+
+/// Eight bytes from `at`, little-endian.
+#[inline(always)]
+fn load(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
-    let rest = bytes.get(at..).unwrap_or(&[]);
-    word[..rest.len()].copy_from_slice(rest);
+    word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
 }
 

@@ -99,8 +99,8 @@ impl Packed {
         }
         self.fetch_directories(all.clone())?;
         for run in all {
-            let number = run.chunk / self.per_shard;
-            let Some(bytes) = self.bytes(&run)? else { continue };
+            let (number, shard, at) = self.chunk(run.chunk)?;
+            let Some((bytes, _)) = self.bytes(shard, at, &run)? else { continue };
             match wanted.last_mut() {
                 Some((last, ranges)) if *last == number => ranges.push(bytes),
                 _ => wanted.push((number, vec![bytes])),
@@ -208,52 +208,48 @@ impl Packed {
             let (here, later) = out.split_at_mut(run.values.len());
             out = later;
             let (number, shard, at) = self.chunk(run.chunk)?;
-            let Some(bytes) = self.bytes(&run)? else {
+            let Some((bytes, starts)) = self.bytes(shard, at, &run)? else {
                 here.fill(T::of(self.array.fill_value::<S>()));
                 continue;
             };
-            let first = self.chunk_start(shard, at);
             let Fetched { held: all, buffer } = fetched;
             let encoded = match all.get(&number).and_then(|parts| held(parts, &bytes)) {
                 Some(encoded) => encoded,
                 None => {
                     // A chunk's bytes were held against the file's when its index was read.
-                    buffer.resize(to_usize(bytes.end - bytes.start), 0);
-                    shard.file.read_at(bytes.start, buffer)?;
-                    buffer
+                    let len = to_usize(bytes.end - bytes.start);
+                    if buffer.len() < len {
+                        buffer.resize(len, 0);
+                    }
+                    shard.file.read_at(bytes.start, &mut buffer[..len])?;
+                    &buffer[..len]
                 }
             };
-            let blocks = self.blocks(shard, at)?;
-            let mut rest = here;
-            for block in run.blocks() {
-                let within = |at: usize| at.clamp(block * BLOCK, (block + 1) * BLOCK) - block * BLOCK;
+            let (mut rest, mut first) = (here, run.blocks().start * BLOCK);
+            for ends in starts.windows(2) {
+                let within = |at: usize| at.clamp(first, first + BLOCK) - first;
                 let wanted = within(run.values.start)..within(run.values.end);
                 let (here, later) = rest.split_at_mut(wanted.len());
-                rest = later;
-                let start = |i: usize| to_usize((first + u64::from(blocks[i])).saturating_sub(bytes.start));
-                let encoded = encoded.get(start(block)..start(block + 1)).unwrap_or_default();
+                // The starts ascend, and the bytes are those from the first to the last of them.
+                let encoded = &encoded[(ends[0] - starts[0]) as usize..(ends[1] - starts[0]) as usize];
                 codec::decode_block::<S, T>(encoded, self.kind, wanted, here).map_err(|e| self.broken(shard, e))?;
+                (rest, first) = (later, first + BLOCK);
             }
         }
         Ok(())
     }
 
-    /// The bytes of a run's blocks in their shard; `None` where the chunk is left out.
-    fn bytes(&self, run: &Run) -> Result<Option<Range<u64>>> {
-        let (_, shard, at) = self.chunk(run.chunk)?;
-        if shard.chunks[at].place.is_none() {
-            return Ok(None);
-        }
-        let (blocks, start) = (self.blocks(shard, at)?, self.chunk_start(shard, at));
+    /// The bytes of a run's blocks in their shard, and where the blocks start and the last one ends in
+    /// their chunk; `None` where the chunk is left out.
+    #[expect(clippy::type_complexity, reason = "two things that come together")]
+    fn bytes<'a>(&self, shard: &'a Shard, at: usize, run: &Run) -> Result<Option<(Range<u64>, &'a [u32])>> {
+        let Some(place) = shard.chunks.get(at).and_then(|chunk| chunk.place.as_ref()) else { return Ok(None) };
         let wanted = run.blocks();
-        let (Some(&first), Some(&end)) = (blocks.get(wanted.start), blocks.get(wanted.end)) else {
+        let starts = self.blocks(shard, at)?.get(wanted.start..=wanted.end);
+        let Some(starts @ [first, .., last]) = starts else {
             return Err(self.broken(shard, Broken("a block outside its chunk was asked for")));
         };
-        Ok(Some(start + u64::from(first)..start + u64::from(end)))
-    }
-
-    fn chunk_start(&self, shard: &Shard, at: usize) -> u64 {
-        shard.chunks[at].place.as_ref().map_or(0, |place| place.start)
+        Ok(Some((place.start + u64::from(*first)..place.start + u64::from(*last), starts)))
     }
 
     fn blocks<'a>(&self, shard: &'a Shard, at: usize) -> Result<&'a [u32]> {

@@ -20,7 +20,11 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Cells of a store, ready to be read.
 #[pyclass(name = "Reader", module = "dao_polars._core", frozen)]
-pub struct PyReader(Arc<Request>);
+pub struct PyReader {
+    request: Arc<Request>,
+    /// The next epoch uses the last one's buffers.
+    pool: Arc<Pool>,
+}
 
 #[pymethods]
 impl PyReader {
@@ -70,7 +74,7 @@ impl PyReader {
             request.validate()?;
             Ok(request)
         })?;
-        Ok(Self(Arc::new(request)))
+        Ok(Self { request: Arc::new(request), pool: Arc::default() })
     }
 
     #[pyo3(signature = (batch_size, *, seed=None, epoch=0, drop_last=false, budget=134_217_728, threads=None))]
@@ -88,17 +92,27 @@ impl PyReader {
         if batch_size == 0 {
             return Err(DaoError::value("batch_size is 0").expected("at least 1").into());
         }
-        let n = u32::try_from(self.0.keys.len())
+        let n = u32::try_from(self.request.keys.len())
             .map_err(|_| DaoError::value("a selection of more than 2^32 - 1 cells").hint("split it"))?;
         let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
         let order = seed.map_or(Order::Frame, |seed| Order::Shuffled { seed });
+        // What is handed out comes back while as much is being filled.
+        self.pool.limit(usize::try_from(budget / 2).unwrap_or(usize::MAX));
         let started = py.detach(|| {
-            Epoch::start(self.0.clone(), order.positions(n, epoch), batch_size, drop_last, budget, threads)
+            Epoch::start(
+                self.request.clone(),
+                order.positions(n, epoch),
+                batch_size,
+                drop_last,
+                budget,
+                threads,
+                self.pool.clone(),
+            )
         })?;
         Ok(PyEpoch {
-            n_columns: self.0.n_columns,
-            layout: self.0.layout,
-            pool: started.pool().clone(),
+            n_columns: self.request.n_columns,
+            layout: self.request.layout,
+            pool: self.pool.clone(),
             inner: Mutex::new(Some(started)),
         })
     }

@@ -403,7 +403,7 @@ mod tests {
     #[test]
     fn slots_are_filled_in_their_order_with_repeats() {
         let plan = super::super::plan::plan(&[7, 3, 7, 7]);
-        let pool = Pool::new(0);
+        let pool = Pool::default();
         let waiting = &plan.needs[0].waiting;
         let mut direct = Outs::<f32>::csr(&[2, 3, 2, 2], 3, &pool);
         fill(&mut Direct { plan: &plan, waiting, outs: &mut direct });

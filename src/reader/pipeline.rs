@@ -63,10 +63,12 @@ pub enum Next {
 }
 
 impl Epoch {
-    /// Starts `threads` workers on the cells of `request` in `order` (positions into its keys).
+    /// Starts `threads` workers on the cells of `request` in `order` (positions into its keys), with
+    /// buffers from `pool`.
     ///
     /// # Errors
     /// `Io` if the system gives no thread.
+    #[expect(clippy::too_many_arguments, reason = "each is one thing")]
     pub fn start(
         request: Arc<Request>,
         order: Vec<u32>,
@@ -74,6 +76,7 @@ impl Epoch {
         drop_last: bool,
         budget: u64,
         threads: usize,
+        pool: Arc<Pool>,
     ) -> Result<Self> {
         let batches = sampling::batches(order.len(), batch_size, drop_last);
         let windows = windows(&batches, WINDOW_CELLS);
@@ -84,8 +87,7 @@ impl Epoch {
             batches,
             windows,
             budget,
-            // What is handed out comes back while as much is being filled.
-            pool: Arc::new(Pool::new(usize::try_from(budget / 2).unwrap_or(usize::MAX))),
+            pool,
             stop: AtomicBool::new(false),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -105,12 +107,6 @@ impl Epoch {
             );
         }
         Ok(epoch)
-    }
-
-    /// Where the buffers of its batches go when they are no longer used.
-    #[must_use]
-    pub fn pool(&self) -> &Arc<Pool> {
-        &self.shared.pool
     }
 
     /// The next batch, waiting at most `patience`.

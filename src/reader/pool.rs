@@ -5,28 +5,26 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::matrix::{Num, Values};
 
 /// Buffers that came back, up to a number of bytes.
-pub struct Pool {
-    limit: usize,
-    kept: Mutex<Kept>,
-}
+#[derive(Default)]
+pub struct Pool(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
+    limit: usize,
     indices: Vec<Vec<i32>>,
     data: Vec<Values>,
     bytes: usize,
 }
 
 impl Pool {
-    /// A pool that keeps at most `limit` bytes.
-    #[must_use]
-    pub fn new(limit: usize) -> Self {
-        Self { limit, kept: Mutex::default() }
+    /// Keeps at most `limit` bytes from now on.
+    pub fn limit(&self, limit: usize) {
+        self.lock().limit = limit;
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
         // Whole at every point where a panic could be.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `len` column numbers, of any values.
@@ -53,7 +51,7 @@ impl Pool {
     pub fn give_indices(&self, buffer: Vec<i32>) {
         let mut kept = self.lock();
         let bytes = 4 * buffer.capacity();
-        if kept.bytes + bytes <= self.limit {
+        if kept.bytes + bytes <= kept.limit {
             kept.bytes += bytes;
             kept.indices.push(buffer);
         }
@@ -63,7 +61,7 @@ impl Pool {
     pub fn give_data(&self, buffer: Values) {
         let mut kept = self.lock();
         let bytes = buffer.capacity_bytes();
-        if kept.bytes + bytes <= self.limit {
+        if kept.bytes + bytes <= kept.limit {
             kept.bytes += bytes;
             kept.data.push(buffer);
         }
@@ -88,7 +86,8 @@ mod tests {
 
     #[test]
     fn buffers_are_used_again_up_to_the_limit() {
-        let pool = Pool::new(1000);
+        let pool = Pool::default();
+        pool.limit(1000);
         let buffer: Vec<f32> = pool.data(100);
         let place = buffer.as_ptr();
         pool.give_data(f32::wrap(buffer));
