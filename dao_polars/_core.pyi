@@ -65,6 +65,9 @@ class Reader:
         DaoKeyError for an unknown matrix, DaoFileNotFoundError or DaoCorruptError for broken ones.
         """
 
+    def nnz(self) -> int | None:
+        """Values of all rows in CSR, where that is known before they are read."""
+
     def epoch(
         self,
         batch_size: int,
@@ -82,14 +85,18 @@ class Reader:
 
 @final
 class Epoch:
-    """An iterator of (positions, x); its threads end with it."""
+    """An iterator of (n_rows, x); its threads end with it."""
 
     def __iter__(self) -> Epoch: ...
-    def __next__(self) -> tuple[NDArray[np.uint32], Any]:
-        """``positions`` into the keys, and ``(data, indices, indptr)`` or a (rows, columns) array.
+    def __next__(self) -> tuple[int, Any]:
+        """A batch's rows, and ``(data, indices, indptr)`` or a (rows, columns) array.
 
-        Raises the first DaoError of reading.
+        The arrays' memory is used again once nothing refers to it. Raises the first DaoError of
+        reading.
         """
+
+    def order(self, start: int, stop: int) -> NDArray[np.uint32] | None:
+        """Which keys the epoch's rows ``start`` to ``stop`` are of; None where it is theirs."""
 
     def close(self) -> None:
         """Stop and join the reading threads."""

@@ -142,24 +142,53 @@ def _read_csr(
     reader = Reader(
         selection.store.core, selection.keys, parts, matrix=name, n_columns=n_genes, dtype=dtype
     )
-    data: list[NDArray[Any]] = []
-    indices: list[NDArray[np.int32]] = []
-    lengths: list[NDArray[Any]] = []
+    n_obs = len(selection.keys)
+    lengths = np.zeros(n_obs + 1, np.int64)
+    data, indices = _Growing(np.dtype(dtype)), _Growing(np.dtype(np.int32))
+    if (nnz := reader.nnz()) is not None:
+        data.reserve(nnz)
+        indices.reserve(nnz)
+    start = 0
     with _epoch(reader) as batches:
-        for positions, (values, columns, indptr) in batches:
+        for n_rows, (values, columns, indptr) in batches:
             data.append(values)
             indices.append(columns)
-            lengths.append(np.diff(indptr))
-            advance(len(positions))
-    indptr = np.zeros(len(selection.keys) + 1, np.int64)
-    np.cumsum(_joined(lengths, np.dtype(np.int64)), out=indptr[1:])
+            lengths[start + 1 : start + n_rows + 1] = np.diff(indptr)
+            start += n_rows
+            advance(n_rows)
+    indptr = np.cumsum(lengths)
     index_type = np.int32 if indptr[-1] < 2**31 else np.int64
     joined = (
-        _joined(data, np.dtype(dtype)),
-        _joined(indices, np.dtype(np.int32)).astype(index_type, copy=False),
+        data.joined(),
+        indices.joined().astype(index_type, copy=False),
         indptr.astype(index_type, copy=False),
     )
-    return as_csr(joined, (len(selection.keys), n_genes))
+    return as_csr(joined, (n_obs, n_genes))
+
+
+class _Growing:
+    """Arrays one after another in one, whose length is best known beforehand."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._array = np.empty(0, dtype)
+        self._used = 0
+
+    def reserve(self, length: int) -> None:
+        if length > len(self._array):
+            array = np.empty(length, self._array.dtype)
+            array[: self._used] = self._array[: self._used]
+            self._array = array
+
+    def append(self, values: NDArray[Any]) -> None:
+        stop = self._used + len(values)
+        if stop > len(self._array):
+            self.reserve(max(stop, 2 * len(self._array)))
+        self._array[self._used : stop] = values
+        self._used = stop
+
+    def joined(self) -> NDArray[Any]:
+        full = self._used == len(self._array)
+        return self._array if full else self._array[: self._used].copy()
 
 
 def _read_dense(
@@ -184,9 +213,11 @@ def _read_dense(
         dtype=read_as,
     )
     with _epoch(reader) as batches:
-        for positions, values in batches:
-            out[positions[0] : positions[0] + len(positions)] = values
-            advance(len(positions))
+        start = 0
+        for n_rows, values in batches:
+            out[start : start + n_rows] = values
+            start += n_rows
+            advance(n_rows)
     return out
 
 
@@ -197,18 +228,6 @@ def _epoch(reader: Reader) -> Iterator[Any]:
         yield epoch
     finally:
         epoch.close()
-
-
-def _joined(pieces: list[NDArray[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The pieces one after another; each is let go once it is copied."""
-    out = np.empty(sum(len(piece) for piece in pieces), dtype)
-    at = 0
-    pieces.reverse()
-    while pieces:
-        piece = pieces.pop()
-        out[at : at + len(piece)] = piece
-        at += len(piece)
-    return out
 
 
 def _obs(selection: Selection, metas: _Metas) -> pd.DataFrame:

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from ._core import Epoch, Reader
@@ -26,6 +25,9 @@ from .selection import Selection, matrix_name, number_type
 __all__ = ["Batch", "BatchIterable", "as_csr"]
 
 Layout = Literal["csr", "dense"]
+
+#: Rows of obs that are put in an epoch's order at a time.
+_REORDERED = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,8 @@ class BatchIterable:
         self.seed = (secrets.randbits(63) if seed is None else seed) if shuffle else None
         self.epoch = 0
         self._layout = layout
-        self._frame = selection.frame
+        self._obs = selection.frame.drop(COLUMN)
+        self._cells = selection.frame[COLUMN]
         self._reader = Reader(
             selection.store.core,
             selection.keys,
@@ -121,14 +124,34 @@ class BatchIterable:
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         core = self.start(epoch)
+        obs, cells = self._obs, self._cells
+        start = first = 0
+        end = self.n_obs if self.seed is None else 0
         try:
-            for positions, x in core:
-                yield self._pair(positions, x)
+            for n_rows, x in core:
+                if start >= end:
+                    obs, cells = self._reordered(core, start, n_rows)
+                    first, end = start, start + len(cells)
+                if self._layout == "csr":
+                    x = as_csr(x, (n_rows, self.n_vars))
+                at = start - first
+                yield Batch(x, obs.slice(at, n_rows), cells.slice(at, n_rows))
+                start += n_rows
         finally:
             core.close()
 
+    def _reordered(self, core: Epoch, start: int, n_rows: int) -> tuple[pl.DataFrame, pl.Series]:
+        """Obs and cells of the epoch's next batches, in its order.
+
+        Of many batches at a time: polars works on threads of its own, and each time they are
+        woken costs as much as a batch.
+        """
+        whole = max(1, _REORDERED // n_rows) * n_rows
+        positions = core.order(start, start + whole)
+        return self._obs[positions], self._cells[positions]
+
     def start(self, epoch: int) -> Epoch:
-        """Begin reading an epoch; yields (positions, parts of x), see ``_core.Epoch``."""
+        """Begin reading an epoch; yields (rows, parts of x), see ``_core.Epoch``."""
         return self._reader.epoch(
             self._batch_size,
             seed=self.seed,
@@ -137,15 +160,6 @@ class BatchIterable:
             budget=self._budget,
             threads=self._threads,
         )
-
-    def _pair(self, positions: NDArray[np.uint32], x: Any) -> Batch:
-        if self.seed is None:
-            rows = self._frame.slice(int(positions[0]), len(positions))
-        else:
-            rows = self._frame[positions]
-        if self._layout == "csr":
-            x = as_csr(x, (len(positions), self.n_vars))
-        return Batch(x, rows.drop(COLUMN), rows[COLUMN])
 
     def __repr__(self) -> str:
         order = "in frame order" if self.seed is None else f"shuffled, seed {self.seed}"

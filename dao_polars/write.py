@@ -79,8 +79,8 @@ def write_dataset(
         gene_key: the column of the source's var to match ``genes`` with; None for its index.
         shuffle: permute the cells; obs gets ``source_row`` (UInt32), each one's row in the source.
         seed: of the permutation (numpy's PCG64), for a reproducible one.
-        profile: the codec of sparse matrices. ``"packed"``: ``dao_polars.pfor``, of which any row is
-            read without its neighbours (zarr-python reads it where dao-polars is installed, see
+        profile: the codec of sparse matrices. ``"packed"``: ``dao_polars.pfor``, any row of which
+            is read without its neighbours (zarr-python reads it where dao-polars is installed, see
             docs/pfor.md). ``"portable"``: core codecs alone (blosc-lz4), for any zarr reader.
         progress: a tqdm bar; None shows one on a terminal or in a notebook.
         uns: keep the source's uns. Its top-level numbers and strings are then columns too.

@@ -107,7 +107,8 @@ fn request(source: &Source, keys: Vec<u64>, columns: Option<Vec<i32>>, n_columns
 }
 
 fn batches(request: &Arc<Request>, order: Vec<u32>, batch_size: usize, budget: u64, threads: usize) -> Vec<Batch> {
-    let mut epoch = Epoch::start(request.clone(), order, batch_size, false, budget, threads, Arc::default()).unwrap();
+    let mut epoch =
+        Epoch::start(request.clone(), order.into(), batch_size, false, budget, threads, Arc::default()).unwrap();
     let mut batches = Vec::new();
     loop {
         match epoch.next(Duration::from_secs(1)).unwrap() {
@@ -167,7 +168,7 @@ proptest! {
         let order = Order::Shuffled { seed }.positions(u32::try_from(picked.len()).unwrap(), 0);
         let got = batches(&request, order.clone(), batch_size, budget, threads);
 
-        let positions: Vec<u32> = got.iter().flat_map(|batch| batch.positions.clone()).collect();
+        let positions: Vec<u32> = got.iter().flat_map(|batch| order[batch.places.clone()].to_vec()).collect();
         prop_assert_eq!(&positions, &order);
         let expected: Vec<Vec<(i32, f32)>> = order.iter().map(|&position| {
             let mut row: Vec<_> = picked[position as usize].1.iter()

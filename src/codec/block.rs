@@ -12,8 +12,17 @@ use super::Broken;
 use super::frame::{self, FRAME};
 use crate::matrix::Num;
 
+/// Frames of a block.
+const FRAMES: usize = 2;
+
 /// Values of a block.
-pub const BLOCK: usize = 2 * FRAME;
+pub const BLOCK: usize = FRAMES * FRAME;
+
+/// Room to decode a block in.
+pub type Scratch = [[u32; FRAME]; FRAMES];
+
+/// Such room.
+pub const SCRATCH: Scratch = [[0; FRAME]; FRAMES];
 
 /// Bytes of the checksum at a block's end.
 const CHECKSUM: usize = 4;
@@ -157,19 +166,31 @@ fn encode_dictionary<W: Word>(values: &[W], out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// When the checksum or anything else contradicts itself.
-pub fn decode<S: Stored, T: Num>(bytes: &[u8], kind: Kind, range: Range<usize>, out: &mut [T]) -> Result<(), Broken> {
+pub fn decode<S: Stored, T: Num>(
+    bytes: &[u8],
+    kind: Kind,
+    range: Range<usize>,
+    out: &mut [T],
+    scratch: &mut Scratch,
+) -> Result<(), Broken> {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has the instructions that the function is compiled for.
-        return unsafe { decode_avx2::<S, T>(bytes, kind, range, out) };
+        return unsafe { decode_avx2::<S, T>(bytes, kind, range, out, scratch) };
     }
-    decode_here::<S, T, false>(bytes, kind, range, out)
+    decode_here::<S, T, false>(bytes, kind, range, out, scratch)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn decode_avx2<S: Stored, T: Num>(bytes: &[u8], kind: Kind, range: Range<usize>, out: &mut [T]) -> Result<(), Broken> {
-    decode_here::<S, T, true>(bytes, kind, range, out)
+fn decode_avx2<S: Stored, T: Num>(
+    bytes: &[u8],
+    kind: Kind,
+    range: Range<usize>,
+    out: &mut [T],
+    scratch: &mut Scratch,
+) -> Result<(), Broken> {
+    decode_here::<S, T, true>(bytes, kind, range, out, scratch)
 }
 
 /// `AVX2`: whether the processor is known to have it.
@@ -179,6 +200,7 @@ fn decode_here<S: Stored, T: Num, const AVX2: bool>(
     kind: Kind,
     range: Range<usize>,
     out: &mut [T],
+    scratch: &mut Scratch,
 ) -> Result<(), Broken> {
     if range.end > BLOCK || range.len() != out.len() {
         return Err(Broken("values outside the block were asked for"));
@@ -191,10 +213,19 @@ fn decode_here<S: Stored, T: Num, const AVX2: bool>(
     }
     let cast = |word| T::of(S::of_word(word));
     match kind {
-        Kind::Plain => frames::<S::Word, T, AVX2>(body, false, range, out, cast),
-        Kind::Delta => frames::<S::Word, T, AVX2>(body, true, range, out, cast),
-        Kind::Dictionary => dictionary::<S, T, AVX2>(body, range, out),
+        Kind::Plain => frames::<S::Word, T, AVX2>(body, false, range, out, scratch, cast),
+        Kind::Delta => frames::<S::Word, T, AVX2>(body, true, range, out, scratch, cast),
+        Kind::Dictionary => dictionary::<S, T, AVX2>(body, range, out, scratch),
     }
+}
+
+/// A frame while its block is decoded.
+#[derive(Clone, Copy)]
+enum Frame<'a> {
+    /// 64-bit words as they are.
+    Raw(&'a [u8]),
+    /// Numbers to be added to a reference.
+    Packed(u64),
 }
 
 #[inline(always)]
@@ -203,50 +234,62 @@ fn frames<W: Word, T, const AVX2: bool>(
     delta: bool,
     range: Range<usize>,
     mut out: &mut [T],
+    numbers: &mut Scratch,
     cast: impl Fn(W) -> T,
 ) -> Result<(), Broken> {
     let size = size_of::<W>();
-    let mut numbers = [0; FRAME];
-    for first in (0..range.end).step_by(FRAME) {
-        let within = |at: usize| at.clamp(first, first + FRAME) - first;
-        let wanted = within(range.start)..within(range.end);
-        let (here, later) = out.split_at_mut(wanted.len());
-        out = later;
+    let within = |at: usize, frame: usize| at.clamp(frame * FRAME, (frame + 1) * FRAME) - frame * FRAME;
+    let wanted = |frame: usize| within(range.start, frame)..within(range.end, frame);
+    // All frames are unpacked before the first is summed up: numbers that were just patched one by
+    // one cannot be loaded eight at a time before they have left the processor's store buffer.
+    let mut frames = [Frame::Raw(&[]); FRAMES];
+    let n_frames = range.end.div_ceil(FRAME);
+    for (i, (frame, numbers)) in frames.iter_mut().zip(&mut *numbers).enumerate().take(n_frames) {
         if body.first() == Some(&RAW) {
             let Some((raw, rest)) = body[1..].split_at_checked(FRAME * size) else {
                 return Err(Broken("a frame is cut short"));
             };
-            for (to, word) in here.iter_mut().zip(raw[wanted.start * size..].chunks_exact(size)) {
-                *to = cast(bytemuck::pod_read_unaligned(word));
-            }
-            body = rest;
+            (*frame, body) = (Frame::Raw(raw), rest);
             continue;
         }
-        let len = if wanted.is_empty() { frame::len(body)? } else { frame::decode(body, &mut numbers)? };
+        let len = if wanted(i).is_empty() { frame::len(body)? } else { frame::decode(body, numbers)? };
         let Some((reference, rest)) = body.get(len..).and_then(|after| after.split_at_checked(size)) else {
             return Err(Broken("a frame is cut short"));
         };
-        let reference = bytemuck::pod_read_unaligned::<W>(reference).wide();
-        body = rest;
-        if W::BITS == 64 {
-            let mut before = reference;
-            for (i, &number) in numbers.iter().enumerate().take(wanted.end) {
-                let value = before.wrapping_add(number.into());
+        (*frame, body) = (Frame::Packed(bytemuck::pod_read_unaligned::<W>(reference).wide()), rest);
+    }
+    for (i, (frame, numbers)) in frames.iter().zip(numbers).enumerate().take(n_frames) {
+        let wanted = wanted(i);
+        let (here, later) = out.split_at_mut(wanted.len());
+        out = later;
+        match frame {
+            _ if wanted.is_empty() => {}
+            Frame::Raw(raw) => {
+                for (to, word) in here.iter_mut().zip(raw[wanted.start * size..].chunks_exact(size)) {
+                    *to = cast(bytemuck::pod_read_unaligned(word));
+                }
+            }
+            Frame::Packed(reference) if W::BITS == 64 => {
+                let mut before = *reference;
+                for (i, &number) in numbers.iter().enumerate().take(wanted.end) {
+                    let value = before.wrapping_add(number.into());
+                    if delta {
+                        before = value;
+                    }
+                    if i >= wanted.start {
+                        here[i - wanted.start] = cast(W::low(value));
+                    }
+                }
+            }
+            Frame::Packed(reference) => {
                 if delta {
-                    before = value;
+                    running_sums::<AVX2>(numbers);
                 }
-                if i >= wanted.start {
-                    here[i - wanted.start] = cast(W::low(value));
+                #[expect(clippy::cast_possible_truncation, reason = "a word of at most 32 bits")]
+                let reference = *reference as u32;
+                for (to, &number) in here.iter_mut().zip(&numbers[wanted]) {
+                    *to = cast(W::low32(reference.wrapping_add(number)));
                 }
-            }
-        } else {
-            if delta {
-                running_sums::<AVX2>(&mut numbers);
-            }
-            #[expect(clippy::cast_possible_truncation, reason = "a word of at most 32 bits")]
-            let reference = reference as u32;
-            for (to, &number) in here.iter_mut().zip(&numbers[wanted]) {
-                *to = cast(W::low32(reference.wrapping_add(number)));
             }
         }
     }
@@ -258,6 +301,7 @@ fn dictionary<S: Stored, T: Num, const AVX2: bool>(
     body: &[u8],
     range: Range<usize>,
     out: &mut [T],
+    scratch: &mut Scratch,
 ) -> Result<(), Broken> {
     let size = size_of::<S>();
     let cut = Broken("a block is cut short");
@@ -274,7 +318,7 @@ fn dictionary<S: Stored, T: Num, const AVX2: bool>(
     let Some((table, body)) = body.split_at_checked(distinct * size) else { return Err(cut) };
     let mut codes = [0_u16; BLOCK];
     let codes = &mut codes[..range.len()];
-    frames::<u16, u16, AVX2>(body, false, range, codes, |code| code)?;
+    frames::<u16, u16, AVX2>(body, false, range, codes, scratch, |code| code)?;
     for (to, &code) in out.iter_mut().zip(&*codes) {
         let at = usize::from(code) * size;
         *to = word(table.get(at..at + size).ok_or(Broken("a value outside the block's table"))?);
@@ -338,9 +382,9 @@ mod tests {
         encode(words, kind, &mut bytes);
         let expected: Vec<S> = words[range.clone()].iter().map(|&word| S::of_word(word)).collect();
         let mut out = vec![S::zero(); range.len()];
-        decode::<S, S>(&bytes, kind, range.clone(), &mut out).unwrap();
+        decode::<S, S>(&bytes, kind, range.clone(), &mut out, &mut { SCRATCH }).unwrap();
         assert_eq!(bytemuck::cast_slice::<S, u8>(&out), bytemuck::cast_slice::<S, u8>(&expected));
-        decode_here::<S, S, false>(&bytes, kind, range, &mut out).unwrap();
+        decode_here::<S, S, false>(&bytes, kind, range, &mut out, &mut { SCRATCH }).unwrap();
         assert_eq!(bytemuck::cast_slice::<S, u8>(&out), bytemuck::cast_slice::<S, u8>(&expected));
     }
 
@@ -370,7 +414,7 @@ mod tests {
             let at = at.index(bytes.len());
             bytes[at] ^= 1_u8 << bit;
             let mut out = vec![0_u16; values.len()];
-            prop_assert_eq!(decode::<u16, u16>(&bytes, Kind::Delta, 0..values.len(), &mut out), Err(Broken("checksum mismatch")));
+            prop_assert_eq!(decode::<u16, u16>(&bytes, Kind::Delta, 0..values.len(), &mut out, &mut { SCRATCH }), Err(Broken("checksum mismatch")));
         }
 
         #[test]
@@ -378,8 +422,8 @@ mod tests {
             let checksum = crc32c::crc32c(&bytes);
             bytes.extend(checksum.to_le_bytes());
             let kind = [Kind::Plain, Kind::Delta, Kind::Dictionary][kind as usize];
-            let _ = decode::<u8, f32>(&bytes, kind, 3..BLOCK, &mut [0.0; BLOCK - 3]);
-            let _ = decode::<f64, f64>(&bytes, kind, 300..BLOCK, &mut [0.0; BLOCK - 300]);
+            let _ = decode::<u8, f32>(&bytes, kind, 3..BLOCK, &mut [0.0; BLOCK - 3], &mut { SCRATCH });
+            let _ = decode::<f64, f64>(&bytes, kind, 300..BLOCK, &mut [0.0; BLOCK - 300], &mut { SCRATCH });
         }
     }
 

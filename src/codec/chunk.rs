@@ -4,7 +4,7 @@
 //! values, so that a reader can keep it and fetch any block in one read.
 
 use super::Broken;
-use super::block::{self, BLOCK, Kind, Stored, Word};
+use super::block::{self, BLOCK, Kind, SCRATCH, Stored, Word};
 
 /// Bytes of the directory of a chunk of `n` values.
 #[must_use]
@@ -62,11 +62,11 @@ pub fn directory(head: &[u8], n: usize, chunk_len: u64) -> Result<Vec<u32>, Brok
 pub fn decode<S: Stored>(bytes: &[u8], n: usize, kind: Kind) -> Result<Vec<S>, Broken> {
     let head = bytes.get(..directory_len(n)).ok_or(Broken("a chunk is cut short"))?;
     let starts = directory(head, n, bytes.len() as u64)?;
-    let mut out = vec![S::zero(); n];
+    let (mut out, mut scratch) = (vec![S::zero(); n], SCRATCH);
     for (ends, out) in starts.windows(2).zip(out.chunks_mut(BLOCK)) {
         // The directory adds up to the bytes there are.
         let block = &bytes[ends[0] as usize..ends[1] as usize];
-        block::decode::<S, S>(block, kind, 0..out.len(), out)?;
+        block::decode::<S, S>(block, kind, 0..out.len(), out, &mut scratch)?;
     }
     Ok(out)
 }

@@ -10,7 +10,7 @@ mod chunk;
 mod frame;
 mod plugin;
 
-pub use block::{BLOCK, Kind, Stored, Word};
+pub use block::{BLOCK, Kind, SCRATCH, Scratch, Stored, Word};
 pub use chunk::{decode, directory, directory_len, encode};
 pub use plugin::{NAME, Pfor};
 

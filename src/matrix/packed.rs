@@ -12,7 +12,7 @@ use super::array::{MAX_GAP, MAX_READ, ZarrArray};
 use super::cast::{always_exact, cast_values};
 use super::dtype::{Dtype, Num, for_dtype};
 use super::plan::{Run, coalesce, runs};
-use crate::codec::{self, BLOCK, Broken, Kind, Stored};
+use crate::codec::{self, BLOCK, Broken, Kind, SCRATCH, Scratch, Stored};
 use crate::error::{DaoError, Result};
 use crate::storage::File;
 
@@ -44,10 +44,16 @@ struct Chunk {
 }
 
 /// What a thread reads with: bytes fetched beforehand, and room for those that are not.
-#[derive(Default)]
 pub struct Fetched {
     held: HashMap<u64, Vec<(u64, Bytes)>>,
     buffer: Vec<u8>,
+    scratch: Scratch,
+}
+
+impl Default for Fetched {
+    fn default() -> Self {
+        Self { held: HashMap::new(), buffer: Vec::new(), scratch: SCRATCH }
+    }
 }
 
 impl Packed {
@@ -212,7 +218,7 @@ impl Packed {
                 here.fill(T::of(self.array.fill_value::<S>()));
                 continue;
             };
-            let Fetched { held: all, buffer } = fetched;
+            let Fetched { held: all, buffer, scratch } = fetched;
             let encoded = match all.get(&number).and_then(|parts| held(parts, &bytes)) {
                 Some(encoded) => encoded,
                 None => {
@@ -232,7 +238,8 @@ impl Packed {
                 let (here, later) = rest.split_at_mut(wanted.len());
                 // The starts ascend, and the bytes are those from the first to the last of them.
                 let encoded = &encoded[(ends[0] - starts[0]) as usize..(ends[1] - starts[0]) as usize];
-                codec::decode_block::<S, T>(encoded, self.kind, wanted, here).map_err(|e| self.broken(shard, e))?;
+                codec::decode_block::<S, T>(encoded, self.kind, wanted, here, scratch)
+                    .map_err(|e| self.broken(shard, e))?;
                 (rest, first) = (later, first + BLOCK);
             }
         }

@@ -77,6 +77,11 @@ impl PyReader {
         Ok(Self { request: Arc::new(request), pool: Arc::default() })
     }
 
+    /// Values of all rows, where that is known before they are read.
+    fn nnz(&self, py: Python<'_>) -> Option<u64> {
+        py.detach(|| self.request.nnz())
+    }
+
     #[pyo3(signature = (batch_size, *, seed=None, epoch=0, drop_last=false, budget=134_217_728, threads=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn epoch(
@@ -98,21 +103,17 @@ impl PyReader {
         let order = seed.map_or(Order::Frame, |seed| Order::Shuffled { seed });
         // What is handed out comes back while as much is being filled.
         self.pool.limit(usize::try_from(budget / 2).unwrap_or(usize::MAX));
-        let started = py.detach(|| {
-            Epoch::start(
-                self.request.clone(),
-                order.positions(n, epoch),
-                batch_size,
-                drop_last,
-                budget,
-                threads,
-                self.pool.clone(),
-            )
+        let (positions, started) = py.detach(|| {
+            let positions: Arc<[u32]> = order.positions(n, epoch).into();
+            let (request, pool) = (self.request.clone(), self.pool.clone());
+            let started = Epoch::start(request, positions.clone(), batch_size, drop_last, budget, threads, pool)?;
+            Ok::<_, DaoError>((positions, started))
         })?;
         Ok(PyEpoch {
             n_columns: self.request.n_columns,
             layout: self.request.layout,
             pool: self.pool.clone(),
+            order: seed.map(|_| positions),
             inner: Mutex::new(Some(started)),
         })
     }
@@ -124,6 +125,8 @@ pub struct PyEpoch {
     n_columns: usize,
     layout: Layout,
     pool: Arc<Pool>,
+    /// None where it is the frame's.
+    order: Option<Arc<[u32]>>,
     inner: Mutex<Option<Epoch>>,
 }
 
@@ -155,6 +158,13 @@ impl PyEpoch {
         }
     }
 
+    /// The positions in the frame of the epoch's rows `start` to `stop`.
+    fn order<'py>(&self, py: Python<'py>, start: usize, stop: usize) -> Option<Bound<'py, PyArray1<u32>>> {
+        let order = self.order.as_ref()?;
+        let stop = stop.min(order.len());
+        Some(PyArray1::from_slice(py, &order[start.min(stop)..stop]))
+    }
+
     /// Stops and joins the reading threads.
     fn close(&self, py: Python<'_>) {
         py.detach(|| drop(self.inner.lock().unwrap_or_else(PoisonError::into_inner).take()));
@@ -164,7 +174,6 @@ impl PyEpoch {
 impl PyEpoch {
     fn convert<'py>(&self, py: Python<'py>, batch: Batch, pool: &Arc<Pool>) -> PyResult<Bound<'py, PyAny>> {
         let n_rows = batch.n_rows();
-        let positions = PyArray1::from_vec(py, batch.positions);
         let data = arrays::lend(py, batch.data, pool)?;
         let x = match self.layout {
             Layout::Dense => data.call_method1("reshape", (n_rows, self.n_columns))?,
@@ -178,6 +187,6 @@ impl PyEpoch {
                 (data, indices, indptr).into_pyobject(py)?.into_any()
             }
         };
-        Ok((positions, x).into_pyobject(py)?.into_any())
+        Ok((n_rows, x).into_pyobject(py)?.into_any())
     }
 }

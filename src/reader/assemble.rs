@@ -156,14 +156,10 @@ impl<T: Num> Outs<T> {
         }
     }
 
-    /// The batches, their positions still to be filled in.
+    /// The batches, their places still to be filled in.
     fn finish(self) -> Vec<Batch> {
-        let batch = |out: Out<T>| Batch {
-            positions: Vec::new(),
-            indptr: out.indptr,
-            indices: out.indices,
-            data: T::wrap(out.data),
-        };
+        let batch =
+            |out: Out<T>| Batch { places: 0..0, indptr: out.indptr, indices: out.indices, data: T::wrap(out.data) };
         self.batches.into_iter().map(batch).collect()
     }
 }
@@ -357,14 +353,14 @@ impl Batch {
     /// Rows.
     #[must_use]
     pub fn n_rows(&self) -> usize {
-        self.positions.len()
+        self.places.len()
     }
 
     /// Bytes it holds.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let values = for_dtype_values!(&self.data, values => std::mem::size_of_val(values.as_slice()));
-        (values + 4 * self.indices.len() + 8 * self.indptr.len() + 4 * self.positions.len()) as u64
+        (values + 4 * self.indices.len() + 8 * self.indptr.len()) as u64
     }
 }
 

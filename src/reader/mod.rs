@@ -11,6 +11,7 @@ mod pool;
 mod source;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{DaoError, Result};
@@ -58,8 +59,8 @@ pub struct Request {
 /// A finished batch: CSR, or (with empty `indptr` and `indices`) dense and row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// For each row its position in [`Request::keys`].
-    pub positions: Vec<u32>,
+    /// Its rows' places in the epoch's order, which has their positions in [`Request::keys`].
+    pub places: Range<usize>,
     /// Row offsets, one more than rows.
     pub indptr: Vec<i64>,
     /// Column numbers.
@@ -87,6 +88,17 @@ impl Request {
             }
         }
         Ok(())
+    }
+
+    /// Values of all its cells in CSR, where that is known before they are read.
+    #[must_use]
+    pub fn nnz(&self) -> Option<u64> {
+        let nnz = |&key: &u64| {
+            let (number, row) = split_key(key);
+            let part = self.parts.get(&number).filter(|part| part.columns.is_none())?;
+            part.matrix.row_nnz(row)
+        };
+        self.keys.iter().map(nnz).sum()
     }
 
     fn part(&self, number: u32) -> Result<&Part> {

@@ -34,7 +34,7 @@ pub struct Epoch {
 
 struct Shared {
     request: Arc<Request>,
-    order: Vec<u32>,
+    order: Arc<[u32]>,
     batches: Vec<Range<usize>>,
     windows: Vec<Range<usize>>,
     budget: u64,
@@ -71,7 +71,7 @@ impl Epoch {
     #[expect(clippy::too_many_arguments, reason = "each is one thing")]
     pub fn start(
         request: Arc<Request>,
-        order: Vec<u32>,
+        order: Arc<[u32]>,
         batch_size: usize,
         drop_last: bool,
         budget: u64,
@@ -264,7 +264,7 @@ impl Shared {
             assemble::<T>(&self.request, plan, batch_len, &self.pool, &self.stop)
         })?;
         for (batch, places) in read.iter_mut().zip(batches) {
-            batch.positions = self.order[places.clone()].to_vec();
+            batch.places = places.clone();
         }
         Ok(read)
     }

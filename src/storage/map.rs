@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize
 
 use super::guard::{self, REGIONS, Region};
 
-/// Bytes that a read may have to go through a map; beyond, `pread` is as fast.
-pub const SMALL: usize = 16 << 10;
+/// Bytes that a read may have to go through a map; beyond, `pread` is about as fast.
+pub const SMALL: usize = 32 << 10;
 
 /// Bytes that a file must have to be mapped.
 const LEAST: u64 = 64 << 10;
