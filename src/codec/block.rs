@@ -287,7 +287,14 @@ fn frames<W: Word, T, const AVX2: bool>(
                 }
                 #[expect(clippy::cast_possible_truncation, reason = "a word of at most 32 bits")]
                 let reference = *reference as u32;
-                for (to, &number) in here.iter_mut().zip(&numbers[wanted]) {
+                // From a multiple of eight on, so that loads match the stores just made: the processor
+                // forwards those and no others.
+                let aligned = wanted.start.next_multiple_of(8).min(wanted.end);
+                let (head, body) = here.split_at_mut(aligned - wanted.start);
+                for (to, &number) in head.iter_mut().zip(&numbers[wanted.start..aligned]) {
+                    *to = cast(W::low32(reference.wrapping_add(number)));
+                }
+                for (to, &number) in body.iter_mut().zip(&numbers[aligned..wanted.end]) {
                     *to = cast(W::low32(reference.wrapping_add(number)));
                 }
             }

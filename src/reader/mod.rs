@@ -18,6 +18,7 @@ use crate::error::{DaoError, Result};
 use crate::matrix::{Dtype, Matrix, Values};
 pub use assemble::Columns;
 pub use pipeline::{Epoch, Next};
+pub use plan::plan;
 pub use pool::Pool;
 pub use source::Source;
 

@@ -38,6 +38,8 @@ struct Shared {
     batches: Vec<Range<usize>>,
     windows: Vec<Range<usize>>,
     budget: u64,
+    /// Windows read before they are asked for.
+    ahead: usize,
     pool: Arc<Pool>,
     stop: AtomicBool,
     state: Mutex<State>,
@@ -87,6 +89,7 @@ impl Epoch {
             batches,
             windows,
             budget,
+            ahead: 2 * threads,
             pool,
             stop: AtomicBool::new(false),
             state: Mutex::default(),
@@ -221,7 +224,9 @@ impl Shared {
     /// Waits until the budget has room for a window, or the consumer waits for it; whether to read it.
     fn admit(&self, window: usize, estimate: u64) -> bool {
         let mut state = self.lock();
-        while !self.stopped() && window != state.wanted && state.held + estimate > self.budget {
+        // Few buffers that are used again and again stay in the processor's cache.
+        let far = |state: &State| window > state.wanted + self.ahead || state.held + estimate > self.budget;
+        while !self.stopped() && window != state.wanted && far(&state) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.held += estimate;

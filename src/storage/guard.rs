@@ -305,6 +305,13 @@ pub mod tests {
         assert!(!map.copy(0, &mut into), "a damaged map is not used any more");
     }
 
+    fn send() {
+        // SAFETY: a signal to this process.
+        unsafe { libc::kill(libc::getpid(), SIGBUS) };
+        // Another thread may be the one to get it.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+
     fn armed() -> Map {
         Map::new(&file(1 << 16), 1 << 16).unwrap()
     }
@@ -389,8 +396,7 @@ pub mod tests {
                 || {
                     handle(SIG_IGN, 0);
                     own_fault();
-                    // SAFETY: a signal to this process.
-                    unsafe { libc::kill(libc::getpid(), SIGBUS) };
+                    send();
                 },
                 Ok(0),
             ),
@@ -417,8 +423,7 @@ pub mod tests {
                 || {
                     handle(SIG_DFL, 0);
                     let _map = armed();
-                    // SAFETY: a signal to this process.
-                    unsafe { libc::kill(libc::getpid(), SIGBUS) };
+                    send();
                 },
                 killed,
             ),
