@@ -4,8 +4,18 @@ from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Buffer
 
-__all__ = ["DatasetWriter", "Epoch", "MatrixWriter", "Reader", "Store", "ValueScan"]
+__all__ = [
+    "DatasetWriter",
+    "Epoch",
+    "MatrixWriter",
+    "Reader",
+    "Store",
+    "ValueScan",
+    "pfor_decode",
+    "pfor_encode",
+]
 
 @final
 class Store:
@@ -176,3 +186,18 @@ class MatrixWriter:
 
     def finish(self) -> int:
         """Write the rest; the number of stored values."""
+
+def pfor_encode(values: NDArray[Any], delta: bool) -> bytes:
+    """Make a chunk of ``dao_polars.pfor``: any integer, float or bool type; any shape, flattened.
+
+    Raises DaoValueError for other arrays, and for a chunk of 4 GiB or more.
+    """
+
+def pfor_decode(
+    encoded: Buffer | NDArray[np.uint8], dtype: str, n: int, delta: bool
+) -> NDArray[Any]:
+    """Read the ``n`` values of a chunk, one-dimensional; those of ``"bool"`` come as uint8.
+
+    Raises DaoCorruptError for bytes that are no chunk of so many values, DaoValueError for an
+    unknown type.
+    """

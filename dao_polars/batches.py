@@ -148,6 +148,7 @@ class BatchIterable:
         """
         whole = max(1, _REORDERED // n_rows) * n_rows
         positions = core.order(start, start + whole)
+        assert positions is not None  # the epoch was started with a seed
         return self._obs[positions], self._cells[positions]
 
     def start(self, epoch: int) -> Epoch:

@@ -15,7 +15,7 @@ pub fn directory_len(n: usize) -> usize {
 /// The chunk of `values`.
 ///
 /// # Errors
-/// Never for blocks of these sizes; the format leaves a block two bytes for its length.
+/// For more than 4 GiB, which the format cannot tell apart.
 pub fn encode<W: Word>(values: &[W], kind: Kind) -> Result<Vec<u8>, Broken> {
     let mut out = vec![0; directory_len(values.len())];
     for (i, values) in values.chunks(BLOCK).enumerate() {
@@ -24,6 +24,7 @@ pub fn encode<W: Word>(values: &[W], kind: Kind) -> Result<Vec<u8>, Broken> {
         let len = u16::try_from(out.len() - start).map_err(|_| Broken("a block is too long"))?;
         out[2 * i..2 * i + 2].copy_from_slice(&len.to_le_bytes());
     }
+    u32::try_from(out.len()).map_err(|_| Broken("a chunk is too long"))?;
     let end = directory_len(values.len()) - 4;
     let checksum = crc32c::crc32c(&out[..end]);
     out[end..end + 4].copy_from_slice(&checksum.to_le_bytes());

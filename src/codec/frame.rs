@@ -79,8 +79,8 @@ pub fn decode(bytes: &[u8], numbers: &mut [u32; FRAME]) -> Result<usize, Broken>
     if patched == 0 {
         return Ok(len);
     }
-    if width >= 32 {
-        return Err(Broken("a frame of full width has patches"));
+    if usize::from(width) + high > 32 {
+        return Err(Broken("a frame's patches are wider than its numbers"));
     }
     let positions = &patches[..patched];
     let mask = (1_u64 << high) - 1;
@@ -153,7 +153,7 @@ mod tests {
         #[test]
         fn frames_come_back(common in 0_u32..=32, odd in prop::collection::vec((0_usize..FRAME, number()), 0..80), seed: u32) {
             let mut numbers: [u32; FRAME] = std::array::from_fn(|i| {
-                seed.wrapping_mul(2_654_435_761).wrapping_add(i as u32 * 40_503).checked_shr(32 - common).unwrap_or(0)
+                seed.wrapping_mul(2_654_435_761).wrapping_add(u32::try_from(i).unwrap() * 40_503).checked_shr(32 - common).unwrap_or(0)
             });
             for (i, n) in odd { numbers[i] = n; }
             let mut bytes = Vec::new();

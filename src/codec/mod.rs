@@ -5,6 +5,9 @@
 //! blocks. `plugin` makes it a codec of zarrs. docs/pfor.md is the format's description for writers
 //! of other readers. Knows bytes and numbers alone: no arrays, no files.
 
+#[cfg(target_endian = "big")]
+compile_error!("words are written as they lie in memory, which the format has little-endian");
+
 mod block;
 mod chunk;
 mod frame;

@@ -18,8 +18,8 @@ use crate::storage::File;
 
 /// More shards than any array has: metadata may claim what it likes.
 const MAX_SHARDS: u64 = 1 << 24;
-/// Bytes of a run that is worth telling the system about before it is read.
-const READ_AHEAD: u64 = 128 << 10;
+/// The most bytes of one read where reads are cheap: what stays in the processor's cache.
+const MAX_LOCAL_READ: u64 = 256 << 10;
 
 /// See the module.
 pub struct Packed {
@@ -42,6 +42,9 @@ struct Chunk {
     /// Where the blocks begin and the last one ends, from the chunk's start.
     blocks: OnceLock<Vec<u32>>,
 }
+
+/// A chunk's place in its shard, and the bytes of its directory.
+type Head = (usize, Range<u64>);
 
 /// What a thread reads with: bytes fetched beforehand, and room for those that are not.
 pub struct Fetched {
@@ -87,8 +90,8 @@ impl Packed {
         self.array
     }
 
-    /// Gets ready to read `ranges` (ascending): joined requests where each one costs, and word to the
-    /// system of what comes in long runs.
+    /// Gets ready to read `ranges` (ascending): joined reads, where ranges are neighbours or each read
+    /// costs a request. Others are read one by one when they are decoded.
     ///
     /// # Errors
     /// As [`ZarrArray::decode`].
@@ -96,13 +99,13 @@ impl Packed {
         fetched.held.clear();
         let mut wanted: Vec<(u64, Vec<Range<u64>>)> = Vec::new();
         let all = ranges.iter().flat_map(|range| runs(range.clone(), self.chunk_len));
-        let random_access = match all.clone().next() {
-            None => return Ok(()),
-            Some(run) => self.shard(run.chunk / self.per_shard)?.file.random_access(),
-        };
-        if random_access {
-            return self.read_ahead(ranges);
+        let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(()) };
+        let cheap = self.shard(first.start / (self.chunk_len * self.per_shard))?.file.random_access();
+        let wanted_values: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        if cheap && last.end - first.start > 2 * wanted_values {
+            return Ok(());
         }
+        let max_read = if cheap { MAX_LOCAL_READ } else { MAX_READ };
         self.fetch_directories(all.clone())?;
         for run in all {
             let (number, shard, at) = self.chunk(run.chunk)?;
@@ -113,7 +116,7 @@ impl Packed {
             }
         }
         for (number, ranges) in wanted {
-            let parts = self.get(number, &ranges)?;
+            let parts = self.get(number, &ranges, max_read)?;
             fetched.held.entry(number).or_default().extend(parts);
         }
         Ok(())
@@ -121,7 +124,7 @@ impl Packed {
 
     /// The directories of `runs`' chunks that are not yet known, joined.
     fn fetch_directories(&self, runs: impl Iterator<Item = Run>) -> Result<()> {
-        let mut missing: Vec<(u64, Vec<(usize, Range<u64>)>)> = Vec::new();
+        let mut missing: Vec<(u64, Vec<Head>)> = Vec::new();
         for run in runs {
             let (number, shard, at) = self.chunk(run.chunk)?;
             let chunk = &shard.chunks[at];
@@ -139,7 +142,7 @@ impl Packed {
         for (number, heads) in missing {
             let shard = self.shard(number)?;
             let ranges: Vec<_> = heads.iter().map(|(_, range)| range.clone()).collect();
-            let parts = self.get(number, &ranges)?;
+            let parts = self.get(number, &ranges, MAX_READ)?;
             for (at, range) in heads {
                 let head = held(&parts, &range).ok_or_else(|| self.broken(shard, Broken("a chunk is cut short")))?;
                 self.keep_directory(shard, at, head)?;
@@ -149,37 +152,13 @@ impl Packed {
     }
 
     /// Joined ranges of a shard, each with where it begins.
-    fn get(&self, number: u64, ranges: &[Range<u64>]) -> Result<Vec<(u64, Bytes)>> {
+    fn get(&self, number: u64, ranges: &[Range<u64>], max_read: u64) -> Result<Vec<(u64, Bytes)>> {
         let shard = self.shard(number)?;
         let joined: Vec<Range<u64>> =
-            coalesce(ranges, MAX_GAP, MAX_READ).into_iter().map(|fetch| fetch.bytes).collect();
+            coalesce(ranges, MAX_GAP, max_read).into_iter().map(|fetch| fetch.bytes).collect();
         let parts = self.array.storage().get_ranges(&shard.key, &joined)?;
         let parts = parts.ok_or_else(|| self.array.missing(&shard.key))?;
         Ok(joined.iter().map(|range| range.start).zip(parts).collect())
-    }
-
-    /// Tells the system which long runs of bytes come next; says nothing of scattered ones.
-    fn read_ahead(&self, ranges: &[Range<u64>]) -> Result<()> {
-        let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(()) };
-        let (span, wanted) = (last.end - first.start, ranges.iter().map(|range| range.end - range.start).sum::<u64>());
-        if span > 2 * wanted {
-            return Ok(());
-        }
-        let shard_len = self.chunk_len * self.per_shard;
-        for number in first.start / shard_len..last.end.div_ceil(shard_len) {
-            let shard = self.shard(number)?;
-            let within = |at: u64| at.saturating_sub(number * shard_len).min(shard_len);
-            let chunks = within(first.start) / self.chunk_len..within(last.end).div_ceil(self.chunk_len);
-            let places = shard.chunks.get(to_usize(chunks.start)..to_usize(chunks.end)).unwrap_or_default();
-            let mut stored = places.iter().filter_map(|chunk| chunk.place.clone());
-            if let Some(start) = stored.next() {
-                let bytes = start.start..stored.next_back().unwrap_or(start).end;
-                if bytes.end.saturating_sub(bytes.start) >= READ_AHEAD {
-                    shard.file.will_need(bytes);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Decodes the values `range` into `out`, which has as many.
@@ -248,7 +227,6 @@ impl Packed {
 
     /// The bytes of a run's blocks in their shard, and where the blocks start and the last one ends in
     /// their chunk; `None` where the chunk is left out.
-    #[expect(clippy::type_complexity, reason = "two things that come together")]
     fn bytes<'a>(&self, shard: &'a Shard, at: usize, run: &Run) -> Result<Option<(Range<u64>, &'a [u32])>> {
         let Some(place) = shard.chunks.get(at).and_then(|chunk| chunk.place.as_ref()) else { return Ok(None) };
         let wanted = run.blocks();

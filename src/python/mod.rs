@@ -1,10 +1,11 @@
-//! The Python module `dao_polars._core`: classes, errors and arrays across the border.
+//! The Python module `dao_polars._core`: classes, functions, errors and arrays across the border.
 //!
 //! The only place that names pyo3 and numpy. Every call extracts its arguments, detaches from
 //! the interpreter, runs the core and converts what comes back. The Python side of the contract
 //! is `dao_polars/_core.pyi`.
 
 mod arrays;
+mod codec;
 mod error;
 mod reader;
 mod store;
@@ -14,6 +15,8 @@ use pyo3::prelude::*;
 
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::codec::{pfor_decode, pfor_encode};
     #[pymodule_export]
     use super::reader::{PyEpoch, PyReader};
     #[pymodule_export]

@@ -70,7 +70,6 @@ impl Epoch {
     ///
     /// # Errors
     /// `Io` if the system gives no thread.
-    #[expect(clippy::too_many_arguments, reason = "each is one thing")]
     pub fn start(
         request: Arc<Request>,
         order: Arc<[u32]>,

@@ -3,9 +3,7 @@
 //! Owns where bytes live (a folder, S3, GCS, Azure, HTTP). Knows no format:
 //! neither zarr nor manifests. Every path is relative to the root, `/`-separated.
 
-mod guard;
 mod local;
-mod map;
 mod remote;
 mod zarr;
 
@@ -71,7 +69,7 @@ pub trait Storage: Send + Sync {
 
 /// An open file: random reads without opening it again.
 ///
-/// A local one has a file descriptor until it is dropped.
+/// A local one keeps a file descriptor until it is dropped, unless too many are kept.
 pub trait File: Send + Sync {
     /// Bytes in it, when it was opened.
     fn len(&self) -> u64;
@@ -90,9 +88,6 @@ pub trait File: Send + Sync {
     /// Whether small reads are cheap. Where they are not (a request each), callers join ranges
     /// and use [`Storage::get_ranges`].
     fn random_access(&self) -> bool;
-
-    /// Tells that these bytes will be read soon, for large runs; does nothing where that is no help.
-    fn will_need(&self, range: Range<u64>);
 }
 
 /// Opens the root that `uri` names: a path, `file://`, `s3://`, `gs://`, `az://`, `http(s)://`.

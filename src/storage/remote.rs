@@ -129,8 +129,6 @@ impl File for RemoteFile {
     fn random_access(&self) -> bool {
         false
     }
-
-    fn will_need(&self, _range: Range<u64>) {}
 }
 
 impl Storage for Remote {
