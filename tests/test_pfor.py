@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,13 +10,17 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import anndata as ad
+import google_crc32c
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import zarr
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
+import dao_polars as dao
 from dao_polars import DaoCorruptError, DaoTypeError, DaoValueError
 from dao_polars._core import pfor_decode, pfor_encode
 from dao_polars.zarr_codec import NAME, Pfor
@@ -302,3 +307,30 @@ def test_loading_it_does_not_need_dao_polars_imported_first(tmp_path):
         check=True,
     )
     assert int(found.stdout) == values.sum()
+
+
+def test_chunks_may_lie_in_any_order_in_their_shard(tmp_path: Path) -> None:
+    """Writers that encode chunks in parallel store them as they come."""
+    rng = np.random.default_rng(0)
+    x = sp.random(400, 1000, 0.5, "csr", np.float32, random_state=rng)
+    x.data = np.ceil(x.data * 9)
+    dao.write_dataset(tmp_path, ad.AnnData(x), dataset="d", progress=False)
+    for name in ("data", "indices"):
+        (shard,) = (tmp_path / "d/zarr/X" / name / "c").iterdir()
+        encoded = shard.read_bytes()
+        meta = json.loads((tmp_path / "d/zarr/X" / name / "zarr.json").read_text())
+        outer = meta["chunk_grid"]["configuration"]["chunk_shape"][0]
+        inner = meta["codecs"][0]["configuration"]["chunk_shape"][0]
+        n_chunks = outer // inner
+        assert n_chunks > 3
+        places = np.frombuffer(encoded[-4 - 16 * n_chunks : -4], "<u8").reshape(-1, 2).copy()
+        reordered = b""
+        for i in rng.permutation(n_chunks):
+            start, length = map(int, places[i])
+            places[i, 0] = len(reordered)
+            reordered += encoded[start : start + length]
+        index = places.tobytes()
+        checksum = google_crc32c.value(index).to_bytes(4, "little")
+        shard.write_bytes(reordered + index + checksum)
+    got = [x for x, _ in dao.scan(tmp_path).dao.iter_batches(64)]
+    assert (sp.vstack(got) != x).nnz == 0

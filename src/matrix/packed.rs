@@ -151,11 +151,14 @@ impl Packed {
         Ok(())
     }
 
-    /// Joined ranges of a shard, each with where it begins.
+    /// Joined ranges of a shard, ascending, each with where it begins.
     fn get(&self, number: u64, ranges: &[Range<u64>], max_read: u64) -> Result<Vec<(u64, Bytes)>> {
         let shard = self.shard(number)?;
+        // A shard may have its chunks in any order.
+        let mut ranges = ranges.to_vec();
+        ranges.sort_unstable_by_key(|range| (range.start, range.end));
         let joined: Vec<Range<u64>> =
-            coalesce(ranges, MAX_GAP, max_read).into_iter().map(|fetch| fetch.bytes).collect();
+            coalesce(&ranges, MAX_GAP, max_read).into_iter().map(|fetch| fetch.bytes).collect();
         let parts = self.array.storage().get_ranges(&shard.key, &joined)?;
         let parts = parts.ok_or_else(|| self.array.missing(&shard.key))?;
         Ok(joined.iter().map(|range| range.start).zip(parts).collect())
