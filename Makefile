@@ -2,12 +2,13 @@
 # make test    build and pass all tests
 # make check   formatting, lints, types
 # make format  mend formatting and what lints can mend
+# make bench   ours beside its peers; see benchmarks/README.md (ARGS=... are passed on)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format bench clean
 
 # One build serves demo, test and check; it is made again only when its sources change.
 $(VENV)/.built: $(SOURCES)
@@ -36,6 +37,9 @@ format:
 	cargo fmt
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.built
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) target dao_polars/*.so

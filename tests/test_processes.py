@@ -250,10 +250,11 @@ lf = dao.scan(sys.argv[1])
 
 def test_ctrl_c_ends_an_epoch(real_store):
     code = READER + (
+        "batches = lf.dao.iter_batches(4, genes='union', shuffle=True)\n"
         "print('ready', flush=True)\n"
         "try:\n"
         "    while True:\n"
-        "        for _ in lf.dao.iter_batches(4, genes='union', shuffle=True): pass\n"
+        "        for _ in batches: pass\n"
         "except KeyboardInterrupt:\n"
         "    print('stopped', flush=True)\n"
     )

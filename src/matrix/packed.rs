@@ -99,7 +99,8 @@ impl Packed {
         fetched.held.clear();
         let mut wanted: Vec<(u64, Vec<Range<u64>>)> = Vec::new();
         let all = ranges.iter().flat_map(|range| runs(range.clone(), self.chunk_len));
-        let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(()) };
+        let filled = || ranges.iter().filter(|range| !range.is_empty());
+        let (Some(first), Some(last)) = (filled().next(), filled().next_back()) else { return Ok(()) };
         let cheap = self.shard(first.start / (self.chunk_len * self.per_shard))?.file.random_access();
         let wanted_values: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         if cheap && last.end - first.start > 2 * wanted_values {
