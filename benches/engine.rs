@@ -120,7 +120,14 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<Request> {
     let part = Part { dataset: "bench".into(), n_obs: CELLS, matrix, columns: None };
     let keys = (0..CELLS).map(u64::from).collect();
     let n_columns = usize::try_from(GENES).unwrap();
-    Arc::new(Request { keys, parts: HashMap::from([(0, part)]), n_columns, layout, dtype: Dtype::F32 })
+    Arc::new(Request {
+        keys,
+        parts: HashMap::from([(0, part)]),
+        n_columns,
+        layout,
+        dtype: Dtype::F32,
+        cache: Default::default(),
+    })
 }
 
 fn epochs(c: &mut Criterion) {

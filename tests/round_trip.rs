@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dao_polars::error::{ErrorKind, Result};
-use dao_polars::matrix::{Dtype, Values};
+use dao_polars::matrix::{Cache, Dtype, Values};
 use dao_polars::reader::{Batch, Columns, Epoch, Layout, Next, Part, Request, Source};
 use dao_polars::sampling::Order;
 use dao_polars::store::Store;
@@ -101,7 +101,7 @@ fn request(source: &Source, keys: Vec<u64>, columns: Option<Vec<i32>>, n_columns
         };
         parts.insert(entry.number, part);
     }
-    let request = Request { keys, parts, n_columns, layout: Layout::Csr, dtype: Dtype::F32 };
+    let request = Request { keys, parts, n_columns, layout: Layout::Csr, dtype: Dtype::F32, cache: Cache::default() };
     request.validate()?;
     Ok(Arc::new(request))
 }

@@ -79,8 +79,8 @@ pub fn decode(bytes: &[u8], numbers: &mut [u32; FRAME]) -> Result<usize, Broken>
     if patched == 0 {
         return Ok(len);
     }
-    if usize::from(width) + high > 32 {
-        return Err(Broken("a frame's patches are wider than its numbers"));
+    if high == 0 || usize::from(width) + high > 32 {
+        return Err(Broken("a frame's patches have no bits, or too many"));
     }
     let positions = &patches[..patched];
     let mask = (1_u64 << high) - 1;

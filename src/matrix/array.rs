@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use zarrs::array::codec::CodecChain;
+use zarrs::array::codec::{BloscCodec, BytesCodec, CodecChain};
 use zarrs::array::{
     Array, ArrayBytes, ArrayCreateError, ArrayShardedExt, ArrayToBytesCodecTraits, BytesRepresentation, ChunkShape,
     CodecOptions, DataType, FillValue, data_type,
@@ -30,6 +30,27 @@ pub const MAX_READ: u64 = 8 << 20;
 
 /// Where an inner chunk lies in its file; `None` where the shard leaves it out (all fill value).
 pub type Place = Option<(u64, u64)>;
+
+/// What its inner chunks are encoded with, as far as parts of them can be decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// Values as they are in memory.
+    Raw,
+    /// The same in a frame of blosc.
+    Blosc,
+    /// Something that decodes whole chunks.
+    Other,
+}
+
+/// An inner chunk as it is stored.
+pub enum Found {
+    /// Left out: all fill value.
+    Absent,
+    /// These bytes of a file.
+    At(String, Range<u64>),
+    /// All of a file.
+    Read(String, Bytes),
+}
 
 /// An opened array.
 pub struct ZarrArray {
@@ -160,6 +181,59 @@ impl ZarrArray {
     /// The codec of its inner chunks, where that is `dao_polars.pfor` alone.
     pub fn pfor(&self) -> Option<Pfor> {
         self.pfor
+    }
+
+    /// What its inner chunks are encoded with.
+    pub fn coding(&self) -> Coding {
+        let codecs = &self.inner_codecs;
+        let bytes = codecs.array_to_bytes_codec();
+        let endian = bytes.as_any().is::<BytesCodec>().then(|| {
+            let configuration = bytes.configuration_v3(&zarrs::array::CodecMetadataOptions::default())?;
+            configuration.get("endian").and_then(|endian| endian.as_str().map(str::to_owned))
+        });
+        let in_memory = match endian {
+            Some(Some(endian)) => cfg!(target_endian = "little") && endian == "little",
+            Some(None) => cfg!(target_endian = "little") && self.dtype.size() == 1,
+            None => false,
+        };
+        match codecs.bytes_to_bytes_codecs() {
+            _ if !in_memory || !codecs.array_to_array_codecs().is_empty() => Coding::Other,
+            [] => Coding::Raw,
+            [codec] if codec.as_any().is::<BloscCodec>() => Coding::Blosc,
+            _ => Coding::Other,
+        }
+    }
+
+    /// Where an inner chunk is stored.
+    ///
+    /// # Errors
+    /// As [`ZarrArray::decode`].
+    pub fn find(&self, chunk: &[u64]) -> Result<Found> {
+        let file = self.file_of(chunk);
+        let key = self.array.chunk_key(&file).as_str().to_owned();
+        if self.sharding.is_some() {
+            let place = self.place_in_shard(&file, chunk, &key)?;
+            return Ok(place.map_or(Found::Absent, |(start, stop)| Found::At(key, start..stop)));
+        }
+        let found = if self.storage.local_root().is_some() {
+            self.storage.size(&key)?.map(|size| Found::At(key.clone(), 0..size))
+        } else {
+            // A request for the size would cost as much as one for the bytes.
+            self.storage.get(&key)?.map(|bytes| Found::Read(key.clone(), bytes))
+        };
+        match found {
+            Some(found) => Ok(found),
+            None if self.absent_is_fill => Ok(Found::Absent),
+            None => Err(self.missing(&key)),
+        }
+    }
+
+    /// Reads bytes of a file that [`ZarrArray::find`] found.
+    ///
+    /// # Errors
+    /// As [`ZarrArray::decode`].
+    pub fn read(&self, key: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.storage.get_ranges(key, ranges)?.ok_or_else(|| self.missing(key))
     }
 
     /// What its files are read through.
@@ -317,12 +391,20 @@ impl ZarrArray {
     }
 
     fn decode_one<S: Num>(&self, key: &str, bytes: Bytes) -> Result<Vec<S>> {
+        self.decode_bytes(key, &bytes).map(|raw| bytemuck::pod_collect_to_vec(&raw))
+    }
+
+    /// The bytes of an inner chunk's values, from those that are stored.
+    ///
+    /// # Errors
+    /// `Corrupt` for bytes that cannot be decoded.
+    pub fn decode_bytes<'a>(&self, key: &str, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>> {
         let broken = |e: &dyn std::fmt::Display| self.broken(key, e);
         // Decoders of compressed bytes are C libraries and other crates: one that panics on
         // bytes that are not what they should be must not take the process with it.
         let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             self.inner_codecs.decode(
-                Cow::Borrowed(bytes.as_ref()),
+                Cow::Borrowed(bytes),
                 &self.inner_shape,
                 self.array.data_type(),
                 self.array.fill_value(),
@@ -332,11 +414,11 @@ impl ZarrArray {
         .map_err(|_| broken(&"the decoder gave up"))?
         .map_err(|e| broken(&e))?;
         let ArrayBytes::Fixed(raw) = decoded else { return Err(broken(&"not of fixed-size numbers")) };
-        let expected = self.inner_len() * size_of::<S>();
+        let expected = self.inner_len().saturating_mul(self.dtype.size());
         if raw.len() != expected {
             return Err(broken(&format!("expected {expected} bytes, found {}", raw.len())));
         }
-        Ok(bytemuck::pod_collect_to_vec(&raw))
+        Ok(raw)
     }
 
     /// What left-out chunks hold.

@@ -4,12 +4,15 @@
 //! callers ask for ascending rows and place the result themselves.
 
 mod array;
+mod blosc;
+mod cache;
 mod cast;
 mod csr;
 mod dense;
 mod dtype;
 mod packed;
 mod plan;
+mod row;
 
 use std::sync::Arc;
 
@@ -18,6 +21,7 @@ use serde::Deserialize;
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::Storage;
 pub(crate) use array::dtype_of;
+pub use cache::Cache;
 pub use cast::cast_vec;
 use csr::Csr;
 use dense::Dense;
@@ -136,12 +140,12 @@ impl Matrix {
         }
     }
 
-    /// An upper bound of the bytes that decoding `row` into `T` keeps.
+    /// The bytes that decoding `row` into `T` keeps: at most for CSR; for dense matrices as rows were so far.
     #[must_use]
     pub fn row_bytes(&self, row: u32) -> u64 {
         match self {
             Self::Csr(csr) => 12 * csr.row_nnz(row),
-            Self::Dense(dense) => 12 * dense.shape()[1],
+            Self::Dense(dense) => dense.row_bytes(),
         }
     }
 
@@ -163,8 +167,32 @@ impl Matrix {
     pub fn read<T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>, sink: &mut dyn Sink<T>) -> Result<()> {
         match self {
             Self::Csr(csr) => csr.read(rows, sink),
-            Self::Dense(dense) => dense.read(rows, wanted, sink),
+            Self::Dense(dense) => dense.read(rows, wanted, None, sink),
         }
+    }
+
+    /// As [`Matrix::read`]; where rows are decoded many at a time, with those that are kept in `cache`
+    /// as the dataset `number`'s. All reading with a cache has the same `wanted` for a number.
+    ///
+    /// # Errors
+    /// As [`Matrix::read`].
+    pub fn read_with<T: Num>(
+        &self,
+        rows: &[u32],
+        wanted: Option<&[bool]>,
+        cache: (&Cache, u32),
+        sink: &mut dyn Sink<T>,
+    ) -> Result<()> {
+        match self {
+            Self::Csr(csr) => csr.read(rows, sink),
+            Self::Dense(dense) => dense.read(rows, wanted, Some(cache), sink),
+        }
+    }
+
+    /// Whether [`Matrix::read_with`] keeps rows.
+    #[must_use]
+    pub fn keeps_rows(&self) -> bool {
+        matches!(self, Self::Dense(dense) if dense.keeps_rows())
     }
 
     /// As [`Matrix::read`], the rows one after another.

@@ -11,7 +11,7 @@ use pyo3::types::PyAny;
 use super::arrays;
 use super::store::PyStore;
 use crate::error::DaoError;
-use crate::matrix::{Dtype, Values};
+use crate::matrix::{Cache, Dtype, Values};
 use crate::reader::{Batch, Columns, Epoch, Layout, Next, Part, Pool, Request};
 use crate::sampling::Order;
 
@@ -70,7 +70,7 @@ impl PyReader {
                 let n_obs = u32::try_from(entry.n_obs).map_err(|_| DaoError::value("too many cells").at(place))?;
                 parts.insert(number, Part { dataset: entry.id.clone(), n_obs, matrix: opened, columns });
             }
-            let request = Request { keys, parts, n_columns, layout, dtype };
+            let request = Request { keys, parts, n_columns, layout, dtype, cache: Cache::default() };
             request.validate()?;
             Ok(request)
         })?;

@@ -274,7 +274,7 @@ pub fn assemble<T: Num>(
         (Layout::Csr, Some(lengths)) => {
             let mut outs = Outs::csr(&lengths, batch_len, pool);
             for (need, part) in plan.needs.iter().zip(&parts) {
-                read(part, need, stop, &mut Direct { plan, waiting: &need.waiting, outs: &mut outs })?;
+                read(request, part, need, stop, &mut Direct { plan, waiting: &need.waiting, outs: &mut outs })?;
             }
             outs
         }
@@ -282,7 +282,7 @@ pub fn assemble<T: Num>(
             let mut staged: Vec<Rows<T>> = Vec::with_capacity(parts.len());
             for (need, part) in plan.needs.iter().zip(&parts) {
                 let mut sink = Staged { rows: Rows::empty(), columns: part.columns.as_ref() };
-                read(part, need, stop, &mut sink)?;
+                read(request, part, need, stop, &mut sink)?;
                 staged.push(sink.rows);
             }
             gather(plan, &staged, batch_len, pool)
@@ -299,7 +299,7 @@ pub fn assemble<T: Num>(
                     outs: &mut outs,
                     row: (Vec::new(), Vec::new()),
                 };
-                read(part, need, stop, &mut sink)?;
+                read(request, part, need, stop, &mut sink)?;
             }
             outs
         }
@@ -307,10 +307,11 @@ pub fn assemble<T: Num>(
     Ok(outs.finish())
 }
 
-fn read<T: Num>(part: &Part, need: &Needs, stop: &AtomicBool, sink: &mut dyn Sink<T>) -> Result<()> {
+fn read<T: Num>(request: &Request, part: &Part, need: &Needs, stop: &AtomicBool, sink: &mut dyn Sink<T>) -> Result<()> {
     let mut sink = Stoppable { sink, stop };
     let wanted = part.columns.as_ref().map(Columns::wanted);
-    part.matrix.read(&need.rows, wanted, &mut sink).map_err(|e| e.at(format!("dataset '{}'", part.dataset)))
+    let cache = (&request.cache, need.number);
+    part.matrix.read_with(&need.rows, wanted, cache, &mut sink).map_err(|e| e.at(format!("dataset '{}'", part.dataset)))
 }
 
 /// For each slot how many values it will have, where that is known before it is read.

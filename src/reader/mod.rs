@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{DaoError, Result};
-use crate::matrix::{Dtype, Matrix, Values};
+use crate::matrix::{Cache, Dtype, Matrix, Values};
 pub use assemble::Columns;
 pub use pipeline::{Epoch, Next};
 pub use plan::plan;
@@ -55,6 +55,8 @@ pub struct Request {
     pub layout: Layout,
     /// The number type of the output.
     pub dtype: Dtype,
+    /// Rows that were decoded along with others, for all its epochs.
+    pub cache: Cache,
 }
 
 /// A finished batch: CSR, or (with empty `indptr` and `indices`) dense and row-major.

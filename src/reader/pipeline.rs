@@ -82,12 +82,16 @@ impl Epoch {
         let batches = sampling::batches(order.len(), batch_size, drop_last);
         let windows = windows(&batches, WINDOW_CELLS);
         let threads = threads.clamp(1, windows.len().max(1));
+        // What is decoded along with wanted rows has half of the budget, where there is such.
+        let shared_chunks = request.parts.values().any(|part| part.matrix.keeps_rows());
+        let for_cache = if shared_chunks { budget / 2 } else { 0 };
+        request.cache.limit(usize::try_from(for_cache).unwrap_or(usize::MAX));
         let shared = Arc::new(Shared {
             request,
             order,
             batches,
             windows,
-            budget,
+            budget: budget - for_cache,
             ahead: 2 * threads,
             pool,
             stop: AtomicBool::new(false),
@@ -190,10 +194,7 @@ impl Shared {
     fn work(&self) {
         while let Some(window) = self.claim() {
             let plan = plan(&self.keys(window));
-            let estimate = self.estimate(&plan);
-            if !self.admit(window, estimate) {
-                return;
-            }
+            let Some(estimate) = self.admit(window, &plan) else { return };
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.read(window, &plan)))
                 .unwrap_or_else(|_| {
                     Err(DaoError::new(ErrorKind::Corrupt, "reading gave up on data that contradicts itself"))
@@ -220,16 +221,20 @@ impl Shared {
         Some(state.claimed - 1)
     }
 
-    /// Waits until the budget has room for a window, or the consumer waits for it; whether to read it.
-    fn admit(&self, window: usize, estimate: u64) -> bool {
+    /// Waits until the budget has room for a window, or the consumer waits for it. Its estimate, or
+    /// `None` where it is not to be read any more.
+    fn admit(&self, window: usize, plan: &Plan) -> Option<u64> {
+        let mut estimate = self.estimate(plan);
         let mut state = self.lock();
         // Few buffers that are used again and again stay in the processor's cache.
-        let far = |state: &State| window > state.wanted + self.ahead || state.held + estimate > self.budget;
-        while !self.stopped() && window != state.wanted && far(&state) {
+        let far = |state: &State, estimate| window > state.wanted + self.ahead || state.held + estimate > self.budget;
+        while !self.stopped() && window != state.wanted && far(&state, estimate) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            // What rows of dense matrices take is known once some were read.
+            estimate = self.estimate(plan);
         }
         state.held += estimate;
-        !self.stopped()
+        (!self.stopped()).then_some(estimate)
     }
 
     fn places(&self, window: usize) -> Range<usize> {

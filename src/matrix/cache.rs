@@ -1,0 +1,245 @@
+//! Rows that were decoded along with others, kept for when they are asked for: within a number of bytes.
+//!
+//! A chunk of a dense matrix has many rows and an epoch wants each row once. What is kept is therefore
+//! first of all what was not asked for yet; a row that was given makes room for others.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::row::Row;
+
+/// What a row costs besides its bytes.
+const OVERHEAD: usize = 96;
+
+/// See the module. One belongs to one request: its rows have only the columns that the request wants.
+#[derive(Default)]
+pub struct Cache {
+    state: Mutex<State>,
+    changed: Condvar,
+    turn: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    limit: usize,
+    bytes: usize,
+    rows: HashMap<u64, Kept>,
+    /// Keys of rows that were given, the longest ago first; some are there twice or gone.
+    given: VecDeque<u64>,
+    /// Keys of rows that were not, likewise.
+    waiting: VecDeque<u64>,
+    given_bytes: usize,
+    /// Bytes that found no room since a waiting row was last asked for.
+    refused: usize,
+    busy: HashSet<(u32, u64)>,
+}
+
+struct Kept {
+    row: Row,
+    given: bool,
+}
+
+/// A band of rows that one thread decodes.
+pub struct Claim<'a> {
+    cache: &'a Cache,
+    band: (u32, u64),
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.cache.lock().busy.remove(&self.band);
+        self.cache.changed.notify_all();
+    }
+}
+
+impl Cache {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Whole at every point where a panic could be.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps at most `limit` bytes from now on.
+    pub fn limit(&self, limit: usize) {
+        let mut state = self.lock();
+        state.limit = limit;
+        while state.bytes > limit && (state.drop_given() || state.drop_waiting()) {}
+    }
+
+    /// A number that differs from the last: where to begin, for threads that go through the same rows.
+    pub fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Claims a band of a dataset's rows; with `wait`, once no other thread has it.
+    pub fn claim(&self, band: (u32, u64), wait: bool) -> Option<Claim<'_>> {
+        let mut state = self.lock();
+        while !state.busy.insert(band) {
+            if !wait {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Some(Claim { cache: self, band })
+    }
+
+    /// The rows of `keys` that are here, into their places.
+    pub fn get(&self, keys: impl Iterator<Item = u64>, rows: &mut [Option<Row>]) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        for (key, to) in keys.zip(rows) {
+            if to.is_some() {
+                continue;
+            }
+            let Some(kept) = state.rows.get_mut(&key) else { continue };
+            *to = Some(kept.row.clone());
+            if !kept.given {
+                kept.given = true;
+                state.refused = 0;
+                state.given_bytes += weight(&kept.row);
+                state.given.push_back(key);
+            }
+        }
+    }
+
+    /// Bytes that can be kept of rows that nobody asked for.
+    pub fn room(&self) -> usize {
+        let state = self.lock();
+        state.limit.saturating_sub(state.bytes - state.given_bytes)
+    }
+
+    /// Which of `keys` are not here.
+    pub fn missing(&self, keys: impl Iterator<Item = u64>) -> Vec<bool> {
+        let state = self.lock();
+        keys.map(|key| !state.rows.contains_key(&key)).collect()
+    }
+
+    /// Notes that rows of about `bytes` were not kept. When that goes on and none of those that are
+    /// kept is asked for, nobody will: another epoch, or one that was broken off.
+    pub fn refused(&self, bytes: usize) {
+        let mut state = self.lock();
+        state.refused += bytes;
+        if state.refused > state.limit {
+            state.refused = 0;
+            while state.drop_waiting() {}
+        }
+    }
+
+    /// Keeps rows. One that was `given` makes no other give way.
+    pub fn put(&self, rows: impl Iterator<Item = (u64, Row, bool)>) {
+        let mut state = self.lock();
+        for (key, row, given) in rows {
+            let weight = weight(&row);
+            if !given {
+                while state.bytes + weight > state.limit && state.drop_given() {}
+            }
+            if state.bytes + weight > state.limit || state.rows.contains_key(&key) {
+                continue;
+            }
+            state.bytes += weight;
+            if given {
+                state.given_bytes += weight;
+                state.given.push_back(key);
+            } else {
+                state.waiting.push_back(key);
+            }
+            state.rows.insert(key, Kept { row, given });
+        }
+        if state.waiting.len() > 2 * state.rows.len() + 1024 {
+            let State { waiting, rows, .. } = &mut *state;
+            waiting.retain(|key| rows.get(key).is_some_and(|kept| !kept.given));
+        }
+    }
+}
+
+fn weight(row: &Row) -> usize {
+    row.len() + OVERHEAD
+}
+
+impl State {
+    fn drop_given(&mut self) -> bool {
+        while let Some(key) = self.given.pop_front() {
+            if let Some(kept) = self.rows.remove(&key) {
+                let weight = weight(&kept.row);
+                self.bytes -= weight;
+                self.given_bytes -= weight;
+                return true;
+            }
+        }
+        false
+    }
+
+    fn drop_waiting(&mut self) -> bool {
+        while let Some(key) = self.waiting.pop_front() {
+            // Those that were given since are in the other queue.
+            if self.rows.get(&key).is_some_and(|kept| !kept.given)
+                && let Some(kept) = self.rows.remove(&key)
+            {
+                self.bytes -= weight(&kept.row);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(byte: u8) -> Row {
+        vec![byte; 104].into()
+    }
+
+    fn get(cache: &Cache, key: u64) -> Option<Row> {
+        let mut rows = [None];
+        cache.get(std::iter::once(key), &mut rows);
+        let [row] = rows;
+        row
+    }
+
+    #[test]
+    fn what_was_given_makes_room_and_nothing_else_does() {
+        let cache = Cache::default();
+        cache.limit(800);
+        cache.put((0..6).map(|key| (key, row(0), false)));
+        assert_eq!((0..6).filter(|&key| !cache.missing(std::iter::once(key))[0]).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(cache.room(), 0);
+        assert!(get(&cache, 2).is_some() && get(&cache, 1).is_some());
+        assert_eq!(cache.room(), 400);
+        cache.put(std::iter::once((7, row(7), false)));
+        assert!(get(&cache, 2).is_none());
+        assert_eq!(get(&cache, 7), Some(row(7)));
+        cache.put(std::iter::once((8, row(8), true)));
+        assert!(get(&cache, 8).is_none());
+        cache.refused(801);
+        assert_eq!(cache.missing([0, 1, 3, 7].into_iter()), [true, false, true, false]);
+        cache.limit(0);
+        let state = cache.lock();
+        assert_eq!((state.bytes, state.given_bytes), (0, 0));
+    }
+
+    #[test]
+    fn one_thread_has_a_band() {
+        let cache = Cache::default();
+        let claim = cache.claim((0, 1), false);
+        assert!(claim.is_some() && cache.claim((0, 1), false).is_none() && cache.claim((1, 1), false).is_some());
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| cache.claim((0, 1), true).is_some());
+            drop(claim);
+            assert!(waits.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn queues_stay_short() {
+        let cache = Cache::default();
+        cache.limit(2000);
+        for key in 0..50_000 {
+            cache.put(std::iter::once((key, row(0), false)));
+            get(&cache, key);
+        }
+        let state = cache.lock();
+        assert!(state.waiting.len() + state.given.len() < 4096 && state.bytes <= 2000);
+    }
+}
