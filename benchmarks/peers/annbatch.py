@@ -1,0 +1,108 @@
+"""annbatch: its Loader with the zarrs pipeline over a collection that it wrote (shuffled, its
+defaults), batches of 1,024 as scipy CSR with two obs columns, blocks of cells × blocks loaded at
+a time. ``uniform`` and the selection are samplers of cells' numbers, loaded 16,384 at a time, in
+order (faster than its blocks of one cell)."""
+
+import anndata as ad
+import numpy as np
+import zarr
+from annbatch import DatasetCollection, Loader
+from annbatch.abc import Sampler
+
+TITLE = "annbatch"
+PACKAGES = ("annbatch", "zarr", "zarrs", "anndata", "numpy", "scipy")
+LOADED = 16_384  # cells in memory at a time: 256 × 64
+
+zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
+
+
+def collection(task, loader):
+    def load(group):
+        obs = ad.io.read_elem(group["obs"])[list(task.obs)]
+        var = ad.io.read_elem(group["var"])
+        return ad.AnnData(ad.io.sparse_dataset(group["X"]), obs=obs, var=var[[]])
+
+    return loader.use_collection(DatasetCollection(task.store, mode="r"), load_adata=load)
+
+
+def blocks(size, count, *, shuffle=True, panel=False):
+    def open_loader(task):
+        loader = Loader(
+            chunk_size=size,
+            preload_nchunks=count,
+            batch_size=task.batch,
+            shuffle=shuffle,
+            preload_to_gpu=False,
+            rng=np.random.default_rng(0) if shuffle else None,
+        )
+        collection(task, loader)
+        if panel:
+            return lambda: (batch["X"][:, : task.panel].toarray() for batch in loader)
+        return lambda: (batch["X"] for batch in loader)
+
+    return open_loader
+
+
+class Chosen(Sampler):
+    """Some cells in a new random order each epoch."""
+
+    batch_size = 1024
+    shuffle = True
+
+    def __init__(self, rows):
+        self.rows = rows
+        self._rng = np.random.default_rng(0)
+
+    def n_batches(self, n_obs):
+        return -(-len(self.rows) // self.batch_size)
+
+    def validate(self, n_obs):
+        assert self.rows.max() < n_obs
+
+    def _sample(self, n_obs):
+        order = self._rng.permutation(self.rows)
+        for at in range(0, len(order), LOADED):
+            loaded = np.sort(order[at : at + LOADED])
+            shuffled = self._rng.permutation(len(loaded))
+            cuts = np.arange(self.batch_size, len(loaded), self.batch_size)
+            yield {"requests": loaded, "splits": np.split(shuffled, cuts)}
+
+
+def cells(task, rows):
+    loader = collection(task, Loader(batch_sampler=Chosen(rows), preload_to_gpu=False))
+    return lambda: (batch["X"] for batch in loader)
+
+
+def uniform(task):
+    return cells(task, np.arange(task.data["cells"]))
+
+
+def selection(task):
+    types = DatasetCollection(task.store, mode="r").obs(["cell_type"])["cell_type"]
+    return cells(task, np.flatnonzero(types == task.cell_type))
+
+
+def write(task):
+    rng = np.random.default_rng(0)
+    DatasetCollection(task.store, mode="w").add_adatas([task.source], shuffle=True, rng=rng)
+
+
+def counts_bytes(task):
+    return sum(f.stat().st_size for f in task.store.glob("dataset_*/X/**/*") if f.is_file())
+
+
+WRITES = {"shuffled": write}
+READS = {
+    "in order": {
+        "256 × 64": blocks(256, 64, shuffle=False),
+        "512 × 32": blocks(512, 32, shuffle=False),
+    },
+    "shuffled": {
+        "256 × 64": blocks(256, 64),
+        "32 × 256": blocks(32, 256),
+        "uniform": uniform,
+    },
+    "selection": {"": selection},
+    "dense": {"256 × 64": blocks(256, 64, panel=True), "32 × 256": blocks(32, 256, panel=True)},
+}
+PARTS = {("shuffled", "uniform"): 2 * LOADED}

@@ -1,0 +1,77 @@
+"""AnnData: batches of 1,024 rows with two obs columns of the gzip .h5ad, opened backed, random ones
+sorted within the batch; ``to_anndata`` is ``read_h5ad`` of that file and ``read_zarr`` of the same
+cells as ``write_zarr`` writes them by default (which is what is timed as writing)."""
+
+import anndata as ad
+import numpy as np
+
+TITLE = "AnnData"
+PACKAGES = ("anndata", "h5py", "zarr", "numpy", "scipy")
+
+
+def backed(order, *, panel=False):
+    def open_file(task):
+        adata = ad.read_h5ad(task.source, backed="r")
+        rng = np.random.default_rng(0)
+
+        def epoch():
+            rows = order(adata, task, rng)
+            for at in range(0, len(rows), task.batch):
+                some = np.sort(rows[at : at + task.batch])
+                x = adata.X[some[0] : some[-1] + 1] if order is in_order else adata.X[some]
+                obs = adata.obs[list(task.obs)].iloc[some]
+                assert len(obs) == x.shape[0]
+                yield x[:, : task.panel].toarray() if panel else x
+
+        return epoch
+
+    return open_file
+
+
+def in_order(adata, task, rng):
+    return np.arange(adata.n_obs)
+
+
+def shuffled(adata, task, rng):
+    return rng.permutation(adata.n_obs)
+
+
+def selection(adata, task, rng):
+    return rng.permutation(np.flatnonzero(adata.obs["cell_type"] == task.cell_type))
+
+
+def read_h5ad(task):
+    def read():
+        yield ad.read_h5ad(task.source).X
+
+    return read
+
+
+def read_zarr(task):
+    def read():
+        yield ad.read_zarr(task.store).X
+
+    return read
+
+
+def write(task):
+    ad.read_h5ad(task.source).write_zarr(task.store)
+
+
+def counts_bytes(task):
+    return sum(f.stat().st_size for f in task.store.glob("X/**/*") if f.is_file())
+
+
+WRITES = {"zarr": write}
+READS = {
+    "in order": {"backed": backed(in_order)},
+    "shuffled": {"backed": backed(shuffled)},
+    "selection": {"backed": backed(selection)},
+    "dense": {"backed": backed(shuffled, panel=True)},
+    "to_anndata": {"read_h5ad": read_h5ad, "read_zarr": read_zarr},
+}
+PARTS = {
+    ("in order", "backed"): 20_480,
+    ("shuffled", "backed"): 5_120,
+    ("dense", "backed"): 5_120,
+}

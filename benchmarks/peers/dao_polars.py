@@ -1,0 +1,66 @@
+"""dao-polars: batches of 1,024 with two obs columns, a uniform random permutation when shuffled;
+the store is written from the .h5ad in its order but where writing is said to shuffle."""
+
+import polars as pl
+
+import dao_polars as dao
+
+TITLE = "dao-polars"
+PACKAGES = ("dao-polars", "polars", "numpy", "scipy")
+
+
+def frame(task):
+    cells = dao.scan(task.store).select("cell", *task.obs)
+    # What an epoch has to hold, keys and obs: collected again when all is measured.
+    task.report["held"] = lambda: cells.collect().estimated_size()
+    return cells
+
+
+def epochs(batches):
+    return lambda: (x for x, obs in batches)
+
+
+def in_order(task):
+    return epochs(frame(task).dao.iter_batches(task.batch))
+
+
+def shuffled(task):
+    return epochs(frame(task).dao.iter_batches(task.batch, shuffle=True, seed=0))
+
+
+def selection(task):
+    chosen = frame(task).filter(pl.col("cell_type") == task.cell_type)
+    return epochs(chosen.dao.iter_batches(task.batch, shuffle=True, seed=0))
+
+
+def dense(task):
+    genes = dao.load_store(task.store).var("data")["var_name"].head(task.panel)
+    options = {"genes": genes.to_list(), "layout": "dense"}
+    return epochs(frame(task).dao.iter_batches(task.batch, shuffle=True, seed=0, **options))
+
+
+def to_anndata(task):
+    def read():
+        yield dao.scan(task.store).dao.to_anndata(progress=False).X
+
+    return read
+
+
+def write(shuffle):
+    return lambda task: dao.write_dataset(
+        task.store, task.source, shuffle=shuffle, seed=0, progress=False
+    )
+
+
+def counts_bytes(task):
+    return sum(f.stat().st_size for f in task.store.glob("*/zarr/X/**/*") if f.is_file())
+
+
+WRITES = {"in order": write(False), "shuffled": write(True)}
+READS = {
+    "in order": {"": in_order},
+    "shuffled": {"": shuffled},
+    "selection": {"": selection},
+    "dense": {"": dense},
+    "to_anndata": {"": to_anndata},
+}
