@@ -12,7 +12,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use dao_polars::codec::{BLOCK, Kind, SCRATCH, decode_block, directory, directory_len, encode};
 use dao_polars::matrix::{Dtype, Values};
 use dao_polars::reader::{Epoch, Layout, Next, Part, Request, Source, plan};
-use dao_polars::sampling::Order;
+use dao_polars::sampling::{Order, batches};
 use dao_polars::store::Store;
 use dao_polars::writer::{DatasetWriter, MatrixSpec, Tables};
 
@@ -145,8 +145,9 @@ fn epochs(c: &mut Criterion) {
             b.iter_batched(
                 || order.positions(CELLS, 0).into(),
                 |order| {
+                    let batches = batches(CELLS as usize, 1024, false);
                     let mut epoch =
-                        Epoch::start(request.clone(), order, 1024, false, 128 << 20, 2, pool.clone()).unwrap();
+                        Epoch::start(request.clone(), order, batches, 128 << 20, 2, pool.clone()).unwrap();
                     while !matches!(epoch.next(Duration::from_secs(1)).unwrap(), Next::Over) {}
                 },
                 BatchSize::PerIteration,

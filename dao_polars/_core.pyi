@@ -1,5 +1,6 @@
 """The Rust core, as Python sees it. Arrays are C-contiguous; every call releases the GIL."""
 
+from collections.abc import Callable
 from typing import Any, Literal, final
 
 import numpy as np
@@ -75,8 +76,18 @@ class Reader:
         DaoKeyError for an unknown matrix, DaoFileNotFoundError or DaoCorruptError for broken ones.
         """
 
-    def nnz(self) -> int | None:
-        """Values of all rows in CSR, where that is known before they are read."""
+    def read(
+        self,
+        *,
+        advance: Callable[[int], object] | None = None,
+        budget: int = 134217728,
+        threads: int | None = None,
+    ) -> Any:
+        """All rows in frame order: ``(data, indices, indptr)`` or a (rows, columns) array.
+
+        ``advance`` is called now and then with the cells read since; ``budget`` bounds what is
+        held beside the result, in bytes; ``threads=None`` is one a core.
+        """
 
     def epoch(
         self,

@@ -7,8 +7,7 @@ training does.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,9 +35,7 @@ Parts = list[tuple[int, "NDArray[np.int32] | None"]]
 #: Names of columns: of matched genes while var is put together, and of var's own index then.
 _KEY = "\0matched"
 _INDEX = "source_var_name"
-#: Cells read at a time.
-_BATCH = 8192
-#: Bytes of batches ahead of the one being placed.
+#: Bytes held beside the result.
 _BUDGET = 256 << 20
 
 
@@ -142,53 +139,10 @@ def _read_csr(
     reader = Reader(
         selection.store.core, selection.keys, parts, matrix=name, n_columns=n_genes, dtype=dtype
     )
-    n_obs = len(selection.keys)
-    lengths = np.zeros(n_obs + 1, np.int64)
-    data, indices = _Growing(np.dtype(dtype)), _Growing(np.dtype(np.int32))
-    if (nnz := reader.nnz()) is not None:
-        data.reserve(nnz)
-        indices.reserve(nnz)
-    start = 0
-    with _epoch(reader) as batches:
-        for n_rows, (values, columns, indptr) in batches:
-            data.append(values)
-            indices.append(columns)
-            lengths[start + 1 : start + n_rows + 1] = np.diff(indptr)
-            start += n_rows
-            advance(n_rows)
-    indptr = np.cumsum(lengths)
-    index_type = np.int32 if indptr[-1] < 2**31 else np.int64
-    joined = (
-        data.joined(),
-        indices.joined().astype(index_type, copy=False),
-        indptr.astype(index_type, copy=False),
-    )
-    return as_csr(joined, (n_obs, n_genes))
-
-
-class _Growing:
-    """Arrays one after another in one, whose length is best known beforehand."""
-
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self._array = np.empty(0, dtype)
-        self._used = 0
-
-    def reserve(self, length: int) -> None:
-        if length > len(self._array):
-            array = np.empty(length, self._array.dtype)
-            array[: self._used] = self._array[: self._used]
-            self._array = array
-
-    def append(self, values: NDArray[Any]) -> None:
-        stop = self._used + len(values)
-        if stop > len(self._array):
-            self.reserve(max(stop, 2 * len(self._array)))
-        self._array[self._used : stop] = values
-        self._used = stop
-
-    def joined(self) -> NDArray[Any]:
-        full = self._used == len(self._array)
-        return self._array if full else self._array[: self._used].copy()
+    data, indices, indptr = reader.read(advance=advance, budget=_BUDGET)
+    # scipy wants both index arrays of one type: 64 bits where there are 2^31 values.
+    joined = (data, indices.astype(indptr.dtype, copy=False), indptr)
+    return as_csr(joined, (len(selection.keys), n_genes))
 
 
 def _read_dense(
@@ -202,7 +156,6 @@ def _read_dense(
     # The core reads the numbers that zarr has; half floats and bools are stored as others.
     read_as = {"float16": "float32", "bool": "uint8"}.get(dtype.name, dtype.name)
     parts: Parts = [(number, None) for number in selection.numbers()]
-    out = np.empty((len(selection.keys), width), dtype)
     reader = Reader(
         selection.store.core,
         selection.keys,
@@ -212,22 +165,7 @@ def _read_dense(
         layout="dense",
         dtype=read_as,
     )
-    with _epoch(reader) as batches:
-        start = 0
-        for n_rows, values in batches:
-            out[start : start + n_rows] = values
-            start += n_rows
-            advance(n_rows)
-    return out
-
-
-@contextmanager
-def _epoch(reader: Reader) -> Iterator[Any]:
-    epoch = reader.epoch(_BATCH, budget=_BUDGET)
-    try:
-        yield epoch
-    finally:
-        epoch.close()
+    return np.asarray(reader.read(advance=advance, budget=_BUDGET)).astype(dtype, copy=False)
 
 
 def _obs(selection: Selection, metas: _Metas) -> pd.DataFrame:

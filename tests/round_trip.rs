@@ -10,7 +10,7 @@ use std::time::Duration;
 use dao_polars::error::{ErrorKind, Result};
 use dao_polars::matrix::{Cache, Dtype, Values};
 use dao_polars::reader::{Batch, Columns, Epoch, Layout, Next, Part, Request, Source};
-use dao_polars::sampling::Order;
+use dao_polars::sampling::{self, Order};
 use dao_polars::store::Store;
 use dao_polars::writer::{DatasetWriter, MatrixSpec, Tables};
 use proptest::prelude::*;
@@ -107,8 +107,8 @@ fn request(source: &Source, keys: Vec<u64>, columns: Option<Vec<i32>>, n_columns
 }
 
 fn batches(request: &Arc<Request>, order: Vec<u32>, batch_size: usize, budget: u64, threads: usize) -> Vec<Batch> {
-    let mut epoch =
-        Epoch::start(request.clone(), order.into(), batch_size, false, budget, threads, Arc::default()).unwrap();
+    let cut = sampling::batches(order.len(), batch_size, false);
+    let mut epoch = Epoch::start(request.clone(), order.into(), cut, budget, threads, Arc::default()).unwrap();
     let mut batches = Vec::new();
     loop {
         match epoch.next(Duration::from_secs(1)).unwrap() {

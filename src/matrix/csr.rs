@@ -94,6 +94,11 @@ impl Csr {
         }
     }
 
+    /// See [`super::Matrix::reads_rows`].
+    pub fn reads_rows(&self) -> bool {
+        matches!(&self.arrays, Arrays::Packed { data, .. } if data.array().storage().local_root().is_some())
+    }
+
     /// See [`super::Matrix::read`].
     pub fn read<T: Num>(&self, rows: &[u32], sink: &mut dyn Sink<T>) -> Result<()> {
         let mut ranges = Vec::with_capacity(rows.len());

@@ -158,6 +158,12 @@ impl Matrix {
         }
     }
 
+    /// Whether a row is read for itself, so that it costs no more alone than among its neighbours.
+    #[must_use]
+    pub fn reads_rows(&self) -> bool {
+        matches!(self, Self::Csr(csr) if csr.reads_rows())
+    }
+
     /// Decodes `rows` (ascending, each once) into `sink`, in their order. Columns for which `wanted`
     /// says no may be left out.
     ///

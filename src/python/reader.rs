@@ -13,7 +13,7 @@ use super::store::PyStore;
 use crate::error::DaoError;
 use crate::matrix::{Cache, Dtype, Values};
 use crate::reader::{Batch, Columns, Epoch, Layout, Next, Part, Pool, Request};
-use crate::sampling::Order;
+use crate::sampling::{self, Order};
 
 /// How long to wait before looking for Ctrl-C.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -77,9 +77,39 @@ impl PyReader {
         Ok(Self { request: Arc::new(request), pool: Arc::default() })
     }
 
-    /// Values of all rows, where that is known before they are read.
-    fn nnz(&self, py: Python<'_>) -> Option<u64> {
-        py.detach(|| self.request.nnz())
+    /// Everything as one batch, in frame order; `advance` is told how many cells were read since.
+    #[pyo3(signature = (*, advance=None, budget=134_217_728, threads=None))]
+    fn read<'py>(
+        &self,
+        py: Python<'py>,
+        advance: Option<Bound<'py, PyAny>>,
+        budget: u64,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let n = self.n_rows()?;
+        let whole = n as usize;
+        let mut epoch = py.detach(|| {
+            let order: Arc<[u32]> = (0..n).collect();
+            let batches = sampling::batches(whole, whole.max(1), false);
+            Epoch::start(self.request.clone(), order, batches, budget, or_all(threads), self.pool.clone())
+        })?;
+        let mut told = 0;
+        let batch = loop {
+            let next = py.detach(|| epoch.next(PATIENCE))?;
+            py.check_signals()?;
+            if let Some(advance) = &advance {
+                let read = epoch.cells();
+                advance.call1((read - told,))?;
+                told = read;
+            }
+            match next {
+                Next::Batch(batch) => break batch,
+                Next::Waiting => {}
+                Next::Over => break Batch::empty(self.request.layout, self.request.dtype),
+            }
+        };
+        py.detach(|| drop(epoch));
+        convert(py, batch, &self.request, &self.pool)
     }
 
     #[pyo3(signature = (batch_size, *, seed=None, epoch=0, drop_last=false, budget=134_217_728, threads=None))]
@@ -97,21 +127,20 @@ impl PyReader {
         if batch_size == 0 {
             return Err(DaoError::value("batch_size is 0").expected("at least 1").into());
         }
-        let n = u32::try_from(self.request.keys.len())
-            .map_err(|_| DaoError::value("a selection of more than 2^32 - 1 cells").hint("split it"))?;
-        let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let n = self.n_rows()?;
+        let threads = or_all(threads);
         let order = seed.map_or(Order::Frame, |seed| Order::Shuffled { seed });
         // What is handed out comes back while as much is being filled.
         self.pool.limit(usize::try_from(budget / 2).unwrap_or(usize::MAX));
         let (positions, started) = py.detach(|| {
             let positions: Arc<[u32]> = order.positions(n, epoch).into();
             let (request, pool) = (self.request.clone(), self.pool.clone());
-            let started = Epoch::start(request, positions.clone(), batch_size, drop_last, budget, threads, pool)?;
+            let batches = sampling::batches(positions.len(), batch_size, drop_last);
+            let started = Epoch::start(request, positions.clone(), batches, budget, threads, pool)?;
             Ok::<_, DaoError>((positions, started))
         })?;
         Ok(PyEpoch {
-            n_columns: self.request.n_columns,
-            layout: self.request.layout,
+            request: self.request.clone(),
             pool: self.pool.clone(),
             order: seed.map(|_| positions),
             inner: Mutex::new(Some(started)),
@@ -119,11 +148,22 @@ impl PyReader {
     }
 }
 
+impl PyReader {
+    fn n_rows(&self) -> crate::error::Result<u32> {
+        u32::try_from(self.request.keys.len())
+            .map_err(|_| DaoError::value("a selection of more than 2^32 - 1 cells").hint("split it"))
+    }
+}
+
+/// One thread a core where none are named.
+fn or_all(threads: Option<usize>) -> usize {
+    threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+}
+
 /// One pass over a reader's cells.
 #[pyclass(name = "Epoch", module = "dao_polars._core", frozen)]
 pub struct PyEpoch {
-    n_columns: usize,
-    layout: Layout,
+    request: Arc<Request>,
     pool: Arc<Pool>,
     /// None where it is the frame's.
     order: Option<Arc<[u32]>>,
@@ -144,7 +184,11 @@ impl PyEpoch {
                 guard.as_mut().map_or(Ok(Next::Over), |epoch| epoch.next(PATIENCE))
             });
             match next {
-                Ok(Next::Batch(batch)) => return self.convert(py, batch, &self.pool).map(Some),
+                Ok(Next::Batch(batch)) => {
+                    let n_rows = batch.n_rows();
+                    let x = convert(py, batch, &self.request, &self.pool)?;
+                    return Ok(Some((n_rows, x).into_pyobject(py)?.into_any()));
+                }
                 Ok(Next::Waiting) => py.check_signals()?,
                 Ok(Next::Over) => {
                     self.close(py);
@@ -171,22 +215,18 @@ impl PyEpoch {
     }
 }
 
-impl PyEpoch {
-    fn convert<'py>(&self, py: Python<'py>, batch: Batch, pool: &Arc<Pool>) -> PyResult<Bound<'py, PyAny>> {
-        let n_rows = batch.n_rows();
-        let data = arrays::lend(py, batch.data, pool)?;
-        let x = match self.layout {
-            Layout::Dense => data.call_method1("reshape", (n_rows, self.n_columns))?,
-            Layout::Csr => {
-                let indices = arrays::lend(py, Values::I32(batch.indices), pool)?;
-                // scipy wants both index arrays of one type; 32 bits do unless there are 2^31 values.
-                let indptr = match batch.indptr.iter().map(|&at| i32::try_from(at)).collect::<Result<Vec<_>, _>>() {
-                    Ok(narrow) => PyArray1::from_vec(py, narrow).into_any(),
-                    Err(_) => PyArray1::from_vec(py, batch.indptr).into_any(),
-                };
-                (data, indices, indptr).into_pyobject(py)?.into_any()
-            }
-        };
-        Ok((n_rows, x).into_pyobject(py)?.into_any())
+/// A batch's arrays: `(data, indices, indptr)`, or one of rows × columns.
+fn convert<'py>(py: Python<'py>, batch: Batch, request: &Request, pool: &Arc<Pool>) -> PyResult<Bound<'py, PyAny>> {
+    let n_rows = batch.n_rows();
+    let data = arrays::lend(py, batch.data, pool)?;
+    if request.layout == Layout::Dense {
+        return data.call_method1("reshape", (n_rows, request.n_columns));
     }
+    let indices = arrays::lend(py, Values::I32(batch.indices), pool)?;
+    // scipy wants both index arrays of one type; 32 bits do unless there are 2^31 values.
+    let indptr = match batch.indptr.iter().map(|&at| i32::try_from(at)).collect::<Result<Vec<_>, _>>() {
+        Ok(narrow) => PyArray1::from_vec(py, narrow).into_any(),
+        Err(_) => PyArray1::from_vec(py, batch.indptr).into_any(),
+    };
+    Ok((data, indices, indptr).into_pyobject(py)?.into_any())
 }

@@ -5,6 +5,9 @@
 //! consumer. Knows no Python and no files: rows come from [`crate::matrix`].
 
 mod assemble;
+mod columns;
+mod outs;
+mod parted;
 mod pipeline;
 mod plan;
 mod pool;
@@ -16,7 +19,7 @@ use std::sync::Arc;
 
 use crate::error::{DaoError, Result};
 use crate::matrix::{Cache, Dtype, Matrix, Values};
-pub use assemble::Columns;
+pub use columns::Columns;
 pub use pipeline::{Epoch, Next};
 pub use plan::plan;
 pub use pool::Pool;
@@ -91,17 +94,6 @@ impl Request {
             }
         }
         Ok(())
-    }
-
-    /// Values of all its cells in CSR, where that is known before they are read.
-    #[must_use]
-    pub fn nnz(&self) -> Option<u64> {
-        let nnz = |&key: &u64| {
-            let (number, row) = split_key(key);
-            let part = self.parts.get(&number).filter(|part| part.columns.is_none())?;
-            part.matrix.row_nnz(row)
-        };
-        self.keys.iter().map(nnz).sum()
     }
 
     fn part(&self, number: u32) -> Result<&Part> {

@@ -49,19 +49,40 @@ pub fn plan(keys: &[u64]) -> Plan {
     Plan { needs, slots }
 }
 
-/// Runs of consecutive batches to be read together: as many as hold `min_cells`, so that small
-/// batches share reads, and at least one.
+/// Consecutive batches that are read together, and in which pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Which batches.
+    pub batches: Range<usize>,
+    /// Their places in the epoch's order.
+    pub places: Range<usize>,
+    /// Cells of a piece, but the last: all of several batches, or part of one.
+    pub piece: usize,
+}
+
+impl Window {
+    /// How many pieces.
+    #[must_use]
+    pub fn pieces(&self) -> usize {
+        self.places.len().div_ceil(self.piece)
+    }
+}
+
+/// Windows over consecutive batches: several as long as they have at most `together` cells, so that small
+/// batches share reads; and one batch in pieces of at most `piece` cells, about equal.
 #[must_use]
-pub fn windows(batches: &[Range<usize>], min_cells: usize) -> Vec<Range<usize>> {
+pub fn windows(batches: &[Range<usize>], together: usize, piece: usize) -> Vec<Window> {
     let mut windows = Vec::new();
     let mut start = 0;
     while start < batches.len() {
         let (mut stop, mut cells) = (start, 0);
-        while stop < batches.len() && (stop == start || cells + batches[stop].len() <= min_cells) {
+        while stop < batches.len() && (stop == start || cells + batches[stop].len() <= together) {
             cells += batches[stop].len();
             stop += 1;
         }
-        windows.push(start..stop);
+        let piece = if stop - start > 1 { cells } else { cells.div_ceil(cells.div_ceil(piece).max(1)) };
+        let places = batches[start].start..batches[start].start + cells;
+        windows.push(Window { batches: start..stop, places, piece: piece.max(1) });
         start = stop;
     }
     windows
@@ -95,11 +116,19 @@ mod tests {
         }
 
         #[test]
-        fn windows_cover_the_batches(n in 0usize..300, size in 1usize..40, min_cells in 0usize..100) {
+        fn windows_cover_the_batches(n in 0usize..300, size in 1usize..40, together in 0usize..100, piece in 1usize..50) {
             let batches = crate::sampling::batches(n, size, false);
-            let windows = windows(&batches, min_cells);
-            prop_assert_eq!(windows.iter().cloned().flatten().collect::<Vec<_>>(), (0..batches.len()).collect::<Vec<_>>());
-            prop_assert!(windows.iter().all(|w| !w.is_empty()));
+            let windows = windows(&batches, together, piece);
+            let all = |places: fn(&Window) -> Range<usize>| windows.iter().flat_map(places).collect::<Vec<_>>();
+            prop_assert_eq!(all(|w| w.batches.clone()), (0..batches.len()).collect::<Vec<_>>());
+            prop_assert_eq!(all(|w| w.places.clone()), (0..n).collect::<Vec<_>>());
+            for window in windows {
+                prop_assert!(window.pieces() >= 1 && (window.pieces() - 1) * window.piece < window.places.len());
+                match window.batches.len() {
+                    1 => prop_assert!(window.piece <= piece),
+                    _ => prop_assert!(window.pieces() == 1 && window.places.len() <= together),
+                }
+            }
         }
     }
 }

@@ -1,0 +1,98 @@
+//! A vector that several threads fill, each a part of its own.
+
+use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{DaoError, Result};
+
+/// A vector cut into parts, each to be had once.
+pub struct Parted<T> {
+    start: *mut T,
+    len: usize,
+    capacity: usize,
+    /// Where each part ends, and whether somebody has it; ascending, the last at `len`.
+    ends: Vec<(usize, AtomicBool)>,
+}
+
+// SAFETY: it owns a vector of `T`, and its pointer reaches nothing else.
+unsafe impl<T: Send> Send for Parted<T> {}
+// SAFETY: sharing it gives each thread parts that no other thread has, which is as sending them.
+unsafe impl<T: Send> Sync for Parted<T> {}
+
+impl<T> Parted<T> {
+    /// Cuts `values` at `ends`.
+    ///
+    /// # Errors
+    /// `Value` if they do not ascend to its length.
+    pub fn new(values: Vec<T>, ends: Vec<usize>) -> Result<Self> {
+        if !ends.is_sorted() || ends.last() != Some(&values.len()) {
+            return Err(DaoError::value("the parts of a buffer do not cover it"));
+        }
+        let mut values = ManuallyDrop::new(values);
+        let ends = ends.into_iter().map(|end| (end, AtomicBool::new(false))).collect();
+        Ok(Self { start: values.as_mut_ptr(), len: values.len(), capacity: values.capacity(), ends })
+    }
+
+    /// The part `i`; `None` if there is none, or somebody has had it.
+    #[allow(clippy::mut_from_ref, reason = "each part is given once")]
+    pub fn part(&self, i: usize) -> Option<&mut [T]> {
+        let (end, taken) = self.ends.get(i)?;
+        if taken.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let start = if i == 0 { 0 } else { self.ends[i - 1].0 };
+        // SAFETY: `start..end` lies within the vector (checked when it was cut), whose memory is this
+        // type's alone until `finish`, which no part outlives. Parts do not overlap, since the ends
+        // ascend, and each is given once: nothing else refers to these values.
+        Some(unsafe { std::slice::from_raw_parts_mut(self.start.add(start), end - start) })
+    }
+
+    /// Values of the whole vector.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The whole vector.
+    pub fn finish(self) -> Vec<T> {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: pointer, length and capacity are a vector's that was not dropped, and `this` is
+        // neither used nor dropped any more.
+        let values = unsafe { Vec::from_raw_parts(this.start, this.len, this.capacity) };
+        // SAFETY: read once, from what is not dropped.
+        drop(unsafe { std::ptr::read(&this.ends) });
+        values
+    }
+}
+
+impl<T> Drop for Parted<T> {
+    fn drop(&mut self) {
+        // SAFETY: as in `finish`, which forgets what it was called on.
+        drop(unsafe { Vec::from_raw_parts(self.start, self.len, self.capacity) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_fill_their_parts() {
+        let parted = Parted::new(vec![0; 10], vec![3, 3, 10]).unwrap();
+        std::thread::scope(|scope| {
+            for i in 0..3 {
+                let parted = &parted;
+                scope.spawn(move || parted.part(i).unwrap().fill(i + 1));
+            }
+        });
+        assert!(parted.part(0).is_none() && parted.part(3).is_none());
+        assert_eq!(parted.finish(), [1, 1, 1, 3, 3, 3, 3, 3, 3, 3]);
+    }
+
+    #[test]
+    fn parts_that_do_not_cover_are_refused() {
+        assert!(Parted::new(vec![0; 3], vec![2]).is_err());
+        assert!(Parted::new(vec![0; 3], vec![2, 1, 3]).is_err());
+        assert!(Parted::new(vec![0; 3], vec![4]).is_err());
+        drop(Parted::new(vec![String::from("dropped")], vec![1]).unwrap());
+    }
+}
