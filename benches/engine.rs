@@ -146,8 +146,7 @@ fn epochs(c: &mut Criterion) {
                 || order.positions(CELLS, 0).into(),
                 |order| {
                     let batches = batches(CELLS as usize, 1024, false);
-                    let mut epoch =
-                        Epoch::start(request.clone(), order, batches, 128 << 20, 2, pool.clone()).unwrap();
+                    let mut epoch = Epoch::start(request.clone(), order, batches, 128 << 20, 2, pool.clone()).unwrap();
                     while !matches!(epoch.next(Duration::from_secs(1)).unwrap(), Next::Over) {}
                 },
                 BatchSize::PerIteration,

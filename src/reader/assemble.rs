@@ -86,7 +86,7 @@ impl<T: Num> Building<T> {
         let mut staged: Vec<Rows<T>> = Vec::with_capacity(plan.needs.len());
         for need in &plan.needs {
             let part = self.part(need)?;
-            let mut sink = Staged { rows: Rows::empty(), columns: part.columns.as_ref() };
+            let mut sink = Staged { rows: Rows::empty(), columns: part.columns.as_ref(), places: Vec::new() };
             read(&self.request, part, need, stop, &mut sink)?;
             staged.push(sink.rows);
         }
@@ -136,7 +136,7 @@ impl<T: Num> Assembly for Building<T> {
                 Layout::Dense => {
                     let columns = part.columns.as_ref();
                     let row = (Vec::new(), Vec::new());
-                    let mut sink = Scatter { plan: &plan, waiting, columns, outs: &mut outs, row };
+                    let mut sink = Scatter { plan: &plan, waiting, columns, outs: &mut outs, row, places: Vec::new() };
                     read(&self.request, part, need, stop, &mut sink)?;
                 }
             }
@@ -201,6 +201,7 @@ struct Scatter<'a, 'b, T> {
     columns: Option<&'a Columns>,
     outs: &'a mut Outs<'b, T>,
     row: (Vec<i32>, Vec<T>),
+    places: Vec<u32>,
 }
 
 impl<T: Num> Sink<T> for Scatter<'_, '_, T> {
@@ -211,12 +212,17 @@ impl<T: Num> Sink<T> for Scatter<'_, '_, T> {
         columns.resize(nnz, 0);
         values.resize(nnz, T::zero());
         fill(columns, values)?;
-        let kept = self.columns.map_or(nnz, |map| map.apply(columns, values));
         let (_, out) = self.outs.row(first);
         out.fill(T::zero());
-        for (&column, &value) in columns[..kept].iter().zip(&values[..kept]) {
-            // Columns were checked against the matrix when they were decoded.
-            out[usize::try_from(column).unwrap_or(usize::MAX)] = value;
+        // Columns were checked against the matrix when they were decoded, and the map when it was made.
+        let mut put = |column: i32, value| out[usize::try_from(column).unwrap_or(usize::MAX)] = value;
+        match self.columns {
+            Some(map) => {
+                for &place in map.kept(columns, &mut self.places) {
+                    put(map.target(columns[place as usize]), values[place as usize]);
+                }
+            }
+            None => columns.iter().zip(&*values).for_each(|(&column, &value)| put(column, value)),
         }
         for &slot in others {
             self.outs.repeat(first, slot);
@@ -229,6 +235,7 @@ impl<T: Num> Sink<T> for Scatter<'_, '_, T> {
 struct Staged<'a, T> {
     rows: Rows<T>,
     columns: Option<&'a Columns>,
+    places: Vec<u32>,
 }
 
 impl<T: Num> Sink<T> for Staged<'_, T> {
@@ -236,7 +243,7 @@ impl<T: Num> Sink<T> for Staged<'_, T> {
         let start = self.rows.data.len();
         self.rows.row(i, nnz, fill)?;
         if let Some(map) = self.columns {
-            let kept = map.apply(&mut self.rows.indices[start..], &mut self.rows.data[start..]);
+            let kept = map.apply(&mut self.rows.indices[start..], &mut self.rows.data[start..], &mut self.places);
             self.rows.indices.truncate(start + kept);
             self.rows.data.truncate(start + kept);
             if let Some(end) = self.rows.indptr.last_mut() {
@@ -315,7 +322,8 @@ mod tests {
         assert_eq!((&batches[1].indptr[..], &batches[1].indices[..]), (&[0, 2][..], &[1, 3][..]));
         let buffers = [3, 1].map(|rows| Buffers::<f32>::dense(rows, 4, 4, &pool).unwrap());
         let mut outs = Outs::new(&buffers, 0, Some(4)).unwrap();
-        fill(&mut Scatter { plan: &plan, waiting, columns: None, outs: &mut outs, row: (Vec::new(), Vec::new()) });
+        let row = (Vec::new(), Vec::new());
+        fill(&mut Scatter { plan: &plan, waiting, columns: None, outs: &mut outs, row, places: Vec::new() });
         let [first, second] = buffers.map(Buffers::finish);
         assert_eq!(first.data, Values::F32(vec![0., 4., 0., 5., 1., 2., 3., 0., 0., 4., 0., 5.]));
         assert_eq!(second.data, Values::F32(vec![0., 4., 0., 5.]));

@@ -51,27 +51,43 @@ impl Columns {
         self.target.is_empty()
     }
 
-    /// Moves a row to the output's columns, in place; how many of its values are left.
-    pub fn apply<T: Num>(&self, columns: &mut [i32], values: &mut [T]) -> usize {
+    /// The places in a row of those of its `columns` (which the dataset has) that go anywhere, ascending.
+    pub fn kept<'a>(&self, columns: &[i32], places: &'a mut Vec<u32>) -> &'a [u32] {
+        places.resize(columns.len().max(places.len()), 0);
         let mut kept = 0;
-        for at in 0..columns.len() {
-            let target = usize::try_from(columns[at]).ok().and_then(|column| self.target.get(column));
-            let target = target.copied().unwrap_or(-1);
+        for (place, &column) in (0..).zip(columns) {
             // Written whether or not it stays: no branch to mispredict.
-            columns[kept] = target;
-            values[kept] = values[at];
-            kept += usize::from(target >= 0);
+            places[kept] = place;
+            let wanted = usize::try_from(column).ok().and_then(|column| self.wanted.get(column));
+            kept += usize::from(wanted.copied().unwrap_or(false));
+        }
+        &places[..kept]
+    }
+
+    /// The output column of one that goes there.
+    pub fn target(&self, column: i32) -> i32 {
+        usize::try_from(column).ok().and_then(|column| self.target.get(column)).copied().unwrap_or(-1)
+    }
+
+    /// Moves a row to the output's columns, in place; how many of its values are left.
+    pub fn apply<T: Num>(&self, columns: &mut [i32], values: &mut [T], places: &mut Vec<u32>) -> usize {
+        let kept = self.kept(columns, places);
+        for (to, &from) in kept.iter().enumerate() {
+            // Never before `to`: places ascend.
+            let from = from as usize;
+            columns[to] = self.target(columns[from]);
+            values[to] = values[from];
         }
         if !self.ascending {
-            let mut pairs: Vec<(i32, T)> =
-                columns[..kept].iter().copied().zip(values[..kept].iter().copied()).collect();
+            let (columns, values) = (&mut columns[..kept.len()], &mut values[..kept.len()]);
+            let mut pairs: Vec<(i32, T)> = columns.iter().copied().zip(values.iter().copied()).collect();
             pairs.sort_unstable_by_key(|&(column, _)| column);
             for (at, (column, value)) in pairs.into_iter().enumerate() {
                 columns[at] = column;
                 values[at] = value;
             }
         }
-        kept
+        kept.len()
     }
 }
 
@@ -83,7 +99,7 @@ mod tests {
     fn columns_move_and_are_dropped_and_stay_sorted() {
         let (mut columns, mut values) = (vec![0, 1, 2], vec![1., 2., 3.]);
         let map = Columns::new(vec![2, -1, 0, 1], 3).unwrap();
-        assert_eq!(map.apply::<f32>(&mut columns, &mut values), 2);
+        assert_eq!(map.apply::<f32>(&mut columns, &mut values, &mut Vec::new()), 2);
         assert_eq!((&columns[..2], &values[..2]), (&[0, 2][..], &[3., 1.][..]));
     }
 

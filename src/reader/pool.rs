@@ -4,6 +4,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::matrix::{Num, Values};
 
+/// The most values that a buffer has beyond those asked for.
+const MAX_ROOM: usize = 1 << 20;
+/// Bytes of a large page on the processors that have one of the kind.
+#[cfg(target_os = "linux")]
+const LARGE_PAGE: usize = 2 << 20;
+
 /// Buffers that came back, up to a number of bytes.
 #[derive(Default)]
 pub struct Pool(Mutex<Kept>);
@@ -68,11 +74,29 @@ impl Pool {
     }
 }
 
+/// Asks for pages of 2 MiB, of which first touching them and finding them again cost less.
+fn in_large_pages<T>(fresh: &mut [T]) {
+    #[cfg(target_os = "linux")]
+    {
+        let start = fresh.as_mut_ptr().cast::<u8>();
+        let (skip, len) = (start.align_offset(LARGE_PAGE), size_of_val(fresh));
+        if skip.saturating_add(LARGE_PAGE) <= len {
+            // SAFETY: the range lies within the slice and begins at a page; the advice changes neither
+            // what is in it nor who may use it.
+            let advised =
+                unsafe { rustix::mm::madvise(start.add(skip).cast(), len - skip, rustix::mm::Advice::LinuxHugepage) };
+            // A kernel without them goes on with small ones.
+            let _ = advised;
+        }
+    }
+}
+
 fn sized<T: Num>(buffer: Option<Vec<T>>, len: usize) -> Vec<T> {
     let Some(mut buffer) = buffer.filter(|buffer| buffer.capacity() >= len) else {
         // Batches differ a little in length: with some room the next one fits too. Zeroed by
         // the system, as it comes from it.
-        let mut fresh = vec![T::zero(); len + len / 8];
+        let mut fresh = vec![T::zero(); len + (len / 8).min(MAX_ROOM)];
+        in_large_pages(&mut fresh);
         fresh.truncate(len);
         return fresh;
     };
