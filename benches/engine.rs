@@ -126,6 +126,7 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<Request> {
         n_columns,
         layout,
         dtype: Dtype::F32,
+        normalize: None,
         cache: Default::default(),
     })
 }

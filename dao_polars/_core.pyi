@@ -11,7 +11,9 @@ __all__ = [
     "DatasetWriter",
     "Epoch",
     "MatrixWriter",
+    "Plan",
     "Reader",
+    "Sampler",
     "Store",
     "ValueScan",
     "pfor_decode",
@@ -55,6 +57,68 @@ class Store:
         """Read all of a dataset but its tables' contents: (path, problem) of what is wrong."""
 
 @final
+class Sampler:
+    """How the epochs over a selection of ``n`` cells are made, by their positions in it."""
+
+    def __new__(
+        cls,
+        n: int,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        block_size: int | None = None,
+        window: int = 1,
+        n_samples: int | None = None,
+        replacement: bool = False,
+        weights: NDArray[np.float64] | None = None,
+        groups: NDArray[np.uint32] | None = None,
+        drop_last: bool = False,
+    ) -> Sampler:
+        """In frame order without ``seed``, else shuffled, ``block_size`` cells at a time.
+
+        With ``n_samples`` so many are drawn, in proportion to ``weights`` (n,). A batch is of one
+        of ``groups`` (n,), numbers below n. Raises DaoValueError for what cannot be drawn.
+        """
+
+    def n_batches(self, epoch: int, world_size: int = 1) -> int:
+        """Batches of each of so many ranks."""
+
+    def plan(
+        self,
+        epoch: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        worker: int = 0,
+        workers: int = 1,
+        cells: int = 0,
+        rounds: int = 0,
+        skip: int = 0,
+    ) -> Plan:
+        """A share of an epoch, of what is left.
+
+        Left out are its first ``cells``, then so many ``rounds`` of a batch for each rank, and
+        ``skip`` batches of this worker's own.
+        """
+
+    def cells_after(self, epoch: int, *, world_size: int, cells: int, rounds: int) -> int:
+        """Cells of the epoch, in its sequence, that all ranks together have had by then."""
+
+@final
+class Plan:
+    """Positions in the order they are visited, cut into batches; ``len()`` of these."""
+
+    def __len__(self) -> int: ...
+    def order(self, start: int, stop: int) -> NDArray[np.uint32]:
+        """The positions of rows ``start`` to ``stop``."""
+
+    def ends(self) -> NDArray[np.uint64]:
+        """After which row each batch ends."""
+
+    def first(self) -> int | None:
+        """The position of the first row if the others follow one by one."""
+
+@final
 class Reader:
     """Cells of a store, in frame order, and which of its columns are wanted."""
 
@@ -68,11 +132,14 @@ class Reader:
         n_columns: int,
         layout: Literal["csr", "dense"] = "csr",
         dtype: str = "float32",
+        target_sum: float | None = None,
+        log1p: bool = False,
     ) -> Reader:
         """Open the matrices of the datasets that ``keys`` name.
 
         ``parts`` has for each dataset number the output column of each of its columns (-1: none),
-        or None where they are the output's. Raises DaoValueError for keys of no dataset or row,
+        or None where they are the output's. Rows are scaled to ``target_sum`` (over all columns)
+        and ``log1p`` is taken while they are read. Raises DaoValueError for keys of no dataset or row,
         DaoKeyError for an unknown matrix, DaoFileNotFoundError or DaoCorruptError for broken ones.
         """
 
@@ -89,19 +156,10 @@ class Reader:
         held beside the result, in bytes; ``threads=None`` is one a core.
         """
 
-    def epoch(
-        self,
-        batch_size: int,
-        *,
-        seed: int | None = None,
-        epoch: int = 0,
-        drop_last: bool = False,
-        budget: int = 134217728,
-        threads: int | None = None,
-    ) -> Epoch:
-        """Start reading ahead: in frame order, or permuted by ``seed`` and ``epoch``.
+    def epoch(self, plan: Plan, *, budget: int = 134217728, threads: int | None = None) -> Epoch:
+        """Start reading a plan's batches ahead; ``budget`` is in bytes.
 
-        ``budget`` is in bytes; ``threads=None`` is one a core.
+        ``threads=None`` is one a core.
         """
 
 @final
@@ -115,9 +173,6 @@ class Epoch:
         The arrays' memory is used again once nothing refers to it. Raises the first DaoError of
         reading.
         """
-
-    def order(self, start: int, stop: int) -> NDArray[np.uint32] | None:
-        """Which keys the epoch's rows ``start`` to ``stop`` are of; None where it is theirs."""
 
     def close(self) -> None:
         """Stop and join the reading threads."""

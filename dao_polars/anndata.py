@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 
 from ._core import Reader
-from .batches import as_csr
 from .extras import need
 from .genes import Genes, Resolved
 from .progress import progress_bar
+from .readers import as_csr
 from .selection import Selection, matrix_name, number_type, select
 from .tables import to_pandas
 from .unpickle import Refused

@@ -1,25 +1,32 @@
 """The ``.dao`` namespace of LazyFrame and DataFrame.
 
 Owns names, defaults and docstrings of the public methods; the work is in
-``selection``, ``batches`` and ``anndata``.
+``selection``, ``batches``, ``splits``, ``anndata`` and the frameworks' modules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from . import splits
 from .anndata import to_anndata
-from .batches import BatchIterable, Layout
+from .batches import Batch, BatchIterable
+from .errors import DaoTypeError
+from .extras import need
 from .genes import Genes
+from .readers import Layout, Matrices
+from .sampling import Column, Sampling, Shuffle, columns_of
 from .selection import select
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     from anndata import AnnData
 
     from .store import Store
+    from .torch import TorchDataset
 
 __all__ = ["DaoFrame", "frame"]
 
@@ -40,15 +47,29 @@ class DaoFrame:
         self,
         batch_size: int = 1024,
         *,
-        shuffle: bool = False,
+        shuffle: Shuffle = False,
         seed: int | None = None,
+        block_size: int = 256,
+        window: int = 64,
+        weights: Column | None = None,
+        balance: Column | None = None,
+        class_weights: Mapping[Any, float] | None = None,
+        replacement: bool | None = None,
+        n_samples: int | None = None,
+        group_by: Column | Iterable[Column] | None = None,
         genes: Genes = None,
         gene_key: str | None = None,
         layer: str | None = None,
+        layers: Iterable[str] | str = (),
+        obsm: Iterable[str] | str = (),
         layout: Layout = "csr",
         dtype: Any = "float32",
+        normalize: str | Mapping[str, Any] | None = None,
         obs: Iterable[str] | bool | None = None,
+        transform: Callable[[Batch], Any] | None = None,
         drop_last: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
         prefetch_bytes: int = PREFETCH_BYTES,
         num_threads: int | None = None,
         store: Store | str | None = None,
@@ -60,17 +81,44 @@ class DaoFrame:
         Args:
             batch_size: cells a batch; the last may have fewer.
             shuffle: False: frame order. True: a uniform random permutation of all cells, a new
-                one each epoch.
+                one each epoch. ``"block"``: blocks of neighbours in random order, and so many of
+                them shuffled together: for cold disks and object stores.
             seed: 0 to 2**64 - 1; with it the epochs are the same everywhere. None: drawn.
+            block_size: cells of a block, for ``shuffle="block"``.
+            window: blocks shuffled together, for ``shuffle="block"``.
+            weights: a column or expression that says how likely each cell is, ≥ 0, in any unit:
+                cells are then drawn at random, whatever ``shuffle`` says.
+            balance: a column or expression of classes: every class is as likely as any other,
+                and within one every cell.
+            class_weights: with ``balance``, how likely each class is.
+            replacement: whether a drawn cell may come again in an epoch; None: yes with
+                ``weights`` or ``balance``. Without, cells are drawn one after another, each in
+                proportion to its weight among those left.
+            n_samples: cells drawn an epoch; None: as many as are selected (without replacement:
+                as have a weight above 0).
+            group_by: columns or expressions: every batch is of one group, groups are shuffled
+                inside and batches between; a group's last batch may be short.
             genes: None: all, and the datasets selected must share one feature space. Names: the
                 columns of x, in this order. ``"intersection"`` or ``"union"`` of the datasets'
                 genes. A gene that a dataset lacks is zero there.
             gene_key: the var column that genes are matched on, instead of the index.
             layer: a layer's name; None: X.
+            layers: names of layers for ``batch.layers``.
+            obsm: names for ``batch.obsm``; their number type is ``dtype`` if that is a float.
             layout: ``"csr"``: scipy CSR, int32 indices, ascending. ``"dense"``: numpy, row-major.
             dtype: of x. Integers that it cannot hold exactly are an error, never rounded.
+            normalize: what is done to x, cell by cell, as scanpy does: ``"log1p_cp10k"``
+                (a total of 10,000, then log(1 + x)), ``"cp10k"``, ``"log1p_cpm"`` (a million),
+                ``"cpm"``, ``"log1p"``, or ``{"target_sum": …, "log1p": …}``. A cell's total is
+                over all genes of its dataset, whatever ``genes`` says.
             obs: columns of the frame for ``batch.obs``; None or True: all, False: none.
-            drop_last: leave out a last short batch.
+            transform: called with each [`Batch`][]; what it returns is given instead.
+            drop_last: leave out batches that are short.
+            rank: which of the processes that share each epoch; None: torch.distributed's, or
+                that of RANK and WORLD_SIZE in the environment, else the only one. All get as many
+                batches, and together the cells of one epoch, once: to that end the last batches
+                are cut smaller (and only where there are not the cells for that, repeated).
+            world_size: how many such processes.
             prefetch_bytes: memory for reading ahead; one batch may pass it.
             num_threads: reading threads; None: one a core.
             store: where the store is now, if it moved.
@@ -82,23 +130,155 @@ class DaoFrame:
             DaoValueError: bad arguments, no ``cell`` column, another store's cells, several
                 feature spaces and no ``genes``.
             DaoTypeError: arguments of the wrong type.
-            DaoKeyError: unknown genes, layer or columns.
+            DaoKeyError: unknown genes, layer, obsm or columns.
             DaoFileNotFoundError, DaoCorruptError: a broken store; while iterating, too.
         """
-        return BatchIterable(
-            select(self._frame, store, obs),
+        by = columns_of(weights, balance, group_by)
+        selection = select(self._frame, store, obs, by)
+        sampling = Sampling(
+            selection.frame,
             batch_size,
             shuffle=shuffle,
+            block_size=block_size,
+            window=window,
             seed=seed,
+            weights=weights,
+            balance=balance,
+            class_weights=class_weights,
+            replacement=replacement,
+            n_samples=n_samples,
+            group_by=group_by,
+            drop_last=drop_last,
+        )
+        matrices = Matrices(
+            selection,
             genes=genes,
             gene_key=gene_key,
             layer=layer,
+            layers=layers,
+            obsm=obsm,
             layout=layout,
             dtype=dtype,
-            drop_last=drop_last,
+            normalize=normalize,
+        )
+        return BatchIterable(
+            selection,
+            sampling,
+            matrices,
+            transform=transform,
+            rank=rank,
+            world_size=world_size,
             prefetch_bytes=prefetch_bytes,
             num_threads=num_threads,
         )
+
+    def to_torch(
+        self,
+        batch_size: int = 1024,
+        *,
+        pin_memory: bool = False,
+        transform: Callable[[dict[str, Any]], Any] | None = None,
+        **options: Any,
+    ) -> TorchDataset:
+        """Mini-batches as PyTorch tensors.
+
+        Args:
+            batch_size: cells a batch.
+            pin_memory: put tensors into page-locked memory, from which a GPU copies faster.
+            transform: called with each batch's dict; what it returns is given instead. Workers
+                that are spawned need one that pickles.
+            options: those of [`iter_batches`][].
+
+        Returns:
+            An ``IterableDataset`` of dicts: ``"X"`` (n_cells, n_genes) on the reader's own memory,
+            sparse CSR or (``layout="dense"``) strided; ``"layers/…"``, ``"obsm/…"``; and the
+            columns of obs, (n_cells,): numbers as they are (float64 with NaN where the column has
+            nulls), dates as integers, categories as int64 codes into ``.classes_[column]`` (-1
+            for null), text as lists. It is iterated bare, or through
+            ``DataLoader(dataset, batch_size=None)``; ``num_workers=0`` is as fast as it gets.
+
+        Raises:
+            DaoImportError: torch is not installed.
+            Everything that [`iter_batches`][] raises.
+        """
+        need("torch", "to_torch")
+        from .torch import TorchDataset
+
+        batches = self.iter_batches(batch_size, **options)
+        return TorchDataset(batches, transform=transform, pin_memory=pin_memory)
+
+    def to_tensorflow(self, batch_size: int = 1024, **options: Any) -> tf.data.Dataset:
+        """Mini-batches as a ``tf.data.Dataset``.
+
+        Args:
+            batch_size: cells a batch.
+            options: those of [`iter_batches`][], but for ``transform``: use ``Dataset.map``.
+
+        Returns:
+            A dataset of dicts with the entries of [`to_torch`][]: ``"X"`` a ``SparseTensor``, or
+            dense with ``layout="dense"``; text as ``tf.string``. Each pass is an epoch.
+
+        Raises:
+            DaoImportError: tensorflow is not installed.
+            DaoTypeError: a ``transform``.
+            Everything that [`iter_batches`][] raises.
+        """
+        need("tensorflow", "to_tensorflow")
+        from .tensorflow import dataset
+
+        if options.get("transform") is not None:
+            raise DaoTypeError(
+                "to_tensorflow takes no transform=; use Dataset.map on what it gives"
+            )
+        return dataset(self.iter_batches(batch_size, **options))
+
+    def split(
+        self,
+        fractions: Mapping[str, float],
+        *,
+        by: str | Iterable[str] | None = None,
+        stratify: str | None = None,
+        seed: int = 0,
+    ) -> dict[str, pl.LazyFrame]:
+        """Parts of the frame that have no cell in common, such as train, val and test.
+
+        Where a cell goes is a hash of the seed and its key (with ``by``: of its group's values):
+        the same tomorrow, on another machine, whatever else is selected, and for cells that stay
+        when the store grows. So shares are met up to chance; a few large groups may well miss
+        them.
+
+        Args:
+            fractions: each part's share, such as ``{"train": 0.8, "val": 0.2}``; below 1 in all,
+                some cells are in no part.
+            by: columns whose values keep together: all cells of a donor in one part. Looks up,
+                now, which values there are.
+            stratify: a column whose values should be in each part; counted now, with a warning
+                for values that a part lacks. (Hashed cells have their shares of each value anyhow.)
+            seed: 0 to 2**64 - 1.
+
+        Returns:
+            A LazyFrame for each part, in the frame's order.
+
+        Raises:
+            DaoValueError, DaoTypeError, DaoKeyError: bad fractions or columns, or no cells.
+        """
+        return splits.split(self._frame, fractions, by=by, stratify=stratify, seed=seed)
+
+    def sample(self, n: int, *, by: str | Iterable[str], seed: int = 0) -> pl.LazyFrame:
+        """At most ``n`` cells of each group, lazily, in the frame's order.
+
+        Those whose hash of seed and key is least: a random sample without replacement, which stays
+        while the group does.
+
+        Args:
+            n: cells a group.
+            by: columns whose values make the groups.
+            seed: 0 to 2**64 - 1.
+
+        Raises:
+            DaoValueError, DaoTypeError, DaoKeyError: bad arguments, or no cells in the frame.
+        """
+        return splits.sample(self._frame, n, by=by, seed=seed)
 
     def to_anndata(
         self,

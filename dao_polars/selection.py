@@ -27,18 +27,19 @@ __all__ = ["Selection", "matrix_name", "number_type", "select"]
 class Selection:
     """Cells of one store in frame order.
 
-    ``frame`` has the column ``cell`` and the chosen obs columns, a row a cell;
-    ``keys`` (n_cells, uint64) are its cell keys.
+    ``frame`` has the column ``cell``, the chosen obs columns ``obs_names`` and those that were
+    needed beside them, a row a cell; ``keys`` (n_cells, uint64) are its cell keys.
     """
 
     store: Store
     frame: pl.DataFrame
     keys: Keys
+    obs_names: list[str]
 
     @property
     def obs(self) -> pl.DataFrame:
-        """The chosen columns without ``cell``."""
-        return self.frame.drop(COLUMN)
+        """The chosen columns."""
+        return self.frame.select(self.obs_names)
 
     def numbers(self) -> list[int]:
         """The numbers of the datasets that have cells here, ascending."""
@@ -116,9 +117,14 @@ class Selection:
 
 
 def select(
-    frame: pl.LazyFrame, store: Store | str | None, obs: Iterable[str] | bool | None
+    frame: pl.LazyFrame,
+    store: Store | str | None,
+    obs: Iterable[str] | bool | None,
+    also: Iterable[str] = (),
 ) -> Selection:
     """Collect a frame's cells and the columns ``obs`` of it (None: all), and open their store.
+
+    Columns in ``also`` are collected too, where the frame has them.
 
     Raises:
         DaoValueError: no ``cell`` column, null keys, keys that the store does not have, or a
@@ -131,12 +137,14 @@ def select(
     cell = cell_type(schema)
     names = _obs_columns(schema, obs)
     opened = _open(cell.uri, cell.id, store)
-    collected = frame.select(COLUMN, *names).collect()
+    beside = [name for name in dict.fromkeys(also) if name in schema and name not in names]
+    beside = [name for name in beside if name != COLUMN]
+    collected = frame.select(COLUMN, *names, *beside).collect()
     _, keys = key_of(collected)
     keys = np.ascontiguousarray(keys, dtype=np.uint64)
     sizes = {entry["number"]: entry["n_obs"] for entry in opened.manifest["datasets"]}
     check_keys(keys, sizes, opened.uri)
-    return Selection(opened, collected, keys)
+    return Selection(opened, collected, keys, names)
 
 
 def _obs_columns(schema: pl.Schema, obs: Iterable[str] | bool | None) -> list[str]:

@@ -101,7 +101,15 @@ fn request(source: &Source, keys: Vec<u64>, columns: Option<Vec<i32>>, n_columns
         };
         parts.insert(entry.number, part);
     }
-    let request = Request { keys, parts, n_columns, layout: Layout::Csr, dtype: Dtype::F32, cache: Cache::default() };
+    let request = Request {
+        keys,
+        parts,
+        n_columns,
+        layout: Layout::Csr,
+        dtype: Dtype::F32,
+        normalize: None,
+        cache: Cache::default(),
+    };
     request.validate()?;
     Ok(Arc::new(request))
 }

@@ -56,10 +56,14 @@ pub fn offsets(array: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
 struct Lent {
     values: Option<Values>,
     pool: Arc<Pool>,
+    pid: u32,
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
+        if self.pid != std::process::id() {
+            return; // a forked child: some thread of its parent may have held the pool's lock
+        }
         match self.values.take() {
             Some(Values::I32(indices)) => self.pool.give_indices(indices),
             Some(data) => self.pool.give_data(data),
@@ -77,7 +81,7 @@ pub fn lend<'py>(py: Python<'py>, values: Values, pool: &Arc<Pool>) -> PyResult<
             // SAFETY: the memory lives as long as `owner`, which the array keeps alive, and nothing
             // else reads or writes it: `Lent` gives no access, and gives it back when it is dropped.
             unsafe { numpy::ndarray::ArrayView1::from_shape_ptr(v.len(), view.as_ptr()) };
-        let owner = Bound::new(py, Lent { values: Some(Num::wrap(v)), pool: pool.clone() })?;
+        let owner = Bound::new(py, Lent { values: Some(Num::wrap(v)), pool: pool.clone(), pid: std::process::id() })?;
         // SAFETY: as above.
         Ok(unsafe { PyArray1::borrow_from_array(&view, owner.into_any()) }.into_any())
     })

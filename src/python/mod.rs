@@ -8,6 +8,7 @@ mod arrays;
 mod codec;
 mod error;
 mod reader;
+mod sampling;
 mod store;
 mod writer;
 
@@ -19,6 +20,8 @@ mod _core {
     use super::codec::{pfor_decode, pfor_encode};
     #[pymodule_export]
     use super::reader::{PyEpoch, PyReader};
+    #[pymodule_export]
+    use super::sampling::{PyPlan, PySampler};
     #[pymodule_export]
     use super::store::PyStore;
     #[pymodule_export]

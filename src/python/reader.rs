@@ -9,11 +9,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
 use super::arrays;
+use super::sampling::PyPlan;
 use super::store::PyStore;
 use crate::error::DaoError;
 use crate::matrix::{Cache, Dtype, Values};
-use crate::reader::{Batch, Columns, Epoch, Layout, Next, Part, Pool, Request};
-use crate::sampling::{self, Order};
+use crate::reader::{Batch, Columns, Epoch, Layout, Next, Normalize, Part, Pool, Request};
+use crate::sampling::{self, Plan};
 
 /// How long to wait before looking for Ctrl-C.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -29,7 +30,7 @@ pub struct PyReader {
 #[pymethods]
 impl PyReader {
     #[new]
-    #[pyo3(signature = (store, keys, parts, *, matrix="X", n_columns, layout="csr", dtype="float32"))]
+    #[pyo3(signature = (store, keys, parts, *, matrix="X", n_columns, layout="csr", dtype="float32", target_sum=None, log1p=false))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn new(
         py: Python<'_>,
@@ -40,6 +41,8 @@ impl PyReader {
         n_columns: usize,
         layout: &str,
         dtype: &str,
+        target_sum: Option<f64>,
+        log1p: bool,
     ) -> PyResult<Self> {
         let layout = match layout {
             "csr" => Layout::Csr,
@@ -47,6 +50,12 @@ impl PyReader {
             _ => return Err(DaoError::value(format!("layout '{layout}'")).expected("csr or dense").into()),
         };
         let dtype = Dtype::from_name(dtype)?;
+        let normalize = (target_sum.is_some() || log1p).then_some(Normalize { target_sum, log1p });
+        if normalize.is_some() && !dtype.is_float() {
+            return Err(DaoError::value("normalized values are no integers")
+                .expected("dtype float32 or float64")
+                .into());
+        }
         let keys = keys.as_slice().map_err(|e| DaoError::value(e.to_string()))?.to_vec();
         let columns = parts
             .into_iter()
@@ -70,7 +79,7 @@ impl PyReader {
                 let n_obs = u32::try_from(entry.n_obs).map_err(|_| DaoError::value("too many cells").at(place))?;
                 parts.insert(number, Part { dataset: entry.id.clone(), n_obs, matrix: opened, columns });
             }
-            let request = Request { keys, parts, n_columns, layout, dtype, cache: Cache::default() };
+            let request = Request { keys, parts, n_columns, layout, dtype, normalize, cache: Cache::default() };
             request.validate()?;
             Ok(request)
         })?;
@@ -112,38 +121,24 @@ impl PyReader {
         convert(py, batch, &self.request, &self.pool)
     }
 
-    #[pyo3(signature = (batch_size, *, seed=None, epoch=0, drop_last=false, budget=134_217_728, threads=None))]
-    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
-    fn epoch(
-        &self,
-        py: Python<'_>,
-        batch_size: usize,
-        seed: Option<u64>,
-        epoch: u64,
-        drop_last: bool,
-        budget: u64,
-        threads: Option<usize>,
-    ) -> PyResult<PyEpoch> {
-        if batch_size == 0 {
-            return Err(DaoError::value("batch_size is 0").expected("at least 1").into());
+    #[pyo3(signature = (plan, *, budget=134_217_728, threads=None))]
+    fn epoch(&self, py: Python<'_>, plan: &PyPlan, budget: u64, threads: Option<usize>) -> PyResult<PyEpoch> {
+        if let Some(position) = plan.0.order.iter().find(|&&position| position as usize >= self.request.keys.len()) {
+            return Err(DaoError::value(format!("the plan has position {position}"))
+                .expected(format!("positions below {}", self.request.keys.len()))
+                .into());
         }
-        let n = self.n_rows()?;
-        let threads = or_all(threads);
-        let order = seed.map_or(Order::Frame, |seed| Order::Shuffled { seed });
         // What is handed out comes back while as much is being filled.
         self.pool.limit(usize::try_from(budget / 2).unwrap_or(usize::MAX));
-        let (positions, started) = py.detach(|| {
-            let positions: Arc<[u32]> = order.positions(n, epoch).into();
-            let (request, pool) = (self.request.clone(), self.pool.clone());
-            let batches = sampling::batches(positions.len(), batch_size, drop_last);
-            let started = Epoch::start(request, positions.clone(), batches, budget, threads, pool)?;
-            Ok::<_, DaoError>((positions, started))
+        let epoch = py.detach(|| {
+            let Plan { order, batches } = plan.0.clone();
+            Epoch::start(self.request.clone(), order, batches, budget, or_all(threads), self.pool.clone())
         })?;
         Ok(PyEpoch {
             request: self.request.clone(),
             pool: self.pool.clone(),
-            order: seed.map(|_| positions),
-            inner: Mutex::new(Some(started)),
+            inner: Mutex::new(Some(epoch)),
+            pid: std::process::id(),
         })
     }
 }
@@ -165,9 +160,8 @@ fn or_all(threads: Option<usize>) -> usize {
 pub struct PyEpoch {
     request: Arc<Request>,
     pool: Arc<Pool>,
-    /// None where it is the frame's.
-    order: Option<Arc<[u32]>>,
     inner: Mutex<Option<Epoch>>,
+    pid: u32,
 }
 
 #[pymethods]
@@ -177,6 +171,7 @@ impl PyEpoch {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.here()?;
         loop {
             let next = py.detach(|| {
                 // What the lock guards is whole whatever happened to its last holder.
@@ -202,16 +197,24 @@ impl PyEpoch {
         }
     }
 
-    /// The positions in the frame of the epoch's rows `start` to `stop`.
-    fn order<'py>(&self, py: Python<'py>, start: usize, stop: usize) -> Option<Bound<'py, PyArray1<u32>>> {
-        let order = self.order.as_ref()?;
-        let stop = stop.min(order.len());
-        Some(PyArray1::from_slice(py, &order[start.min(stop)..stop]))
-    }
-
     /// Stops and joins the reading threads.
     fn close(&self, py: Python<'_>) {
+        if self.here().is_err() {
+            return;
+        }
         py.detach(|| drop(self.inner.lock().unwrap_or_else(PoisonError::into_inner).take()));
+    }
+}
+
+impl PyEpoch {
+    /// Whether this is the process that began it. Asked before any lock: in a forked child one may be
+    /// held by a thread that is not there.
+    fn here(&self) -> crate::error::Result<()> {
+        if self.pid == std::process::id() {
+            return Ok(());
+        }
+        Err(DaoError::value("this iterator was started before the process forked")
+            .hint("start iterating in the process that uses the batches"))
     }
 }
 

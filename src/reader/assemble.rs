@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::columns::Columns;
+use super::normalize::Normalize;
 use super::outs::{Buffers, Outs};
 use super::plan::{Needs, Plan, plan};
 use super::pool::Pool;
@@ -254,6 +255,22 @@ impl<T: Num> Sink<T> for Staged<'_, T> {
     }
 }
 
+/// A sink that gets rows normalized.
+struct Normalized<'a, T> {
+    sink: &'a mut dyn Sink<T>,
+    normalize: Normalize,
+}
+
+impl<T: Num> Sink<T> for Normalized<'_, T> {
+    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
+        self.sink.row(i, nnz, &mut |columns, values| {
+            fill(columns, values)?;
+            self.normalize.apply(values);
+            Ok(())
+        })
+    }
+}
+
 /// A sink that fails once nobody waits for it any more.
 struct Stoppable<'a, T> {
     sink: &'a mut dyn Sink<T>,
@@ -270,8 +287,18 @@ impl<T> Sink<T> for Stoppable<'_, T> {
 }
 
 fn read<T: Num>(request: &Request, part: &Part, need: &Needs, stop: &AtomicBool, sink: &mut dyn Sink<T>) -> Result<()> {
+    let mut wanted = part.columns.as_ref().map(Columns::wanted);
+    let mut normalized;
+    let sink = match request.normalize {
+        Some(normalize) => {
+            // A row's total is over all of its columns.
+            wanted = None;
+            normalized = Normalized { sink, normalize };
+            &mut normalized as &mut dyn Sink<T>
+        }
+        None => sink,
+    };
     let mut sink = Stoppable { sink, stop };
-    let wanted = part.columns.as_ref().map(Columns::wanted);
     let cache = (&request.cache, need.number);
     part.matrix.read_with(&need.rows, wanted, cache, &mut sink).map_err(|e| e.at(format!("dataset '{}'", part.dataset)))
 }

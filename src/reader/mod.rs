@@ -6,6 +6,7 @@
 
 mod assemble;
 mod columns;
+mod normalize;
 mod outs;
 mod parted;
 mod pipeline;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use crate::error::{DaoError, Result};
 use crate::matrix::{Cache, Dtype, Matrix, Values};
 pub use columns::Columns;
+pub use normalize::Normalize;
 pub use pipeline::{Epoch, Next};
 pub use plan::plan;
 pub use pool::Pool;
@@ -58,6 +60,8 @@ pub struct Request {
     pub layout: Layout,
     /// The number type of the output.
     pub dtype: Dtype,
+    /// What is done to each row, of all its columns, before any are left out.
+    pub normalize: Option<Normalize>,
     /// Rows that were decoded along with others, for all its epochs.
     pub cache: Cache,
 }

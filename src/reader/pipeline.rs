@@ -153,10 +153,6 @@ impl Epoch {
     /// # Errors
     /// The first error of reading; the epoch is over after it.
     pub fn next(&mut self, patience: Duration) -> Result<Next> {
-        if self.pid != std::process::id() {
-            return Err(DaoError::value("this iterator was started before the process forked")
-                .hint("start iterating in the process that uses the batches"));
-        }
         if let Some(batch) = self.ready.next() {
             return Ok(Next::Batch(batch));
         }

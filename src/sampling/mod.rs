@@ -1,62 +1,153 @@
-//! The order of an epoch, and how it is cut into batches.
+//! Which cells an epoch visits, in which order, cut into which batches, and who gets them.
 //!
-//! Owns seeds and permutations. Sees positions in a selection, never cells, and does no I/O.
+//! Owns seeds, permutations, draws and shares. Sees positions in a selection, never cells, and does
+//! no I/O: everything here follows from its arguments, the same on every machine.
+
+mod groups;
+mod order;
+mod random;
+mod share;
+mod weighted;
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use crate::error::{DaoError, Result};
+pub use order::Order;
+use random::{Stream, generator};
+pub use share::{Share, Start};
 
-/// In which sequence an epoch visits the positions `0..n` of a selection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// As they come.
-    Frame,
-    /// A uniform random permutation that `seed` and the epoch fix.
-    Shuffled {
-        /// The user's seed.
-        seed: u64,
-    },
+/// How the epochs over a selection are made.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    /// Cells of the selection.
+    pub n: u32,
+    /// The order of its positions.
+    pub order: Order,
+    /// Cells of an epoch where that is not every position once.
+    pub draw: Option<Draw>,
+    /// For each position its group, below `n`; a batch is then of one group.
+    pub groups: Option<Arc<[u32]>>,
+    /// Cells of a batch.
+    pub batch_size: usize,
+    /// Whether smaller batches are left out.
+    pub drop_last: bool,
 }
 
-impl Order {
-    /// The positions of `epoch`, each of `0..n` once.
-    #[must_use]
-    pub fn positions(self, n: u32, epoch: u64) -> Vec<u32> {
-        let mut positions: Vec<u32> = (0..n).collect();
-        if let Self::Shuffled { seed } = self {
-            shuffle(&mut positions, &mut generator(seed, epoch));
+/// A random sample of positions.
+#[derive(Debug, Clone)]
+pub struct Draw {
+    /// How many.
+    pub n_samples: usize,
+    /// Whether one may come again.
+    pub replacement: bool,
+    /// How likely each position is, in any unit; all the same where there are none.
+    pub weights: Option<Arc<[f64]>>,
+    /// The user's seed.
+    pub seed: u64,
+}
+
+/// One epoch: positions in the order they are visited, and where batches begin and end in that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Positions in the selection.
+    pub order: Arc<[u32]>,
+    /// Consecutive ranges of `order`; together all of it.
+    pub batches: Vec<Range<usize>>,
+}
+
+impl Sampler {
+    /// Checks settings against each other.
+    ///
+    /// # Errors
+    /// `Value` for what cannot be drawn.
+    pub fn validate(&self) -> Result<()> {
+        if self.batch_size == 0 {
+            return Err(DaoError::value("batch_size is 0").expected("at least 1"));
         }
-        positions
+        if let Some(groups) = &self.groups
+            && (groups.len() != self.n as usize || groups.iter().any(|&group| group >= self.n))
+        {
+            return Err(DaoError::value("groups do not fit the selection"));
+        }
+        self.draw.as_ref().map_or(Ok(()), |draw| draw.validate(self.n))
+    }
+
+    /// Cells of an epoch, `drop_last` or not.
+    #[must_use]
+    pub fn n_samples(&self) -> usize {
+        self.draw.as_ref().map_or(self.n as usize, |draw| draw.n_samples)
+    }
+
+    /// The whole epoch, for all ranks.
+    #[must_use]
+    pub fn epoch(&self, epoch: u64) -> Plan {
+        let order = match &self.draw {
+            Some(draw) => draw.positions(self.n, epoch),
+            None => self.order.positions(self.n, epoch),
+        };
+        let seed = match &self.draw {
+            Some(draw) => Some(draw.seed),
+            None => self.order.seed(),
+        };
+        let Some(groups) = &self.groups else {
+            let batches = batches(order.len(), self.batch_size, self.drop_last);
+            let used = batches.last().map_or(0, |last| last.end);
+            return Plan { order: order[..used].into(), batches };
+        };
+        let rng = seed.map(|seed| generator(seed, epoch, Stream::Batches));
+        groups::plan(&order, groups, self.batch_size, self.drop_last, rng)
+    }
+
+    /// How many batches an epoch has, for all ranks together, before they are shared out.
+    #[must_use]
+    pub fn n_batches(&self, epoch: u64) -> usize {
+        let whole = |n: usize| if self.drop_last { n / self.batch_size } else { n.div_ceil(self.batch_size) };
+        match (&self.groups, &self.draw) {
+            (None, _) => whole(self.n_samples()),
+            (Some(groups), None) => groups::sizes(groups).into_iter().map(whole).sum(),
+            // Which cells are drawn says how many of each group there are.
+            (Some(_), Some(_)) => self.epoch(epoch).batches.len(),
+        }
     }
 }
 
-/// ChaCha8 keyed with seed and epoch: independent streams, the same on every machine.
-fn generator(seed: u64, epoch: u64) -> ChaCha8Rng {
-    let mut key = [0; 32];
-    key[..8].copy_from_slice(&seed.to_le_bytes());
-    key[8..16].copy_from_slice(&epoch.to_le_bytes());
-    ChaCha8Rng::from_seed(key)
-}
-
-/// Fisher and Yates's shuffle. Written out, because libraries change how many random numbers
-/// theirs takes, and a seed has to give the same epoch tomorrow.
-fn shuffle(values: &mut [u32], rng: &mut impl RngCore) {
-    for i in (1..values.len()).rev() {
-        values.swap(i, below(i as u64 + 1, rng));
+impl Draw {
+    fn validate(&self, n: u32) -> Result<()> {
+        let mut possible = n as usize;
+        if let Some(weights) = &self.weights {
+            if weights.len() != n as usize {
+                return Err(DaoError::value("weights do not fit the selection").expected(n).found(weights.len()));
+            }
+            if let Some(at) = weights.iter().position(|weight| !weight.is_finite() || *weight < 0.0) {
+                return Err(DaoError::value(format!("the weight of row {at} is {}", weights[at]))
+                    .expected("numbers of at least 0, none of them null, infinite or NaN"));
+            }
+            possible = weights.iter().filter(|&&weight| weight > 0.0).count();
+            if !weights.iter().sum::<f64>().is_finite() {
+                return Err(DaoError::value("the weights' sum is infinite").hint("divide them by a number"));
+            }
+        }
+        let most = if self.replacement && possible > 0 { u32::MAX as usize } else { possible };
+        if self.n_samples > most {
+            let what = if self.replacement { "" } else { " without replacement" };
+            return Err(DaoError::value(format!("{} cells cannot be drawn{what}", self.n_samples))
+                .expected(format!("at most {most}, as many as have a weight above 0")));
+        }
+        Ok(())
     }
-}
 
-/// A uniform number below `bound` (at most 2^32), without bias: Lemire's multiplication with
-/// rejection, <https://arxiv.org/abs/1805.10941>.
-fn below(bound: u64, rng: &mut impl RngCore) -> usize {
-    let bound = u128::from(bound);
-    let threshold = ((1_u128 << 64) - bound) % bound;
-    loop {
-        let product = u128::from(rng.next_u64()) * bound;
-        if product % (1 << 64) >= threshold {
-            // The upper half is below `bound`, which a slice's length fits.
-            return usize::try_from(product >> 64).unwrap_or(0);
+    fn positions(&self, n: u32, epoch: u64) -> Vec<u32> {
+        let mut rng = generator(self.seed, epoch, Stream::Order);
+        match (&self.weights, self.replacement) {
+            (Some(weights), true) => weighted::with_replacement(weights, self.n_samples, &mut rng),
+            (Some(weights), false) => weighted::without_replacement(weights, self.n_samples, &mut rng),
+            (None, true) => weighted::uniform(n, self.n_samples, &mut rng),
+            (None, false) => {
+                let mut order = Order::Shuffled { seed: self.seed }.positions(n, epoch);
+                order.truncate(self.n_samples);
+                order
+            }
         }
     }
 }
@@ -73,20 +164,59 @@ pub fn batches(n: usize, batch_size: usize, drop_last: bool) -> Vec<Range<usize>
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::BTreeSet;
 
     use proptest::prelude::*;
 
     use super::*;
 
+    fn sampler() -> impl Strategy<Value = Sampler> {
+        let draw = (any::<bool>(), 0usize..80, any::<bool>(), any::<bool>());
+        (0u32..60, 0usize..4, draw, any::<bool>(), 1usize..20, any::<bool>(), any::<u64>()).prop_map(
+            |(n, order, (drawn, n_samples, replacement, weighted), grouped, batch_size, drop_last, seed)| {
+                let order = match order {
+                    0 => Order::Frame,
+                    1 => Order::Shuffled { seed },
+                    size => Order::Blocks { seed, size: size * 2, window: 3 },
+                };
+                let weights: Arc<[f64]> = (0..n).map(|i| f64::from(i % 3)).collect();
+                let possible = if weighted { weights.iter().filter(|w| **w > 0.0).count() } else { n as usize };
+                let n_samples = if replacement && possible > 0 { n_samples } else { n_samples.min(possible) };
+                let weights = weighted.then_some(weights);
+                let draw = drawn.then_some(Draw { n_samples, replacement, weights, seed });
+                let groups = grouped.then(|| (0..n).map(|i| i * i % 5 % n.max(1)).collect());
+                Sampler { n, order, draw, groups, batch_size, drop_last }
+            },
+        )
+    }
+
     proptest! {
         #[test]
-        fn every_epoch_is_a_permutation(n in 0u32..500, seed: u64, epoch: u64) {
-            let order = Order::Shuffled { seed };
-            let mut positions = order.positions(n, epoch);
-            prop_assert_eq!(&positions, &order.positions(n, epoch));
-            positions.sort_unstable();
-            prop_assert_eq!(positions, (0..n).collect::<Vec<_>>());
+        fn epochs_are_what_was_asked_for(sampler in sampler(), epoch in 0u64..5) {
+            sampler.validate().unwrap();
+            let plan = sampler.epoch(epoch);
+            prop_assert_eq!(&plan, &sampler.epoch(epoch));
+            prop_assert_eq!(sampler.n_batches(epoch), plan.batches.len());
+            prop_assert_eq!(plan.batches.iter().cloned().flatten().collect::<Vec<_>>(), (0..plan.order.len()).collect::<Vec<_>>());
+            prop_assert!(plan.order.iter().all(|&position| position < sampler.n));
+            for batch in &plan.batches {
+                prop_assert!(!batch.is_empty() && batch.len() <= sampler.batch_size);
+                prop_assert!(!sampler.drop_last || batch.len() == sampler.batch_size);
+                if let Some(groups) = &sampler.groups {
+                    let of: BTreeSet<u32> = plan.order[batch.clone()].iter().map(|&p| groups[p as usize]).collect();
+                    prop_assert_eq!(of.len(), 1);
+                }
+            }
+            let distinct: BTreeSet<u32> = plan.order.iter().copied().collect();
+            if sampler.draw.as_ref().is_none_or(|draw| !draw.replacement) {
+                prop_assert_eq!(distinct.len(), plan.order.len());
+            }
+            if !sampler.drop_last {
+                prop_assert_eq!(plan.order.len(), sampler.n_samples());
+            }
+            if let Some(weights) = sampler.draw.as_ref().and_then(|draw| draw.weights.as_ref()) {
+                prop_assert!(plan.order.iter().all(|&p| weights[p as usize] > 0.0));
+            }
         }
 
         #[test]
@@ -101,30 +231,19 @@ mod tests {
     }
 
     #[test]
-    fn epochs_and_seeds_differ() {
-        let at = |seed, epoch| Order::Shuffled { seed }.positions(100, epoch);
-        assert_ne!(at(0, 0), at(0, 1));
-        assert_ne!(at(0, 0), at(1, 0));
-        assert_ne!(at(0, 1), at(1, 0));
-    }
-
-    #[test]
-    fn a_seed_means_the_same_epoch_in_every_version() {
-        assert_eq!(Order::Shuffled { seed: 7 }.positions(8, 3), PINNED);
-    }
-
-    const PINNED: [u32; 8] = [3, 6, 4, 5, 2, 0, 7, 1];
-
-    #[test]
-    fn permutations_of_four_are_equally_likely() {
-        let mut seen: HashMap<Vec<u32>, u32> = HashMap::new();
-        let trials = 24_000;
-        for epoch in 0..trials {
-            *seen.entry(Order::Shuffled { seed: 1 }.positions(4, epoch)).or_default() += 1;
+    fn what_cannot_be_drawn_is_refused() {
+        let draw = |n_samples, replacement, weights: &[f64]| {
+            let weights = Some(Arc::from(weights));
+            Draw { n_samples, replacement, weights, seed: 0 }.validate(3)
+        };
+        assert!(draw(2, false, &[1.0, 0.0, 1.0]).is_ok());
+        assert!(draw(3, false, &[1.0, 0.0, 1.0]).is_err());
+        assert!(draw(9, true, &[1.0, 0.0, 1.0]).is_ok());
+        assert!(draw(1, true, &[0.0; 3]).is_err());
+        for bad in [f64::NAN, f64::INFINITY, -1.0] {
+            assert!(draw(1, true, &[1.0, bad, 1.0]).is_err());
         }
-        assert_eq!(seen.len(), 24);
-        // Chi-square with 23 degrees of freedom: 49.7 has probability 0.001.
-        let chi: f64 = seen.values().map(|&k| (f64::from(k) - 1000.0).powi(2) / 1000.0).sum();
-        assert!(chi < 49.7, "{chi}");
+        assert!(draw(1, true, &[f64::MAX; 3]).is_err());
+        assert!(draw(1, true, &[1.0; 2]).is_err());
     }
 }

@@ -1,7 +1,8 @@
 //! S3, GCS, Azure and HTTP through `object_store`.
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
@@ -17,28 +18,42 @@ pub struct Remote {
     store: Arc<dyn ObjectStore>,
     prefix: ObjectPath,
     uri: String,
+    pid: u32,
 }
 
-/// One small runtime for all remote stores, started with the first.
+/// One small runtime for all remote stores of a process, started with the first.
 fn runtime() -> Result<&'static Runtime> {
-    static RUNTIME: OnceLock<std::result::Result<Runtime, String>> = OnceLock::new();
-    static PID: OnceLock<u32> = OnceLock::new();
-    if *PID.get_or_init(std::process::id) != std::process::id() {
-        // A forked child has none of the runtime's threads and would wait for them for ever.
-        return Err(DaoError::value("this process was forked from one that read from the network")
-            .hint("start processes with spawn to read remote stores"));
+    static CURRENT: AtomicPtr<(u32, Runtime)> = AtomicPtr::new(std::ptr::null_mut());
+    let pid = std::process::id();
+    // SAFETY: null, or what `Box::leak` gave below: never freed, and shared from then on.
+    let current = unsafe { CURRENT.load(Ordering::Acquire).as_ref() };
+    if let Some((_, runtime)) = current.filter(|(of, _)| *of == pid) {
+        return Ok(runtime);
     }
-    RUNTIME
-        .get_or_init(|| {
-            tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .thread_name("dao-remote")
-                .build()
-                .map_err(|e| e.to_string())
-        })
-        .as_ref()
-        .map_err(|e| DaoError::new(ErrorKind::Io, format!("starting the network threads failed: {e}")))
+    // The first, or a forked child's: it has none of its parent's threads, and would wait for them for
+    // ever. No lock is asked for, since a thread of the parent's may have held it.
+    let made = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .thread_name("dao-remote")
+        .build()
+        .map_err(|e| DaoError::new(ErrorKind::Io, format!("starting the network threads failed: {e}")))?;
+    // Two threads that come first at once each make one: both work, and the last is kept.
+    let made = Box::leak(Box::new((pid, made)));
+    CURRENT.store(made, Ordering::Release);
+    Ok(&made.1)
+}
+
+/// The runtime, for those who opened a store in this very process.
+///
+/// # Errors
+/// `Value` in a forked child: connections are its parent's.
+fn runtime_of(pid: u32) -> Result<&'static Runtime> {
+    if pid == std::process::id() {
+        return runtime();
+    }
+    Err(DaoError::value("this process was forked from the one that opened the store")
+        .hint("open it again in this process, with dao.load_store or dao.scan"))
 }
 
 impl Remote {
@@ -58,7 +73,7 @@ impl Remote {
         let given = options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let (store, prefix) =
             object_store::parse_url_opts(&url, plain.into_iter().chain(given)).map_err(|e| unusable(&e))?;
-        Ok(Self { store: store.into(), prefix, uri })
+        Ok(Self { store: store.into(), prefix, uri, pid: std::process::id() })
     }
 
     fn object(&self, path: &str) -> ObjectPath {
@@ -96,6 +111,7 @@ struct RemoteFile {
     object: ObjectPath,
     uri: String,
     len: u64,
+    pid: u32,
 }
 
 impl File for RemoteFile {
@@ -111,7 +127,7 @@ impl File for RemoteFile {
         if into.is_empty() {
             return Ok(()); // Servers refuse to send nothing.
         }
-        let runtime = runtime()?;
+        let runtime = runtime_of(self.pid)?;
         let part = runtime.block_on(self.store.get_range(&self.object, offset..end)).map_err(|e| {
             // What a server says to a range past the end depends on the server.
             match runtime.block_on(self.store.head(&self.object)) {
@@ -137,18 +153,18 @@ impl Storage for Remote {
     }
 
     fn size(&self, path: &str) -> Result<Option<u64>> {
-        let head = runtime()?.block_on(self.store.head(&self.object(path)));
+        let head = runtime_of(self.pid)?.block_on(self.store.head(&self.object(path)));
         Ok(self.found(path, head)?.map(|meta| meta.size))
     }
 
     fn get(&self, path: &str) -> Result<Option<Bytes>> {
-        let got = runtime()?.block_on(async { self.store.get(&self.object(path)).await?.bytes().await });
+        let got = runtime_of(self.pid)?.block_on(async { self.store.get(&self.object(path)).await?.bytes().await });
         self.found(path, got)
     }
 
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {
         let object = self.object(path);
-        let got = runtime()?.block_on(self.store.get_ranges(&object, ranges));
+        let got = runtime_of(self.pid)?.block_on(self.store.get_ranges(&object, ranges));
         let Some(parts) = self.found(path, got)? else { return Ok(None) };
         for (part, range) in parts.iter().zip(ranges) {
             if part.len() as u64 != range.end - range.start {
@@ -162,11 +178,11 @@ impl Storage for Remote {
     fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>> {
         let Some(len) = self.size(path)? else { return Ok(None) };
         let (store, object) = (Arc::clone(&self.store), self.object(path));
-        Ok(Some(Arc::new(RemoteFile { store, object, uri: format!("{}/{path}", self.uri), len })))
+        Ok(Some(Arc::new(RemoteFile { store, object, uri: format!("{}/{path}", self.uri), len, pid: self.pid })))
     }
 
     fn list_folders(&self, path: &str) -> Result<Vec<String>> {
-        let listed = runtime()?.block_on(self.store.list_with_delimiter(Some(&self.object(path))));
+        let listed = runtime_of(self.pid)?.block_on(self.store.list_with_delimiter(Some(&self.object(path))));
         let listed = listed.map_err(|e| self.failed(path, &e))?;
         let mut names: Vec<String> =
             listed.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned)).collect();
@@ -178,7 +194,7 @@ impl Storage for Remote {
         let mut total = 0;
         let mut folders = vec![self.object(path)];
         while let Some(folder) = folders.pop() {
-            let listed = runtime()?.block_on(self.store.list_with_delimiter(Some(&folder)));
+            let listed = runtime_of(self.pid)?.block_on(self.store.list_with_delimiter(Some(&folder)));
             let listed = listed.map_err(|e| self.failed(path, &e))?;
             total += listed.objects.iter().map(|object| object.size).sum::<u64>();
             folders.extend(listed.common_prefixes);
@@ -204,6 +220,7 @@ mod tests {
             store: Arc::clone(&store) as Arc<dyn ObjectStore>,
             prefix: ObjectPath::from("root"),
             uri: "mem://root".to_owned(),
+            pid: std::process::id(),
         };
         assert!(remote.file("none").unwrap().is_none());
         let file = remote.file("a").unwrap().unwrap();

@@ -1,0 +1,193 @@
+"""What a batch has of each cell: the readers of X, layers and obsm.
+
+Owns which matrices are read, as which number type, and what is done to X while it is read.
+Knows no order of cells and no batches.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from ._core import Reader
+from .errors import DaoKeyError, DaoTypeError, DaoValueError
+from .genes import Genes
+from .sampling import digest
+from .selection import Selection, matrix_name, number_type
+from .store import Store
+
+__all__ = ["Layout", "Matrices", "as_csr"]
+
+Layout = Literal["csr", "dense"]
+
+#: Totals that cells are brought to, and whether the logarithm of one more is taken then.
+_NORMALIZE: dict[str, tuple[float | None, bool]] = {
+    "cp10k": (1e4, False),
+    "log1p_cp10k": (1e4, True),
+    "cpm": (1e6, False),
+    "log1p_cpm": (1e6, True),
+    "log1p": (None, True),
+}
+
+
+class Matrices:
+    """The matrices of a selection's batches: x first, then layers and obsm by name.
+
+    Attributes:
+        genes: names of the columns of x and layers where genes were asked for by name.
+        n_vars: columns of x.
+        names: what the store calls each.
+        settings: what makes values what they are, as JSON has it.
+    """
+
+    def __init__(
+        self,
+        selection: Selection,
+        *,
+        genes: Genes,
+        gene_key: str | None,
+        layer: str | None,
+        layers: Iterable[str] | str,
+        obsm: Iterable[str] | str,
+        layout: Layout,
+        dtype: Any,
+        normalize: str | Mapping[str, Any] | None,
+    ) -> None:
+        if layout not in ("csr", "dense"):
+            raise DaoValueError(f"layout={layout!r}; expected 'csr' or 'dense'")
+        self.layout = layout
+        self._dtype = number_type(dtype)
+        self._normalize = _normalization(normalize, self._dtype)
+        resolved, parts = selection.resolve(genes, gene_key)
+        self.genes = resolved.names
+        self.n_vars = resolved.n_genes
+        self._parts = parts if len(selection.keys) else []
+        self._selection = selection
+        self._layers = _listed(layers, "layers")
+        self._obsm = {name: self._width(name) for name in _listed(obsm, "obsm")}
+        self.names = [
+            matrix_name(layer),
+            *(f"layers/{name}" for name in self._layers),
+            *(f"obsm/{name}" for name in self._obsm),
+        ]
+        self.settings: dict[str, Any] = {
+            "genes": None if self.genes is None else digest(self.genes.to_list()),
+            "gene_key": gene_key,
+            "matrices": self.names,
+            "layout": layout,
+            "dtype": self._dtype,
+            "normalize": self._normalize,
+        }
+
+    def open(self, store: Store) -> list[Reader]:
+        """A reader of each, in the order of ``names``."""
+        return [self._open(store, name, i) for i, name in enumerate(self.names)]
+
+    def _open(self, store: Store, name: str, i: int) -> Reader:
+        n_columns, dtype, _ = self.described()[name]
+        target_sum, log1p = self._normalize if self._normalize and i == 0 else (None, False)
+        of_genes = i <= len(self._layers)
+        return Reader(
+            store.core,
+            self._selection.keys,
+            self._parts if of_genes else [(number, None) for number, _ in self._parts],
+            matrix=name,
+            n_columns=n_columns,
+            layout=self.layout if of_genes else "dense",
+            dtype=dtype,
+            target_sum=target_sum,
+            log1p=log1p,
+        )
+
+    def described(self) -> dict[str, tuple[int, str, bool]]:
+        """Of each matrix, by its name in the store: columns, number type, whether it is sparse."""
+        n_genes = 1 + len(self._layers)
+        return {
+            name: (self.n_vars, self._dtype, self.layout == "csr")
+            if i < n_genes
+            else (self._obsm[name.removeprefix("obsm/")], self._floats, False)
+            for i, name in enumerate(self.names)
+        }
+
+    @property
+    def _floats(self) -> str:
+        return self._dtype if self._dtype.startswith("float") else "float32"
+
+    def shaped(self, i: int, n_rows: int, parts: Any) -> Any:
+        """What a reader gave of some rows, as a matrix."""
+        if self.layout == "dense" or i > len(self._layers):
+            return parts
+        return as_csr(parts, (n_rows, self.n_vars))
+
+    def by_group(self, matrices: list[Any]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """X, the layers and the obsm of a batch."""
+        n = 1 + len(self._layers)
+        layers = dict(zip(self._layers, matrices[1:n], strict=True))
+        return matrices[0], layers, dict(zip(self._obsm, matrices[n:], strict=True))
+
+    def _width(self, name: str) -> int:
+        core = self._selection.store.core
+        widths: dict[int, str] = {}
+        for entry in self._selection.datasets():
+            known = json.loads(core.dataset_meta(entry["id"])).get("matrices", {})
+            if f"obsm/{name}" not in known:
+                here = [key.removeprefix("obsm/") for key in known if key.startswith("obsm/")]
+                raise DaoKeyError(
+                    f"dataset {entry['id']!r} has no obsm {name!r}; it has: "
+                    f"{', '.join(map(repr, here)) or 'none'}"
+                )
+            widths.setdefault(known[f"obsm/{name}"]["shape"][1], entry["id"])
+        if len(widths) > 1:
+            listed = ", ".join(f"{width} in {id!r}" for width, id in widths.items())
+            raise DaoValueError(f"obsm {name!r} has different numbers of columns: {listed}")
+        return next(iter(widths), 0)
+
+
+def as_csr(parts: Any, shape: tuple[int, int]) -> csr_matrix:
+    """Scipy's matrix on ``(data, indices, indptr)``, without a copy; its rows are canonical."""
+    matrix = csr_matrix(parts, shape=shape)
+    matrix.has_sorted_indices = True
+    matrix.has_canonical_format = True
+    return matrix
+
+
+def _listed(names: Iterable[str] | str, what: str) -> list[str]:
+    listed = [names] if isinstance(names, str) else list(names)
+    for name in listed:
+        if not isinstance(name, str):
+            raise DaoTypeError(f"{what}= holds {name!r}; expected names (str)")
+    return list(dict.fromkeys(listed))
+
+
+def _normalization(
+    normalize: str | Mapping[str, Any] | None, dtype: str
+) -> tuple[float | None, bool] | None:
+    if normalize is None:
+        return None
+    if not dtype.startswith("float"):
+        raise DaoValueError(f"normalize= gives no integers; dtype={dtype!r} is one")
+    if isinstance(normalize, str):
+        if normalize not in _NORMALIZE:
+            known = ", ".join(map(repr, _NORMALIZE))
+            raise DaoValueError(
+                f"normalize={normalize!r}; expected one of {known}, or "
+                "{'target_sum': a number or None, 'log1p': True or False}"
+            )
+        return _NORMALIZE[normalize]
+    if not isinstance(normalize, Mapping) or set(normalize) - {"target_sum", "log1p"}:
+        raise DaoTypeError(
+            f"normalize={normalize!r}; expected a name or "
+            "{'target_sum': a number or None, 'log1p': True or False}"
+        )
+    target = normalize.get("target_sum")
+    if target is not None:
+        if isinstance(target, (bool, str)) or not np.isscalar(target):
+            raise DaoTypeError(f"normalize= has target_sum={target!r}; expected a number or None")
+        target = float(target)
+        if not (np.isfinite(target) and target > 0):
+            raise DaoValueError(f"normalize= has target_sum={target!r}; expected one above 0")
+    return target, bool(normalize.get("log1p", False))

@@ -1,0 +1,52 @@
+"""Batches as a ``tf.data.Dataset``: what ``.dao.to_tensorflow`` gives.
+
+Owns the element's specification. Imports tensorflow: only ``frame`` imports this, when asked to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from scipy.sparse import csr_matrix
+
+from .batches import BatchIterable
+from .encoding import ObsEncoder
+
+__all__ = ["dataset"]
+
+
+def dataset(batches: BatchIterable) -> Any:
+    """See [`DaoFrame.to_tensorflow`][]."""
+    encoder = ObsEncoder(batches.obs, ("X",))
+    matrices = batches.matrices
+
+    def elements() -> Iterator[dict[str, Any]]:
+        for batch in batches:
+            element = {"X": _tensor(batch.x)}
+            element |= {f"layers/{name}": _tensor(x) for name, x in batch.layers.items()}
+            element |= {f"obsm/{name}": x for name, x in batch.obsm.items()}
+            yield element | {
+                name: np.array(["" if v is None else str(v) for v in column], dtype=object)
+                if isinstance(column, list)
+                else column
+                for name, column in encoder.encode(batch.obs).items()
+            }
+
+    spec: dict[str, Any] = {}
+    for name, (width, dtype, sparse) in matrices.described().items():
+        kind = tf.SparseTensorSpec if sparse else tf.TensorSpec
+        spec["X" if name == matrices.names[0] else name] = kind([None, width], tf.as_dtype(dtype))
+    for name, dtype in encoder.dtypes().items():
+        spec[name] = tf.TensorSpec([None], tf.string if dtype.hasobject else tf.as_dtype(dtype))
+    made = tf.data.Dataset.from_generator(elements, output_signature=spec)
+    return made.apply(tf.data.experimental.assert_cardinality(len(batches)))
+
+
+def _tensor(x: Any) -> Any:
+    if not isinstance(x, csr_matrix):
+        return x
+    rows = np.repeat(np.arange(x.shape[0], dtype=np.int64), np.diff(x.indptr))
+    return tf.SparseTensor(np.column_stack([rows, x.indices.astype(np.int64)]), x.data, x.shape)

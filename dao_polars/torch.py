@@ -1,0 +1,169 @@
+"""Batches as PyTorch tensors: what ``.dao.to_torch`` gives.
+
+Owns the dataset that a DataLoader iterates, and how its workers agree on the epoch. Imports torch:
+only ``frame`` imports this, when it is asked to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.context import get_spawning_popen
+from multiprocessing.sharedctypes import RawArray
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from torch.utils.data import IterableDataset, get_worker_info
+
+from .batches import Batch, BatchIterable
+from .encoding import ObsEncoder
+from .errors import DaoTypeError, DaoValueError
+
+__all__ = ["TorchDataset"]
+
+
+class _Tensors:
+    """A batch as a dict of tensors. A class and no closure: workers that are spawned get a copy."""
+
+    def __init__(
+        self, encoder: ObsEncoder, transform: Callable[[Any], Any] | None, pin_memory: bool
+    ) -> None:
+        self.encoder = encoder
+        self._transform = transform
+        self._pin = pin_memory
+
+    def __call__(self, batch: Batch) -> Any:
+        values: dict[str, Any] = {"X": self._matrix(batch.x)}
+        values |= {f"layers/{name}": self._matrix(x) for name, x in batch.layers.items()}
+        values |= {f"obsm/{name}": self._matrix(x) for name, x in batch.obsm.items()}
+        for name, column in self.encoder.encode(batch.obs).items():
+            values[name] = column if isinstance(column, list) else self._tensor(column)
+        return values if self._transform is None else self._transform(values)
+
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory() if self._pin else tensor
+
+    def _matrix(self, x: NDArray[Any] | csr_matrix) -> torch.Tensor:
+        if isinstance(x, np.ndarray):
+            return self._tensor(x)
+        return torch.sparse_csr_tensor(
+            self._tensor(x.indptr),
+            self._tensor(x.indices),
+            self._tensor(x.data),
+            size=x.shape,
+            check_invariants=False,  # the reader has checked them
+        )
+
+
+class _EpochCount:
+    """The epoch that workers of a DataLoader are in: kept in memory that they share.
+
+    A DataLoader makes its workers anew for each epoch, and each has the dataset as it was at
+    first. What it gives the workers of one epoch alike, and those of others otherwise, is a random
+    number. Workers that stay have one number, and know which epoch they were in.
+    """
+
+    def __init__(self, following: int = 0) -> None:
+        # The next epoch and, in its lower half, a tag of the number that the last one's workers
+        # had: one word, so that reading and writing it need no lock. Then how often it was set.
+        self._shared = RawArray("Q", [following << 32, 0])
+        self._mine: tuple[int, int] | None = None
+
+    def set(self, epoch: int) -> None:
+        """Makes ``epoch`` the next one; called where no worker is."""
+        self._shared[1] += 1
+        self._shared[0] = epoch << 32
+
+    def begin(self, number: int, resumed: int | None) -> int:
+        """Which epoch a worker begins: the resumed one, or the next, once for all workers."""
+        times = self._shared[1]
+        following, last = divmod(self._shared[0], 1 << 32)
+        tag = number % (2**32 - 1) + 1
+        if resumed is not None:
+            epoch = resumed
+        elif tag != last or self._mine == (times, following - 1):
+            epoch = following
+        else:
+            epoch = following - 1
+        self._shared[0] = max(following, epoch + 1) << 32 | tag
+        self._mine = times, epoch
+        return epoch
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if get_spawning_popen() is not None:
+            return _attached, (self._shared,)
+        return _EpochCount, (self._shared[0] >> 32,)
+
+
+def _attached(shared: Any) -> _EpochCount:
+    count = _EpochCount()
+    count._shared = shared
+    return count
+
+
+class TorchDataset(IterableDataset):  # type: ignore[type-arg]
+    """Batches as dicts of tensors: ``X``, ``layers/…``, ``obsm/…`` and the columns of obs.
+
+    Iterate it bare, or in ``DataLoader(dataset, batch_size=None)``. ``num_workers=0`` is the way
+    to go: batches are read ahead on all cores by threads of the core, and need not be sent from
+    process to process. With workers, each reads a share, and the batches come in the same order.
+
+    Attributes:
+        batches: the [`BatchIterable`][] behind it.
+        classes_: for each categorical column its labels, (n_classes,), by code.
+    """
+
+    def __init__(
+        self, batches: BatchIterable, *, transform: Callable[[Any], Any] | None, pin_memory: bool
+    ) -> None:
+        if transform is not None and not callable(transform):
+            raise DaoTypeError(f"transform={transform!r}; expected a function of a dict of tensors")
+        if pin_memory and not torch.cuda.is_available():
+            raise DaoValueError("pin_memory=True needs a CUDA device, and torch finds none")
+        encoder = ObsEncoder(batches.obs, ("X",))
+        self.classes_ = encoder.classes
+        self.batches = batches
+        self._tensors = _Tensors(encoder, transform, pin_memory)
+        self._epochs = _EpochCount()
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        if worker is None:
+            batches = self.batches.iterate()
+            self._epochs.set(self.batches.epoch)
+            return map(self._tensors, batches)
+        resumed = self.batches.epoch if self.batches.resuming else None
+        epoch = self._epochs.begin(worker.seed - worker.id, resumed)
+        self.batches.set_epoch(epoch)
+        return map(self._tensors, self.batches.iterate(worker.id, worker.num_workers))
+
+    @property
+    def epoch(self) -> int:
+        """Which epoch the next pass gives; see [`BatchIterable`][]."""
+        return self.batches.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes ``epoch`` the next one; see [`BatchIterable.set_epoch`][]."""
+        self.batches.set_epoch(epoch)
+        self._epochs.set(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See [`BatchIterable.state_dict`][]."""
+        return self.batches.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See [`BatchIterable.load_state_dict`][]."""
+        self.batches.load_state_dict(state)
+        self._epochs.set(self.batches.epoch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if get_spawning_popen() is not None:
+            # A process that is spawned does not know of this one's rank.
+            self.batches.share = self.batches.rank()
+        return self.__dict__

@@ -1,0 +1,127 @@
+//! `_core.Sampler` and `_core.Plan`.
+
+use std::sync::Arc;
+
+use numpy::{PyArray1, PyReadonlyArray1};
+use pyo3::prelude::*;
+
+use crate::error::{DaoError, Result};
+use crate::sampling::{Draw, Order, Plan, Sampler, Share, Start};
+
+/// How the epochs over a selection are made.
+#[pyclass(name = "Sampler", module = "dao_polars._core", frozen)]
+pub struct PySampler(Sampler);
+
+/// A share of an epoch.
+#[pyclass(name = "Plan", module = "dao_polars._core", frozen)]
+pub struct PyPlan(pub Plan);
+
+#[pymethods]
+impl PySampler {
+    #[new]
+    #[pyo3(signature = (
+        n, batch_size, *, seed=None, block_size=None, window=1, n_samples=None, replacement=false,
+        weights=None, groups=None, drop_last=false
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
+    fn new(
+        n: u64,
+        batch_size: usize,
+        seed: Option<u64>,
+        block_size: Option<usize>,
+        window: usize,
+        n_samples: Option<usize>,
+        replacement: bool,
+        weights: Option<PyReadonlyArray1<'_, f64>>,
+        groups: Option<PyReadonlyArray1<'_, u32>>,
+        drop_last: bool,
+    ) -> PyResult<Self> {
+        let n = u32::try_from(n)
+            .map_err(|_| DaoError::value("a selection of more than 2^32 - 1 cells").hint("split it"))?;
+        let order = match (seed, block_size) {
+            (None, _) => Order::Frame,
+            (Some(seed), None) => Order::Shuffled { seed },
+            (Some(seed), Some(size)) => Order::Blocks { seed, size, window },
+        };
+        let weights = weights.map(|weights| copied(&weights)).transpose()?;
+        let draw = match (seed, n_samples) {
+            (Some(seed), Some(n_samples)) => Some(Draw { n_samples, replacement, weights, seed }),
+            (None, Some(_)) => return Err(DaoError::value("drawing cells needs a seed").into()),
+            (_, None) => None,
+        };
+        let groups = groups.map(|groups| copied(&groups)).transpose()?;
+        let sampler = Sampler { n, order, draw, groups, batch_size, drop_last };
+        sampler.validate()?;
+        Ok(Self(sampler))
+    }
+
+    /// Batches of a rank in `epoch`.
+    #[pyo3(signature = (epoch, world_size=1))]
+    fn n_batches(&self, py: Python<'_>, epoch: u64, world_size: usize) -> usize {
+        let all = py.detach(|| self.0.n_batches(epoch));
+        let world_size = world_size.max(1);
+        if self.0.drop_last { all / world_size } else { all.div_ceil(world_size) }
+    }
+
+    #[pyo3(signature = (epoch, *, rank=0, world_size=1, worker=0, workers=1, cells=0, rounds=0, skip=0))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
+    fn plan(
+        &self,
+        py: Python<'_>,
+        epoch: u64,
+        rank: usize,
+        world_size: usize,
+        worker: usize,
+        workers: usize,
+        cells: usize,
+        rounds: usize,
+        skip: usize,
+    ) -> PyResult<PyPlan> {
+        let share = Share { rank, world_size, worker, workers };
+        share.validate()?;
+        let plan = py.detach(|| {
+            let whole = self.0.epoch(epoch);
+            if world_size * workers == 1 && cells + rounds + skip == 0 {
+                return whole;
+            }
+            whole.share(share, self.0.drop_last, Start { cells, rounds }, skip)
+        });
+        Ok(PyPlan(plan))
+    }
+
+    /// Cells of `epoch`, in its sequence, that all ranks together have had.
+    #[pyo3(signature = (epoch, *, world_size, cells, rounds))]
+    fn cells_after(&self, py: Python<'_>, epoch: u64, world_size: usize, cells: usize, rounds: usize) -> usize {
+        let world_size = world_size.max(1);
+        py.detach(|| self.0.epoch(epoch).cells_after(world_size, self.0.drop_last, Start { cells, rounds }))
+    }
+}
+
+#[pymethods]
+impl PyPlan {
+    fn __len__(&self) -> usize {
+        self.0.batches.len()
+    }
+
+    /// The positions in the frame of the rows `start` to `stop`.
+    fn order<'py>(&self, py: Python<'py>, start: usize, stop: usize) -> Bound<'py, PyArray1<u32>> {
+        let stop = stop.min(self.0.order.len());
+        PyArray1::from_slice(py, &self.0.order[start.min(stop)..stop])
+    }
+
+    /// Where each batch ends.
+    fn ends<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u64>> {
+        PyArray1::from_iter(py, self.0.batches.iter().map(|batch| batch.end as u64))
+    }
+
+    /// The position of the first row where the others follow it one by one.
+    fn first(&self) -> Option<u32> {
+        let first = *self.0.order.first()?;
+        let mut places = u64::from(first)..;
+        self.0.order.iter().all(|&position| places.next() == Some(position.into())).then_some(first)
+    }
+}
+
+fn copied<T: numpy::Element + Copy>(array: &PyReadonlyArray1<'_, T>) -> Result<Arc<[T]>> {
+    Ok(array.as_slice().map_err(|e| DaoError::value(e.to_string()))?.into())
+}

@@ -1,0 +1,48 @@
+//! Batches of one group each.
+
+use std::ops::Range;
+
+use rand_chacha::rand_core::RngCore;
+
+use super::random::shuffle;
+use super::{Plan, batches};
+
+/// Cells of each group.
+pub fn sizes(groups: &[u32]) -> Vec<usize> {
+    let mut sizes = vec![0; groups.iter().max().map_or(0, |&group| group as usize + 1)];
+    for &group in groups {
+        sizes[group as usize] += 1;
+    }
+    sizes
+}
+
+/// The cells of `order` group by group (a group's own in that order, groups as they first come), cut
+/// into batches, those in random order where there is `rng`.
+pub fn plan(order: &[u32], groups: &[u32], batch_size: usize, drop_last: bool, rng: Option<impl RngCore>) -> Plan {
+    let mut first = vec![u32::MAX; groups.len()];
+    let mut members: Vec<Vec<u32>> = Vec::new();
+    for &position in order {
+        let group = &mut first[groups[position as usize] as usize];
+        if *group == u32::MAX {
+            // There are not more groups than positions.
+            *group = u32::try_from(members.len()).unwrap_or(u32::MAX);
+            members.push(Vec::new());
+        }
+        members[*group as usize].push(position);
+    }
+    let mut cut: Vec<&[u32]> = Vec::new();
+    for group in &members {
+        cut.extend(batches(group.len(), batch_size, drop_last).into_iter().map(|batch| &group[batch]));
+    }
+    if let Some(mut rng) = rng {
+        shuffle(&mut cut, &mut rng);
+    }
+    let mut all = Vec::with_capacity(order.len());
+    let place = |batch: &&[u32]| -> Range<usize> {
+        let start = all.len();
+        all.extend_from_slice(batch);
+        start..all.len()
+    };
+    let batches = cut.iter().map(place).collect();
+    Plan { order: all.into(), batches }
+}

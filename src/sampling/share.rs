@@ -1,0 +1,209 @@
+//! Who gets which batches of an epoch: ranks that train together, and the workers of a rank.
+//!
+//! Batches are dealt out in rounds, one to each rank; the batches of a rank go round its workers. So
+//! whatever the numbers of ranks and workers, batches are visited in one and the same sequence, and
+//! all ranks do as many steps, or those that wait for each other would hang.
+
+use std::ops::Range;
+
+use super::Plan;
+use crate::error::{DaoError, Result};
+
+/// One of those who share an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Which rank.
+    pub rank: usize,
+    /// Of how many.
+    pub world_size: usize,
+    /// Which of the rank's workers.
+    pub worker: usize,
+    /// Of how many.
+    pub workers: usize,
+}
+
+/// Where in an epoch to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Start {
+    /// Cells, in the epoch's sequence, that others had before it was shared out.
+    pub cells: usize,
+    /// Rounds of batches since.
+    pub rounds: usize,
+}
+
+impl Share {
+    /// Checks that it is one of them.
+    ///
+    /// # Errors
+    /// `Value` if not.
+    pub fn validate(self) -> Result<()> {
+        for (what, i, n) in [("rank", self.rank, self.world_size), ("worker", self.worker, self.workers)] {
+            if i >= n {
+                return Err(DaoError::value(format!("{what} {i} of {n}")).expected(format!("a {what} below {n}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whose a batch of the leveled sequence is.
+    fn has(self, batch: usize) -> bool {
+        batch % self.world_size == self.rank && batch / self.world_size % self.workers == self.worker
+    }
+}
+
+impl Plan {
+    /// What is left from `start` on, for all ranks: as many batches for each.
+    #[must_use]
+    pub fn shared(&self, world_size: usize, drop_last: bool, start: Start) -> Vec<Range<usize>> {
+        let rest = self.batches.iter().filter(|batch| batch.end > start.cells);
+        let rest = rest.map(|batch| batch.start.max(start.cells)..batch.end).collect();
+        let mut leveled = level(rest, world_size, drop_last);
+        leveled.drain(..(start.rounds * world_size).min(leveled.len()));
+        leveled
+    }
+
+    /// One share of what is left from `start` on, but for its first `skip` batches.
+    #[must_use]
+    pub fn share(&self, share: Share, drop_last: bool, start: Start, skip: usize) -> Self {
+        let all = self.shared(share.world_size, drop_last, start);
+        let mine = all.into_iter().enumerate().filter(|&(i, _)| share.has(i));
+        let mine: Vec<_> = mine.map(|(_, batch)| batch).skip(skip).collect();
+        let mut order = Vec::with_capacity(mine.iter().map(Range::len).sum());
+        let place = |batch: Range<usize>| {
+            let start = order.len();
+            order.extend_from_slice(&self.order[batch]);
+            start..order.len()
+        };
+        let batches = mine.into_iter().map(place).collect();
+        Self { order: order.into(), batches }
+    }
+
+    /// Cells of the epoch that all ranks have had after some `rounds` since `start.cells`.
+    #[must_use]
+    pub fn cells_after(&self, world_size: usize, drop_last: bool, start: Start) -> usize {
+        let all = self.shared(world_size, drop_last, Start { rounds: 0, ..start });
+        let had = &all[..(start.rounds * world_size).min(all.len())];
+        had.iter().map(|batch| batch.end).max().unwrap_or(start.cells)
+    }
+}
+
+/// Batches in a multiple of `world_size`: the last round's are cut smaller (with it earlier ones, where
+/// they have not the cells), or left out with `drop_last`. What still cannot be shared, a rest of
+/// batches of one cell, is filled up with the first ones again.
+fn level(mut batches: Vec<Range<usize>>, world_size: usize, drop_last: bool) -> Vec<Range<usize>> {
+    let over = batches.len() % world_size;
+    if over == 0 {
+        return batches;
+    }
+    if drop_last {
+        batches.truncate(batches.len() - over);
+        return batches;
+    }
+    let missing = world_size - over;
+    let (mut cut, mut cells) = (over, 0);
+    loop {
+        let last = &batches[batches.len() - cut..];
+        cells += last[..if cut == over { over } else { world_size }].iter().map(Range::len).sum::<usize>();
+        if cells >= cut + missing {
+            break;
+        }
+        if cut + world_size > batches.len() {
+            let again: Vec<_> = batches.iter().cycle().take(missing).cloned().collect();
+            batches.extend(again);
+            return batches;
+        }
+        cut += world_size;
+    }
+    let last = batches.split_off(batches.len() - cut);
+    // The largest piece is cut each time.
+    let mut pieces = vec![1; last.len()];
+    for _ in 0..missing {
+        let size = |i: &usize| last[*i].len().div_ceil(pieces[*i]);
+        // The first of those that are largest.
+        if let Some(largest) = (0..last.len()).rev().max_by_key(size) {
+            pieces[largest] += 1;
+        }
+    }
+    for (batch, n) in last.into_iter().zip(pieces) {
+        let end = |i: usize| batch.start + batch.len() * i / n;
+        batches.extend((0..n).map(|i| end(i)..end(i + 1)));
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{Order, Sampler, batches};
+    use super::*;
+
+    fn plan(n: u32, batch_size: usize, drop_last: bool) -> Plan {
+        let order = Order::Shuffled { seed: 9 };
+        Sampler { n, order, draw: None, groups: None, batch_size, drop_last }.epoch(0)
+    }
+
+    /// What ranks have, round by round, as cells.
+    fn visited(plan: &Plan, world_size: usize, workers: usize, drop_last: bool, start: Start) -> Vec<Vec<Vec<u32>>> {
+        let share = |rank, worker| {
+            let share = Share { rank, world_size, worker, workers };
+            share.validate().unwrap();
+            let plan = plan.share(share, drop_last, start, 0);
+            plan.batches.iter().map(|batch| plan.order[batch.clone()].to_vec()).collect::<Vec<_>>()
+        };
+        let ranks: Vec<Vec<Vec<Vec<u32>>>> =
+            (0..world_size).map(|rank| (0..workers).map(|worker| share(rank, worker)).collect()).collect();
+        // A rank takes a batch of each worker in turn, as a DataLoader does.
+        let steps = |rank: &Vec<Vec<Vec<u32>>>| {
+            let n = rank.iter().map(Vec::len).sum::<usize>();
+            (0..n).map(|step| rank[step % workers][step / workers].clone()).collect::<Vec<_>>()
+        };
+        let ranks: Vec<Vec<Vec<u32>>> = ranks.iter().map(steps).collect();
+        assert!(ranks.iter().all(|rank| rank.len() == ranks[0].len()), "ranks do as many steps");
+        (0..ranks[0].len()).map(|step| ranks.iter().map(|rank| rank[step].clone()).collect()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn shares_are_one_epoch_in_one_sequence(n in 1u32..200, batch_size in 2usize..30, world_size in 1usize..7, workers in 1usize..5) {
+            prop_assume!(n as usize >= world_size);
+            let plan = plan(n, batch_size, false);
+            let rounds = visited(&plan, world_size, workers, false, Start::default());
+            let cells: Vec<u32> = rounds.iter().flatten().flatten().copied().collect();
+            prop_assert_eq!(&cells[..], &plan.order[..]);
+            prop_assert!(rounds.iter().flatten().all(|batch| !batch.is_empty() && batch.len() <= batch_size));
+        }
+
+        #[test]
+        fn a_rest_goes_on_where_it_was_left(
+            n in 7u32..200, batch_size in 2usize..30, world_size in 1usize..7, other in 1usize..7, drop_last: bool, at: prop::sample::Index
+        ) {
+            let plan = plan(n, batch_size, drop_last);
+            let whole = visited(&plan, world_size, 1, drop_last, Start::default());
+            let at = at.index(whole.len() + 1);
+            let start = Start { cells: 0, rounds: at };
+            prop_assert_eq!(&visited(&plan, world_size, 2, drop_last, start)[..], &whole[at..]);
+            // With another number of ranks: the same cells in the same sequence.
+            let had: Vec<u32> = whole[..at].iter().flatten().flatten().copied().collect();
+            let cells = plan.cells_after(world_size, drop_last, start);
+            prop_assert_eq!(&had[..], &plan.order[..cells]);
+            let rest = visited(&plan, other, 1, drop_last, Start { cells, rounds: 0 });
+            let rest: Vec<u32> = rest.iter().flatten().flatten().copied().collect();
+            if !drop_last && plan.order.len() - cells >= other {
+                prop_assert_eq!(&rest[..], &plan.order[cells..]);
+            } else if drop_last {
+                prop_assert_eq!(&rest[..], &plan.order[cells..cells + rest.len()]);
+            }
+        }
+
+        #[test]
+        fn every_rank_has_as_many(n in 0usize..100, batch_size in 1usize..9, world_size in 1usize..9, drop_last: bool) {
+            let leveled = level(batches(n, batch_size, drop_last), world_size, drop_last);
+            prop_assert_eq!(leveled.len() % world_size, 0);
+            let distinct: std::collections::BTreeSet<usize> = leveled.iter().cloned().flatten().collect();
+            if !drop_last {
+                prop_assert_eq!(distinct.len(), n);
+            }
+        }
+    }
+}

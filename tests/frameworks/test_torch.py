@@ -1,0 +1,374 @@
+"""Tensors, DataLoaders and their workers, ranks, Lightning and real training."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import polars as pl
+import pytest
+
+import dao_polars as dao
+
+torch = pytest.importorskip("torch")
+from torch.utils.data import DataLoader  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def cells(real_store) -> pl.LazyFrame:
+    lf = real_store.scan().filter(pl.col("dataset") == "pancreas_human")
+    return lf.select("cell", "cell_type", "obs_name")
+
+
+OPTIONS = {"batch_size": 100, "shuffle": True, "seed": 5}
+
+
+def content(batch: dict) -> tuple:
+    x = batch["X"]
+    parts = [x.crow_indices(), x.col_indices(), x.values()] if x.layout == torch.sparse_csr else [x]
+    return (*(part.numpy().tobytes() for part in parts), tuple(batch["cell_type"].tolist()))
+
+
+def contents(batches) -> list[tuple]:
+    return [content(batch) for batch in batches]
+
+
+@pytest.mark.parametrize("layout", ["csr", "dense"])
+def test_batches_are_tensors_on_the_readers_memory(cells, layout):
+    dataset = cells.dao.to_torch(**OPTIONS, layout=layout)
+    plain = cells.dao.iter_batches(**OPTIONS, layout=layout)
+    assert len(dataset) == len(plain)
+    labels = dataset.classes_["cell_type"]
+    for found, batch in zip(dataset, plain, strict=True):
+        x = found["X"]
+        assert x.dtype == torch.float32
+        assert x.shape == (len(batch), plain.n_vars)
+        if layout == "csr":
+            assert x.layout == torch.sparse_csr
+            np.testing.assert_array_equal(x.values().numpy(), batch.x.data)
+            np.testing.assert_array_equal(x.to_dense().numpy(), batch.x.toarray())
+        else:
+            np.testing.assert_array_equal(x.numpy(), batch.x)
+        assert found["cell_type"].dtype == torch.int64
+        assert [labels[code] for code in found["cell_type"]] == batch.obs["cell_type"].to_list()
+        assert found["obs_name"] == batch.obs["obs_name"].to_list()
+    from dao_polars.torch import _Tensors
+    from dao_polars.encoding import ObsEncoder
+
+    batch = next(iter(plain))
+    tensors = _Tensors(ObsEncoder([], ("X",)), None, False)(batch)
+    values = tensors["X"].values().numpy() if layout == "csr" else tensors["X"].numpy()
+    assert np.shares_memory(values, batch.x.data if layout == "csr" else batch.x)
+
+
+def test_columns_of_each_type(cells):
+    frame = cells.collect().with_columns(
+        whole=pl.int_range(pl.len(), dtype=pl.Int16),
+        gaps=pl.when(pl.int_range(pl.len()) % 2 == 0).then(1),
+        flag=pl.int_range(pl.len()) % 3 == 0,
+        none=pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.col("cell_type")),
+        day=pl.date(2020, 1, 1),
+    )
+    batch = next(iter(frame.dao.to_torch(10)))
+    types = {k: v.dtype for k, v in batch.items() if isinstance(v, torch.Tensor)}
+    assert types == {
+        "X": torch.float32,
+        "cell_type": torch.int64,
+        "whole": torch.int16,
+        "gaps": torch.float64,
+        "flag": torch.bool,
+        "none": torch.int64,
+        "day": torch.int32,
+    }
+    assert batch["whole"].tolist() == list(range(10))
+    assert batch["gaps"].isnan().tolist() == [False, True] * 5
+    assert (batch["none"] == -1).tolist() == [False, True] * 5
+    with pytest.raises(dao.DaoValueError, match="'X'"):
+        frame.rename({"whole": "X"}).dao.to_torch(10)
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("persistent", [True, False])
+def test_workers_give_the_same_batches_each_epoch(cells, context, persistent):
+    dataset = cells.dao.to_torch(**OPTIONS)
+    alone = [contents(dataset) for _ in range(3)]
+    assert alone[0] != alone[1] != alone[2]
+    for workers in (0, 1, 3):
+        more = {} if workers == 0 else {"multiprocessing_context": context, "timeout": 120}
+        if workers:
+            more["persistent_workers"] = persistent
+        loader = DataLoader(
+            cells.dao.to_torch(**OPTIONS), batch_size=None, num_workers=workers, **more
+        )
+        assert len(loader) == len(alone[0])
+        assert [contents(loader) for _ in range(3)] == alone, workers
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_epochs_are_set_for_workers_too(cells, persistent):
+    dataset = cells.dao.to_torch(**OPTIONS)
+    orders = [contents(dataset) for _ in range(3)]
+    dataset = cells.dao.to_torch(**OPTIONS)
+    loader = DataLoader(
+        dataset, batch_size=None, num_workers=2, persistent_workers=persistent, timeout=120
+    )
+    for epoch in (2, 0, 0, 1):
+        dataset.set_epoch(epoch)
+        assert contents(loader) == orders[epoch]
+    # and one that was left early
+    dataset.set_epoch(0)
+    next(iter(loader))
+    if not persistent:
+        assert contents(loader) == orders[1]
+
+
+def test_a_resumed_dataset_goes_on_with_any_number_of_workers(cells):
+    whole = cells.dao.to_torch(**OPTIONS)
+    iterator = iter(whole)
+    for _ in range(4):
+        next(iterator)
+    state = json.loads(json.dumps(whole.state_dict()))
+    rest, later = contents(iterator), contents(whole)
+    for workers in (0, 2, 3):
+        dataset = cells.dao.to_torch(**OPTIONS)
+        dataset.load_state_dict(state)
+        loader = DataLoader(dataset, batch_size=None, num_workers=workers)
+        assert contents(loader) == rest
+        assert contents(loader) == later
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("steps", [1, 4, 7])
+def test_stateful_data_loaders_resume(cells, workers, steps):
+    stateful = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+    loader = stateful(cells.dao.to_torch(**OPTIONS), batch_size=None, num_workers=workers)
+    iterator = iter(loader)
+    for _ in range(steps):
+        next(iterator)
+    state = copy.deepcopy(loader.state_dict())
+    rest = contents(iterator)
+    later = contents(loader)
+    resumed = stateful(cells.dao.to_torch(**OPTIONS), batch_size=None, num_workers=workers)
+    resumed.load_state_dict(state)
+    assert contents(resumed) == rest
+    assert contents(resumed) == later
+    # the loader's state, into a dataset for another number of workers
+    for other in (0, 1, 3):
+        dataset = cells.dao.to_torch(**OPTIONS)
+        dataset.load_state_dict(state)
+        changed = DataLoader(dataset, batch_size=None, num_workers=other)
+        assert contents(changed) == rest
+        assert contents(changed) == later
+
+
+class Classifier(torch.nn.Module):
+    def __init__(self, n_genes: int, n_classes: int) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(n_genes, 32), torch.nn.ReLU(), torch.nn.Linear(32, n_classes)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+PREPARED = {"layout": "dense", "normalize": "log1p_cp10k"}
+
+
+@pytest.fixture(scope="module")
+def labelled(real_store) -> pl.LazyFrame:
+    """Pancreas and blood cells, and which is which of six kinds."""
+    common = ["alpha", "beta", "ductal", "acinar"]
+    lf = real_store.scan().filter(pl.col("dataset").is_in(["pancreas_human", "pbmc_human"]))
+    kind = pl.when(pl.col("dataset") == "pbmc_human").then(pl.lit("blood")).otherwise(
+        pl.col("cell_type").cast(pl.String)
+    )
+    kinds = pl.Enum([*common, "blood"])
+    return lf.with_columns(kind=kind).filter(pl.col("kind").is_in(kinds.categories)).select(
+        "cell", pl.col("kind").cast(kinds)
+    )
+
+
+def step(model, optimizer, x, y) -> None:
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(model(x), y).backward()
+    optimizer.step()
+
+
+def fresh(n_genes: int):
+    torch.manual_seed(0)
+    model = Classifier(n_genes, 5)
+    return model, torch.optim.Adam(model.parameters(), lr=1e-3)
+
+
+def test_training_from_the_store_is_training_from_memory(labelled):
+    parts = labelled.dao.split({"train": 0.7, "test": 0.3}, seed=1)
+    genes = "intersection"
+    options = {"shuffle": True, "seed": 0, "genes": genes, **PREPARED}
+    train = parts["train"].dao.to_torch(128, **options)
+    model, optimizer = fresh(train.batches.n_vars)
+    for _ in range(3):
+        for batch in train:
+            step(model, optimizer, batch["X"], batch["kind"])
+
+    # the same cells from memory, in the same order
+    adata = parts["train"].dao.to_anndata(genes=genes, progress=False)
+    import scanpy as sc
+
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    x = torch.from_numpy(adata.X.toarray())
+    y = torch.tensor(adata.obs["kind"].cat.set_categories(train.classes_["kind"]).cat.codes.to_numpy())
+    other, optimizer = fresh(x.shape[1])
+    plans = parts["train"].dao.iter_batches(128, **options).sampling
+    # totals over all genes of a dataset differ from those over the ones in common: take the store's
+    stored = torch.vstack([b["X"] for b in parts["train"].dao.to_torch(128, genes=genes, **PREPARED)])
+    for epoch in range(3):
+        order = torch.from_numpy(plans.plan(epoch).order(0, len(y)).astype(np.int64))
+        for at in range(0, len(y), 128):
+            step(other, optimizer, stored[order[at : at + 128]], y[order[at : at + 128]].long())
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+    right = total = 0
+    with torch.no_grad():
+        for batch in parts["test"].dao.to_torch(500, genes=genes, **PREPARED):
+            right += int((model(batch["X"]).argmax(1) == batch["kind"]).sum())
+            total += len(batch["kind"])
+    assert right / total > 0.9
+
+
+def test_a_resumed_run_ends_with_the_same_weights(labelled, tmp_path):
+    options = {"shuffle": True, "seed": 0, "genes": "intersection", **PREPARED}
+
+    def train(until: int | None, resume=None):
+        dataset = labelled.dao.to_torch(256, **options)
+        model, optimizer = fresh(dataset.batches.n_vars)
+        if resume is not None:
+            saved = torch.load(resume)
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            dataset.load_state_dict(saved["data"])
+        steps = 0
+        while dataset.epoch < 3:
+            for batch in dataset:
+                step(model, optimizer, batch["X"], batch["kind"])
+                steps += 1
+                if steps == until:
+                    states = {
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "data": dataset.state_dict(),
+                    }
+                    torch.save(states, tmp_path / "checkpoint.pt")
+                    return model
+        return model
+
+    whole = train(None)
+    train(7)
+    resumed = train(None, tmp_path / "checkpoint.pt")
+    for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_two_processes_train_one_model(real_store, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        textwrap.dedent("""
+        import sys, torch, torch.distributed as dist, polars as pl, dao_polars as dao
+        from torch.nn.parallel import DistributedDataParallel
+
+        dist.init_process_group("gloo")
+        lf = dao.scan(sys.argv[1]).filter(pl.col("dataset") == "pancreas_human")
+        genes = dao.load_store(sys.argv[1]).var("pancreas_human")["var_name"].head(50).to_list()
+        data = lf.select("cell", "cell_type").dao.to_torch(
+            64, shuffle=True, seed=0, genes=genes, layout="dense", normalize="log1p_cp10k")
+        torch.manual_seed(0)
+        model = DistributedDataParallel(torch.nn.Linear(50, len(data.classes_["cell_type"])))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        seen, steps = [], 0
+        for epoch in range(2):
+            for batch in torch.utils.data.DataLoader(data, batch_size=None, num_workers=int(sys.argv[3])):
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(model(batch["X"]), batch["cell_type"]).backward()
+                optimizer.step()
+                seen.append(len(batch["cell_type"])); steps += 1
+        total = torch.tensor([sum(seen), steps])
+        parts = [torch.zeros_like(total) for _ in range(2)]
+        dist.all_gather(parts, total)
+        if dist.get_rank() == 0:
+            torch.save({"weights": model.module.weight.detach(), "parts": parts, "len": len(data)}, sys.argv[2])
+        dist.destroy_process_group()
+        """)
+    )
+    found = []
+    for workers in (0, 2):
+        out = tmp_path / f"{workers}.pt"
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        done = subprocess.run(
+            [*command, str(script), real_store.uri, str(out), str(workers)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found.append(torch.load(out))
+    n = real_store.datasets.filter(pl.col("id") == "pancreas_human")["n_obs"].item()
+    for result in found:
+        parts = torch.stack(result["parts"])
+        assert parts[:, 0].sum() == 2 * n
+        assert parts[0, 1] == parts[1, 1] == 2 * result["len"]
+    assert torch.equal(found[0]["weights"], found[1]["weights"])
+
+
+def test_lightning_trains_with_the_docs_data_module(real_store, tmp_path):
+    lightning = pytest.importorskip("lightning")
+    from pathlib import Path
+
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    block = text.split("```python lightning\n", 1)[1].split("```", 1)[0]
+    scope: dict = {}
+    exec(compile(block, "docs/training.md", "exec"), scope)
+    data = scope["Cells"](real_store.uri, dataset="pancreas_human", label="cell_type")
+
+    class Model(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.LazyLinear(30)
+
+        def training_step(self, batch, _):
+            return torch.nn.functional.cross_entropy(self.net(batch["X"]), batch["cell_type"])
+
+        def validation_step(self, batch, _):
+            accuracy = (self.net(batch["X"]).argmax(1) == batch["cell_type"]).float().mean()
+            self.log("accuracy", accuracy, batch_size=len(batch["cell_type"]))
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+    model = Model()
+    trainer = lightning.Trainer(
+        max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )
+    trainer.fit(model, data)
+    assert trainer.callback_metrics["accuracy"] > 0.8
+
+
+def test_pinned_memory_needs_a_device(cells):
+    if torch.cuda.is_available():
+        batch = next(iter(cells.dao.to_torch(10, pin_memory=True)))
+        assert batch["cell_type"].is_pinned()
+    else:
+        with pytest.raises(dao.DaoValueError, match="CUDA"):
+            cells.dao.to_torch(10, pin_memory=True)
+    with pytest.raises(dao.DaoTypeError, match="transform"):
+        cells.dao.to_torch(10, transform=3)
+    assert list(cells.dao.to_torch(1000, transform=lambda d: len(d["obs_name"])))[0] == 1000
