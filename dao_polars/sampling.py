@@ -115,6 +115,13 @@ class Sampling:
     def _sampler(self) -> Sampler:
         return Sampler(self.n_obs, self.batch_size, seed=self.seed, **self._random)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_core"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._core = self._sampler()
+
     def n_batches(self, epoch: int, world_size: int) -> int:
         """Batches of a rank."""
         return self._core.n_batches(epoch, world_size)
@@ -134,7 +141,8 @@ def columns_of(*settings: Column | Iterable[Column] | None) -> list[str]:
     for setting in settings:
         if setting is None:
             continue
-        for column in [setting] if isinstance(setting, (str, pl.Expr)) else list(setting):
+        single = isinstance(setting, (str, pl.Expr)) or not isinstance(setting, Iterable)
+        for column in [setting] if single else setting:
             names += [column] if isinstance(column, str) else _roots(column)
     return names
 
@@ -159,7 +167,8 @@ def codes(
 
     Nulls are a value like others.
     """
-    parts = [columns] if isinstance(columns, (str, pl.Expr)) else list(columns)
+    single = isinstance(columns, (str, pl.Expr)) or not isinstance(columns, Iterable)
+    parts: list[Any] = [columns] if single else list(columns)
     if not parts:
         raise DaoValueError(f"{what}=[] names no column")
     named = pl.DataFrame([_column(frame, part, what).alias(str(i)) for i, part in enumerate(parts)])

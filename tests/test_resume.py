@@ -163,9 +163,7 @@ def ranks(cells, options, world_size, workers=1, state=None, stop=None):
             for worker in range(workers):
                 copy = pickle.loads(pickle.dumps(mine))
                 shares.append([content(batch) for batch in copy.iterate(worker, workers)])
-            taken = [
-                shares[i % workers][i // workers] for i in range(sum(map(len, shares)))
-            ]
+            taken = [shares[i % workers][i // workers] for i in range(sum(map(len, shares)))]
         steps.append(taken)
     assert len({len(taken) for taken in steps}) == 1, "ranks do as many steps"
     assert all(state == states[0] for state in states)
@@ -276,7 +274,8 @@ def test_layers_and_obsm_come_with_their_cells(tmp_path):
     adata = ad.AnnData(counts.astype(np.float32))
     adata.layers["doubled"] = adata.X * 2
     adata.obsm["X_pca"] = rng.normal(size=(90, 3)).astype(np.float32)
-    store = dao.write_dataset(tmp_path / "s", adata, dataset="a", progress=False)
+    kept = {"layers": ["doubled"], "obsm": ["X_pca"]}
+    store = dao.write_dataset(tmp_path / "s", adata, dataset="a", progress=False, **kept)
     batches = store.scan().dao.iter_batches(
         16, shuffle=True, seed=0, layers=["doubled"], obsm="X_pca", transform=lambda b: b
     )
@@ -284,7 +283,9 @@ def test_layers_and_obsm_come_with_their_cells(tmp_path):
     for batch in batches:
         rows = [int(name) for name in batch.obs["obs_name"]]
         np.testing.assert_array_equal(batch.x.toarray(), adata.X[rows].toarray())
-        np.testing.assert_array_equal(batch.layers["doubled"].toarray(), adata.X[rows].toarray() * 2)
+        np.testing.assert_array_equal(
+            batch.layers["doubled"].toarray(), adata.X[rows].toarray() * 2
+        )
         np.testing.assert_array_equal(batch.obsm["X_pca"], adata.obsm["X_pca"][rows])
         n += len(batch)
     assert n == 90

@@ -28,7 +28,7 @@ def frame_keys(frame: pl.LazyFrame | pl.DataFrame) -> np.ndarray:
 @pytest.fixture(scope="module")
 def cells(real_store) -> pl.DataFrame:
     """Cells of two studies with few and many cells of a type."""
-    lf = real_store.scan().filter(pl.col("dataset").str.starts_with("pancreas"))
+    lf = real_store.scan().filter(pl.col("dataset").is_in(["pancreas_human", "pancreas_mouse"]))
     return lf.select("cell", "dataset", "cell_type").collect()
 
 
@@ -51,8 +51,7 @@ def test_every_class_is_as_likely_over_any_filter(cells):
 def test_classes_are_as_likely_as_they_are_said_to_be(cells):
     some = cells.filter(pl.col("cell_type").is_in(["alpha", "beta", "ductal"]))
     wanted = {"alpha": 3, "beta": 1, "ductal": 0}
-    batches = loader(some, 1000, balance="cell_type", class_weights=wanted, n_samples=8000, seed=2
-    )
+    batches = loader(some, 1000, balance="cell_type", class_weights=wanted, n_samples=8000, seed=2)
     counts = dict(pl.concat(b.obs for b in batches)["cell_type"].value_counts().iter_rows())
     assert set(counts) == {"alpha", "beta"}
     assert stats.chisquare([counts["alpha"], counts["beta"]], [6000, 2000]).pvalue > 1e-3
@@ -60,26 +59,28 @@ def test_classes_are_as_likely_as_they_are_said_to_be(cells):
 
 def test_weights_are_a_column_or_an_expression_over_columns_that_need_not_be_in_obs(cells):
     weight = pl.when(pl.col("dataset") == "pancreas_human").then(2.0).otherwise(1.0)
-    batches = loader(cells, 1000, weights=weight, obs=["cell_type"], n_samples=12_000, seed=5
-    )
+    batches = loader(cells, 1000, weights=weight, obs=["cell_type"], n_samples=12_000, seed=5)
     assert batches.n_obs == cells.height
     drawn = np.concatenate(visited(batches))
     human = frame_keys(cells.filter(pl.col("dataset") == "pancreas_human"))
     n_human, n_mouse = len(human), cells.height - len(human)
     of_human = int(np.isin(drawn, human).sum())
     expected = 12_000 * 2 * n_human / (2 * n_human + n_mouse)
-    assert stats.chisquare([of_human, 12_000 - of_human], [expected, 12_000 - expected]).pvalue > 1e-3
-    by_column = loader(cells.with_columns(w=weight), 1000, weights="w", obs=["cell_type"], n_samples=12_000, seed=5
+    assert (
+        stats.chisquare([of_human, 12_000 - of_human], [expected, 12_000 - expected]).pvalue > 1e-3
+    )
+    by_column = loader(
+        cells.with_columns(w=weight), 1000, weights="w", obs=["cell_type"], n_samples=12_000, seed=5
     )
     assert next(iter(by_column)).obs.columns == ["cell_type"]
+    by_column.set_epoch(0)
     np.testing.assert_array_equal(np.concatenate(visited(by_column)), drawn)
 
 
 @given(seed=st.integers(0, 2**64 - 1), n=st.integers(0, 30), replacement=st.booleans())
 def test_draws_keep_to_cells_that_have_a_weight(cells, seed, n, replacement):
     some = cells.head(40).with_columns(w=pl.int_range(pl.len()) % 3)
-    batches = loader(some, 7, weights="w", n_samples=min(n, 26), replacement=replacement, seed=seed
-    )
+    batches = loader(some, 7, weights="w", n_samples=min(n, 26), replacement=replacement, seed=seed)
     drawn = np.concatenate([*visited(batches), np.empty(0, np.uint64)])
     assert len(drawn) == min(n, 26)
     assert set(drawn) <= set(frame_keys(some.filter(pl.col("w") > 0)))
@@ -134,8 +135,7 @@ def test_groups_are_of_several_columns_and_of_nulls(cells):
 
 
 def test_blocks_keep_neighbours_near(cells):
-    batches = loader(cells, 128, shuffle="block", block_size=16, window=8, seed=6
-    )
+    batches = loader(cells, 128, shuffle="block", block_size=16, window=8, seed=6)
     place = {key: i for i, key in enumerate(frame_keys(cells))}
     for keys in visited(batches)[:-1]:
         blocks = {place[key] // 16 for key in keys}
@@ -149,7 +149,8 @@ def test_diversity_tells_how_mixed_batches_are(cells):
     ordered = cells.sort("cell_type")
     options = {"shuffle": True, "seed": 0}
     whole = loader(ordered, 256, **options).batch_diversity("cell_type")
-    blocks = loader(ordered, 256, **options | {"shuffle": "block"}, block_size=64, window=4
+    blocks = loader(
+        ordered, 256, **options | {"shuffle": "block"}, block_size=64, window=4
     ).batch_diversity("cell_type")
     sorted_ = loader(ordered, 256).batch_diversity("cell_type")
     assert 0.9 < whole <= 1.0

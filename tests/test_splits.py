@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import polars as pl
 import pytest
-from conftest import study
+from .conftest import study
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -116,8 +116,8 @@ def test_the_hash_is_the_same_everywhere():
     assert _digest(0, None, "é", 1.5, True) == PINNED_GROUP
 
 
-PINNED = 0
-PINNED_GROUP = 0
+PINNED = 8084756898057177234
+PINNED_GROUP = 4315998366237761682
 
 
 def test_another_process_splits_alike(real_store):
@@ -150,7 +150,10 @@ def test_a_part_that_lacks_a_value_is_told(cells):
 def test_a_sample_has_at_most_so_many_of_each_group(cells, n):
     part = cells.dao.sample(n, by=["dataset", "cell_type"], seed=1)
     assert isinstance(part, pl.LazyFrame)
-    found = {tuple(row[:2]): row[2] for row in part.group_by("dataset", "cell_type").len().collect().rows()}
+    found = {
+        tuple(row[:2]): row[2]
+        for row in part.group_by("dataset", "cell_type").len().collect().rows()
+    }
     whole = cells.group_by("dataset", "cell_type").len().collect().rows()
     assert found == {(d, t): min(n, count) for d, t, count in whole if min(n, count)}
     order = part.select(pl.col("cell").ext.storage()).collect().to_series().to_list()

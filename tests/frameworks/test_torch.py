@@ -185,12 +185,16 @@ def labelled(real_store) -> pl.LazyFrame:
     """Pancreas and blood cells, and which is which of six kinds."""
     common = ["alpha", "beta", "ductal", "acinar"]
     lf = real_store.scan().filter(pl.col("dataset").is_in(["pancreas_human", "pbmc_human"]))
-    kind = pl.when(pl.col("dataset") == "pbmc_human").then(pl.lit("blood")).otherwise(
-        pl.col("cell_type").cast(pl.String)
+    kind = (
+        pl.when(pl.col("dataset") == "pbmc_human")
+        .then(pl.lit("blood"))
+        .otherwise(pl.col("cell_type").cast(pl.String))
     )
     kinds = pl.Enum([*common, "blood"])
-    return lf.with_columns(kind=kind).filter(pl.col("kind").is_in(kinds.categories)).select(
-        "cell", pl.col("kind").cast(kinds)
+    return (
+        lf.with_columns(kind=kind)
+        .filter(pl.col("kind").is_in(kinds.categories))
+        .select("cell", pl.col("kind").cast(kinds))
     )
 
 
@@ -223,11 +227,15 @@ def test_training_from_the_store_is_training_from_memory(labelled):
     sc.pp.normalize_total(adata, target_sum=1e4)
     sc.pp.log1p(adata)
     x = torch.from_numpy(adata.X.toarray())
-    y = torch.tensor(adata.obs["kind"].cat.set_categories(train.classes_["kind"]).cat.codes.to_numpy())
+    y = torch.tensor(
+        adata.obs["kind"].cat.set_categories(train.classes_["kind"]).cat.codes.to_numpy()
+    )
     other, optimizer = fresh(x.shape[1])
     plans = parts["train"].dao.iter_batches(128, **options).sampling
     # totals over all genes of a dataset differ from those over the ones in common: take the store's
-    stored = torch.vstack([b["X"] for b in parts["train"].dao.to_torch(128, genes=genes, **PREPARED)])
+    stored = torch.vstack(
+        [b["X"] for b in parts["train"].dao.to_torch(128, genes=genes, **PREPARED)]
+    )
     for epoch in range(3):
         order = torch.from_numpy(plans.plan(epoch).order(0, len(y)).astype(np.int64))
         for at in range(0, len(y), 128):
@@ -309,7 +317,13 @@ def test_two_processes_train_one_model(real_store, tmp_path):
     found = []
     for workers in (0, 2):
         out = tmp_path / f"{workers}.pt"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+        ]
         done = subprocess.run(
             [*command, str(script), real_store.uri, str(out), str(workers)],
             capture_output=True,
@@ -355,8 +369,13 @@ def test_lightning_trains_with_the_docs_data_module(real_store, tmp_path):
 
     model = Model()
     trainer = lightning.Trainer(
-        max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
     )
     trainer.fit(model, data)
     assert trainer.callback_metrics["accuracy"] > 0.8
