@@ -300,6 +300,8 @@ class BatchIterable:
         self.sampling.seed_given |= state["seed"] is not None
         self._position = None
         self._resumed = _Position(**at)
+        if self._is_over(self._resumed):
+            self._resumed = _Position(self._resumed.epoch + 1, self._resumed.world_size)
         self.epoch = self._resumed.epoch
 
     def _check_same(self, state: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ __all__ = ["dataset"]
 def dataset(batches: BatchIterable) -> Any:
     """See [`DaoFrame.to_tensorflow`][]."""
     encoder = ObsEncoder(batches.obs, ("X",))
+    batches.obs = encoder.columns
     matrices = batches.matrices
 
     def elements() -> Iterator[dict[str, Any]]:
@@ -39,7 +40,7 @@ def dataset(batches: BatchIterable) -> Any:
     for name, (width, dtype, sparse) in matrices.described().items():
         kind = tf.SparseTensorSpec if sparse else tf.TensorSpec
         spec["X" if name == matrices.names[0] else name] = kind([None, width], tf.as_dtype(dtype))
-    for name, dtype in encoder.dtypes().items():
+    for name, dtype in encoder.dtypes.items():
         spec[name] = tf.TensorSpec([None], tf.string if dtype.hasobject else tf.as_dtype(dtype))
     made = tf.data.Dataset.from_generator(elements, output_signature=spec)
     return made.apply(tf.data.experimental.assert_cardinality(len(batches)))

@@ -104,6 +104,24 @@ def _attached(shared: Any) -> _EpochCount:
     return count
 
 
+def _of_loader(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The dataset's state in that of a torchdata ``StatefulDataLoader``."""
+    if "dataset_state" in state:
+        single: Mapping[str, Any] = state["dataset_state"]
+        return single
+    if "_snapshot" not in state:
+        return state
+    workers = [w["dataset_state"] for w in state["_snapshot"]["_worker_snapshots"].values()]
+    whole = {k: v for k, v in workers[0].items() if k not in ("worker", "workers", "taken")}
+    if state.get("_iterator_finished"):
+        return whole | {"epoch": whole["epoch"] + 1, "cells": 0, "rounds": 0}
+    # Workers take turns: what they have given, and what was given since they were asked.
+    given = sum(worker.get("taken", 0) for worker in workers)
+    if len(workers) == 1:
+        given = 0  # counted as rounds
+    return whole | {"rounds": whole["rounds"] + given + state.get("_steps_since_snapshot", 0)}
+
+
 class TorchDataset(IterableDataset):  # type: ignore[type-arg]
     """Batches as dicts of tensors: ``X``, ``layers/…``, ``obsm/…`` and the columns of obs.
 
@@ -125,9 +143,12 @@ class TorchDataset(IterableDataset):  # type: ignore[type-arg]
             raise DaoValueError("pin_memory=True needs a CUDA device, and torch finds none")
         encoder = ObsEncoder(batches.obs, ("X",))
         self.classes_ = encoder.classes
+        batches.obs = encoder.columns
         self.batches = batches
         self._tensors = _Tensors(encoder, transform, pin_memory)
         self._epochs = _EpochCount()
+        #: Whether the state to go on from was loaded by this very worker.
+        self._loaded_here = False
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -138,9 +159,10 @@ class TorchDataset(IterableDataset):  # type: ignore[type-arg]
             batches = self.batches.iterate()
             self._epochs.set(self.batches.epoch)
             return map(self._tensors, batches)
-        resumed = self.batches.epoch if self.batches.resuming else None
-        epoch = self._epochs.begin(worker.seed - worker.id, resumed)
-        self.batches.set_epoch(epoch)
+        resumed = self.batches.epoch if self._loaded_here else None
+        self._loaded_here = False
+        # Forgets a position that was loaded before there were workers, once its epoch is over.
+        self.batches.set_epoch(self._epochs.begin(worker.seed - worker.id, resumed))
         return map(self._tensors, self.batches.iterate(worker.id, worker.num_workers))
 
     @property
@@ -158,9 +180,15 @@ class TorchDataset(IterableDataset):  # type: ignore[type-arg]
         return self.batches.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See [`BatchIterable.load_state_dict`][]."""
-        self.batches.load_state_dict(state)
-        self._epochs.set(self.batches.epoch)
+        """See [`BatchIterable.load_state_dict`][].
+
+        Takes the state of a ``StatefulDataLoader`` over such a dataset, too: for another loader,
+        with any number of workers.
+        """
+        self.batches.load_state_dict(_of_loader(state))
+        self._loaded_here = get_worker_info() is not None
+        if not self._loaded_here:
+            self._epochs.set(self.batches.epoch)
 
     def __getstate__(self) -> dict[str, Any]:
         if get_spawning_popen() is not None:

@@ -26,15 +26,14 @@ def test_elements_are_what_the_specification_says(real_store, layout):
     assert len(dataset) == len(plain)
     for epoch in range(2):
         n = 0
-        for found, batch in zip(dataset.as_numpy_iterator(), plain, strict=True):
+        for found, batch in zip(dataset, plain, strict=True):
             x = found["X"]
             if layout == "csr":
-                x = tf.sparse.to_dense(tf.SparseTensor(x.indices, x.values, x.dense_shape)).numpy()
-                np.testing.assert_array_equal(x, batch.x.toarray())
+                np.testing.assert_array_equal(tf.sparse.to_dense(x), batch.x.toarray())
             else:
                 np.testing.assert_array_equal(x, batch.x)
             np.testing.assert_array_equal(found["cell_type"], batch.obs["cell_type"].to_physical())
-            assert [name.decode() for name in found["obs_name"]] == batch.obs["obs_name"].to_list()
+            assert [name.decode() for name in found["obs_name"].numpy()] == batch.obs["obs_name"].to_list()
             n += len(batch)
         assert n == plain.n_obs, epoch
 

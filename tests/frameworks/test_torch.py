@@ -57,8 +57,8 @@ def test_batches_are_tensors_on_the_readers_memory(cells, layout):
         assert found["cell_type"].dtype == torch.int64
         assert [labels[code] for code in found["cell_type"]] == batch.obs["cell_type"].to_list()
         assert found["obs_name"] == batch.obs["obs_name"].to_list()
-    from dao_polars.torch import _Tensors
     from dao_polars.encoding import ObsEncoder
+    from dao_polars.torch import _Tensors
 
     batch = next(iter(plain))
     tensors = _Tensors(ObsEncoder([], ("X",)), None, False)(batch)
@@ -73,8 +73,12 @@ def test_columns_of_each_type(cells):
         flag=pl.int_range(pl.len()) % 3 == 0,
         none=pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.col("cell_type")),
         day=pl.date(2020, 1, 1),
+        loose=pl.col("cell_type").cast(pl.String).cast(pl.Categorical),
     )
-    batch = next(iter(frame.dao.to_torch(10)))
+    dataset = frame.dao.to_torch(10)
+    batch = next(iter(dataset))
+    labels = [dataset.classes_["loose"][code] for code in batch["loose"]]
+    assert labels == frame["cell_type"].head(10).to_list()
     types = {k: v.dtype for k, v in batch.items() if isinstance(v, torch.Tensor)}
     assert types == {
         "X": torch.float32,
@@ -84,6 +88,7 @@ def test_columns_of_each_type(cells):
         "flag": torch.bool,
         "none": torch.int64,
         "day": torch.int32,
+        "loose": torch.int64,
     }
     assert batch["whole"].tolist() == list(range(10))
     assert batch["gaps"].isnan().tolist() == [False, True] * 5
