@@ -206,7 +206,7 @@ def warm(place: Path) -> None:
 
 
 def warm_memory(size: int) -> None:
-    """Has a virtual machine's host hand out so many bytes, twice what X takes, before the clock starts.
+    """Has a virtual machine's host hand out so many bytes, twice what X takes, beforehand.
 
     Where it takes back what is free, whoever comes first would pay for all who come after.
     """

@@ -139,8 +139,9 @@ class Reader:
 
         ``parts`` has for each dataset number the output column of each of its columns (-1: none),
         or None where they are the output's. Rows are scaled to ``target_sum`` (over all columns)
-        and ``log1p`` is taken while they are read. Raises DaoValueError for keys of no dataset or row,
-        DaoKeyError for an unknown matrix, DaoFileNotFoundError or DaoCorruptError for broken ones.
+        and ``log1p`` is taken while they are read. Raises DaoValueError for keys of no dataset or
+        row, DaoKeyError for an unknown matrix, DaoFileNotFoundError or DaoCorruptError for broken
+        ones.
         """
 
     def read(

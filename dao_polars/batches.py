@@ -387,7 +387,7 @@ def _in_order(plan: Plan, columns: list[pl.Series]) -> Iterator[list[pl.Series]]
             at = start + first
         elif start >= end:
             # Of many batches at a time: each call has its price.
-            last = np.searchsorted(ends, start + _REORDERED, side="right") - 1
+            last = int(np.searchsorted(ends, start + _REORDERED, side="right")) - 1
             end = int(ends[max(last, i)])
             positions = plan.order(start, end)
             some, at = [column[positions] for column in columns], 0

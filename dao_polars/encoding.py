@@ -1,7 +1,8 @@
 """obs as arrays of numbers, the same way in every batch: what tensors are made of.
 
-Owns how a column's type becomes an array's. Knows no framework. Columns are brought into shape once,
-beforehand: most of what polars does with a batch's would need its threads, which a forked worker lacks.
+Owns how a column's type becomes an array's. Knows no framework. Columns are brought into shape
+once, beforehand: most of what polars does with a batch's would need its threads, which a forked
+worker lacks.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ __all__ = ["ObsEncoder"]
 
 
 class ObsEncoder:
-    """Columns of obs as arrays: numbers and booleans as they are, dates as the integers behind them,
-    categories as int64 codes into ``classes`` (null: -1), text and all else as lists.
+    """Columns of obs as arrays.
+
+    Numbers and booleans as they are, dates as the integers behind them, categories as int64 codes
+    into ``classes`` (null: -1), text and all else as lists.
 
     Numbers that are null somewhere in the selection are float64, NaN where they are.
 

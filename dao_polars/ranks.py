@@ -32,7 +32,7 @@ def check_rank(rank: int | None, world_size: int | None) -> tuple[int, int] | No
 
 
 def find_rank() -> tuple[int, int]:
-    """This rank and how many there are: torch.distributed's, else the environment's.
+    """Which rank this is, and of how many: torch.distributed's, else the environment's.
 
     Raises:
         DaoValueError: environment variables that contradict each other.

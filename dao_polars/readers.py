@@ -185,7 +185,7 @@ def _normalization(
         )
     target = normalize.get("target_sum")
     if target is not None:
-        if isinstance(target, (bool, str)) or not np.isscalar(target):
+        if isinstance(target, bool) or not isinstance(target, (int, float, np.number)):
             raise DaoTypeError(f"normalize= has target_sum={target!r}; expected a number or None")
         target = float(target)
         if not (np.isfinite(target) and target > 0):

@@ -84,7 +84,7 @@ class Sampling:
         if shuffle == "block":
             block = integer("block_size", block_size, 1, 2**32 - 1)
         groups = _groups(frame, group_by)
-        self._random = {
+        self._random: dict[str, Any] = {
             "block_size": block,
             "window": window,
             "n_samples": n_samples,
@@ -141,10 +141,14 @@ def columns_of(*settings: Column | Iterable[Column] | None) -> list[str]:
     for setting in settings:
         if setting is None:
             continue
-        single = isinstance(setting, (str, pl.Expr)) or not isinstance(setting, Iterable)
-        for column in [setting] if single else setting:
+        for column in _listed(setting):
             names += [column] if isinstance(column, str) else _roots(column)
     return names
+
+
+def _listed(columns: Any) -> list[Any]:
+    single = isinstance(columns, (str, pl.Expr)) or not isinstance(columns, Iterable)
+    return [columns] if single else list(columns)
 
 
 def _roots(column: Any) -> list[str]:
@@ -167,8 +171,7 @@ def codes(
 
     Nulls are a value like others.
     """
-    single = isinstance(columns, (str, pl.Expr)) or not isinstance(columns, Iterable)
-    parts: list[Any] = [columns] if single else list(columns)
+    parts = _listed(columns)
     if not parts:
         raise DaoValueError(f"{what}=[] names no column")
     named = pl.DataFrame([_column(frame, part, what).alias(str(i)) for i, part in enumerate(parts)])
@@ -263,8 +266,10 @@ def digest(*parts: Any) -> str:
     """A fingerprint of arrays and JSON-able values."""
     sha = hashlib.sha256()
     for part in parts:
-        data = part if isinstance(part, np.ndarray) else json.dumps(part, sort_keys=True).encode()
-        sha.update(np.ascontiguousarray(data) if isinstance(data, np.ndarray) else data)
+        if isinstance(part, np.ndarray):
+            sha.update(np.ascontiguousarray(part).data)
+        else:
+            sha.update(json.dumps(part, sort_keys=True).encode())
     return sha.hexdigest()[:32]
 
 

@@ -38,10 +38,10 @@ def dataset(batches: BatchIterable) -> Any:
 
     spec: dict[str, Any] = {}
     for name, (width, dtype, sparse) in matrices.described().items():
-        kind = tf.SparseTensorSpec if sparse else tf.TensorSpec
-        spec["X" if name == matrices.names[0] else name] = kind([None, width], tf.as_dtype(dtype))
-    for name, dtype in encoder.dtypes.items():
-        spec[name] = tf.TensorSpec([None], tf.string if dtype.hasobject else tf.as_dtype(dtype))
+        make = tf.SparseTensorSpec if sparse else tf.TensorSpec
+        spec["X" if name == matrices.names[0] else name] = make([None, width], tf.as_dtype(dtype))
+    for name, number in encoder.dtypes.items():
+        spec[name] = tf.TensorSpec([None], tf.string if number.hasobject else tf.as_dtype(number))
     made = tf.data.Dataset.from_generator(elements, output_signature=spec)
     return made.apply(tf.data.experimental.assert_cardinality(len(batches)))
 

@@ -122,7 +122,7 @@ def _of_loader(state: Mapping[str, Any]) -> Mapping[str, Any]:
     return whole | {"rounds": whole["rounds"] + given + state.get("_steps_since_snapshot", 0)}
 
 
-class TorchDataset(IterableDataset):  # type: ignore[type-arg]
+class TorchDataset(IterableDataset):
     """Batches as dicts of tensors: ``X``, ``layers/…``, ``obsm/…`` and the columns of obs.
 
     Iterate it bare, or in ``DataLoader(dataset, batch_size=None)``. ``num_workers=0`` is the way

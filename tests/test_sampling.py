@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import polars as pl
 import pytest
@@ -115,7 +117,7 @@ def test_a_batch_is_of_one_group(cells, shuffle):
     keys = np.concatenate(visited(batches))
     np.testing.assert_array_equal(np.sort(keys), np.sort(frame_keys(cells)))
     order = [group[0] for group in groups]
-    runs = 1 + sum(a != b for a, b in zip(order, order[1:], strict=False))
+    runs = 1 + sum(a != b for a, b in itertools.pairwise(order))
     assert (runs > len(set(order))) == shuffle
     sizes = dict(cells["cell_type"].value_counts().iter_rows())
     assert len(groups) == sum(-(-size // 64) for size in sizes.values())

@@ -9,12 +9,13 @@ import warnings
 import numpy as np
 import polars as pl
 import pytest
-from .conftest import study
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 import dao_polars as dao
+
+from .conftest import study
 
 THREE = {"train": 0.8, "val": 0.1, "test": 0.1}
 

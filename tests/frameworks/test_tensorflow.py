@@ -33,7 +33,9 @@ def test_elements_are_what_the_specification_says(real_store, layout):
             else:
                 np.testing.assert_array_equal(x, batch.x)
             np.testing.assert_array_equal(found["cell_type"], batch.obs["cell_type"].to_physical())
-            assert [name.decode() for name in found["obs_name"].numpy()] == batch.obs["obs_name"].to_list()
+            assert [name.decode() for name in found["obs_name"].numpy()] == batch.obs[
+                "obs_name"
+            ].to_list()
             n += len(batch)
         assert n == plain.n_obs, epoch
 
@@ -45,7 +47,7 @@ def test_keras_trains(real_store):
         64, shuffle=True, seed=0, genes=genes, layout="dense", normalize="log1p_cp10k"
     )
     pairs = dataset.map(lambda batch: (batch["X"], batch["cell_type"]))
-    model = tf.keras.Sequential([tf.keras.layers.Dense(20)])
+    model = tf.keras.Sequential([tf.keras.layers.Dense(60)])
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss)
     history = model.fit(pairs, epochs=3, verbose=0).history["loss"]

@@ -306,7 +306,9 @@ def test_two_processes_train_one_model(real_store, tmp_path):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         seen, steps = [], 0
         for epoch in range(2):
-            for batch in torch.utils.data.DataLoader(data, batch_size=None, num_workers=int(sys.argv[3])):
+            loader = torch.utils.data.DataLoader(
+                data, batch_size=None, num_workers=int(sys.argv[3]))
+            for batch in loader:
                 optimizer.zero_grad()
                 torch.nn.functional.cross_entropy(model(batch["X"]), batch["cell_type"]).backward()
                 optimizer.step()
@@ -315,7 +317,8 @@ def test_two_processes_train_one_model(real_store, tmp_path):
         parts = [torch.zeros_like(total) for _ in range(2)]
         dist.all_gather(parts, total)
         if dist.get_rank() == 0:
-            torch.save({"weights": model.module.weight.detach(), "parts": parts, "len": len(data)}, sys.argv[2])
+            weights = model.module.weight.detach()
+            torch.save({"weights": weights, "parts": parts, "len": len(data)}, sys.argv[2])
         dist.destroy_process_group()
         """)
     )
@@ -360,7 +363,7 @@ def test_lightning_trains_with_the_docs_data_module(real_store, tmp_path):
     class Model(lightning.LightningModule):
         def __init__(self):
             super().__init__()
-            self.net = torch.nn.LazyLinear(30)
+            self.net = torch.nn.LazyLinear(60)
 
         def training_step(self, batch, _):
             return torch.nn.functional.cross_entropy(self.net(batch["X"]), batch["cell_type"])
@@ -395,4 +398,4 @@ def test_pinned_memory_needs_a_device(cells):
             cells.dao.to_torch(10, pin_memory=True)
     with pytest.raises(dao.DaoTypeError, match="transform"):
         cells.dao.to_torch(10, transform=3)
-    assert list(cells.dao.to_torch(1000, transform=lambda d: len(d["obs_name"])))[0] == 1000
+    assert next(iter(cells.dao.to_torch(1000, transform=lambda d: len(d["obs_name"])))) == 1000
