@@ -1,6 +1,7 @@
 # make demo    build into .venv and run the main job on the real cells in data/
 # make test    build and pass all tests
 # make check   formatting, lints, types
+# make test-frameworks   the tests with torch, lightning and tensorflow, which it installs (some GB)
 # make format  mend formatting and what lints can mend
 # make bench   ours beside its peers; see benchmarks/README.md (ARGS=... are passed on)
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test test-frameworks check format bench clean
 
 # One build serves demo, test and check; it is made again only when its sources change.
 $(VENV)/.built: $(SOURCES)
@@ -23,6 +24,10 @@ demo: $(VENV)/.built
 test: $(VENV)/.built
 	cargo test --quiet
 	$(BIN)/python -m pytest -q
+
+test-frameworks: $(VENV)/.built
+	$(BIN)/python -m pip install --quiet "torch>=2.4" "torchdata>=0.10" "lightning>=2.4" "tensorflow-cpu>=2.16"
+	$(BIN)/python -m pytest -q tests/frameworks
 
 check: $(VENV)/.built
 	cargo fmt --check
