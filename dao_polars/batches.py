@@ -295,9 +295,12 @@ class BatchIterable:
         at = {name: integer(f"state's {name}", state.get(name, 0), 0) for name in numbers}
         sizes = ("world_size", "workers")
         at |= {name: integer(f"state's {name}", state.get(name, 1), 1) for name in sizes}
-        if state["seed"] != self.seed:
-            self.sampling.reseed(state["seed"])
-        self.sampling.seed_given |= state["seed"] is not None
+        seed = state.get("seed")
+        if seed is not None:
+            seed = integer("state's seed", seed, 0, 2**64 - 1)
+        if seed != self.seed:
+            self.sampling.reseed(seed)
+        self.sampling.seed_given |= seed is not None
         self._position = None
         self._resumed = _Position(**at)
         if self._is_over(self._resumed):
@@ -306,12 +309,15 @@ class BatchIterable:
 
     def _check_same(self, state: Mapping[str, Any]) -> None:
         theirs, ours = state.get("settings", {}), self._settings()
+        if not isinstance(theirs, Mapping):
+            raise DaoTypeError(f"expected what state_dict() gives, found settings {theirs!r:.200}")
         differ = [
             f"{name} was {theirs.get(name)!r} and is {ours.get(name)!r}"
             for name in sorted({*theirs, *ours})
             if theirs.get(name) != ours.get(name)
         ]
-        if (self.sampling.seed_given or self.seed is None) and state.get("seed") != self.seed:
+        drawn = self.seed is not None and not self.sampling.seed_given
+        if state.get("seed") != self.seed and not (drawn and state.get("seed") is not None):
             differ.append(f"seed was {state.get('seed')!r} and is {self.seed!r}")
         if not differ and state.get("selection") != self._selection_digest():
             differ.append("the cells selected, their order, or the store are others")

@@ -66,9 +66,9 @@ class Matrices:
         self.genes = resolved.names
         self.n_vars = resolved.n_genes
         self._parts = parts if len(selection.keys) else []
-        self._selection = selection
+        self._keys = selection.keys
         self._layers = _listed(layers, "layers")
-        self._obsm = {name: self._width(name) for name in _listed(obsm, "obsm")}
+        self._obsm = {name: _width(selection, name) for name in _listed(obsm, "obsm")}
         self.names = [
             matrix_name(layer),
             *(f"layers/{name}" for name in self._layers),
@@ -93,7 +93,7 @@ class Matrices:
         of_genes = i <= len(self._layers)
         return Reader(
             store.core,
-            self._selection.keys,
+            self._keys,
             self._parts if of_genes else [(number, None) for number, _ in self._parts],
             matrix=name,
             n_columns=n_columns,
@@ -129,23 +129,6 @@ class Matrices:
         layers = dict(zip(self._layers, matrices[1:n], strict=True))
         return matrices[0], layers, dict(zip(self._obsm, matrices[n:], strict=True))
 
-    def _width(self, name: str) -> int:
-        core = self._selection.store.core
-        widths: dict[int, str] = {}
-        for entry in self._selection.datasets():
-            known = json.loads(core.dataset_meta(entry["id"])).get("matrices", {})
-            if f"obsm/{name}" not in known:
-                here = [key.removeprefix("obsm/") for key in known if key.startswith("obsm/")]
-                raise DaoKeyError(
-                    f"dataset {entry['id']!r} has no obsm {name!r}; it has: "
-                    f"{', '.join(map(repr, here)) or 'none'}"
-                )
-            widths.setdefault(known[f"obsm/{name}"]["shape"][1], entry["id"])
-        if len(widths) > 1:
-            listed = ", ".join(f"{width} in {id!r}" for width, id in widths.items())
-            raise DaoValueError(f"obsm {name!r} has different numbers of columns: {listed}")
-        return next(iter(widths), 0)
-
 
 def as_csr(parts: Any, shape: tuple[int, int]) -> csr_matrix:
     """Scipy's matrix on ``(data, indices, indptr)``, without a copy; its rows are canonical."""
@@ -153,6 +136,24 @@ def as_csr(parts: Any, shape: tuple[int, int]) -> csr_matrix:
     matrix.has_sorted_indices = True
     matrix.has_canonical_format = True
     return matrix
+
+
+def _width(selection: Selection, name: str) -> int:
+    core = selection.store.core
+    widths: dict[int, str] = {}
+    for entry in selection.datasets():
+        known = json.loads(core.dataset_meta(entry["id"])).get("matrices", {})
+        if f"obsm/{name}" not in known:
+            here = [key.removeprefix("obsm/") for key in known if key.startswith("obsm/")]
+            raise DaoKeyError(
+                f"dataset {entry['id']!r} has no obsm {name!r}; it has: "
+                f"{', '.join(map(repr, here)) or 'none'}"
+            )
+        widths.setdefault(known[f"obsm/{name}"]["shape"][1], entry["id"])
+    if len(widths) > 1:
+        listed = ", ".join(f"{width} in {id!r}" for width, id in widths.items())
+        raise DaoValueError(f"obsm {name!r} has different numbers of columns: {listed}")
+    return next(iter(widths), 0)
 
 
 def _listed(names: Iterable[str] | str, what: str) -> list[str]:
