@@ -73,6 +73,8 @@ class _Position:
     worker: int = 0
     workers: int = 1
     taken: int = 0
+    #: Rounds that there are, once somebody asked.
+    total: int | None = None
 
 
 class BatchIterable:
@@ -165,12 +167,13 @@ class BatchIterable:
         """The next epoch, or the rest of a resumed one: the share of one of a rank's workers."""
         rank, world_size = self.rank()
         position = self._begin(world_size, worker, workers)
+        self._resumed = None
         self.epoch = position.epoch + 1
         self._position = position
         return self._batches(position, rank)
 
     def _begin(self, world_size: int, worker: int, workers: int) -> _Position:
-        position, self._resumed = self._resumed, None
+        position = self._resumed
         if position is None:
             return _Position(self.epoch, world_size, worker=worker, workers=workers)
         if (position.worker, position.workers) == (worker, workers) and (
@@ -190,7 +193,7 @@ class BatchIterable:
                 cells=position.cells,
                 rounds=position.rounds,
             )
-            position.world_size, position.rounds = world_size, 0
+            position.world_size, position.rounds, position.total = world_size, 0, None
         position.worker, position.workers = worker, workers
         return position
 
@@ -237,10 +240,25 @@ class BatchIterable:
 
         A resumed epoch that is set again goes on where it was left.
         """
-        epoch = integer("epoch", epoch, 0, 2**63 - 1)
+        epoch = integer("epoch", epoch, 0, 2**32 - 1)
         if self._resumed is not None and self._resumed.epoch != epoch:
             self._resumed = None
+        if self.epoch != epoch:
+            self._position = None
         self.epoch = epoch
+
+    def go_to(self, epoch: int, world_size: int, cells: int, rounds: int) -> None:
+        """Makes the next ``iter()`` begin within an epoch; ``world_size`` 0 is its beginning."""
+        self.epoch = epoch
+        self._position = None
+        self._resumed = _Position(epoch, world_size, cells, rounds) if world_size else None
+
+    def place(self) -> tuple[int, int, int, int]:
+        """Where the next ``iter()`` begins, as [`go_to`][BatchIterable.go_to] takes it."""
+        at = self._resumed
+        return (
+            (self.epoch, 0, 0, 0) if at is None else (at.epoch, at.world_size, at.cells, at.rounds)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Where this iterable is, as small JSON-able data: after the batch last given.
@@ -250,7 +268,7 @@ class BatchIterable:
         batch of an epoch, the next epoch comes next.
         """
         at = self._resumed or self._position
-        if at is None or at.epoch + 1 < self.epoch:
+        if at is None:
             at = _Position(self.epoch, self.rank()[1])
         elif self._resumed is None and self._is_over(at):
             at = _Position(at.epoch + 1, at.world_size)
@@ -271,10 +289,13 @@ class BatchIterable:
     def _is_over(self, at: _Position) -> bool:
         if at.workers > 1:
             return False  # the others may not be
-        rest = self.sampling.plan(
-            at.epoch, world_size=at.world_size, cells=at.cells, rounds=at.rounds
-        )
-        return len(rest) == 0
+        if at.total is None:
+            if at.cells:
+                rest = self.sampling.plan(at.epoch, world_size=at.world_size, cells=at.cells)
+                at.total = len(rest)
+            else:
+                at.total = self.sampling.n_batches(at.epoch, at.world_size)
+        return at.rounds >= at.total
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where [`state_dict`][BatchIterable.state_dict] was taken.
@@ -292,9 +313,10 @@ class BatchIterable:
             )
         self._check_same(state)
         numbers = ("epoch", "cells", "rounds", "worker", "taken")
-        at = {name: integer(f"state's {name}", state.get(name, 0), 0) for name in numbers}
+        most = 2**32 - 1
+        at = {name: integer(f"state's {name}", state.get(name, 0), 0, most) for name in numbers}
         sizes = ("world_size", "workers")
-        at |= {name: integer(f"state's {name}", state.get(name, 1), 1) for name in sizes}
+        at |= {name: integer(f"state's {name}", state.get(name, 1), 1, most) for name in sizes}
         seed = state.get("seed")
         if seed is not None:
             seed = integer("state's seed", seed, 0, 2**64 - 1)

@@ -24,7 +24,8 @@ class ObsEncoder:
     Numbers and booleans as they are, dates as the integers behind them, categories as int64 codes
     into ``classes`` (null: -1), text and all else as lists.
 
-    Numbers that are null somewhere in the selection are float64, NaN where they are.
+    Numbers that are null somewhere in the selection are float64, NaN where they are (a list, where
+    that would round integers).
 
     Attributes:
         classes: for each categorical column its labels, (n_classes,), by code.
@@ -64,6 +65,8 @@ class ObsEncoder:
             return column, np.dtype(bool)
         if dtype.is_numeric() and not dtype.is_decimal() and dtype != pl.Int128:
             if column.null_count():
+                if dtype.is_integer() and _largest(column) > 2**53:
+                    return column, np.dtype(object)
                 column = column.cast(pl.Float64).fill_null(float("nan"))
             return column, column.head(0).to_numpy().dtype
         return column, np.dtype(object)
@@ -77,3 +80,8 @@ class ObsEncoder:
             else np.array(obs[name].to_numpy(), dtype=dtype)
             for name, dtype in self.dtypes.items()
         }
+
+
+def _largest(column: pl.Series) -> int:
+    bounds = [column.min(), column.max()]
+    return max((abs(int(bound)) for bound in bounds if bound is not None), default=0)  # type: ignore[arg-type]

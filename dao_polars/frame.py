@@ -96,8 +96,8 @@ class DaoFrame:
                 proportion to its weight among those left.
             n_samples: cells drawn an epoch; None: as many as are selected (without replacement:
                 as have a weight above 0).
-            group_by: columns or expressions: every batch is of one group, groups are shuffled
-                inside and batches between; a group's last batch may be short.
+            group_by: columns or expressions: every batch is of one group; a group's last batch may
+                be short. With ``shuffle``, groups are shuffled inside and batches between.
             genes: None: all, and the datasets selected must share one feature space. Names: the
                 columns of x, in this order. ``"intersection"`` or ``"union"`` of the datasets'
                 genes. A gene that a dataset lacks is zero there.
@@ -109,7 +109,8 @@ class DaoFrame:
             dtype: of x. Integers that it cannot hold exactly are an error, never rounded.
             normalize: what is done to x, cell by cell, as scanpy does: ``"log1p_cp10k"``
                 (a total of 10,000, then log(1 + x)), ``"cp10k"``, ``"log1p_cpm"`` (a million),
-                ``"cpm"``, ``"log1p"``, or ``{"target_sum": …, "log1p": …}``. A cell's total is
+                ``"cpm"``, ``"log1p"``, or ``{"target_sum": …, "log1p": …}`` (None leaves totals as
+                they are). A cell's total is
                 over all genes of its dataset, whatever ``genes`` says.
             obs: columns of the frame for ``batch.obs``; None or True: all, False: none.
             transform: called with each [`Batch`][]; what it returns is given instead.
@@ -133,6 +134,8 @@ class DaoFrame:
             DaoKeyError: unknown genes, layer, obsm or columns.
             DaoFileNotFoundError, DaoCorruptError: a broken store; while iterating, too.
         """
+        if group_by is not None and not isinstance(group_by, (str, pl.Expr)):
+            group_by = list(group_by) if isinstance(group_by, Iterable) else group_by
         by = columns_of(weights, balance, group_by)
         selection = select(self._frame, store, obs, by)
         sampling = Sampling(

@@ -85,10 +85,10 @@ class Matrices:
 
     def open(self, store: Store) -> list[Reader]:
         """A reader of each, in the order of ``names``."""
-        return [self._open(store, name, i) for i, name in enumerate(self.names)]
+        return [self._open(store, i) for i in range(len(self.names))]
 
-    def _open(self, store: Store, name: str, i: int) -> Reader:
-        n_columns, dtype, _ = self.described()[name]
+    def _open(self, store: Store, i: int) -> Reader:
+        name, n_columns, dtype, _ = self.described()[i]
         target_sum, log1p = self._normalize if self._normalize and i == 0 else (None, False)
         of_genes = i <= len(self._layers)
         return Reader(
@@ -103,15 +103,15 @@ class Matrices:
             log1p=log1p,
         )
 
-    def described(self) -> dict[str, tuple[int, str, bool]]:
-        """Of each matrix, by its name in the store: columns, number type, whether it is sparse."""
+    def described(self) -> list[tuple[str, int, str, bool]]:
+        """Of each matrix: its name in the store, columns, number type, whether it is sparse."""
         n_genes = 1 + len(self._layers)
-        return {
-            name: (self.n_vars, self._dtype, self.layout == "csr")
+        return [
+            (name, self.n_vars, self._dtype, self.layout == "csr")
             if i < n_genes
-            else (self._obsm[name.removeprefix("obsm/")], self._floats, False)
+            else (name, self._obsm[name.removeprefix("obsm/")], self._floats, False)
             for i, name in enumerate(self.names)
-        }
+        ]
 
     @property
     def _floats(self) -> str:
@@ -179,7 +179,8 @@ def _normalization(
                 "{'target_sum': a number or None, 'log1p': True or False}"
             )
         return _NORMALIZE[normalize]
-    if not isinstance(normalize, Mapping) or set(normalize) - {"target_sum", "log1p"}:
+    entries = {"target_sum", "log1p"}
+    if not isinstance(normalize, Mapping) or not normalize or set(normalize) - entries:
         raise DaoTypeError(
             f"normalize={normalize!r}; expected a name or "
             "{'target_sum': a number or None, 'log1p': True or False}"
@@ -191,4 +192,7 @@ def _normalization(
         target = float(target)
         if not (np.isfinite(target) and target > 0):
             raise DaoValueError(f"normalize= has target_sum={target!r}; expected one above 0")
-    return target, bool(normalize.get("log1p", False))
+    log1p = normalize.get("log1p", False)
+    if not isinstance(log1p, (bool, np.bool_)):
+        raise DaoTypeError(f"normalize= has log1p={log1p!r}; expected True or False")
+    return target, bool(log1p)

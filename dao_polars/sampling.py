@@ -73,7 +73,9 @@ class Sampling:
             n_samples = integer("n_samples", n_samples, 0, 2**32 - 1)
         elif random:
             possible = self.n_obs if drawn is None else int(np.count_nonzero(drawn))
-            n_samples = possible if not replacement else self.n_obs if possible else 0
+            if self.n_obs and not possible:
+                raise DaoValueError("no cell has a weight above 0: there is nothing to draw")
+            n_samples = self.n_obs if replacement else possible
         if seed is not None:
             seed = integer("seed", seed, 0, 2**64 - 1)
         self.seed_given = seed is not None
@@ -81,8 +83,9 @@ class Sampling:
         self.seed = (secrets.randbits(63) if seed is None else seed) if shuffled else None
         block = None
         window = integer("window", window, 1, 2**32 - 1)
+        block_size = integer("block_size", block_size, 1, 2**32 - 1)
         if shuffle == "block":
-            block = integer("block_size", block_size, 1, 2**32 - 1)
+            block = block_size
         groups = _groups(frame, group_by)
         self._random: dict[str, Any] = {
             "block_size": block,
@@ -106,6 +109,11 @@ class Sampling:
         }
         self.n_samples = self.n_obs if n_samples is None else n_samples
         self._core = self._sampler()
+
+    @property
+    def varies(self) -> bool:
+        """Whether epochs have different numbers of batches."""
+        return self._random["groups"] is not None and self._random["n_samples"] is not None
 
     def reseed(self, seed: int | None) -> None:
         """Makes the epochs those of another seed."""
@@ -152,7 +160,11 @@ def _listed(columns: Any) -> list[Any]:
 
 
 def _roots(column: Any) -> list[str]:
-    return column.meta.root_names() if isinstance(column, pl.Expr) else []
+    if not isinstance(column, pl.Expr):
+        return []
+    if column.meta.has_multiple_outputs():
+        raise DaoValueError(f"{column} has several columns; give expressions of one each")
+    return column.meta.root_names()
 
 
 def entropy(counts: NDArray[Any]) -> NDArray[np.float64]:
@@ -194,7 +206,12 @@ def _column(frame: pl.DataFrame, column: Any, what: str) -> pl.Series:
         return frame[column]
     if not isinstance(column, pl.Expr):
         raise DaoTypeError(f"{what}={column!r}; expected a column's name or a polars expression")
-    values = frame.select(column).to_series()
+    selected = frame.select(column)
+    if selected.width != 1:
+        raise DaoValueError(
+            f"{what}= is an expression of {selected.width} columns; give expressions of one each"
+        )
+    values = selected.to_series()
     if len(values) == frame.height:
         return values
     if len(values) == 1:
@@ -236,7 +253,10 @@ def _weights(
     if class_weights is not None:
         labels = distinct.to_series().to_list()
         _check_classes(labels, class_weights)
-        share = np.array([float(class_weights[label]) for label in labels])
+        given = [class_weights[label] for label in labels]
+        if not all(isinstance(w, (int, float, np.number)) for w in given):
+            raise DaoTypeError(f"class_weights={dict(class_weights)!r}; expected numbers ≥ 0")
+        share = np.array(given, dtype=np.float64)
         if not (np.isfinite(share).all() and (share >= 0).all()):
             raise DaoValueError(f"class_weights={dict(class_weights)!r}; expected numbers ≥ 0")
     result: NDArray[np.float64] = (share / counts)[numbers].astype(np.float64)

@@ -20,7 +20,7 @@ __all__ = ["dataset"]
 
 def dataset(batches: BatchIterable) -> Any:
     """See [`DaoFrame.to_tensorflow`][]."""
-    encoder = ObsEncoder(batches.obs, ("X",))
+    encoder = ObsEncoder(batches.obs, ("X", *batches.matrices.names[1:]))
     batches.obs = encoder.columns
     matrices = batches.matrices
 
@@ -37,12 +37,14 @@ def dataset(batches: BatchIterable) -> Any:
             }
 
     spec: dict[str, Any] = {}
-    for name, (width, dtype, sparse) in matrices.described().items():
+    for i, (name, width, dtype, sparse) in enumerate(matrices.described()):
         make = tf.SparseTensorSpec if sparse else tf.TensorSpec
-        spec["X" if name == matrices.names[0] else name] = make([None, width], tf.as_dtype(dtype))
+        spec[name if i else "X"] = make([None, width], tf.as_dtype(dtype))
     for name, number in encoder.dtypes.items():
         spec[name] = tf.TensorSpec([None], tf.string if number.hasobject else tf.as_dtype(number))
     made = tf.data.Dataset.from_generator(elements, output_signature=spec)
+    if batches.sampling.varies:
+        return made
     return made.apply(tf.data.experimental.assert_cardinality(len(batches)))
 
 

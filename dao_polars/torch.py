@@ -6,9 +6,9 @@ only ``frame`` imports this, when it is asked to.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.context import get_spawning_popen
-from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from .batches import Batch, BatchIterable
 from .encoding import ObsEncoder
 from .errors import DaoTypeError, DaoValueError
+from .worker_epochs import Place, WorkerEpochs
 
 __all__ = ["TorchDataset"]
 
@@ -32,7 +33,7 @@ class _Tensors:
     ) -> None:
         self.encoder = encoder
         self._transform = transform
-        self._pin = pin_memory
+        self.pins = pin_memory
 
     def __call__(self, batch: Batch) -> Any:
         values: dict[str, Any] = {"X": self._matrix(batch.x)}
@@ -44,7 +45,7 @@ class _Tensors:
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         tensor = torch.from_numpy(array)
-        return tensor.pin_memory() if self._pin else tensor
+        return tensor.pin_memory() if self.pins else tensor
 
     def _matrix(self, x: NDArray[Any] | csr_matrix) -> torch.Tensor:
         if isinstance(x, np.ndarray):
@@ -58,54 +59,10 @@ class _Tensors:
         )
 
 
-class _EpochCount:
-    """The epoch that workers of a DataLoader are in: kept in memory that they share.
-
-    A DataLoader makes its workers anew for each epoch, and each has the dataset as it was at
-    first. What it gives the workers of one epoch alike, and those of others otherwise, is a random
-    number. Workers that stay have one number, and know which epoch they were in.
-    """
-
-    def __init__(self, following: int = 0) -> None:
-        # The next epoch and, in its lower half, a tag of the number that the last one's workers
-        # had: one word, so that reading and writing it need no lock. Then how often it was set.
-        self._shared = RawArray("Q", [following << 32, 0])
-        self._mine: tuple[int, int] | None = None
-
-    def set(self, epoch: int) -> None:
-        """Makes ``epoch`` the next one; called where no worker is."""
-        self._shared[1] += 1
-        self._shared[0] = epoch << 32
-
-    def begin(self, number: int, resumed: int | None) -> int:
-        """Which epoch a worker begins: the resumed one, or the next, once for all workers."""
-        times = self._shared[1]
-        following, last = divmod(self._shared[0], 1 << 32)
-        tag = number % (2**32 - 1) + 1
-        if resumed is not None:
-            epoch = resumed
-        elif tag != last or self._mine == (times, following - 1):
-            epoch = following
-        else:
-            epoch = following - 1
-        self._shared[0] = max(following, epoch + 1) << 32 | tag
-        self._mine = times, epoch
-        return epoch
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if get_spawning_popen() is not None:
-            return _attached, (self._shared,)
-        return _EpochCount, (self._shared[0] >> 32,)
-
-
-def _attached(shared: Any) -> _EpochCount:
-    count = _EpochCount()
-    count._shared = shared
-    return count
-
-
 def _of_loader(state: Mapping[str, Any]) -> Mapping[str, Any]:
     """The dataset's state in that of a torchdata ``StatefulDataLoader``."""
+    if not isinstance(state, Mapping):
+        return state
     if "dataset_state" in state:
         single: Mapping[str, Any] = state["dataset_state"]
         return single
@@ -141,12 +98,12 @@ class TorchDataset(IterableDataset):
             raise DaoTypeError(f"transform={transform!r}; expected a function of a dict of tensors")
         if pin_memory and not torch.cuda.is_available():
             raise DaoValueError("pin_memory=True needs a CUDA device, and torch finds none")
-        encoder = ObsEncoder(batches.obs, ("X",))
+        encoder = ObsEncoder(batches.obs, ("X", *batches.matrices.names[1:]))
         self.classes_ = encoder.classes
         batches.obs = encoder.columns
         self.batches = batches
         self._tensors = _Tensors(encoder, transform, pin_memory)
-        self._epochs = _EpochCount()
+        self._epochs = WorkerEpochs()
         #: Whether the state to go on from was loaded by this very worker.
         self._loaded_here = False
 
@@ -157,26 +114,41 @@ class TorchDataset(IterableDataset):
         worker = get_worker_info()
         if worker is None:
             batches = self.batches.iterate()
-            self._epochs.set(self.batches.epoch)
+            self._epochs.set(Place(self.batches.epoch))
             return map(self._tensors, batches)
+        if self._tensors.pins:
+            raise DaoValueError(
+                "pin_memory=True in a worker, which has no CUDA; give it to the DataLoader instead"
+            )
         resumed = self.batches.epoch if self._loaded_here else None
+        place = self._epochs.begin(worker.seed - worker.id, worker.id, resumed)
+        if not self._loaded_here:
+            self.batches.go_to(place.epoch, place.world_size, place.cells, place.rounds)
         self._loaded_here = False
-        # Forgets a position that was loaded before there were workers, once its epoch is over.
-        self.batches.set_epoch(self._epochs.begin(worker.seed - worker.id, resumed))
         return map(self._tensors, self.batches.iterate(worker.id, worker.num_workers))
 
     @property
     def epoch(self) -> int:
         """Which epoch the next pass gives; see [`BatchIterable`][]."""
-        return self.batches.epoch
+        following, of_workers = self._epochs.next_epoch()
+        return following if of_workers and get_worker_info() is None else self.batches.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Makes ``epoch`` the next one; see [`BatchIterable.set_epoch`][]."""
         self.batches.set_epoch(epoch)
-        self._epochs.set(epoch)
+        self._say_where()
 
     def state_dict(self) -> dict[str, Any]:
-        """See [`BatchIterable.state_dict`][]."""
+        """See [`BatchIterable.state_dict`][].
+
+        Raises:
+            DaoValueError: the batches come from the workers of a DataLoader, who alone know.
+        """
+        if get_worker_info() is None and self._epochs.next_epoch()[1]:
+            raise DaoValueError(
+                "the batches come from a DataLoader's workers, which know where they are; take the "
+                "state of torchdata's StatefulDataLoader, or use num_workers=0"
+            )
         return self.batches.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -188,10 +160,16 @@ class TorchDataset(IterableDataset):
         self.batches.load_state_dict(_of_loader(state))
         self._loaded_here = get_worker_info() is not None
         if not self._loaded_here:
-            self._epochs.set(self.batches.epoch)
+            self._say_where()
+
+    def _say_where(self) -> None:
+        self._epochs.set(Place(*self.batches.place()))
 
     def __getstate__(self) -> dict[str, Any]:
-        if get_spawning_popen() is not None:
-            # A process that is spawned does not know of this one's rank.
-            self.batches.share = self.batches.rank()
-        return self.__dict__
+        rank = self.batches.rank()
+        if get_spawning_popen() is None or rank[1] == 1:
+            return self.__dict__
+        # A process that is spawned does not know of this one's rank.
+        batches = copy.copy(self.batches)
+        batches.share = rank
+        return self.__dict__ | {"batches": batches}

@@ -55,6 +55,8 @@ pub fn offsets(array: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
 #[pyclass(module = "dao_polars._core", frozen)]
 struct Lent {
     values: Option<Values>,
+    /// Whether they are column numbers; data may be of the same type.
+    indices: bool,
     pool: Arc<Pool>,
     pid: u32,
 }
@@ -65,15 +67,15 @@ impl Drop for Lent {
             return; // a forked child: some thread of its parent may have held the pool's lock
         }
         match self.values.take() {
-            Some(Values::I32(indices)) => self.pool.give_indices(indices),
+            Some(Values::I32(indices)) if self.indices => self.pool.give_indices(indices),
             Some(data) => self.pool.give_data(data),
             None => {}
         }
     }
 }
 
-/// A one-dimensional, writable array on `values`.
-pub fn lend<'py>(py: Python<'py>, values: Values, pool: &Arc<Pool>) -> PyResult<Bound<'py, PyAny>> {
+/// A one-dimensional, writable array on `values`: data of a batch, or its column numbers (`indices`).
+pub fn lend<'py>(py: Python<'py>, values: Values, indices: bool, pool: &Arc<Pool>) -> PyResult<Bound<'py, PyAny>> {
     for_dtype_values!(values, v => {
         let view = numpy::ndarray::ArrayView1::from_shape(v.len(), &v).map_err(|e| DaoError::value(e.to_string()))?;
         // Borrowed from the vector's memory, which moving the vector into its owner does not move.
@@ -81,7 +83,7 @@ pub fn lend<'py>(py: Python<'py>, values: Values, pool: &Arc<Pool>) -> PyResult<
             // SAFETY: the memory lives as long as `owner`, which the array keeps alive, and nothing
             // else reads or writes it: `Lent` gives no access, and gives it back when it is dropped.
             unsafe { numpy::ndarray::ArrayView1::from_shape_ptr(v.len(), view.as_ptr()) };
-        let owner = Bound::new(py, Lent { values: Some(Num::wrap(v)), pool: pool.clone(), pid: std::process::id() })?;
+        let owner = Bound::new(py, Lent { values: Some(Num::wrap(v)), indices, pool: pool.clone(), pid: std::process::id() })?;
         // SAFETY: as above.
         Ok(unsafe { PyArray1::borrow_from_array(&view, owner.into_any()) }.into_any())
     })

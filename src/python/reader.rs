@@ -221,11 +221,11 @@ impl PyEpoch {
 /// A batch's arrays: `(data, indices, indptr)`, or one of rows × columns.
 fn convert<'py>(py: Python<'py>, batch: Batch, request: &Request, pool: &Arc<Pool>) -> PyResult<Bound<'py, PyAny>> {
     let n_rows = batch.n_rows();
-    let data = arrays::lend(py, batch.data, pool)?;
+    let data = arrays::lend(py, batch.data, false, pool)?;
     if request.layout == Layout::Dense {
         return data.call_method1("reshape", (n_rows, request.n_columns));
     }
-    let indices = arrays::lend(py, Values::I32(batch.indices), pool)?;
+    let indices = arrays::lend(py, Values::I32(batch.indices), true, pool)?;
     // scipy wants both index arrays of one type; 32 bits do unless there are 2^31 values.
     let indptr = match batch.indptr.iter().map(|&at| i32::try_from(at)).collect::<Result<Vec<_>, _>>() {
         Ok(narrow) => PyArray1::from_vec(py, narrow).into_any(),

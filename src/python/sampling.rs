@@ -81,7 +81,7 @@ impl PySampler {
         share.validate()?;
         let plan = py.detach(|| {
             let whole = self.0.epoch(epoch);
-            if world_size * workers == 1 && cells + rounds + skip == 0 {
+            if (world_size, workers, cells, rounds, skip) == (1, 1, 0, 0, 0) {
                 return whole;
             }
             whole.share(share, self.0.drop_last, Start { cells, rounds }, skip)

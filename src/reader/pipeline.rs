@@ -247,6 +247,9 @@ impl Shared {
                 state.held += estimate;
                 let left = self.windows[window].pieces();
                 state.open.insert(window, Open { making: Arc::default(), left, estimate, failed: None });
+                if left > 1 {
+                    self.changed.notify_all(); // the other pieces are to be had
+                }
             }
             state.next =
                 if number + 1 < self.windows[window].pieces() { (window, number + 1) } else { (window + 1, 0) };

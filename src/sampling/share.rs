@@ -58,7 +58,7 @@ impl Plan {
         let rest = self.batches.iter().filter(|batch| batch.end > start.cells);
         let rest = rest.map(|batch| batch.start.max(start.cells)..batch.end).collect();
         let mut leveled = level(rest, world_size, drop_last);
-        leveled.drain(..(start.rounds * world_size).min(leveled.len()));
+        leveled.drain(..start.rounds.saturating_mul(world_size).min(leveled.len()));
         leveled
     }
 
@@ -82,7 +82,7 @@ impl Plan {
     #[must_use]
     pub fn cells_after(&self, world_size: usize, drop_last: bool, start: Start) -> usize {
         let all = self.shared(world_size, drop_last, Start { rounds: 0, ..start });
-        let had = &all[..(start.rounds * world_size).min(all.len())];
+        let had = &all[..start.rounds.saturating_mul(world_size).min(all.len())];
         had.iter().map(|batch| batch.end).max().unwrap_or(start.cells)
     }
 }
