@@ -119,6 +119,51 @@ def test_the_state_of_something_else_is_refused(cells, change, match):
         cells.dao.iter_batches(**options).load_state_dict(state | {"rounds": "x"})
 
 
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"seed": None}, dao.DaoValueError),
+        ({"seed": "x"}, dao.DaoTypeError),
+        ({"seed": -1}, dao.DaoValueError),
+        ({"settings": 3}, dao.DaoTypeError),
+        ({"rounds": 2**63}, dao.DaoValueError),
+        ({"epoch": -1}, dao.DaoValueError),
+        ({"world_size": 0}, dao.DaoValueError),
+    ],
+)
+def test_a_broken_state_is_refused_and_changes_nothing(cells, change, error):
+    drawn = cells.dao.iter_batches(8, shuffle=True, genes="union")
+    seed, before = drawn.seed, [content(b) for b in drawn]
+    drawn.set_epoch(0)
+    with pytest.raises(error):
+        drawn.load_state_dict(drawn.state_dict() | change)
+    assert drawn.seed == seed
+    assert [content(b) for b in drawn] == before
+
+
+def test_a_state_of_one_worker_is_not_taken_for_all(cells):
+    options = {"batch_size": 8, "shuffle": True, "seed": 0}
+    worker = loader(cells, options)
+    next(worker.iterate(0, 2))
+    alone = loader(cells, options)
+    alone.load_state_dict(worker.state_dict())
+    for _ in range(2):  # and not the second time either
+        with pytest.raises(dao.DaoValueError, match="worker 0 of 2"):
+            iter(alone)
+
+
+def test_the_state_is_of_the_epoch_that_comes(cells):
+    batches = loader(cells, {"batch_size": 8, "shuffle": True, "seed": 0})
+    for _ in range(3):
+        list(batches)
+    batches.set_epoch(1)
+    state = batches.state_dict()
+    assert (state["epoch"], state["rounds"]) == (1, 0)
+    next(iter(batches))
+    batches.set_epoch(7)
+    assert (batches.state_dict()["epoch"], batches.state_dict()["rounds"]) == (7, 0)
+
+
 def test_set_epoch_is_as_in_torch(cells):
     options = {"batch_size": 16, "shuffle": True, "seed": 4}
     epochs = loader(cells, options)

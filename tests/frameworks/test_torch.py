@@ -132,6 +132,72 @@ def test_epochs_are_set_for_workers_too(cells, persistent):
         assert contents(loader) == orders[1]
 
 
+def test_a_loader_that_was_left_early_goes_on_with_the_next_epoch(cells):
+    dataset = cells.dao.to_torch(**OPTIONS)
+    orders = [contents(dataset) for _ in range(3)]
+    for context in ("fork", "spawn"):
+        loader = DataLoader(
+            cells.dao.to_torch(**OPTIONS),
+            batch_size=None,
+            num_workers=2,
+            persistent_workers=True,
+            multiprocessing_context=context,
+            timeout=120,
+        )
+        assert content(next(iter(loader))) == orders[0][0]
+        assert contents(loader) == orders[1]
+        assert contents(loader) == orders[2]
+
+
+def test_loaders_at_once_and_loaders_seeded_alike(cells):
+    dataset = cells.dao.to_torch(**OPTIONS)
+    orders = [contents(dataset) for _ in range(4)]
+    dataset = cells.dao.to_torch(**OPTIONS)
+    two = [DataLoader(dataset, batch_size=None, num_workers=2) for _ in range(2)]
+    found = [[], []]
+    for batches in zip(*two, strict=True):
+        for one, batch in zip(found, batches, strict=True):
+            one.append(content(batch))
+    assert found == orders[:2]
+    for epoch in (2, 3):
+        torch.manual_seed(0)
+        assert contents(two[0]) == orders[epoch]
+
+
+def test_workers_know_where_they_are_and_the_dataset_says_so(cells):
+    dataset = cells.dao.to_torch(**OPTIONS)
+    list(DataLoader(dataset, batch_size=None, num_workers=2))
+    assert dataset.epoch == 1
+    with pytest.raises(dao.DaoValueError, match="StatefulDataLoader"):
+        dataset.state_dict()
+    list(dataset)
+    assert dataset.state_dict()["epoch"] == dataset.epoch
+
+
+def of_rank(dataset, rank, out):
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
+    loader = DataLoader(dataset, batch_size=None, num_workers=1)
+    out.put((rank, [contents(loader) for _ in range(2)]))
+
+
+def test_ranks_that_are_spawned_with_a_dataset_find_their_own_rank(cells):
+    alone = cells.dao.to_torch(**OPTIONS)
+    orders = [contents(alone) for _ in range(2)]
+    spawn = torch.multiprocessing.get_context("spawn")
+    out = spawn.Queue()
+    dataset = cells.dao.to_torch(**OPTIONS)
+    processes = [spawn.Process(target=of_rank, args=(dataset, rank, out)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    found = dict(out.get(timeout=120) for _ in processes)
+    for process in processes:
+        process.join(60)
+    for epoch, order in enumerate(orders):
+        assert found[0][epoch] == order[0::2]
+        # the last round is shared out evenly
+        assert found[1][epoch][:-1] == order[1::2][: len(found[1][epoch]) - 1]
+
+
 def test_a_resumed_dataset_goes_on_with_any_number_of_workers(cells):
     whole = cells.dao.to_torch(**OPTIONS)
     iterator = iter(whole)
