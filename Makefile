@@ -27,7 +27,9 @@ test: $(VENV)/.built
 
 test-frameworks: $(VENV)/.built
 	$(BIN)/python -m pip install --quiet "torch>=2.4" "torchdata>=0.10" "lightning>=2.4" "tensorflow-cpu>=2.16"
-	$(BIN)/python -m pytest -q tests/frameworks
+	# one process each: tensorflow and torch's compiler do not load into one
+	$(BIN)/python -m pytest -q tests/frameworks/test_torch.py
+	$(BIN)/python -m pytest -q tests/frameworks/test_tensorflow.py
 
 check: $(VENV)/.built
 	cargo fmt --check
