@@ -6,7 +6,6 @@ training does.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +74,7 @@ def to_anndata(
     return anndata.AnnData(
         X=sparse[x_name],
         obs=_obs(selection, metas),
-        var=_var(selection, resolved, gene_key),
+        var=_var(selection, resolved, gene_key, metas.tables("var")),
         layers={name.removeprefix("layers/"): sparse[name] for name in layer_names},
         obsm={name.removeprefix("obsm/"): array for name, array in arrays.items()},
         uns=_without_refused(selection.store.uns(ids[0])) if len(ids) == 1 else {},
@@ -86,9 +85,8 @@ class _Metas:
     """The ``dao.json`` of each dataset selected."""
 
     def __init__(self, selection: Selection) -> None:
-        core = selection.store.core
         self.selected = selection.datasets()
-        self.by_id = {e["id"]: json.loads(core.dataset_meta(e["id"])) for e in self.selected}
+        self.by_id = selection.metas()
 
     def matrices(self) -> list[dict[str, Any]]:
         return [meta.get("matrices", {}) for meta in self.by_id.values()]
@@ -212,10 +210,11 @@ def _without_refused(value: Any) -> Any:
     return value
 
 
-def _var(selection: Selection, resolved: Resolved, gene_key: str | None) -> pd.DataFrame:
+def _var(
+    selection: Selection, resolved: Resolved, gene_key: str | None, metas: list[dict[str, Any]]
+) -> pd.DataFrame:
     """The genes' rows of var: of the first dataset that has each."""
     entries = selection.datasets()
-    metas = _Metas(selection).tables("var")
     if resolved.names is None:
         if not entries or entries[0]["n_vars"] != resolved.n_genes:
             return to_pandas(

@@ -23,6 +23,7 @@ from .readers import Matrices
 from .sampling import Sampling, codes, digest, entropy, integer
 from .selection import Selection
 from .store import Store
+from .worker_epochs import Place
 
 __all__ = ["Batch", "BatchIterable"]
 
@@ -56,6 +57,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.cells)
+
+    def matrices(self) -> dict[str, Any]:
+        """All of them by name: ``"X"``, ``"layers/…"``, ``"obsm/…"``."""
+        layers = {f"layers/{name}": x for name, x in self.layers.items()}
+        return {"X": self.x, **layers, **{f"obsm/{name}": x for name, x in self.obsm.items()}}
 
 
 @dataclass
@@ -136,11 +142,6 @@ class BatchIterable:
     @property
     def seed(self) -> int | None:  # noqa: D102
         return self.sampling.seed
-
-    @property
-    def resuming(self) -> bool:
-        """Whether the next ``iter()`` goes on within an epoch."""
-        return self._resumed is not None
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch."""
@@ -247,17 +248,18 @@ class BatchIterable:
             self._position = None
         self.epoch = epoch
 
-    def go_to(self, epoch: int, world_size: int, cells: int, rounds: int) -> None:
-        """Makes the next ``iter()`` begin within an epoch; ``world_size`` 0 is its beginning."""
-        self.epoch = epoch
-        self._position = None
-        self._resumed = _Position(epoch, world_size, cells, rounds) if world_size else None
+    def go_to(self, place: Place) -> None:
+        """Makes the next ``iter()`` begin there; ``world_size`` 0 is the epoch's beginning."""
+        self.epoch = place.epoch
+        self._position = self._resumed = None
+        if place.world_size:
+            self._resumed = _Position(place.epoch, place.world_size, place.cells, place.rounds)
 
-    def place(self) -> tuple[int, int, int, int]:
+    def place(self) -> Place:
         """Where the next ``iter()`` begins, as [`go_to`][BatchIterable.go_to] takes it."""
         at = self._resumed
         return (
-            (self.epoch, 0, 0, 0) if at is None else (at.epoch, at.world_size, at.cells, at.rounds)
+            Place(self.epoch) if at is None else Place(at.epoch, at.world_size, at.cells, at.rounds)
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -347,9 +349,7 @@ class BatchIterable:
             raise DaoValueError("the state is of something else: " + "; ".join(differ))
 
     def _settings(self) -> dict[str, Any]:
-        # As JSON gives it back.
-        settings = self.sampling.settings | self.matrices.settings
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+        return self.sampling.settings | self.matrices.settings
 
     def _selection_digest(self) -> str:
         if not hasattr(self, "_digest"):

@@ -7,13 +7,16 @@ worker lacks.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from .errors import DaoValueError
+
+if TYPE_CHECKING:
+    from .batches import BatchIterable
 
 __all__ = ["ObsEncoder"]
 
@@ -46,6 +49,17 @@ class ObsEncoder:
             values, dtype = self._prepared(column)
             self.columns.append(values)
             self.dtypes[column.name] = dtype
+
+    @classmethod
+    def of(cls, batches: BatchIterable) -> ObsEncoder:
+        """One for these batches, whose obs is prepared for it.
+
+        Raises:
+            DaoValueError: a column is called as another entry of a batch.
+        """
+        encoder = cls(batches.obs, ("X", *batches.matrices.names[1:]))
+        batches.obs = encoder.columns
+        return encoder
 
     def _prepared(self, column: pl.Series) -> tuple[pl.Series, np.dtype[Any]]:
         dtype = column.dtype

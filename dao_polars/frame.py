@@ -18,7 +18,7 @@ from .errors import DaoTypeError
 from .extras import need
 from .genes import Genes
 from .readers import Layout, Matrices
-from .sampling import Column, Sampling, Shuffle, columns_of
+from .sampling import Column, Sampling, Shuffle, columns_of, listed
 from .selection import select
 
 if TYPE_CHECKING:
@@ -134,8 +134,7 @@ class DaoFrame:
             DaoKeyError: unknown genes, layer, obsm or columns.
             DaoFileNotFoundError, DaoCorruptError: a broken store; while iterating, too.
         """
-        if group_by is not None and not isinstance(group_by, (str, pl.Expr)):
-            group_by = list(group_by) if isinstance(group_by, Iterable) else group_by
+        group_by = None if group_by is None else listed(group_by)  # an iterator gives them once
         by = columns_of(weights, balance, group_by)
         selection = select(self._frame, store, obs, by)
         sampling = Sampling(

@@ -6,7 +6,6 @@ Knows no order of cells and no batches.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -80,7 +79,7 @@ class Matrices:
             "matrices": self.names,
             "layout": layout,
             "dtype": self._dtype,
-            "normalize": self._normalize,
+            "normalize": None if self._normalize is None else list(self._normalize),
         }
 
     def open(self, store: Store) -> list[Reader]:
@@ -139,17 +138,16 @@ def as_csr(parts: Any, shape: tuple[int, int]) -> csr_matrix:
 
 
 def _width(selection: Selection, name: str) -> int:
-    core = selection.store.core
     widths: dict[int, str] = {}
-    for entry in selection.datasets():
-        known = json.loads(core.dataset_meta(entry["id"])).get("matrices", {})
+    for id, meta in selection.metas().items():
+        known = meta.get("matrices", {})
         if f"obsm/{name}" not in known:
             here = [key.removeprefix("obsm/") for key in known if key.startswith("obsm/")]
             raise DaoKeyError(
-                f"dataset {entry['id']!r} has no obsm {name!r}; it has: "
+                f"dataset {id!r} has no obsm {name!r}; it has: "
                 f"{', '.join(map(repr, here)) or 'none'}"
             )
-        widths.setdefault(known[f"obsm/{name}"]["shape"][1], entry["id"])
+        widths.setdefault(known[f"obsm/{name}"]["shape"][1], id)
     if len(widths) > 1:
         listed = ", ".join(f"{width} in {id!r}" for width, id in widths.items())
         raise DaoValueError(f"obsm {name!r} has different numbers of columns: {listed}")

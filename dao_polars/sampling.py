@@ -20,7 +20,17 @@ from numpy.typing import NDArray
 from ._core import Plan, Sampler
 from .errors import DaoKeyError, DaoTypeError, DaoValueError
 
-__all__ = ["Column", "Sampling", "Shuffle", "codes", "columns_of", "digest", "entropy", "integer"]
+__all__ = [
+    "Column",
+    "Sampling",
+    "Shuffle",
+    "codes",
+    "columns_of",
+    "digest",
+    "entropy",
+    "integer",
+    "listed",
+]
 
 Shuffle = bool | Literal["block"]
 Column = str | pl.Expr
@@ -149,12 +159,13 @@ def columns_of(*settings: Column | Iterable[Column] | None) -> list[str]:
     for setting in settings:
         if setting is None:
             continue
-        for column in _listed(setting):
+        for column in listed(setting):
             names += [column] if isinstance(column, str) else _roots(column)
     return names
 
 
-def _listed(columns: Any) -> list[Any]:
+def listed(columns: Any) -> list[Any]:
+    """One column, or several, as a list of them."""
     single = isinstance(columns, (str, pl.Expr)) or not isinstance(columns, Iterable)
     return [columns] if single else list(columns)
 
@@ -183,7 +194,7 @@ def codes(
 
     Nulls are a value like others.
     """
-    parts = _listed(columns)
+    parts = listed(columns)
     if not parts:
         raise DaoValueError(f"{what}=[] names no column")
     named = pl.DataFrame([_column(frame, part, what).alias(str(i)) for i, part in enumerate(parts)])

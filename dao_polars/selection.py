@@ -6,6 +6,7 @@ output columns. Reads no matrix.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -54,6 +55,11 @@ class Selection:
         numbers = set(self.numbers())
         entries = self.store.manifest["datasets"]
         return [entry for entry in entries if not numbers or entry["number"] in numbers]
+
+    def metas(self) -> dict[str, dict[str, Any]]:
+        """The ``dao.json`` of each of these datasets, by id."""
+        core = self.store.core
+        return {e["id"]: json.loads(core.dataset_meta(e["id"])) for e in self.datasets()}
 
     def resolve(
         self, genes: Genes, gene_key: str | None

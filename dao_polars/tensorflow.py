@@ -20,16 +20,12 @@ __all__ = ["dataset"]
 
 def dataset(batches: BatchIterable) -> Any:
     """See [`DaoFrame.to_tensorflow`][]."""
-    encoder = ObsEncoder(batches.obs, ("X", *batches.matrices.names[1:]))
-    batches.obs = encoder.columns
+    encoder = ObsEncoder.of(batches)
     matrices = batches.matrices
 
     def elements() -> Iterator[dict[str, Any]]:
         for batch in batches:
-            element = {"X": _tensor(batch.x)}
-            element |= {f"layers/{name}": _tensor(x) for name, x in batch.layers.items()}
-            element |= {f"obsm/{name}": x for name, x in batch.obsm.items()}
-            yield element | {
+            yield {name: _tensor(x) for name, x in batch.matrices().items()} | {
                 name: np.array(["" if v is None else str(v) for v in column], dtype=object)
                 if isinstance(column, list)
                 else column

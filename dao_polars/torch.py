@@ -36,9 +36,7 @@ class _Tensors:
         self.pins = pin_memory
 
     def __call__(self, batch: Batch) -> Any:
-        values: dict[str, Any] = {"X": self._matrix(batch.x)}
-        values |= {f"layers/{name}": self._matrix(x) for name, x in batch.layers.items()}
-        values |= {f"obsm/{name}": self._matrix(x) for name, x in batch.obsm.items()}
+        values: dict[str, Any] = {k: self._matrix(x) for k, x in batch.matrices().items()}
         for name, column in self.encoder.encode(batch.obs).items():
             values[name] = column if isinstance(column, list) else self._tensor(column)
         return values if self._transform is None else self._transform(values)
@@ -73,9 +71,7 @@ def _of_loader(state: Mapping[str, Any]) -> Mapping[str, Any]:
     if state.get("_iterator_finished"):
         return whole | {"epoch": whole["epoch"] + 1, "cells": 0, "rounds": 0}
     # Workers take turns: what they have given, and what was given since they were asked.
-    given = sum(worker.get("taken", 0) for worker in workers)
-    if len(workers) == 1:
-        given = 0  # counted as rounds
+    given = sum(worker.get("taken", 0) for worker in workers)  # one alone counts rounds
     return whole | {"rounds": whole["rounds"] + given + state.get("_steps_since_snapshot", 0)}
 
 
@@ -98,9 +94,8 @@ class TorchDataset(IterableDataset):
             raise DaoTypeError(f"transform={transform!r}; expected a function of a dict of tensors")
         if pin_memory and not torch.cuda.is_available():
             raise DaoValueError("pin_memory=True needs a CUDA device, and torch finds none")
-        encoder = ObsEncoder(batches.obs, ("X", *batches.matrices.names[1:]))
+        encoder = ObsEncoder.of(batches)
         self.classes_ = encoder.classes
-        batches.obs = encoder.columns
         self.batches = batches
         self._tensors = _Tensors(encoder, transform, pin_memory)
         self._epochs = WorkerEpochs()
@@ -123,7 +118,7 @@ class TorchDataset(IterableDataset):
         resumed = self.batches.epoch if self._loaded_here else None
         place = self._epochs.begin(worker.seed - worker.id, worker.id, resumed)
         if not self._loaded_here:
-            self.batches.go_to(place.epoch, place.world_size, place.cells, place.rounds)
+            self.batches.go_to(place)
         self._loaded_here = False
         return map(self._tensors, self.batches.iterate(worker.id, worker.num_workers))
 
@@ -163,7 +158,7 @@ class TorchDataset(IterableDataset):
             self._say_where()
 
     def _say_where(self) -> None:
-        self._epochs.set(Place(*self.batches.place()))
+        self._epochs.set(self.batches.place())
 
     def __getstate__(self) -> dict[str, Any]:
         rank = self.batches.rank()

@@ -4,6 +4,7 @@ cells as ``write_zarr`` writes them by default (which is what is timed as writin
 
 import anndata as ad
 import numpy as np
+from orders import in_order, selection, shuffled
 
 TITLE = "AnnData"
 PACKAGES = ("anndata", "h5py", "zarr", "numpy", "scipy")
@@ -26,18 +27,6 @@ def backed(order, *, panel=False):
         return epoch
 
     return open_file
-
-
-def in_order(adata, task, rng):
-    return np.arange(adata.n_obs)
-
-
-def shuffled(adata, task, rng):
-    return rng.permutation(adata.n_obs)
-
-
-def selection(adata, task, rng):
-    return rng.permutation(np.flatnonzero(adata.obs["cell_type"] == task.cell_type))
 
 
 def read_h5ad(task):

@@ -4,16 +4,16 @@ counts is the default one (pfordelta). It maps its file, so that pages of it cou
 import cellstream
 import numpy as np
 from cellstream.packed.reader import PackedArchive
+from orders import in_order, selection, shuffled
 
 TITLE = "cellstream"
 PACKAGES = ("cellstream", "numpy", "scipy")
 
 
-def gather(threads, order):
+def gather(threads, order, *, panel=False):
     def open_store(task):
         store = cellstream.open(task.store)
         rng = np.random.default_rng(0)
-        panel = order is dense
 
         def epoch():
             rows = order(store, task, rng)
@@ -24,22 +24,6 @@ def gather(threads, order):
         return epoch
 
     return open_store
-
-
-def in_order(store, task, rng):
-    return np.arange(store.n_obs)
-
-
-def shuffled(store, task, rng):
-    return rng.permutation(store.n_obs)
-
-
-def selection(store, task, rng):
-    return rng.permutation(np.flatnonzero(store.obs["cell_type"] == task.cell_type))
-
-
-def dense(store, task, rng):
-    return rng.permutation(store.n_obs)
 
 
 def to_anndata(task):
@@ -61,12 +45,14 @@ def counts_bytes(task):
 
 WRITES = {"default": write}
 READS = {
-    pattern: {f"{n} thread{'s' * (n > 1)}": gather(n, order) for n in (1, 2)}
+    pattern: {
+        f"{n} thread{'s' * (n > 1)}": gather(n, order, panel=pattern == "dense") for n in (1, 2)
+    }
     for pattern, order in (
         ("in order", in_order),
         ("shuffled", shuffled),
         ("selection", selection),
-        ("dense", dense),
+        ("dense", shuffled),
     )
 }
 READS["to_anndata"] = {"": to_anndata}

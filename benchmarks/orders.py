@@ -1,0 +1,18 @@
+"""Which rows an epoch visits, for peers that are asked for rows by number.
+
+``cells`` has ``n_obs`` and a pandas ``obs``.
+"""
+
+import numpy as np
+
+
+def in_order(cells, task, rng):
+    return np.arange(cells.n_obs)
+
+
+def shuffled(cells, task, rng):
+    return rng.permutation(cells.n_obs)
+
+
+def selection(cells, task, rng):
+    return rng.permutation(np.flatnonzero(cells.obs["cell_type"] == task.cell_type))
