@@ -95,6 +95,8 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<Request> {
             columns: None,
             rows: None,
             source_nnz: 0,
+            totals: true,
+            transposed: false,
         };
         let mut matrix = writer.matrix(spec, "float32", 0.0).unwrap();
         let mut stream = Stream(1);

@@ -24,7 +24,9 @@ from .errors import (
     DaoTypeError,
     DaoValueError,
 )
+from .expr import DaoExpr, gene, genes, qc
 from .frame import DaoFrame, frame
+from .ontology import Ontology, load_ontology
 from .scan import scan
 from .store import Store, load_store
 from .write import write_dataset
@@ -35,6 +37,7 @@ __all__ = [
     "Cell",
     "DaoCorruptError",
     "DaoError",
+    "DaoExpr",
     "DaoFileExistsError",
     "DaoFileNotFoundError",
     "DaoFrame",
@@ -43,9 +46,14 @@ __all__ = [
     "DaoKeyError",
     "DaoTypeError",
     "DaoValueError",
+    "Ontology",
     "Store",
     "frame",
+    "gene",
+    "genes",
+    "load_ontology",
     "load_store",
+    "qc",
     "scan",
     "write_dataset",
 ]

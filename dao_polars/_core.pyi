@@ -10,6 +10,7 @@ from typing_extensions import Buffer
 __all__ = [
     "DatasetWriter",
     "Epoch",
+    "Lookup",
     "MatrixWriter",
     "Plan",
     "Reader",
@@ -117,6 +118,31 @@ class Plan:
 
     def first(self) -> int | None:
         """The position of the first row if the others follow one by one."""
+
+@final
+class Lookup:
+    """Numbers of cells that an expression asks for; the polars plugin reads them."""
+
+    def __new__(
+        cls,
+        store: Store,
+        describe: Callable[[int], NDArray[Any]],
+        *,
+        shape: Literal["one", "struct", "array", "sums"],
+        names: list[str],
+        width: int,
+        matrix: str = "X",
+        dtype: str = "float32",
+        target_sum: float | None = None,
+        log1p: bool = False,
+    ) -> Lookup:
+        """A lookup of ``width`` numbers a cell, in fields of these names.
+
+        ``describe`` is called with the number of each dataset that is met: for genes it gives their
+        columns (width,) int64, -1 for none; for sums the sets that each column is in, (n_vars,)
+        uint64, a bit each. Sums are two, of all columns and of those that are not zero, then one a
+        set. Raises DaoValueError for settings that have no meaning.
+        """
 
 @final
 class Reader:

@@ -18,7 +18,17 @@ from numpy.typing import NDArray
 
 from .errors import DaoKeyError, DaoTypeError, DaoValueError
 
-__all__ = ["FeatureSpace", "Genes", "Resolved", "feature_space_id", "listed", "resolve", "some"]
+__all__ = [
+    "FeatureSpace",
+    "Genes",
+    "Resolved",
+    "feature_space_id",
+    "listed",
+    "refuse_ambiguous",
+    "refuse_unknown",
+    "resolve",
+    "some",
+]
 
 #: ``genes=`` of the public methods: None, names, or how to combine the datasets' own.
 Genes = str | Iterable[str] | pl.Series | None
@@ -98,7 +108,7 @@ def resolve(
                 f"For one gene pass genes=[{genes!r}]."
             )
         for space in spaces:
-            _refuse_ambiguous(space, None)
+            refuse_ambiguous(space, None)
         wanted = _combine(genes, spaces)
         if not len(wanted) and any(len(space.names) for space in spaces):
             first = [some(space.names.head(1).to_list()) for space in spaces[:3]]
@@ -110,9 +120,9 @@ def resolve(
             )
     else:
         wanted = listed(genes)
-        _refuse_unknown(wanted, spaces, elsewhere)
+        refuse_unknown(wanted, spaces, elsewhere)
         for space in spaces:
-            _refuse_ambiguous(space, wanted)
+            refuse_ambiguous(space, wanted)
     position = pl.DataFrame({"name": wanted}).with_row_index("column")
     return Resolved(len(wanted), wanted, [_columns(space, position) for space in spaces])
 
@@ -147,11 +157,12 @@ def listed(genes: Iterable[str] | pl.Series) -> pl.Series:
     return names
 
 
-def _refuse_unknown(
+def refuse_unknown(
     wanted: pl.Series,
     spaces: Sequence[FeatureSpace],
-    elsewhere: Callable[[], Sequence[FeatureSpace]],
+    elsewhere: Callable[[], Sequence[FeatureSpace]] = tuple,
 ) -> None:
+    """An error for names that no space has, with the nearest that there are."""
     known = pl.concat([space.names for space in spaces]).drop_nulls().unique()
     unknown = wanted.filter(~wanted.is_in(known.implode()))
     if len(unknown) and (others := elsewhere()):
@@ -180,7 +191,8 @@ def _refuse_unknown(
     )
 
 
-def _refuse_ambiguous(space: FeatureSpace, wanted: pl.Series | None) -> None:
+def refuse_ambiguous(space: FeatureSpace, wanted: pl.Series | None) -> None:
+    """An error for names (of ``wanted``, or any) that several genes of a space have."""
     names = space.names.drop_nulls()
     repeated = names.filter(names.is_duplicated()).unique(maintain_order=True)
     if wanted is not None:

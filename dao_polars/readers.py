@@ -19,7 +19,7 @@ from .sampling import digest
 from .selection import Selection, matrix_name, number_type
 from .store import Store
 
-__all__ = ["Layout", "Matrices", "as_csr"]
+__all__ = ["Layout", "Matrices", "as_csr", "normalization"]
 
 Layout = Literal["csr", "dense"]
 
@@ -60,7 +60,7 @@ class Matrices:
             raise DaoValueError(f"layout={layout!r}; expected 'csr' or 'dense'")
         self.layout = layout
         self._dtype = number_type(dtype)
-        self._normalize = _normalization(normalize, self._dtype)
+        self._normalize = normalization(normalize, self._dtype)
         resolved, parts = selection.resolve(genes, gene_key)
         self.genes = resolved.names
         self.n_vars = resolved.n_genes
@@ -162,9 +162,14 @@ def _listed(names: Iterable[str] | str, what: str) -> list[str]:
     return list(dict.fromkeys(listed))
 
 
-def _normalization(
+def normalization(
     normalize: str | Mapping[str, Any] | None, dtype: str
 ) -> tuple[float | None, bool] | None:
+    """The total that cells are brought to, and whether log(1 + x) is taken; None for neither.
+
+    Raises:
+        DaoValueError, DaoTypeError: ``normalize`` is nothing known, or ``dtype`` no float.
+    """
     if normalize is None:
         return None
     if not dtype.startswith("float"):

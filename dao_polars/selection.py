@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .cell import COLUMN, Keys, cell_type, check_keys, key_of
 from .errors import DaoFileNotFoundError, DaoKeyError, DaoTypeError, DaoValueError
 from .genes import FeatureSpace, Genes, Resolved, resolve
+from .spaces import by_space, space_of
 from .store import Store, load_store, options_of
 
 __all__ = ["Selection", "matrix_name", "number_type", "select"]
@@ -77,7 +78,7 @@ class Selection:
             return Resolved(n_vars, None, [None]), [(entry["number"], None) for entry in entries]
         if genes is None and not len(self.keys):
             return Resolved(0, None, []), []
-        spaces = [self._space(group, gene_key) for group in self._groups(entries, gene_key)]
+        spaces = [space_of(self.store, group, gene_key) for group in by_space(entries, gene_key)]
         if genes is None and all(space.names.equals(spaces[0].names) for space in spaces):
             return Resolved(len(spaces[0].names), None, [None]), [
                 (entry["number"], None) for entry in entries
@@ -88,7 +89,7 @@ class Selection:
             others = [e for e in self.store.manifest["datasets"] if e["id"] not in ids]
             if gene_key is not None:
                 others = [e for e in others if gene_key in self.store.var(e["id"]).columns]
-            return [self._space(group, gene_key) for group in self._groups(others, gene_key)]
+            return [space_of(self.store, group, gene_key) for group in by_space(others, gene_key)]
 
         if not spaces:
             spaces = [FeatureSpace((), pl.Series("var_name", [], dtype=pl.String))]
@@ -99,27 +100,6 @@ class Selection:
             for id in space.datasets
         }
         return resolved, [(entry["number"], columns[entry["id"]]) for entry in entries]
-
-    def _groups(
-        self, entries: list[dict[str, Any]], gene_key: str | None
-    ) -> list[list[dict[str, Any]]]:
-        """Datasets by feature space; each on its own where another column of var is matched."""
-        groups: dict[str, list[dict[str, Any]]] = {}
-        for entry in entries:
-            space = entry["var_id"] if gene_key is None else entry["id"]
-            groups.setdefault(space, []).append(entry)
-        return list(groups.values())
-
-    def _space(self, members: list[dict[str, Any]], gene_key: str | None) -> FeatureSpace:
-        ids = tuple(entry["id"] for entry in members)
-        var = self.store.var(ids[0])
-        column = "var_name" if gene_key is None else gene_key
-        if column not in var.columns:
-            raise DaoKeyError(
-                f"gene_key={gene_key!r} is no column of var in dataset {ids[0]!r}; "
-                f"its columns: {', '.join(map(repr, var.columns))}"
-            )
-        return FeatureSpace(ids, var[column].cast(pl.String).alias("var_name"))
 
 
 def select(
@@ -142,7 +122,7 @@ def select(
     schema = frame.collect_schema()
     cell = cell_type(schema)
     names = _obs_columns(schema, obs)
-    opened = _open(cell.uri, cell.id, store)
+    opened = open_of(cell.uri, cell.id, store)
     beside = [name for name in dict.fromkeys(also) if name in schema and name not in names]
     beside = [name for name in beside if name != COLUMN]
     collected = frame.select(COLUMN, *names, *beside).collect()
@@ -173,7 +153,7 @@ def _obs_columns(schema: pl.Schema, obs: Iterable[str] | bool | None) -> list[st
     return list(dict.fromkeys(names))
 
 
-def _open(uri: str, id: str, store: Store | str | None) -> Store:
+def open_of(uri: str, id: str, store: Store | str | None) -> Store:
     if isinstance(store, Store):
         opened = store
     elif store is None:

@@ -6,7 +6,11 @@
 
 pub mod codec;
 pub mod error;
+#[cfg(feature = "python")]
+mod expr;
+pub mod lookup;
 pub mod matrix;
+pub mod parallel;
 #[cfg(feature = "python")]
 mod python;
 pub mod reader;

@@ -43,6 +43,8 @@ fn spec(n_obs: usize, rows: Option<Vec<u32>>) -> MatrixSpec {
         columns: None,
         rows,
         source_nnz: 0,
+        totals: true,
+        transposed: false,
     }
 }
 

@@ -94,6 +94,46 @@ impl Csr {
         }
     }
 
+    /// Stored values of all rows.
+    pub fn nnz(&self) -> u64 {
+        self.indptr.last().copied().unwrap_or(0)
+    }
+
+    /// The stored values of `part` of a row, counted from its first; `Value` past its end.
+    fn range(&self, row: u32, part: Range<u64>) -> Result<Range<u64>> {
+        let start = self.indptr.get(row as usize).copied().unwrap_or(0);
+        if part.start > part.end || part.end > self.row_nnz(row) {
+            return Err(DaoError::value(format!("values {part:?} of row {row}, which has {}", self.row_nnz(row)))
+                .at(format!("path '{}'", self.data().place())));
+        }
+        Ok(start + part.start..start + part.end)
+    }
+
+    /// The columns of part of a row.
+    pub fn columns(&self, row: u32, part: Range<u64>) -> Result<Vec<i32>> {
+        let range = self.range(row, part)?;
+        let columns = match &self.arrays {
+            Arrays::Packed { indices, .. } => decoded(indices, range)?,
+            Arrays::Chunked { indices, .. } => {
+                let n = to_len(range.end - range.start)?;
+                gather(indices, &[range], n)?
+            }
+        };
+        self.check_columns(row, &columns)?;
+        Ok(columns)
+    }
+
+    /// The columns and values of part of a row, which may be long.
+    pub fn part<T: Num>(&self, row: u32, part: Range<u64>) -> Result<(Vec<i32>, Vec<T>)> {
+        let columns = self.columns(row, part.clone())?;
+        let range = self.range(row, part)?;
+        let values = match &self.arrays {
+            Arrays::Packed { data, .. } => decoded(data, range)?,
+            Arrays::Chunked { data, .. } => gather(data, &[range], columns.len())?,
+        };
+        Ok((columns, values))
+    }
+
     /// See [`super::Matrix::reads_rows`].
     pub fn reads_rows(&self) -> bool {
         matches!(&self.arrays, Arrays::Packed { data, .. } if data.array().storage().local_root().is_some())
@@ -158,6 +198,15 @@ impl Csr {
     }
 }
 
+/// Some values of a packed array.
+fn decoded<T: Num>(array: &Packed, range: Range<u64>) -> Result<Vec<T>> {
+    let mut fetched = Fetched::default();
+    array.fetch(std::slice::from_ref(&range), &mut fetched)?;
+    let mut values = vec![T::zero(); to_len(range.end - range.start)?];
+    array.decode(range, &mut values, &mut fetched)?;
+    Ok(values)
+}
+
 /// Rows of chunked arrays, one after another.
 fn gather_rows<T: Num>(indices: &ZarrArray, data: &ZarrArray, rows: &[u32], ranges: &[Range<u64>]) -> Result<Rows<T>> {
     let mut all = Rows::empty();
@@ -173,7 +222,7 @@ fn gather_rows<T: Num>(indices: &ZarrArray, data: &ZarrArray, rows: &[u32], rang
 }
 
 /// The elements of `ranges` (ascending), one after another.
-fn gather<T: Num>(array: &ZarrArray, ranges: &[Range<u64>], total: usize) -> Result<Vec<T>> {
+pub fn gather<T: Num>(array: &ZarrArray, ranges: &[Range<u64>], total: usize) -> Result<Vec<T>> {
     let mut out = vec![T::zero(); total];
     let chunk_len = array.inner_shape().first().copied().unwrap_or(1);
     let pieces = pieces(ranges.iter().cloned(), chunk_len);

@@ -10,9 +10,11 @@ mod cast;
 mod csr;
 mod dense;
 mod dtype;
+mod gene_index;
 mod packed;
 mod plan;
 mod row;
+mod totals;
 
 use std::sync::Arc;
 
@@ -27,6 +29,8 @@ use csr::Csr;
 use dense::Dense;
 pub use dtype::{Dtype, Num, Values};
 pub(crate) use dtype::{for_dtype, for_dtype_values};
+pub use gene_index::GeneIndex;
+pub use totals::{TOTALS, Totals};
 
 /// Rows of a matrix, sparse: row `rows[i]` has `indices[indptr[i]..indptr[i + 1]]`, ascending, and
 /// `data` beside them.
@@ -103,7 +107,7 @@ impl Matrix {
     pub fn open(storage: &Arc<dyn Storage>, path: &str, shape: [u64; 2]) -> Result<Self> {
         let place = || format!("{}/{path}", storage.uri());
         let matrix = if storage.size(&format!("{path}/indptr/zarr.json"))?.is_some() {
-            check_csr_attributes(storage, path)?;
+            check_encoding(storage, path, "csr_matrix", shape)?;
             Self::Csr(Csr::open(storage, path, shape)?)
         } else if storage.size(&format!("{path}/.zarray"))?.is_some() || is_array(storage, path)? {
             Self::Dense(Dense::open(storage, path)?)
@@ -252,13 +256,22 @@ fn is_array(storage: &Arc<dyn Storage>, path: &str) -> Result<bool> {
     Ok(node_head(storage, path)?.is_some_and(|head| head.node_type == "array"))
 }
 
-fn check_csr_attributes(storage: &Arc<dyn Storage>, path: &str) -> Result<()> {
-    let encoding = node_head(storage, path)?
-        .and_then(|head| head.attributes.get("encoding-type").and_then(|v| v.as_str().map(str::to_owned)));
-    if encoding.as_deref() == Some("csr_matrix") {
-        return Ok(());
+/// A group says how its arrays are to be read; a cells' and a genes' matrix differ in nothing else.
+fn check_encoding(storage: &Arc<dyn Storage>, path: &str, expected: &str, shape: [u64; 2]) -> Result<()> {
+    let attributes = node_head(storage, path)?.map(|head| head.attributes).unwrap_or_default();
+    let encoding = attributes.get("encoding-type").and_then(|v| v.as_str());
+    let place = || format!("{}/{path}/zarr.json", storage.uri());
+    if encoding != Some(expected) {
+        return Err(DaoError::corrupt(&place(), "not the kind of matrix that belongs here")
+            .expected(format!("encoding-type {expected}"))
+            .found(encoding.unwrap_or("none")));
     }
-    Err(DaoError::corrupt(&format!("{}/{path}/zarr.json", storage.uri()), "not a matrix of cells by genes")
-        .expected("encoding-type csr_matrix")
-        .found(encoding.unwrap_or_else(|| "none".into())))
+    match attributes.get("shape") {
+        Some(found) if *found != serde_json::json!(shape) => {
+            Err(DaoError::corrupt(&place(), "the matrix has another shape than its dataset")
+                .expected(format!("{} × {}", shape[0], shape[1]))
+                .found(found))
+        }
+        _ => Ok(()),
+    }
 }

@@ -7,6 +7,7 @@
 mod arrays;
 mod codec;
 mod error;
+pub(crate) mod lookup;
 mod reader;
 mod sampling;
 mod store;
@@ -18,6 +19,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use super::codec::{pfor_decode, pfor_encode};
+    #[pymodule_export]
+    use super::lookup::PyLookup;
     #[pymodule_export]
     use super::reader::{PyEpoch, PyReader};
     #[pymodule_export]

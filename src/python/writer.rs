@@ -110,6 +110,8 @@ impl PyDatasetWriter {
             columns: columns.map(arrays::indices).transpose()?,
             rows,
             source_nnz,
+            totals: !name.starts_with("obsm/"),
+            transposed: false,
         };
         let matrix = py.detach(|| {
             let mut guard = lock(&self.0);

@@ -30,16 +30,32 @@ impl Normalize {
         }
     }
 
-    fn row<T: Copy>(self, values: &mut [T], wide: impl Fn(T) -> f64, narrow: impl Fn(f64) -> T) {
-        let total: f64 = values.iter().map(|&value| wide(value)).sum();
-        let factor = match self.target_sum {
+    /// What the values of a row that add up to `total` are multiplied by.
+    pub fn factor(self, total: f64) -> f64 {
+        match self.target_sum {
             Some(target_sum) if total != 0.0 => target_sum / total,
             _ => 1.0,
-        };
-        let result = |value: f64| {
-            let scaled = value * factor;
-            narrow(if self.log1p { scaled.ln_1p() } else { scaled })
-        };
+        }
+    }
+
+    /// As [`Normalize::factor`], for a whole row.
+    pub fn factor_of<T: Num>(self, values: &[T]) -> f64 {
+        self.factor(values.iter().map(|&value| -> f64 { value.as_() }).sum())
+    }
+
+    /// What one value of a row with that factor becomes.
+    pub fn value<T: Num>(self, value: T, factor: f64) -> T {
+        T::of(self.scaled(value.as_(), factor))
+    }
+
+    fn scaled(self, value: f64, factor: f64) -> f64 {
+        let scaled = value * factor;
+        if self.log1p { scaled.ln_1p() } else { scaled }
+    }
+
+    fn row<T: Num>(self, values: &mut [T], wide: impl Fn(T) -> f64, narrow: impl Fn(f64) -> T) {
+        let factor = self.factor_of(values);
+        let result = |value: f64| narrow(self.scaled(value, factor));
         let mut kept: [Option<T>; KEPT] = [None; KEPT];
         for value in values {
             let count = wide(*value);

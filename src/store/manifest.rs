@@ -16,6 +16,8 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const STORE_FORMAT: &str = "dao-store";
 /// `format` of a dataset's `dao.json`.
 pub const DATASET_FORMAT: &str = "dao-dataset";
+/// `format` of a gene index's `dao.json`.
+const GENE_INDEX_FORMAT: &str = "dao-gene-index";
 /// A string column with more distinct values than this in the store has no category list.
 pub const MAX_CATEGORIES: usize = 65_536;
 
@@ -81,6 +83,18 @@ pub struct MatrixMeta {
     pub nnz: u64,
     /// The largest absolute value.
     pub max_abs: f64,
+    /// Whether each cell's sum and count were kept, at `zarr/totals/<key>`.
+    #[serde(default)]
+    pub totals: bool,
+}
+
+/// What a gene-major copy says of itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GeneIndexMeta {
+    format: String,
+    version: u32,
+    /// Checksum of the `dao.json` of the dataset that it was made of.
+    dataset: Option<String>,
 }
 
 /// What is in a dataset.
@@ -195,6 +209,29 @@ impl DatasetMeta {
                 .found(format!("id '{}', {} cells, {} genes", found.0, found.1, found.2)));
         }
         Ok(meta)
+    }
+}
+
+impl GeneIndexMeta {
+    /// Of a copy of this dataset's X.
+    #[must_use]
+    pub fn new(entry: &DatasetEntry) -> Self {
+        Self { format: GENE_INDEX_FORMAT.into(), version: FORMAT_VERSION, dataset: entry.checksum.clone() }
+    }
+
+    /// Reads it and holds it against the dataset.
+    ///
+    /// # Errors
+    /// As [`Manifest::parse`].
+    pub fn parse(bytes: &[u8], place: &str, entry: &DatasetEntry) -> Result<Self> {
+        let meta: Self = parse_versioned(bytes, place, GENE_INDEX_FORMAT)?;
+        if meta.dataset == entry.checksum {
+            return Ok(meta);
+        }
+        Err(DaoError::corrupt(place, "the gene index was made of another dataset")
+            .expected(entry.checksum.as_deref().unwrap_or("none"))
+            .found(meta.dataset.as_deref().unwrap_or("none"))
+            .hint("remove the folder and make it again: store.add_gene_index()"))
     }
 }
 

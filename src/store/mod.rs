@@ -14,10 +14,14 @@ use bytes::Bytes;
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::{self, Storage, StorageOptions};
 pub use checksum::checksum;
-pub use manifest::{DATASET_FORMAT, DatasetEntry, DatasetMeta, FORMAT_VERSION, Manifest, MatrixMeta, STORE_FORMAT};
+pub use manifest::{
+    DATASET_FORMAT, DatasetEntry, DatasetMeta, FORMAT_VERSION, GeneIndexMeta, Manifest, MatrixMeta, STORE_FORMAT,
+};
 
 /// File name of the manifest of a store and of a dataset.
 pub const MANIFEST: &str = "dao.json";
+/// Folder of a dataset that holds the gene-major copy of its X, at `zarr/X` below it, and a `dao.json`.
+pub const GENE_INDEX: &str = "gene_index";
 
 /// An opened store: its manifest and a way to its bytes.
 pub struct Store {
@@ -156,6 +160,21 @@ impl Store {
         String::from_utf8(bytes.to_vec())
             .map(Some)
             .map_err(|_| DaoError::corrupt(&format!("{}/{path}", self.uri()), "the file is not UTF-8"))
+    }
+
+    /// Where the gene-major copy of a dataset's X is, relative to the store, if there is one.
+    ///
+    /// # Errors
+    /// `Corrupt` for one that was made of another dataset, `Value` for a newer format version.
+    pub fn gene_index(&self, entry: &DatasetEntry) -> Result<Option<String>> {
+        let folder = format!("{}/{GENE_INDEX}", entry.path);
+        if self.legacy {
+            return Ok(None);
+        }
+        let Some(bytes) = self.storage.get(&format!("{folder}/{MANIFEST}"))? else { return Ok(None) };
+        let place = format!("{}/{folder}/{MANIFEST}", self.uri());
+        GeneIndexMeta::parse(&bytes, &place, entry).map_err(|e| e.at(format!("dataset '{}'", entry.id)))?;
+        Ok(Some(format!("{folder}/zarr/X")))
     }
 
     /// The error for a file of the store that is not there.

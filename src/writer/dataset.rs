@@ -71,6 +71,7 @@ impl DatasetWriter {
             shape: spec.shape,
             nnz: 0,
             max_abs,
+            totals: spec.totals,
         };
         let name = spec.name.clone();
         let writer = MatrixWriter::new(self.folder(), spec)?;
@@ -95,10 +96,9 @@ impl DatasetWriter {
             return Err(DaoError::value("a dataset needs a matrix X").at(format!("dataset '{dataset}'")));
         };
         let (x_meta, folder) = (x.clone(), staging.folder().to_owned());
-        let groups: BTreeSet<&str> =
-            matrices.keys().filter_map(|name| name.split_once('/')).map(|(group, _)| group).collect();
-        for group in groups.iter().map(|group| folder.join("zarr").join(group)).chain([folder.join("zarr")]) {
-            write_group(&group, &json!({}))?;
+        let kept = matrices.iter().filter(|(_, meta)| meta.totals).map(|(name, _)| format!("totals/{name}/array"));
+        for group in kept.chain(matrices.keys().cloned()).flat_map(|path| above(&path)).collect::<BTreeSet<_>>() {
+            write_group(&folder.join("zarr").join(group), &json!({}))?;
         }
         let named = |group: &str| -> Vec<String> {
             let prefix = format!("{group}/");
@@ -148,6 +148,11 @@ impl DatasetWriter {
             })
         })
     }
+}
+
+/// The groups that a path below `zarr` lies in, that itself among them.
+fn above(path: &str) -> Vec<PathBuf> {
+    Path::new(path).ancestors().skip(1).map(Path::to_owned).collect()
 }
 
 fn check_name(name: &str) -> Result<()> {

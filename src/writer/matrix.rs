@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use super::sink::Sink;
+use super::totals::Kept;
 use super::spill::{Block, Spill};
 use crate::error::{DaoError, Result};
 use crate::matrix::{Dtype, Num, Values, cast_vec, for_dtype, for_dtype_values};
@@ -28,6 +29,10 @@ pub struct MatrixSpec {
     pub rows: Option<Vec<u32>>,
     /// Entries of the source, about.
     pub source_nnz: u64,
+    /// Whether each row's sum and count are kept beside it.
+    pub totals: bool,
+    /// Whether it is described as the `csc_matrix` that its rows are the columns of.
+    pub transposed: bool,
 }
 
 /// Takes a matrix's values; see the module.
@@ -120,7 +125,8 @@ struct Typed<T> {
 impl<T: Num> Typed<T> {
     fn new(dataset: &Path, spec: MatrixSpec) -> Result<Self> {
         let folder = dataset.join("zarr").join(&spec.name);
-        let sink = Sink::new(&folder, &spec)?;
+        let totals = spec.totals.then(|| Kept::new(dataset.join("zarr/totals").join(&spec.name), spec.portable));
+        let sink = Sink::new(&folder, &spec, totals)?;
         let spill_folder = dataset.join(format!(".spill-{}", spec.name.replace('/', "-")));
         Ok(Self { spec, sink, spill_folder, spill: None, taken: 0, by_columns: false })
     }

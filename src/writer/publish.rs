@@ -134,9 +134,7 @@ impl Staging {
         check_id(dataset)?;
         let storage = storage::open(uri, &Vec::new())?;
         let Some(store) = storage.local_root().map(Path::to_owned) else {
-            return Err(DaoError::value(format!("cannot write to '{uri}'"))
-                .expected("a folder on this machine")
-                .hint("write the store to a folder and copy it there, dao.json last"));
+            return Err(not_a_folder(uri));
         };
         check_no_lost_datasets(&store, uri)?;
         make_folder(&store)?;
@@ -144,6 +142,22 @@ impl Staging {
         let manifest = read_manifest(&store)?;
         clean_up(&store, &manifest);
         check_free(&manifest, &store, dataset)?;
+        Self::new(store)
+    }
+
+    /// A new staging folder in a store that is open.
+    ///
+    /// # Errors
+    /// `Value` for a store that is not written to, `Io`.
+    pub fn beside(store: &Store) -> Result<Self> {
+        let Some(root) = store.storage().local_root().map(Path::to_owned) else { return Err(not_a_folder(store.uri())) };
+        let _store_lock = lock_store(&root)?;
+        clean_up(&root, &read_manifest(&root)?);
+        Self::new(root)
+    }
+
+    /// Call with the store locked.
+    fn new(store: PathBuf) -> Result<Self> {
         let staging = store.join(".staging");
         let name = Uuid::new_v4().to_string();
         let (folder, lock_path) = (staging.join(&name), staging.join(format!("{name}.lock")));
@@ -192,6 +206,34 @@ impl Staging {
         let _ = std::fs::remove_file(target.join(UNPUBLISHED));
         Ok(())
     }
+
+    /// Moves the folder into a dataset of the store, as `name`; false if another writer was first.
+    ///
+    /// # Errors
+    /// `Value` if the dataset is no longer the one that `entry` describes, `Io`; nothing is moved then.
+    pub fn publish_into(self, entry: &DatasetEntry, name: &str) -> Result<bool> {
+        let _store_lock = lock_store(&self.store)?;
+        let manifest = read_manifest(&self.store)?;
+        let listed = manifest.datasets.iter().find(|known| known.id == entry.id);
+        if !listed.is_some_and(|known| known.checksum == entry.checksum && known.path == entry.path) {
+            return Err(DaoError::value("the dataset is no longer what it was when the store was opened")
+                .at(format!("dataset '{}'", entry.id))
+                .hint("open the store again"));
+        }
+        let target = self.store.join(&entry.path).join(name);
+        if target.join(MANIFEST).exists() {
+            return Ok(false);
+        }
+        std::fs::rename(&self.folder, &target).map_err(io(&target, "moving the folder to its place"))?;
+        sync_folder(&self.store.join(&entry.path));
+        Ok(true)
+    }
+}
+
+fn not_a_folder(uri: &str) -> DaoError {
+    DaoError::value(format!("cannot write to '{uri}'"))
+        .expected("a folder on this machine")
+        .hint("write the store to a folder and copy it there, dao.json last")
 }
 
 impl Drop for Staging {

@@ -9,58 +9,48 @@ use serde_json::json;
 use super::array::{ArrayWriter, Coding, make_folder, write_json};
 use super::matrix::MatrixSpec;
 use super::spill::Block;
+use super::totals::Kept;
 use crate::codec::Pfor;
 use crate::error::{DaoError, Result};
 use crate::matrix::{Dtype, Num};
 
 /// Where canonical rows go, in output order.
+pub struct Sink {
+    arrays: Arrays,
+    totals: Option<Kept>,
+}
+
 #[expect(clippy::large_enum_variant, reason = "one exists for each matrix being written")]
-pub enum Sink {
-    Csr { folder: PathBuf, indices: ArrayWriter, data: ArrayWriter, indptr: Vec<i64>, ascending: Coding },
+enum Arrays {
+    Csr { folder: PathBuf, indices: ArrayWriter, data: ArrayWriter, indptr: Vec<i64>, ascending: Coding, transposed: bool },
     Dense { array: ArrayWriter, width: usize, nnz: u64 },
 }
 
 impl Sink {
-    /// A sink in the new folder `folder`.
+    /// A sink in the new folder `folder`, with `totals` of its rows beside it.
     ///
     /// # Errors
     /// `Io` if the folders cannot be made.
-    pub fn new(folder: &Path, spec: &MatrixSpec) -> Result<Self> {
-        let [n_rows, n_columns] = spec.shape;
-        if spec.dense {
-            let array = ArrayWriter::new(folder, spec.stored, n_rows * n_columns, Some(n_columns), Coding::Portable)?;
-            return Ok(Self::Dense { array, width: usize::try_from(n_columns).unwrap_or(0), nnz: 0 });
-        }
-        make_folder(folder)?;
-        let narrow = match n_columns {
-            0..=0x100 => Dtype::U8,
-            0x101..=0x1_0000 => Dtype::U16,
-            _ => Dtype::U32,
-        };
-        let coding = |delta| if spec.portable { Coding::Portable } else { Coding::Pfor(Pfor { delta }) };
-        Ok(Self::Csr {
-            indices: ArrayWriter::new(&folder.join("indices"), narrow, spec.source_nnz, None, coding(true))?,
-            data: ArrayWriter::new(&folder.join("data"), spec.stored, spec.source_nnz, None, coding(false))?,
-            folder: folder.to_owned(),
-            indptr: vec![0],
-            ascending: coding(true),
-        })
+    pub fn new(folder: &Path, spec: &MatrixSpec, totals: Option<Kept>) -> Result<Self> {
+        Ok(Self { arrays: Arrays::new(folder, spec)?, totals })
     }
-
     /// The next rows.
     ///
     /// # Errors
     /// `Value` for duplicates whose sum does not fit, `Io` for a full disk.
     pub fn write<T: Num>(&mut self, mut block: Block<T>, name: &str) -> Result<()> {
         canonicalize(&mut block, name)?;
-        match self {
-            Self::Csr { indices, data, indptr, .. } => {
+        if let Some(totals) = &mut self.totals {
+            totals.push(&block);
+        }
+        match &mut self.arrays {
+            Arrays::Csr { indices, data, indptr, .. } => {
                 let start = indptr.last().copied().unwrap_or(0);
                 indptr.extend(block.indptr[1..].iter().map(|&end| start + i64::try_from(end).unwrap_or(i64::MAX)));
                 indices.push(&block.indices)?;
                 data.push(&block.data)
             }
-            Self::Dense { array, width, nnz } => {
+            Arrays::Dense { array, width, nnz } => {
                 *nnz += block.data.len() as u64;
                 let mut row = vec![T::zero(); *width];
                 for ends in block.indptr.windows(2) {
@@ -81,8 +71,11 @@ impl Sink {
     /// # Errors
     /// `Io` for a full disk.
     pub fn finish(self, shape: [u64; 2]) -> Result<u64> {
-        match self {
-            Self::Csr { folder, indices, data, mut indptr, ascending } => {
+        if let Some(totals) = self.totals {
+            totals.finish(usize::try_from(shape[0]).unwrap_or(0))?;
+        }
+        match self.arrays {
+            Arrays::Csr { folder, indices, data, mut indptr, ascending, transposed } => {
                 let nnz = indptr.last().copied().unwrap_or(0);
                 // Rows that a source without columns never sent.
                 indptr.resize(usize::try_from(shape[0]).unwrap_or(0) + 1, nnz);
@@ -92,12 +85,39 @@ impl Sink {
                     ArrayWriter::new(&folder.join("indptr"), Dtype::I64, indptr.len() as u64, None, ascending)?;
                 pointers.push(&indptr)?;
                 pointers.finish()?;
-                let attributes = json!({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape});
+                let (encoding, shape) =
+                    if transposed { ("csc_matrix", [shape[1], shape[0]]) } else { ("csr_matrix", shape) };
+                let attributes = json!({"encoding-type": encoding, "encoding-version": "0.1.0", "shape": shape});
                 write_group(&folder, &attributes)?;
                 Ok(u64::try_from(nnz).unwrap_or(0))
             }
-            Self::Dense { array, nnz, .. } => array.finish().map(|()| nnz),
+            Arrays::Dense { array, nnz, .. } => array.finish().map(|()| nnz),
         }
+    }
+}
+
+impl Arrays {
+    fn new(folder: &Path, spec: &MatrixSpec) -> Result<Self> {
+        let [n_rows, n_columns] = spec.shape;
+        if spec.dense {
+            let array = ArrayWriter::new(folder, spec.stored, n_rows * n_columns, Some(n_columns), Coding::Portable)?;
+            return Ok(Self::Dense { array, width: usize::try_from(n_columns).unwrap_or(0), nnz: 0 });
+        }
+        make_folder(folder)?;
+        let narrow = match n_columns {
+            0..=0x100 => Dtype::U8,
+            0x101..=0x1_0000 => Dtype::U16,
+            _ => Dtype::U32,
+        };
+        let coding = |delta| if spec.portable { Coding::Portable } else { Coding::Pfor(Pfor { delta }) };
+        Ok(Self::Csr {
+            indices: ArrayWriter::new(&folder.join("indices"), narrow, spec.source_nnz, None, coding(true))?,
+            data: ArrayWriter::new(&folder.join("data"), spec.stored, spec.source_nnz, None, coding(false))?,
+            folder: folder.to_owned(),
+            indptr: vec![0],
+            ascending: coding(true),
+            transposed: spec.transposed,
+        })
     }
 }
 

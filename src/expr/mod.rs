@@ -1,0 +1,240 @@
+//! The polars expression plugin: numbers of cells as columns of a query.
+//!
+//! Turns the column `cell` into keys, and what [`crate::lookup`] finds into polars columns, with nulls where
+//! there is no cell or no such gene. What is asked for, and in which store, Python resolves
+//! (`crate::python::lookup`). Polars' interface: <https://docs.pola.rs/user-guide/plugins/expr_plugins/>.
+
+use polars::prelude::*;
+use pyo3_polars::export::polars_arrow::array::{FixedSizeListArray, PrimitiveArray};
+use pyo3_polars::export::polars_arrow::bitmap::Bitmap;
+use pyo3_polars::derive::polars_expr;
+use serde::Deserialize;
+
+use crate::lookup::{Found, lacking};
+use crate::matrix::{Dtype, Values};
+use crate::python::lookup::{Resolved, Shape, resolve};
+use crate::reader::split_key;
+
+/// Fewer cells than this are looked up by the thread that asks: polars asks from several.
+const ALONE: usize = 4096;
+
+#[derive(Deserialize)]
+struct Asked {
+    /// What is asked for, as `dao_polars.lookups` writes it.
+    ask: String,
+}
+
+fn output(inputs: &[Field], kwargs: Asked) -> PolarsResult<Field> {
+    let cell = first(inputs)?;
+    let resolved = resolve(&metadata(cell.name(), cell.dtype())?, &kwargs.ask, false).map_err(failed)?;
+    Ok(Field::new(cell.name().clone(), dtype(&resolved)))
+}
+
+/// Numbers of the cells of one column.
+#[polars_expr(output_type_func_with_kwargs=output)]
+fn dao_lookup(inputs: &[Series], kwargs: Asked) -> PolarsResult<Series> {
+    let cell = first(inputs)?;
+    let metadata = metadata(cell.name(), cell.dtype())?;
+    let storage = cell.to_storage().u64()?;
+    let keys: Vec<u64> = storage.iter().flatten().collect();
+    let mut resolved = resolve(&metadata, &kwargs.ask, false).map_err(failed)?;
+    if resolved.describe(&keys).is_err() {
+        // The store may have grown since it was opened.
+        resolved = resolve(&metadata, &kwargs.ask, true).map_err(failed)?;
+        resolved.describe(&keys).map_err(failed)?;
+    }
+    let together = resolved.shape == Shape::Array;
+    let threads = (keys.len() < ALONE).then_some(1);
+    let found = resolved.lookup.read(&keys, together, threads).map_err(failed)?;
+    resolved.report(&found, keys.len());
+    let cells = Cells { name: cell.name().clone(), n: storage.len(), keys, valid: validity(storage) };
+    column(&resolved, found, &cells)
+}
+
+fn first<T>(inputs: &[T]) -> PolarsResult<&T> {
+    inputs.first().ok_or_else(|| polars_err!(ComputeError: "a lookup needs the column 'cell'"))
+}
+
+fn failed(error: impl std::fmt::Display) -> PolarsError {
+    // The message crosses as a C string.
+    PolarsError::ComputeError(error.to_string().replace('\0', "\u{fffd}").into())
+}
+
+/// What the type of a column of cell keys says of their store.
+fn metadata(name: &PlSmallStr, dtype: &DataType) -> PolarsResult<String> {
+    if let DataType::Extension(cell, storage) = dtype
+        && cell.name() == "dao.cell"
+        && **storage == DataType::UInt64
+    {
+        return Ok(cell.serialize_metadata().unwrap_or_default().into_owned());
+    }
+    polars_bail!(
+        ComputeError: "column '{name}' should hold cell keys (dao.cell), found {dtype}: numbers alone do not say which \
+        store they are of. Keep the column 'cell' that dao.scan gives, as it is"
+    )
+}
+
+/// A column of keys.
+struct Cells {
+    name: PlSmallStr,
+    n: usize,
+    /// Those that are not null.
+    keys: Vec<u64>,
+    valid: Option<Bitmap>,
+}
+
+fn validity(storage: &UInt64Chunked) -> Option<Bitmap> {
+    (storage.null_count() > 0).then(|| storage.iter().map(|key| key.is_some()).collect())
+}
+
+impl Cells {
+    /// A number, or `width` of them, for each row: zeros where there is no cell.
+    fn spread<T: Copy + Default>(&self, found: Vec<T>, width: usize) -> Vec<T> {
+        let Some(valid) = &self.valid else { return found };
+        let mut all = vec![T::default(); self.n * width];
+        let rows = valid.iter().enumerate().filter(|(_, valid)| *valid).map(|(row, _)| row);
+        for (row, from) in rows.zip(found.chunks_exact(width.max(1))) {
+            all[row * width..(row + 1) * width].copy_from_slice(from);
+        }
+        all
+    }
+
+    /// Which rows have a cell of a dataset for which `has` is true; `None` where all do.
+    fn mask(&self, has: impl Fn(u32) -> bool) -> Option<Bitmap> {
+        let mut keys = self.keys.iter().map(|&key| has(split_key(key).0));
+        let mask: Bitmap = match &self.valid {
+            None => keys.collect(),
+            Some(valid) => valid.iter().map(|valid| valid && keys.next().unwrap_or(false)).collect(),
+        };
+        (mask.unset_bits() > 0).then_some(mask)
+    }
+}
+
+fn dtype(resolved: &Resolved) -> DataType {
+    let number = polars_type(resolved.lookup.dtype());
+    let fields = |names: &[String], dtype: &dyn Fn(usize) -> DataType| {
+        DataType::Struct((0..).zip(names).map(|(i, name)| Field::new(name.as_str().into(), dtype(i))).collect())
+    };
+    match resolved.shape {
+        Shape::One => number,
+        Shape::Array => DataType::Array(Box::new(number), resolved.lookup.width()),
+        Shape::Struct => fields(&resolved.names, &|_| number.clone()),
+        Shape::Sums => fields(&resolved.names, &|i| if i == 1 { DataType::UInt32 } else { DataType::Float64 }),
+    }
+}
+
+fn column(resolved: &Resolved, found: Found, cells: &Cells) -> PolarsResult<Series> {
+    let lacking = lacking(&found.absent);
+    let lacks = |number: u32, output: usize| found.absent.get(&number).is_some_and(|absent| absent.contains(&output));
+    let valid = |output: usize| {
+        if lacking.contains(&output) { cells.mask(|number| !lacks(number, output)) } else { cells.valid.clone() }
+    };
+    match resolved.shape {
+        Shape::One => {
+            let values = found.values.into_iter().next().ok_or_else(|| failed("nothing was looked up"))?;
+            Ok(numbers(cells.name.clone(), values, valid(0), cells))
+        }
+        Shape::Struct => {
+            let named = (0..).zip(found.values).zip(resolved.names.iter());
+            let fields: Vec<Series> = named
+                .map(|((output, values), name)| numbers(name.as_str().into(), values, valid(output), cells))
+                .collect();
+            Ok(StructChunked::from_series(cells.name.clone(), cells.n, fields.iter())?.into_series())
+        }
+        Shape::Sums => {
+            let mut sums = Vec::new();
+            for values in found.values {
+                match values {
+                    Values::F64(values) => sums.push(cells.spread(values, 1)),
+                    _ => return Err(failed("sums are float64")),
+                }
+            }
+            let fields = sum_fields(&resolved.names, &sums, cells);
+            Ok(StructChunked::from_series(cells.name.clone(), cells.n, fields.iter())?.into_series())
+        }
+        Shape::Array => {
+            let width = resolved.lookup.width();
+            let values = found.values.into_iter().next().ok_or_else(|| failed("nothing was looked up"))?;
+            let inner = (!lacking.is_empty()).then(|| {
+                let of = |&key: &u64| {
+                    let number = split_key(key).0;
+                    (0..width).map(move |output| (number, output))
+                };
+                let present: Vec<bool> =
+                    cells.keys.iter().flat_map(of).map(|(number, output)| !lacks(number, output)).collect();
+                cells.spread(present, width).into_iter().collect::<Bitmap>()
+            });
+            macro_rules! array {
+                ($($variant:ident)*) => {
+                    match values {
+                        $(Values::$variant(values) => {
+                            PrimitiveArray::from_vec(cells.spread(values, width)).with_validity(inner).boxed()
+                        })*
+                    }
+                };
+            }
+            let inner = array! { U8 U16 U32 U64 I8 I16 I32 I64 F32 F64 };
+            let dtype = dtype(resolved).to_arrow(CompatLevel::newest());
+            let array = FixedSizeListArray::new(dtype, cells.n, inner, cells.valid.clone());
+            Ok(ArrayChunked::with_chunk(cells.name.clone(), array).into_series())
+        }
+    }
+}
+
+/// The sums' columns: total, count, and of each set its sum and its share of the total in percent.
+fn sum_fields(names: &[String], sums: &[Vec<f64>], cells: &Cells) -> Vec<Series> {
+    let series = |i: usize, values: Vec<f64>| {
+        let name = names.get(i).map_or("", String::as_str);
+        Float64Chunked::from_vec_validity(name.into(), values, cells.valid.clone()).into_series()
+    };
+    let mut fields = Vec::new();
+    for (i, sum) in sums.iter().enumerate() {
+        match i {
+            0 => fields.push(series(0, sum.clone())),
+            1 => {
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of genes")]
+                let counts: Vec<u32> = sum.iter().map(|&count| count as u32).collect();
+                let name = names.get(1).map_or("", String::as_str);
+                fields.push(UInt32Chunked::from_vec_validity(name.into(), counts, cells.valid.clone()).into_series());
+            }
+            _ => {
+                let share = sum.iter().zip(&sums[0]).map(|(part, total)| part / total * 100.0).collect();
+                fields.push(series(2 * i - 2, sum.clone()));
+                fields.push(series(2 * i - 1, share));
+            }
+        }
+    }
+    fields
+}
+
+fn numbers(name: PlSmallStr, values: Values, valid: Option<Bitmap>, cells: &Cells) -> Series {
+    macro_rules! series {
+        ($($variant:ident $chunked:ident,)*) => {
+            match values {
+                $(Values::$variant(values) => {
+                    $chunked::from_vec_validity(name, cells.spread(values, 1), valid).into_series()
+                })*
+            }
+        };
+    }
+    series! {
+        U8 UInt8Chunked, U16 UInt16Chunked, U32 UInt32Chunked, U64 UInt64Chunked,
+        I8 Int8Chunked, I16 Int16Chunked, I32 Int32Chunked, I64 Int64Chunked,
+        F32 Float32Chunked, F64 Float64Chunked,
+    }
+}
+
+fn polars_type(dtype: Dtype) -> DataType {
+    match dtype {
+        Dtype::U8 => DataType::UInt8,
+        Dtype::U16 => DataType::UInt16,
+        Dtype::U32 => DataType::UInt32,
+        Dtype::U64 => DataType::UInt64,
+        Dtype::I8 => DataType::Int8,
+        Dtype::I16 => DataType::Int16,
+        Dtype::I32 => DataType::Int32,
+        Dtype::I64 => DataType::Int64,
+        Dtype::F32 => DataType::Float32,
+        Dtype::F64 => DataType::Float64,
+    }
+}

@@ -1,0 +1,88 @@
+//! Numbers from the gene-major copy of a matrix.
+
+use std::ops::Range;
+
+use super::{Hit, Lookup, Target};
+use crate::error::{DaoError, Result};
+use crate::matrix::{GeneIndex, Num, Totals};
+
+/// Goes through some of a gene's values.
+pub fn look_up<T: Num>(
+    lookup: &Lookup,
+    target: &Target<'_>,
+    index: &GeneIndex,
+    (gene, output): (u32, u32),
+    values: Range<u64>,
+    totals: Option<&Totals>,
+) -> Result<Vec<Hit<T>>> {
+    let (cells, values) = index.read::<T>(gene, values)?;
+    let mut hits = Vec::with_capacity(cells.len().min(target.rows.len()));
+    meet(target.rows, &cells, |row, at| {
+        let mut value = values[at];
+        if let Some(normalize) = lookup.normalize {
+            let total = totals.map_or(0.0, |totals| totals.of(target.rows[row]).0);
+            value = normalize.value(value, normalize.factor(total));
+        }
+        // Rows are numbered with 32 bits.
+        let row = u32::try_from(row).map_err(|_| DaoError::value("more than 2^32 - 1 cells"))?;
+        hits.push(Hit { row, output, value });
+        Ok(())
+    })?;
+    Ok(hits)
+}
+
+/// Calls `both` with the places of what is in both: `rows` and `cells`, each ascending.
+fn meet(rows: &[u32], cells: &[i32], mut both: impl FnMut(usize, usize) -> Result<()>) -> Result<()> {
+    let (Some(&first), Some(&last)) = (rows.first(), rows.last()) else { return Ok(()) };
+    let number = |cell: i32| u32::try_from(cell).unwrap_or(u32::MAX); // not negative: they were checked
+    if (last - first) as usize + 1 == rows.len() {
+        // Without gaps: a row's place is known.
+        let start = cells.partition_point(|&cell| number(cell) < first);
+        for (at, &cell) in cells.iter().enumerate().skip(start) {
+            if number(cell) > last {
+                break;
+            }
+            both((number(cell) - first) as usize, at)?;
+        }
+        return Ok(());
+    }
+    let (Some(&low), Some(&high)) = (cells.first(), cells.last()) else { return Ok(()) };
+    let rows_from = rows.partition_point(|&row| row < number(low));
+    let rows_to = rows.partition_point(|&row| row <= number(high));
+    let mut at = 0;
+    for (row, &wanted) in rows.iter().enumerate().take(rows_to).skip(rows_from) {
+        // Steps that double, then a search within the last: few steps for near neighbours, few for far ones.
+        let mut step = 1;
+        while cells.get(at + step).is_some_and(|&cell| number(cell) < wanted) {
+            step *= 2;
+        }
+        let stop = cells.len().min(at + step + 1);
+        at += cells[at..stop].partition_point(|&cell| number(cell) < wanted);
+        if cells.get(at).is_some_and(|&cell| number(cell) == wanted) {
+            both(row, at)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_in_both_is_found(rows in prop::collection::btree_set(0_u32..300, 0..200), cells in prop::collection::btree_set(0_i32..300, 0..200), run: bool) {
+            let rows: Vec<u32> = if run { (40..40 + u32::try_from(rows.len()).unwrap()).collect() } else { rows.into_iter().collect() };
+            let cells: Vec<i32> = cells.into_iter().collect();
+            let mut found = Vec::new();
+            meet(&rows, &cells, |row, at| { found.push((row, at)); Ok(()) }).unwrap();
+            prop_assert!(found.iter().all(|&(row, at)| i64::from(rows[row]) == i64::from(cells[at])));
+            let expected: BTreeSet<u32> = rows.iter().copied().filter(|&row| cells.contains(&i32::try_from(row).unwrap())).collect();
+            prop_assert_eq!(found.iter().map(|&(row, _)| rows[row]).collect::<Vec<_>>(), expected.into_iter().collect::<Vec<_>>());
+        }
+    }
+}

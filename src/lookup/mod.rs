@@ -1,0 +1,210 @@
+//! Numbers about cells in any order, with repeats: values of a few genes, or sums over genes.
+//!
+//! `plan` says which cells are looked up by which road, `rows` and `genes` go there, and this puts what
+//! they find where it belongs. Knows no frames and no gene names: what is asked of a dataset is told
+//! by its column numbers.
+
+mod genes;
+mod plan;
+mod rows;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{DaoError, Result};
+use crate::matrix::{Dtype, Num, Values, for_dtype};
+use crate::parallel;
+use crate::reader::{Normalize, Source, plan as needs_of, split_key};
+pub use plan::Road;
+use plan::{Job, jobs};
+
+/// What is asked of a dataset's cells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// The values of these columns, one for each output; `None` where the dataset has no such gene.
+    Columns(Vec<Option<u32>>),
+    /// The sum over all columns, the number of those that are not zero, and the sum over each of some
+    /// sets: bit `i` of a column's number says whether it is in the `i`-th.
+    Sums(Vec<u64>),
+}
+
+/// What to look up; see the module.
+pub struct Lookup {
+    source: Arc<Source>,
+    matrix: String,
+    dtype: Dtype,
+    normalize: Option<Normalize>,
+    /// Numbers for each cell.
+    width: usize,
+    /// By dataset number, those met so far.
+    asked: Mutex<HashMap<u32, Arc<Asked>>>,
+}
+
+/// What was found.
+pub struct Found {
+    /// `width` vectors with a number for each key; or one with `width` numbers for each key.
+    pub values: Vec<Values>,
+    /// By dataset number the outputs that it has no gene for; their numbers are zeros.
+    pub absent: BTreeMap<u32, Vec<usize>>,
+    /// How many datasets were read by each road.
+    pub roads: BTreeMap<Road, usize>,
+}
+
+/// A number found: which of a need's rows, which output, and the number.
+pub(super) struct Hit<T> {
+    row: u32,
+    output: u32,
+    value: T,
+}
+
+/// A dataset, what is asked of it, and which of its rows are wanted.
+pub(super) struct Target<'a> {
+    number: u32,
+    rows: &'a [u32],
+    asked: Arc<Asked>,
+}
+
+impl Lookup {
+    /// A lookup of `width` numbers in the matrix `matrix` of the store's datasets.
+    #[must_use]
+    pub fn new(source: Arc<Source>, matrix: String, dtype: Dtype, normalize: Option<Normalize>, width: usize) -> Self {
+        Self { source, matrix, dtype, normalize, width, asked: Mutex::default() }
+    }
+
+    /// The number type of what is found.
+    #[must_use]
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Numbers for each cell.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The datasets of `keys` that were not described yet.
+    ///
+    /// # Errors
+    /// `Value` for a key that is no cell of the store.
+    pub fn undescribed(&self, keys: &[u64]) -> Result<Vec<u32>> {
+        let mut sizes: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut last = None;
+        for &key in keys {
+            let (number, row) = split_key(key);
+            let (entry_number, n_obs) = match last {
+                Some(known @ (known_number, _)) if known_number == number => known,
+                _ => (number, self.source.store().dataset_numbered(number)?.n_obs),
+            };
+            last = Some((entry_number, n_obs));
+            if u64::from(row) >= n_obs {
+                let entry = self.source.store().dataset_numbered(number)?;
+                return Err(DaoError::value(format!("a cell key names row {row} and the dataset has {n_obs} cells"))
+                    .at(format!("dataset '{}'", entry.id))
+                    .hint("the store has changed since the keys were made; make them again with dao.scan"));
+            }
+            sizes.insert(number, n_obs);
+        }
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(sizes.into_keys().filter(|number| !asked.contains_key(number)).collect())
+    }
+
+    /// Says what is asked of a dataset.
+    ///
+    /// # Errors
+    /// `Value` for another number of columns or outputs than there are.
+    pub fn describe(&self, number: u32, asked: Asked) -> Result<()> {
+        let entry = self.source.store().dataset_numbered(number)?;
+        let fits = match &asked {
+            Asked::Columns(columns) => {
+                columns.len() == self.width && columns.iter().flatten().all(|&column| u64::from(column) < entry.n_vars)
+            }
+            Asked::Sums(sets) => sets.len() as u64 == entry.n_vars && (2..=66).contains(&self.width),
+        };
+        if !fits {
+            return Err(DaoError::value("what is asked of a dataset does not fit its genes")
+                .at(format!("dataset '{}'", entry.id)));
+        }
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(asked));
+        Ok(())
+    }
+
+    /// Looks up the cells `keys`; `together` wants all numbers of a cell in one vector.
+    ///
+    /// # Errors
+    /// `Value` for cells of datasets that were not described, and as [`crate::matrix::Matrix::read`], with
+    /// the dataset named.
+    pub fn read(&self, keys: &[u64], together: bool, threads: Option<usize>) -> Result<Found> {
+        for_dtype!(self.dtype, T => self.read_as::<T>(keys, together, threads))
+    }
+
+    fn read_as<T: Num>(&self, keys: &[u64], together: bool, threads: Option<usize>) -> Result<Found> {
+        let needs = needs_of(keys);
+        let mut targets = Vec::with_capacity(needs.needs.len());
+        for need in &needs.needs {
+            let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).get(&need.number).cloned();
+            let asked = asked.ok_or_else(|| DaoError::value("a dataset was not described before it was read"))?;
+            targets.push(Target { number: need.number, rows: &need.rows, asked });
+        }
+        let (mut all, mut roads) = (Vec::new(), BTreeMap::new());
+        for (i, target) in targets.iter().enumerate() {
+            let (road, jobs) = jobs(self, target).map_err(|e| self.in_dataset(target.number, e))?;
+            *roads.entry(road).or_insert(0) += 1;
+            all.extend(jobs.into_iter().map(|job| (i, job)));
+        }
+        let n = keys.len();
+        let (vectors, length) = if together { (1, n * self.width) } else { (self.width, n) };
+        let mut values = vec![vec![T::zero(); length]; vectors];
+        parallel::in_order(
+            all.len(),
+            parallel::threads(threads),
+            |i| {
+                let (target, job) = &all[i];
+                let hits = self.run::<T>(&targets[*target], job);
+                Ok((*target, hits.map_err(|e| self.in_dataset(targets[*target].number, e))?))
+            },
+            |(target, hits): (usize, Vec<Hit<T>>)| {
+                let waiting = &needs.needs[target].waiting;
+                for Hit { row, output, value } in hits {
+                    for &slot in &needs.slots[waiting[row as usize].clone()] {
+                        match together {
+                            true => values[0][slot * self.width + output as usize] = value,
+                            false => values[output as usize][slot] = value,
+                        }
+                    }
+                }
+                Ok(())
+            },
+            || Ok(()),
+        )?;
+        let absent = targets.iter().filter_map(|target| {
+            let Asked::Columns(columns) = &*target.asked else { return None };
+            let absent: Vec<usize> = (0..columns.len()).filter(|&output| columns[output].is_none()).collect();
+            (!absent.is_empty()).then_some((target.number, absent))
+        });
+        Ok(Found { absent: absent.collect(), values: values.into_iter().map(T::wrap).collect(), roads })
+    }
+
+    fn run<T: Num>(&self, target: &Target<'_>, job: &Job) -> Result<Vec<Hit<T>>> {
+        match job {
+            Job::Rows { matrix, rows } => rows::look_up(self, target, matrix, rows.clone()),
+            Job::Totals { totals, rows } => Ok(rows::totals(target, totals, rows.clone())),
+            Job::Gene { index, gene, output, values, totals } => {
+                genes::look_up(self, target, index, (*gene, *output), values.clone(), totals.as_deref())
+            }
+        }
+    }
+
+    fn in_dataset(&self, number: u32, error: DaoError) -> DaoError {
+        match self.source.store().dataset_numbered(number) {
+            Ok(entry) => error.at(format!("dataset '{}'", entry.id)),
+            Err(_) => error,
+        }
+    }
+}
+
+/// The outputs that some of the datasets of `keys` lack, of those in `absent`.
+#[must_use]
+pub fn lacking(absent: &BTreeMap<u32, Vec<usize>>) -> BTreeSet<usize> {
+    absent.values().flatten().copied().collect()
+}

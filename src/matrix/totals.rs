@@ -1,0 +1,47 @@
+//! What was kept of each cell when its matrix was written: the sum of its values, and how many are not zero.
+
+use std::sync::Arc;
+
+use super::array::ZarrArray;
+use super::csr::gather;
+use crate::error::{DaoError, Result};
+use crate::storage::Storage;
+
+/// Names of the two arrays, which are scanpy's for the same numbers.
+pub const TOTALS: [&str; 2] = ["total_counts", "n_genes_by_counts"];
+
+/// See the module; all cells of one matrix.
+pub struct Totals {
+    sums: Vec<f64>,
+    counts: Vec<u32>,
+}
+
+impl Totals {
+    /// Reads the arrays below `path`, of `n_obs` cells.
+    ///
+    /// # Errors
+    /// `NotFound`/`Corrupt` if they are missing, damaged or of another length.
+    pub fn open(storage: &Arc<dyn Storage>, path: &str, n_obs: u64) -> Result<Self> {
+        let array = |name: &str| -> Result<ZarrArray> {
+            let array = ZarrArray::open(storage, &format!("{path}/{name}"))?;
+            if array.shape() != [n_obs] {
+                return Err(DaoError::corrupt(array.place(), "the array does not have one value a cell")
+                    .expected(n_obs)
+                    .found(format!("shape {:?}", array.shape())));
+            }
+            Ok(array)
+        };
+        let (sums, counts) = (array(TOTALS[0])?, array(TOTALS[1])?);
+        let all = 0..n_obs;
+        let all = std::slice::from_ref(&all);
+        let n = usize::try_from(n_obs).map_err(|_| DaoError::value("more cells than memory holds"))?;
+        Ok(Self { sums: gather(&sums, all, n)?, counts: gather(&counts, all, n)? })
+    }
+
+    /// A cell's sum and count; zeros past the end.
+    #[must_use]
+    pub fn of(&self, row: u32) -> (f64, u32) {
+        let at = row as usize;
+        (self.sums.get(at).copied().unwrap_or(0.0), self.counts.get(at).copied().unwrap_or(0))
+    }
+}

@@ -1,0 +1,77 @@
+//! The gene-major copy of a dataset's X, added to a store beside it.
+//!
+//! It lies in a folder of its own that is moved in when it is complete: nothing that is there changes.
+
+use serde_json::json;
+
+use super::array::write_json;
+use super::matrix::{MatrixSpec, MatrixWriter};
+use super::publish::Staging;
+use super::sink::write_group;
+use crate::error::{DaoError, Result};
+use crate::matrix::{Num, for_dtype};
+use crate::reader::Source;
+use crate::store::{DatasetEntry, GENE_INDEX, GeneIndexMeta, MANIFEST};
+
+/// Values read at a time.
+const STEP: u64 = 4 << 20;
+
+/// Makes the copy, out of core; false if there is one. `advance` is told how many cells were copied since.
+///
+/// # Errors
+/// `Value` for a store that is not written to, `Corrupt` for an X that cannot be read, `Io` for a full disk;
+/// nothing of the copy stays then. And what `advance` fails with.
+pub fn add_gene_index(
+    source: &Source,
+    entry: &DatasetEntry,
+    portable: bool,
+    mut advance: impl FnMut(usize) -> Result<()>,
+) -> Result<bool> {
+    let store = source.store();
+    if store.legacy() {
+        return Err(DaoError::value(format!("'{}' is a store that sfaira wrote, which is read and not written", store.uri()))
+            .hint("write the study to a new store with dao.write_dataset"));
+    }
+    if store.gene_index(entry)?.is_some() {
+        return Ok(false);
+    }
+    let matrix = source.matrix(entry, "X")?;
+    let staging = Staging::beside(store)?;
+    let spec = MatrixSpec {
+        name: "X".into(),
+        dense: false,
+        portable,
+        shape: [entry.n_vars, entry.n_obs],
+        stored: matrix.dtype(),
+        columns: None,
+        rows: None,
+        source_nnz: entry.nnz.unwrap_or(entry.n_obs * entry.n_vars / 8),
+        totals: false,
+        transposed: true,
+    };
+    let mut writer = MatrixWriter::new(staging.folder(), spec)?;
+    let n_rows = u32::try_from(entry.n_obs).map_err(|_| DaoError::value("more than 2^32 - 1 cells"))?;
+    let mut start = 0;
+    while start < n_rows {
+        let (mut stop, mut values) = (start, 0);
+        while stop < n_rows && values < STEP {
+            values += matrix.row_nnz(stop).unwrap_or(entry.n_vars) + 1;
+            stop += 1;
+        }
+        let rows: Vec<u32> = (start..stop).collect();
+        for_dtype!(matrix.dtype(), T => {
+            let rows = matrix.rows::<T>(&rows)?;
+            let indptr: Vec<i64> = rows.indptr.iter().map(|&at| i64::try_from(at).unwrap_or(i64::MAX)).collect();
+            // A cell is a column of the copy.
+            writer.push_columns(&indptr, &rows.indices, &T::wrap(rows.data))?;
+        });
+        advance(rows.len())?;
+        start = stop;
+    }
+    writer.finish()?;
+    write_group(&staging.folder().join("zarr"), &json!({}))?;
+    let meta = serde_json::to_value(GeneIndexMeta::new(entry))
+        .map_err(|e| DaoError::value(format!("the gene index cannot be described: {e}")))?;
+    write_json(&staging.folder().join(MANIFEST), &meta)?;
+    staging.publish_into(entry, GENE_INDEX)
+}
