@@ -54,6 +54,18 @@ class Store:
     def get_bytes(self, path: str, checksum_of: str | None = None) -> bytes:
         """A whole file by path in the store; its checksum is checked if a dataset is named."""
 
+    def add_gene_index(
+        self, dataset: str, advance: Callable[[int], object] | None = None
+    ) -> bool:
+        """Write the gene-major copy of a dataset's X; False if there is one.
+
+        ``advance`` is told how many cells were copied since. Raises DaoValueError for a store that
+        is not written to, DaoIOError for a full disk; nothing of it stays then.
+        """
+
+    def has_gene_index(self, dataset: str) -> bool:
+        """Whether a dataset has a gene-major copy of X."""
+
     def verify(self, dataset: str) -> list[tuple[str, str]]:
         """Read all of a dataset but its tables' contents: (path, problem) of what is wrong."""
 
@@ -181,6 +193,22 @@ class Reader:
 
         ``advance`` is called now and then with the cells read since; ``budget`` bounds what is
         held beside the result, in bytes; ``threads=None`` is one a core.
+        """
+
+    def moments(
+        self,
+        groups: NDArray[np.uint32],
+        n_groups: int,
+        *,
+        clip: NDArray[np.float64] | None = None,
+        advance: Callable[[int], object] | None = None,
+        threads: int | None = None,
+    ) -> tuple[NDArray[np.uint32], NDArray[np.float64], NDArray[np.float64]]:
+        """Counts, sums and squared deviations of values that are not zero, (n_groups * n_columns,).
+
+        ``groups`` (n_cells,) are below ``n_groups``; ``clip`` (n_groups * n_columns,) the largest
+        values that count. Deviations are from the mean of the values that are not zero. The same
+        in every run. Raises DaoValueError for groups that do not fit or a dtype that is no float.
         """
 
     def epoch(self, plan: Plan, *, budget: int = 134217728, threads: int | None = None) -> Epoch:

@@ -10,8 +10,11 @@ from .errors import DaoImportError
 _EXTRAS = {
     "anndata": "anndata",
     "anndata.io": "anndata",
+    "cellxgene_ontology_guide.supported_versions": "ontology",
     "h5py": "anndata",
+    "obonet": "ontology",
     "pandas": "anndata",
+    "skmisc.loess": "hvg",
     "zarr": "anndata",
 }
 

@@ -25,6 +25,7 @@ from .cell import Cell
 from .errors import DaoCorruptError, DaoError, DaoKeyError, DaoTypeError, DaoValueError
 from .frame_schema import Dataset, datasets_of, frame_schema
 from .obs_files import check_rows
+from .progress import progress_bar
 from .scan import scan_store
 from .schema import dtype_name
 
@@ -211,6 +212,47 @@ class Store:
             return Uns(uns_json.decode(data))
         except DaoCorruptError as error:
             raise DaoCorruptError(f"{self._where(entry, path)}: {error}") from error
+
+    def add_gene_index(
+        self, datasets: str | Sequence[str] | None = None, *, progress: bool | None = None
+    ) -> list[str]:
+        """Write a gene-major copy of X beside it, so that one gene of many cells is read quickly.
+
+        [`dao.gene`][dao_polars.gene] uses it where it pays. Out of core; the copy takes about as
+        much disk as X, and appears when it is complete.
+
+        Args:
+            datasets: ids; None for all. Those that have one already are left as they are.
+            progress: a tqdm bar; None shows one on a terminal or in a notebook.
+
+        Returns:
+            The ids of the datasets that got one.
+
+        Raises:
+            DaoKeyError: no such dataset.
+            DaoValueError: a store that is not written to: sfaira's, or a remote one.
+            DaoIOError: a full disk, or no permission; nothing of that copy stays.
+        """
+        if datasets is None:
+            ids = [entry["id"] for entry in self._raw["datasets"]]
+        else:
+            ids = [datasets] if isinstance(datasets, str) else list(datasets)
+        total = sum(self._entry(id)["n_obs"] for id in ids)
+        added = []
+        with progress_bar(progress, total=total, unit="cell", label="gene index") as advance:
+            for id in ids:
+                if self.core.add_gene_index(id, advance):
+                    added.append(id)
+        return added
+
+    def has_gene_index(self, dataset: str) -> bool:
+        """Whether a dataset has a gene-major copy of X; see [`add_gene_index`][].
+
+        Raises:
+            DaoKeyError: no such dataset.
+            DaoCorruptError: it has one that was made of another dataset.
+        """
+        return self.core.has_gene_index(self._entry(dataset)["id"])
 
     def verify(self) -> pl.DataFrame:
         """Reads everything and lists what is wrong: dataset, path, problem; no rows if all is well.

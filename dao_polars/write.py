@@ -55,6 +55,7 @@ def write_dataset(
     shuffle: bool = False,
     seed: int | None = None,
     profile: Profile = "packed",
+    gene_index: bool = False,
     progress: bool | None = None,
     uns: bool = True,
     storage_options: dict[str, str] | None = None,
@@ -82,6 +83,8 @@ def write_dataset(
         profile: the codec of sparse matrices. ``"packed"``: ``dao_polars.pfor``, any row of which
             is read without its neighbours (zarr-python reads it where dao-polars is installed, see
             docs/pfor.md). ``"portable"``: core codecs alone (blosc-lz4), for any zarr reader.
+        gene_index: write a gene-major copy of X too; see [`Store.add_gene_index`][], which is what is
+            done once the dataset is there.
         progress: a tqdm bar; None shows one on a terminal or in a notebook.
         uns: keep the source's uns. Its top-level numbers and strings are then columns too.
         storage_options: as for [`load_store`][].
@@ -109,7 +112,10 @@ def write_dataset(
         except BaseException:
             writer.abort()
             raise
-    return load_store(uri, storage_options=storage_options)
+    store = load_store(uri, storage_options=storage_options)
+    if gene_index:
+        store.add_gene_index(plan.dataset, progress=progress)
+    return store
 
 
 @dataclass(frozen=True)

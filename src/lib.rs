@@ -4,6 +4,7 @@
 //! `sampling` giving the order and `writer` making stores. `python` is the only module that
 //! names Python, and is built with the feature of that name.
 
+pub mod aggregate;
 pub mod codec;
 pub mod error;
 #[cfg(feature = "python")]

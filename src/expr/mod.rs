@@ -5,9 +5,9 @@
 //! (`crate::python::lookup`). Polars' interface: <https://docs.pola.rs/user-guide/plugins/expr_plugins/>.
 
 use polars::prelude::*;
+use pyo3_polars::derive::polars_expr;
 use pyo3_polars::export::polars_arrow::array::{FixedSizeListArray, PrimitiveArray};
 use pyo3_polars::export::polars_arrow::bitmap::Bitmap;
-use pyo3_polars::derive::polars_expr;
 use serde::Deserialize;
 
 use crate::lookup::{Found, lacking};

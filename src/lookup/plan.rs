@@ -113,7 +113,12 @@ fn by_genes(
         index.total_nnz() as f64 / entry.n_obs.max(1) as f64,
         (f64::from(last - first) + 1.0) / entry.n_obs.max(1) as f64,
     );
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an estimate")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an estimate"
+    )]
     let within = (all as f64 * share) as u64;
     if !index_pays(target.rows.len() as u64, mean, wanted.len() as u64, within) {
         return Ok(None);

@@ -12,7 +12,12 @@ const SEARCHED: usize = 24;
 const NONE: u32 = u32::MAX;
 
 /// Goes through some of the rows wanted.
-pub fn look_up<T: Num>(lookup: &Lookup, target: &Target<'_>, matrix: &Matrix, rows: Range<usize>) -> Result<Vec<Hit<T>>> {
+pub fn look_up<T: Num>(
+    lookup: &Lookup,
+    target: &Target<'_>,
+    matrix: &Matrix,
+    rows: Range<usize>,
+) -> Result<Vec<Hit<T>>> {
     let mut hits = Vec::new();
     let room = (Vec::new(), Vec::new());
     let first = u32::try_from(rows.start).unwrap_or(u32::MAX); // rows are numbered with 32 bits

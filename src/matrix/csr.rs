@@ -94,6 +94,11 @@ impl Csr {
         }
     }
 
+    /// Whether both arrays are in the codec `dao_polars.pfor`.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.arrays, Arrays::Packed { .. })
+    }
+
     /// Stored values of all rows.
     pub fn nnz(&self) -> u64 {
         self.indptr.last().copied().unwrap_or(0)

@@ -168,6 +168,12 @@ impl Matrix {
         matches!(self, Self::Csr(csr) if csr.reads_rows())
     }
 
+    /// Whether it is CSR in other codecs than our own.
+    #[must_use]
+    pub fn is_portable(&self) -> bool {
+        matches!(self, Self::Csr(csr) if !csr.is_packed())
+    }
+
     /// Decodes `rows` (ascending, each once) into `sink`, in their order. Columns for which `wanted`
     /// says no may be left out.
     ///

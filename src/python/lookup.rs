@@ -89,10 +89,8 @@ pub fn resolve(metadata: &str, ask: &str, fresh: bool) -> Result<Resolved, Strin
     Python::attach(|py| {
         let resolved = || -> PyResult<Resolved> {
             let module = py.import("dao_polars.lookups")?;
-            let (lookup, verbose) = module
-                .getattr("resolve")?
-                .call1((metadata, ask, fresh))?
-                .extract::<(Bound<'_, PyLookup>, bool)>()?;
+            let (lookup, verbose) =
+                module.getattr("resolve")?.call1((metadata, ask, fresh))?.extract::<(Bound<'_, PyLookup>, bool)>()?;
             let PyLookup { lookup, shape, names, describe } = lookup.get();
             Ok(Resolved {
                 lookup: lookup.clone(),

@@ -8,6 +8,7 @@ mod arrays;
 mod codec;
 mod error;
 pub(crate) mod lookup;
+mod progress;
 mod reader;
 mod sampling;
 mod store;

@@ -9,8 +9,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
 use super::arrays;
+use super::progress::Progress;
 use super::sampling::PyPlan;
 use super::store::PyStore;
+use crate::aggregate::{self, Grouped};
 use crate::error::DaoError;
 use crate::matrix::{Cache, Dtype, Values};
 use crate::reader::{Batch, Columns, Epoch, Layout, Next, Normalize, Part, Pool, Request};
@@ -119,6 +121,33 @@ impl PyReader {
         };
         py.detach(|| drop(epoch));
         convert(py, batch, &self.request, &self.pool)
+    }
+
+    /// Counts, sums and squared deviations of the values that are not zero, by group and column.
+    #[pyo3(signature = (groups, n_groups, *, clip=None, advance=None, threads=None))]
+    #[expect(clippy::type_complexity, reason = "three arrays")]
+    fn moments<'py>(
+        &self,
+        py: Python<'py>,
+        groups: PyReadonlyArray1<'py, u32>,
+        n_groups: usize,
+        clip: Option<PyReadonlyArray1<'py, f64>>,
+        advance: Option<Py<PyAny>>,
+        threads: Option<usize>,
+    ) -> PyResult<(Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>)> {
+        let groups = groups.as_array().to_vec();
+        let clip = clip.map(|clip| clip.as_array().to_vec());
+        let mut progress = Progress::new(advance);
+        let moments = py.detach(|| {
+            let grouped = Grouped { groups: &groups, n_groups, clip: clip.as_deref() };
+            aggregate::moments(&self.request, &grouped, threads, |cells| progress.advance(cells))
+        });
+        let moments = progress.or_raised(moments)?;
+        Ok((
+            PyArray1::from_vec(py, moments.count),
+            PyArray1::from_vec(py, moments.sum),
+            PyArray1::from_vec(py, moments.m2),
+        ))
     }
 
     #[pyo3(signature = (plan, *, budget=134_217_728, threads=None))]

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::progress::Progress;
 use crate::reader::Source;
 use crate::storage::StorageOptions;
 use crate::store::Store;
+use crate::writer::add_gene_index;
 
 /// An opened store.
 #[pyclass(name = "Store", module = "dao_polars._core", frozen)]
@@ -69,6 +71,23 @@ impl PyStore {
             }
         })?;
         Ok(PyBytes::new(py, &bytes))
+    }
+
+    #[pyo3(signature = (dataset, advance=None))]
+    fn add_gene_index(&self, py: Python<'_>, dataset: &str, advance: Option<Py<PyAny>>) -> PyResult<bool> {
+        let mut progress = Progress::new(advance);
+        let added = py.detach(|| {
+            let entry = self.0.store().dataset(dataset)?;
+            let added = add_gene_index(&self.0, entry, |cells| progress.advance(cells))?;
+            self.0.forget_gene_index(entry);
+            Ok(added)
+        });
+        progress.or_raised(added)
+    }
+
+    fn has_gene_index(&self, py: Python<'_>, dataset: &str) -> PyResult<bool> {
+        let store = self.0.store();
+        Ok(py.detach(|| store.gene_index(store.dataset(dataset)?)).map(|path| path.is_some())?)
     }
 
     fn verify(&self, py: Python<'_>, dataset: &str) -> PyResult<Vec<(String, String)>> {

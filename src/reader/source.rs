@@ -78,6 +78,11 @@ impl Source {
         Ok((*opened).clone())
     }
 
+    /// Looks for a dataset's gene-major copy anew when it is next asked for.
+    pub fn forget_gene_index(&self, entry: &DatasetEntry) {
+        self.indexes.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&entry.number);
+    }
+
     /// The cells' totals of a matrix, if they were kept.
     ///
     /// # Errors

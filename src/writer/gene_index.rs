@@ -16,7 +16,7 @@ use crate::store::{DatasetEntry, GENE_INDEX, GeneIndexMeta, MANIFEST};
 /// Values read at a time.
 const STEP: u64 = 4 << 20;
 
-/// Makes the copy, out of core; false if there is one. `advance` is told how many cells were copied since.
+/// Makes the copy, out of core and in codecs as X is in; false if there is one. `advance` is told how many cells were copied since.
 ///
 /// # Errors
 /// `Value` for a store that is not written to, `Corrupt` for an X that cannot be read, `Io` for a full disk;
@@ -24,13 +24,15 @@ const STEP: u64 = 4 << 20;
 pub fn add_gene_index(
     source: &Source,
     entry: &DatasetEntry,
-    portable: bool,
     mut advance: impl FnMut(usize) -> Result<()>,
 ) -> Result<bool> {
     let store = source.store();
     if store.legacy() {
-        return Err(DaoError::value(format!("'{}' is a store that sfaira wrote, which is read and not written", store.uri()))
-            .hint("write the study to a new store with dao.write_dataset"));
+        return Err(DaoError::value(format!(
+            "'{}' is a store that sfaira wrote, which is read and not written",
+            store.uri()
+        ))
+        .hint("write the study to a new store with dao.write_dataset"));
     }
     if store.gene_index(entry)?.is_some() {
         return Ok(false);
@@ -40,7 +42,7 @@ pub fn add_gene_index(
     let spec = MatrixSpec {
         name: "X".into(),
         dense: false,
-        portable,
+        portable: matrix.is_portable(),
         shape: [entry.n_vars, entry.n_obs],
         stored: matrix.dtype(),
         columns: None,

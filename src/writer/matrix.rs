@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use super::sink::Sink;
-use super::totals::Kept;
 use super::spill::{Block, Spill};
+use super::totals::Kept;
 use crate::error::{DaoError, Result};
 use crate::matrix::{Dtype, Num, Values, cast_vec, for_dtype, for_dtype_values};
 

@@ -150,7 +150,9 @@ impl Staging {
     /// # Errors
     /// `Value` for a store that is not written to, `Io`.
     pub fn beside(store: &Store) -> Result<Self> {
-        let Some(root) = store.storage().local_root().map(Path::to_owned) else { return Err(not_a_folder(store.uri())) };
+        let Some(root) = store.storage().local_root().map(Path::to_owned) else {
+            return Err(not_a_folder(store.uri()));
+        };
         let _store_lock = lock_store(&root)?;
         clean_up(&root, &read_manifest(&root)?);
         Self::new(root)

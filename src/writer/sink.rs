@@ -22,8 +22,19 @@ pub struct Sink {
 
 #[expect(clippy::large_enum_variant, reason = "one exists for each matrix being written")]
 enum Arrays {
-    Csr { folder: PathBuf, indices: ArrayWriter, data: ArrayWriter, indptr: Vec<i64>, ascending: Coding, transposed: bool },
-    Dense { array: ArrayWriter, width: usize, nnz: u64 },
+    Csr {
+        folder: PathBuf,
+        indices: ArrayWriter,
+        data: ArrayWriter,
+        indptr: Vec<i64>,
+        ascending: Coding,
+        transposed: bool,
+    },
+    Dense {
+        array: ArrayWriter,
+        width: usize,
+        nnz: u64,
+    },
 }
 
 impl Sink {

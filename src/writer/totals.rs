@@ -44,7 +44,8 @@ impl Kept {
         let whole = self.sums.iter().all(|&sum| sum.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&sum));
         let coding = if self.portable { Coding::Portable } else { Coding::Pfor(Pfor { delta: false }) };
         let sums_type = if whole { Dtype::U32 } else { Dtype::F64 };
-        let array = |i: usize, dtype| ArrayWriter::new(&self.folder.join(TOTALS[i]), dtype, n_rows as u64, None, coding);
+        let array =
+            |i: usize, dtype| ArrayWriter::new(&self.folder.join(TOTALS[i]), dtype, n_rows as u64, None, coding);
         let mut sums = array(0, sums_type)?;
         sums.push(&self.sums)?;
         sums.finish()?;

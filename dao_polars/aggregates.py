@@ -1,0 +1,305 @@
+"""Statistics of genes over groups of cells, and the tables made of them.
+
+Owns the grouping of a frame's cells, the one pass over their matrices, and what mean, variance and
+the rest mean where cells have no value (zero) or their dataset has no such gene (not measured).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ._core import Reader
+from .errors import DaoValueError
+from .extras import need
+from .genes import Genes
+from .progress import progress_bar
+from .readers import normalization
+from .sampling import Column, codes, columns_of, integer, listed
+from .selection import Selection, matrix_name, select
+from .store import Store
+from .tables import to_pandas
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+__all__ = ["Grouped", "Moments", "gene_stats", "pseudobulk"]
+
+Floats = NDArray[np.float64]
+
+#: Stored types whose every value is a float32.
+_NARROW = {"uint8", "int8", "uint16", "int16", "float32"}
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and squared deviations of groups × genes, zeros among them.
+
+    Attributes:
+        cells: cells of which the gene was measured.
+        total: their sum.
+        m2: their squared deviations from their mean, summed.
+    """
+
+    cells: NDArray[np.int64]
+    total: Floats
+    m2: Floats
+
+    @property
+    def mean(self) -> Floats:
+        """NaN where no cell was measured."""
+        with np.errstate(invalid="ignore"):
+            return self.total / self.cells
+
+    def variance(self, ddof: int = 1) -> Floats:
+        """NaN where there are no more than ``ddof`` cells."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(self.cells > ddof, self.m2 / (self.cells - ddof), np.nan)
+
+    def __or__(self, other: Moments) -> Moments:
+        """Of the cells of both (Chan, Golub and LeVeque 1979)."""
+        cells = self.cells + other.cells
+        both = (self.cells > 0) & (other.cells > 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            apart = np.where(both, other.mean - self.mean, 0)
+            between = np.where(both, apart**2 * self.cells * other.cells / cells, 0)
+        return Moments(cells, self.total + other.total, self.m2 + other.m2 + between)
+
+    def __getitem__(self, groups: Any) -> Moments:
+        return Moments(self.cells[groups], self.total[groups], self.m2[groups])
+
+
+class Grouped:
+    """A frame's cells in groups, and the matrix that is asked of them.
+
+    Attributes:
+        labels: the values that name each group, (n_groups, columns of ``by``), sorted, nulls last.
+        n_cells: cells of each group.
+        genes: names, (n_genes,).
+        matrix: what the matrix is called, for progress bars.
+    """
+
+    def __init__(
+        self,
+        frame: pl.LazyFrame,
+        by: Column | Iterable[Column] | None,
+        *,
+        genes: Genes,
+        gene_key: str | None,
+        layer: str | None,
+        normalize: str | Mapping[str, Any] | None,
+        store: Store | str | None,
+    ) -> None:
+        by = None if by is None else listed(by)
+        selection = select(frame, store, False, columns_of(by))
+        self._codes, self.labels = _groups(selection.frame, by)
+        n_groups = self.labels.height
+        self.n_cells = np.bincount(self._codes, minlength=n_groups).astype(np.int64)
+        resolved, parts = selection.resolve(genes, gene_key)
+        self.genes = resolved.names
+        if self.genes is None:
+            self.genes = _all_names(selection, gene_key, resolved.n_genes)
+        self.matrix = matrix_name(layer)
+        normalized = normalization(normalize, "float64")
+        target_sum, log1p = normalized or (None, False)
+        self.measured = _measured(selection, self._codes, n_groups, parts, len(self.genes))
+        self._reader = Reader(
+            selection.store.core,
+            selection.keys,
+            parts if len(selection.keys) else [],
+            matrix=self.matrix,
+            n_columns=len(self.genes),
+            dtype="float64" if normalized else _number_type(selection, self.matrix),
+            target_sum=target_sum,
+            log1p=log1p,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Groups and genes."""
+        return self.labels.height, len(self.genes)
+
+    def moments(
+        self, *, clip: Floats | None = None, progress: bool | None = None, label: str
+    ) -> tuple[Moments, NDArray[np.uint32]]:
+        """One pass over the cells.
+
+        Args:
+            clip: (n_groups, n_genes), ≥ 0: larger values count as this.
+            progress: show a bar; None: where somebody looks on.
+            label: what the bar says.
+
+        Returns:
+            The moments, and how many cells have a value that is not zero.
+        """
+        with progress_bar(progress, total=len(self._codes), unit="cell", label=label) as advance:
+            count, total, m2 = (
+                array.reshape(self.shape)
+                for array in self._reader.moments(
+                    self._codes,
+                    self.shape[0],
+                    clip=None if clip is None else np.ascontiguousarray(clip).ravel(),
+                    advance=advance,
+                )
+            )
+        expressing = Moments(count.astype(np.int64), total, m2)
+        zeros = Moments(self.measured - expressing.cells, np.zeros_like(total), np.zeros_like(m2))
+        return expressing | zeros, count
+
+
+def _groups(
+    frame: pl.DataFrame, by: list[Column] | None
+) -> tuple[NDArray[np.uint32], pl.DataFrame]:
+    if by is None:
+        return np.zeros(frame.height, np.uint32), pl.DataFrame({"": [None]}).drop("")
+    names = [part if isinstance(part, str) else part.meta.output_name() for part in by]
+    if len(set(names)) < len(names):
+        raise DaoValueError(f"by= has columns of one name: {', '.join(map(repr, names))}")
+    found, labels = codes(frame, by, "by")
+    labels = labels.rename(dict(zip(labels.columns, names, strict=True)))
+    order = labels.with_row_index("\0code").sort(names, nulls_last=True, maintain_order=True)
+    rank = np.empty(labels.height, np.uint32)
+    rank[order["\0code"].to_numpy()] = np.arange(labels.height, dtype=np.uint32)
+    return rank[found], order.drop("\0code")
+
+
+def _all_names(selection: Selection, gene_key: str | None, n_genes: int) -> pl.Series:
+    """Names of all genes of the one feature space."""
+    entries = selection.datasets()
+    if not entries or entries[0]["n_vars"] != n_genes:
+        return pl.Series("gene", [], dtype=pl.String)
+    return selection.store.var(entries[0]["id"])[gene_key or "var_name"].cast(pl.String)
+
+
+def _measured(
+    selection: Selection,
+    groups: NDArray[np.uint32],
+    n_groups: int,
+    parts: list[tuple[int, NDArray[np.int32] | None]],
+    n_genes: int,
+) -> NDArray[np.int64]:
+    """Cells of each group whose dataset has the gene, (n_groups, n_genes)."""
+    measured = np.zeros((n_groups, n_genes), np.int64)
+    numbers = selection.keys >> np.uint64(32)
+    for number, columns in parts:
+        cells = np.bincount(groups[numbers == number], minlength=n_groups)
+        if columns is None:
+            measured += cells[:, None]
+        else:
+            measured[:, columns[columns >= 0]] += cells[:, None]
+    return measured
+
+
+def _number_type(selection: Selection, matrix: str) -> str:
+    """float32 where it holds every stored value, which is read faster."""
+    if matrix == "X":
+        stored = {np.dtype(entry["dtype"]).name for entry in selection.datasets()}
+    else:
+        metas = [meta.get("matrices", {}) for meta in selection.metas().values()]
+        stored = {matrices[matrix]["dtype"] for matrices in metas if matrix in matrices}
+    return "float32" if stored <= _NARROW else "float64"
+
+
+# --- tables
+
+#: Values, groups × genes, and how many cells must have been measured for them to mean something.
+_Column = tuple[NDArray[Any], int]
+
+
+def gene_stats(grouped: Grouped, *, ddof: int = 1, progress: bool | None = None) -> pl.DataFrame:
+    """See [`DaoFrame.gene_stats`][]."""
+    ddof = integer("ddof", ddof, 0, 2**31)
+    moments, count = grouped.moments(progress=progress, label="gene_stats")
+    return _tidy(
+        grouped,
+        moments,
+        {
+            "n_cells": (moments.cells, 0),
+            "n_expressing": (count.astype(np.int64), 1),
+            "fraction": (_fraction(moments, count), 1),
+            "total": (moments.total, 1),
+            "mean": (moments.mean, 1),
+            "variance": (moments.variance(ddof), ddof + 1),
+        },
+    )
+
+
+def _fraction(moments: Moments, count: NDArray[np.uint32]) -> Floats:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(count / moments.cells)
+
+
+_AGGREGATES: dict[str, Callable[[Moments, NDArray[np.uint32]], _Column]] = {
+    "sum": lambda moments, count: (moments.total, 1),
+    "mean": lambda moments, count: (moments.mean, 1),
+    "var": lambda moments, count: (moments.variance(), 2),
+    "std": lambda moments, count: (np.sqrt(moments.variance()), 2),
+    "count_nonzero": lambda moments, count: (count.astype(np.int64), 1),
+    "fraction": lambda moments, count: (_fraction(moments, count), 1),
+}
+
+
+def pseudobulk(
+    grouped: Grouped,
+    agg: str | Iterable[str],
+    *,
+    as_anndata: bool = False,
+    progress: bool | None = None,
+) -> pl.DataFrame | AnnData:
+    """See [`DaoFrame.pseudobulk`][]."""
+    names = [agg] if isinstance(agg, str) else list(agg)
+    for name in names:
+        if name not in _AGGREGATES:
+            known = ", ".join(map(repr, _AGGREGATES))
+            raise DaoValueError(f"agg={name!r}; expected one or several of {known}")
+    if not names or len(set(names)) < len(names):
+        raise DaoValueError(f"agg={agg!r}; expected each aggregate once, and at least one")
+    anndata = need("anndata", "pseudobulk(as_anndata=True)") if as_anndata else None
+    moments, count = grouped.moments(progress=progress, label="pseudobulk")
+    columns = {name: _AGGREGATES[name](moments, count) for name in names}
+    if anndata is None:
+        return _tidy(grouped, moments, {"n_cells": (moments.cells, 0), **columns})
+    obs = grouped.labels.with_columns(n_cells=pl.Series(grouped.n_cells))
+    layers = {name: values.astype(np.float64) for name, (values, _) in columns.items()}
+    x = layers.pop(names[0])
+    obs_names = grouped.labels.select(
+        pl.concat_str(pl.all().cast(pl.String).fill_null("null"), separator="_")
+    ).to_series()
+    adata = anndata.AnnData(
+        X=x,
+        obs=to_pandas(
+            obs.insert_column(0, obs_names.alias("obs_name")), [], complete=True
+        ),
+        var=to_pandas(pl.DataFrame({"var_name": grouped.genes}), [], complete=True),
+        layers=layers,
+    )
+    return adata
+
+
+def _tidy(grouped: Grouped, moments: Moments, columns: Mapping[str, _Column]) -> pl.DataFrame:
+    """A row a group and gene; what is not defined is null."""
+    labels, (n_groups, n_genes) = grouped.labels, grouped.shape
+    if taken := {"gene", *columns} & set(labels.columns):
+        raise DaoValueError(
+            f"by= has columns of the result's own names: {', '.join(map(repr, sorted(taken)))}; "
+            'rename them: pl.col("…").alias("…")'
+        )
+    frame = pl.DataFrame(
+        {
+            "gene": grouped.genes.gather(np.tile(np.arange(n_genes, dtype=np.uint32), n_groups)),
+            **{name: values.ravel() for name, (values, _) in columns.items()},
+        }
+    )
+    cells = moments.cells.ravel()
+    for name, (_, needed) in columns.items():
+        if (undefined := cells < needed).any():
+            frame = frame.with_columns(pl.when(~pl.Series(undefined)).then(pl.col(name)))
+    if not labels.columns:
+        return frame
+    rows = np.repeat(np.arange(n_groups, dtype=np.uint32), n_genes)
+    return pl.concat([labels.select(pl.all().gather(rows)), frame], how="horizontal")

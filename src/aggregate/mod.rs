@@ -1,0 +1,91 @@
+//! Statistics of each gene over groups of cells, in one pass over their rows.
+//!
+//! `plan` cuts the cells into units, `moments` adds a unit's values up, and this merges units in their
+//! order, so that the same cells give the same numbers in every run. Memory is what groups × genes take,
+//! and some MB a thread.
+
+mod moments;
+mod plan;
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{DaoError, Result};
+use crate::matrix::{Dtype, Num};
+use crate::parallel;
+use crate::reader::Request;
+pub use moments::Moments;
+use moments::{Partial, Scratch};
+use plan::{Unit, units};
+
+/// Which group each cell of a request is in, and what values are cut at.
+pub struct Grouped<'a> {
+    /// For each key its group, below `n_groups`.
+    pub groups: &'a [u32],
+    /// Groups.
+    pub n_groups: usize,
+    /// The largest value that counts, groups × columns; others count as it.
+    pub clip: Option<&'a [f64]>,
+}
+
+/// Bytes of sums that a unit may take while it is read.
+const UNIT_BYTES: usize = 48 << 20;
+
+/// Counts, sums and squared deviations of the values that are not zero, groups × columns.
+///
+/// `advance` is told how many cells were read since.
+///
+/// # Errors
+/// `Value` for groups that do not fit the cells or a number type other than float; as
+/// [`crate::matrix::Matrix::read`], with the dataset named; and what `advance` fails with.
+pub fn moments(
+    request: &Request,
+    grouped: &Grouped<'_>,
+    threads: Option<usize>,
+    advance: impl FnMut(usize) -> Result<()>,
+) -> Result<Moments> {
+    match request.dtype {
+        Dtype::F32 => moments_as::<f32>(request, grouped, threads, advance),
+        Dtype::F64 => moments_as::<f64>(request, grouped, threads, advance),
+        other => Err(DaoError::value(format!("statistics of {}", other.name())).expected("float32 or float64")),
+    }
+}
+
+fn moments_as<T: Num>(
+    request: &Request,
+    grouped: &Grouped<'_>,
+    threads: Option<usize>,
+    mut advance: impl FnMut(usize) -> Result<()>,
+) -> Result<Moments> {
+    let n_columns = request.n_columns;
+    let size = grouped.n_groups.checked_mul(n_columns);
+    let fits = grouped.groups.len() == request.keys.len()
+        && grouped.groups.iter().all(|&group| (group as usize) < grouped.n_groups)
+        && size.is_some_and(|size| grouped.clip.is_none_or(|clip| clip.len() == size));
+    if !fits {
+        return Err(DaoError::value("groups do not fit the cells"));
+    }
+    let at_once = (UNIT_BYTES / (n_columns.max(1) * Scratch::BYTES)).max(1);
+    let units = units(request, grouped.groups, at_once)?;
+    let mut all = Moments::new(grouped.n_groups, n_columns);
+    // Scratch that a unit is done with, for the next.
+    let spare: Mutex<Vec<Scratch>> = Mutex::default();
+    parallel::in_order(
+        units.len(),
+        parallel::threads(threads),
+        |i| -> Result<(usize, Vec<Partial>)> {
+            let unit: &Unit = &units[i];
+            let take = || spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let (partials, used) = moments::add_up::<T>(request, unit, grouped.clip, take)?;
+            spare.lock().unwrap_or_else(PoisonError::into_inner).extend(used);
+            Ok((unit.n_cells(), partials))
+        },
+        |(n_cells, partials)| {
+            for partial in partials {
+                all.merge(&partial);
+            }
+            advance(n_cells)
+        },
+        || Ok(()),
+    )?;
+    Ok(all)
+}

@@ -1,0 +1,195 @@
+//! Count, sum and squared deviations of the values that are not zero.
+//!
+//! Within a unit deviations are from the first value met, so that nothing large is subtracted from
+//! something as large; units are merged by the formula of Chan, Golub and LeVeque, "Updating formulae and a
+//! pairwise algorithm for computing sample variances" (1979). Sums of integers are exact below 2^53.
+
+use super::plan::Unit;
+use crate::error::{DaoError, Result};
+use crate::matrix::{Fill, Num, Sink};
+use crate::reader::{Columns, Normalize, Request};
+
+/// Of all groups and columns, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moments {
+    n_columns: usize,
+    /// Values that are not zero.
+    pub count: Vec<u32>,
+    /// Their sum.
+    pub sum: Vec<f64>,
+    /// Their squared deviations from their mean, summed.
+    pub m2: Vec<f64>,
+}
+
+/// What a unit has of one group: columns that have values.
+pub struct Partial {
+    group: u32,
+    columns: Vec<(u32, Sums)>,
+}
+
+/// Of one group and column.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    count: u32,
+    /// The first value; the sums are of differences from it.
+    first: f64,
+    sum: f64,
+    squares: f64,
+}
+
+/// Sums of one group while a unit is read: all columns, and which have values.
+pub struct Scratch {
+    sums: Vec<Sums>,
+    touched: Vec<u32>,
+}
+
+impl Scratch {
+    /// Of each column.
+    pub const BYTES: usize = size_of::<Sums>() + size_of::<u32>();
+}
+
+impl Moments {
+    pub fn new(n_groups: usize, n_columns: usize) -> Self {
+        let n = n_groups * n_columns;
+        Self { n_columns, count: vec![0; n], sum: vec![0.0; n], m2: vec![0.0; n] }
+    }
+
+    pub fn merge(&mut self, partial: &Partial) {
+        let start = partial.group as usize * self.n_columns;
+        for &(column, Sums { count, first, sum, squares }) in &partial.columns {
+            let at = start + column as usize;
+            let (here, there) = (f64::from(self.count[at]), f64::from(count));
+            let total = first * there + sum;
+            // Below zero by rounding alone; not `max`, which would lose a NaN.
+            let m2 = squares - sum * sum / there;
+            let m2 = if m2 < 0.0 { 0.0 } else { m2 };
+            let apart = if here > 0.0 { total / there - self.sum[at] / here } else { 0.0 };
+            self.m2[at] += m2 + apart * apart * here * there / (here + there);
+            self.sum[at] += total;
+            self.count[at] += count;
+        }
+    }
+}
+
+/// Adds up a unit's values. `spare` gives scratch that is not in use; all that was used comes back.
+pub fn add_up<T: Num>(
+    request: &Request,
+    unit: &Unit,
+    clip: Option<&[f64]>,
+    spare: impl Fn() -> Option<Scratch>,
+) -> Result<(Vec<Partial>, Vec<Scratch>)> {
+    let n_columns = request.n_columns;
+    let part =
+        request.parts.get(&unit.number).ok_or_else(|| DaoError::value("cells of a dataset that was not opened"))?;
+    let new = || Scratch { sums: vec![Sums::default(); n_columns], touched: Vec::new() };
+    let mut scratch: Vec<Scratch> = unit.groups.iter().map(|_| spare().unwrap_or_else(new)).collect();
+    let mut adding: Adding<'_, T> = Adding {
+        unit,
+        columns: part.columns.as_ref(),
+        normalize: request.normalize,
+        clip,
+        n_columns,
+        scratch: &mut scratch,
+        room: (Vec::new(), Vec::new()),
+        places: Vec::new(),
+    };
+    let wanted = part.columns.as_ref().filter(|_| request.normalize.is_none()).map(Columns::wanted);
+    part.matrix.read(&unit.rows, wanted, &mut adding).map_err(|e| e.at(format!("dataset '{}'", part.dataset)))?;
+    let mut partials = Vec::with_capacity(unit.groups.len());
+    for (scratch, &group) in scratch.iter_mut().zip(&unit.groups) {
+        let taken = |column: u32| (column, std::mem::take(&mut scratch.sums[column as usize]));
+        partials.push(Partial { group, columns: scratch.touched.drain(..).map(taken).collect() });
+    }
+    Ok((partials, scratch))
+}
+
+struct Adding<'a, T> {
+    unit: &'a Unit,
+    columns: Option<&'a Columns>,
+    normalize: Option<Normalize>,
+    clip: Option<&'a [f64]>,
+    n_columns: usize,
+    scratch: &'a mut [Scratch],
+    room: (Vec<i32>, Vec<T>),
+    places: Vec<u32>,
+}
+
+impl<T: Num> Sink<T> for Adding<'_, T> {
+    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
+        let (columns, values) = (&mut self.room.0, &mut self.room.1);
+        columns.resize(nnz, 0);
+        values.resize(nnz, T::zero());
+        fill(columns, values)?;
+        if let Some(normalize) = self.normalize {
+            normalize.apply(values);
+        }
+        let mut kept = nnz;
+        if let Some(map) = self.columns {
+            kept = map.apply(columns, values, &mut self.places);
+        }
+        let (columns, values) = (&columns[..kept], &values[..kept]);
+        for &place in &self.unit.entries[self.unit.entries_of[i].clone()] {
+            let clip = self.clip.map(|clip| {
+                let start = self.unit.groups[place as usize] as usize * self.n_columns;
+                &clip[start..start + self.n_columns]
+            });
+            let Scratch { sums, touched } = &mut self.scratch[place as usize];
+            for (&column, &value) in columns.iter().zip(values) {
+                let mut value: f64 = value.as_();
+                if value == 0.0 {
+                    continue;
+                }
+                // Columns were held against the matrix, and those of the map are the output's.
+                let column = column.cast_unsigned();
+                if let Some(clip) = clip {
+                    // Not `min`, which would lose a NaN.
+                    value = if value > clip[column as usize] { clip[column as usize] } else { value };
+                }
+                let at = &mut sums[column as usize];
+                if at.count == 0 {
+                    at.first = value;
+                    touched.push(column);
+                }
+                let apart = value - at.first;
+                at.count += 1;
+                at.sum += apart;
+                at.squares += apart * apart;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn partial(values: &[f64]) -> Partial {
+        let mut sums = Sums { count: 0, first: values[0], ..Sums::default() };
+        for value in values {
+            sums.count += 1;
+            sums.sum += value - sums.first;
+            sums.squares += (value - sums.first) * (value - sums.first);
+        }
+        Partial { group: 0, columns: vec![(0, sums)] }
+    }
+
+    proptest! {
+        #[test]
+        fn merged_units_are_as_all_values_at_once(units in prop::collection::vec(prop::collection::vec(1.0_f64..9.0, 1..20), 1..9), far: bool) {
+            let shift = if far { 1e9 } else { 0.0 };
+            let units: Vec<Vec<f64>> = units.into_iter().map(|unit| unit.into_iter().map(|v| v + shift).collect()).collect();
+            let mut all = Moments::new(1, 1);
+            units.iter().for_each(|unit| all.merge(&partial(unit)));
+            let values: Vec<f64> = units.concat();
+            let n = f64::from(u32::try_from(values.len()).unwrap());
+            let mean = values.iter().map(|v| v - shift).sum::<f64>() / n;
+            let m2: f64 = values.iter().map(|v| (v - shift - mean) * (v - shift - mean)).sum();
+            prop_assert_eq!(all.count[0] as usize, values.len());
+            prop_assert!((all.sum[0] / n - shift - mean).abs() < 1e-6);
+            prop_assert!((all.m2[0] - m2).abs() <= 1e-5 * m2.max(1e-3), "{} {}", all.m2[0], m2);
+        }
+    }
+}

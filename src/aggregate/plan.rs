@@ -1,0 +1,132 @@
+//! Cells cut into units: some rows of one dataset, and which groups each counts in.
+//!
+//! Pure: keys and groups in, units out.
+
+use std::ops::Range;
+
+use crate::error::Result;
+use crate::reader::{Request, split_key};
+
+/// Cells of a unit, where rows are read for themselves and where many are decoded together.
+const CELLS: usize = 2048;
+const WIDE_CELLS: usize = 8192;
+
+/// Rows of one dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    /// The dataset's number.
+    pub number: u32,
+    /// Its rows, ascending, each once.
+    pub rows: Vec<u32>,
+    /// For each row, which of `entries` are its.
+    pub entries_of: Vec<Range<usize>>,
+    /// By row, for each time that the cell counts, the place of its group in `groups`.
+    pub entries: Vec<u32>,
+    /// The groups, each once.
+    pub groups: Vec<u32>,
+}
+
+impl Unit {
+    /// Times that its cells count.
+    pub fn n_cells(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+/// Units of at most `at_once` groups that have all cells of the request.
+///
+/// Where a row is read for itself, cells of one group come together, so that what is added up stays in
+/// the processor's cache; elsewhere neighbours do, so that a chunk is decoded once.
+///
+/// # Errors
+/// `Value` for cells of a dataset that was not opened.
+pub fn units(request: &Request, groups: &[u32], at_once: usize) -> Result<Vec<Unit>> {
+    let mut parts: Vec<(u32, bool)> = Vec::new();
+    for (&number, part) in &request.parts {
+        parts.push((number, part.matrix.reads_rows()));
+    }
+    request.validate()?;
+    let by_group = |number: u32| parts.iter().any(|&(known, by_group)| known == number && by_group);
+    Ok(cut(&request.keys, groups, at_once, by_group))
+}
+
+fn cut(keys: &[u64], groups: &[u32], at_once: usize, by_group: impl Fn(u32) -> bool) -> Vec<Unit> {
+    let mut order: Vec<(u32, u32, u32, u32)> = Vec::with_capacity(keys.len());
+    let mut last = (u32::MAX, false);
+    for (&key, &group) in keys.iter().zip(groups) {
+        let (number, row) = split_key(key);
+        if last.0 != number {
+            last = (number, by_group(number));
+        }
+        order.push((number, if last.1 { group } else { 0 }, row, group));
+    }
+    order.sort_unstable();
+    let mut units = Vec::new();
+    let mut start = 0;
+    while start < order.len() {
+        let (number, most) = (order[start].0, if by_group(order[start].0) { CELLS } else { WIDE_CELLS });
+        let (mut stop, mut here) = (start, Vec::new());
+        while stop < order.len() && order[stop].0 == number && stop - start < most {
+            if let Err(at) = here.binary_search(&order[stop].3) {
+                if here.len() == at_once.max(1) {
+                    break;
+                }
+                here.insert(at, order[stop].3);
+            }
+            stop += 1;
+        }
+        units.push(unit(number, &mut order[start..stop], here));
+        start = stop;
+    }
+    units
+}
+
+fn unit(number: u32, cells: &mut [(u32, u32, u32, u32)], groups: Vec<u32>) -> Unit {
+    cells.sort_unstable_by_key(|&(_, _, row, group)| (row, group));
+    let mut unit = Unit { number, rows: Vec::new(), entries_of: Vec::new(), entries: Vec::new(), groups };
+    for &(_, _, row, group) in &*cells {
+        let at = unit.entries.len();
+        match unit.entries_of.last_mut() {
+            Some(entries) if unit.rows.last() == Some(&row) => entries.end = at + 1,
+            _ => {
+                unit.rows.push(row);
+                unit.entries_of.push(at..at + 1);
+            }
+        }
+        let place = unit.groups.partition_point(|&known| known < group);
+        unit.entries.push(u32::try_from(place).unwrap_or(u32::MAX)); // fewer than cells, which are numbered with 32 bits
+    }
+    unit
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn units_have_each_cell_as_often_as_it_is_there(
+            cells in prop::collection::vec((0_u64..3, 0_u64..30, 0_u32..9), 0..300), at_once in 1_usize..5,
+        ) {
+            let keys: Vec<u64> = cells.iter().map(|&(number, row, _)| number << 32 | row).collect();
+            let groups: Vec<u32> = cells.iter().map(|&(_, _, group)| group).collect();
+            let units = cut(&keys, &groups, at_once, |number| number != 1);
+            let mut found = Vec::new();
+            for unit in &units {
+                prop_assert!(unit.rows.windows(2).all(|pair| pair[0] < pair[1]));
+                prop_assert!(unit.groups.len() <= at_once);
+                for (&row, entries) in unit.rows.iter().zip(&unit.entries_of) {
+                    for &place in &unit.entries[entries.clone()] {
+                        found.push((u64::from(unit.number), u64::from(row), unit.groups[place as usize]));
+                    }
+                }
+            }
+            let mut expected = cells;
+            expected.sort_unstable();
+            found.sort_unstable();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}
