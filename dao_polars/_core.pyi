@@ -17,6 +17,7 @@ __all__ = [
     "Sampler",
     "Store",
     "ValueScan",
+    "forget_lookups",
     "pfor_decode",
     "pfor_encode",
 ]
@@ -54,9 +55,7 @@ class Store:
     def get_bytes(self, path: str, checksum_of: str | None = None) -> bytes:
         """A whole file by path in the store; its checksum is checked if a dataset is named."""
 
-    def add_gene_index(
-        self, dataset: str, advance: Callable[[int], object] | None = None
-    ) -> bool:
+    def add_gene_index(self, dataset: str, advance: Callable[[int], object] | None = None) -> bool:
         """Write the gene-major copy of a dataset's X; False if there is one.
 
         ``advance`` is told how many cells were copied since. Raises DaoValueError for a store that
@@ -138,7 +137,7 @@ class Lookup:
     def __new__(
         cls,
         store: Store,
-        describe: Callable[[int], NDArray[Any]],
+        parts: list[tuple[list[int], NDArray[np.int64] | NDArray[np.uint64] | str]],
         *,
         shape: Literal["one", "struct", "array", "sums"],
         names: list[str],
@@ -150,10 +149,10 @@ class Lookup:
     ) -> Lookup:
         """A lookup of ``width`` numbers a cell, in fields of these names.
 
-        ``describe`` is called with the number of each dataset that is met: for genes it gives their
-        columns (width,) int64, -1 for none; for sums the sets that each column is in, (n_vars,)
-        uint64, a bit each. Sums are two, of all columns and of those that are not zero, then one a
-        set. Raises DaoValueError for settings that have no meaning.
+        ``parts`` has the numbers of datasets and what is asked of them: for genes their columns
+        (width,) int64, -1 for none; for sums the sets that each column is in, (n_vars,) uint64, a bit
+        each; or why nothing can be asked. Sums are two, of all columns and of those that are not
+        zero, then one a set. Raises DaoValueError for settings that have no meaning.
         """
 
 @final
@@ -322,3 +321,6 @@ def pfor_decode(
     Raises DaoCorruptError for bytes that are no chunk of so many values, DaoValueError for an
     unknown type.
     """
+
+def forget_lookups() -> None:
+    """Let go of the stores that planned queries hold open."""

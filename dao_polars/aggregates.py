@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ._core import Reader
 from .errors import DaoValueError
 from .extras import need
-from .genes import Genes
+from .genes import Genes, Resolved
 from .progress import progress_bar
 from .readers import normalization
 from .sampling import Column, codes, columns_of, integer, listed
@@ -101,9 +101,8 @@ class Grouped:
         n_groups = self.labels.height
         self.n_cells = np.bincount(self._codes, minlength=n_groups).astype(np.int64)
         resolved, parts = selection.resolve(genes, gene_key)
-        self.genes = resolved.names
-        if self.genes is None:
-            self.genes = _all_names(selection, gene_key, resolved.n_genes)
+        named = resolved.names
+        self.genes = _all_names(selection, gene_key, resolved) if named is None else named
         self.matrix = matrix_name(layer)
         normalized = normalization(normalize, "float64")
         target_sum, log1p = normalized or (None, False)
@@ -138,15 +137,14 @@ class Grouped:
             The moments, and how many cells have a value that is not zero.
         """
         with progress_bar(progress, total=len(self._codes), unit="cell", label=label) as advance:
-            count, total, m2 = (
-                array.reshape(self.shape)
-                for array in self._reader.moments(
-                    self._codes,
-                    self.shape[0],
-                    clip=None if clip is None else np.ascontiguousarray(clip).ravel(),
-                    advance=advance,
-                )
+            flat = self._reader.moments(
+                self._codes,
+                self.shape[0],
+                clip=None if clip is None else np.ascontiguousarray(clip).ravel(),
+                advance=advance,
             )
+        count = flat[0].reshape(self.shape)
+        total, m2 = (array.reshape(self.shape) for array in flat[1:])
         expressing = Moments(count.astype(np.int64), total, m2)
         zeros = Moments(self.measured - expressing.cells, np.zeros_like(total), np.zeros_like(m2))
         return expressing | zeros, count
@@ -168,10 +166,10 @@ def _groups(
     return rank[found], order.drop("\0code")
 
 
-def _all_names(selection: Selection, gene_key: str | None, n_genes: int) -> pl.Series:
+def _all_names(selection: Selection, gene_key: str | None, resolved: Resolved) -> pl.Series:
     """Names of all genes of the one feature space."""
     entries = selection.datasets()
-    if not entries or entries[0]["n_vars"] != n_genes:
+    if not entries or entries[0]["n_vars"] != resolved.n_genes:
         return pl.Series("gene", [], dtype=pl.String)
     return selection.store.var(entries[0]["id"])[gene_key or "var_name"].cast(pl.String)
 
@@ -270,15 +268,12 @@ def pseudobulk(
     obs_names = grouped.labels.select(
         pl.concat_str(pl.all().cast(pl.String).fill_null("null"), separator="_")
     ).to_series()
-    adata = anndata.AnnData(
+    return anndata.AnnData(
         X=x,
-        obs=to_pandas(
-            obs.insert_column(0, obs_names.alias("obs_name")), [], complete=True
-        ),
+        obs=to_pandas(obs.insert_column(0, obs_names.alias("obs_name")), [], complete=True),
         var=to_pandas(pl.DataFrame({"var_name": grouped.genes}), [], complete=True),
         layers=layers,
     )
-    return adata
 
 
 def _tidy(grouped: Grouped, moments: Moments, columns: Mapping[str, _Column]) -> pl.DataFrame:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import polars as pl
@@ -178,7 +179,8 @@ def refuse_unknown(
         # A family's members first: CD3 is nearer to CD3E than to CHD3.
         family = [n for n in sorted(lower) if n.startswith(name.lower())]
         family = sorted(family, key=len)[:3]
-        similar = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
+        similar = difflib.get_close_matches(name.lower(), lower, n=12, cutoff=0.6)
+        similar.sort(key=lambda other: -_alike(name.lower(), other))
         near = list(dict.fromkeys([*family, *similar]))[:3] if name else similar
         hints.append(
             f"{name!r} (nearest: {', '.join(repr(lower[n]) for n in near)})" if near else repr(name)
@@ -189,6 +191,11 @@ def refuse_unknown(
         f"the store, such as {spaces[0]}. store.var(dataset) lists the names; gene_key= matches on "
         "another var column."
     )
+
+
+def _alike(a: str, b: str) -> int:
+    """Letters that two names begin with alike."""
+    return sum(takewhile(bool, (x == y for x, y in zip(a, b, strict=False))))
 
 
 def refuse_ambiguous(space: FeatureSpace, wanted: pl.Series | None) -> None:

@@ -1,8 +1,8 @@
 """What an expression asks of cells, made a lookup in an open store.
 
 Owns the text that goes through polars to the plugin and what it means: the store, the columns of
-each dataset, and the stores kept open between the plugin's calls. Called by the Rust side, at plan
-time and for every piece of a column; knows no expressions and no values.
+each dataset, and the stores kept open between queries. Called by the Rust side when a query is
+planned; knows no expressions and no values.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import json
 import logging
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ._core import Lookup
+from ._core import Lookup, forget_lookups
 from .cell import NAME, Cell
-from .errors import DaoKeyError, DaoTypeError, DaoValueError
+from .errors import DaoError, DaoKeyError, DaoTypeError, DaoValueError
 from .genes import FeatureSpace, refuse_ambiguous, refuse_unknown
 from .selection import matrix_name, open_of
 from .spaces import Entry, by_space, space_of
@@ -36,6 +36,7 @@ LOGGER = logging.getLogger("dao_polars")
 
 _STORES = 8  # kept open
 _LOOKUPS = 64  # kept for each
+_SPACES = 64  # whose names are kept, for each
 _TOTALS = ["total_counts", "n_genes_by_counts"]
 
 Shape = Literal["one", "struct", "array", "sums"]
@@ -66,14 +67,9 @@ class Ask:
 class _Resolver:
     """An ask, in a store: which columns of each dataset it means."""
 
-    def __init__(self, store: Store, ask: Ask) -> None:
-        self.store, self.ask = store, ask
-        self.entries: dict[int, Entry] = {e["number"]: e for e in store.manifest["datasets"]}
-        self.known: dict[str, NDArray[Any]] = {}
-        if ask.sets is None:
-            self._check_genes()
-        else:
-            self._check_sets()
+    def __init__(self, opened: _Open, ask: Ask) -> None:
+        self.opened, self.store, self.ask = opened, opened.store, ask
+        self.entries: list[Entry] = self.store.manifest["datasets"]
 
     def lookup(self) -> Lookup:
         ask = self.ask
@@ -83,7 +79,7 @@ class _Resolver:
             names = [*_TOTALS, *(f"{kind}_{n}" for n in ask.sets for kind in _OF_SETS)]
         return Lookup(
             self.store.core,
-            self.describe,
+            self._parts(),
             shape=ask.shape,
             names=names,
             width=len(ask.names) if ask.sets is None else 2 + len(ask.sets),
@@ -93,83 +89,107 @@ class _Resolver:
             log1p=log1p,
         )
 
-    def describe(self, number: int) -> NDArray[Any]:
-        """What is asked of a dataset, as `Lookup` wants it."""
-        entry = self.entries[number]
-        key = entry["var_id"] if self._by_name else entry["id"]
-        if key not in self.known:
-            self.known[key] = self._masks(entry) if self.ask.sets is not None else self._at(entry)
-        return self.known[key]
+    def _parts(self) -> list[tuple[list[int], Any]]:
+        """What is asked of datasets, or why nothing can be: told where their cells are met."""
+        if self.ask.gene_key is not None:
+            self._check_key()
+        found: set[str] = set()
+        parts: list[tuple[list[int], Any]] = []
+        for members in self._groups():
+            try:
+                if self.ask.sets is not None:
+                    asked: Any = self._masks(members)
+                else:
+                    asked = self._at(members)
+                    found.update(n for n, at in zip(self.ask.names, asked, strict=True) if at >= 0)
+            except DaoError as error:
+                asked = str(error)
+            parts.append(([entry["number"] for entry in members], asked))
+        if set(self.ask.names) - found:
+            self._refuse(self.ask.names, len(found))
+        if self.ask.sets:
+            self._check_sets(parts)
+        return parts
 
-    @cached_property
-    def _by_name(self) -> bool:
-        """Whether datasets with one var index are asked alike."""
-        of_var = any(isinstance(rule, Mapping) for rule in (self.ask.sets or {}).values())
-        return self.ask.gene_key is None and not of_var
+    def _groups(self) -> list[list[Entry]]:
+        if any(isinstance(rule, Mapping) for rule in (self.ask.sets or {}).values()):
+            return [[entry] for entry in self.entries]
+        return by_space(self.entries, self.ask.gene_key)
 
-    def _at(self, entry: Entry) -> NDArray[np.int64]:
-        """For each gene its column, -1 where the dataset has none."""
-        space = space_of(self.store, [entry], self.ask.gene_key)
-        wanted = pl.Series("name", self.ask.names, dtype=pl.String)
+    def _space(self, members: list[Entry]) -> FeatureSpace:
+        """Names of genes; empty where a dataset has no such column of var."""
+        key = (members[0]["id"], self.ask.gene_key)
+        if key not in self.opened.spaces:
+            entry, column = members[0], self.ask.gene_key
+            if column is not None and column not in self.store.var(entry["id"]).columns:
+                names = pl.repeat(None, entry["n_vars"], dtype=pl.String, eager=True)
+                self.opened.spaces[key] = FeatureSpace((entry["id"],), names)
+            else:
+                self.opened.spaces[key] = space_of(self.store, members, column)
+            while len(self.opened.spaces) > _SPACES:
+                self.opened.spaces.popitem(last=False)
+        self.opened.spaces.move_to_end(key)
+        return self.opened.spaces[key]
+
+    def _at(self, members: list[Entry]) -> NDArray[np.int64]:
+        """For each gene its column, -1 where the datasets have none."""
+        space, wanted = self._space(members), pl.Series("name", self.ask.names, dtype=pl.String)
         refuse_ambiguous(space, wanted)
-        genes = pl.DataFrame({"name": space.names}).with_row_index("at").filter(
-            pl.col("name").is_in(self.ask.names)
-        )
+        genes = pl.DataFrame({"name": space.names}).with_row_index("at")
         found = pl.DataFrame({"name": wanted}).join(
-            genes, on="name", how="left", maintain_order="left"
+            genes.filter(pl.col("name").is_in(self.ask.names)),
+            on="name",
+            how="left",
+            maintain_order="left",
         )
         return found["at"].cast(pl.Int64).fill_null(-1).to_numpy()
 
-    def _masks(self, entry: Entry) -> NDArray[np.uint64]:
+    def _masks(self, members: list[Entry]) -> NDArray[np.uint64]:
         """For each gene a bit for each set that it is in."""
-        var = self.store.var(entry["id"])
-        names = space_of(self.store, [entry], self.ask.gene_key).names
-        masks = np.zeros(len(var), np.uint64)
+        names, entry = self._space(members).names, members[0]
+        masks = np.zeros(len(names), np.uint64)
         for bit, (name, rule) in enumerate((self.ask.sets or {}).items()):
-            masks |= _members(name, rule, var, names, entry).astype(np.uint64) << np.uint64(bit)
+            var = self.store.var(entry["id"]) if isinstance(rule, Mapping) else None
+            member = _members(name, rule, var, names, entry)
+            masks |= member.astype(np.uint64) << np.uint64(bit)
         return masks
 
-    def _check_genes(self) -> None:
-        """Every gene is in some dataset of the store; looks at no more of them than that needs."""
-        left, spaces = set(self.ask.names), []
-        for members in by_space(self._with_key(), self.ask.gene_key):
-            if not left:
-                return
-            spaces.append(space_of(self.store, members, self.ask.gene_key))
-            left -= set(spaces[-1].names.filter(spaces[-1].names.is_in(list(left))))
-        wanted = pl.Series("name", self.ask.names, dtype=pl.String)
-        refuse_unknown(wanted, spaces or [FeatureSpace((), pl.Series([], dtype=pl.String))])
+    def _check_key(self) -> None:
+        key = self.ask.gene_key
+        if self.entries and not any(key in self.store.var(e["id"]).columns for e in self.entries):
+            space_of(self.store, list(self.entries[:1]), key)  # says what there is
 
-    def _check_sets(self) -> None:
-        for entry in self._with_key()[:1]:
-            self.describe(entry["number"])
+    def _check_sets(self, parts: list[tuple[list[int], Any]]) -> None:
+        """Sets that mean something nowhere."""
+        refused = [asked for _, asked in parts if isinstance(asked, str)]
+        if refused and len(refused) == len(parts):
+            raise DaoValueError(refused[0])
         for rule in (self.ask.sets or {}).values():
             if isinstance(rule, list):
-                _Resolver(self.store, replace(self.ask, shape="array", names=rule, sets=None))
+                names = [self._space(members).names for members in self._groups()]
+                known = {n for s in names for n in s.filter(s.is_in(rule))}
+                if set(rule) - known:
+                    self._refuse(rule, len(known))
 
-    def _with_key(self) -> list[Entry]:
-        """The datasets that can be asked."""
-        entries, key = list(self.entries.values()), self.ask.gene_key
-        if key is None:
-            return entries
-        having = [e for e in entries if key in self.store.var(e["id"]).columns]
-        if not having and entries:
-            space_of(self.store, entries[:1], key)  # says what there is
-        return having
+    def _refuse(self, names: list[str], known: int) -> None:
+        wanted = pl.Series("name", names, dtype=pl.String)
+        spaces = [self._space(members) for members in self._groups()]
+        nowhere = FeatureSpace((), pl.Series([], dtype=pl.String))
+        refuse_unknown(wanted, spaces or [nowhere])
 
     def _dtype(self) -> str:
         if self.ask.sets is not None:
             return "float64"
         if self.ask.dtype is not None:
             return self.ask.dtype
-        return _stored(self.store, self.ask.layer, list(self.entries.values()))
+        return _stored(self.store, self.ask.layer, self.entries)
 
 
 _OF_SETS = ("total_counts", "pct_counts")
 
 
 def _members(
-    name: str, rule: Any, var: pl.DataFrame, names: pl.Series, entry: Entry
+    name: str, rule: Any, var: pl.DataFrame | None, names: pl.Series, entry: Entry
 ) -> NDArray[np.bool_]:
     try:
         if isinstance(rule, str):
@@ -177,18 +197,20 @@ def _members(
         elif isinstance(rule, list):
             members = names.is_in(rule)
         else:
+            assert var is not None
             expr = pl.Expr.deserialize(rule["expr"].encode(), format="json")
+            missing = [c for c in expr.meta.root_names() if c not in var.columns]
+            if missing:
+                raise DaoKeyError(
+                    f"gene set {name!r}: dataset {entry['id']!r} has no such column of var: "
+                    f"{missing[0]!r}; its columns: {', '.join(map(repr, var.columns))}"
+                )
             members = var.select(expr.alias(name)).to_series()
-    except pl.exceptions.ColumnNotFoundError as error:
-        raise DaoKeyError(
-            f"gene set {name!r}: dataset {entry['id']!r} has no such column of var: {error}; its "
-            f"columns: {', '.join(map(repr, var.columns))}"
-        ) from error
     except pl.exceptions.PolarsError as error:
         raise DaoValueError(f"gene set {name!r}, {rule!r}: {error}") from error
-    if members.dtype != pl.Boolean or len(members) != len(var):
+    if members.dtype != pl.Boolean or len(members) != len(names):
         raise DaoTypeError(
-            f"gene set {name!r}: expected a Boolean for each of {len(var)} genes of dataset "
+            f"gene set {name!r}: expected a Boolean for each of {len(names)} genes of dataset "
             f"{entry['id']!r}, found {len(members)} of {members.dtype}"
         )
     return members.fill_null(False).to_numpy().astype(np.bool_)
@@ -212,27 +234,29 @@ def _stored(store: Store, layer: str | None, entries: list[Entry]) -> str:
     return str(np.result_type(*(np.dtype(dtype) for dtype in found)).name) if found else "float32"
 
 
-# --- stores kept open between calls
+# --- stores kept open between queries
 
 
 @dataclass
 class _Open:
     store: Store
     stamp: object
-    lookups: OrderedDict[str, Lookup]
+    lookups: OrderedDict[str, Lookup] = field(default_factory=OrderedDict)
+    spaces: OrderedDict[tuple[str, str | None], FeatureSpace] = field(default_factory=OrderedDict)
 
 
 _open_stores: OrderedDict[tuple[str, str, str | None], _Open] = OrderedDict()
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
-def resolve(metadata: str, ask: str, fresh: bool) -> tuple[Lookup, bool]:
-    """What an ask means in the store that a cell type's metadata names.
+def resolve(metadata: str, ask: str) -> tuple[Lookup, bool]:
+    """What an ask means in the store that a cell type's metadata names, as it is now.
+
+    Called when a query is planned. It has polars read tables, so never from polars' own threads.
 
     Args:
         metadata: of the column's type, JSON.
         ask: [`Ask`][] as JSON.
-        fresh: open the store anew.
 
     Returns:
         The lookup, and whether [`report`][] is to be told how it went.
@@ -245,17 +269,15 @@ def resolve(metadata: str, ask: str, fresh: bool) -> tuple[Lookup, bool]:
     key = (cell.uri, cell.id, asked["store"])
     with _lock:
         known = _open_stores.get(key)
-        if known is None or fresh or known.stamp != _stamp(known.store):
+        if known is None or known.stamp != _stamp(known.store):
             store = open_of(cell.uri, cell.id, asked["store"])
-            known = _Open(store, _stamp(store), OrderedDict())
-            _open_stores[key] = known
+            known = _open_stores[key] = _Open(store, _stamp(store))
             while len(_open_stores) > _STORES:
                 _open_stores.popitem(last=False)
         _open_stores.move_to_end(key)
         if ask not in known.lookups:
             normalize = asked["normalize"] and tuple(asked["normalize"])
-            resolver = _Resolver(known.store, Ask(**{**asked, "normalize": normalize}))
-            known.lookups[ask] = resolver.lookup()
+            known.lookups[ask] = _Resolver(known, Ask(**{**asked, "normalize": normalize})).lookup()
             while len(known.lookups) > _LOOKUPS:
                 known.lookups.popitem(last=False)
         known.lookups.move_to_end(ask)
@@ -271,15 +293,23 @@ def report(names: list[str], n_cells: int, roads: list[str]) -> None:
 def forget() -> None:
     """Lets go of the stores that are kept open."""
     _open_stores.clear()
+    forget_lookups()
 
 
-os.register_at_fork(after_in_child=forget)
+def _after_fork() -> None:
+    """A lock may have been held by a thread that is not in the child."""
+    global _lock
+    _lock = threading.RLock()
+    _open_stores.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _stamp(store: Store) -> object:
-    """Changes when a local store's datasets do; that remote ones grew shows in unknown keys."""
+    """Changes when a local store's datasets do; of remote ones every minute."""
     if not store.is_local:
-        return None
+        return time.monotonic() // 60
     files = ["dao.json"]
     if store.core.legacy:
         files = [".", *(f"{e['path']}/zarr/X/.zarray" for e in store.manifest["datasets"])]

@@ -243,6 +243,9 @@ class Store:
             for id in ids:
                 if self.core.add_gene_index(id, advance):
                     added.append(id)
+        from .lookups import forget  # which opens stores
+
+        forget()
         return added
 
     def has_gene_index(self, dataset: str) -> bool:

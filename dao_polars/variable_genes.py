@@ -47,7 +47,8 @@ def highly_variable_genes(
     with np.errstate(divide="ignore", invalid="ignore"):
         norm = (n * mean**2 + squares - 2 * clipped.total * mean) / ((n - 1) * scale**2)
 
-    rank = np.argsort(np.argsort(-norm, axis=1), axis=1).astype(np.float32)
+    # Genes that vary alike keep their order.
+    rank = np.argsort(np.argsort(-norm, axis=1, kind="stable"), axis=1).astype(np.float32)
     n_batches = (rank < n_top_genes).sum(axis=0)
     rank[rank >= n_top_genes] = np.nan
     with warnings.catch_warnings():
@@ -72,9 +73,7 @@ def highly_variable_genes(
         maintain_order=True,
     )
     top = order["\0at"].head(n_top_genes).implode()
-    return frame.with_columns(
-        highly_variable=pl.int_range(pl.len(), dtype=pl.UInt32).is_in(top)
-    )
+    return frame.with_columns(highly_variable=pl.int_range(pl.len(), dtype=pl.UInt32).is_in(top))
 
 
 def _fit(loess: Any, mean: Floats, variance: Floats, span: float) -> Floats:

@@ -83,8 +83,8 @@ def write_dataset(
         profile: the codec of sparse matrices. ``"packed"``: ``dao_polars.pfor``, any row of which
             is read without its neighbours (zarr-python reads it where dao-polars is installed, see
             docs/pfor.md). ``"portable"``: core codecs alone (blosc-lz4), for any zarr reader.
-        gene_index: write a gene-major copy of X too; see [`Store.add_gene_index`][], which is what is
-            done once the dataset is there.
+        gene_index: write a gene-major copy of X too, once the dataset is there; see
+            [`Store.add_gene_index`][].
         progress: a tqdm bar; None shows one on a terminal or in a notebook.
         uns: keep the source's uns. Its top-level numbers and strings are then columns too.
         storage_options: as for [`load_store`][].

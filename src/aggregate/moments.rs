@@ -147,7 +147,8 @@ impl<T: Num> Sink<T> for Adding<'_, T> {
                 }
                 let at = &mut sums[column as usize];
                 if at.count == 0 {
-                    at.first = value;
+                    // Infinity less infinity would be no number.
+                    at.first = if value.is_finite() { value } else { 0.0 };
                     touched.push(column);
                 }
                 let apart = value - at.first;

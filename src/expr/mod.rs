@@ -16,7 +16,7 @@ use crate::python::lookup::{Resolved, Shape, resolve};
 use crate::reader::split_key;
 
 /// Fewer cells than this are looked up by the thread that asks: polars asks from several.
-const ALONE: usize = 4096;
+const ALONE: usize = 1024;
 
 #[derive(Deserialize)]
 struct Asked {
@@ -26,7 +26,7 @@ struct Asked {
 
 fn output(inputs: &[Field], kwargs: Asked) -> PolarsResult<Field> {
     let cell = first(inputs)?;
-    let resolved = resolve(&metadata(cell.name(), cell.dtype())?, &kwargs.ask, false).map_err(failed)?;
+    let resolved = resolve(&metadata(cell.name(), cell.dtype())?, &kwargs.ask, true).map_err(failed)?;
     Ok(Field::new(cell.name().clone(), dtype(&resolved)))
 }
 
@@ -37,12 +37,7 @@ fn dao_lookup(inputs: &[Series], kwargs: Asked) -> PolarsResult<Series> {
     let metadata = metadata(cell.name(), cell.dtype())?;
     let storage = cell.to_storage().u64()?;
     let keys: Vec<u64> = storage.iter().flatten().collect();
-    let mut resolved = resolve(&metadata, &kwargs.ask, false).map_err(failed)?;
-    if resolved.describe(&keys).is_err() {
-        // The store may have grown since it was opened.
-        resolved = resolve(&metadata, &kwargs.ask, true).map_err(failed)?;
-        resolved.describe(&keys).map_err(failed)?;
-    }
+    let resolved = resolve(&metadata, &kwargs.ask, false).map_err(failed)?;
     let together = resolved.shape == Shape::Array;
     let threads = (keys.len() < ALONE).then_some(1);
     let found = resolved.lookup.read(&keys, together, threads).map_err(failed)?;

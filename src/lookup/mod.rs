@@ -9,12 +9,12 @@ mod plan;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::error::{DaoError, Result};
 use crate::matrix::{Dtype, Num, Values, for_dtype};
 use crate::parallel;
-use crate::reader::{Normalize, Source, plan as needs_of, split_key};
+use crate::reader::{Normalize, Source, plan as needs_of};
 pub use plan::Road;
 use plan::{Job, jobs};
 
@@ -26,6 +26,8 @@ pub enum Asked {
     /// The sum over all columns, the number of those that are not zero, and the sum over each of some
     /// sets: bit `i` of a column's number says whether it is in the `i`-th.
     Sums(Vec<u64>),
+    /// Nothing can be asked of it; why.
+    Refused(String),
 }
 
 /// What to look up; see the module.
@@ -36,8 +38,8 @@ pub struct Lookup {
     normalize: Option<Normalize>,
     /// Numbers for each cell.
     width: usize,
-    /// By dataset number, those met so far.
-    asked: Mutex<HashMap<u32, Arc<Asked>>>,
+    /// By dataset number.
+    asked: HashMap<u32, Arc<Asked>>,
 }
 
 /// What was found.
@@ -68,7 +70,7 @@ impl Lookup {
     /// A lookup of `width` numbers in the matrix `matrix` of the store's datasets.
     #[must_use]
     pub fn new(source: Arc<Source>, matrix: String, dtype: Dtype, normalize: Option<Normalize>, width: usize) -> Self {
-        Self { source, matrix, dtype, normalize, width, asked: Mutex::default() }
+        Self { source, matrix, dtype, normalize, width, asked: HashMap::new() }
     }
 
     /// The number type of what is found.
@@ -83,56 +85,55 @@ impl Lookup {
         self.width
     }
 
-    /// The datasets of `keys` that were not described yet.
-    ///
-    /// # Errors
-    /// `Value` for a key that is no cell of the store.
-    pub fn undescribed(&self, keys: &[u64]) -> Result<Vec<u32>> {
-        let mut sizes: BTreeMap<u32, u64> = BTreeMap::new();
-        let mut last = None;
-        for &key in keys {
-            let (number, row) = split_key(key);
-            let (entry_number, n_obs) = match last {
-                Some(known @ (known_number, _)) if known_number == number => known,
-                _ => (number, self.source.store().dataset_numbered(number)?.n_obs),
-            };
-            last = Some((entry_number, n_obs));
-            if u64::from(row) >= n_obs {
-                let entry = self.source.store().dataset_numbered(number)?;
-                return Err(DaoError::value(format!("a cell key names row {row} and the dataset has {n_obs} cells"))
-                    .at(format!("dataset '{}'", entry.id))
-                    .hint("the store has changed since the keys were made; make them again with dao.scan"));
-            }
-            sizes.insert(number, n_obs);
-        }
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(sizes.into_keys().filter(|number| !asked.contains_key(number)).collect())
-    }
-
-    /// Says what is asked of a dataset.
+    /// Says what is asked of some datasets.
     ///
     /// # Errors
     /// `Value` for another number of columns or outputs than there are.
-    pub fn describe(&self, number: u32, asked: Asked) -> Result<()> {
-        let entry = self.source.store().dataset_numbered(number)?;
-        let fits = match &asked {
-            Asked::Columns(columns) => {
-                columns.len() == self.width && columns.iter().flatten().all(|&column| u64::from(column) < entry.n_vars)
+    pub fn describe(&mut self, numbers: &[u32], asked: Asked) -> Result<()> {
+        let asked = Arc::new(asked);
+        for &number in numbers {
+            let entry = self.source.store().dataset_numbered(number)?;
+            let fits = match &*asked {
+                Asked::Columns(columns) => {
+                    columns.len() == self.width
+                        && columns.iter().flatten().all(|&column| u64::from(column) < entry.n_vars)
+                }
+                Asked::Sums(sets) => sets.len() as u64 == entry.n_vars && (2..=66).contains(&self.width),
+                Asked::Refused(_) => true,
+            };
+            if !fits {
+                return Err(DaoError::value("what is asked of a dataset does not fit its genes")
+                    .at(format!("dataset '{}'", entry.id)));
             }
-            Asked::Sums(sets) => sets.len() as u64 == entry.n_vars && (2..=66).contains(&self.width),
-        };
-        if !fits {
-            return Err(DaoError::value("what is asked of a dataset does not fit its genes")
-                .at(format!("dataset '{}'", entry.id)));
+            self.asked.insert(number, asked.clone());
         }
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(asked));
         Ok(())
+    }
+
+    /// What is asked of a dataset of which rows up to `last` are wanted.
+    fn asked(&self, number: u32, last: u32) -> Result<Arc<Asked>> {
+        const CHANGED: &str = "the store has changed since the keys were made, or the query; make it again";
+        let entry = self.source.store().dataset_numbered(number)?;
+        let place = || format!("dataset '{}'", entry.id);
+        if u64::from(last) >= entry.n_obs {
+            let what = format!("a cell key names row {last} and the dataset has {} cells", entry.n_obs);
+            return Err(DaoError::value(what).at(place()).hint(CHANGED));
+        }
+        match self.asked.get(&number) {
+            Some(asked) => match &**asked {
+                Asked::Refused(why) => Err(DaoError::value(why.clone())),
+                _ => Ok(asked.clone()),
+            },
+            None => {
+                Err(DaoError::value("a dataset that was not there when the query was made").at(place()).hint(CHANGED))
+            }
+        }
     }
 
     /// Looks up the cells `keys`; `together` wants all numbers of a cell in one vector.
     ///
     /// # Errors
-    /// `Value` for cells of datasets that were not described, and as [`crate::matrix::Matrix::read`], with
+    /// `Value` for keys that are no cells of the store or of datasets that nothing can be asked of, and as [`crate::matrix::Matrix::read`], with
     /// the dataset named.
     pub fn read(&self, keys: &[u64], together: bool, threads: Option<usize>) -> Result<Found> {
         for_dtype!(self.dtype, T => self.read_as::<T>(keys, together, threads))
@@ -142,8 +143,7 @@ impl Lookup {
         let needs = needs_of(keys);
         let mut targets = Vec::with_capacity(needs.needs.len());
         for need in &needs.needs {
-            let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).get(&need.number).cloned();
-            let asked = asked.ok_or_else(|| DaoError::value("a dataset was not described before it was read"))?;
+            let asked = self.asked(need.number, need.rows.last().copied().unwrap_or(0))?;
             targets.push(Target { number: need.number, rows: &need.rows, asked });
         }
         let (mut all, mut roads) = (Vec::new(), BTreeMap::new());

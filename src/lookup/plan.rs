@@ -44,7 +44,7 @@ pub(super) enum Job {
 }
 
 /// Cells of a piece that is read row by row, and of one for which many rows are decoded together.
-const PIECE: usize = 1024;
+const PIECE: usize = 256;
 const WIDE_PIECE: usize = 8192;
 /// Values of a gene that are decoded in one piece.
 const GENE_PIECE: u64 = 256 << 10;
@@ -90,7 +90,7 @@ pub(super) fn jobs(lookup: &Lookup, target: &Target<'_>) -> Result<(Road, Vec<Jo
                 return Ok((Road::Totals, pieces.map(|rows| Job::Totals { totals: totals.clone(), rows }).collect()));
             }
         }
-        Asked::Sums(_) => {}
+        Asked::Sums(_) | Asked::Refused(_) => {}
     }
     let matrix = lookup.source.matrix(entry, &lookup.matrix)?;
     let piece = if matrix.reads_rows() { PIECE } else { WIDE_PIECE };

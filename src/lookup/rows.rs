@@ -19,7 +19,6 @@ pub fn look_up<T: Num>(
     rows: Range<usize>,
 ) -> Result<Vec<Hit<T>>> {
     let mut hits = Vec::new();
-    let room = (Vec::new(), Vec::new());
     let first = u32::try_from(rows.start).unwrap_or(u32::MAX); // rows are numbered with 32 bits
     let n_columns = usize::try_from(matrix.shape()[1]).unwrap_or(0);
     match &*target.asked {
@@ -27,13 +26,23 @@ pub fn look_up<T: Num>(
             let wanted = Wanted::new(columns, n_columns);
             let mask = wanted.mask(n_columns);
             let mask = if lookup.normalize.is_some() { None } else { Some(&mask[..]) };
-            let mut sink = Pick { first, wanted, normalize: lookup.normalize, room, hits: &mut hits };
+            let mut sink =
+                Pick { first, wanted, normalize: lookup.normalize, room: (Vec::new(), Vec::new()), hits: &mut hits };
             matrix.read(&target.rows[rows], mask, &mut sink)?;
         }
         Asked::Sums(sets) => {
-            let mut sink = Add { first, sets, sums: vec![0.0; lookup.width()], room, hits: &mut hits };
-            matrix.read(&target.rows[rows], None, &mut sink)?;
+            let rows = &target.rows[rows];
+            let sums = vec![0.0; lookup.width()];
+            // What is a float32 is read faster as one.
+            if matrix.dtype().is_narrow() {
+                let room = (Vec::new(), Vec::<f32>::new());
+                matrix.read(rows, None, &mut Add { first, sets, sums, room, hits: &mut hits })?;
+            } else {
+                let room = (Vec::new(), Vec::<f64>::new());
+                matrix.read(rows, None, &mut Add { first, sets, sums, room, hits: &mut hits })?;
+            }
         }
+        Asked::Refused(_) => {}
     }
     Ok(hits)
 }
@@ -144,19 +153,20 @@ impl<T: Num> Sink<T> for Pick<'_, T> {
     }
 }
 
-struct Add<'a, T> {
+/// Reads `S` and adds up in float64.
+struct Add<'a, S, T> {
     first: u32,
     sets: &'a [u64],
     sums: Vec<f64>,
-    room: (Vec<i32>, Vec<T>),
+    room: (Vec<i32>, Vec<S>),
     hits: &'a mut Vec<Hit<T>>,
 }
 
-impl<T: Num> Sink<T> for Add<'_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
+impl<S: Num, T: Num> Sink<S> for Add<'_, S, T> {
+    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, S>) -> Result<()> {
         let (columns, values) = (&mut self.room.0, &mut self.room.1);
         columns.resize(nnz, 0);
-        values.resize(nnz, T::zero());
+        values.resize(nnz, S::zero());
         fill(columns, values)?;
         self.sums.fill(0.0);
         for (&column, &value) in columns.iter().zip(&*values) {

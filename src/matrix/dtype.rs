@@ -122,6 +122,12 @@ impl Dtype {
         matches!(self, Self::F32 | Self::F64)
     }
 
+    /// Whether every value of it is a float32.
+    #[must_use]
+    pub fn is_narrow(self) -> bool {
+        matches!(self, Self::F32 | Self::U8 | Self::I8 | Self::U16 | Self::I16)
+    }
+
     /// Whether it has a sign.
     #[must_use]
     pub fn is_signed(self) -> bool {

@@ -1,9 +1,11 @@
 //! `_core.Lookup`, and the way from the polars plugin to it.
 //!
-//! The plugin knows a column's store and what is asked, as text; `dao_polars.lookups` makes a lookup of
-//! them, and says which columns of a dataset are meant when one is first met.
+//! The plugin knows a column's store and what is asked, as text; `dao_polars.lookups` makes a lookup of them
+//! when a query is planned. When it runs, on polars' own threads, Python is not asked again: what Python
+//! would have polars do there could wait for the very threads that wait for it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
@@ -33,17 +35,16 @@ pub struct PyLookup {
     lookup: Arc<Lookup>,
     shape: Shape,
     names: Arc<Vec<String>>,
-    describe: Arc<Py<PyAny>>,
 }
 
 #[pymethods]
 impl PyLookup {
     #[new]
-    #[pyo3(signature = (store, describe, *, shape, names, width, matrix="X", dtype="float32", target_sum=None, log1p=false))]
+    #[pyo3(signature = (store, parts, *, shape, names, width, matrix="X", dtype="float32", target_sum=None, log1p=false))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn new(
         store: &PyStore,
-        describe: Py<PyAny>,
+        parts: Vec<(Vec<u32>, Bound<'_, PyAny>)>,
         shape: &str,
         names: Vec<String>,
         width: usize,
@@ -64,12 +65,28 @@ impl PyLookup {
         if normalize.is_some() && !dtype.is_float() {
             return Err(DaoError::value("normalized values are no integers").into());
         }
-        let lookup = Lookup::new(store.0.clone(), matrix.to_owned(), dtype, normalize, width);
-        Ok(Self { lookup: Arc::new(lookup), shape, names: Arc::new(names), describe: Arc::new(describe) })
+        let mut lookup = Lookup::new(store.0.clone(), matrix.to_owned(), dtype, normalize, width);
+        for (numbers, asked) in parts {
+            lookup.describe(&numbers, asked_of(shape, &asked)?)?;
+        }
+        Ok(Self { lookup: Arc::new(lookup), shape, names: Arc::new(names) })
     }
 }
 
+/// Sets of columns, or columns; a text says why there are none.
+fn asked_of(shape: Shape, asked: &Bound<'_, PyAny>) -> PyResult<Asked> {
+    if let Ok(why) = asked.extract::<String>() {
+        return Ok(Asked::Refused(why));
+    }
+    if shape == Shape::Sums {
+        return Ok(Asked::Sums(asked.extract::<PyReadonlyArray1<'_, u64>>()?.as_array().to_vec()));
+    }
+    let columns = asked.extract::<PyReadonlyArray1<'_, i64>>()?;
+    Ok(Asked::Columns(columns.as_array().iter().map(|&column| u32::try_from(column).ok()).collect()))
+}
+
 /// What an expression asks for, in an open store.
+#[derive(Clone)]
 pub struct Resolved {
     /// What to look up.
     pub lookup: Arc<Lookup>,
@@ -77,62 +94,51 @@ pub struct Resolved {
     pub shape: Shape,
     /// Names of fields.
     pub names: Arc<Vec<String>>,
-    describe: Arc<Py<PyAny>>,
     verbose: bool,
 }
 
-/// Resolves what `ask` asks for of the store that a cell type's `metadata` names; `fresh` opens it anew.
+/// By metadata and ask, what queries were planned with last.
+static PLANNED: LazyLock<Mutex<HashMap<(String, String), Resolved>>> = LazyLock::new(Mutex::default);
+/// More than queries that are planned and not yet run; then all are forgotten.
+const MAX_PLANNED: usize = 1024;
+
+/// Resolves what `ask` asks for of the store that a cell type's `metadata` names; without `planning`, as it was
+/// when the query was planned.
 ///
 /// # Errors
 /// The message of what Python raises: another store, an unknown gene.
-pub fn resolve(metadata: &str, ask: &str, fresh: bool) -> Result<Resolved, String> {
-    Python::attach(|py| {
+pub fn resolve(metadata: &str, ask: &str, planning: bool) -> Result<Resolved, String> {
+    let key = (metadata.to_owned(), ask.to_owned());
+    // The map is whole at every point where a panic could be.
+    let planned = || PLANNED.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = planned().get(&key).cloned();
+    if let Some(known) = known.filter(|_| !planning) {
+        return Ok(known);
+    }
+    let resolved = Python::attach(|py| {
         let resolved = || -> PyResult<Resolved> {
-            let module = py.import("dao_polars.lookups")?;
-            let (lookup, verbose) =
-                module.getattr("resolve")?.call1((metadata, ask, fresh))?.extract::<(Bound<'_, PyLookup>, bool)>()?;
-            let PyLookup { lookup, shape, names, describe } = lookup.get();
-            Ok(Resolved {
-                lookup: lookup.clone(),
-                shape: *shape,
-                names: names.clone(),
-                describe: describe.clone(),
-                verbose,
-            })
+            let resolve = py.import("dao_polars.lookups")?.getattr("resolve")?;
+            let (lookup, verbose) = resolve.call1((metadata, ask))?.extract::<(Bound<'_, PyLookup>, bool)>()?;
+            let PyLookup { lookup, shape, names } = lookup.get();
+            Ok(Resolved { lookup: lookup.clone(), shape: *shape, names: names.clone(), verbose })
         };
         resolved().map_err(|e| message(py, &e))
-    })
+    })?;
+    let mut planned = planned();
+    if planned.len() >= MAX_PLANNED {
+        planned.clear();
+    }
+    planned.insert(key, resolved.clone());
+    Ok(resolved)
+}
+
+/// Forgets the queries that were planned, and so the stores that they hold open.
+#[pyfunction]
+pub fn forget_lookups() {
+    PLANNED.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
 
 impl Resolved {
-    /// Has the datasets of `keys` described that were not met yet.
-    ///
-    /// # Errors
-    /// The message of what is wrong: keys that the store does not have, an ambiguous gene.
-    pub fn describe(&self, keys: &[u64]) -> Result<(), String> {
-        let numbers = self.lookup.undescribed(keys).map_err(|e| e.to_string())?;
-        if numbers.is_empty() {
-            return Ok(());
-        }
-        Python::attach(|py| {
-            let describe = || -> PyResult<()> {
-                for number in numbers {
-                    let described = self.describe.bind(py).call1((number,))?;
-                    let asked = if self.shape == Shape::Sums {
-                        let sets: PyReadonlyArray1<'_, u64> = described.extract()?;
-                        Asked::Sums(sets.as_array().to_vec())
-                    } else {
-                        let columns: PyReadonlyArray1<'_, i64> = described.extract()?;
-                        Asked::Columns(columns.as_array().iter().map(|&column| u32::try_from(column).ok()).collect())
-                    };
-                    self.lookup.describe(number, asked)?;
-                }
-                Ok(())
-            };
-            describe().map_err(|e| message(py, &e))
-        })
-    }
-
     /// Tells by which road cells were looked up, where somebody wants to know.
     pub fn report(&self, found: &Found, n_cells: usize) {
         if !self.verbose {
