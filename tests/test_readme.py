@@ -1,4 +1,5 @@
-"""README.md is true: its Python blocks run, in order, and print what it says; the demo passes.
+"""README.md and docs/expression.md are true: their Python blocks run, in order, and print what
+they say; the demo passes.
 
 A ``python`` block is run. The ``text`` block right after it is what it prints, compared as doctest
 does: ``...`` stands for anything, blank space counts alike; sizes on disk may be others. A block
@@ -18,17 +19,19 @@ import warnings
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+DOCS = (README, ROOT / "docs" / "expression.md")
 BLOCK = re.compile(r"^```python\n(.*?)^```$(?:\n\n^```text\n(.*?)^```$)?", re.M | re.S)
 SIZE = re.compile(r"\d+(\.\d+)? [kM]?B\b")
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
-def blocks() -> list[tuple[int, str, str]]:
+def blocks(doc: Path) -> list[tuple[int, str, str]]:
     """Of each Python block: its line in the file, the code, what it prints."""
-    text = README.read_text(encoding="utf-8")
+    text = doc.read_text(encoding="utf-8")
     return [
         (text.count("\n", 0, found.start(1)) + 1, found[1], found[2] or "")
         for found in BLOCK.finditer(text)
@@ -36,7 +39,7 @@ def blocks() -> list[tuple[int, str, str]]:
 
 
 def printed(line: int, code: str, names: dict[str, object]) -> str:
-    """Runs a block and gives what it prints; tracebacks show README's own line numbers."""
+    """Runs a block and gives what it prints; tracebacks show the file's own line numbers."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), pl.Config() as config, warnings.catch_warnings():
         config.restore_defaults().set_tbl_width_chars(100)
@@ -49,22 +52,23 @@ def printed(line: int, code: str, names: dict[str, object]) -> str:
 
 
 def says(expected: str, found: str) -> bool:
-    """Whether README's output is the real one."""
+    """Whether what is written is the real output."""
     checker = doctest.OutputChecker()
     return checker.check_output(SIZE.sub("(size)", expected), SIZE.sub("(size)", found), FLAGS)
 
 
-def test_the_readme_says_what_happens(tmp_path, monkeypatch):
+@pytest.mark.parametrize("doc", DOCS, ids=lambda doc: doc.name)
+def test_what_is_written_is_what_happens(tmp_path, monkeypatch, doc):
     (tmp_path / "data").symlink_to(ROOT / "data")
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "readme"}
-    examples = blocks()
+    names: dict[str, object] = {"__name__": "doc"}
+    examples = blocks(doc)
     assert len(examples) > 5
     wrong = []
     for line, code, expected in examples:
         found = printed(line, code, names)
         if not says(expected, found):
-            wrong.append(f"line {line}:\n{code}\nREADME says:\n{expected}\nfound:\n{found}")
+            wrong.append(f"line {line}:\n{code}\nit says:\n{expected}\nfound:\n{found}")
     assert not wrong, "\n\n".join(wrong)
 
 
