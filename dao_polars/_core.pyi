@@ -150,9 +150,9 @@ class Lookup:
         """A lookup of ``width`` numbers a cell, in fields of these names.
 
         ``parts`` has the numbers of datasets and what is asked of them: for genes their columns
-        (width,) int64, -1 for none; for sums the sets that each column is in, (n_vars,) uint64, a bit
-        each; or why nothing can be asked. Sums are two, of all columns and of those that are not
-        zero, then one a set. Raises DaoValueError for settings that have no meaning.
+        (width,) int64, -1 for none; for sums the sets that each column is in, (n_vars,) uint64,
+        a bit each; or why nothing can be asked. Sums are two, of all columns and of those that
+        are not zero, then one a set. Raises DaoValueError for settings that have no meaning.
         """
 
 @final

@@ -28,7 +28,7 @@ from .tables import to_pandas
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["Grouped", "Moments", "gene_stats", "pseudobulk"]
+__all__ = ["Counted", "Grouped", "Moments", "gene_stats", "pseudobulk"]
 
 Floats = NDArray[np.float64]
 
@@ -72,6 +72,47 @@ class Moments:
 
     def __getitem__(self, groups: Any) -> Moments:
         return Moments(self.cells[groups], self.total[groups], self.m2[groups])
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a pass over the cells gave, groups × genes.
+
+    Attributes:
+        cells: cells of which the gene was measured.
+        count: those whose value is not zero.
+        total: their sum.
+        m2: squared deviations of what is not zero from its own mean, summed.
+    """
+
+    cells: NDArray[np.int64]
+    count: NDArray[np.uint32]
+    total: Floats
+    m2: Floats
+
+    @property
+    def fraction(self) -> Floats:
+        """Of the cells, those whose value is not zero; NaN where none was measured."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(self.count / self.cells)
+
+    @property
+    def mean(self) -> Floats:
+        """NaN where none was measured."""
+        with np.errstate(invalid="ignore"):
+            return self.total / self.cells
+
+    @property
+    def moments(self) -> Moments:
+        """With the zeros: as [`Moments`][] of both together, in little more memory."""
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            between = self.total / self.count
+            between *= self.total
+            between *= (self.cells - self.count) / self.cells
+        between[self.count == self.cells] = 0
+        between[self.count == 0] = 0
+        between += self.m2
+        return Moments(self.cells, self.total, between)
 
 
 class Grouped:
@@ -123,31 +164,25 @@ class Grouped:
         """Groups and genes."""
         return self.labels.height, len(self.genes)
 
-    def moments(
+    def counted(
         self, *, clip: Floats | None = None, progress: bool | None = None, label: str
-    ) -> tuple[Moments, NDArray[np.uint32]]:
+    ) -> Counted:
         """One pass over the cells.
 
         Args:
             clip: (n_groups, n_genes), ≥ 0: larger values count as this.
             progress: show a bar; None: where somebody looks on.
             label: what the bar says.
-
-        Returns:
-            The moments, and how many cells have a value that is not zero.
         """
         with progress_bar(progress, total=len(self._codes), unit="cell", label=label) as advance:
-            flat = self._reader.moments(
+            count, total, m2 = self._reader.moments(
                 self._codes,
                 self.shape[0],
                 clip=None if clip is None else np.ascontiguousarray(clip).ravel(),
                 advance=advance,
             )
-        count = flat[0].reshape(self.shape)
-        total, m2 = (array.reshape(self.shape) for array in flat[1:])
-        expressing = Moments(count.astype(np.int64), total, m2)
-        zeros = Moments(self.measured - expressing.cells, np.zeros_like(total), np.zeros_like(m2))
-        return expressing | zeros, count
+        shape = self.shape
+        return Counted(self.measured, count.reshape(shape), total.reshape(shape), m2.reshape(shape))
 
 
 def _groups(
@@ -181,7 +216,10 @@ def _measured(
     parts: list[tuple[int, NDArray[np.int32] | None]],
     n_genes: int,
 ) -> NDArray[np.int64]:
-    """Cells of each group whose dataset has the gene, (n_groups, n_genes)."""
+    """Cells of each group whose dataset has the gene, (n_groups, n_genes); read-only."""
+    if all(columns is None for _, columns in parts):
+        cells = np.bincount(groups, minlength=n_groups)[:, None]
+        return np.broadcast_to(cells, (n_groups, n_genes))
     measured = np.zeros((n_groups, n_genes), np.int64)
     numbers = selection.keys >> np.uint64(32)
     for number, columns in parts:
@@ -212,33 +250,27 @@ _Column = tuple[NDArray[Any], int]
 def gene_stats(grouped: Grouped, *, ddof: int = 1, progress: bool | None = None) -> pl.DataFrame:
     """See [`DaoFrame.gene_stats`][]."""
     ddof = integer("ddof", ddof, 0, 2**31)
-    moments, count = grouped.moments(progress=progress, label="gene_stats")
+    counted = grouped.counted(progress=progress, label="gene_stats")
     return _tidy(
         grouped,
-        moments,
         {
-            "n_cells": (moments.cells, 0),
-            "n_expressing": (count.astype(np.int64), 1),
-            "fraction": (_fraction(moments, count), 1),
-            "total": (moments.total, 1),
-            "mean": (moments.mean, 1),
-            "variance": (moments.variance(ddof), ddof + 1),
+            "n_cells": (counted.cells, 0),
+            "n_expressing": (counted.count.astype(np.int64), 1),
+            "fraction": (counted.fraction, 1),
+            "total": (counted.total, 1),
+            "mean": (counted.mean, 1),
+            "variance": (counted.moments.variance(ddof), ddof + 1),
         },
     )
 
 
-def _fraction(moments: Moments, count: NDArray[np.uint32]) -> Floats:
-    with np.errstate(invalid="ignore"):
-        return np.asarray(count / moments.cells)
-
-
-_AGGREGATES: dict[str, Callable[[Moments, NDArray[np.uint32]], _Column]] = {
-    "sum": lambda moments, count: (moments.total, 1),
-    "mean": lambda moments, count: (moments.mean, 1),
-    "var": lambda moments, count: (moments.variance(), 2),
-    "std": lambda moments, count: (np.sqrt(moments.variance()), 2),
-    "count_nonzero": lambda moments, count: (count.astype(np.int64), 1),
-    "fraction": lambda moments, count: (_fraction(moments, count), 1),
+_AGGREGATES: dict[str, Callable[[Counted], _Column]] = {
+    "sum": lambda counted: (counted.total, 1),
+    "mean": lambda counted: (counted.mean, 1),
+    "var": lambda counted: (counted.moments.variance(), 2),
+    "std": lambda counted: (np.sqrt(counted.moments.variance()), 2),
+    "count_nonzero": lambda counted: (counted.count.astype(np.int64), 1),
+    "fraction": lambda counted: (counted.fraction, 1),
 }
 
 
@@ -258,12 +290,12 @@ def pseudobulk(
     if not names or len(set(names)) < len(names):
         raise DaoValueError(f"agg={agg!r}; expected each aggregate once, and at least one")
     anndata = need("anndata", "pseudobulk(as_anndata=True)") if as_anndata else None
-    moments, count = grouped.moments(progress=progress, label="pseudobulk")
-    columns = {name: _AGGREGATES[name](moments, count) for name in names}
+    counted = grouped.counted(progress=progress, label="pseudobulk")
+    columns = {name: _AGGREGATES[name](counted) for name in names}
     if anndata is None:
-        return _tidy(grouped, moments, {"n_cells": (moments.cells, 0), **columns})
+        return _tidy(grouped, {"n_cells": (counted.cells, 0), **columns})
     obs = grouped.labels.with_columns(n_cells=pl.Series(grouped.n_cells))
-    layers = {name: values.astype(np.float64) for name, (values, _) in columns.items()}
+    layers = {name: values.astype(np.float64, copy=False) for name, (values, _) in columns.items()}
     x = layers.pop(names[0])
     obs_names = grouped.labels.select(
         pl.concat_str(pl.all().cast(pl.String).fill_null("null"), separator="_")
@@ -276,7 +308,7 @@ def pseudobulk(
     )
 
 
-def _tidy(grouped: Grouped, moments: Moments, columns: Mapping[str, _Column]) -> pl.DataFrame:
+def _tidy(grouped: Grouped, columns: Mapping[str, _Column]) -> pl.DataFrame:
     """A row a group and gene; what is not defined is null."""
     labels, (n_groups, n_genes) = grouped.labels, grouped.shape
     if taken := {"gene", *columns} & set(labels.columns):
@@ -290,10 +322,11 @@ def _tidy(grouped: Grouped, moments: Moments, columns: Mapping[str, _Column]) ->
             **{name: values.ravel() for name, (values, _) in columns.items()},
         }
     )
-    cells = moments.cells.ravel()
+    least = grouped.measured.min(initial=1 << 62)
     for name, (_, needed) in columns.items():
-        if (undefined := cells < needed).any():
-            frame = frame.with_columns(pl.when(~pl.Series(undefined)).then(pl.col(name)))
+        if least < needed:
+            defined = pl.Series((grouped.measured >= needed).ravel())
+            frame = frame.with_columns(pl.when(defined).then(pl.col(name)))
     if not labels.columns:
         return frame
     rows = np.repeat(np.arange(n_groups, dtype=np.uint32), n_genes)

@@ -44,7 +44,7 @@ def rank_genes_groups(
             "out first"
         )
     against = None if reference == "rest" else _at(names, reference)
-    moments, _ = grouped.moments(progress=progress, label="rank_genes_groups")
+    moments = grouped.counted(progress=progress, label="rank_genes_groups").moments
     groups = [moments[i] for i in range(len(names))]
     rests = _rests(groups) if against is None else [groups[against]] * len(groups)
     tables = [

@@ -38,11 +38,12 @@ def highly_variable_genes(
             'pass genes="intersection"'
         )
     label = "highly_variable_genes"
-    moments, _ = grouped.moments(progress=progress, label=label)
+    moments = grouped.counted(progress=progress, label=label).moments
     mean, variance = moments.mean, moments.variance()
     scale = np.stack([_fit(loess, *batch, span) for batch in zip(mean, variance, strict=True)])
     n = grouped.n_cells[:, None].astype(np.float64)
-    clipped, _ = grouped.moments(clip=scale * np.sqrt(n) + mean, progress=progress, label=label)
+    clip = scale * np.sqrt(n) + mean
+    clipped = grouped.counted(clip=clip, progress=progress, label=label).moments
     squares = clipped.m2 + clipped.total**2 / n
     with np.errstate(divide="ignore", invalid="ignore"):
         norm = (n * mean**2 + squares - 2 * clipped.total * mean) / ((n - 1) * scale**2)
