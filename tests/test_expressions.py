@@ -469,3 +469,15 @@ def test_sql_keeps_the_cells(real_store, real):
         np.testing.assert_allclose(
             found, values(pancreas[pancreas.obs.donor == donor], "INS").mean(), rtol=1e-5
         )
+
+
+def test_damaged_totals_are_noticed(tmp_path):
+    store = dao.write_dataset(tmp_path, study(1, 30, ["a", "b"]), dataset="s", progress=False)
+    for file in (tmp_path / "s" / "zarr" / "totals" / "X" / "total_counts" / "c").rglob("*"):
+        data = bytearray(file.read_bytes())
+        data[len(data) // 3] ^= 1
+        file.write_bytes(data)
+    with pytest.raises(ComputeError, match=r"dataset 's', path '.*totals/X/total_counts"):
+        store.scan().select(dao.qc()).collect()
+    assert store.verify()["path"].to_list() == ["s/zarr/totals/X"]
+    assert store.scan().select(dao.gene("a")).collect().height == 30

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 import dao_polars as dao
 
+from .conftest import study
 from .storefab import Study, make_store, plain_cells
 
 OPTIONS = {"allow_http": "true"}
@@ -82,3 +84,25 @@ def test_a_store_behind_a_web_server(tmp_path: Path, served: tuple[str, list[str
         dao.scan(f"{url}/s", storage_options=OPTIONS).collect()
     with pytest.raises(dao.DaoFileNotFoundError):
         dao.scan(f"{url}/nothing", storage_options=OPTIONS)
+
+
+@pytest.mark.parametrize("gene_index", [False, True])
+def test_genes_and_aggregates_over_the_web(tmp_path, served, gene_index) -> None:
+    url, asked = served
+    adata = study(3, 3000, [f"g{i}" for i in range(9)])
+    near = dao.write_dataset(
+        tmp_path / "s", adata, dataset="d", gene_index=gene_index, progress=False
+    )
+    far = dao.scan(f"{url}/s", storage_options=OPTIONS)
+    for lf, wanted in [
+        (far, near.scan()),
+        (far.filter(cell_type="B"), near.scan().filter(cell_type="B")),
+    ]:
+        asks = [dao.gene("g4"), dao.qc()]
+        for engine in ("in-memory", "streaming"):
+            assert lf.select(asks).collect(engine=engine).equals(wanted.select(asks).collect())
+        # Cells come in another order, so that variances may be rounded otherwise.
+        assert_frame_equal(lf.dao.gene_stats("cell_type"), wanted.dao.gene_stats("cell_type"))
+    assert any("gene_index/zarr" in path for path in asked) == gene_index
+    with pytest.raises(dao.DaoValueError, match="cannot write to 'http"):
+        dao.load_store(f"{url}/s", storage_options=OPTIONS).add_gene_index(progress=False)
