@@ -14,8 +14,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import polars as pl
@@ -39,6 +39,8 @@ _LOOKUPS = 64  # kept for each
 _SPACES = 64  # whose names are kept, for each
 _TOTALS = ["total_counts", "n_genes_by_counts"]
 
+K = TypeVar("K")
+V = TypeVar("V")
 Shape = Literal["one", "struct", "array", "sums"]
 
 
@@ -118,18 +120,17 @@ class _Resolver:
 
     def _space(self, members: list[Entry]) -> FeatureSpace:
         """Names of genes; empty where a dataset has no such column of var."""
-        key = (members[0]["id"], self.ask.gene_key)
-        if key not in self.opened.spaces:
-            entry, column = members[0], self.ask.gene_key
-            if column is not None and column not in self.store.var(entry["id"]).columns:
-                names = pl.repeat(None, entry["n_vars"], dtype=pl.String, eager=True)
-                self.opened.spaces[key] = FeatureSpace((entry["id"],), names)
-            else:
-                self.opened.spaces[key] = space_of(self.store, members, column)
-            while len(self.opened.spaces) > _SPACES:
-                self.opened.spaces.popitem(last=False)
-        self.opened.spaces.move_to_end(key)
-        return self.opened.spaces[key]
+        entry, column = members[0], self.ask.gene_key
+        known = self.opened.spaces.get((entry["id"], column))
+        if known is not None:
+            return known
+        if column is not None and column not in self.store.var(entry["id"]).columns:
+            names = pl.repeat(None, entry["n_vars"], dtype=pl.String, eager=True)
+            space = FeatureSpace((entry["id"],), names)
+        else:
+            space = space_of(self.store, members, column)
+        self.opened.spaces.put((entry["id"], column), space)
+        return space
 
     def _at(self, members: list[Entry]) -> NDArray[np.int64]:
         """For each gene its column, -1 where the datasets have none."""
@@ -237,16 +238,39 @@ def _stored(store: Store, layer: str | None, entries: list[Entry]) -> str:
 # --- stores kept open between queries
 
 
-@dataclass
+class _Recent(Generic[K, V]):
+    """What was used last.
+
+    Its lock is not held for any work, which might wait for those who wait for the lock.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[K, V] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: K) -> V | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, key: K, value: V) -> None:
+        with self._lock:
+            self._kept[key] = value
+            self._kept.move_to_end(key)
+            while len(self._kept) > self._limit:
+                self._kept.popitem(last=False)
+
+
 class _Open:
-    store: Store
-    stamp: object
-    lookups: OrderedDict[str, Lookup] = field(default_factory=OrderedDict)
-    spaces: OrderedDict[tuple[str, str | None], FeatureSpace] = field(default_factory=OrderedDict)
+    def __init__(self, store: Store) -> None:
+        self.store, self.stamp = store, _stamp(store)
+        self.lookups: _Recent[str, Lookup] = _Recent(_LOOKUPS)
+        self.spaces: _Recent[tuple[str, str | None], FeatureSpace] = _Recent(_SPACES)
 
 
-_open_stores: OrderedDict[tuple[str, str, str | None], _Open] = OrderedDict()
-_lock = threading.RLock()
+_stores: _Recent[tuple[str, str, str | None], _Open] = _Recent(_STORES)
 
 
 def resolve(metadata: str, ask: str) -> tuple[Lookup, bool]:
@@ -267,21 +291,16 @@ def resolve(metadata: str, ask: str) -> tuple[Lookup, bool]:
     cell = Cell.ext_from_params(NAME, pl.UInt64(), metadata)
     asked = json.loads(ask)
     key = (cell.uri, cell.id, asked["store"])
-    with _lock:
-        known = _open_stores.get(key)
-        if known is None or known.stamp != _stamp(known.store):
-            store = open_of(cell.uri, cell.id, asked["store"])
-            known = _open_stores[key] = _Open(store, _stamp(store))
-            while len(_open_stores) > _STORES:
-                _open_stores.popitem(last=False)
-        _open_stores.move_to_end(key)
-        if ask not in known.lookups:
-            normalize = asked["normalize"] and tuple(asked["normalize"])
-            known.lookups[ask] = _Resolver(known, Ask(**{**asked, "normalize": normalize})).lookup()
-            while len(known.lookups) > _LOOKUPS:
-                known.lookups.popitem(last=False)
-        known.lookups.move_to_end(ask)
-        return known.lookups[ask], LOGGER.isEnabledFor(logging.DEBUG)
+    known = _stores.get(key)
+    if known is None or known.stamp != _stamp(known.store):
+        known = _Open(open_of(cell.uri, cell.id, asked["store"]))
+        _stores.put(key, known)
+    lookup = known.lookups.get(ask)
+    if lookup is None:
+        normalize = asked["normalize"] and tuple(asked["normalize"])
+        lookup = _Resolver(known, Ask(**{**asked, "normalize": normalize})).lookup()
+        known.lookups.put(ask, lookup)
+    return lookup, LOGGER.isEnabledFor(logging.DEBUG)
 
 
 def report(names: list[str], n_cells: int, roads: list[str]) -> None:
@@ -292,18 +311,17 @@ def report(names: list[str], n_cells: int, roads: list[str]) -> None:
 
 def forget() -> None:
     """Lets go of the stores that are kept open."""
-    _open_stores.clear()
+    _forget_stores()
     forget_lookups()
 
 
-def _after_fork() -> None:
-    """A lock may have been held by a thread that is not in the child."""
-    global _lock
-    _lock = threading.RLock()
-    _open_stores.clear()
+def _forget_stores() -> None:
+    global _stores
+    _stores = _Recent(_STORES)
 
 
-os.register_at_fork(after_in_child=_after_fork)
+# In a child a lock may be held by a thread that is not there.
+os.register_at_fork(after_in_child=_forget_stores)
 
 
 def _stamp(store: Store) -> object:

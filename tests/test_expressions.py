@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import pickle
 import shutil
+import subprocess
+import sys
+import textwrap
 
 import anndata as ad
 import numpy as np
@@ -365,6 +368,32 @@ def test_concurrent_and_nested_queries(mixed, expected):
     outer = inner.with_columns(dao.gene("g3")).join(inner, on="cell").collect()
     wanted = expected.filter(pl.col("g7") > 50).select("cell", "g3")
     assert_frame_equal(outer.sort(pl.col("cell").ext.storage()), wanted)
+
+
+def test_many_threads_plan_and_run_at_once(mixed):
+    """New genes are resolved while others' queries run on all of polars' threads."""
+    code = f"""
+        import sys
+        from concurrent.futures import ThreadPoolExecutor
+        import polars as pl
+        import dao_polars as dao
+
+        lf = dao.scan({mixed[0].uri!r})
+
+        def ask(i):
+            if i % 10 == 0:
+                dao.lookups.forget()
+            gene, other = dao.gene(f"g{{i % 30}}"), dao.genes([f"g{{i % 7}}", f"g{{7 + i % 11}}"])
+            query = lf.filter(gene.fill_null(1) > 0).with_columns(other, gene.alias("again"))
+            return query.collect(engine=["streaming", "in-memory"][i % 2]).height
+
+        with ThreadPoolExecutor(8) as pool:
+            print(sum(pool.map(ask, range(200))) > 0)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "True", done.stderr
 
 
 # --- quality control
