@@ -17,7 +17,6 @@ __all__ = [
     "Sampler",
     "Store",
     "ValueScan",
-    "forget_lookups",
     "pfor_decode",
     "pfor_encode",
 ]
@@ -321,6 +320,3 @@ def pfor_decode(
     Raises DaoCorruptError for bytes that are no chunk of so many values, DaoValueError for an
     unknown type.
     """
-
-def forget_lookups() -> None:
-    """Let go of the stores that planned queries hold open."""

@@ -160,7 +160,7 @@ def gene(
         polars.exceptions.ComputeError: from ``collect_schema`` and ``collect``, with our message
             (polars knows no errors of plugins): a gene that no dataset has, no column of cell
             keys, another store. Only from ``collect``: a name that several genes have, a damaged
-            file.
+            file. From ``collect_async``, where ``collect_schema`` was not called before.
     """
     return _cells().gene(
         name, layer=layer, gene_key=gene_key, normalize=normalize, dtype=dtype, store=store

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ._core import Lookup, forget_lookups
+from ._core import Lookup
 from .cell import NAME, Cell
 from .errors import DaoError, DaoKeyError, DaoTypeError, DaoValueError
 from .genes import FeatureSpace, refuse_ambiguous, refuse_unknown
@@ -273,21 +273,30 @@ class _Open:
 _stores: _Recent[tuple[str, str, str | None], _Open] = _Recent(_STORES)
 
 
-def resolve(metadata: str, ask: str) -> tuple[Lookup, bool]:
+def resolve(metadata: str, ask: str, known: bool) -> tuple[Lookup, bool] | None:
     """What an ask means in the store that a cell type's metadata names, as it is now.
 
-    Called when a query is planned. It has polars read tables, so never from polars' own threads.
+    Called when a query is planned. It has polars read tables, which must not be done on polars' own
+    threads; the store's IO source plans there what is known by then.
 
     Args:
         metadata: of the column's type, JSON.
         ask: [`Ask`][] as JSON.
+        known: whether it was resolved before.
 
     Returns:
-        The lookup, and whether [`report`][] is to be told how it went.
+        The lookup, and whether [`report`][] is to be told how it went; None: as it was before.
 
     Raises:
         DaoError: another store, or none; unknown genes, layer, column of var.
     """
+    if _on_foreign_thread():
+        if known:
+            return None
+        raise DaoValueError(
+            "the query is planned on a thread that Python did not start, as by collect_async; have "
+            "it planned first: lf.collect_schema()"
+        )
     cell = Cell.ext_from_params(NAME, pl.UInt64(), metadata)
     asked = json.loads(ask)
     key = (cell.uri, cell.id, asked["store"])
@@ -309,19 +318,19 @@ def report(names: list[str], n_cells: int, roads: list[str]) -> None:
     LOGGER.debug("%s for %d cells; datasets: %s", shown, n_cells, ", ".join(roads) or "none")
 
 
+def _on_foreign_thread() -> bool:
+    """Whether this is no thread of Python's, but one of polars' that Python came to."""
+    return isinstance(threading.current_thread(), threading._DummyThread)
+
+
 def forget() -> None:
-    """Lets go of the stores that are kept open."""
-    _forget_stores()
-    forget_lookups()
-
-
-def _forget_stores() -> None:
+    """Lets go of the stores that are kept open, so that the next query opens them anew."""
     global _stores
     _stores = _Recent(_STORES)
 
 
 # In a child a lock may be held by a thread that is not there.
-os.register_at_fork(after_in_child=_forget_stores)
+os.register_at_fork(after_in_child=forget)
 
 
 def _stamp(store: Store) -> object:

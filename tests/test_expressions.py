@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import pickle
 import shutil
@@ -394,6 +395,20 @@ def test_many_threads_plan_and_run_at_once(mixed):
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120
     )
     assert done.stdout.strip() == "True", done.stderr
+
+
+def test_queries_that_polars_plans_on_its_own_threads(mixed, expected):
+    """collect_async plans there, where nothing can be looked up; what is known by then is used."""
+    dao.lookups.forget()
+    unknown = mixed[0].scan().select(dao.gene("g3", dtype="float64"))
+
+    async def ask(query: pl.LazyFrame) -> pl.DataFrame:
+        return await query.collect_async()
+
+    with pytest.raises(ComputeError, match=r"have it planned first: lf.collect_schema\(\)"):
+        asyncio.run(ask(unknown))
+    assert unknown.collect_schema()["g3"] == pl.Float64
+    assert_frame_equal(asyncio.run(ask(unknown)), expected.select(pl.col("g3").cast(pl.Float64)))
 
 
 # --- quality control

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::lookup::{Found, lacking};
 use crate::matrix::{Dtype, Values};
-use crate::python::lookup::{Resolved, Shape, resolve};
+use crate::python::lookup::{Resolved, Shape, planned, resolve};
 use crate::reader::split_key;
 
 /// Fewer cells than this are looked up by the thread that asks: polars asks from several.
@@ -26,7 +26,7 @@ struct Asked {
 
 fn output(inputs: &[Field], kwargs: Asked) -> PolarsResult<Field> {
     let cell = first(inputs)?;
-    let resolved = resolve(&metadata(cell.name(), cell.dtype())?, &kwargs.ask, true).map_err(failed)?;
+    let resolved = resolve(&metadata(cell.name(), cell.dtype())?, &kwargs.ask).map_err(failed)?;
     Ok(Field::new(cell.name().clone(), dtype(&resolved)))
 }
 
@@ -37,7 +37,7 @@ fn dao_lookup(inputs: &[Series], kwargs: Asked) -> PolarsResult<Series> {
     let metadata = metadata(cell.name(), cell.dtype())?;
     let storage = cell.to_storage().u64()?;
     let keys: Vec<u64> = storage.iter().flatten().collect();
-    let resolved = resolve(&metadata, &kwargs.ask, false).map_err(failed)?;
+    let resolved = planned(&metadata, &kwargs.ask).map_err(failed)?;
     let together = resolved.shape == Shape::Array;
     let threads = (keys.len() < ALONE).then_some(1);
     let found = resolved.lookup.read(&keys, together, threads).map_err(failed)?;

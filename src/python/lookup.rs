@@ -1,11 +1,12 @@
 //! `_core.Lookup`, and the way from the polars plugin to it.
 //!
 //! The plugin knows a column's store and what is asked, as text; `dao_polars.lookups` makes a lookup of them
-//! when a query is planned. When it runs, on polars' own threads, Python is not asked again: what Python
-//! would have polars do there could wait for the very threads that wait for it.
+//! when a query is planned, on the thread that plans it. When it runs, on polars' own threads, Python is not
+//! asked again: what Python has polars do there may crash, or wait for the very threads that wait for it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
@@ -97,45 +98,57 @@ pub struct Resolved {
     verbose: bool,
 }
 
-/// By metadata and ask, what queries were planned with last.
-static PLANNED: LazyLock<Mutex<HashMap<(String, String), Resolved>>> = LazyLock::new(Mutex::default);
-/// More than queries that are planned and not yet run; then all are forgotten.
-const MAX_PLANNED: usize = 1024;
+/// By metadata and ask, what queries were planned with last, and when that was last wanted.
+static PLANNED: LazyLock<Mutex<HashMap<(String, String), (Resolved, Instant)>>> = LazyLock::new(Mutex::default);
+/// So many are kept in any case,
+const KEPT: usize = 64;
+/// and all that a query may still want.
+const LONG: Duration = Duration::from_secs(3600);
 
-/// Resolves what `ask` asks for of the store that a cell type's `metadata` names; without `planning`, as it was
-/// when the query was planned.
+fn known(key: &(String, String)) -> Option<Resolved> {
+    // The map is whole at every point where a panic could be.
+    let mut planned = PLANNED.lock().unwrap_or_else(PoisonError::into_inner);
+    planned.get_mut(key).map(|(resolved, wanted)| {
+        *wanted = Instant::now();
+        resolved.clone()
+    })
+}
+
+/// Resolves what `ask` asks for of the store that a cell type's `metadata` names, for a query that is planned.
 ///
 /// # Errors
 /// The message of what Python raises: another store, an unknown gene.
-pub fn resolve(metadata: &str, ask: &str, planning: bool) -> Result<Resolved, String> {
+pub fn resolve(metadata: &str, ask: &str) -> Result<Resolved, String> {
     let key = (metadata.to_owned(), ask.to_owned());
-    // The map is whole at every point where a panic could be.
-    let planned = || PLANNED.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = planned().get(&key).cloned();
-    if let Some(known) = known.filter(|_| !planning) {
-        return Ok(known);
-    }
+    let known = known(&key);
     let resolved = Python::attach(|py| {
-        let resolved = || -> PyResult<Resolved> {
+        let resolved = || -> PyResult<Option<Resolved>> {
             let resolve = py.import("dao_polars.lookups")?.getattr("resolve")?;
-            let (lookup, verbose) = resolve.call1((metadata, ask))?.extract::<(Bound<'_, PyLookup>, bool)>()?;
-            let PyLookup { lookup, shape, names } = lookup.get();
-            Ok(Resolved { lookup: lookup.clone(), shape: *shape, names: names.clone(), verbose })
+            let found = resolve.call1((metadata, ask, known.is_some()))?;
+            let found: Option<(Bound<'_, PyLookup>, bool)> = found.extract()?;
+            Ok(found.map(|(lookup, verbose)| {
+                let PyLookup { lookup, shape, names } = lookup.get();
+                Resolved { lookup: lookup.clone(), shape: *shape, names: names.clone(), verbose }
+            }))
         };
         resolved().map_err(|e| message(py, &e))
     })?;
-    let mut planned = planned();
-    if planned.len() >= MAX_PLANNED {
-        planned.clear();
+    let resolved = resolved.or(known).ok_or("a lookup was not resolved")?;
+    let mut planned = PLANNED.lock().unwrap_or_else(PoisonError::into_inner);
+    if planned.len() >= KEPT {
+        planned.retain(|_, (_, wanted)| wanted.elapsed() < LONG);
     }
-    planned.insert(key, resolved.clone());
+    planned.insert(key, (resolved.clone(), Instant::now()));
     Ok(resolved)
 }
 
-/// Forgets the queries that were planned, and so the stores that they hold open.
-#[pyfunction]
-pub fn forget_lookups() {
-    PLANNED.lock().unwrap_or_else(PoisonError::into_inner).clear();
+/// What a query that runs was planned with.
+///
+/// # Errors
+/// It was planned too long ago.
+pub fn planned(metadata: &str, ask: &str) -> Result<Resolved, String> {
+    known(&(metadata.to_owned(), ask.to_owned()))
+        .ok_or_else(|| "the query was planned more than an hour before it came to this; run it again".to_owned())
 }
 
 impl Resolved {

@@ -21,7 +21,7 @@ mod _core {
     #[pymodule_export]
     use super::codec::{pfor_decode, pfor_encode};
     #[pymodule_export]
-    use super::lookup::{PyLookup, forget_lookups};
+    use super::lookup::PyLookup;
     #[pymodule_export]
     use super::reader::{PyEpoch, PyReader};
     #[pymodule_export]
