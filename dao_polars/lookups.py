@@ -300,15 +300,15 @@ def resolve(metadata: str, ask: str, known: bool) -> tuple[Lookup, bool] | None:
     cell = Cell.ext_from_params(NAME, pl.UInt64(), metadata)
     asked = json.loads(ask)
     key = (cell.uri, cell.id, asked["store"])
-    known = _stores.get(key)
-    if known is None or known.stamp != _stamp(known.store):
-        known = _Open(open_of(cell.uri, cell.id, asked["store"]))
-        _stores.put(key, known)
-    lookup = known.lookups.get(ask)
+    opened = _stores.get(key)
+    if opened is None or opened.stamp != _stamp(opened.store):
+        opened = _Open(open_of(cell.uri, cell.id, asked["store"]))
+        _stores.put(key, opened)
+    lookup = opened.lookups.get(ask)
     if lookup is None:
         normalize = asked["normalize"] and tuple(asked["normalize"])
-        lookup = _Resolver(known, Ask(**{**asked, "normalize": normalize})).lookup()
-        known.lookups.put(ask, lookup)
+        lookup = _Resolver(opened, Ask(**{**asked, "normalize": normalize})).lookup()
+        opened.lookups.put(ask, lookup)
     return lookup, LOGGER.isEnabledFor(logging.DEBUG)
 
 
