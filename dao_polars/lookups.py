@@ -108,7 +108,7 @@ class _Resolver:
                 asked = str(error)
             parts.append(([entry["number"] for entry in members], asked))
         if set(self.ask.names) - found:
-            self._refuse(self.ask.names, len(found))
+            self._refuse(self.ask.names)
         if self.ask.sets:
             self._check_sets(parts)
         return parts
@@ -170,9 +170,9 @@ class _Resolver:
                 names = [self._space(members).names for members in self._groups()]
                 known = {n for s in names for n in s.filter(s.is_in(rule))}
                 if set(rule) - known:
-                    self._refuse(rule, len(known))
+                    self._refuse(rule)
 
-    def _refuse(self, names: list[str], known: int) -> None:
+    def _refuse(self, names: list[str]) -> None:
         wanted = pl.Series("name", names, dtype=pl.String)
         spaces = [self._space(members) for members in self._groups()]
         nowhere = FeatureSpace((), pl.Series([], dtype=pl.String))
