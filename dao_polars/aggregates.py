@@ -6,6 +6,7 @@ the rest mean where cells have no value (zero) or their dataset has no such gene
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ._core import Reader
-from .errors import DaoValueError
+from .errors import DaoKeyError, DaoValueError
 from .extras import need
 from .genes import Genes, Resolved
 from .progress import progress_bar
@@ -137,6 +138,7 @@ class Grouped:
         store: Store | str | None,
     ) -> None:
         by = None if by is None else listed(by)
+        _check_columns(frame, by)
         selection = select(frame, store, False, columns_of(by))
         self._codes, self.labels = _groups(selection.frame, by)
         n_groups = self.labels.height
@@ -183,6 +185,17 @@ class Grouped:
             )
         shape = self.shape
         return Counted(self.measured, count.reshape(shape), total.reshape(shape), m2.reshape(shape))
+
+
+def _check_columns(frame: pl.LazyFrame, by: list[Column] | None) -> None:
+    names = frame.collect_schema().names()
+    for name in columns_of(by):
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names[:10]
+            raise DaoKeyError(
+                f"by= names column {name!r}, which the frame does not have; the nearest: "
+                f"{', '.join(map(repr, near))}"
+            )
 
 
 def _groups(

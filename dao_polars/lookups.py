@@ -35,8 +35,8 @@ __all__ = ["Ask", "forget", "report", "resolve"]
 LOGGER = logging.getLogger("dao_polars")
 
 _STORES = 8  # kept open
-_LOOKUPS = 64  # kept for each
-_SPACES = 64  # whose names are kept, for each
+_LOOKUPS = 4096  # kept for each: more than a query has
+_SPACES = 32  # whose names are kept, for each
 _TOTALS = ["total_counts", "n_genes_by_counts"]
 
 K = TypeVar("K")
@@ -66,6 +66,18 @@ class Ask:
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
 
 
+class _Names:
+    """The names of a feature space, and where each is."""
+
+    def __init__(self, space: FeatureSpace) -> None:
+        self.space = space
+        self.at: dict[str, int] = {}
+        self.repeated: set[str] = set()
+        for at, name in enumerate(space.names.to_list()):
+            if name is not None and self.at.setdefault(name, at) != at:
+                self.repeated.add(name)
+
+
 class _Resolver:
     """An ask, in a store: which columns of each dataset it means."""
 
@@ -93,6 +105,7 @@ class _Resolver:
 
     def _parts(self) -> list[tuple[list[int], Any]]:
         """What is asked of datasets, or why nothing can be: told where their cells are met."""
+        self._check_layer()
         if self.ask.gene_key is not None:
             self._check_key()
         found: set[str] = set()
@@ -118,36 +131,30 @@ class _Resolver:
             return [[entry] for entry in self.entries]
         return by_space(self.entries, self.ask.gene_key)
 
-    def _space(self, members: list[Entry]) -> FeatureSpace:
-        """Names of genes; empty where a dataset has no such column of var."""
+    def _names(self, members: list[Entry]) -> _Names:
+        """Names of genes; none where a dataset has no such column of var."""
         entry, column = members[0], self.ask.gene_key
-        known = self.opened.spaces.get((entry["id"], column))
+        known = self.opened.names.get((entry["id"], column))
         if known is not None:
             return known
         if column is not None and column not in self.store.var(entry["id"]).columns:
             names = pl.repeat(None, entry["n_vars"], dtype=pl.String, eager=True)
-            space = FeatureSpace((entry["id"],), names)
+            found = _Names(FeatureSpace((entry["id"],), names))
         else:
-            space = space_of(self.store, members, column)
-        self.opened.spaces.put((entry["id"], column), space)
-        return space
+            found = _Names(space_of(self.store, members, column))
+        self.opened.names.put((entry["id"], column), found)
+        return found
 
     def _at(self, members: list[Entry]) -> NDArray[np.int64]:
         """For each gene its column, -1 where the datasets have none."""
-        space, wanted = self._space(members), pl.Series("name", self.ask.names, dtype=pl.String)
-        refuse_ambiguous(space, wanted)
-        genes = pl.DataFrame({"name": space.names}).with_row_index("at")
-        found = pl.DataFrame({"name": wanted}).join(
-            genes.filter(pl.col("name").is_in(self.ask.names)),
-            on="name",
-            how="left",
-            maintain_order="left",
-        )
-        return found["at"].cast(pl.Int64).fill_null(-1).to_numpy()
+        names = self._names(members)
+        if not names.repeated.isdisjoint(self.ask.names):
+            refuse_ambiguous(names.space, pl.Series("name", self.ask.names, dtype=pl.String))
+        return np.array([names.at.get(name, -1) for name in self.ask.names], np.int64)
 
     def _masks(self, members: list[Entry]) -> NDArray[np.uint64]:
         """For each gene a bit for each set that it is in."""
-        names, entry = self._space(members).names, members[0]
+        names, entry = self._names(members).space.names, members[0]
         masks = np.zeros(len(names), np.uint64)
         for bit, (name, rule) in enumerate((self.ask.sets or {}).items()):
             var = self.store.var(entry["id"]) if isinstance(rule, Mapping) else None
@@ -165,18 +172,33 @@ class _Resolver:
         refused = [asked for _, asked in parts if isinstance(asked, str)]
         if refused and len(refused) == len(parts):
             raise DaoValueError(refused[0])
-        for rule in (self.ask.sets or {}).values():
+        for bit, (name, rule) in enumerate((self.ask.sets or {}).items()):
             if isinstance(rule, list):
-                names = [self._space(members).names for members in self._groups()]
-                known = {n for s in names for n in s.filter(s.is_in(rule))}
+                known = {n for members in self._groups() for n in self._names(members).at}
                 if set(rule) - known:
                     self._refuse(rule)
+            elif isinstance(rule, str):
+                masks = [asked for _, asked in parts if not isinstance(asked, str)]
+                if not any((mask >> np.uint64(bit) & np.uint64(1)).any() for mask in masks):
+                    raise DaoValueError(
+                        f"gene set {name!r}: no gene of any dataset matches {rule!r}; names are "
+                        "matched as they are, and gene_key= picks another column of var"
+                    )
 
     def _refuse(self, names: list[str]) -> None:
         wanted = pl.Series("name", names, dtype=pl.String)
-        spaces = [self._space(members) for members in self._groups()]
+        spaces = [self._names(members).space for members in self._groups()]
         nowhere = FeatureSpace((), pl.Series([], dtype=pl.String))
         refuse_unknown(wanted, spaces or [nowhere])
+
+    def _check_layer(self) -> None:
+        layer = self.ask.layer
+        if layer is None or layer == "X":
+            return
+        there = {name for entry in self.entries for name in entry.get("layers", ())}
+        if layer not in there:
+            known = ", ".join(map(repr, sorted(there))) or "none"
+            raise DaoKeyError(f"no dataset has a layer {layer!r}; there are: {known}")
 
     def _dtype(self) -> str:
         if self.ask.sets is not None:
@@ -226,12 +248,6 @@ def _stored(store: Store, layer: str | None, entries: list[Entry]) -> str:
         metas = [json.loads(store.core.dataset_meta(entry["id"])) for entry in entries]
         matrices = [meta.get("matrices", {}) for meta in metas]
         found = [known[name]["dtype"] for known in matrices if name in known]
-        if not found:
-            here = sorted({n for known in matrices for n in known if n.startswith("layers/")})
-            raise DaoKeyError(
-                f"no dataset has layer {layer!r}; there are: "
-                f"{', '.join(repr(n.removeprefix('layers/')) for n in here) or 'none'}"
-            )
     return str(np.result_type(*(np.dtype(dtype) for dtype in found)).name) if found else "float32"
 
 
@@ -267,7 +283,7 @@ class _Open:
     def __init__(self, store: Store) -> None:
         self.store, self.stamp = store, _stamp(store)
         self.lookups: _Recent[str, Lookup] = _Recent(_LOOKUPS)
-        self.spaces: _Recent[tuple[str, str | None], FeatureSpace] = _Recent(_SPACES)
+        self.names: _Recent[tuple[str, str | None], _Names] = _Recent(_SPACES)
 
 
 _stores: _Recent[tuple[str, str, str | None], _Open] = _Recent(_STORES)

@@ -248,14 +248,17 @@ class Store:
         forget()
         return added
 
-    def has_gene_index(self, dataset: str) -> bool:
-        """Whether a dataset has a gene-major copy of X; see [`add_gene_index`][].
+    def has_gene_index(self, dataset: str | None = None) -> bool:
+        """Whether a dataset, or (None) every one, has a gene-major copy of X.
+
+        See [`add_gene_index`][].
 
         Raises:
             DaoKeyError: no such dataset.
             DaoCorruptError: it has one that was made of another dataset.
         """
-        return self.core.has_gene_index(self._entry(dataset)["id"])
+        entries = self._raw["datasets"] if dataset is None else [self._entry(dataset)]
+        return all(self.core.has_gene_index(entry["id"]) for entry in entries)
 
     def verify(self) -> pl.DataFrame:
         """Reads everything and lists what is wrong: dataset, path, problem; no rows if all is well.

@@ -263,6 +263,8 @@ def test_a_progress_callback_may_stop_it(mixed):
     def stop(cells: int) -> None:
         raise KeyboardInterrupt
 
+    with pytest.raises(dao.DaoKeyError, match="the nearest: 'cell_type'"):
+        mixed[0].scan().dao.gene_stats("cel_typ", genes=["g7"])
     with pytest.raises(KeyboardInterrupt):
         grouped._reader.moments(grouped._codes, 1, advance=stop)
 

@@ -269,8 +269,11 @@ def test_layers_and_other_names_of_genes(real_store, real, tmp_path):
         lf.select(dao.gene("b", layer="half")).collect()["b"].to_numpy(), values(adata, "b") / 2
     )
     assert lf.select(dao.gene("b", layer="half", dtype=None)).collect_schema()["b"] == pl.Float32
-    with pytest.raises(ComputeError, match="no matrix 'layers/none'"):
-        lf.select(dao.gene("b", layer="none")).collect()
+    with pytest.raises(ComputeError, match="no dataset has a layer 'none'; there are: 'half'"):
+        lf.select(dao.gene("b", layer="none")).collect_schema()
+    other = dao.write_dataset(tmp_path, adata, dataset="t", progress=False).scan()
+    with pytest.raises(ComputeError, match="message: dataset 't': no matrix 'layers/half'"):
+        other.select(dao.gene("b", layer="half")).collect()
 
 
 def test_errors_come_before_anything_is_read(mixed, real_store):
@@ -280,6 +283,7 @@ def test_errors_come_before_anything_is_read(mixed, real_store):
         (dao.genes(["g7", "G3x"]), r"unknown gene 'G3x' \(nearest: 'g3'"),
         (dao.qc({"s": ["nope"]}), r"unknown gene 'nope'"),
         (dao.qc({"s": "("}), r"gene set 's'"),
+        (dao.qc({"mt": "^MT-"}), r"gene set 'mt': no gene of any dataset matches '\^MT-'"),
         (dao.qc(["mito"]), r"gene set 'mito'.*no such column of var"),
         (pl.col("dataset").dao.gene("g7"), r"column 'dataset' should hold cell keys"),
         (

@@ -148,7 +148,7 @@ impl Lookup {
         }
         let (mut all, mut roads) = (Vec::new(), BTreeMap::new());
         for (i, target) in targets.iter().enumerate() {
-            let (road, jobs) = jobs(self, target).map_err(|e| self.in_dataset(target.number, e))?;
+            let (road, jobs) = jobs(self, target)?;
             *roads.entry(road).or_insert(0) += 1;
             all.extend(jobs.into_iter().map(|job| (i, job)));
         }

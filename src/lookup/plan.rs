@@ -133,7 +133,11 @@ fn by_genes(
     }
     let mut jobs = Vec::new();
     for &(output, gene) in wanted {
-        let values = if share < 0.5 { index.between(gene, first, last)? } else { 0..index.nnz(gene) };
+        let values = if share < 0.5 {
+            index.between(gene, first, last).map_err(|e| e.at(format!("dataset '{}'", entry.id)))?
+        } else {
+            0..index.nnz(gene)
+        };
         let mut start = values.start;
         while start < values.end {
             let stop = values.end.min(start + GENE_PIECE);
