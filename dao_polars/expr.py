@@ -140,8 +140,8 @@ def gene(
     """Each cell's value of a gene, read from the store when the query needs it.
 
     ``pl.col("cell").dao.gene(…)`` is the same for a column of another name. Elementwise: filters
-    and ``head`` go first, and only cells that are left are read. Each gene is a pass over these cells:
-    for several, [`dao.genes`][genes] takes one.
+    and ``head`` go first, and only cells that are left are read. Each gene is a pass over these
+    cells: for several, [`dao.genes`][genes] takes one.
 
     Args:
         name: as in the var index, or in ``gene_key``.
