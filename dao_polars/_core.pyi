@@ -61,6 +61,9 @@ class Store:
         is not written to, DaoIOError for a full disk; nothing of it stays then.
         """
 
+    def var_text(self, dataset: str, column: str) -> list[str | None] | None:
+        """A text column of var, (n_vars,), read without polars; None if there is no such."""
+
     def has_gene_index(self, dataset: str) -> bool:
         """Whether a dataset has a gene-major copy of X."""
 

@@ -263,18 +263,28 @@ _Column = tuple[NDArray[Any], int]
 def gene_stats(grouped: Grouped, *, ddof: int = 1, progress: bool | None = None) -> pl.DataFrame:
     """See [`DaoFrame.gene_stats`][]."""
     ddof = integer("ddof", ddof, 0, 2**31)
+    _check_names(grouped, {"gene", *_STATISTICS})
     counted = grouped.counted(progress=progress, label="gene_stats")
-    return _tidy(
-        grouped,
-        {
-            "n_cells": (counted.cells, 0),
-            "n_expressing": (counted.count.astype(np.int64), 1),
-            "fraction": (counted.fraction, 1),
-            "total": (counted.total, 1),
-            "mean": (counted.mean, 1),
-            "variance": (counted.moments.variance(ddof), ddof + 1),
-        },
-    )
+    values: list[_Column] = [
+        (counted.cells, 0),
+        (counted.count.astype(np.int64), 1),
+        (counted.fraction, 1),
+        (counted.total, 1),
+        (counted.mean, 1),
+        (counted.moments.variance(ddof), ddof + 1),
+    ]
+    return _tidy(grouped, dict(zip(_STATISTICS, values, strict=True)))
+
+
+_STATISTICS = ("n_cells", "n_expressing", "fraction", "total", "mean", "variance")
+
+
+def _check_names(grouped: Grouped, own: set[str]) -> None:
+    if taken := own & set(grouped.labels.columns):
+        raise DaoValueError(
+            f"by= has columns of the result's own names: {', '.join(map(repr, sorted(taken)))}; "
+            'rename them: pl.col("…").alias("…")'
+        )
 
 
 _AGGREGATES: dict[str, Callable[[Counted], _Column]] = {
@@ -302,6 +312,9 @@ def pseudobulk(
             raise DaoValueError(f"agg={name!r}; expected one or several of {known}")
     if not names or len(set(names)) < len(names):
         raise DaoValueError(f"agg={agg!r}; expected each aggregate once, and at least one")
+    if not grouped.labels.columns:
+        raise DaoValueError("by=None makes no groups; for all cells together: gene_stats()")
+    _check_names(grouped, {"n_cells"} | ({"obs_name"} if as_anndata else {"gene", *names}))
     anndata = need("anndata", "pseudobulk(as_anndata=True)") if as_anndata else None
     counted = grouped.counted(progress=progress, label="pseudobulk")
     columns = {name: _AGGREGATES[name](counted) for name in names}
@@ -313,22 +326,19 @@ def pseudobulk(
     obs_names = grouped.labels.select(
         pl.concat_str(pl.all().cast(pl.String).fill_null("null"), separator="_")
     ).to_series()
-    return anndata.AnnData(
+    adata = anndata.AnnData(
         X=x,
         obs=to_pandas(obs.insert_column(0, obs_names.alias("obs_name")), [], complete=True),
         var=to_pandas(pl.DataFrame({"var_name": grouped.genes}), [], complete=True),
         layers=layers,
     )
+    adata.obs_names_make_unique()
+    return adata
 
 
 def _tidy(grouped: Grouped, columns: Mapping[str, _Column]) -> pl.DataFrame:
     """A row a group and gene; what is not defined is null."""
     labels, (n_groups, n_genes) = grouped.labels, grouped.shape
-    if taken := {"gene", *columns} & set(labels.columns):
-        raise DaoValueError(
-            f"by= has columns of the result's own names: {', '.join(map(repr, sorted(taken)))}; "
-            'rename them: pl.col("…").alias("…")'
-        )
     frame = pl.DataFrame(
         {
             "gene": grouped.genes.gather(np.tile(np.arange(n_genes, dtype=np.uint32), n_groups)),

@@ -21,7 +21,7 @@ from .genes import listed
 from .lookups import Ask
 from .readers import normalization
 from .selection import matrix_name, number_type
-from .store import Store
+from .store import Store, as_uri
 
 __all__ = ["DaoExpr", "gene", "genes", "qc"]
 
@@ -53,7 +53,7 @@ class DaoExpr:
         if not isinstance(name, str):
             raise DaoTypeError(f"gene {name!r}; expected a name (str). For several: dao.genes([…])")
         settings = _settings(layer, gene_key, normalize, dtype, store)
-        return self._ask(Ask("one", [name], **settings)).alias(name)
+        return self._ask(Ask("one", _encodable([name]), **settings)).alias(name)
 
     def genes(
         self,
@@ -69,7 +69,7 @@ class DaoExpr:
         """Each cell's values of several genes; see [`dao.genes`][genes]."""
         if isinstance(names, str):
             raise DaoTypeError(f"genes {names!r}; expected a list of names. For one: dao.gene(…)")
-        wanted = listed(names).to_list()
+        wanted = listed(_encodable(names)).to_list()
         if not wanted:
             raise DaoValueError("genes=[] names no gene")
         settings = _settings(layer, gene_key, normalize, dtype, store)
@@ -161,7 +161,7 @@ def gene(
         polars.exceptions.ComputeError: from ``collect_schema`` and ``collect``, with our message
             (polars knows no errors of plugins): a gene that no dataset has, no column of cell
             keys, another store. Only from ``collect``: a name that several genes have, a damaged
-            file. From ``collect_async``, where ``collect_schema`` was not called before.
+            file.
     """
     return _cells().gene(
         name, layer=layer, gene_key=gene_key, normalize=normalize, dtype=dtype, store=store
@@ -230,16 +230,30 @@ def qc(
     Returns:
         A struct ``qc``: ``total_counts`` (Float64), ``n_genes_by_counts`` (UInt32, of genes that
         are not zero), and for each set ``total_counts_<set>`` and ``pct_counts_<set>`` (Float64, in
-        percent; NaN for a cell of zeros). Null for a null key.
+        percent; NaN for a cell of zeros). Null for a null key; a set's fields also where the cell's
+        dataset has none of its genes.
 
     Raises:
-        As [`gene`][]; a listed gene that no dataset has is an error too.
+        As [`gene`][]; a listed gene that no dataset has is an error too, and so is a regular
+        expression that finds none.
     """
     return _cells().qc(sets, layer=layer, gene_key=gene_key, store=store)
 
 
 def _cells() -> DaoExpr:
     return DaoExpr(pl.col(COLUMN))
+
+
+def _encodable(names: Iterable[str] | pl.Series) -> list[str]:
+    """Names that can be written as UTF-8, which half of a surrogate pair cannot."""
+    found = list(names)
+    for name in found:
+        if isinstance(name, str):
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise DaoValueError(f"gene {name!r} is no text that a file can hold") from None
+    return found
 
 
 def _settings(
@@ -254,7 +268,11 @@ def _settings(
     if isinstance(store, Store):
         store = store.uri
     elif store is not None:
-        store = os.fspath(store)
+        store = as_uri(store)
+        if not isinstance(store, str):
+            raise DaoTypeError(f"store={store!r}; expected a Store, or its path or URL")
+        # Planned later, maybe from another working directory.
+        store = store if "://" in store else os.path.abspath(store)
     return {
         "layer": layer,
         "gene_key": gene_key,

@@ -318,9 +318,10 @@ class DaoFrame:
         Returns:
             A row a group and gene, groups sorted (nulls last), genes in order: the columns of
             ``by``, ``gene``, ``n_cells`` (in which the gene was measured) and one for each
-            ``agg``; null where too few cells were measured. Or, groups × genes, an AnnData: X the
-            first ``agg``, layers the others, obs with ``n_cells`` (all of the group), NaN (sums
-            and counts: 0) where none was measured. A cell that is twice in the frame counts twice.
+            ``agg``; null where too few cells were measured, NaN where values are. Or, groups ×
+            genes, an AnnData: X the first ``agg``, layers the others, obs with ``n_cells`` (all of
+            the group), NaN (sums and counts: 0) where none was measured. A cell that is twice in
+            the frame counts twice.
 
         Raises:
             DaoImportError: ``as_anndata`` without anndata.
@@ -445,8 +446,11 @@ class DaoFrame:
             Everything that [`iter_batches`][] raises for the same arguments.
         """
         frame = self._frame
-        if isinstance(by, (str, pl.Expr)):
-            frame = frame.filter((pl.col(by) if isinstance(by, str) else by).is_not_null())
+        for part in listed(by):
+            if isinstance(part, (str, pl.Expr)):
+                frame = frame.filter(
+                    (pl.col(part) if isinstance(part, str) else part).is_not_null()
+                )
         grouped = DaoFrame(frame)._grouped(by, genes, gene_key, layer, normalize, store)
         return rank_genes_groups(grouped, reference=reference, method=method, progress=progress)
 

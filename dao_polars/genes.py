@@ -164,18 +164,19 @@ def refuse_unknown(
     elsewhere: Callable[[], Sequence[FeatureSpace]] = tuple,
 ) -> None:
     """An error for names that no space has, with the nearest that there are."""
-    known = pl.concat([space.names for space in spaces]).drop_nulls().unique()
-    unknown = wanted.filter(~wanted.is_in(known.implode()))
-    if len(unknown) and (others := elsewhere()):
-        known = pl.concat([known, *(space.names for space in others)]).drop_nulls().unique()
-        unknown = unknown.filter(~unknown.is_in(known.implode()))
+    # Plain Python: this may run where polars must not (see ``lookups``).
+    known = {name for space in spaces for name in space.names.to_list()}
+    unknown = [name for name in wanted.to_list() if name not in known]
+    if unknown and (others := elsewhere()):
+        known |= {name for space in others for name in space.names.to_list()}
+        unknown = [name for name in unknown if name not in known]
         spaces = [*spaces, *others]
-    if not len(unknown):
+    if not unknown:
         return
-    candidates = known.to_list()
+    candidates = sorted(name for name in known if name is not None)
     lower = {name.lower(): name for name in candidates}
     hints = []
-    for name in unknown.head(5):
+    for name in unknown[:5]:
         # A family's members first: CD3 is nearer to CD3E than to CHD3.
         family = [n for n in sorted(lower) if n.startswith(name.lower())]
         family = sorted(family, key=len)[:3]
@@ -200,13 +201,18 @@ def _alike(a: str, b: str) -> int:
 
 def refuse_ambiguous(space: FeatureSpace, wanted: pl.Series | None) -> None:
     """An error for names (of ``wanted``, or any) that several genes of a space have."""
-    names = space.names.drop_nulls()
-    repeated = names.filter(names.is_duplicated()).unique(maintain_order=True)
+    seen: set[str] = set()
+    repeated: dict[str, None] = {}
+    for name in space.names.to_list():
+        if name is not None and name in seen:
+            repeated[name] = None
+        seen.add(name)
     if wanted is not None:
-        repeated = repeated.filter(repeated.is_in(wanted.implode()))
-    if len(repeated):
+        asked = set(wanted.to_list())
+        repeated = {name: None for name in repeated if name in asked}
+    if repeated:
         raise DaoValueError(
-            f"ambiguous gene name{'s' if len(repeated) > 1 else ''} {some(repeated.to_list())}: "
+            f"ambiguous gene name{'s' if len(repeated) > 1 else ''} {some(list(repeated))}: "
             f"several genes of {space} have it. Match on a var column with unique values, such as "
             "gene_key='gene_ids', or leave it out."
         )

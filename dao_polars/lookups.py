@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -83,6 +84,9 @@ class _Resolver:
 
     def __init__(self, opened: _Open, ask: Ask) -> None:
         self.opened, self.store, self.ask = opened, opened.store, ask
+        self.failed = False  # to read something, which may pass
+        if self.store.core.legacy:
+            _need_polars("a store of sfaira's")
         self.entries: list[Entry] = self.store.manifest["datasets"]
 
     def lookup(self) -> Lookup:
@@ -117,8 +121,10 @@ class _Resolver:
                 else:
                     asked = self._at(members)
                     found.update(n for n, at in zip(self.ask.names, asked, strict=True) if at >= 0)
-            except DaoError as error:
+            except (DaoKeyError, DaoTypeError, DaoValueError) as error:
                 asked = str(error)
+            except DaoError as error:
+                asked, self.failed = str(error), True
             parts.append(([entry["number"] for entry in members], asked))
         if set(self.ask.names) - found:
             self._refuse(self.ask.names)
@@ -135,15 +141,25 @@ class _Resolver:
         """Names of genes; none where a dataset has no such column of var."""
         entry, column = members[0], self.ask.gene_key
         known = self.opened.names.get((entry["id"], column))
-        if known is not None:
-            return known
-        if column is not None and column not in self.store.var(entry["id"]).columns:
-            names = pl.repeat(None, entry["n_vars"], dtype=pl.String, eager=True)
-            found = _Names(FeatureSpace((entry["id"],), names))
-        else:
-            found = _Names(space_of(self.store, members, column))
-        self.opened.names.put((entry["id"], column), found)
-        return found
+        if known is None:
+            known = _Names(self._space(members))
+            self.opened.names.put((entry["id"], column), known)
+        return known
+
+    def _space(self, members: list[Entry]) -> FeatureSpace:
+        if self._has_key(members[0]):
+            return space_of(self.store, members, self.ask.gene_key)
+        names = pl.Series("var_name", [None] * members[0]["n_vars"], dtype=pl.String)
+        return FeatureSpace((members[0]["id"],), names)
+
+    def _has_key(self, entry: Entry) -> bool:
+        key = self.ask.gene_key
+        if key is None or (
+            not self.store.core.legacy and self.store.core.var_text(entry["id"], key) is not None
+        ):
+            return True
+        _need_polars(f"gene_key={key!r}, which is no column of text in every dataset,")
+        return key in self.store.var(entry["id"]).columns
 
     def _at(self, members: list[Entry]) -> NDArray[np.int64]:
         """For each gene its column, -1 where the datasets have none."""
@@ -154,17 +170,20 @@ class _Resolver:
 
     def _masks(self, members: list[Entry]) -> NDArray[np.uint64]:
         """For each gene a bit for each set that it is in."""
-        names, entry = self._names(members).space.names, members[0]
+        names, entry = self._names(members).space.names.to_list(), members[0]
         masks = np.zeros(len(names), np.uint64)
         for bit, (name, rule) in enumerate((self.ask.sets or {}).items()):
-            var = self.store.var(entry["id"]) if isinstance(rule, Mapping) else None
-            member = _members(name, rule, var, names, entry)
+            if isinstance(rule, Mapping):
+                _need_polars("a set of genes by an expression")
+                member = _selected(name, rule["expr"], self.store.var(entry["id"]), entry)
+            else:
+                member = _named(name, rule, names)
             masks |= member.astype(np.uint64) << np.uint64(bit)
         return masks
 
     def _check_key(self) -> None:
         key = self.ask.gene_key
-        if self.entries and not any(key in self.store.var(e["id"]).columns for e in self.entries):
+        if self.entries and not any(map(self._has_key, self.entries)):
             space_of(self.store, list(self.entries[:1]), key)  # says what there is
 
     def _check_sets(self, parts: list[tuple[list[int], Any]]) -> None:
@@ -211,29 +230,36 @@ class _Resolver:
 _OF_SETS = ("total_counts", "pct_counts")
 
 
-def _members(
-    name: str, rule: Any, var: pl.DataFrame | None, names: pl.Series, entry: Entry
-) -> NDArray[np.bool_]:
+def _named(name: str, rule: str | list[str], names: list[str | None]) -> NDArray[np.bool_]:
+    """Which genes a regular expression finds, or a list names."""
+    if isinstance(rule, list):
+        listed = set(rule)
+        return np.array([n in listed for n in names], np.bool_)
     try:
-        if isinstance(rule, str):
-            members = names.str.contains(rule)
-        elif isinstance(rule, list):
-            members = names.is_in(rule)
-        else:
-            assert var is not None
-            expr = pl.Expr.deserialize(rule["expr"].encode(), format="json")
-            missing = [c for c in expr.meta.root_names() if c not in var.columns]
-            if missing:
-                raise DaoKeyError(
-                    f"gene set {name!r}: dataset {entry['id']!r} has no such column of var: "
-                    f"{missing[0]!r}; its columns: {', '.join(map(repr, var.columns))}"
-                )
-            members = var.select(expr.alias(name)).to_series()
+        pattern = re.compile(rule)
+    except re.error as error:
+        raise DaoValueError(
+            f"gene set {name!r}: {rule!r} is no regular expression: {error}"
+        ) from error
+    return np.array([n is not None and bool(pattern.search(n)) for n in names], np.bool_)
+
+
+def _selected(name: str, text: str, var: pl.DataFrame, entry: Entry) -> NDArray[np.bool_]:
+    """For which genes an expression over var is true."""
+    expr = pl.Expr.deserialize(text.encode(), format="json")
+    missing = [c for c in expr.meta.root_names() if c not in var.columns]
+    if missing:
+        raise DaoKeyError(
+            f"gene set {name!r}: dataset {entry['id']!r} has no such column of var: "
+            f"{missing[0]!r}; its columns: {', '.join(map(repr, var.columns))}"
+        )
+    try:
+        members = var.select(expr.alias(name)).to_series()
     except pl.exceptions.PolarsError as error:
-        raise DaoValueError(f"gene set {name!r}, {rule!r}: {error}") from error
-    if members.dtype != pl.Boolean or len(members) != len(names):
+        raise DaoValueError(f"gene set {name!r}: {error}") from error
+    if members.dtype != pl.Boolean or len(members) != len(var):
         raise DaoTypeError(
-            f"gene set {name!r}: expected a Boolean for each of {len(names)} genes of dataset "
+            f"gene set {name!r}: expected a Boolean for each of {len(var)} genes of dataset "
             f"{entry['id']!r}, found {len(members)} of {members.dtype}"
         )
     return members.fill_null(False).to_numpy().astype(np.bool_)
@@ -292,8 +318,9 @@ _stores: _Recent[tuple[str, str, str | None], _Open] = _Recent(_STORES)
 def resolve(metadata: str, ask: str, known: bool) -> tuple[Lookup, bool] | None:
     """What an ask means in the store that a cell type's metadata names, as it is now.
 
-    Called when a query is planned. It has polars read tables, which must not be done on polars' own
-    threads; the store's IO source plans there what is known by then.
+    Called when a query is planned: on the caller's thread, or on one of polars'
+    (``collect_batches``, ``collect_async``, the store's own IO source), where nothing may be asked
+    of polars.
 
     Args:
         metadata: of the column's type, JSON.
@@ -306,25 +333,26 @@ def resolve(metadata: str, ask: str, known: bool) -> tuple[Lookup, bool] | None:
     Raises:
         DaoError: another store, or none; unknown genes, layer, column of var.
     """
-    if _on_foreign_thread():
-        if known:
-            return None
-        raise DaoValueError(
-            "the query is planned on a thread that Python did not start, as by collect_async; have "
-            "it planned first: lf.collect_schema()"
-        )
+    if known and _on_foreign_thread():
+        return None
     cell = Cell.ext_from_params(NAME, pl.UInt64(), metadata)
     asked = json.loads(ask)
     key = (cell.uri, cell.id, asked["store"])
     opened = _stores.get(key)
     if opened is None or opened.stamp != _stamp(opened.store):
-        opened = _Open(open_of(cell.uri, cell.id, asked["store"]))
-        _stores.put(key, opened)
+        now = _Open(open_of(cell.uri, cell.id, asked["store"]))
+        if opened is not None and opened.store.core.manifest() == now.store.core.manifest():
+            opened.stamp = now.stamp  # the same datasets: what is open of them stays so
+        else:
+            opened = now
+            _stores.put(key, opened)
     lookup = opened.lookups.get(ask)
     if lookup is None:
         normalize = asked["normalize"] and tuple(asked["normalize"])
-        lookup = _Resolver(opened, Ask(**{**asked, "normalize": normalize})).lookup()
-        opened.lookups.put(ask, lookup)
+        resolver = _Resolver(opened, Ask(**{**asked, "normalize": normalize}))
+        lookup = resolver.lookup()
+        if not resolver.failed:
+            opened.lookups.put(ask, lookup)
     return lookup, LOGGER.isEnabledFor(logging.DEBUG)
 
 
@@ -335,8 +363,18 @@ def report(names: list[str], n_cells: int, roads: list[str]) -> None:
 
 
 def _on_foreign_thread() -> bool:
-    """Whether this is no thread of Python's, but one of polars' that Python came to."""
+    """Whether this is no thread of Python's, but maybe one of polars' that Python came to."""
     return isinstance(threading.current_thread(), threading._DummyThread)
+
+
+def _need_polars(what: str) -> None:
+    """Polars, asked on a thread of its own, may wait for that thread, or come back into Python."""
+    if _on_foreign_thread():
+        raise DaoValueError(
+            f"{what} is looked up by polars, which cannot be done on the thread that this query is "
+            "planned on (as by collect_batches or collect_async); call collect_schema() on the "
+            "frame first"
+        )
 
 
 def forget() -> None:

@@ -87,12 +87,13 @@ def _test(group: Moments, rest: Moments, genes: pl.Series, method: Method) -> pl
             equal_var=False,
         )
         change = np.log2((np.expm1(group.mean) + _TINY) / (np.expm1(rest.mean) + _TINY))
-    # Means that are the same, without variance: no difference.
-    same = tested & np.isnan(scores)
+    # Means that are the same, without variance: no difference. (NaN among the values is none.)
+    same = tested & (group.mean == rest.mean) & (group.variance() + rest.variance() == 0)
     scores, pvals = np.where(same, 0.0, scores), np.where(same, 1.0, pvals)
     adjusted = np.full(len(pvals), np.nan)
-    if tested.any():
-        adjusted[tested] = stats.false_discovery_control(pvals[tested])
+    known = tested & ~np.isnan(pvals)
+    if known.any():
+        adjusted[known] = stats.false_discovery_control(pvals[known])
     columns: dict[str, NDArray[Any]] = {
         "scores": scores,
         "logfoldchanges": change,

@@ -193,6 +193,8 @@ def number_type(dtype: Any) -> str:
     Raises:
         DaoTypeError: it is none.
     """
+    if isinstance(dtype, (pl.DataType, pl.datatypes.DataTypeClass)):
+        dtype = str(dtype).lower()  # polars' names differ from numpy's by nothing else
     try:
         name = "None" if dtype is None else str(np.dtype(dtype).name)
     except TypeError:

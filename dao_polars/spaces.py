@@ -36,8 +36,13 @@ def space_of(store: Store, members: list[Entry], gene_key: str | None) -> Featur
         DaoKeyError: ``gene_key`` is no column of var.
     """
     ids = tuple(entry["id"] for entry in members)
-    var = store.var(ids[0])
     column = "var_name" if gene_key is None else gene_key
+    if not store.core.legacy:
+        # As text it is read without polars, on any thread.
+        names = store.core.var_text(ids[0], column)
+        if names is not None:
+            return FeatureSpace(ids, pl.Series("var_name", names, dtype=pl.String))
+    var = store.var(ids[0])
     if column not in var.columns:
         raise DaoKeyError(
             f"gene_key={gene_key!r} is no column of var in dataset {ids[0]!r}; "

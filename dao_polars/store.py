@@ -238,14 +238,16 @@ class Store:
         else:
             ids = [datasets] if isinstance(datasets, str) else list(datasets)
         total = sum(self._entry(id)["n_obs"] for id in ids)
-        added = []
-        with progress_bar(progress, total=total, unit="cell", label="gene index") as advance:
-            for id in ids:
-                if self.core.add_gene_index(id, advance):
-                    added.append(id)
         from .lookups import forget  # which opens stores
 
-        forget()
+        added = []
+        try:
+            with progress_bar(progress, total=total, unit="cell", label="gene index") as advance:
+                for id in ids:
+                    if self.core.add_gene_index(id, advance):
+                        added.append(id)
+        finally:
+            forget()
         return added
 
     def has_gene_index(self, dataset: str | None = None) -> bool:

@@ -23,6 +23,8 @@ __all__ = ["highly_variable_genes"]
 
 Floats = NDArray[np.float64]
 
+_LEAST = 4  # genes that a point of the fit sees: it is a parabola
+
 
 def highly_variable_genes(
     grouped: Grouped, n_top_genes: int, *, span: float, progress: bool | None
@@ -37,6 +39,10 @@ def highly_variable_genes(
             "some of the datasets lack some of the genes, whose variances are then of other cells: "
             'pass genes="intersection"'
         )
+    if (grouped.n_cells < 2).any():
+        raise DaoValueError("a batch of one cell has no variance; filter it out first")
+    if isinstance(span, bool) or not isinstance(span, (int, float)) or not 0 < span <= 1:
+        raise DaoValueError(f"span={span!r}; expected a number above 0 and at most 1")
     label = "highly_variable_genes"
     moments = grouped.counted(progress=progress, label=label).moments
     mean, variance = moments.mean, moments.variance()
@@ -82,6 +88,12 @@ def _fit(loess: Any, mean: Floats, variance: Floats, span: float) -> Floats:
     varies = variance > 0
     fitted = np.zeros(len(mean))
     if varies.any():
+        if span * varies.sum() < _LEAST:  # with fewer the library writes where it must not
+            raise DaoValueError(
+                f"no curve can be fitted through {int(varies.sum())} genes that vary with "
+                f"span={span}: each point of it should see at least {_LEAST}; take more genes or a "
+                "larger span="
+            )
         model = loess(np.log10(mean[varies]), np.log10(variance[varies]), span=span, degree=2)
         try:
             model.fit()

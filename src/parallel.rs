@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::{DaoError, ErrorKind, Result};
 
 /// Pieces that may be done and wait to be taken, for each thread.
-const AHEAD: usize = 4;
+const AHEAD: usize = 2;
 /// How long to wait for a piece before `tick` is called.
 const PATIENCE: Duration = Duration::from_millis(50);
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import dao_polars as dao
 
-from .conftest import DATA
+from .conftest import DATA, study
 
 
 def oracle(x: np.ndarray, ddof: int = 1) -> dict[str, np.ndarray]:
@@ -269,7 +269,51 @@ def test_a_progress_callback_may_stop_it(mixed):
         grouped._reader.moments(grouped._codes, 1, advance=stop)
 
 
+def test_more_groups_than_memory_holds_are_an_error(mixed):
+    grouped = mixed[0].scan().dao._grouped(None, ["g7"], None, None, None, None)
+    with pytest.raises(dao.DaoValueError, match="do not fit into memory"):
+        grouped._reader.moments(grouped._codes, 2**46)
+
+
+def test_names_of_groups_in_an_anndata(mixed):
+    """Columns with the result's names are refused; equal names are told apart."""
+    lf = mixed[0].scan()
+    for by in ("n_cells", "obs_name"):
+        named = lf.with_columns(pl.col("cell_type").alias(by))
+        with pytest.raises(dao.DaoValueError, match="the result's own names"):
+            named.dao.pseudobulk(by, genes=["g7"], as_anndata=True)
+    with pytest.raises(dao.DaoValueError, match="by=None"):
+        lf.dao.pseudobulk(None, genes=["g7"])
+    two = lf.head(2).with_columns(a=pl.Series(["a", "a_b"]), b=pl.Series(["b_c", "c"])).collect()
+    adata = two.dao.pseudobulk(["a", "b"], genes=["g7"], as_anndata=True)
+    assert adata.obs_names.is_unique
+
+
 # --- what the statistics suffice for
+
+
+def test_variable_genes_that_no_curve_fits_are_refused(real_store):
+    """The library that fits would write where it must not."""
+    lf = real_store.scan().filter(pl.col("dataset") == "pbmc_human")
+    genes = real_store.var("pbmc_human")["var_name"].head(40).to_list()
+    for n, span in [(1, 0.3), (3, 0.3), (3, 1.0), (10, 0.05), (40, 0), (40, 1.5)]:
+        with pytest.raises(dao.DaoValueError, match=r"no curve can be fitted|span="):
+            lf.dao.highly_variable_genes(genes=genes[:n], span=span)
+    assert lf.dao.highly_variable_genes(5, genes=genes)["highly_variable"].sum() == 5
+    batch = (pl.col("obs_name") == pl.col("obs_name").first()).alias("batch")
+    with pytest.raises(dao.DaoValueError, match="batch of one cell"):
+        lf.with_columns(batch).dao.highly_variable_genes(batch_key="batch")
+
+
+def test_nan_is_no_difference_of_zero(tmp_path):
+    adata = study(1, 60, ["a", "b"])
+    adata.X = adata.X.toarray()
+    adata.X[3, 0] = np.nan
+    lf = dao.write_dataset(tmp_path, adata, dataset="s", progress=False).scan()
+    found = lf.dao.rank_genes_groups("cell_type", normalize=None)
+    nan = found.filter(pl.col("names") == "a").select("scores", "pvals", "pvals_adj")
+    assert all(np.isnan(column.to_numpy()).all() for column in nan)
+    assert found.filter(pl.col("names") == "b")["pvals_adj"].is_finite().all()
 
 
 @pytest.mark.parametrize("name", ["pancreas_human", "pbmc_human"])

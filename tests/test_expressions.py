@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -218,6 +219,9 @@ def test_null_and_repeated_keys(mixed, expected):
     qc = frame.select(dao.qc({"few": ["g7", "x"]})).unnest("qc")
     for column in qc:
         assert column.is_null().to_list() == [row is None for row in rows]
+    assert frame.select(dao.qc()).to_series().is_null().to_list() == [row is None for row in rows]
+    structs = frame.select(dao.genes(["g7", "x"])).to_series()
+    assert structs.is_null().to_list() == [row is None for row in rows]
     nothing = frame.filter(pl.col("cell").is_null())
     assert nothing.select(dao.gene("g7"))["g7"].to_list() == [None, None]
     assert frame.clear().select(dao.gene("g7")).schema == {"g7": pl.Float32}
@@ -402,17 +406,68 @@ def test_many_threads_plan_and_run_at_once(mixed):
 
 
 def test_queries_that_polars_plans_on_its_own_threads(mixed, expected):
-    """collect_async plans there, where nothing can be looked up; what is known by then is used."""
-    dao.lookups.forget()
-    unknown = mixed[0].scan().select(dao.gene("g3", dtype="float64"))
+    """collect_batches and collect_async plan there, where polars must not be asked for anything."""
+    lf = mixed[0].scan()
+    wanted = expected.select("g3", g7=pl.col("g7").cast(pl.Float64))
+    asks = [dao.gene("g3"), dao.gene("g7", dtype="float64")]
 
     async def ask(query: pl.LazyFrame) -> pl.DataFrame:
         return await query.collect_async()
 
-    with pytest.raises(ComputeError, match=r"have it planned first: lf.collect_schema\(\)"):
-        asyncio.run(ask(unknown))
-    assert unknown.collect_schema()["g3"] == pl.Float64
-    assert_frame_equal(asyncio.run(ask(unknown)), expected.select(pl.col("g3").cast(pl.Float64)))
+    for engine in ENGINES:
+        dao.lookups.forget()
+        batches = list(lf.select(asks).collect_batches(engine=engine))
+        assert_frame_equal(pl.concat(batches), wanted)
+    dao.lookups.forget()
+    assert_frame_equal(asyncio.run(ask(lf.select(asks))), wanted)
+    with pytest.raises(ComputeError, match=r"unknown gene 'G3x' \(nearest: 'g3'"):
+        asyncio.run(ask(lf.select(dao.gene("G3x"))))
+    sets = dao.qc({"s": pl.col("var_name").is_in(["g7", "g12"])})
+    with pytest.raises(ComputeError, match=r"call collect_schema\(\) on the frame first"):
+        asyncio.run(ask(lf.select(sets)))
+    planned = lf.select(sets)
+    planned.collect_schema()
+    assert_frame_equal(asyncio.run(ask(planned)), planned.collect())
+    inside = lf.select(
+        pl.col("cell").map_batches(
+            lambda cells: cells.to_frame().select(dao.gene("g9", dtype="float64")).to_series(),
+            return_dtype=pl.Float64,
+        )
+    )
+    found = inside.collect().to_series().cast(pl.Float32).alias("g9")
+    assert found.equals(lf.select(dao.gene("g9")).collect()["g9"])
+
+
+def test_an_error_that_passes_is_not_kept(tmp_path):
+    for seed, name in enumerate(["a", "b"]):
+        store = dao.write_dataset(
+            tmp_path, study(seed, 9, ["g", name]), dataset=name, progress=False
+        )
+    file = tmp_path / "b" / "parquet" / "var.parquet"
+    file.rename(tmp_path / "away")
+    lf = store.scan()
+    with pytest.raises(ComputeError, match=r"dataset 'b'.*file is missing"):
+        lf.select(dao.gene("g")).collect()
+    assert lf.filter(pl.col("dataset") == "a").select(dao.gene("g")).collect().height == 9
+    (tmp_path / "away").rename(file)
+    assert lf.select(dao.gene("g")).collect().height == 18
+
+
+def test_a_relative_path_is_that_of_when_it_was_given(mixed, tmp_path, monkeypatch):
+    frame = mixed[0].scan().head(3).collect()
+    monkeypatch.chdir(Path(mixed[0].uri).parent)
+    expr = dao.gene("g7", store=Path(mixed[0].uri).name)
+    monkeypatch.chdir(tmp_path)
+    assert frame.select(expr).equals(frame.select(dao.gene("g7")))
+    for wrong in (3, b"/x"):
+        with pytest.raises(dao.DaoTypeError):
+            dao.gene("g7", store=wrong)
+    with pytest.raises(dao.DaoValueError):
+        dao.gene("\ud800")
+    assert frame.select(dao.gene("g7", dtype=pl.UInt16)).schema == {"g7": pl.UInt16}
+    for name in ("", "a\0b", "g" * 10_000):
+        with pytest.raises(ComputeError, match="unknown gene"):
+            frame.select(dao.gene(name))
 
 
 # --- quality control
@@ -479,6 +534,24 @@ def test_quality_control_without_kept_totals():
         found = here.select("cell").collect().join(frame, on="cell", maintain_order="left")
         np.testing.assert_allclose(found["total_counts"], x.sum(1).A1, rtol=1e-6)
         assert found["n_genes_by_counts"].to_list() == (x.toarray() != 0).sum(1).tolist()
+
+
+def test_a_set_says_nothing_of_datasets_without_its_genes(mixed, real_store):
+    """A share of 0 would pass for cells of which it is not known."""
+    frame = mixed[0].scan().select("dataset", dao.qc({"s": ["x", "y"], "t": "^g7$"})).unnest("qc")
+    frame = frame.collect()
+    for column in ("total_counts_s", "pct_counts_s"):
+        assert (frame[column].is_null() == (frame["dataset"] != "c")).all()
+    assert (
+        frame.select("total_counts", "n_genes_by_counts", "pct_counts_t")
+        .null_count()
+        .sum_horizontal()
+        .item()
+        == 0
+    )
+    by_symbol = real_store.scan().select("dataset", dao.qc({"mt": "^MT-"}, gene_key="feature_name"))
+    by_symbol = by_symbol.unnest("qc").collect()
+    assert (by_symbol["pct_counts_mt"].is_null() == (by_symbol["dataset"] != "heart_human")).all()
 
 
 def test_a_cell_of_zeros_has_no_shares(tmp_path):

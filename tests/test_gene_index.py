@@ -132,6 +132,27 @@ def test_added_later_to_those_that_lack_it(tmp_path, caplog):
         store.add_gene_index("c")
 
 
+def test_values_of_other_cells_do_not_matter(tmp_path):
+    """One that float32 cannot hold is an error of its own cell, by either road."""
+    x = study(1, 2000, GENES).X.astype(np.int64)
+    x[7, 5] = 2**24 + 1
+    store = dao.write_dataset(tmp_path, ad.AnnData(x), dataset="s", gene_index=True, progress=False)
+    cells = store.scan().select("cell").collect()
+    found = cells.slice(8).select(dao.gene("5"))
+    assert np.array_equal(found["5"].to_numpy(), x[8:, 5].toarray().ravel())
+    for some in (cells, cells.slice(7, 2)):
+        with pytest.raises(ComputeError, match="16777217 does not fit into float32"):
+            some.select(dao.gene("5"))
+
+
+def test_a_folder_that_is_no_copy_makes_room(tmp_path):
+    store = dao.write_dataset(tmp_path, study(1, 50, GENES), dataset="s", progress=False)
+    (tmp_path / "s" / "gene_index" / "zarr").mkdir(parents=True)
+    assert store.add_gene_index(progress=False) == ["s"]
+    assert store.has_gene_index()
+    assert store.verify().is_empty()
+
+
 def test_what_is_damaged_is_noticed(tmp_path):
     store = dao.write_dataset(
         tmp_path, study(1, 900, GENES), dataset="s", gene_index=True, progress=False

@@ -2,7 +2,7 @@
 //!
 //! `plan` cuts the cells into units, `moments` adds a unit's values up, and this merges units in their
 //! order, so that the same cells give the same numbers in every run. Memory is what groups × genes take,
-//! and some MB a thread.
+//! and some tens of MB a thread.
 
 mod moments;
 mod plan;
@@ -28,7 +28,7 @@ pub struct Grouped<'a> {
 }
 
 /// Bytes of sums that a unit may take while it is read.
-const UNIT_BYTES: usize = 48 << 20;
+const UNIT_BYTES: usize = 16 << 20;
 
 /// Counts, sums and squared deviations of the values that are not zero, groups × columns.
 ///
@@ -66,7 +66,7 @@ fn moments_as<T: Num>(
     }
     let at_once = (UNIT_BYTES / (n_columns.max(1) * Scratch::BYTES)).max(1);
     let units = units(request, grouped.groups, at_once)?;
-    let mut all = Moments::new(grouped.n_groups, n_columns);
+    let mut all = Moments::new(grouped.n_groups, n_columns)?;
     // Scratch that a unit is done with, for the next.
     let spare: Mutex<Vec<Scratch>> = Mutex::default();
     parallel::in_order(

@@ -49,9 +49,24 @@ impl Scratch {
 }
 
 impl Moments {
-    pub fn new(n_groups: usize, n_columns: usize) -> Self {
-        let n = n_groups * n_columns;
-        Self { n_columns, count: vec![0; n], sum: vec![0.0; n], m2: vec![0.0; n] }
+    /// Of no cells.
+    ///
+    /// # Errors
+    /// `Value` for more groups × columns than memory holds.
+    pub fn new(n_groups: usize, n_columns: usize) -> Result<Self> {
+        fn zeros<T: Copy + Default>(n: usize) -> Option<Vec<T>> {
+            let mut values = Vec::new();
+            values.try_reserve_exact(n).ok()?;
+            values.resize(n, T::default());
+            Some(values)
+        }
+        let made = n_groups
+            .checked_mul(n_columns)
+            .and_then(|n| Some(Self { n_columns, count: zeros(n)?, sum: zeros(n)?, m2: zeros(n)? }));
+        made.ok_or_else(|| {
+            DaoError::value(format!("{n_groups} groups × {n_columns} genes do not fit into memory"))
+                .hint("take fewer genes or coarser groups; it takes 20 bytes for each")
+        })
     }
 
     pub fn merge(&mut self, partial: &Partial) {
@@ -182,7 +197,7 @@ mod tests {
         fn merged_units_are_as_all_values_at_once(units in prop::collection::vec(prop::collection::vec(1.0_f64..9.0, 1..20), 1..9), far: bool) {
             let shift = if far { 1e9 } else { 0.0 };
             let units: Vec<Vec<f64>> = units.into_iter().map(|unit| unit.into_iter().map(|v| v + shift).collect()).collect();
-            let mut all = Moments::new(1, 1);
+            let mut all = Moments::new(1, 1).unwrap();
             units.iter().for_each(|unit| all.merge(&partial(unit)));
             let values: Vec<f64> = units.concat();
             let n = f64::from(u32::try_from(values.len()).unwrap());

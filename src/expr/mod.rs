@@ -10,7 +10,7 @@ use pyo3_polars::export::polars_arrow::array::{FixedSizeListArray, PrimitiveArra
 use pyo3_polars::export::polars_arrow::bitmap::Bitmap;
 use serde::Deserialize;
 
-use crate::lookup::{Found, lacking};
+use crate::lookup::Found;
 use crate::matrix::{Dtype, Values};
 use crate::python::lookup::{Resolved, Shape, planned, resolve};
 use crate::reader::split_key;
@@ -40,9 +40,9 @@ fn dao_lookup(inputs: &[Series], kwargs: Asked) -> PolarsResult<Series> {
     let resolved = planned(&metadata, &kwargs.ask).map_err(failed)?;
     let together = resolved.shape == Shape::Array;
     let threads = (keys.len() < ALONE).then_some(1);
-    let found = resolved.lookup.read(&keys, together, threads).map_err(failed)?;
+    let mut found = resolved.lookup.read(&keys, together, threads).map_err(failed)?;
     resolved.report(&found, keys.len());
-    let cells = Cells { name: cell.name().clone(), n: storage.len(), keys, valid: validity(storage) };
+    let cells = cells(cell.name().clone(), storage, &keys, &mut found);
     column(&resolved, found, &cells)
 }
 
@@ -73,9 +73,12 @@ fn metadata(name: &PlSmallStr, dtype: &DataType) -> PolarsResult<String> {
 struct Cells {
     name: PlSmallStr,
     n: usize,
-    /// Those that are not null.
-    keys: Vec<u64>,
+    /// Which are not null; `None` where all are.
     valid: Option<Bitmap>,
+    /// For each that is not null its dataset's place among `absent`, if it is there.
+    lacks: Vec<Option<usize>>,
+    /// Of each dataset that lacks some, which outputs.
+    absent: Vec<Vec<bool>>,
 }
 
 fn validity(storage: &UInt64Chunked) -> Option<Bitmap> {
@@ -94,15 +97,29 @@ impl Cells {
         all
     }
 
-    /// Which rows have a cell of a dataset for which `has` is true; `None` where all do.
-    fn mask(&self, has: impl Fn(u32) -> bool) -> Option<Bitmap> {
-        let mut keys = self.keys.iter().map(|&key| has(split_key(key).0));
+    /// Which rows have a number for an output; `None` where all do.
+    fn mask(&self, output: usize) -> Option<Bitmap> {
+        if !self.absent.iter().any(|absent| absent[output]) {
+            return self.valid.clone();
+        }
+        let mut has = self.lacks.iter().map(|at| !at.is_some_and(|at| self.absent[at][output]));
         let mask: Bitmap = match &self.valid {
-            None => keys.collect(),
-            Some(valid) => valid.iter().map(|valid| valid && keys.next().unwrap_or(false)).collect(),
+            None => has.collect(),
+            Some(valid) => valid.iter().map(|valid| valid && has.next().unwrap_or(false)).collect(),
         };
         (mask.unset_bits() > 0).then_some(mask)
     }
+}
+
+/// What is known of a column's cells once they were looked up.
+fn cells(name: PlSmallStr, storage: &UInt64Chunked, keys: &[u64], found: &mut Found) -> Cells {
+    let absent = std::mem::take(&mut found.absent);
+    let numbers: Vec<u32> = absent.keys().copied().collect();
+    let lacks = match numbers.is_empty() {
+        true => Vec::new(),
+        false => keys.iter().map(|&key| numbers.binary_search(&split_key(key).0).ok()).collect(),
+    };
+    Cells { name, n: storage.len(), valid: validity(storage), lacks, absent: absent.into_values().collect() }
 }
 
 fn dtype(resolved: &Resolved) -> DataType {
@@ -119,22 +136,17 @@ fn dtype(resolved: &Resolved) -> DataType {
 }
 
 fn column(resolved: &Resolved, found: Found, cells: &Cells) -> PolarsResult<Series> {
-    let lacking = lacking(&found.absent);
-    let lacks = |number: u32, output: usize| found.absent.get(&number).is_some_and(|absent| absent.contains(&output));
-    let valid = |output: usize| {
-        if lacking.contains(&output) { cells.mask(|number| !lacks(number, output)) } else { cells.valid.clone() }
-    };
     match resolved.shape {
         Shape::One => {
             let values = found.values.into_iter().next().ok_or_else(|| failed("nothing was looked up"))?;
-            Ok(numbers(cells.name.clone(), values, valid(0), cells))
+            Ok(numbers(cells.name.clone(), values, cells.mask(0), cells))
         }
         Shape::Struct => {
             let named = (0..).zip(found.values).zip(resolved.names.iter());
             let fields: Vec<Series> = named
-                .map(|((output, values), name)| numbers(name.as_str().into(), values, valid(output), cells))
+                .map(|((output, values), name)| numbers(name.as_str().into(), values, cells.mask(output), cells))
                 .collect();
-            Ok(StructChunked::from_series(cells.name.clone(), cells.n, fields.iter())?.into_series())
+            structs(cells, &fields)
         }
         Shape::Sums => {
             let mut sums = Vec::new();
@@ -145,18 +157,15 @@ fn column(resolved: &Resolved, found: Found, cells: &Cells) -> PolarsResult<Seri
                 }
             }
             let fields = sum_fields(&resolved.names, &sums, cells);
-            Ok(StructChunked::from_series(cells.name.clone(), cells.n, fields.iter())?.into_series())
+            structs(cells, &fields)
         }
         Shape::Array => {
             let width = resolved.lookup.width();
             let values = found.values.into_iter().next().ok_or_else(|| failed("nothing was looked up"))?;
-            let inner = (!lacking.is_empty()).then(|| {
-                let of = |&key: &u64| {
-                    let number = split_key(key).0;
-                    (0..width).map(move |output| (number, output))
-                };
-                let present: Vec<bool> =
-                    cells.keys.iter().flat_map(of).map(|(number, output)| !lacks(number, output)).collect();
+            let inner = (!cells.absent.is_empty()).then(|| {
+                let all = vec![false; width];
+                let of = |at: &Option<usize>| at.map_or(&all, |at| &cells.absent[at]).iter().map(|absent| !absent);
+                let present: Vec<bool> = cells.lacks.iter().flat_map(of).collect();
                 cells.spread(present, width).into_iter().collect::<Bitmap>()
             });
             macro_rules! array {
@@ -176,16 +185,22 @@ fn column(resolved: &Resolved, found: Found, cells: &Cells) -> PolarsResult<Seri
     }
 }
 
+/// A struct, null where there is no cell.
+fn structs(cells: &Cells, fields: &[Series]) -> PolarsResult<Series> {
+    let made = StructChunked::from_series(cells.name.clone(), cells.n, fields.iter())?;
+    Ok(made.with_outer_validity(cells.valid.clone()).into_series())
+}
+
 /// The sums' columns: total, count, and of each set its sum and its share of the total in percent.
 fn sum_fields(names: &[String], sums: &[Vec<f64>], cells: &Cells) -> Vec<Series> {
-    let series = |i: usize, values: Vec<f64>| {
+    let series = |i: usize, output: usize, values: Vec<f64>| {
         let name = names.get(i).map_or("", String::as_str);
-        Float64Chunked::from_vec_validity(name.into(), values, cells.valid.clone()).into_series()
+        Float64Chunked::from_vec_validity(name.into(), values, cells.mask(output)).into_series()
     };
     let mut fields = Vec::new();
     for (i, sum) in sums.iter().enumerate() {
         match i {
-            0 => fields.push(series(0, sum.clone())),
+            0 => fields.push(series(0, 0, sum.clone())),
             1 => {
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of genes")]
                 let counts: Vec<u32> = sum.iter().map(|&count| count as u32).collect();
@@ -194,8 +209,8 @@ fn sum_fields(names: &[String], sums: &[Vec<f64>], cells: &Cells) -> Vec<Series>
             }
             _ => {
                 let share = sum.iter().zip(&sums[0]).map(|(part, total)| part / total * 100.0).collect();
-                fields.push(series(2 * i - 2, sum.clone()));
-                fields.push(series(2 * i - 1, share));
+                fields.push(series(2 * i - 2, i, sum.clone()));
+                fields.push(series(2 * i - 1, i, share));
             }
         }
     }

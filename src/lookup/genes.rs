@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Hit, Lookup, Target};
 use crate::error::{DaoError, Result};
-use crate::matrix::{GeneIndex, Num, Totals};
+use crate::matrix::{GeneIndex, Num, Totals, cast_vec, for_dtype, is_always_exact};
 
 /// Goes through some of a gene's values.
 pub fn look_up<T: Num>(
@@ -15,10 +15,30 @@ pub fn look_up<T: Num>(
     values: Range<u64>,
     totals: Option<&Totals>,
 ) -> Result<Vec<Hit<T>>> {
-    let (cells, values) = index.read::<T>(gene, values)?;
+    if is_always_exact(index.dtype(), T::DTYPE) {
+        let (cells, values) = index.read::<T>(gene, values)?;
+        return found(lookup, target, output, &cells, |at| Ok(values[at]), totals);
+    }
+    // Values of cells that are not wanted may be such as `T` cannot hold.
+    for_dtype!(index.dtype(), S => {
+        let (cells, values) = index.read::<S>(gene, values)?;
+        let value = |at: usize| Ok(cast_vec::<S, T>(&values[at..=at])?[0]);
+        found(lookup, target, output, &cells, value, totals)
+    })
+}
+
+/// The hits among a gene's values, of the cells `cells`.
+fn found<T: Num>(
+    lookup: &Lookup,
+    target: &Target<'_>,
+    output: u32,
+    cells: &[i32],
+    value: impl Fn(usize) -> Result<T>,
+    totals: Option<&Totals>,
+) -> Result<Vec<Hit<T>>> {
     let mut hits = Vec::with_capacity(cells.len().min(target.rows.len()));
-    meet(target.rows, &cells, |row, at| {
-        let mut value = values[at];
+    meet(target.rows, cells, |row, at| {
+        let mut value = value(at)?;
         if let Some(normalize) = lookup.normalize {
             let total = totals.map_or(0.0, |totals| totals.of(target.rows[row]).0);
             value = normalize.value(value, normalize.factor(total));

@@ -8,7 +8,7 @@ mod genes;
 mod plan;
 mod rows;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::error::{DaoError, Result};
@@ -46,8 +46,8 @@ pub struct Lookup {
 pub struct Found {
     /// `width` vectors with a number for each key; or one with `width` numbers for each key.
     pub values: Vec<Values>,
-    /// By dataset number the outputs that it has no gene for; their numbers are zeros.
-    pub absent: BTreeMap<u32, Vec<usize>>,
+    /// By dataset number, of those that lack some, which outputs it has no gene for; their numbers are zeros.
+    pub absent: BTreeMap<u32, Vec<bool>>,
     /// How many datasets were read by each road.
     pub roads: BTreeMap<Road, usize>,
 }
@@ -178,9 +178,16 @@ impl Lookup {
             || Ok(()),
         )?;
         let absent = targets.iter().filter_map(|target| {
-            let Asked::Columns(columns) = &*target.asked else { return None };
-            let absent: Vec<usize> = (0..columns.len()).filter(|&output| columns[output].is_none()).collect();
-            (!absent.is_empty()).then_some((target.number, absent))
+            let absent: Vec<bool> = match &*target.asked {
+                Asked::Columns(columns) => columns.iter().map(Option::is_none).collect(),
+                Asked::Sums(sets) => {
+                    // A set that no gene is in has no sum; all genes and their number always are something.
+                    let members = sets.iter().fold(0, |all, set| all | set);
+                    (0..self.width).map(|output| output >= 2 && members >> (output - 2) & 1 == 0).collect()
+                }
+                Asked::Refused(_) => return None,
+            };
+            absent.contains(&true).then_some((target.number, absent))
         });
         Ok(Found { absent: absent.collect(), values: values.into_iter().map(T::wrap).collect(), roads })
     }
@@ -201,10 +208,4 @@ impl Lookup {
             Err(_) => error,
         }
     }
-}
-
-/// The outputs that some of the datasets of `keys` lack, of those in `absent`.
-#[must_use]
-pub fn lacking(absent: &BTreeMap<u32, Vec<usize>>) -> BTreeSet<usize> {
-    absent.values().flatten().copied().collect()
 }

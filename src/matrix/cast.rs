@@ -5,7 +5,7 @@
 
 use num_traits::AsPrimitive;
 
-use super::dtype::Num;
+use super::dtype::{Dtype, Num};
 use crate::error::{DaoError, Result};
 
 /// Writes `from` into `to`, which has the same length.
@@ -38,7 +38,11 @@ pub fn cast_vec<S: Num, T: Num>(from: &[S]) -> Result<Vec<T>> {
 
 /// Whether every `S` is a `T`.
 pub fn always_exact<S: Num, T: Num>() -> bool {
-    let (s, t) = (S::DTYPE, T::DTYPE);
+    is_always_exact(S::DTYPE, T::DTYPE)
+}
+
+/// Whether every value of type `s` is one of type `t`.
+pub fn is_always_exact(s: Dtype, t: Dtype) -> bool {
     match (s.is_float(), t.is_float()) {
         (true, true) => s.size() <= t.size(),
         (false, true) => s.size() < t.size(),

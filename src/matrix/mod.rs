@@ -24,7 +24,7 @@ use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::Storage;
 pub(crate) use array::dtype_of;
 pub use cache::Cache;
-pub use cast::cast_vec;
+pub use cast::{cast_vec, is_always_exact};
 use csr::Csr;
 use dense::Dense;
 pub use dtype::{Dtype, Num, Values};

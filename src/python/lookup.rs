@@ -152,7 +152,8 @@ pub fn planned(metadata: &str, ask: &str) -> Result<Resolved, String> {
 }
 
 impl Resolved {
-    /// Tells by which road cells were looked up, where somebody wants to know.
+    /// Tells by which road cells were looked up, where somebody wants to know. On polars' threads: what is
+    /// called there must not call polars, whose threads might then come back here without the interpreter.
     pub fn report(&self, found: &Found, n_cells: usize) {
         if !self.verbose {
             return;

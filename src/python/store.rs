@@ -90,6 +90,11 @@ impl PyStore {
         Ok(py.detach(|| store.gene_index(store.dataset(dataset)?)).map(|path| path.is_some())?)
     }
 
+    fn var_text(&self, py: Python<'_>, dataset: &str, column: &str) -> PyResult<Option<Vec<Option<String>>>> {
+        let store = self.0.store();
+        Ok(py.detach(|| store.var_text(store.dataset(dataset)?, column))?)
+    }
+
     fn verify(&self, py: Python<'_>, dataset: &str) -> PyResult<Vec<(String, String)>> {
         Ok(py.detach(|| self.0.verify(self.0.store().dataset(dataset)?))?)
     }

@@ -6,6 +6,7 @@
 mod checksum;
 mod legacy;
 mod manifest;
+mod names;
 
 use std::sync::Arc;
 
@@ -160,6 +161,26 @@ impl Store {
         String::from_utf8(bytes.to_vec())
             .map(Some)
             .map_err(|_| DaoError::corrupt(&format!("{}/{path}", self.uri()), "the file is not UTF-8"))
+    }
+
+    /// A text column of a dataset's var, as [`names::text_column`] gives it.
+    ///
+    /// # Errors
+    /// As [`Store::dataset_file`], and `Corrupt` for a file that is no table of this dataset.
+    pub fn var_text(&self, entry: &DatasetEntry, column: &str) -> Result<Option<Vec<Option<String>>>> {
+        const PATH: &str = "parquet/var.parquet";
+        let bytes = self.dataset_file(entry, PATH)?;
+        let place = format!("{}/{}/{PATH}", self.uri(), entry.path);
+        let values = names::text_column(bytes, column, &place).map_err(|e| e.at(format!("dataset '{}'", entry.id)))?;
+        match &values {
+            Some(values) if values.len() as u64 != entry.n_vars => {
+                Err(DaoError::corrupt(&place, "the table has another number of rows than the matrix has columns")
+                    .at(format!("dataset '{}'", entry.id))
+                    .expected(entry.n_vars)
+                    .found(values.len()))
+            }
+            _ => Ok(values),
+        }
     }
 
     /// Where the gene-major copy of a dataset's X is, relative to the store, if there is one.

@@ -226,6 +226,10 @@ impl Staging {
         if target.join(MANIFEST).exists() {
             return Ok(false);
         }
+        if target.is_dir() {
+            // Without a description it is nothing, and nobody else moves in while we hold the lock.
+            std::fs::remove_dir_all(&target).map_err(io(&target, "cleaning up"))?;
+        }
         std::fs::rename(&self.folder, &target).map_err(io(&target, "moving the folder to its place"))?;
         sync_folder(&self.store.join(&entry.path));
         Ok(true)
