@@ -269,8 +269,6 @@ def _settings(
         store = store.uri
     elif store is not None:
         store = as_uri(store)
-        if not isinstance(store, str):
-            raise DaoTypeError(f"store={store!r}; expected a Store, or its path or URL")
         # Planned later, maybe from another working directory.
         store = store if "://" in store else os.path.abspath(store)
     return {

@@ -60,6 +60,8 @@ def as_uri(uri: str | os.PathLike[str]) -> str:
         text = os.fspath(uri)
     except TypeError:
         raise DaoTypeError(f"uri={uri!r}: expected a path or a URL") from None
+    if not isinstance(text, str):
+        raise DaoTypeError(f"uri={uri!r}: expected a path or a URL as text")
     if not text:
         raise DaoValueError("uri='': expected a path or a URL; '.' is the working directory")
     return text if "://" in text else os.path.expanduser(text)

@@ -98,8 +98,9 @@ def _fit(loess: Any, mean: Floats, variance: Floats, span: float) -> Floats:
         try:
             model.fit()
         except ValueError as error:
+            why = error.args[0].decode() if isinstance(error.args[0], bytes) else error
             raise DaoValueError(
-                f"no curve can be fitted through {int(varies.sum())} genes that vary ({error}); "
+                f"no curve can be fitted through {int(varies.sum())} genes that vary ({why}); "
                 "take more genes or a larger span="
             ) from error
         fitted[varies] = model.outputs.fitted_values

@@ -488,6 +488,9 @@ def test_quality_control_is_scanpys(real_store, real, name, engine, log):
     found = lf.select(dao.qc(rules)).unnest("qc").collect(engine=engine)
     assert list(found.columns)[:2] == ["total_counts", "n_genes_by_counts"]
     for column in found:
+        if name == "pancreas_human" and column.name.endswith("_mt"):
+            assert column.is_null().all()  # it has no such genes; scanpy says 0
+            continue
         np.testing.assert_allclose(
             column.to_numpy(), wanted[column.name].to_numpy(), rtol=1e-6, err_msg=column.name
         )
