@@ -6,7 +6,7 @@
 
 use super::plan::Unit;
 use crate::error::{DaoError, Result};
-use crate::matrix::{Fill, Num, Sink};
+use crate::matrix::{Fill, Num, Sink, zeros};
 use crate::reader::{Columns, Normalize, Request};
 
 /// Of all groups and columns, row-major.
@@ -54,12 +54,6 @@ impl Moments {
     /// # Errors
     /// `Value` for more groups × columns than memory holds.
     pub fn new(n_groups: usize, n_columns: usize) -> Result<Self> {
-        fn zeros<T: Copy + Default>(n: usize) -> Option<Vec<T>> {
-            let mut values = Vec::new();
-            values.try_reserve_exact(n).ok()?;
-            values.resize(n, T::default());
-            Some(values)
-        }
         let made = n_groups
             .checked_mul(n_columns)
             .and_then(|n| Some(Self { n_columns, count: zeros(n)?, sum: zeros(n)?, m2: zeros(n)? }));

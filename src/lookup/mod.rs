@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::error::{DaoError, Result};
-use crate::matrix::{Dtype, Num, Values, for_dtype};
+use crate::matrix::{Dtype, Num, Values, for_dtype, zeros};
 use crate::parallel;
 use crate::reader::{Normalize, Source, plan as needs_of};
 pub use plan::Road;
@@ -153,8 +153,12 @@ impl Lookup {
             all.extend(jobs.into_iter().map(|job| (i, job)));
         }
         let n = keys.len();
-        let (vectors, length) = if together { (1, n * self.width) } else { (self.width, n) };
-        let mut values = vec![vec![T::zero(); length]; vectors];
+        let (vectors, length) = if together { (1, n.checked_mul(self.width)) } else { (self.width, Some(n)) };
+        let values: Option<Vec<Vec<T>>> = (0..vectors).map(|_| zeros(length?)).collect();
+        let mut values = values.ok_or_else(|| {
+            DaoError::value(format!("{} numbers of {n} cells do not fit into memory", self.width))
+                .hint("take fewer genes at a time, or .dao.iter_batches")
+        })?;
         parallel::in_order(
             all.len(),
             parallel::threads(threads),

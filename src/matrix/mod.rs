@@ -54,6 +54,15 @@ impl<T> Rows<T> {
     }
 }
 
+/// So many zeros; `None` where memory does not hold them, which would otherwise end the process.
+#[must_use]
+pub fn zeros<T: Num>(n: usize) -> Option<Vec<T>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(n).ok()?;
+    values.resize(n, T::zero());
+    Some(values)
+}
+
 /// Writes a row's columns, ascending, and its values.
 pub type Fill<'a, T> = &'a mut dyn FnMut(&mut [i32], &mut [T]) -> Result<()>;
 
