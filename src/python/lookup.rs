@@ -99,7 +99,8 @@ pub struct Resolved {
 }
 
 /// By metadata and ask, what queries were planned with last, and when that was last wanted.
-static PLANNED: LazyLock<Mutex<HashMap<(String, String), (Resolved, Instant)>>> = LazyLock::new(Mutex::default);
+static PLANNED: LazyLock<Mutex<Planned>> = LazyLock::new(Mutex::default);
+type Planned = HashMap<(String, String), (Resolved, Instant)>;
 /// So many are kept in any case,
 const KEPT: usize = 64;
 /// and all that a query may still want.
