@@ -103,7 +103,7 @@ def apply(step: str, lf: pl.LazyFrame, seed: int, other: pl.LazyFrame) -> pl.Laz
         case "filter_obs":
             return lf.filter(pl.col("cell_type") != "T")
         case "sort":
-            return lf.sort("score", descending=bool(seed % 2), nulls_last=True)
+            return lf.sort("score", descending=bool(seed % 2), nulls_last=True, maintain_order=True)
         case "head":
             return lf.head(seed % 60)
         case "tail":
