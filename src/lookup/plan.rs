@@ -46,8 +46,8 @@ pub(super) enum Job {
 /// Cells of a piece that is read row by row, and of one for which many rows are decoded together.
 const PIECE: usize = 256;
 const WIDE_PIECE: usize = 8192;
-/// Values of a gene that are decoded in one piece.
-const GENE_PIECE: u64 = 256 << 10;
+/// Values of a gene that are decoded in one piece: few, so that memory is used again and threads share them.
+const GENE_PIECE: u64 = 32 << 10;
 
 /// What reading costs, in nanoseconds, on the machine where it was measured: their ratios matter.
 const ROW: f64 = 1200.0;
