@@ -22,7 +22,7 @@ from .genes import Genes, Resolved
 from .progress import progress_bar
 from .readers import normalization
 from .sampling import Column, codes, columns_of, integer, listed
-from .selection import Selection, matrix_name, select
+from .selection import Selection, matrix_name, select, stored_types
 from .store import Store
 from .tables import to_pandas
 
@@ -33,8 +33,13 @@ __all__ = ["Counted", "Grouped", "Moments", "gene_stats", "pseudobulk"]
 
 Floats = NDArray[np.float64]
 
-#: Stored types whose every value is a float32.
+#: Stored types whose every value is a float32, which is read faster.
 _NARROW = {"uint8", "int8", "uint16", "int16", "float32"}
+
+
+def _per_cell(values: NDArray[Any], cells: NDArray[np.int64]) -> Floats:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(values / cells)
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,7 @@ class Moments:
     @property
     def mean(self) -> Floats:
         """NaN where no cell was measured."""
-        with np.errstate(invalid="ignore"):
-            return self.total / self.cells
+        return _per_cell(self.total, self.cells)
 
     def variance(self, ddof: int = 1) -> Floats:
         """NaN where there are no more than ``ddof`` cells."""
@@ -94,14 +98,12 @@ class Counted:
     @property
     def fraction(self) -> Floats:
         """Of the cells, those whose value is not zero; NaN where none was measured."""
-        with np.errstate(invalid="ignore"):
-            return np.asarray(self.count / self.cells)
+        return _per_cell(self.count, self.cells)
 
     @property
     def mean(self) -> Floats:
         """NaN where none was measured."""
-        with np.errstate(invalid="ignore"):
-            return self.total / self.cells
+        return _per_cell(self.total, self.cells)
 
     @property
     def moments(self) -> Moments:
@@ -149,6 +151,8 @@ class Grouped:
         self.matrix = matrix_name(layer)
         normalized = normalization(normalize, "float64")
         target_sum, log1p = normalized or (None, False)
+        stored = stored_types(selection.store, selection.datasets(), self.matrix)
+        narrow = normalized is None and _NARROW.issuperset(stored)
         self.measured = _measured(selection, self._codes, n_groups, parts, len(self.genes))
         self._reader = Reader(
             selection.store.core,
@@ -156,7 +160,7 @@ class Grouped:
             parts if len(selection.keys) else [],
             matrix=self.matrix,
             n_columns=len(self.genes),
-            dtype="float64" if normalized else _number_type(selection, self.matrix),
+            dtype="float32" if narrow else "float64",
             target_sum=target_sum,
             log1p=log1p,
         )
@@ -242,16 +246,6 @@ def _measured(
         else:
             measured[:, columns[columns >= 0]] += cells[:, None]
     return measured
-
-
-def _number_type(selection: Selection, matrix: str) -> str:
-    """float32 where it holds every stored value, which is read faster."""
-    if matrix == "X":
-        stored = {np.dtype(entry["dtype"]).name for entry in selection.datasets()}
-    else:
-        metas = [meta.get("matrices", {}) for meta in selection.metas().values()]
-        stored = {matrices[matrix]["dtype"] for matrices in metas if matrix in matrices}
-    return "float32" if stored <= _NARROW else "float64"
 
 
 # --- tables

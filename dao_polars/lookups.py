@@ -26,7 +26,7 @@ from ._core import Lookup
 from .cell import NAME, Cell
 from .errors import DaoError, DaoKeyError, DaoTypeError, DaoValueError
 from .genes import FeatureSpace, refuse_ambiguous, refuse_unknown
-from .selection import matrix_name, open_of
+from .selection import matrix_name, open_of, stored_types
 from .spaces import Entry, by_space, space_of
 from .store import Store
 
@@ -224,7 +224,8 @@ class _Resolver:
             return "float64"
         if self.ask.dtype is not None:
             return self.ask.dtype
-        return _stored(self.store, self.ask.layer, self.entries)
+        found = stored_types(self.store, self.entries, matrix_name(self.ask.layer))
+        return str(np.result_type(*found).name) if found else "float32"
 
 
 _OF_SETS = ("total_counts", "pct_counts")
@@ -263,18 +264,6 @@ def _selected(name: str, text: str, var: pl.DataFrame, entry: Entry) -> NDArray[
             f"{entry['id']!r}, found {len(members)} of {members.dtype}"
         )
     return members.fill_null(False).to_numpy().astype(np.bool_)
-
-
-def _stored(store: Store, layer: str | None, entries: list[Entry]) -> str:
-    """The number type that holds every stored value of a matrix, in all datasets that have it."""
-    name = matrix_name(layer)
-    if name == "X":
-        found = [entry["dtype"] for entry in entries]
-    else:
-        metas = [json.loads(store.core.dataset_meta(entry["id"])) for entry in entries]
-        matrices = [meta.get("matrices", {}) for meta in metas]
-        found = [known[name]["dtype"] for known in matrices if name in known]
-    return str(np.result_type(*(np.dtype(dtype) for dtype in found)).name) if found else "float32"
 
 
 # --- stores kept open between queries

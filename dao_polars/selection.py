@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from .genes import FeatureSpace, Genes, Resolved, resolve
 from .spaces import by_space, space_of
 from .store import Store, load_store, options_of
 
-__all__ = ["Selection", "matrix_name", "number_type", "select"]
+__all__ = ["Selection", "matrix_name", "number_type", "open_of", "select", "stored_types"]
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,11 @@ def _obs_columns(schema: pl.Schema, obs: Iterable[str] | bool | None) -> list[st
 
 
 def open_of(uri: str, id: str, store: Store | str | None) -> Store:
+    """The store that cells of the store ``id`` were selected from, there or where ``store`` says.
+
+    Raises:
+        DaoFileNotFoundError, DaoTypeError, DaoValueError: it is not there, or is another one.
+    """
     if isinstance(store, Store):
         opened = store
     elif store is None:
@@ -185,6 +190,17 @@ def matrix_name(layer: str | None) -> str:
     if not isinstance(layer, str):
         raise DaoTypeError(f"layer={layer!r}; expected a layer's name, or None for X")
     return f"layers/{layer}"
+
+
+def stored_types(store: Store, entries: Iterable[Mapping[str, Any]], matrix: str) -> list[str]:
+    """Names of the number types that those of the datasets which have a matrix store it in."""
+    if matrix == "X":
+        found = [entry["dtype"] for entry in entries]
+    else:
+        metas = [json.loads(store.core.dataset_meta(entry["id"])) for entry in entries]
+        matrices = [meta.get("matrices", {}) for meta in metas]
+        found = [known[matrix]["dtype"] for known in matrices if matrix in known]
+    return [np.dtype(dtype).name for dtype in found]
 
 
 def number_type(dtype: Any) -> str:
