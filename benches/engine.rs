@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use dao_polars::codec::{BLOCK, Kind, SCRATCH, decode_block, directory, directory_len, encode};
-use dao_polars::matrix::{Dtype, Values};
-use dao_polars::reader::{Epoch, Layout, Next, Part, Request, Source, plan};
+use dao_polars::number::{Dtype, Layout, Values};
+use dao_polars::read::{Epoch, Next, Part, Request, Source, plan};
 use dao_polars::sampling::{Order, batches};
-use dao_polars::store::Store;
+use dao_polars::store::{MatrixName, Store, TableMeta};
 use dao_polars::writer::{DatasetWriter, MatrixSpec, Tables};
 
 const CELLS: u32 = 10_000;
@@ -84,11 +84,11 @@ fn planning(c: &mut Criterion) {
 fn request(folder: &std::path::Path, layout: Layout) -> Arc<Request> {
     let store = folder.join("store");
     if !store.exists() {
-        let table = serde_json::json!({"columns": [{"name": "n", "dtype": "Int64"}]});
+        let table = TableMeta::default();
         let mut writer = DatasetWriter::begin(store.to_str().unwrap(), "bench").unwrap();
         let spec = MatrixSpec {
-            name: "X".into(),
-            dense: false,
+            name: MatrixName::X,
+            layout: Layout::Csr,
             portable: false,
             shape: [CELLS.into(), u64::try_from(GENES).unwrap()],
             stored: Dtype::U16,
@@ -104,7 +104,7 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<Request> {
             let (columns, counts) = cell(&mut stream);
             matrix.push_rows(&[0, i64::try_from(columns.len()).unwrap()], &columns, &Values::U16(counts)).unwrap();
         }
-        writer.set_nnz("X", matrix.finish().unwrap());
+        writer.set_nnz(&MatrixName::X, matrix.finish().unwrap());
         writer
             .commit(Tables {
                 obs: table.clone(),
@@ -112,13 +112,13 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<Request> {
                 organism: None,
                 constants: serde_json::Map::new(),
                 categories: BTreeMap::new(),
-                var_id: "space".into(),
+                feature_space: "space".into(),
             })
             .unwrap();
     }
     let source = Source::new(Store::open(store.to_str().unwrap(), &Vec::new()).unwrap());
     let entry = source.store().dataset_numbered(0).unwrap();
-    let matrix = source.matrix(entry, "X").unwrap();
+    let matrix = source.matrix(entry, &MatrixName::X).unwrap();
     let part = Part { dataset: "bench".into(), n_obs: CELLS, matrix, columns: None };
     let keys = (0..CELLS).map(u64::from).collect();
     let n_columns = usize::try_from(GENES).unwrap();
@@ -143,7 +143,7 @@ fn epochs(c: &mut Criterion) {
         ("dense shuffled", Layout::Dense, Order::Shuffled { seed: 0 }),
     ] {
         let request = request(folder.path(), layout);
-        let pool = Arc::new(dao_polars::reader::Pool::default());
+        let pool = Arc::new(dao_polars::read::Pool::default());
         group.bench_function(name, |b| {
             b.iter_batched(
                 || order.positions(CELLS, 0).into(),

@@ -11,8 +11,7 @@ namespace of LazyFrame and DataFrame is [`DaoFrame`][]; ``dao.frame(lf)`` is the
 same for type checkers, which cannot see namespaces.
 """
 
-from .batches import Batch, BatchIterable
-from .cell import Cell
+from .batches.batches import Batch, BatchIterable
 from .errors import (
     DaoCorruptError,
     DaoError,
@@ -24,12 +23,12 @@ from .errors import (
     DaoTypeError,
     DaoValueError,
 )
-from .expr import DaoExpr, gene, genes, qc
+from .expression.expressions import DaoExpr, gene, genes, qc
 from .frame import DaoFrame, frame
-from .ontology import Ontology, load_ontology
-from .scan import scan
-from .store import Store, load_store
-from .write import write_dataset
+from .genes.ontology import Ontology, load_ontology
+from .scan.cell import Cell
+from .store.store import Store, load_store, scan
+from .write.dataset import write_dataset
 
 __all__ = [
     "Batch",

@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from . import splits
-from .aggregates import Grouped, gene_stats, pseudobulk
-from .anndata import to_anndata
-from .batches import Batch, BatchIterable
+from ._extras import need
+from .analysis.aggregates import Grouped, gene_stats, pseudobulk
+from .analysis.marker_genes import Method, rank_genes_groups
+from .analysis.variable_genes import highly_variable_genes
+from .batches.batches import Batch, BatchIterable
+from .batches.matrices import Layout, Matrices
+from .batches.sampling import Column, Sampling, Shuffle, columns_of, listed
+from .convert.to_anndata import to_anndata
 from .errors import DaoTypeError
-from .extras import need
-from .genes import Genes
-from .marker_genes import Method, rank_genes_groups
-from .readers import Layout, Matrices
-from .sampling import Column, Sampling, Shuffle, columns_of, listed
-from .selection import select
-from .variable_genes import highly_variable_genes
+from .genes.request import Genes
+from .select import splits
+from .select.selection import select
 
 if TYPE_CHECKING:
     import tensorflow as tf
     from anndata import AnnData
 
-    from .store import Store
-    from .torch import TorchDataset
+    from .batches.torch import TorchDataset
+    from .store.store import Store
 
 __all__ = ["DaoFrame", "frame"]
 
@@ -207,7 +207,7 @@ class DaoFrame:
             Everything that [`iter_batches`][] raises.
         """
         need("torch", "to_torch")
-        from .torch import TorchDataset
+        from .batches.torch import TorchDataset
 
         batches = self.iter_batches(batch_size, **options)
         return TorchDataset(batches, transform=transform, pin_memory=pin_memory)
@@ -229,7 +229,7 @@ class DaoFrame:
             Everything that [`iter_batches`][] raises.
         """
         need("tensorflow", "to_tensorflow")
-        from .tensorflow import dataset
+        from .batches.tensorflow import dataset
 
         if options.get("transform") is not None:
             raise DaoTypeError(

@@ -25,6 +25,16 @@ pub enum ErrorKind {
     Key,
 }
 
+/// What a panic was called with, where that is text.
+#[must_use]
+pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "a panic without a message",
+    }
+}
+
 /// An error with its place and its remedy.
 #[derive(Debug, Clone)]
 pub struct DaoError(Box<Parts>);

@@ -11,10 +11,10 @@ pub mod error;
 mod expr;
 pub mod lookup;
 pub mod matrix;
-pub mod parallel;
+pub mod number;
 #[cfg(feature = "python")]
 mod python;
-pub mod reader;
+pub mod read;
 pub mod sampling;
 pub mod storage;
 pub mod store;

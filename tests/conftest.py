@@ -23,7 +23,9 @@ settings.register_profile(
 )
 settings.load_profile("dao")
 
-DATA = Path(__file__).parent.parent / "data"
+ROOT = Path(__file__).parent.parent
+DATA = ROOT / "data"
+SFAIRA = ROOT / "tests" / "data" / "sfaira_store"
 STUDIES = ("pbmc_human", "pancreas_human", "pancreas_mouse", "heart_human")
 
 

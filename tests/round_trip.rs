@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dao_polars::error::{ErrorKind, Result};
-use dao_polars::matrix::{Cache, Dtype, Values};
-use dao_polars::reader::{Batch, Columns, Epoch, Layout, Next, Part, Request, Source};
+use dao_polars::matrix::Cache;
+use dao_polars::number::{Dtype, Layout, Values};
+use dao_polars::read::{Batch, Columns, Epoch, Next, Part, Request, Source};
 use dao_polars::sampling::{self, Order};
-use dao_polars::store::Store;
+use dao_polars::store::{MatrixName, Store, TableMeta};
 use dao_polars::writer::{DatasetWriter, MatrixSpec, Tables};
 use proptest::prelude::*;
-use serde_json::json;
 
 const N_GENES: usize = 300;
 const GENES: std::ops::Range<i32> = 0..300;
@@ -22,21 +22,21 @@ const GENES: std::ops::Range<i32> = 0..300;
 type Cells = Vec<BTreeMap<i32, u16>>;
 
 fn tables() -> Tables {
-    let table = json!({"columns": [{"name": "n", "dtype": "Int64"}]});
+    let table = TableMeta::default();
     Tables {
         obs: table.clone(),
         var: table,
         organism: None,
         constants: serde_json::Map::new(),
         categories: BTreeMap::new(),
-        var_id: "space".into(),
+        feature_space: "space".into(),
     }
 }
 
 fn spec(n_obs: usize, rows: Option<Vec<u32>>) -> MatrixSpec {
     MatrixSpec {
-        name: "X".into(),
-        dense: false,
+        name: MatrixName::X,
+        layout: Layout::Csr,
         portable: n_obs % 2 == 1,
         shape: [n_obs as u64, N_GENES as u64],
         stored: Dtype::U16,
@@ -87,7 +87,7 @@ fn write(
     }
     let nnz = matrix.finish()?;
     assert_eq!(nnz, cells.iter().map(|cell| cell.len() as u64).sum::<u64>());
-    writer.set_nnz("X", nnz);
+    writer.set_nnz(&MatrixName::X, nnz);
     writer.commit(tables())
 }
 
@@ -96,9 +96,9 @@ fn request(source: &Source, keys: Vec<u64>, columns: Option<Vec<i32>>, n_columns
     for entry in &source.store().manifest().datasets {
         let columns = columns.clone().map(|target| Columns::new(target, n_columns)).transpose()?;
         let part = Part {
-            dataset: entry.id.clone(),
+            dataset: entry.name.clone(),
             n_obs: u32::try_from(entry.n_obs).unwrap(),
-            matrix: source.matrix(entry, "X")?,
+            matrix: source.matrix(entry, &MatrixName::X)?,
             columns,
         };
         parts.insert(entry.number, part);

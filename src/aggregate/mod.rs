@@ -10,9 +10,9 @@ mod plan;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{DaoError, Result};
-use crate::matrix::{Dtype, Num};
-use crate::parallel;
-use crate::reader::Request;
+use crate::number::{Dtype, Num};
+use crate::read::Request;
+use crate::read::in_order as parallel;
 pub use moments::Moments;
 use moments::{Partial, Scratch};
 use plan::{Unit, units};

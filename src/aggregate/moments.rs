@@ -6,8 +6,9 @@
 
 use super::plan::Unit;
 use crate::error::{DaoError, Result};
-use crate::matrix::{Fill, Num, Sink, zeros};
-use crate::reader::{Columns, Normalize, Request};
+use crate::matrix::{Fill, Sink};
+use crate::number::{Num, zeros};
+use crate::read::{Columns, Normalize, Request};
 
 /// Of all groups and columns, row-major.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::reader::{Request, split_key};
+use crate::read::{Request, split_key};
 
 /// Cells of a unit, where rows are read for themselves and where many are decoded together.
 const CELLS: usize = 2048;

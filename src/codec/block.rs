@@ -10,7 +10,7 @@ use bytemuck::Pod;
 
 use super::Broken;
 use super::frame::{self, FRAME};
-use crate::matrix::Num;
+use crate::number::Num;
 
 /// Frames of a block.
 const FRAMES: usize = 2;

@@ -18,7 +18,8 @@ use zarrs::plugin::{PluginCreateError, ZarrVersion};
 
 use super::block::{Kind, Stored};
 use super::chunk;
-use crate::matrix::{Dtype, dtype_of, for_dtype};
+use crate::matrix::dtype_of;
+use crate::number::{Dtype, for_dtype};
 
 /// The codec's name in zarr metadata.
 pub const NAME: &str = "dao_polars.pfor";

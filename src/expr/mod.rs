@@ -4,16 +4,17 @@
 //! there is no cell or no such gene. What is asked for, and in which store, Python resolves
 //! (`crate::python::lookup`). Polars' interface: <https://docs.pola.rs/user-guide/plugins/expr_plugins/>.
 
+mod plugin;
+
 use polars::prelude::*;
-use pyo3_polars::derive::polars_expr;
-use pyo3_polars::export::polars_arrow::array::{FixedSizeListArray, PrimitiveArray};
-use pyo3_polars::export::polars_arrow::bitmap::Bitmap;
+use polars_arrow::array::{FixedSizeListArray, PrimitiveArray};
+use polars_arrow::bitmap::Bitmap;
 use serde::Deserialize;
 
 use crate::lookup::Found;
-use crate::matrix::{Dtype, Values};
+use crate::number::{Dtype, Values};
 use crate::python::lookup::{Resolved, Shape, planned, resolve};
-use crate::reader::split_key;
+use crate::read::split_key;
 
 /// Fewer cells than this are looked up by the thread that asks: polars asks from several.
 const ALONE: usize = 1024;
@@ -24,20 +25,19 @@ struct Asked {
     ask: String,
 }
 
-fn output(inputs: &[Field], kwargs: Asked) -> PolarsResult<Field> {
+fn output(inputs: &[Field], asked: &Asked) -> PolarsResult<Field> {
     let cell = first(inputs)?;
-    let resolved = resolve(&metadata(cell.name(), cell.dtype())?, &kwargs.ask).map_err(failed)?;
+    let resolved = resolve(&metadata(cell.name(), cell.dtype())?, &asked.ask).map_err(failed)?;
     Ok(Field::new(cell.name().clone(), dtype(&resolved)))
 }
 
 /// Numbers of the cells of one column.
-#[polars_expr(output_type_func_with_kwargs=output)]
-fn dao_lookup(inputs: &[Series], kwargs: Asked) -> PolarsResult<Series> {
+fn look_up(inputs: &[Series], asked: &Asked) -> PolarsResult<Series> {
     let cell = first(inputs)?;
     let metadata = metadata(cell.name(), cell.dtype())?;
     let storage = cell.to_storage().u64()?;
     let keys: Vec<u64> = storage.iter().flatten().collect();
-    let resolved = planned(&metadata, &kwargs.ask).map_err(failed)?;
+    let resolved = planned(&metadata, &asked.ask).map_err(failed)?;
     let together = resolved.shape == Shape::Array;
     let threads = (keys.len() < ALONE).then_some(1);
     let mut found = resolved.lookup.read(&keys, together, threads).map_err(failed)?;
@@ -51,8 +51,7 @@ fn first<T>(inputs: &[T]) -> PolarsResult<&T> {
 }
 
 fn failed(error: impl std::fmt::Display) -> PolarsError {
-    // The message crosses as a C string.
-    PolarsError::ComputeError(error.to_string().replace('\0', "\u{fffd}").into())
+    PolarsError::ComputeError(error.to_string().into())
 }
 
 /// What the type of a column of cell keys says of their store.

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::{Hit, Lookup, Target};
 use crate::error::{DaoError, Result};
-use crate::matrix::{GeneIndex, Num, Totals, cast_vec, for_dtype, is_always_exact};
+use crate::matrix::{GeneIndex, Totals};
+use crate::number::{Num, cast_vec, for_dtype, is_always_exact};
 
 /// Goes through some of a gene's values.
 pub fn look_up<T: Num>(

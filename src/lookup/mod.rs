@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::error::{DaoError, Result};
-use crate::matrix::{Dtype, Num, Values, for_dtype, zeros};
-use crate::parallel;
-use crate::reader::{Normalize, Source, plan as needs_of};
+use crate::number::{Dtype, Num, Values, for_dtype, zeros};
+use crate::read::in_order as parallel;
+use crate::read::{Normalize, Source, plan as needs_of};
+use crate::store::MatrixName;
 pub use plan::Road;
 use plan::{Job, jobs};
 
@@ -33,7 +34,7 @@ pub enum Asked {
 /// What to look up; see the module.
 pub struct Lookup {
     source: Arc<Source>,
-    matrix: String,
+    matrix: MatrixName,
     dtype: Dtype,
     normalize: Option<Normalize>,
     /// Numbers for each cell.
@@ -69,7 +70,13 @@ pub(super) struct Target<'a> {
 impl Lookup {
     /// A lookup of `width` numbers in the matrix `matrix` of the store's datasets.
     #[must_use]
-    pub fn new(source: Arc<Source>, matrix: String, dtype: Dtype, normalize: Option<Normalize>, width: usize) -> Self {
+    pub fn new(
+        source: Arc<Source>,
+        matrix: MatrixName,
+        dtype: Dtype,
+        normalize: Option<Normalize>,
+        width: usize,
+    ) -> Self {
         Self { source, matrix, dtype, normalize, width, asked: HashMap::new() }
     }
 
@@ -102,8 +109,7 @@ impl Lookup {
                 Asked::Refused(_) => true,
             };
             if !fits {
-                return Err(DaoError::value("what is asked of a dataset does not fit its genes")
-                    .at(format!("dataset '{}'", entry.id)));
+                return Err(DaoError::value("what is asked of a dataset does not fit its genes").at(entry.place()));
             }
             self.asked.insert(number, asked.clone());
         }
@@ -114,19 +120,18 @@ impl Lookup {
     fn asked(&self, number: u32, last: u32) -> Result<Arc<Asked>> {
         const CHANGED: &str = "the store has changed since the keys were made, or the query; make it again";
         let entry = self.source.store().dataset_numbered(number)?;
-        let place = || format!("dataset '{}'", entry.id);
         if u64::from(last) >= entry.n_obs {
             let what = format!("a cell key names row {last} and the dataset has {} cells", entry.n_obs);
-            return Err(DaoError::value(what).at(place()).hint(CHANGED));
+            return Err(DaoError::value(what).at(entry.place()).hint(CHANGED));
         }
         match self.asked.get(&number) {
             Some(asked) => match &**asked {
                 Asked::Refused(why) => Err(DaoError::value(why.clone())),
                 _ => Ok(asked.clone()),
             },
-            None => {
-                Err(DaoError::value("a dataset that was not there when the query was made").at(place()).hint(CHANGED))
-            }
+            None => Err(DaoError::value("a dataset that was not there when the query was made")
+                .at(entry.place())
+                .hint(CHANGED)),
         }
     }
 
@@ -208,7 +213,7 @@ impl Lookup {
 
     fn in_dataset(&self, number: u32, error: DaoError) -> DaoError {
         match self.source.store().dataset_numbered(number) {
-            Ok(entry) => error.at(format!("dataset '{}'", entry.id)),
+            Ok(entry) => error.at(entry.place()),
             Err(_) => error,
         }
     }

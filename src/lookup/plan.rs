@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::{Asked, Lookup, Target};
 use crate::error::Result;
 use crate::matrix::{GeneIndex, Matrix, Totals};
+use crate::store::MatrixName;
 
 /// Where the numbers come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,7 +78,7 @@ pub(super) fn jobs(lookup: &Lookup, target: &Target<'_>) -> Result<(Road, Vec<Jo
             if wanted.is_empty() {
                 return Ok((Road::Nowhere, Vec::new()));
             }
-            let index = if lookup.matrix == "X" { lookup.source.gene_index(entry)? } else { None };
+            let index = if lookup.matrix == MatrixName::X { lookup.source.gene_index(entry)? } else { None };
             if let Some(index) = index
                 && let Some(jobs) = by_genes(lookup, target, &index, &wanted)?
             {
@@ -134,7 +135,7 @@ fn by_genes(
     let mut jobs = Vec::new();
     for &(output, gene) in wanted {
         let values = if share < 0.5 {
-            index.between(gene, first, last).map_err(|e| e.at(format!("dataset '{}'", entry.id)))?
+            index.between(gene, first, last).map_err(|e| e.at(entry.place()))?
         } else {
             0..index.nnz(gene)
         };

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use super::{Asked, Hit, Lookup, Target};
 use crate::error::Result;
-use crate::matrix::{Fill, Matrix, Num, Sink, Totals};
-use crate::reader::Normalize;
+use crate::matrix::{Fill, Matrix, Sink, Totals};
+use crate::number::Num;
+use crate::read::Normalize;
 
 /// Up to so many columns are searched for in a row; more are looked up in a table of all columns.
 const SEARCHED: usize = 24;

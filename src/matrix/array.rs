@@ -17,10 +17,10 @@ use zarrs::metadata::ConfigurationSerialize;
 use zarrs::metadata_ext::codec::sharding::{ShardingCodecConfiguration, ShardingIndexLocation};
 use zarrs::plugin::PluginCreateError;
 
-use super::dtype::{Dtype, Num};
 use super::plan::coalesce;
 use crate::codec::Pfor;
 use crate::error::{DaoError, ErrorKind, Result};
+use crate::number::{Dtype, Num};
 use crate::storage::{Storage, ZarrStorage};
 
 /// Bytes between two wanted ranges that are cheaper to read than to skip.

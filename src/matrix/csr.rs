@@ -6,12 +6,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::array::ZarrArray;
-use super::cast::cast_values;
-use super::dtype::{Dtype, Num, for_dtype};
 use super::packed::{Fetched, Packed};
 use super::plan::{Piece, pieces};
 use super::{Rows, Sink};
 use crate::error::{DaoError, Result};
+use crate::number::cast_values;
+use crate::number::{Dtype, Num, for_dtype};
 use crate::storage::Storage;
 
 /// Rows of chunked arrays that are put together at a time.

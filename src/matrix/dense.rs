@@ -14,13 +14,13 @@ use bytes::Bytes;
 
 use super::Sink;
 use super::array::{Coding, Found, MAX_GAP, MAX_READ, ZarrArray};
-use super::blosc::{self, Block, Frame, Scratch};
 use super::cache::Cache;
-use super::dtype::{Dtype, Num, for_dtype};
 use super::plan::coalesce;
 use super::row::{self, Bits, Building, Row};
+use crate::codec::blosc::{self, Block, Frame, Scratch};
 use crate::codec::{Broken, Stored};
 use crate::error::{DaoError, Result};
+use crate::number::{Dtype, Num, for_dtype};
 use crate::storage::Storage;
 
 /// Chunks of fewer bytes are read whole: a second read costs as much.

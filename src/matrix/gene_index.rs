@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::csr::Csr;
-use super::dtype::{Dtype, Num};
 use crate::error::Result;
+use crate::number::{Dtype, Num};
 use crate::storage::Storage;
 
 /// See the module.

@@ -4,12 +4,9 @@
 //! callers ask for ascending rows and place the result themselves.
 
 mod array;
-mod blosc;
 mod cache;
-mod cast;
 mod csr;
 mod dense;
-mod dtype;
 mod gene_index;
 mod packed;
 mod plan;
@@ -21,14 +18,12 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::error::{DaoError, ErrorKind, Result};
+use crate::number::{Dtype, Num, for_dtype};
 use crate::storage::Storage;
 pub(crate) use array::dtype_of;
 pub use cache::Cache;
-pub use cast::{cast_vec, is_always_exact};
 use csr::Csr;
 use dense::Dense;
-pub use dtype::{Dtype, Num, Values};
-pub(crate) use dtype::{for_dtype, for_dtype_values};
 pub use gene_index::GeneIndex;
 pub use totals::{TOTALS, Totals};
 
@@ -52,15 +47,6 @@ impl<T> Rows<T> {
     pub fn empty() -> Self {
         Self { rows: Vec::new(), indptr: vec![0], indices: Vec::new(), data: Vec::new() }
     }
-}
-
-/// So many zeros; `None` where memory does not hold them, which would otherwise end the process.
-#[must_use]
-pub fn zeros<T: Num>(n: usize) -> Option<Vec<T>> {
-    let mut values = Vec::new();
-    values.try_reserve_exact(n).ok()?;
-    values.resize(n, T::zero());
-    Some(values)
 }
 
 /// Writes a row's columns, ascending, and its values.

@@ -9,11 +9,11 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::array::{MAX_GAP, MAX_READ, ZarrArray};
-use super::cast::{always_exact, cast_values};
-use super::dtype::{Dtype, Num, for_dtype};
 use super::plan::{Run, coalesce, runs};
 use crate::codec::{self, BLOCK, Broken, Kind, SCRATCH, Scratch, Stored};
 use crate::error::{DaoError, Result};
+use crate::number::{Dtype, Num, for_dtype};
+use crate::number::{always_exact, cast_values};
 use crate::storage::File;
 
 /// More shards than any array has: metadata may claim what it likes.

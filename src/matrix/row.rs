@@ -6,11 +6,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::blosc::Block;
-use super::cast::{always_exact, cast_values};
-use super::dtype::Num;
+use crate::codec::blosc::Block;
 use crate::codec::{Stored, Word};
 use crate::error::Result;
+use crate::number::Num;
+use crate::number::{always_exact, cast_values};
 
 /// In place of a byte: the value is among the large ones.
 const LARGE: u8 = u8::MAX;

@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
 use crate::error::DaoError;
-use crate::matrix::{Num, Values, for_dtype_values};
-use crate::reader::Pool;
+use crate::number::{Num, Values, for_dtype_values};
+use crate::read::Pool;
 
 /// A C-contiguous array of any number type, of any shape, copied.
 pub fn values(array: &Bound<'_, PyAny>) -> PyResult<Values> {
@@ -39,7 +39,7 @@ pub fn values(array: &Bound<'_, PyAny>) -> PyResult<Values> {
 pub fn indices(array: &Bound<'_, PyAny>) -> PyResult<Vec<i32>> {
     match values(array)? {
         Values::I32(indices) => Ok(indices),
-        other => Ok(for_dtype_values!(other, v => crate::matrix::cast_vec::<_, i32>(&v))?),
+        other => Ok(for_dtype_values!(other, v => crate::number::cast_vec::<_, i32>(&v))?),
     }
 }
 
@@ -47,7 +47,7 @@ pub fn indices(array: &Bound<'_, PyAny>) -> PyResult<Vec<i32>> {
 pub fn offsets(array: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     match values(array)? {
         Values::I64(offsets) => Ok(offsets),
-        other => Ok(for_dtype_values!(other, v => crate::matrix::cast_vec::<_, i64>(&v))?),
+        other => Ok(for_dtype_values!(other, v => crate::number::cast_vec::<_, i64>(&v))?),
     }
 }
 

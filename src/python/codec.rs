@@ -8,7 +8,7 @@ use pyo3::types::{PyAny, PyBytes};
 use super::arrays;
 use crate::codec::{Broken, NAME, Pfor, Stored, decode, encode};
 use crate::error::{DaoError, ErrorKind};
-use crate::matrix::{Dtype, Num, Values, for_dtype, for_dtype_values};
+use crate::number::{Dtype, Num, Values, for_dtype, for_dtype_values};
 
 /// The chunk of `values`.
 #[pyfunction]

@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 
+use super::manifest::PyMatrixName;
 use super::store::PyStore;
 use crate::error::DaoError;
 use crate::lookup::{Asked, Found, Lookup};
-use crate::matrix::Dtype;
-use crate::reader::Normalize;
+use crate::number::Dtype;
+use crate::read::Normalize;
+use crate::store::MatrixName;
 
 /// How what is found becomes a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +43,7 @@ pub struct PyLookup {
 #[pymethods]
 impl PyLookup {
     #[new]
-    #[pyo3(signature = (store, parts, *, shape, names, width, matrix="X", dtype="float32", target_sum=None, log1p=false))]
+    #[pyo3(signature = (store, parts, *, shape, names, width, matrix=PyMatrixName(MatrixName::X), dtype="float32", target_sum=None, log1p=false))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn new(
         store: &PyStore,
@@ -49,7 +51,7 @@ impl PyLookup {
         shape: &str,
         names: Vec<String>,
         width: usize,
-        matrix: &str,
+        matrix: PyMatrixName,
         dtype: &str,
         target_sum: Option<f64>,
         log1p: bool,
@@ -66,7 +68,7 @@ impl PyLookup {
         if normalize.is_some() && !dtype.is_float() {
             return Err(DaoError::value("normalized values are no integers").into());
         }
-        let mut lookup = Lookup::new(store.0.clone(), matrix.to_owned(), dtype, normalize, width);
+        let mut lookup = Lookup::new(store.opened.clone(), matrix.0, dtype, normalize, width);
         for (numbers, asked) in parts {
             lookup.describe(&numbers, asked_of(shape, &asked)?)?;
         }

@@ -8,6 +8,7 @@ mod arrays;
 mod codec;
 mod error;
 pub(crate) mod lookup;
+mod manifest;
 mod progress;
 mod reader;
 mod sampling;
@@ -22,6 +23,8 @@ mod _core {
     use super::codec::{pfor_decode, pfor_encode};
     #[pymodule_export]
     use super::lookup::PyLookup;
+    #[pymodule_export]
+    use super::manifest::{PyColumnMeta, PyDataset, PyDescription, PyMatrixMeta, PyMatrixName, PyTableMeta};
     #[pymodule_export]
     use super::reader::{PyEpoch, PyReader};
     #[pymodule_export]

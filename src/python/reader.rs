@@ -9,14 +9,17 @@ use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
 use super::arrays;
+use super::manifest::PyMatrixName;
 use super::progress::Progress;
 use super::sampling::PyPlan;
 use super::store::PyStore;
 use crate::aggregate::{self, Grouped};
 use crate::error::DaoError;
-use crate::matrix::{Cache, Dtype, Values};
-use crate::reader::{Batch, Columns, Epoch, Layout, Next, Normalize, Part, Pool, Request};
+use crate::matrix::Cache;
+use crate::number::{Dtype, Layout, Values};
+use crate::read::{Batch, Columns, Epoch, Next, Normalize, Part, Pool, Request};
 use crate::sampling::{self, Plan};
+use crate::store::MatrixName;
 
 /// How long to wait before looking for Ctrl-C.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -32,25 +35,21 @@ pub struct PyReader {
 #[pymethods]
 impl PyReader {
     #[new]
-    #[pyo3(signature = (store, keys, parts, *, matrix="X", n_columns, layout="csr", dtype="float32", target_sum=None, log1p=false))]
+    #[pyo3(signature = (store, keys, parts, *, matrix=PyMatrixName(MatrixName::X), n_columns, layout="csr", dtype="float32", target_sum=None, log1p=false))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn new(
         py: Python<'_>,
         store: &PyStore,
         keys: PyReadonlyArray1<'_, u64>,
         parts: Vec<(u32, Option<Bound<'_, PyAny>>)>,
-        matrix: &str,
+        matrix: PyMatrixName,
         n_columns: usize,
         layout: &str,
         dtype: &str,
         target_sum: Option<f64>,
         log1p: bool,
     ) -> PyResult<Self> {
-        let layout = match layout {
-            "csr" => Layout::Csr,
-            "dense" => Layout::Dense,
-            _ => return Err(DaoError::value(format!("layout '{layout}'")).expected("csr or dense").into()),
-        };
+        let layout = Layout::from_name(layout)?;
         let dtype = Dtype::from_name(dtype)?;
         let normalize = (target_sum.is_some() || log1p).then_some(Normalize { target_sum, log1p });
         if normalize.is_some() && !dtype.is_float() {
@@ -66,9 +65,9 @@ impl PyReader {
         let request = py.detach(|| -> crate::error::Result<Request> {
             let mut parts = HashMap::new();
             for (number, columns) in columns {
-                let entry = store.0.store().dataset_numbered(number)?;
-                let place = format!("dataset '{}'", entry.id);
-                let opened = store.0.matrix(entry, matrix)?;
+                let entry = store.opened.store().dataset_numbered(number)?;
+                let place = entry.place();
+                let opened = store.opened.matrix(entry, &matrix.0)?;
                 let columns =
                     columns.map(|c| Columns::new(c, n_columns)).transpose().map_err(|e| e.at(place.clone()))?;
                 let source = columns.as_ref().map_or(n_columns, Columns::len);
@@ -79,7 +78,7 @@ impl PyReader {
                         .found(source));
                 }
                 let n_obs = u32::try_from(entry.n_obs).map_err(|_| DaoError::value("too many cells").at(place))?;
-                parts.insert(number, Part { dataset: entry.id.clone(), n_obs, matrix: opened, columns });
+                parts.insert(number, Part { dataset: entry.name.clone(), n_obs, matrix: opened, columns });
             }
             let request = Request { keys, parts, n_columns, layout, dtype, normalize, cache: Cache::default() };
             request.validate()?;

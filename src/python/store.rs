@@ -4,17 +4,23 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyTuple};
 
+use super::manifest::{PyDataset, PyDescription};
 use super::progress::Progress;
-use crate::reader::Source;
+use crate::read::Source;
 use crate::storage::StorageOptions;
-use crate::store::Store;
+use crate::store::{Categories, Store};
 use crate::writer::add_gene_index;
 
 /// An opened store.
 #[pyclass(name = "Store", module = "dao_polars._core", frozen)]
-pub struct PyStore(pub Arc<Source>);
+pub struct PyStore {
+    pub opened: Arc<Source>,
+    /// The datasets as Python has them, made once.
+    datasets: PyOnceLock<Py<PyTuple>>,
+}
 
 pub fn options(options: Option<HashMap<String, String>>) -> StorageOptions {
     options.unwrap_or_default().into_iter().collect()
@@ -27,42 +33,52 @@ impl PyStore {
     fn open(py: Python<'_>, uri: &str, storage_options: Option<HashMap<String, String>>) -> PyResult<Self> {
         let storage_options = options(storage_options);
         let store = py.detach(|| Store::open(uri, &storage_options))?;
-        Ok(Self(Arc::new(Source::new(store))))
+        Ok(Self { opened: Arc::new(Source::new(store)), datasets: PyOnceLock::new() })
     }
 
     #[getter]
     fn uri(&self) -> &str {
-        self.0.store().uri()
+        self.opened.store().uri()
     }
 
     #[getter]
     fn id(&self) -> &str {
-        &self.0.store().manifest().id
+        &self.opened.store().manifest().id
     }
 
+    /// Whether its tables are pandas' parquet and pickles, as sfaira wrote them.
     #[getter]
-    fn legacy(&self) -> bool {
-        self.0.store().legacy()
+    fn has_sfaira_tables(&self) -> bool {
+        self.opened.store().has_sfaira_tables()
     }
 
-    fn manifest(&self) -> &str {
-        self.0.store().manifest_text()
+    /// The datasets, by their numbers.
+    #[getter]
+    fn datasets<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let made = self.datasets.get_or_try_init(py, || -> PyResult<_> {
+            let datasets = &self.opened.store().manifest().datasets;
+            let datasets = datasets.iter().map(|dataset| PyDataset::new(py, dataset)).collect::<PyResult<Vec<_>>>()?;
+            Ok(PyTuple::new(py, datasets)?.unbind())
+        });
+        Ok(made?.bind(py).clone())
     }
 
-    fn dataset_meta(&self, py: Python<'_>, dataset: &str) -> PyResult<String> {
-        let meta = py.detach(|| {
-            let store = self.0.store();
-            let entry = store.dataset(dataset)?;
-            store.dataset_meta(entry)?;
-            store.dataset_meta_text(entry)
-        })?;
-        Ok(meta.unwrap_or_else(|| "{}".to_owned()))
+    /// For each string-like obs column the sorted union of its values; `None` where they are too many.
+    #[getter]
+    fn categories(&self) -> Categories {
+        self.opened.store().manifest().categories.clone()
+    }
+
+    fn description(&self, py: Python<'_>, dataset: &str) -> PyResult<PyDescription> {
+        let store = self.opened.store();
+        let description = py.detach(|| store.description(store.dataset(dataset)?))?;
+        PyDescription::new(py, &description)
     }
 
     #[pyo3(signature = (path, checksum_of=None))]
     fn get_bytes<'py>(&self, py: Python<'py>, path: &str, checksum_of: Option<&str>) -> PyResult<Bound<'py, PyBytes>> {
         let bytes = py.detach(|| {
-            let store = self.0.store();
+            let store = self.opened.store();
             let Some(dataset) = checksum_of else { return store.file(path) };
             let entry = store.dataset(dataset)?;
             match path.strip_prefix(&format!("{}/", entry.path)) {
@@ -77,25 +93,25 @@ impl PyStore {
     fn add_gene_index(&self, py: Python<'_>, dataset: &str, advance: Option<Py<PyAny>>) -> PyResult<bool> {
         let mut progress = Progress::new(advance);
         let added = py.detach(|| {
-            let entry = self.0.store().dataset(dataset)?;
-            let added = add_gene_index(&self.0, entry, |cells| progress.advance(cells))?;
-            self.0.forget_gene_index(entry);
+            let entry = self.opened.store().dataset(dataset)?;
+            let added = add_gene_index(&self.opened, entry, |cells| progress.advance(cells))?;
+            self.opened.forget_gene_index(entry);
             Ok(added)
         });
         progress.or_raised(added)
     }
 
     fn has_gene_index(&self, py: Python<'_>, dataset: &str) -> PyResult<bool> {
-        let store = self.0.store();
+        let store = self.opened.store();
         Ok(py.detach(|| store.gene_index(store.dataset(dataset)?)).map(|path| path.is_some())?)
     }
 
     fn var_text(&self, py: Python<'_>, dataset: &str, column: &str) -> PyResult<Option<Vec<Option<String>>>> {
-        let store = self.0.store();
+        let store = self.opened.store();
         Ok(py.detach(|| store.var_text(store.dataset(dataset)?, column))?)
     }
 
     fn verify(&self, py: Python<'_>, dataset: &str) -> PyResult<Vec<(String, String)>> {
-        Ok(py.detach(|| self.0.verify(self.0.store().dataset(dataset)?))?)
+        Ok(py.detach(|| self.opened.verify(self.opened.store().dataset(dataset)?))?)
     }
 }

@@ -1,13 +1,16 @@
 //! `_core.DatasetWriter`, `_core.MatrixWriter`, `_core.ValueScan`.
 
 use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 
 use super::arrays;
+use super::manifest::{PyMatrixName, PyTableMeta, json};
 use crate::error::{DaoError, Result};
-use crate::matrix::{Dtype, Values};
+use crate::number::{Dtype, Layout, Values};
+use crate::store::MatrixName;
 use crate::writer::{DatasetWriter, MatrixSpec, MatrixWriter, Tables, ValueScan};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -80,7 +83,7 @@ impl PyDatasetWriter {
     fn matrix(
         &self,
         py: Python<'_>,
-        name: String,
+        name: PyMatrixName,
         layout: &str,
         shape: [u64; 2],
         stored: &str,
@@ -91,38 +94,48 @@ impl PyDatasetWriter {
         source_nnz: u64,
         max_abs: f64,
     ) -> PyResult<PyMatrixWriter> {
-        let dense = match layout {
-            "csr" => false,
-            "dense" => true,
-            _ => return Err(DaoError::value(format!("layout '{layout}'")).expected("csr or dense").into()),
-        };
         let rows = match rows.map(arrays::values).transpose()? {
             None => None,
             Some(Values::U32(rows)) => Some(rows),
             Some(_) => return Err(DaoError::value("row numbers must be uint32").into()),
         };
         let spec = MatrixSpec {
-            name: name.clone(),
-            dense,
+            totals: name.0.is_of_genes(),
+            name: name.0.clone(),
+            layout: Layout::from_name(layout)?,
             portable,
             shape,
             stored: Dtype::from_name(stored)?,
             columns: columns.map(arrays::indices).transpose()?,
             rows,
             source_nnz,
-            totals: !name.starts_with("obsm/"),
             transposed: false,
         };
         let matrix = py.detach(|| {
             let mut guard = lock(&self.0);
             guard.as_mut().ok_or_else(|| closed("writer"))?.matrix(spec, source_dtype, max_abs)
         })?;
-        Ok(PyMatrixWriter { name, dataset: self.0.clone(), matrix: Mutex::new(Some(matrix)) })
+        Ok(PyMatrixWriter { name: name.0, dataset: self.0.clone(), matrix: Mutex::new(Some(matrix)) })
     }
 
-    fn commit(&self, py: Python<'_>, meta: &str) -> PyResult<()> {
-        let tables: Tables = serde_json::from_str(meta)
-            .map_err(|e| DaoError::value(format!("the tables' description cannot be read: {e}")))?;
+    #[pyo3(signature = (*, obs, var, organism, constants, categories, feature_space))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
+    fn commit(
+        &self,
+        py: Python<'_>,
+        obs: &PyTableMeta,
+        var: &PyTableMeta,
+        organism: Option<String>,
+        constants: &Bound<'_, PyAny>,
+        categories: BTreeMap<String, Option<Vec<String>>>,
+        feature_space: String,
+    ) -> PyResult<()> {
+        let constants = match json(constants)? {
+            serde_json::Value::Object(constants) => constants,
+            _ => return Err(DaoError::value("constants are a dict").into()),
+        };
+        let categories = categories.into_iter().map(|(name, values)| (name, values.map(BTreeSet::from_iter))).collect();
+        let tables = Tables { obs: obs.core(py)?, var: var.core(py)?, organism, constants, categories, feature_space };
         let writer = lock(&self.0).take().ok_or_else(|| closed("writer"))?;
         Ok(py.detach(|| writer.commit(tables))?)
     }
@@ -136,7 +149,7 @@ impl PyDatasetWriter {
 /// Takes one matrix's values.
 #[pyclass(name = "MatrixWriter", module = "dao_polars._core", frozen)]
 pub struct PyMatrixWriter {
-    name: String,
+    name: MatrixName,
     dataset: Arc<Mutex<Option<DatasetWriter>>>,
     matrix: Mutex<Option<MatrixWriter>>,
 }

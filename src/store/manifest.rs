@@ -1,4 +1,4 @@
-//! The two `dao.json` files: of a store ([`Manifest`]) and of a dataset ([`DatasetMeta`]).
+//! A store's `dao.json`: its identity, its datasets, the categories of its obs columns.
 //!
 //! Owns their fields and their validation. Keys that a later minor version may add are kept.
 
@@ -8,21 +8,20 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::matrix_name::MatrixName;
+use super::versioned::{self, FORMAT_VERSION};
 use crate::error::{DaoError, Result};
+use crate::number::{Dtype, Layout};
 
-/// The format version that this build writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
 /// `format` of a store's manifest.
 pub const STORE_FORMAT: &str = "dao-store";
-/// `format` of a dataset's `dao.json`.
-pub const DATASET_FORMAT: &str = "dao-dataset";
-/// `format` of a gene index's `dao.json`.
-const GENE_INDEX_FORMAT: &str = "dao-gene-index";
 /// A string column with more distinct values than this in the store has no category list.
 pub const MAX_CATEGORIES: usize = 65_536;
 
-/// What the manifest also says of each dataset, for the tables' side.
-const DESCRIBED: [&str; 8] = ["layout", "dtype", "bytes", "obs", "constants", "var_id", "layers", "obsm"];
+/// Values that all cells of a dataset share, by name: JSON strings, numbers, bools.
+pub type Constants = Map<String, Value>;
+/// For each string-like obs column the sorted union of its values; `None` past [`MAX_CATEGORIES`].
+pub type Categories = BTreeMap<String, Option<BTreeSet<String>>>;
 
 /// What is in a store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,94 +35,75 @@ pub struct Manifest {
     /// The number that the next dataset gets; numbers are never given twice.
     pub next_number: u32,
     /// The datasets, in the order of their numbers.
-    pub datasets: Vec<DatasetEntry>,
-    /// For each string-like obs column the sorted union of its values; `None` past [`MAX_CATEGORIES`].
+    pub datasets: Vec<Dataset>,
+    /// The categories of the store's obs columns.
     #[serde(default)]
-    pub categories: BTreeMap<String, Option<BTreeSet<String>>>,
+    pub categories: Categories,
     /// Keys that this version does not know.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
 /// A dataset as the manifest lists it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct DatasetEntry {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Dataset {
     /// Upper half of the dataset's cell keys.
     pub number: u32,
     /// The dataset's name, unique in the store.
-    pub id: String,
+    #[serde(rename = "id")]
+    pub name: String,
     /// Its folder, relative to the store.
     pub path: String,
-    /// Cells.
+    /// Number of cells.
     pub n_obs: u64,
-    /// Genes.
+    /// Number of genes.
     pub n_vars: u64,
     /// Stored values of X; unknown for dense sfaira matrices.
     pub nnz: Option<u64>,
     /// Checksum of the dataset's `dao.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
-    /// `organism` and [`DESCRIBED`].
+    /// How X is laid out.
+    pub layout: Layout,
+    /// The number type that X is stored in; `None` for one that cannot be read.
+    pub dtype: Option<Dtype>,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// What all cells are of, where that is one organism.
+    #[serde(default)]
+    pub organism: Option<String>,
+    /// Names and types of the columns of obs, but the index; none for sfaira's, whose tables say it.
+    pub obs: Vec<(String, String)>,
+    /// Values that all its cells share.
+    pub constants: Constants,
+    /// Names the feature space: the same exactly where the genes and their order are.
+    #[serde(rename = "var_id")]
+    pub feature_space: String,
+    /// Names of the layers.
+    pub layers: Vec<String>,
+    /// Names of the embeddings.
+    pub obsm: Vec<String>,
+    /// Keys that this version does not know.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
-/// One matrix of a dataset.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct MatrixMeta {
-    /// `csr` or `dense`.
-    pub layout: String,
-    /// The stored type, such as `uint16`.
-    pub dtype: String,
-    /// The type it had at its source.
-    pub source_dtype: String,
-    /// Rows and columns.
-    pub shape: [u64; 2],
-    /// Stored values.
-    pub nnz: u64,
-    /// The largest absolute value.
-    pub max_abs: f64,
-    /// Whether each cell's sum and count were kept, at `zarr/totals/<key>`.
-    #[serde(default)]
-    pub totals: bool,
-}
+impl Dataset {
+    /// Where one of its matrices lies, relative to the store.
+    #[must_use]
+    pub fn matrix_path(&self, name: &MatrixName) -> String {
+        format!("{}/zarr/{name}", self.path)
+    }
 
-/// What a gene-major copy says of itself.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct GeneIndexMeta {
-    format: String,
-    version: u32,
-    /// Checksum of the `dao.json` of the dataset that it was made of.
-    dataset: Option<String>,
-}
-
-/// What is in a dataset.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct DatasetMeta {
-    /// Always [`DATASET_FORMAT`].
-    pub format: String,
-    /// At most [`FORMAT_VERSION`].
-    pub version: u32,
-    /// The dataset's name.
-    pub id: String,
-    /// Cells.
-    pub n_obs: u64,
-    /// Genes.
-    pub n_vars: u64,
-    /// Stored values of X.
-    pub nnz: u64,
-    /// `X`, `layers/<name>` and `obsm/<name>`; each lies at `zarr/<key>`.
-    pub matrices: BTreeMap<String, MatrixMeta>,
-    /// Checksums of the small files, by path relative to the dataset.
-    #[serde(default)]
-    pub checksums: BTreeMap<String, String>,
-    /// The tables' descriptions and the constants.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
+    /// What to call it in errors.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("dataset '{}'", self.name)
+    }
 }
 
 impl Manifest {
-    /// An empty store with a fresh id.
+    /// The manifest of an empty store with a fresh id.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -142,30 +122,28 @@ impl Manifest {
     /// # Errors
     /// `Value` for a newer version, `Corrupt` for anything that contradicts itself.
     pub fn parse(bytes: &[u8], place: &str) -> Result<Self> {
-        let manifest: Self = parse_versioned(bytes, place, STORE_FORMAT)?;
-        let (mut ids, mut numbers) = (HashSet::new(), HashSet::new());
-        for entry in &manifest.datasets {
-            let wrong = |what: &str| Err(DaoError::corrupt(place, what).at(format!("dataset '{}'", entry.id)));
-            if !ids.insert(&entry.id) {
+        let mut manifest: Self = versioned::parse(bytes, place, STORE_FORMAT)?;
+        let (mut names, mut numbers) = (HashSet::new(), HashSet::new());
+        for dataset in &manifest.datasets {
+            let wrong = |what: &str| Err(DaoError::corrupt(place, what).at(dataset.place()));
+            if !names.insert(&dataset.name) {
                 return wrong("the manifest lists this dataset twice");
             }
-            if !numbers.insert(entry.number) || entry.number >= manifest.next_number {
+            if !numbers.insert(dataset.number) || dataset.number >= manifest.next_number {
                 return wrong("the manifest gives this dataset a number that is taken or not given yet");
             }
-            if let Some(key) = DESCRIBED.iter().find(|key| !entry.extra.contains_key(**key)) {
-                return wrong(&format!("the manifest does not say the dataset's '{key}'"));
-            }
-            if entry.n_obs > u64::from(u32::MAX) {
+            if dataset.n_obs > u64::from(u32::MAX) {
                 return wrong("the manifest lists more than 2^32 - 1 cells");
             }
-            if entry.path.is_empty() || entry.path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            if dataset.path.is_empty() || dataset.path.split('/').any(|part| matches!(part, "" | "." | "..")) {
                 return wrong("the manifest gives a path outside the store");
             }
         }
+        manifest.datasets.sort_by_key(|dataset| dataset.number);
         Ok(manifest)
     }
 
-    /// As JSON.
+    /// The manifest as JSON.
     ///
     /// # Errors
     /// `Value` if it cannot be written as JSON.
@@ -174,7 +152,7 @@ impl Manifest {
     }
 
     /// Adds a dataset's category lists to the store's.
-    pub fn merge_categories(&mut self, categories: BTreeMap<String, Option<BTreeSet<String>>>) {
+    pub fn merge_categories(&mut self, categories: Categories) {
         for (column, values) in categories {
             let known = self.categories.entry(column).or_insert_with(|| Some(BTreeSet::new()));
             *known = match (known.take(), values) {
@@ -194,83 +172,23 @@ impl Default for Manifest {
     }
 }
 
-impl DatasetMeta {
-    /// Reads a dataset's `dao.json` and holds it against the manifest's entry.
-    ///
-    /// # Errors
-    /// As [`Manifest::parse`].
-    pub fn parse(text: &str, place: &str, entry: &DatasetEntry) -> Result<Self> {
-        let meta: Self = parse_versioned(text.as_bytes(), place, DATASET_FORMAT)?;
-        let told = (entry.id.as_str(), entry.n_obs, entry.n_vars);
-        let found = (meta.id.as_str(), meta.n_obs, meta.n_vars);
-        if told != found {
-            return Err(DaoError::corrupt(place, "the dataset is not the one that the manifest lists")
-                .expected(format!("id '{}', {} cells, {} genes", told.0, told.1, told.2))
-                .found(format!("id '{}', {} cells, {} genes", found.0, found.1, found.2)));
-        }
-        Ok(meta)
-    }
-}
-
-impl GeneIndexMeta {
-    /// Of a copy of this dataset's X.
-    #[must_use]
-    pub fn new(entry: &DatasetEntry) -> Self {
-        Self { format: GENE_INDEX_FORMAT.into(), version: FORMAT_VERSION, dataset: entry.checksum.clone() }
-    }
-
-    /// Reads it and holds it against the dataset.
-    ///
-    /// # Errors
-    /// As [`Manifest::parse`].
-    pub fn parse(bytes: &[u8], place: &str, entry: &DatasetEntry) -> Result<Self> {
-        let meta: Self = parse_versioned(bytes, place, GENE_INDEX_FORMAT)?;
-        if meta.dataset == entry.checksum {
-            return Ok(meta);
-        }
-        Err(DaoError::corrupt(place, "the gene index was made of another dataset")
-            .expected(entry.checksum.as_deref().unwrap_or("none"))
-            .found(meta.dataset.as_deref().unwrap_or("none"))
-            .hint("remove the folder and make it again: store.add_gene_index()"))
-    }
-}
-
-fn parse_versioned<T: serde::de::DeserializeOwned>(bytes: &[u8], place: &str, format: &str) -> Result<T> {
-    #[derive(Deserialize)]
-    struct Head {
-        format: String,
-        version: u32,
-    }
-    let unreadable = |e: &serde_json::Error| {
-        DaoError::corrupt(place, format!("not a readable manifest: {e}"))
-            .expected(format!("JSON of format '{format}'"))
-            .hint("it may be truncated; restore it from a copy")
-    };
-    let head: Head = serde_json::from_slice(bytes).map_err(|e| unreadable(&e))?;
-    if head.format != format {
-        return Err(DaoError::corrupt(place, "not the format that belongs here")
-            .expected(format!("format '{format}'"))
-            .found(format!("'{}'", head.format)));
-    }
-    if head.version > FORMAT_VERSION {
-        return Err(DaoError::value("a newer dao-polars wrote this")
-            .at(format!("path '{place}'"))
-            .expected(format!("format version {FORMAT_VERSION} or older"))
-            .found(format!("version {}", head.version))
-            .hint("Upgrade with: pip install --upgrade dao-polars"));
-    }
-    serde_json::from_slice(bytes).map_err(|e| unreadable(&e))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn categories(
-        column: &str,
-        values: impl IntoIterator<Item = String>,
-    ) -> BTreeMap<String, Option<BTreeSet<String>>> {
+    fn categories(column: &str, values: impl IntoIterator<Item = String>) -> Categories {
         BTreeMap::from([(column.to_owned(), Some(values.into_iter().collect()))])
+    }
+
+    fn listing(datasets: &str) -> String {
+        format!(r#"{{"format":"dao-store","version":1,"id":"i","next_number":2,"datasets":[{datasets}]}}"#)
+    }
+
+    fn dataset(number: u32, name: &str, path: &str, more: &str) -> String {
+        format!(
+            r#"{{"number":{number},"id":"{name}","path":"{path}","n_obs":1,"n_vars":1,"nnz":null,"layout":"csr",
+               "dtype":"uint8","bytes":9,"obs":[["a","Int64"]],"constants":{{"n":1}},"var_id":"v","layers":[],"obsm":[]{more}}}"#
+        )
     }
 
     #[test]
@@ -278,6 +196,27 @@ mod tests {
         let manifest = Manifest::new();
         let read = Manifest::parse(manifest.to_json().unwrap().as_bytes(), "here").unwrap();
         assert_eq!(read.id, manifest.id);
+    }
+
+    #[test]
+    fn datasets_come_by_number_and_keep_what_is_not_known() {
+        let text = listing(&[dataset(1, "b", "b", r#","later":[1]"#), dataset(0, "a", "a", "")].join(","));
+        let manifest = Manifest::parse(text.as_bytes(), "here").unwrap();
+        assert_eq!(manifest.datasets.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        let again = Manifest::parse(manifest.to_json().unwrap().as_bytes(), "here").unwrap();
+        assert_eq!(again.datasets, manifest.datasets);
+        assert_eq!(again.datasets[1].extra["later"], serde_json::json!([1]));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let twice = [dataset(0, "a", "a", ""), dataset(1, "a", "b", "")].join(",");
+        let same_number = [dataset(0, "a", "a", ""), dataset(0, "b", "b", "")].join(",");
+        let not_given = dataset(2, "a", "a", "");
+        let lacking = dataset(0, "a", "a", "").replace(r#""layout":"csr","#, "");
+        for datasets in [twice, same_number, not_given, lacking] {
+            assert!(Manifest::parse(listing(&datasets).as_bytes(), "here").is_err(), "{datasets}");
+        }
     }
 
     #[test]
@@ -300,11 +239,8 @@ mod tests {
     #[test]
     fn paths_outside_the_store_are_refused() {
         for path in ["../x", "/x", "a//b", ""] {
-            let text = format!(
-                r#"{{"format":"dao-store","version":1,"id":"i","next_number":1,"datasets":
-                   [{{"number":0,"id":"d","path":"{path}","n_obs":1,"n_vars":1,"nnz":null}}]}}"#
-            );
-            assert!(Manifest::parse(text.as_bytes(), "here").is_err(), "{path}");
+            let error = Manifest::parse(listing(&dataset(0, "d", path, "")).as_bytes(), "here").unwrap_err();
+            assert!(error.to_string().contains("outside"), "{path}: {error}");
         }
     }
 }

@@ -1,12 +1,15 @@
 //! A store's layout: manifest, datasets, their small files.
 //!
-//! Owns `dao.json` (of the store and of each dataset), checksums, and the way into
-//! stores that sfaira wrote. Decodes no matrix and reads no parquet.
+//! Owns `dao.json` (of the store and of each dataset), checksums, and the way into stores that sfaira wrote,
+//! which look from outside as ours do. Decodes no matrix; of parquet it reads the names of genes alone.
 
 mod checksum;
-mod legacy;
+mod description;
 mod manifest;
+mod matrix_name;
 mod names;
+mod sfaira;
+mod versioned;
 
 use std::sync::Arc;
 
@@ -15,21 +18,24 @@ use bytes::Bytes;
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::{self, Storage, StorageOptions};
 pub use checksum::checksum;
-pub use manifest::{
-    DATASET_FORMAT, DatasetEntry, DatasetMeta, FORMAT_VERSION, GeneIndexMeta, Manifest, MatrixMeta, STORE_FORMAT,
-};
+pub use description::{ColumnMeta, DATASET_FORMAT, Description, GeneIndexMeta, MatrixMeta, TableMeta};
+pub use manifest::{Categories, Constants, Dataset, Manifest};
+pub use matrix_name::MatrixName;
+pub use versioned::FORMAT_VERSION;
 
 /// File name of the manifest of a store and of a dataset.
 pub const MANIFEST: &str = "dao.json";
 /// Folder of a dataset that holds the gene-major copy of its X, at `zarr/X` below it, and a `dao.json`.
 pub const GENE_INDEX: &str = "gene_index";
+/// A dataset's table of genes, relative to the dataset.
+const VAR: &str = "parquet/var.parquet";
 
 /// An opened store: its manifest and a way to its bytes.
 pub struct Store {
     storage: Arc<dyn Storage>,
     manifest: Manifest,
-    text: String,
-    legacy: bool,
+    /// Whether sfaira wrote it. Asked in this room alone.
+    by_sfaira: bool,
 }
 
 impl Store {
@@ -41,21 +47,13 @@ impl Store {
     /// `Corrupt` for a manifest that cannot be understood.
     pub fn open(uri: &str, options: &StorageOptions) -> Result<Self> {
         let storage = storage::open(uri, options)?;
-        let (manifest, text, legacy) = match storage.get(MANIFEST)? {
-            Some(bytes) => {
-                let place = format!("{}/{MANIFEST}", storage.uri());
-                let manifest = Manifest::parse(&bytes, &place)?;
-                let text = String::from_utf8(bytes.to_vec())
-                    .map_err(|_| DaoError::corrupt(&place, "the manifest is not UTF-8"))?;
-                (manifest, text, false)
-            }
-            None => {
-                let manifest = legacy::discover(storage.as_ref())?;
-                let text = manifest.to_json()?;
-                (manifest, text, true)
-            }
+        let found = storage.get(MANIFEST)?;
+        let by_sfaira = found.is_none();
+        let manifest = match found {
+            Some(bytes) => Manifest::parse(&bytes, &format!("{}/{MANIFEST}", storage.uri()))?,
+            None => sfaira::discover(storage.as_ref())?,
         };
-        Ok(Self { storage, manifest, text, legacy })
+        Ok(Self { storage, manifest, by_sfaira })
     }
 
     /// Where it is: an absolute path or a URL.
@@ -64,10 +62,22 @@ impl Store {
         self.storage.uri()
     }
 
-    /// Whether sfaira wrote it.
+    /// Refuses to write to a store that sfaira wrote.
+    ///
+    /// # Errors
+    /// `Value` for such a store.
+    pub fn check_writable(&self) -> Result<()> {
+        if !self.by_sfaira {
+            return Ok(());
+        }
+        Err(DaoError::value(format!("'{}' is a store that sfaira wrote, which is read and not written", self.uri()))
+            .hint("write the study to a new store with dao.write_dataset"))
+    }
+
+    /// Whether sfaira wrote its tables, which are then pandas' parquet and pickles: for who reads these.
     #[must_use]
-    pub fn legacy(&self) -> bool {
-        self.legacy
+    pub fn has_sfaira_tables(&self) -> bool {
+        self.by_sfaira
     }
 
     /// What is in it.
@@ -76,36 +86,30 @@ impl Store {
         &self.manifest
     }
 
-    /// The manifest as JSON.
-    #[must_use]
-    pub fn manifest_text(&self) -> &str {
-        &self.text
-    }
-
     /// The bytes below it.
     #[must_use]
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
     }
 
-    /// The dataset with this id.
+    /// The dataset of this name.
     ///
     /// # Errors
     /// `Key` if there is none.
-    pub fn dataset(&self, id: &str) -> Result<&DatasetEntry> {
+    pub fn dataset(&self, name: &str) -> Result<&Dataset> {
         self.manifest
             .datasets
             .iter()
-            .find(|d| d.id == id)
-            .ok_or_else(|| DaoError::new(ErrorKind::Key, format!("no dataset '{id}' in store '{}'", self.uri())))
+            .find(|dataset| dataset.name == name)
+            .ok_or_else(|| DaoError::new(ErrorKind::Key, format!("no dataset '{name}' in store '{}'", self.uri())))
     }
 
     /// The dataset with this number.
     ///
     /// # Errors
     /// `Value` if there is none: a cell key that this store did not give.
-    pub fn dataset_numbered(&self, number: u32) -> Result<&DatasetEntry> {
-        self.manifest.datasets.iter().find(|d| d.number == number).ok_or_else(|| {
+    pub fn dataset_numbered(&self, number: u32) -> Result<&Dataset> {
+        self.manifest.datasets.iter().find(|dataset| dataset.number == number).ok_or_else(|| {
             DaoError::value(format!("a cell key names dataset number {number}, which this store does not have"))
                 .at(format!("store '{}'", self.uri()))
                 .hint("the frame belongs to another store, or to a newer state of this one")
@@ -124,59 +128,44 @@ impl Store {
     ///
     /// # Errors
     /// `NotFound`, or `Corrupt` if the bytes are not those that were written.
-    pub fn dataset_file(&self, entry: &DatasetEntry, path: &str) -> Result<Bytes> {
-        let full = format!("{}/{path}", entry.path);
-        let bytes = self.file(&full).map_err(|e| e.at(format!("dataset '{}'", entry.id)))?;
-        if let Some(meta) = self.dataset_meta(entry)?
-            && let Some(expected) = meta.checksums.get(path)
-        {
-            self.check(entry, &full, &bytes, expected)?;
+    pub fn dataset_file(&self, dataset: &Dataset, path: &str) -> Result<Bytes> {
+        let full = format!("{}/{path}", dataset.path);
+        let bytes = self.file(&full).map_err(|e| e.at(dataset.place()))?;
+        if let Some(expected) = self.description(dataset)?.checksums.get(path) {
+            self.check(dataset, &full, &bytes, expected)?;
         }
         Ok(bytes)
     }
 
-    /// The dataset's own `dao.json`; `None` in a store that sfaira wrote.
+    /// What a dataset says of itself; of one of sfaira's what its matrix says.
     ///
     /// # Errors
     /// `NotFound`, `Value` for a newer format version, or `Corrupt` if it contradicts the manifest.
-    pub fn dataset_meta(&self, entry: &DatasetEntry) -> Result<Option<DatasetMeta>> {
-        self.dataset_meta_text(entry)?
-            .map(|text| DatasetMeta::parse(&text, &format!("{}/{}/{MANIFEST}", self.uri(), entry.path), entry))
-            .transpose()
-    }
-
-    /// As [`Store::dataset_meta`], the text.
-    ///
-    /// # Errors
-    /// `NotFound`, or `Corrupt` if the bytes are not those that were written.
-    pub fn dataset_meta_text(&self, entry: &DatasetEntry) -> Result<Option<String>> {
-        if self.legacy {
-            return Ok(None);
+    pub fn description(&self, dataset: &Dataset) -> Result<Description> {
+        if self.by_sfaira {
+            return Ok(sfaira::description(dataset));
         }
-        let path = format!("{}/{MANIFEST}", entry.path);
-        let bytes = self.file(&path).map_err(|e| e.at(format!("dataset '{}'", entry.id)))?;
-        if let Some(expected) = &entry.checksum {
-            self.check(entry, &path, &bytes, expected)?;
+        let path = format!("{}/{MANIFEST}", dataset.path);
+        let bytes = self.file(&path).map_err(|e| e.at(dataset.place()))?;
+        if let Some(expected) = &dataset.checksum {
+            self.check(dataset, &path, &bytes, expected)?;
         }
-        String::from_utf8(bytes.to_vec())
-            .map(Some)
-            .map_err(|_| DaoError::corrupt(&format!("{}/{path}", self.uri()), "the file is not UTF-8"))
+        Description::parse(&bytes, &format!("{}/{path}", self.uri()), dataset)
     }
 
     /// A text column of a dataset's var, as [`names::text_column`] gives it.
     ///
     /// # Errors
     /// As [`Store::dataset_file`], and `Corrupt` for a file that is no table of this dataset.
-    pub fn var_text(&self, entry: &DatasetEntry, column: &str) -> Result<Option<Vec<Option<String>>>> {
-        const PATH: &str = "parquet/var.parquet";
-        let bytes = self.dataset_file(entry, PATH)?;
-        let place = format!("{}/{}/{PATH}", self.uri(), entry.path);
-        let values = names::text_column(bytes, column, &place).map_err(|e| e.at(format!("dataset '{}'", entry.id)))?;
+    pub fn var_text(&self, dataset: &Dataset, column: &str) -> Result<Option<Vec<Option<String>>>> {
+        let bytes = self.dataset_file(dataset, VAR)?;
+        let place = format!("{}/{}/{VAR}", self.uri(), dataset.path);
+        let values = names::text_column(bytes, column, &place).map_err(|e| e.at(dataset.place()))?;
         match &values {
-            Some(values) if values.len() as u64 != entry.n_vars => {
+            Some(values) if values.len() as u64 != dataset.n_vars => {
                 Err(DaoError::corrupt(&place, "the table has another number of rows than the matrix has columns")
-                    .at(format!("dataset '{}'", entry.id))
-                    .expected(entry.n_vars)
+                    .at(dataset.place())
+                    .expected(dataset.n_vars)
                     .found(values.len()))
             }
             _ => Ok(values),
@@ -187,14 +176,14 @@ impl Store {
     ///
     /// # Errors
     /// `Corrupt` for one that was made of another dataset, `Value` for a newer format version.
-    pub fn gene_index(&self, entry: &DatasetEntry) -> Result<Option<String>> {
-        let folder = format!("{}/{GENE_INDEX}", entry.path);
-        if self.legacy {
+    pub fn gene_index(&self, dataset: &Dataset) -> Result<Option<String>> {
+        let folder = format!("{}/{GENE_INDEX}", dataset.path);
+        if self.by_sfaira {
             return Ok(None);
         }
         let Some(bytes) = self.storage.get(&format!("{folder}/{MANIFEST}"))? else { return Ok(None) };
         let place = format!("{}/{folder}/{MANIFEST}", self.uri());
-        GeneIndexMeta::parse(&bytes, &place, entry).map_err(|e| e.at(format!("dataset '{}'", entry.id)))?;
+        GeneIndexMeta::parse(&bytes, &place, dataset).map_err(|e| e.at(dataset.place()))?;
         Ok(Some(format!("{folder}/zarr/X")))
     }
 
@@ -206,7 +195,7 @@ impl Store {
             .hint("restore it from a copy, or write the dataset again")
     }
 
-    fn check(&self, entry: &DatasetEntry, path: &str, bytes: &[u8], expected: &str) -> Result<()> {
+    fn check(&self, dataset: &Dataset, path: &str, bytes: &[u8], expected: &str) -> Result<()> {
         let found = checksum(bytes);
         if found == *expected {
             return Ok(());
@@ -215,7 +204,7 @@ impl Store {
             &format!("{}/{path}", self.uri()),
             "checksum mismatch: the file is not as it was written",
         )
-        .at(format!("dataset '{}'", entry.id))
+        .at(dataset.place())
         .expected(expected)
         .found(found)
         .hint("restore it from a copy, or write the dataset again"))

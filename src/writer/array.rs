@@ -12,7 +12,7 @@ use zarrs::array::{Array, ArrayBytes, ArrayMetadata, ArrayToBytesCodecTraits, Co
 
 use crate::codec::{self, BLOCK, Pfor};
 use crate::error::{DaoError, Result};
-use crate::matrix::{Dtype, Num, cast_vec, for_dtype};
+use crate::number::{Dtype, Num, cast_vec, for_dtype};
 use crate::storage::{Local, ZarrStorage};
 
 /// How inner chunks are encoded.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::array::{make_folder, write_file};
@@ -12,33 +11,33 @@ use super::publish::Staging;
 use super::sink::write_group;
 use crate::error::{DaoError, Result};
 use crate::storage::{Local, Storage};
-use crate::store::{DATASET_FORMAT, DatasetEntry, DatasetMeta, FORMAT_VERSION, MANIFEST, MatrixMeta, checksum};
+use crate::store::{
+    Categories, Constants, DATASET_FORMAT, Dataset, Description, FORMAT_VERSION, MANIFEST, MatrixMeta, MatrixName,
+    TableMeta, checksum,
+};
 
 /// What the tables' side says of `obs.parquet`, `var.parquet` and `uns.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Tables {
-    /// `index_name` and `columns`, each with `name` and `dtype`.
-    pub obs: Value,
-    /// As `obs`.
-    pub var: Value,
-    /// What all cells are of, where that is one.
-    #[serde(default)]
+    /// The table of cells.
+    pub obs: TableMeta,
+    /// The table of genes.
+    pub var: TableMeta,
+    /// What all cells are of, where that is one organism.
     pub organism: Option<String>,
-    /// Dataset-wide values.
-    #[serde(default)]
-    pub constants: Map<String, Value>,
+    /// Values that all its cells share.
+    pub constants: Constants,
     /// For each string-like obs column its values, or none if they are too many.
-    #[serde(default)]
-    pub categories: BTreeMap<String, Option<BTreeSet<String>>>,
+    pub categories: Categories,
     /// Names the feature space.
-    pub var_id: String,
+    pub feature_space: String,
 }
 
 /// A dataset being written; not visible until [`DatasetWriter::commit`], gone if dropped before.
 pub struct DatasetWriter {
     staging: Staging,
     dataset: String,
-    matrices: BTreeMap<String, MatrixMeta>,
+    matrices: BTreeMap<MatrixName, MatrixMeta>,
 }
 
 impl DatasetWriter {
@@ -63,14 +62,13 @@ impl DatasetWriter {
     /// # Errors
     /// As [`MatrixWriter::new`].
     pub fn matrix(&mut self, spec: MatrixSpec, source_dtype: &str, max_abs: f64) -> Result<MatrixWriter> {
-        check_name(&spec.name)?;
         let meta = MatrixMeta {
-            layout: if spec.dense { "dense" } else { "csr" }.into(),
-            dtype: spec.stored.name().into(),
+            layout: spec.layout,
+            dtype: spec.stored,
             source_dtype: source_dtype.into(),
             shape: spec.shape,
-            nnz: 0,
-            max_abs,
+            nnz: None,
+            max_abs: Some(max_abs),
             totals: spec.totals,
         };
         let name = spec.name.clone();
@@ -80,9 +78,9 @@ impl DatasetWriter {
     }
 
     /// Notes what [`MatrixWriter::finish`] gave.
-    pub fn set_nnz(&mut self, name: &str, nnz: u64) {
+    pub fn set_nnz(&mut self, name: &MatrixName, nnz: u64) {
         if let Some(meta) = self.matrices.get_mut(name) {
-            meta.nnz = nnz;
+            meta.nnz = Some(nnz);
         }
     }
 
@@ -92,59 +90,64 @@ impl DatasetWriter {
     /// `Value` if there is no X, and as [`Staging::publish`].
     pub fn commit(self, tables: Tables) -> Result<()> {
         let Self { staging, dataset, matrices } = self;
-        let Some(x) = matrices.get("X") else {
+        let Some(x) = matrices.get(&MatrixName::X).cloned() else {
             return Err(DaoError::value("a dataset needs a matrix X").at(format!("dataset '{dataset}'")));
         };
-        let (x_meta, folder) = (x.clone(), staging.folder().to_owned());
+        let folder = staging.folder().to_owned();
         let kept = matrices.iter().filter(|(_, meta)| meta.totals).map(|(name, _)| format!("totals/{name}/array"));
-        for group in kept.chain(matrices.keys().cloned()).flat_map(|path| above(&path)).collect::<BTreeSet<_>>() {
+        let paths = kept.chain(matrices.keys().map(MatrixName::to_string));
+        for group in paths.flat_map(|path| above(&path)).collect::<BTreeSet<_>>() {
             write_group(&folder.join("zarr").join(group), &json!({}))?;
         }
-        let named = |group: &str| -> Vec<String> {
-            let prefix = format!("{group}/");
-            matrices.keys().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect()
-        };
-        let mut entry = Map::new();
-        entry.insert("layout".into(), json!(x_meta.layout));
-        entry.insert("dtype".into(), json!(x_meta.dtype));
-        entry.insert("organism".into(), json!(tables.organism));
-        entry.insert("obs".into(), columns(&tables.obs)?);
-        entry.insert("constants".into(), Value::Object(tables.constants.clone()));
-        entry.insert("var_id".into(), json!(tables.var_id));
-        entry.insert("layers".into(), json!(named("layers")));
-        entry.insert("obsm".into(), json!(named("obsm")));
-        let mut extra = Map::new();
-        extra.insert("obs".into(), tables.obs);
-        extra.insert("var".into(), tables.var);
-        extra.insert("constants".into(), Value::Object(tables.constants));
-        extra.insert("var_id".into(), json!(tables.var_id));
-        let meta = DatasetMeta {
+        let (mut layers, mut obsm) = (Vec::new(), Vec::new());
+        for name in matrices.keys() {
+            match name {
+                MatrixName::X => {}
+                MatrixName::Layer(name) => layers.push(name.clone()),
+                MatrixName::Obsm(name) => obsm.push(name.clone()),
+            }
+        }
+        let obs = tables.obs.columns.iter().map(|column| (column.name.clone(), column.dtype.clone())).collect();
+        let description = Description {
             format: DATASET_FORMAT.into(),
             version: FORMAT_VERSION,
-            id: dataset.clone(),
-            n_obs: x_meta.shape[0],
-            n_vars: x_meta.shape[1],
-            nnz: x_meta.nnz,
+            name: dataset.clone(),
+            n_obs: x.shape[0],
+            n_vars: x.shape[1],
+            nnz: x.nnz,
             checksums: checksums(&folder)?,
             matrices,
-            extra,
+            obs: tables.obs,
+            var: tables.var,
+            constants: tables.constants.clone(),
+            feature_space: tables.feature_space.clone(),
+            extra: Map::new(),
         };
-        let text = serde_json::to_string_pretty(&meta)
+        let text = serde_json::to_string_pretty(&description)
             .map_err(|e| DaoError::value(format!("the dataset cannot be described: {e}")))?;
         write_file(&folder.join(MANIFEST), text.as_bytes())?;
-        entry.insert("bytes".into(), json!(Local::new(&folder)?.total_size("")?));
+        let bytes = Local::new(&folder)?.total_size("")?;
         let categories = tables.categories;
         staging.publish(&dataset.clone(), |manifest, number| {
             manifest.merge_categories(categories);
-            Ok(DatasetEntry {
+            Ok(Dataset {
                 number,
-                id: dataset.clone(),
-                path: dataset,
-                n_obs: x_meta.shape[0],
-                n_vars: x_meta.shape[1],
-                nnz: Some(x_meta.nnz),
+                path: dataset.clone(),
+                name: dataset,
+                n_obs: x.shape[0],
+                n_vars: x.shape[1],
+                nnz: x.nnz,
                 checksum: Some(checksum(text.as_bytes())),
-                extra: entry,
+                layout: x.layout,
+                dtype: Some(x.dtype),
+                bytes,
+                organism: tables.organism,
+                obs,
+                constants: tables.constants,
+                feature_space: tables.feature_space,
+                layers,
+                obsm,
+                extra: Map::new(),
             })
         })
     }
@@ -153,33 +156,6 @@ impl DatasetWriter {
 /// The groups that a path below `zarr` lies in, that itself among them.
 fn above(path: &str) -> Vec<PathBuf> {
     Path::new(path).ancestors().skip(1).map(Path::to_owned).collect()
-}
-
-fn check_name(name: &str) -> Result<()> {
-    let plain = |part: &str| {
-        !part.is_empty() && !part.starts_with('.') && !part.contains(['/', '\\', '\0']) && part != "zarr.json"
-    };
-    let known = name == "X" || ["layers/", "obsm/"].iter().any(|group| name.strip_prefix(group).is_some_and(plain));
-    if known {
-        return Ok(());
-    }
-    Err(DaoError::value(format!("'{}' cannot name a matrix", name.escape_default()))
-        .expected("X, layers/<name> or obsm/<name>, without slashes in the name"))
-}
-
-/// `[[name, dtype], …]` of a table's description.
-fn columns(table: &Value) -> Result<Value> {
-    let described = table.get("columns").and_then(Value::as_array);
-    let pairs = described.map(|columns| {
-        columns
-            .iter()
-            .map(|column| Some(json!([column.get("name")?.as_str()?, column.get("dtype")?.as_str()?])))
-            .collect::<Option<Vec<_>>>()
-    });
-    pairs
-        .flatten()
-        .map(Value::Array)
-        .ok_or_else(|| DaoError::value("a table's description lacks column names or dtypes"))
 }
 
 fn is_array(folder: &Path) -> bool {

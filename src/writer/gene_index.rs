@@ -9,9 +9,9 @@ use super::matrix::{MatrixSpec, MatrixWriter};
 use super::publish::Staging;
 use super::sink::write_group;
 use crate::error::{DaoError, Result};
-use crate::matrix::{Num, for_dtype};
-use crate::reader::Source;
-use crate::store::{DatasetEntry, GENE_INDEX, GeneIndexMeta, MANIFEST};
+use crate::number::{Layout, Num, for_dtype};
+use crate::read::Source;
+use crate::store::{Dataset, GENE_INDEX, GeneIndexMeta, MANIFEST, MatrixName};
 
 /// Values read at a time.
 const STEP: u64 = 4 << 20;
@@ -23,41 +23,35 @@ const STEP: u64 = 4 << 20;
 /// nothing of the copy stays then. And what `advance` fails with.
 pub fn add_gene_index(
     source: &Source,
-    entry: &DatasetEntry,
+    dataset: &Dataset,
     mut advance: impl FnMut(usize) -> Result<()>,
 ) -> Result<bool> {
     let store = source.store();
-    if store.legacy() {
-        return Err(DaoError::value(format!(
-            "'{}' is a store that sfaira wrote, which is read and not written",
-            store.uri()
-        ))
-        .hint("write the study to a new store with dao.write_dataset"));
-    }
-    if store.gene_index(entry)?.is_some() {
+    store.check_writable()?;
+    if store.gene_index(dataset)?.is_some() {
         return Ok(false);
     }
-    let matrix = source.matrix(entry, "X")?;
+    let matrix = source.matrix(dataset, &MatrixName::X)?;
     let staging = Staging::beside(store)?;
     let spec = MatrixSpec {
-        name: "X".into(),
-        dense: false,
+        name: MatrixName::X,
+        layout: Layout::Csr,
         portable: matrix.is_portable(),
-        shape: [entry.n_vars, entry.n_obs],
+        shape: [dataset.n_vars, dataset.n_obs],
         stored: matrix.dtype(),
         columns: None,
         rows: None,
-        source_nnz: entry.nnz.unwrap_or(entry.n_obs * entry.n_vars / 8),
+        source_nnz: dataset.nnz.unwrap_or(dataset.n_obs * dataset.n_vars / 8),
         totals: false,
         transposed: true,
     };
     let mut writer = MatrixWriter::new(staging.folder(), spec)?;
-    let n_rows = u32::try_from(entry.n_obs).map_err(|_| DaoError::value("more than 2^32 - 1 cells"))?;
+    let n_rows = u32::try_from(dataset.n_obs).map_err(|_| DaoError::value("more than 2^32 - 1 cells"))?;
     let mut start = 0;
     while start < n_rows {
         let (mut stop, mut values) = (start, 0);
         while stop < n_rows && values < STEP {
-            values += matrix.row_nnz(stop).unwrap_or(entry.n_vars) + 1;
+            values += matrix.row_nnz(stop).unwrap_or(dataset.n_vars) + 1;
             stop += 1;
         }
         let rows: Vec<u32> = (start..stop).collect();
@@ -72,8 +66,8 @@ pub fn add_gene_index(
     }
     writer.finish()?;
     write_group(&staging.folder().join("zarr"), &json!({}))?;
-    let meta = serde_json::to_value(GeneIndexMeta::new(entry))
+    let meta = serde_json::to_value(GeneIndexMeta::new(dataset))
         .map_err(|e| DaoError::value(format!("the gene index cannot be described: {e}")))?;
     write_json(&staging.folder().join(MANIFEST), &meta)?;
-    staging.publish_into(entry, GENE_INDEX)
+    staging.publish_into(dataset, GENE_INDEX)
 }

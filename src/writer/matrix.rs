@@ -8,15 +8,16 @@ use super::sink::Sink;
 use super::spill::{Block, Spill};
 use super::totals::Kept;
 use crate::error::{DaoError, Result};
-use crate::matrix::{Dtype, Num, Values, cast_vec, for_dtype, for_dtype_values};
+use crate::number::{Dtype, Layout, Num, Values, cast_vec, for_dtype, for_dtype_values};
+use crate::store::MatrixName;
 
 /// What a matrix will be, and how its source maps to it.
 #[derive(Debug, Clone)]
 pub struct MatrixSpec {
-    /// `X`, `layers/<name>`, `obsm/<name>`.
-    pub name: String,
-    /// Whether it is written as one dense array rather than as CSR.
-    pub dense: bool,
+    /// What it is called.
+    pub name: MatrixName,
+    /// As CSR arrays, or as one dense array.
+    pub layout: Layout,
     /// Whether CSR arrays are in core codecs alone; dense ones always are.
     pub portable: bool,
     /// Output rows and columns.
@@ -124,10 +125,11 @@ struct Typed<T> {
 
 impl<T: Num> Typed<T> {
     fn new(dataset: &Path, spec: MatrixSpec) -> Result<Self> {
-        let folder = dataset.join("zarr").join(&spec.name);
-        let totals = spec.totals.then(|| Kept::new(dataset.join("zarr/totals").join(&spec.name), spec.portable));
+        let folder = dataset.join("zarr").join(spec.name.to_string());
+        let totals =
+            spec.totals.then(|| Kept::new(dataset.join("zarr/totals").join(spec.name.to_string()), spec.portable));
         let sink = Sink::new(&folder, &spec, totals)?;
-        let spill_folder = dataset.join(format!(".spill-{}", spec.name.replace('/', "-")));
+        let spill_folder = dataset.join(format!(".spill-{}", spec.name.to_string().replace('/', "-")));
         Ok(Self { spec, sink, spill_folder, spill: None, taken: 0, by_columns: false })
     }
 
@@ -138,7 +140,7 @@ impl<T: Num> Typed<T> {
     /// The output column of a source column; `None` if it is dropped.
     fn column(&self, source: u64) -> Result<Option<i32>> {
         if source >= self.source_columns() {
-            return Err(DaoError::corrupt(&self.spec.name, "a column number is out of range")
+            return Err(DaoError::corrupt(&self.spec.name.to_string(), "a column number is out of range")
                 .expected(format!("below {}", self.source_columns()))
                 .found(source));
         }
@@ -155,7 +157,7 @@ impl<T: Num> Typed<T> {
             None => u32::try_from(source).ok().filter(|_| source < self.spec.shape[0]),
         };
         row.ok_or_else(|| {
-            DaoError::corrupt(&self.spec.name, "a row number is out of range")
+            DaoError::corrupt(&self.spec.name.to_string(), "a row number is out of range")
                 .expected(format!("below {}", self.spec.shape[0]))
                 .found(source)
         })
@@ -175,7 +177,7 @@ impl<T: Num> Typed<T> {
     /// Rows with mapped columns, to their place: straight on, or through the spill.
     fn place(&mut self, first: u64, block: Block<T>) -> Result<()> {
         if self.spec.rows.is_none() {
-            return self.sink.write(block, &self.spec.name);
+            return self.sink.write(block, &self.spec.name.to_string());
         }
         for (i, ends) in (first..).zip(block.indptr.windows(2)) {
             let row = self.row(i)?;
@@ -191,7 +193,7 @@ impl<T: Num> Typed<T> {
 
 impl<T: Num> Take for Typed<T> {
     fn rows(&mut self, indptr: &[usize], indices: &[i32], data: &Values) -> Result<()> {
-        let data = Self::cast(data, &self.spec.name)?;
+        let data = Self::cast(data, &self.spec.name.to_string())?;
         let mut block =
             Block { indptr: vec![0], indices: Vec::with_capacity(indices.len()), data: Vec::with_capacity(data.len()) };
         for ends in indptr.windows(2) {
@@ -210,7 +212,7 @@ impl<T: Num> Take for Typed<T> {
 
     fn columns(&mut self, indptr: &[usize], indices: &[i32], data: &Values) -> Result<()> {
         self.by_columns = true;
-        let data = Self::cast(data, &self.spec.name)?;
+        let data = Self::cast(data, &self.spec.name.to_string())?;
         self.spill()?;
         for ends in indptr.windows(2) {
             let column = self.column(self.taken)?;
@@ -226,11 +228,11 @@ impl<T: Num> Take for Typed<T> {
 
     fn dense(&mut self, width: usize, data: &Values) -> Result<()> {
         if width as u64 != self.source_columns() {
-            return Err(DaoError::corrupt(&self.spec.name, "a block has the wrong number of columns")
+            return Err(DaoError::corrupt(&self.spec.name.to_string(), "a block has the wrong number of columns")
                 .expected(self.source_columns())
                 .found(width));
         }
-        let data = Self::cast(data, &self.spec.name)?;
+        let data = Self::cast(data, &self.spec.name.to_string())?;
         let mut block = Block { indptr: vec![0], indices: Vec::new(), data: Vec::new() };
         let n_rows = data.len().checked_div(width).unwrap_or(0);
         for row in data.chunks_exact(width.max(1)) {
@@ -255,13 +257,16 @@ impl<T: Num> Take for Typed<T> {
         // A matrix without columns has rows all the same.
         let empty = self.spec.shape[1] == 0 || self.source_columns() == 0;
         if self.taken != expected && !empty {
-            return Err(DaoError::corrupt(&self.spec.name, format!("the source ended before all its {what} came"))
-                .expected(expected)
-                .found(self.taken));
+            return Err(DaoError::corrupt(
+                &self.spec.name.to_string(),
+                format!("the source ended before all its {what} came"),
+            )
+            .expected(expected)
+            .found(self.taken));
         }
         if let Some(spill) = self.spill.take() {
-            let (sink, name) = (&mut self.sink, &self.spec.name);
-            spill.finish(|block| sink.write(block, name))?;
+            let (sink, name) = (&mut self.sink, self.spec.name.to_string());
+            spill.finish(|block| sink.write(block, &name))?;
         }
         self.sink.finish(self.spec.shape)
     }

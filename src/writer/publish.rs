@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::array::{make_folder, write_file};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage;
-use crate::store::{DATASET_FORMAT, DatasetEntry, MANIFEST, Manifest, Store};
+use crate::store::{DATASET_FORMAT, Dataset, MANIFEST, Manifest, Store};
 
 const UNPUBLISHED: &str = ".unpublished";
 
@@ -74,9 +74,8 @@ fn check_no_lost_datasets(store: &Path, uri: &str) -> Result<()> {
         return Ok(());
     }
     let shown = store.display();
-    if Store::open(uri, &Vec::new()).is_ok_and(|store| store.legacy()) {
-        return Err(DaoError::value(format!("'{shown}' is a store that sfaira wrote, which is read and not written"))
-            .hint("write to a new folder"));
+    if let Ok(store) = Store::open(uri, &Vec::new()) {
+        store.check_writable()?;
     }
     Err(DaoError::new(ErrorKind::NotFound, "the folder holds datasets and no manifest")
         .at(format!("path '{shown}/{MANIFEST}'"))
@@ -99,7 +98,7 @@ fn check_free(manifest: &Manifest, store: &Path, dataset: &str) -> Result<()> {
             .at(format!("store '{}'", store.display()))
             .hint("choose another name with dataset=")
     };
-    if manifest.datasets.iter().any(|entry| entry.id == dataset) {
+    if manifest.datasets.iter().any(|entry| entry.name == dataset) {
         return Err(taken("is already in the store"));
     }
     let folder = store.join(dataset);
@@ -181,7 +180,7 @@ impl Staging {
     ///
     /// # Errors
     /// `AlreadyExists` if another writer took the name meanwhile, `Io`; the dataset is not visible then.
-    pub fn publish(self, dataset: &str, update: impl FnOnce(&mut Manifest, u32) -> Result<DatasetEntry>) -> Result<()> {
+    pub fn publish(self, dataset: &str, update: impl FnOnce(&mut Manifest, u32) -> Result<Dataset>) -> Result<()> {
         let _store_lock = lock_store(&self.store)?;
         let mut manifest = read_manifest(&self.store)?;
         check_free(&manifest, &self.store, dataset)?;
@@ -213,13 +212,13 @@ impl Staging {
     ///
     /// # Errors
     /// `Value` if the dataset is no longer the one that `entry` describes, `Io`; nothing is moved then.
-    pub fn publish_into(self, entry: &DatasetEntry, name: &str) -> Result<bool> {
+    pub fn publish_into(self, entry: &Dataset, name: &str) -> Result<bool> {
         let _store_lock = lock_store(&self.store)?;
         let manifest = read_manifest(&self.store)?;
-        let listed = manifest.datasets.iter().find(|known| known.id == entry.id);
+        let listed = manifest.datasets.iter().find(|known| known.name == entry.name);
         if !listed.is_some_and(|known| known.checksum == entry.checksum && known.path == entry.path) {
             return Err(DaoError::value("the dataset is no longer what it was when the store was opened")
-                .at(format!("dataset '{}'", entry.id))
+                .at(entry.place())
                 .hint("open the store again"));
         }
         let target = self.store.join(&entry.path).join(name);

@@ -1,6 +1,6 @@
 //! The narrowest number type that holds every value of a matrix.
 
-use crate::matrix::{Dtype, Num, Values, for_dtype_values};
+use crate::number::{Dtype, Num, Values, for_dtype_values};
 
 /// Looks at values, block by block.
 #[derive(Debug, Clone)]

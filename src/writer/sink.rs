@@ -12,7 +12,7 @@ use super::spill::Block;
 use super::totals::Kept;
 use crate::codec::Pfor;
 use crate::error::{DaoError, Result};
-use crate::matrix::{Dtype, Num};
+use crate::number::{Dtype, Layout, Num};
 
 /// Where canonical rows go, in output order.
 pub struct Sink {
@@ -110,7 +110,7 @@ impl Sink {
 impl Arrays {
     fn new(folder: &Path, spec: &MatrixSpec) -> Result<Self> {
         let [n_rows, n_columns] = spec.shape;
-        if spec.dense {
+        if spec.layout == Layout::Dense {
             let array = ArrayWriter::new(folder, spec.stored, n_rows * n_columns, Some(n_columns), Coding::Portable)?;
             return Ok(Self::Dense { array, width: usize::try_from(n_columns).unwrap_or(0), nnz: 0 });
         }

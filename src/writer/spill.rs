@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::array::make_folder;
 use crate::error::{DaoError, Result};
-use crate::matrix::Num;
+use crate::number::Num;
 
 /// Bytes of a block's entries that are held in memory at a time.
 const BLOCK_BYTES: u64 = 48 << 20;

@@ -6,7 +6,8 @@ use super::array::{ArrayWriter, Coding};
 use super::spill::Block;
 use crate::codec::Pfor;
 use crate::error::Result;
-use crate::matrix::{Dtype, Num, TOTALS};
+use crate::matrix::TOTALS;
+use crate::number::{Dtype, Num};
 
 /// Totals of the rows written so far; 12 bytes a row.
 pub struct Kept {

@@ -1,0 +1,106 @@
+"""Genes that mark groups of cells: t-tests, from the statistics of one pass.
+
+Owns the tests as scanpy's ``rank_genes_groups`` has them:
+<https://scanpy.readthedocs.io/en/stable/api/generated/scanpy.tl.rank_genes_groups.html>.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any, Literal, get_args
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+from ..errors import DaoKeyError, DaoValueError
+from .aggregates import Grouped, Moments
+
+__all__ = ["Method", "rank_genes_groups"]
+
+Method = Literal["t-test", "t-test_overestim_var"]
+
+_TINY = 1e-9  # keeps fold changes of genes that are zero finite
+
+
+def rank_genes_groups(
+    grouped: Grouped, *, reference: Any, method: Method, progress: bool | None
+) -> pl.DataFrame:
+    """See [`DaoFrame.rank_genes_groups`][]."""
+    if method not in get_args(Method):
+        raise DaoValueError(f"method={method!r}; expected one of {', '.join(get_args(Method))}")
+    if grouped.labels.width != 1:
+        raise DaoValueError("by= names several columns; expected one: pl.concat_str makes one")
+    names = grouped.labels.to_series()
+    if len(names) < 2:
+        raise DaoValueError(
+            f"the cells are in {len(names)} group(s) of {names.name!r}; expected at least two"
+        )
+    if (grouped.n_cells < 2).any():
+        single = names.filter(pl.Series(grouped.n_cells < 2)).to_list()
+        raise DaoValueError(
+            f"groups of one cell have no variance: {', '.join(map(str, single[:5]))}; filter them "
+            "out first"
+        )
+    against = None if reference == "rest" else _at(names, reference)
+    moments = grouped.counted(progress=progress, label="rank_genes_groups").moments
+    groups = [moments[i] for i in range(len(names))]
+    rests = _rests(groups) if against is None else [groups[against]] * len(groups)
+    tables = [
+        _test(groups[i], rests[i], grouped.genes, method).select(
+            pl.lit(names[i], dtype=names.dtype).alias("group"), pl.all()
+        )
+        for i in range(len(groups))
+        if i != against
+    ]
+    return pl.concat(tables)
+
+
+def _at(names: pl.Series, reference: Any) -> int:
+    values = names.to_list()
+    if reference not in values:
+        known = ", ".join(map(repr, values[:10]))
+        raise DaoKeyError(f"reference={reference!r} is no group of {names.name!r}: {known}")
+    return int(values.index(reference))
+
+
+def _rests(groups: list[Moments]) -> list[Moments]:
+    """Of each group the cells of all others, put together from both ends."""
+    before = [None, *accumulate(groups[:-1], Moments.__or__)]
+    after = [None, *accumulate(groups[:0:-1], Moments.__or__)][::-1]
+    pairs = zip(before, after, strict=True)
+    return [b if a is None else a if b is None else b | a for b, a in pairs]  # type: ignore[misc]
+
+
+def _test(group: Moments, rest: Moments, genes: pl.Series, method: Method) -> pl.DataFrame:
+    cells = group.cells if method == "t-test_overestim_var" else rest.cells
+    tested = (group.cells > 1) & (rest.cells > 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scores, pvals = stats.ttest_ind_from_stats(
+            group.mean,
+            np.sqrt(group.variance()),
+            group.cells,
+            rest.mean,
+            np.sqrt(rest.variance()),
+            cells,
+            equal_var=False,
+        )
+        change = np.log2((np.expm1(group.mean) + _TINY) / (np.expm1(rest.mean) + _TINY))
+    # Means that are the same, without variance: no difference. (NaN among the values is none.)
+    same = tested & (group.mean == rest.mean) & (group.variance() + rest.variance() == 0)
+    scores, pvals = np.where(same, 0.0, scores), np.where(same, 1.0, pvals)
+    adjusted = np.full(len(pvals), np.nan)
+    known = tested & ~np.isnan(pvals)
+    if known.any():
+        adjusted[known] = stats.false_discovery_control(pvals[known])
+    columns: dict[str, NDArray[Any]] = {
+        "scores": scores,
+        "logfoldchanges": change,
+        "pvals": pvals,
+        "pvals_adj": adjusted,
+    }
+    frame = pl.DataFrame({"names": genes, **columns}).with_columns(
+        pl.when(pl.Series(tested)).then(pl.col(name)).alias(name) for name in columns
+    )
+    return frame.sort("scores", descending=True, nulls_last=True, maintain_order=True)

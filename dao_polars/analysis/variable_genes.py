@@ -1,0 +1,107 @@
+"""Highly variable genes, from the statistics of two passes.
+
+Owns the formula of Seurat v3 (Stuart et al. 2019, <https://doi.org/10.1016/j.cell.2019.05.031>) as
+scanpy has it: <https://scanpy.readthedocs.io/en/stable/api/generated/scanpy.pp.highly_variable_genes.html>.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from .._extras import need
+from ..batches.sampling import integer
+from ..errors import DaoValueError
+from .aggregates import Grouped, Moments
+
+__all__ = ["highly_variable_genes"]
+
+Floats = NDArray[np.float64]
+
+_LEAST = 4  # genes that a point of the fit sees: it is a parabola
+
+
+def highly_variable_genes(
+    grouped: Grouped, n_top_genes: int, *, span: float, progress: bool | None
+) -> pl.DataFrame:
+    """See [`DaoFrame.highly_variable_genes`][]; groups are batches."""
+    n_top_genes = integer("n_top_genes", n_top_genes, 1)
+    loess = need("skmisc.loess", "highly_variable_genes").loess
+    if not grouped.n_cells.sum():
+        raise DaoValueError("no cells are selected: no gene varies")
+    if (grouped.measured != grouped.n_cells[:, None]).any():
+        raise DaoValueError(
+            "some of the datasets lack some of the genes, whose variances are then of other cells: "
+            'pass genes="intersection"'
+        )
+    if (grouped.n_cells < 2).any():
+        raise DaoValueError("a batch of one cell has no variance; filter it out first")
+    if isinstance(span, bool) or not isinstance(span, (int, float)) or not 0 < span <= 1:
+        raise DaoValueError(f"span={span!r}; expected a number above 0 and at most 1")
+    label = "highly_variable_genes"
+    moments = grouped.counted(progress=progress, label=label).moments
+    mean, variance = moments.mean, moments.variance()
+    scale = np.stack([_fit(loess, *batch, span) for batch in zip(mean, variance, strict=True)])
+    n = grouped.n_cells[:, None].astype(np.float64)
+    clip = scale * np.sqrt(n) + mean
+    clipped = grouped.counted(clip=clip, progress=progress, label=label).moments
+    squares = clipped.m2 + clipped.total**2 / n
+    with np.errstate(divide="ignore", invalid="ignore"):
+        norm = (n * mean**2 + squares - 2 * clipped.total * mean) / ((n - 1) * scale**2)
+
+    # Genes that vary alike keep their order.
+    rank = np.argsort(np.argsort(-norm, axis=1, kind="stable"), axis=1).astype(np.float32)
+    n_batches = (rank < n_top_genes).sum(axis=0)
+    rank[rank >= n_top_genes] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about genes that are in no batch's list
+        median = np.nanmedian(rank, axis=0)
+    whole: Moments = reduce(Moments.__or__, (moments[i : i + 1] for i in range(len(mean))))
+    frame = pl.DataFrame(
+        {
+            "gene": grouped.genes,
+            "means": whole.mean[0],
+            "variances": whole.variance()[0],
+            "variances_norm": norm.mean(axis=0),
+            "highly_variable_rank": pl.Series(median, dtype=pl.Float32).fill_nan(None),
+            "highly_variable_nbatches": n_batches,
+        }
+    )
+    order = frame.with_row_index("\0at").sort(
+        "highly_variable_rank",
+        "highly_variable_nbatches",
+        descending=[False, True],
+        nulls_last=True,
+        maintain_order=True,
+    )
+    top = order["\0at"].head(n_top_genes).implode()
+    return frame.with_columns(highly_variable=pl.int_range(pl.len(), dtype=pl.UInt32).is_in(top))
+
+
+def _fit(loess: Any, mean: Floats, variance: Floats, span: float) -> Floats:
+    """The standard deviation that genes of such means have; 1 for genes that do not vary."""
+    varies = variance > 0
+    fitted = np.zeros(len(mean))
+    if varies.any():
+        if span * varies.sum() < _LEAST:  # with fewer the library writes where it must not
+            raise DaoValueError(
+                f"no curve can be fitted through {int(varies.sum())} genes that vary with "
+                f"span={span}: each point of it should see at least {_LEAST}; take more genes or a "
+                "larger span="
+            )
+        model = loess(np.log10(mean[varies]), np.log10(variance[varies]), span=span, degree=2)
+        try:
+            model.fit()
+        except ValueError as error:
+            why = error.args[0].decode() if isinstance(error.args[0], bytes) else error
+            raise DaoValueError(
+                f"no curve can be fitted through {int(varies.sum())} genes that vary ({why}); "
+                "take more genes or a larger span="
+            ) from error
+        fitted[varies] = model.outputs.fitted_values
+    return np.asarray(np.sqrt(10**fitted))

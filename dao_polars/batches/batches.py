@@ -1,0 +1,424 @@
+"""Mini-batches: a sized, re-iterable view of a selection's expression.
+
+Owns epochs as a user sees them: which comes next, where a resumed one goes on, and the pairing of
+matrix rows with obs rows. Which cells come when is ``sampling``'s, what is read of them is
+``readers``'; reading and decoding are the Rust core's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from .._core import Plan, Reader
+from ..errors import DaoTypeError, DaoValueError
+from ..scan.cell import COLUMN
+from ..select.selection import Selection
+from ..store.store import Store
+from .matrices import Matrices
+from .ranks import check_rank, find_rank
+from .sampling import Sampling, codes, digest, entropy, integer
+from .worker_epochs import Place
+
+__all__ = ["Batch", "BatchIterable"]
+
+#: Rows of obs that are put in an epoch's order at a time.
+_REORDERED = 1 << 16
+#: Of what [`BatchIterable.state_dict`][] gives.
+_STATE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some cells: ``x, obs = batch``.
+
+    Attributes:
+        x: expression, (n_cells, n_genes): scipy CSR with sorted int32 indices, or a C-contiguous
+            numpy array.
+        obs: the frame's other columns, (n_cells, n_columns), row ``i`` belonging to row ``i`` of x.
+        cells: the cell keys, (n_cells,), of the frame's ``cell`` type.
+        layers: those asked for, by name, as x.
+        obsm: those asked for, by name, (n_cells, n_columns), numpy.
+    """
+
+    x: Any
+    obs: pl.DataFrame
+    cells: pl.Series
+    layers: dict[str, Any] = field(default_factory=dict)
+    obsm: dict[str, Any] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.x, self.obs))
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def matrices(self) -> dict[str, Any]:
+        """All of them by name: ``"X"``, ``"layers/…"``, ``"obsm/…"``."""
+        layers = {f"layers/{name}": x for name, x in self.layers.items()}
+        return {"X": self.x, **layers, **{f"obsm/{name}": x for name, x in self.obsm.items()}}
+
+
+@dataclass
+class _Position:
+    """Where in an epoch: ``rounds`` batches of each of ``world_size`` ranks, since the first
+    ``cells``.
+
+    Of one of several workers: ``taken`` batches of its own since then.
+    """
+
+    epoch: int
+    world_size: int
+    cells: int = 0
+    rounds: int = 0
+    worker: int = 0
+    workers: int = 1
+    taken: int = 0
+    #: Rounds that there are, once somebody asked.
+    total: int | None = None
+
+
+class BatchIterable:
+    """What ``.dao.iter_batches`` returns: ``len()`` batches, and each ``iter()`` is an epoch.
+
+    Pickles, with its store by path or URL, and may be iterated in forked processes.
+
+    Attributes:
+        genes: the names of the columns of ``batch.x`` where genes were asked for by name,
+            (n_genes,) String; None where they are the feature space of the datasets.
+        n_obs: cells of the selection.
+        n_vars: columns of ``batch.x``.
+        seed: what fixes the order; drawn at random if none was given. None without shuffle.
+        epoch: which epoch the next ``iter()`` gives, or goes on with; the first is 0.
+        obs: the columns of ``batch.obs``, (n_obs,) each, in frame order.
+    """
+
+    def __init__(
+        self,
+        selection: Selection,
+        sampling: Sampling,
+        matrices: Matrices,
+        *,
+        transform: Callable[[Batch], Any] | None,
+        rank: int | None,
+        world_size: int | None,
+        prefetch_bytes: int,
+        num_threads: int | None,
+    ) -> None:
+        if transform is not None and not callable(transform):
+            raise DaoTypeError(f"transform={transform!r}; expected a function of a Batch")
+        self._budget = integer("prefetch_bytes", prefetch_bytes, 0, 2**63)
+        self._threads = None
+        if num_threads is not None:
+            self._threads = integer("num_threads", num_threads, 1, 1024)
+        self.share = check_rank(rank, world_size)
+        self.sampling = sampling
+        self.matrices = matrices
+        self.n_obs = len(selection.keys)
+        self.epoch = 0
+        self._transform = transform
+        self._store = selection.store
+        self._keys = selection.keys
+        # Series by series: a frame's own methods use polars' threads, which a forked child lacks.
+        self.obs = [selection.frame[name] for name in selection.obs_names]
+        self._cells = selection.frame[COLUMN]
+        self._opened: tuple[int, list[Reader]] | None = (os.getpid(), matrices.open(self._store))
+        self._position: _Position | None = None
+        self._resumed: _Position | None = None
+
+    @property
+    def genes(self) -> pl.Series | None:  # noqa: D102  (an attribute, described above)
+        return self.matrices.genes
+
+    @property
+    def n_vars(self) -> int:  # noqa: D102
+        return self.matrices.n_vars
+
+    @property
+    def seed(self) -> int | None:  # noqa: D102
+        return self.sampling.seed
+
+    def __len__(self) -> int:
+        """Batches of this rank in an epoch."""
+        return self.sampling.n_batches(self.epoch, self.rank()[1])
+
+    def rank(self) -> tuple[int, int]:
+        """Rank and number of ranks: those given, else torch.distributed's or the environment's.
+
+        Raises:
+            DaoValueError: ranks that would each draw a seed of their own.
+        """
+        rank, size = self.share or find_rank()
+        if size > 1 and self.seed is not None and not self.sampling.seed_given:
+            raise DaoValueError(
+                f"rank {rank} of {size} has no seed=, and each rank would shuffle differently; "
+                "give all of them the same seed"
+            )
+        return rank, size
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.iterate()
+
+    def iterate(self, worker: int = 0, workers: int = 1) -> Iterator[Any]:
+        """The next epoch, or the rest of a resumed one: the share of one of a rank's workers."""
+        rank, world_size = self.rank()
+        position = self._begin(world_size, worker, workers)
+        self._resumed = None
+        self.epoch = position.epoch + 1
+        self._position = position
+        return self._batches(position, rank)
+
+    def _begin(self, world_size: int, worker: int, workers: int) -> _Position:
+        position = self._resumed
+        if position is None:
+            return _Position(self.epoch, world_size, worker=worker, workers=workers)
+        if (position.worker, position.workers) == (worker, workers) and (
+            position.world_size == world_size
+        ):
+            return position
+        if position.taken:
+            raise DaoValueError(
+                f"the state is of worker {position.worker} of {position.workers}, and this is "
+                f"worker {worker} of {workers}; resume with as many workers, or load the state of "
+                "the whole loader into the dataset before the DataLoader is made"
+            )
+        if position.world_size != world_size:
+            position.cells = self.sampling.cells_after(
+                position.epoch,
+                world_size=position.world_size,
+                cells=position.cells,
+                rounds=position.rounds,
+            )
+            position.world_size, position.rounds, position.total = world_size, 0, None
+        position.worker, position.workers = worker, workers
+        return position
+
+    def _batches(self, position: _Position, rank: int) -> Iterator[Any]:
+        plan = self.sampling.plan(
+            position.epoch,
+            rank=rank,
+            world_size=position.world_size,
+            worker=position.worker,
+            workers=position.workers,
+            cells=position.cells,
+            rounds=position.rounds,
+            skip=position.taken,
+        )
+        readers = self._readers()
+        budget = self._budget // len(readers)
+        epochs = [reader.epoch(plan, budget=budget, threads=self._threads) for reader in readers]
+        try:
+            paired = zip(_in_order(plan, [self._cells, *self.obs]), *epochs, strict=True)
+            for (cells, *obs), *parts in paired:
+                n_rows = len(cells)
+                read = [self.matrices.shaped(i, n_rows, x) for i, (_, x) in enumerate(parts)]
+                x, layers, obsm = self.matrices.by_group(read)
+                if position.workers == 1:
+                    position.rounds += 1
+                else:
+                    position.taken += 1
+                batch = Batch(x, pl.DataFrame(obs), cells, layers, obsm)
+                yield batch if self._transform is None else self._transform(batch)
+        finally:
+            for epoch in epochs:
+                epoch.close()
+
+    def _readers(self) -> list[Reader]:
+        if self._opened is None or self._opened[0] != os.getpid():
+            # A forked child has its parent's memory and not its threads: locks that one of them
+            # held stay shut. So it opens everything for itself.
+            store = Store(self._store.uri, self._store.storage_options)
+            self._opened = os.getpid(), self.matrices.open(store)
+        return self._opened[1]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes ``epoch`` the next one, as PyTorch's samplers have it.
+
+        A resumed epoch that is set again goes on where it was left.
+        """
+        epoch = integer("epoch", epoch, 0, 2**32 - 1)
+        if self._resumed is not None and self._resumed.epoch != epoch:
+            self._resumed = None
+        if self.epoch != epoch:
+            self._position = None
+        self.epoch = epoch
+
+    def go_to(self, place: Place) -> None:
+        """Makes the next ``iter()`` begin there; ``world_size`` 0 is the epoch's beginning."""
+        self.epoch = place.epoch
+        self._position = self._resumed = None
+        if place.world_size:
+            self._resumed = _Position(place.epoch, place.world_size, place.cells, place.rounds)
+
+    def place(self) -> Place:
+        """Where the next ``iter()`` begins, as [`go_to`][BatchIterable.go_to] takes it."""
+        at = self._resumed
+        return (
+            Place(self.epoch) if at is None else Place(at.epoch, at.world_size, at.cells, at.rounds)
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this iterable is, as small JSON-able data: after the batch last given.
+
+        [`load_state_dict`][BatchIterable.load_state_dict] on an iterable made alike gives the
+        rest of the epoch and all later epochs, without reading what was skipped. After the last
+        batch of an epoch, the next epoch comes next.
+        """
+        at = self._resumed or self._position
+        if at is None:
+            at = _Position(self.epoch, self.rank()[1])
+        elif self._resumed is None and self._is_over(at):
+            at = _Position(at.epoch + 1, at.world_size)
+        state: dict[str, Any] = {
+            "version": _STATE_VERSION,
+            "epoch": at.epoch,
+            "seed": self.seed,
+            "world_size": at.world_size,
+            "cells": at.cells,
+            "rounds": at.rounds,
+            "selection": self._selection_digest(),
+            "settings": self._settings(),
+        }
+        if at.workers > 1:
+            state |= {"worker": at.worker, "workers": at.workers, "taken": at.taken}
+        return state
+
+    def _is_over(self, at: _Position) -> bool:
+        if at.workers > 1:
+            return False  # the others may not be
+        if at.total is None:
+            if at.cells:
+                rest = self.sampling.plan(at.epoch, world_size=at.world_size, cells=at.cells)
+                at.total = len(rest)
+            else:
+                at.total = self.sampling.n_batches(at.epoch, at.world_size)
+        return at.rounds >= at.total
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where [`state_dict`][BatchIterable.state_dict] was taken.
+
+        The number of ranks may have changed: they share what is left. ``seed`` is the state's
+        where none was given.
+
+        Raises:
+            DaoValueError: the state is of another selection, or of other settings.
+            DaoTypeError: it is no such state.
+        """
+        if not isinstance(state, Mapping) or state.get("version") != _STATE_VERSION:
+            raise DaoTypeError(
+                f"expected what state_dict() gives (version {_STATE_VERSION}), found {state!r:.200}"
+            )
+        self._check_same(state)
+        numbers = ("epoch", "cells", "rounds", "worker", "taken")
+        most = 2**32 - 1
+        at = {name: integer(f"state's {name}", state.get(name, 0), 0, most) for name in numbers}
+        sizes = ("world_size", "workers")
+        at |= {name: integer(f"state's {name}", state.get(name, 1), 1, most) for name in sizes}
+        seed = state.get("seed")
+        if seed is not None:
+            seed = integer("state's seed", seed, 0, 2**64 - 1)
+        if seed != self.seed:
+            self.sampling.reseed(seed)
+        self.sampling.seed_given |= seed is not None
+        self._position = None
+        self._resumed = _Position(**at)
+        if self._is_over(self._resumed):
+            self._resumed = _Position(self._resumed.epoch + 1, self._resumed.world_size)
+        self.epoch = self._resumed.epoch
+
+    def _check_same(self, state: Mapping[str, Any]) -> None:
+        theirs, ours = state.get("settings", {}), self._settings()
+        if not isinstance(theirs, Mapping):
+            raise DaoTypeError(f"expected what state_dict() gives, found settings {theirs!r:.200}")
+        differ = [
+            f"{name} was {theirs.get(name)!r} and is {ours.get(name)!r}"
+            for name in sorted({*theirs, *ours})
+            if theirs.get(name) != ours.get(name)
+        ]
+        drawn = self.seed is not None and not self.sampling.seed_given
+        if state.get("seed") != self.seed and not (drawn and state.get("seed") is not None):
+            differ.append(f"seed was {state.get('seed')!r} and is {self.seed!r}")
+        if not differ and state.get("selection") != self._selection_digest():
+            differ.append("the cells selected, their order, or the store are others")
+        if differ:
+            raise DaoValueError("the state is of something else: " + "; ".join(differ))
+
+    def _settings(self) -> dict[str, Any]:
+        return self.sampling.settings | self.matrices.settings
+
+    def _selection_digest(self) -> str:
+        if not hasattr(self, "_digest"):
+            self._digest = digest(self._store.id, self._keys)
+        return self._digest
+
+    def batch_diversity(self, column: str | pl.Expr) -> float:
+        """How mixed the batches of the next epoch are in a column of the frame, reading nothing.
+
+        The mean over the batches (of all ranks) of the entropy of the column's values within a
+        batch, by the entropy of the values of all that the epoch visits: 1 where batches are as
+        mixed as the whole, 0 where each has one value. A batch of few cells cannot reach 1. NaN
+        for no batches.
+
+        Raises:
+            DaoKeyError: no such column.
+        """
+        numbers, distinct = codes(pl.DataFrame(self.obs), column, "column")
+        plan = self.sampling.plan(self.epoch)
+        if not len(plan):
+            return float("nan")
+        n = distinct.height
+        values = numbers[plan.order(0, self.sampling.n_samples)].astype(np.int64)
+        whole = entropy(np.bincount(values, minlength=n))
+        if not whole:
+            return 1.0
+        ends = plan.ends().astype(np.int64)
+        starts = np.concatenate([[0], ends[:-1]])
+        total, step = 0.0, max(1, (1 << 24) // max(n, 1))
+        for first in range(0, len(ends), step):
+            some = slice(first, first + step)
+            lengths = ends[some] - starts[some]
+            batch = np.repeat(np.arange(len(lengths)), lengths)
+            inside = values[starts[first] : ends[some][-1]]
+            counts = np.bincount(batch * n + inside, minlength=len(lengths) * n)
+            total += float(entropy(counts.reshape(len(lengths), n)).sum())
+        return total / len(ends) / float(whole)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": None}
+
+    def __repr__(self) -> str:
+        sampling = self.sampling
+        order = "in frame order" if self.seed is None else f"shuffled, seed {self.seed}"
+        if sampling.settings["shuffle"] == "block":
+            order = order.replace("shuffled", "shuffled in blocks")
+        if sampling.settings["n_samples"] is not None:
+            order = f"{sampling.n_samples:,} drawn an epoch, seed {self.seed}"
+        n = sampling.n_batches(self.epoch, 1)
+        count = f"{n:,} {'batch' if n == 1 else 'batches'} of {sampling.batch_size:,}"
+        cells = f"{self.n_obs:,} cells × {self.n_vars:,} genes"
+        return f"{count} from {cells}, {self.matrices.layout}, {order}"
+
+
+def _in_order(plan: Plan, columns: list[pl.Series]) -> Iterator[list[pl.Series]]:
+    """The columns' rows of each batch of a plan."""
+    ends = plan.ends().astype(np.int64)
+    first = plan.first()
+    start = at = end = 0
+    some = columns
+    for i, stop in enumerate(ends.tolist()):
+        if first is not None:
+            at = start + first
+        elif start >= end:
+            # Of many batches at a time: each call has its price.
+            last = int(np.searchsorted(ends, start + _REORDERED, side="right")) - 1
+            end = int(ends[max(last, i)])
+            positions = plan.order(start, end)
+            some, at = [column[positions] for column in columns], 0
+        yield [column.slice(at, stop - start) for column in some]
+        at += stop - start
+        start = stop

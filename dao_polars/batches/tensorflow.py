@@ -1,0 +1,51 @@
+"""Batches as a ``tf.data.Dataset``: what ``.dao.to_tensorflow`` gives.
+
+Owns the element's specification. Imports tensorflow: only ``frame`` imports this, when asked to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from scipy.sparse import csr_matrix
+
+from .batches import BatchIterable
+from .encoding import ObsEncoder
+
+__all__ = ["dataset"]
+
+
+def dataset(batches: BatchIterable) -> Any:
+    """See [`DaoFrame.to_tensorflow`][]."""
+    encoder = ObsEncoder.of(batches)
+    matrices = batches.matrices
+
+    def elements() -> Iterator[dict[str, Any]]:
+        for batch in batches:
+            yield {name: _tensor(x) for name, x in batch.matrices().items()} | {
+                name: np.array(["" if v is None else str(v) for v in column], dtype=object)
+                if isinstance(column, list)
+                else column
+                for name, column in encoder.encode(batch.obs).items()
+            }
+
+    spec: dict[str, Any] = {}
+    for i, (name, width, dtype, sparse) in enumerate(matrices.described()):
+        make = tf.SparseTensorSpec if sparse else tf.TensorSpec
+        spec[str(name) if i else "X"] = make([None, width], tf.as_dtype(dtype))
+    for name, number in encoder.dtypes.items():
+        spec[name] = tf.TensorSpec([None], tf.string if number.hasobject else tf.as_dtype(number))
+    made = tf.data.Dataset.from_generator(elements, output_signature=spec)
+    if batches.sampling.varies:
+        return made
+    return made.apply(tf.data.experimental.assert_cardinality(len(batches)))
+
+
+def _tensor(x: Any) -> Any:
+    if not isinstance(x, csr_matrix):
+        return x
+    rows = np.repeat(np.arange(x.shape[0], dtype=np.int64), np.diff(x.indptr))
+    return tf.SparseTensor(np.column_stack([rows, x.indices.astype(np.int64)]), x.data, x.shape)

@@ -1,0 +1,170 @@
+"""Batches as PyTorch tensors: what ``.dao.to_torch`` gives.
+
+Owns the dataset that a DataLoader iterates, and how its workers agree on the epoch. Imports torch:
+only ``frame`` imports this, when it is asked to.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.context import get_spawning_popen
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from torch.utils.data import IterableDataset, get_worker_info
+
+from ..errors import DaoTypeError, DaoValueError
+from .batches import Batch, BatchIterable
+from .encoding import ObsEncoder
+from .worker_epochs import Place, WorkerEpochs
+
+__all__ = ["TorchDataset"]
+
+
+class _Tensors:
+    """A batch as a dict of tensors. A class and no closure: workers that are spawned get a copy."""
+
+    def __init__(
+        self, encoder: ObsEncoder, transform: Callable[[Any], Any] | None, pin_memory: bool
+    ) -> None:
+        self.encoder = encoder
+        self._transform = transform
+        self.pins = pin_memory
+
+    def __call__(self, batch: Batch) -> Any:
+        values: dict[str, Any] = {k: self._matrix(x) for k, x in batch.matrices().items()}
+        for name, column in self.encoder.encode(batch.obs).items():
+            values[name] = column if isinstance(column, list) else self._tensor(column)
+        return values if self._transform is None else self._transform(values)
+
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory() if self.pins else tensor
+
+    def _matrix(self, x: NDArray[Any] | csr_matrix) -> torch.Tensor:
+        if isinstance(x, np.ndarray):
+            return self._tensor(x)
+        return torch.sparse_csr_tensor(
+            self._tensor(x.indptr),
+            self._tensor(x.indices),
+            self._tensor(x.data),
+            size=x.shape,
+            check_invariants=False,  # the reader has checked them
+        )
+
+
+def _of_loader(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The dataset's state in that of a torchdata ``StatefulDataLoader``."""
+    if not isinstance(state, Mapping):
+        return state
+    if "dataset_state" in state:
+        single: Mapping[str, Any] = state["dataset_state"]
+        return single
+    if "_snapshot" not in state:
+        return state
+    workers = [w["dataset_state"] for w in state["_snapshot"]["_worker_snapshots"].values()]
+    whole = {k: v for k, v in workers[0].items() if k not in ("worker", "workers", "taken")}
+    if state.get("_iterator_finished"):
+        return whole | {"epoch": whole["epoch"] + 1, "cells": 0, "rounds": 0}
+    # Workers take turns: what they have given, and what was given since they were asked.
+    given = sum(worker.get("taken", 0) for worker in workers)  # one alone counts rounds
+    return whole | {"rounds": whole["rounds"] + given + state.get("_steps_since_snapshot", 0)}
+
+
+class TorchDataset(IterableDataset):
+    """Batches as dicts of tensors: ``X``, ``layers/…``, ``obsm/…`` and the columns of obs.
+
+    Iterate it bare, or in ``DataLoader(dataset, batch_size=None)``. ``num_workers=0`` is the way
+    to go: batches are read ahead on all cores by threads of the core, and need not be sent from
+    process to process. With workers, each reads a share, and the batches come in the same order.
+
+    Attributes:
+        batches: the [`BatchIterable`][] behind it.
+        classes_: for each categorical column its labels, (n_classes,), by code.
+    """
+
+    def __init__(
+        self, batches: BatchIterable, *, transform: Callable[[Any], Any] | None, pin_memory: bool
+    ) -> None:
+        if transform is not None and not callable(transform):
+            raise DaoTypeError(f"transform={transform!r}; expected a function of a dict of tensors")
+        if pin_memory and not torch.cuda.is_available():
+            raise DaoValueError("pin_memory=True needs a CUDA device, and torch finds none")
+        encoder = ObsEncoder.of(batches)
+        self.classes_ = encoder.classes
+        self.batches = batches
+        self._tensors = _Tensors(encoder, transform, pin_memory)
+        self._epochs = WorkerEpochs()
+        #: Whether the state to go on from was loaded by this very worker.
+        self._loaded_here = False
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        if worker is None:
+            batches = self.batches.iterate()
+            self._epochs.set(Place(self.batches.epoch))
+            return map(self._tensors, batches)
+        if self._tensors.pins:
+            raise DaoValueError(
+                "pin_memory=True in a worker, which has no CUDA; give it to the DataLoader instead"
+            )
+        resumed = self.batches.epoch if self._loaded_here else None
+        place = self._epochs.begin(worker.seed - worker.id, worker.id, resumed)
+        if not self._loaded_here:
+            self.batches.go_to(place)
+        self._loaded_here = False
+        return map(self._tensors, self.batches.iterate(worker.id, worker.num_workers))
+
+    @property
+    def epoch(self) -> int:
+        """Which epoch the next pass gives; see [`BatchIterable`][]."""
+        following, of_workers = self._epochs.next_epoch()
+        return following if of_workers and get_worker_info() is None else self.batches.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes ``epoch`` the next one; see [`BatchIterable.set_epoch`][]."""
+        self.batches.set_epoch(epoch)
+        self._say_where()
+
+    def state_dict(self) -> dict[str, Any]:
+        """See [`BatchIterable.state_dict`][].
+
+        Raises:
+            DaoValueError: the batches come from the workers of a DataLoader, who alone know.
+        """
+        if get_worker_info() is None and self._epochs.next_epoch()[1]:
+            raise DaoValueError(
+                "the batches come from a DataLoader's workers, which know where they are; take the "
+                "state of torchdata's StatefulDataLoader, or use num_workers=0"
+            )
+        return self.batches.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See [`BatchIterable.load_state_dict`][].
+
+        Takes the state of a ``StatefulDataLoader`` over such a dataset, too: for another loader,
+        with any number of workers.
+        """
+        self.batches.load_state_dict(_of_loader(state))
+        self._loaded_here = get_worker_info() is not None
+        if not self._loaded_here:
+            self._say_where()
+
+    def _say_where(self) -> None:
+        self._epochs.set(self.batches.place())
+
+    def __getstate__(self) -> dict[str, Any]:
+        rank = self.batches.rank()
+        if get_spawning_popen() is None or rank[1] == 1:
+            return self.__dict__
+        # A process that is spawned does not know of this one's rank.
+        batches = copy.copy(self.batches)
+        batches.share = rank
+        return self.__dict__ | {"batches": batches}

@@ -1,0 +1,264 @@
+"""A selection in memory as an AnnData.
+
+Owns what goes into X, layers, obsm, obs, var and uns. Reads through the same batches as
+training does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+
+from .._core import MatrixMeta, MatrixName, Reader, TableMeta
+from .._extras import need
+from .._progress import progress_bar
+from ..batches.matrices import as_csr
+from ..genes.request import Genes, Resolved
+from ..legacy.unpickle import Refused
+from ..select.selection import Selection, matrix_name, number_type, select
+from .tables import to_pandas
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from ..store.store import Store
+
+Parts = list[tuple[int, "NDArray[np.int32] | None"]]
+
+#: Names of columns: of matched genes while var is put together, and of var's own index then.
+_KEY = "\0matched"
+_INDEX = "source_var_name"
+#: Bytes held beside the result.
+_BUDGET = 256 << 20
+
+
+def to_anndata(
+    frame: pl.LazyFrame,
+    *,
+    genes: Genes,
+    gene_key: str | None,
+    layer: str | None,
+    layers: Iterable[str] | str | None,
+    obsm: Iterable[str] | str | None,
+    dtype: Any,
+    progress: bool | None,
+    store: Store | str | None,
+) -> AnnData:
+    """See [`DaoFrame.to_anndata`][]."""
+    anndata = need("anndata", "to_anndata")
+    selection = select(frame, store, None)
+    resolved, parts = selection.resolve(genes, gene_key)
+    if not len(selection.keys):
+        parts = []
+    described = _Descriptions(selection)
+    x_name = matrix_name(layer)
+    layer_names = _named(layers, MatrixName.layer, described.common("layers"))
+    names = list(dict.fromkeys([x_name, *layer_names]))
+    dense = _named(obsm, MatrixName.obsm, described.common("obsm"))
+    n_obs = len(selection.keys)
+    total = n_obs * (len(names) + len(dense))
+    with progress_bar(progress, total=total, unit="cell", label="to_anndata") as advance:
+        sparse = {
+            name: _read_csr(
+                selection,
+                resolved.n_genes,
+                parts,
+                name,
+                described.number_type(name, dtype),
+                advance,
+            )
+            for name in names
+        }
+        arrays = {name: _read_dense(selection, name, described, advance) for name in dense}
+    datasets = selection.datasets()
+    return anndata.AnnData(
+        X=sparse[x_name],
+        obs=_obs(selection, described),
+        var=_var(selection, resolved, gene_key, described.tables("var")),
+        layers={name.name: sparse[name] for name in layer_names},
+        obsm={name.name: array for name, array in arrays.items()},
+        uns=_without_refused(selection.store.uns(datasets[0].name)) if len(datasets) == 1 else {},
+    )
+
+
+class _Descriptions:
+    """What each of the datasets selected says of itself."""
+
+    def __init__(self, selection: Selection) -> None:
+        self.datasets = selection.datasets()
+        self.found = selection.descriptions()
+
+    def tables(self, name: Literal["obs", "var"]) -> list[TableMeta]:
+        """Descriptions of the datasets' obs or var."""
+        return [getattr(description, name) for description in self.found]
+
+    def matrices(self, name: MatrixName) -> list[MatrixMeta]:
+        """A matrix in each of the datasets that have it."""
+        return [d.matrices[name] for d in self.found if name in d.matrices]
+
+    def number_type(self, name: MatrixName, dtype: Any) -> str:
+        """The first of float32, float64 and the stored type that holds every stored value."""
+        if dtype is not None:
+            return number_type(dtype)
+        described = self.matrices(name)
+        stored = {matrix.dtype for matrix in described}
+        if "float64" in stored:
+            return "float64"
+        integers = [m.max_abs or 0 for m in described if not m.dtype.startswith("float")]
+        largest = max(integers, default=0)
+        if largest >= 2**53 and len(stored) == 1:
+            return stored.pop()
+        return "float64" if largest > 2**24 else "float32"
+
+    def common(self, group: Literal["layers", "obsm"]) -> list[MatrixName]:
+        """The layers or obsm that every dataset has, and that stack."""
+        if not self.found:
+            return []
+        return [
+            name
+            for name in self.found[0].matrices
+            if name.group == group
+            and len(self.matrices(name)) == len(self.found)
+            # embeddings of different widths do not stack
+            and (name.is_of_genes or len({m.shape[1] for m in self.matrices(name)}) == 1)
+        ]
+
+
+def _read_csr(
+    selection: Selection,
+    n_genes: int,
+    parts: Parts,
+    name: MatrixName,
+    dtype: str,
+    advance: Callable[[int], object],
+) -> csr_matrix:
+    reader = Reader(
+        selection.store._core, selection.keys, parts, matrix=name, n_columns=n_genes, dtype=dtype
+    )
+    data, indices, indptr = reader.read(advance=advance, budget=_BUDGET)
+    # scipy wants both index arrays of one type: 64 bits where there are 2^31 values.
+    joined = (data, indices.astype(indptr.dtype, copy=False), indptr)
+    return as_csr(joined, (len(selection.keys), n_genes))
+
+
+def _read_dense(
+    selection: Selection,
+    name: MatrixName,
+    described: _Descriptions,
+    advance: Callable[[int], object],
+) -> NDArray[Any]:
+    matrices = described.matrices(name)
+    widths = {matrix.shape[1] for matrix in matrices}
+    width = widths.pop() if len(widths) == 1 else 0
+    sources = [np.dtype(matrix.source_dtype) for matrix in matrices]
+    dtype = np.result_type(*sources) if sources else np.dtype(np.float32)
+    # The core reads the numbers that zarr has; half floats and bools are stored as others.
+    read_as = {"float16": "float32", "bool": "uint8"}.get(dtype.name, dtype.name)
+    parts: Parts = [(number, None) for number in selection.numbers()]
+    reader = Reader(
+        selection.store._core,
+        selection.keys,
+        parts,
+        matrix=name,
+        n_columns=width,
+        layout="dense",
+        dtype=read_as,
+    )
+    return np.asarray(reader.read(advance=advance, budget=_BUDGET)).astype(dtype, copy=False)
+
+
+def _obs(selection: Selection, described: _Descriptions) -> pd.DataFrame:
+    names = {dataset.name for dataset in described.datasets}
+    here = {
+        name
+        for dataset in selection.store._scanned.datasets
+        if dataset.name in names
+        for name in (*dataset.columns, *dataset.constants, "dataset", "obs_name")
+    }
+    in_store = selection.store.schema
+    padding = [
+        s.name
+        for s in selection.obs
+        if s.name in in_store and s.name not in here and s.null_count() == len(s)
+    ]
+    frame = selection.obs.drop(padding)
+    if "obs_name" not in frame.columns:
+        frame = frame.with_columns(obs_name=_obs_names(selection))
+    cells = sum(dataset.n_obs for dataset in described.datasets)
+    complete = cells == len(selection.keys) == len(np.unique(selection.keys))
+    return to_pandas(frame, described.tables("obs"), complete=complete)
+
+
+def _obs_names(selection: Selection) -> pl.Series:
+    """Names of cells for a frame that has lost them."""
+    names = [dataset.name for dataset in selection.datasets()]
+    obs_names = (
+        selection.store.scan()
+        .filter(pl.col("dataset").is_in(names))
+        .select(pl.col("cell").ext.storage(), "obs_name")
+    )
+    keys = pl.LazyFrame({"cell": selection.keys})
+    return keys.join(obs_names, on="cell", how="left", maintain_order="left").collect()["obs_name"]
+
+
+def _named(
+    wanted: Iterable[str] | str | None,
+    name: Callable[[str], MatrixName],
+    default: list[MatrixName],
+) -> list[MatrixName]:
+    if wanted is None:
+        return default
+    return [name(n) for n in ([wanted] if isinstance(wanted, str) else wanted)]
+
+
+def _without_refused(value: Any) -> Any:
+    """``uns`` without what a pickle was refused: no file could hold the placeholders."""
+    if isinstance(value, dict):
+        return {k: _without_refused(v) for k, v in value.items() if not isinstance(v, Refused)}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_without_refused(v) for v in value if not isinstance(v, Refused))
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return _without_refused(value.tolist())
+    return value
+
+
+def _var(
+    selection: Selection, resolved: Resolved, gene_key: str | None, tables: list[TableMeta]
+) -> pd.DataFrame:
+    """The genes' rows of var: of the first dataset that has each."""
+    entries = selection.datasets()
+    if resolved.names is None:
+        if not entries or entries[0].n_vars != resolved.n_genes:
+            return to_pandas(
+                pl.DataFrame({"var_name": pl.Series([], dtype=pl.String)}), [], complete=True
+            )
+        return to_pandas(selection.store.var(entries[0].name), tables[:1], complete=True)
+    seen: set[str] = set()
+    frames = []
+    for entry in entries:
+        space = selection.store._tables.feature_space(entry)
+        if gene_key is not None or space not in seen:
+            seen.add(space)
+            var = selection.store.var(entry.name)
+            key = var["var_name" if gene_key is None else gene_key].cast(pl.String)
+            # Matched names stand in front, under a name that no column of var has.
+            frames.append(var.insert_column(0, key.alias(_KEY)))
+    try:
+        joined = pl.concat(frames, how="diagonal_relaxed")
+    except pl.exceptions.SchemaError:  # columns of types that have nothing in common
+        joined = pl.concat([frame.cast(pl.String) for frame in frames], how="diagonal")
+    genes = joined.unique(_KEY, keep="first", maintain_order=True)
+    wanted = pl.DataFrame({_KEY: resolved.names})
+    found = wanted.join(genes, on=_KEY, how="left", maintain_order="left")
+    if gene_key is not None and gene_key != "var_name":
+        # The old index becomes a column where its name is free.
+        keep = [] if _INDEX in found.columns else [pl.col("var_name").alias(_INDEX)]
+        found = found.with_columns(*keep)
+    # A gene that no dataset here has has no row of var either, and keeps its name.
+    return to_pandas(found.with_columns(var_name=_KEY).drop(_KEY), tables, complete=False)

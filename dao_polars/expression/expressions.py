@@ -1,0 +1,302 @@
+"""Expressions on the column ``cell``: a gene's values, many genes', quality control.
+
+Owns the public functions and the expression namespace. What is asked is put into text for the
+plugin; resolving it is [`lookups`][dao_polars.lookups]'s, values are the Rust core's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from polars.plugins import register_plugin_function
+
+from .. import _core
+from ..batches.matrices import normalization
+from ..errors import DaoTypeError, DaoValueError
+from ..genes import ontology
+from ..genes.request import listed
+from ..scan.cell import COLUMN
+from ..select.selection import matrix_name, number_type
+from ..store.store import Store, as_uri
+from .lookups import Ask
+
+__all__ = ["DaoExpr", "gene", "genes", "qc"]
+
+_PLUGIN = Path(str(_core.__file__))
+_MAX_SETS = 64
+
+Normalize = str | Mapping[str, Any] | None
+StoreLike = Store | str | os.PathLike[str] | None
+
+
+@pl.api.register_expr_namespace("dao")
+class DaoExpr:
+    """What a column can become; all but [`is_a`][] are of a column of cell keys."""
+
+    def __init__(self, expr: pl.Expr) -> None:
+        self._expr = expr
+
+    def gene(
+        self,
+        name: str,
+        *,
+        layer: str | None = None,
+        gene_key: str | None = None,
+        normalize: Normalize = None,
+        dtype: Any = "float32",
+        store: StoreLike = None,
+    ) -> pl.Expr:
+        """Each cell's value of a gene; see [`dao.gene`][gene]."""
+        if not isinstance(name, str):
+            raise DaoTypeError(f"gene {name!r}; expected a name (str). For several: dao.genes([…])")
+        settings = _settings(layer, gene_key, normalize, dtype, store)
+        return self._ask(Ask("one", _encodable([name]), **settings)).alias(name)
+
+    def genes(
+        self,
+        names: Iterable[str] | pl.Series,
+        *,
+        as_array: bool = False,
+        layer: str | None = None,
+        gene_key: str | None = None,
+        normalize: Normalize = None,
+        dtype: Any = "float32",
+        store: StoreLike = None,
+    ) -> pl.Expr:
+        """Each cell's values of several genes; see [`dao.genes`][genes]."""
+        if isinstance(names, str):
+            raise DaoTypeError(f"genes {names!r}; expected a list of names. For one: dao.gene(…)")
+        wanted = listed(_encodable(names)).to_list()
+        if not wanted:
+            raise DaoValueError("genes=[] names no gene")
+        settings = _settings(layer, gene_key, normalize, dtype, store)
+        return self._ask(Ask("array" if as_array else "struct", wanted, **settings)).alias("genes")
+
+    def qc(
+        self,
+        sets: Mapping[str, str | Iterable[str] | pl.Expr] | Iterable[str] | None = None,
+        *,
+        layer: str | None = None,
+        gene_key: str | None = None,
+        store: StoreLike = None,
+    ) -> pl.Expr:
+        """Each cell's totals and shares of gene sets; see [`dao.qc`][qc]."""
+        settings = _settings(layer, gene_key, None, "float64", store)
+        return self._ask(Ask("sums", [], sets=_sets(sets), **settings)).alias("qc")
+
+    def is_a(
+        self,
+        term: str | Iterable[str],
+        *,
+        excluded: str | Iterable[str] = (),
+        ontology: ontology.Ontology | str | None = None,
+    ) -> pl.Expr:
+        """Whether a column's term is one of an ontology's, or a kind of it.
+
+        Args:
+            term: ids or labels; their descendants count too.
+            excluded: ids or labels that do not count, nor their descendants.
+            ontology: as [`dao.load_ontology`][load_ontology] gives it or takes it; None: the
+                loaded one that knows the term, else that of the id's prefix (of labels: CL), from
+                the package ``cellxgene-ontology-guide``.
+
+        Returns:
+            Boolean: a test for membership in the ids and labels of these terms, so that it does
+            for columns of either; pushed down to the store, and datasets without them are not
+            read. Null where the column is.
+
+        Raises:
+            DaoKeyError: an unknown or obsolete term; names the nearest labels.
+            DaoValueError: a label that several loaded ontologies have.
+            DaoImportError: no ontology was loaded, and the package is not there.
+        """
+        return _is_a(self._expr, term, excluded=excluded, ontology=ontology)
+
+    def _ask(self, ask: Ask) -> pl.Expr:
+        return register_plugin_function(
+            plugin_path=_PLUGIN,
+            function_name="dao_lookup",
+            args=[self._expr],
+            kwargs={"ask": ask.to_json()},
+            is_elementwise=True,
+        )
+
+
+_is_a = ontology.is_a
+
+
+def gene(
+    name: str,
+    *,
+    layer: str | None = None,
+    gene_key: str | None = None,
+    normalize: Normalize = None,
+    dtype: Any = "float32",
+    store: StoreLike = None,
+) -> pl.Expr:
+    """Each cell's value of a gene, read from the store when the query needs it.
+
+    ``pl.col("cell").dao.gene(…)`` is the same for a column of another name. Elementwise: filters
+    and ``head`` go first, and only cells that are left are read. Each gene is a pass over these
+    cells: for several, [`dao.genes`][genes] takes one.
+
+    Args:
+        name: as in the var index, or in ``gene_key``.
+        layer: a layer's name; None: X.
+        gene_key: the column of var that holds ``name``.
+        normalize: as in [`iter_batches`][dao_polars.DaoFrame.iter_batches].
+        dtype: of the column. An integer that it cannot hold exactly is an error. None: the stored
+            type, that of all datasets together.
+        store: where the store is now, if it moved.
+
+    Returns:
+        Numbers, named as the gene. Null for a null key, and where the cell's dataset has no such
+        gene.
+
+    Raises:
+        DaoTypeError, DaoValueError: now, for bad arguments.
+        polars.exceptions.ComputeError: from ``collect_schema`` and ``collect``, with our message
+            (polars knows no errors of plugins): a gene that no dataset has, no column of cell
+            keys, another store. Only from ``collect``: a name that several genes have, a damaged
+            file.
+    """
+    return _cells().gene(
+        name, layer=layer, gene_key=gene_key, normalize=normalize, dtype=dtype, store=store
+    )
+
+
+def genes(
+    names: Iterable[str] | pl.Series,
+    *,
+    as_array: bool = False,
+    layer: str | None = None,
+    gene_key: str | None = None,
+    normalize: Normalize = None,
+    dtype: Any = "float32",
+    store: StoreLike = None,
+) -> pl.Expr:
+    """Each cell's values of several genes, in one pass.
+
+    Args:
+        names: each once.
+        as_array: arrays instead of structs.
+        layer: as in [`gene`][].
+        gene_key: as in [`gene`][].
+        normalize: as in [`gene`][].
+        dtype: as in [`gene`][].
+        store: as in [`gene`][].
+
+    Returns:
+        A struct ``genes`` with a field for each, in the order of ``names`` (``unnest`` makes them
+        columns); or ``Array`` of that width, which ``to_numpy`` gives as ``(cells, genes)`` without
+        a copy. Nulls as in [`gene`][].
+
+    Raises:
+        As [`gene`][].
+    """
+    return _cells().genes(
+        names,
+        as_array=as_array,
+        layer=layer,
+        gene_key=gene_key,
+        normalize=normalize,
+        dtype=dtype,
+        store=store,
+    )
+
+
+def qc(
+    sets: Mapping[str, str | Iterable[str] | pl.Expr] | Iterable[str] | None = None,
+    *,
+    layer: str | None = None,
+    gene_key: str | None = None,
+    store: StoreLike = None,
+) -> pl.Expr:
+    """Each cell's quality control figures, as scanpy's ``calculate_qc_metrics`` has them.
+
+    Without ``sets`` they are those that were kept when the dataset was written.
+
+    Args:
+        sets: sets of genes by name, such as ``{"mt": "^MT-"}``: a regular expression for their
+            names, the names themselves, or a Boolean expression over the columns of var. Or names
+            of Boolean columns of var.
+        layer: a layer's name; None: X.
+        gene_key: the column of var that holds the genes' names.
+        store: where the store is now, if it moved.
+
+    Returns:
+        A struct ``qc``: ``total_counts`` (Float64), ``n_genes_by_counts`` (UInt32, of genes that
+        are not zero), and for each set ``total_counts_<set>`` and ``pct_counts_<set>`` (Float64, in
+        percent; NaN for a cell of zeros). Null for a null key; a set's fields also where the cell's
+        dataset has none of its genes.
+
+    Raises:
+        As [`gene`][]; a listed gene that no dataset has is an error too, and so is a regular
+        expression that finds none.
+    """
+    return _cells().qc(sets, layer=layer, gene_key=gene_key, store=store)
+
+
+def _cells() -> DaoExpr:
+    return DaoExpr(pl.col(COLUMN))
+
+
+def _encodable(names: Iterable[str] | pl.Series) -> list[str]:
+    """Names that can be written as UTF-8, which half of a surrogate pair cannot."""
+    found = list(names)
+    for name in found:
+        if isinstance(name, str):
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise DaoValueError(f"gene {name!r} is no text that a file can hold") from None
+    return found
+
+
+def _settings(
+    layer: str | None, gene_key: str | None, normalize: Normalize, dtype: Any, store: StoreLike
+) -> dict[str, Any]:
+    matrix_name(layer)
+    if gene_key is not None and not isinstance(gene_key, str):
+        raise DaoTypeError(f"gene_key={gene_key!r}; expected the name of a column of var, or None")
+    if dtype is None and normalize is not None:
+        raise DaoValueError("normalize= gives no stored values; leave dtype as it is")
+    named = None if dtype is None else number_type(dtype)
+    if isinstance(store, Store):
+        store = store.uri
+    elif store is not None:
+        store = as_uri(store)
+        # Planned later, maybe from another working directory.
+        store = store if "://" in store else os.path.abspath(store)
+    return {
+        "layer": layer,
+        "gene_key": gene_key,
+        "normalize": normalization(normalize, named or "float32"),
+        "dtype": named,
+        "store": store,
+    }
+
+
+def _sets(sets: Any) -> dict[str, Any]:
+    if sets is None:
+        return {}
+    if isinstance(sets, str) or not isinstance(sets, Iterable):
+        raise DaoTypeError(f"sets={sets!r}; expected sets of genes by name, or columns of var")
+    named = sets if isinstance(sets, Mapping) else {name: pl.col(name) for name in sets}
+    if len(named) > _MAX_SETS:
+        raise DaoValueError(f"sets= has {len(named)} sets; expected at most {_MAX_SETS}")
+    rules: dict[str, Any] = {}
+    for name, rule in named.items():
+        if not isinstance(name, str):
+            raise DaoTypeError(f"sets= holds {name!r}; expected names (str)")
+        if isinstance(rule, pl.Expr):
+            rules[name] = {"expr": rule.meta.serialize(format="json")}
+        elif isinstance(rule, str):
+            rules[name] = rule
+        else:
+            rules[name] = listed(rule).to_list()
+    return rules

@@ -1,0 +1,158 @@
+"""The cell key: which dataset of which store, and which row of it.
+
+Owns the polars extension type [`Cell`][], its registration, and the layout of its bits:
+``dataset_number << 32 | row`` in a UInt64. Reads keys out of frames; knows no store but by
+the URI and id that the type's metadata carries.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ..errors import DaoCorruptError, DaoTypeError, DaoValueError
+
+NAME = "dao.cell"
+COLUMN = "cell"
+
+Keys = npt.NDArray[np.uint64]
+
+_WAY_OUT = (
+    f"keep the column {COLUMN!r} that dao.scan gives, as it is, through select, group_by and join"
+)
+
+
+class Cell(pl.BaseExtension):
+    """Data type of the column ``cell``: UInt64 keys that name their store.
+
+    Two frames have the same type exactly when their cells are of one store (same URI and id), so
+    polars refuses to concat or join the cells of two stores, showing both metadata: collect the
+    two selections apart. The type is kept by all relational operations and by parquet, IPC and
+    pickle. ``pl.col("cell").ext.storage()`` gives the plain integers, which are keys no more.
+    """
+
+    def __init__(self, uri: str, id: str) -> None:
+        metadata = json.dumps({"uri": uri, "id": id}, sort_keys=True, ensure_ascii=False)
+        super().__init__(NAME, pl.UInt64(), metadata)
+
+    @property
+    def uri(self) -> str:
+        """Where the store was when the keys were made."""
+        return self._field("uri")
+
+    @property
+    def id(self) -> str:
+        """The store's id, which stays when it moves."""
+        return self._field("id")
+
+    def _field(self, name: str) -> str:
+        try:
+            value = json.loads(self.ext_metadata() or "")[name]
+        except (ValueError, KeyError, TypeError):
+            value = None
+        if not isinstance(value, str):
+            raise DaoCorruptError(
+                f"column {COLUMN!r}: its type's metadata should be JSON with 'uri' and 'id', "
+                f"found {self.ext_metadata()!r}; make the frame again from dao.scan"
+            )
+        return value
+
+    def __repr__(self) -> str:
+        return f"Cell({self.ext_metadata()})"
+
+
+def register() -> None:
+    """Makes polars know [`Cell`][]; may run again, as after a reload of this module."""
+    if pl.get_extension_type(NAME) is not None:
+        pl.unregister_extension_type(NAME)
+    pl.register_extension_type(NAME, Cell)
+
+
+register()
+
+
+def cell_type(schema: Mapping[str, pl.DataType]) -> Cell:
+    """The type of a schema's column ``cell``, and so the store that its keys belong to.
+
+    Raises:
+        DaoValueError: there is no such column.
+        DaoTypeError: it holds something other than cell keys.
+    """
+    dtype = schema.get(COLUMN)
+    if dtype is None:
+        names = ", ".join(map(repr, list(schema)[:10])) or "none"
+        raise DaoValueError(
+            f"the frame has no column {COLUMN!r}, which says which cells these are; "
+            f"its columns: {names}{', …' if len(schema) > 10 else ''}. To mend it, {_WAY_OUT}"
+        )
+    if isinstance(dtype, pl.BaseExtension) and (dtype.ext_name(), dtype.ext_storage()) == (
+        NAME,
+        pl.UInt64,
+    ):
+        # a frame that was made before this module was imported has the generic type
+        return cast(Cell, Cell.ext_from_params(NAME, pl.UInt64(), dtype.ext_metadata()))
+    hint = "; an aggregated column must be exploded first" if isinstance(dtype, pl.List) else ""
+    raise DaoTypeError(
+        f"column {COLUMN!r} should hold cell keys ({NAME}), found {dtype}: numbers alone do not "
+        f"say which store they are of{hint}. To mend it, {_WAY_OUT}"
+    )
+
+
+def key_of(frame: pl.DataFrame) -> tuple[Cell, Keys]:
+    """A frame's keys, uint64 ``(rows,)`` in frame order (read-only where polars lends them).
+
+    Raises:
+        DaoValueError: no column ``cell``, or a null in it (as a left or full join leaves).
+        DaoTypeError: the column is of another type.
+    """
+    dtype = cell_type(frame.schema)
+    keys = frame[COLUMN].ext.storage()
+    if nulls := keys.null_count():
+        raise DaoValueError(
+            f"column {COLUMN!r} has {nulls} null(s), the first in row {keys.is_null().arg_max()}: "
+            f"a cell that is none cannot be read; drop them: .drop_nulls({COLUMN!r})"
+        )
+    return dtype, keys.to_numpy()
+
+
+def make_keys(dataset_number: int, rows: npt.ArrayLike) -> Keys:
+    """The keys of some rows ``(n,)`` of one dataset."""
+    return np.asarray(rows).astype(np.uint64) + np.uint64(dataset_number << 32)
+
+
+def split_keys(keys: Keys) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """The dataset numbers and the rows ``(n,)`` of keys ``(n,)``."""
+    numbers = (keys >> np.uint64(32)).astype(np.uint32)
+    return numbers, keys.astype(np.uint32)
+
+
+def check_keys(keys: Keys, n_obs: Mapping[int, int], store: str) -> None:
+    """Sees that every key is a cell of the store.
+
+    Args:
+        keys: ``(n,)``.
+        n_obs: cells of each dataset, by its number.
+        store: the store's URI, for the message.
+
+    Raises:
+        DaoValueError: a dataset number or a row that the store does not have.
+    """
+    numbers, rows = split_keys(keys)
+    size = max(n_obs, default=-1) + 1
+    sizes = np.zeros(size + 1, np.int64)  # the last entry is for numbers out of range
+    sizes[list(n_obs)] = list(n_obs.values())
+    wrong = rows >= sizes[np.minimum(numbers, size)]
+    if wrong.any():
+        at = int(wrong.argmax())
+        number, row = int(numbers[at]), int(rows[at])
+        found = f"{n_obs[number]} cells" if number in n_obs else "no such dataset"
+        raise DaoValueError(
+            f"{int(wrong.sum())} of {keys.size} keys are no cells of the store {store!r}; the "
+            f"first, in row {at}, is cell {row} of dataset number {number}, which has {found}: "
+            "the store has changed since the keys were made; make them again with dao.scan"
+        )

@@ -1,0 +1,183 @@
+"""The columns of a store's frame: their names, their types, and where their values are.
+
+Owns how the obs tables of many datasets become one schema: union of columns, supertypes, Enums
+over the store's categories, reserved names. Does no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from .._core import Dataset
+from .cell import Cell
+from .dtypes import dtype_from_name
+
+MAX_CATEGORIES = 65_536
+RESERVED = ("cell", "dataset", "obs_name")
+
+Scalar = str | bool | int | float
+
+
+@dataclass(frozen=True)
+class FileColumn:
+    """A column of one obs.parquet: its name there and the type that polars reads.
+
+    Without a name it is pandas' range index: ``start + step * row``, as text.
+    """
+
+    name: str | None
+    dtype: pl.DataType
+    start: int = 0
+    step: int = 1
+
+
+@dataclass(frozen=True)
+class ScannedDataset:
+    """A dataset as the scan sees it.
+
+    ``columns``: by their names in the frame, ``obs_name`` first. ``constants``: the values that
+    all its cells share. What is in neither is null in this dataset.
+    """
+
+    number: int
+    name: str
+    path: str
+    n_obs: int
+    columns: Mapping[str, FileColumn]
+    constants: Mapping[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def obs_path(self) -> str:
+        """Its obs table, relative to the store."""
+        return f"{self.path}/parquet/obs.parquet"
+
+
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """The name a column has in the frame: ``obs_<name>`` if it is reserved."""
+    taken = {*taken, *RESERVED}
+    while name in taken:
+        name = f"obs_{name}"
+    return name
+
+
+def scanned_datasets(datasets: Iterable[Dataset]) -> list[ScannedDataset]:
+    """Datasets whose obs columns the manifest names, as the scan sees them, in the same order.
+
+    Equal columns are one object.
+    """
+    tables: dict[tuple[tuple[str, str], ...], Mapping[str, FileColumn]] = {}
+    found = []
+    for dataset in datasets:
+        columns = tables.get(dataset.obs)
+        if columns is None:
+            columns = {"obs_name": FileColumn("obs_name", pl.String())} | {
+                name: FileColumn(name, dtype_from_name(kind)) for name, kind in dataset.obs
+            }
+            tables[dataset.obs] = columns
+        constants = {
+            name: value
+            for name, value in dataset.constants.items()
+            if name not in columns and name not in RESERVED
+        }
+        found.append(
+            ScannedDataset(
+                dataset.number, dataset.name, dataset.path, dataset.n_obs, columns, constants
+            )
+        )
+    return found
+
+
+def frame_schema(
+    datasets: Sequence[ScannedDataset], categories: Mapping[str, Sequence[str] | None], cell: Cell
+) -> pl.Schema:
+    """The frame's schema: the reserved columns, the union of obs columns, then of constants.
+
+    Args:
+        datasets: of the store, in the order of their numbers.
+        categories: of each string-like column the sorted union of its values over the datasets,
+            None if there are too many of them.
+        cell: the type of the column ``cell``.
+    """
+    kinds: dict[str, dict[pl.DataType, None]] = {}
+    for columns in {id(dataset.columns): dataset.columns for dataset in datasets}.values():
+        for name, column in columns.items():
+            kinds.setdefault(name, {})[column.dtype] = None
+    values: dict[str, set[tuple[type, Scalar]]] = {}
+    for dataset in datasets:
+        for name, value in dataset.constants.items():
+            values.setdefault(name, set()).add((type(value), value))
+    words: dict[str, set[str]] = {}
+    for name, constants in values.items():
+        for _, value in constants:
+            kinds.setdefault(name, {})[_scalar_dtype(value)] = None
+            if isinstance(value, str):
+                words.setdefault(name, set()).add(value)
+    kinds.pop("obs_name", None)
+
+    schema = pl.Schema({"cell": cell, "dataset": _enum(sorted(d.name for d in datasets))})
+    schema["obs_name"] = pl.String()
+    for name, dtypes in kinds.items():
+        dtype = supertype(list(dtypes))
+        known = categories.get(name, ())
+        if (
+            dtype == pl.String
+            and known is not None
+            and all(_is_stringlike(d) or d == pl.Null for d in dtypes)
+        ):
+            dtype = _enum(sorted({*known, *words.get(name, ())}))
+        schema[name] = dtype
+    return schema
+
+
+def supertype(dtypes: Sequence[pl.DataType]) -> pl.DataType:
+    """The type that columns of these types meet at.
+
+    All-null columns take the others' type and string-like ones count as String here. Numbers
+    and bools meet at polars' supertype, and so do times of one kind; anything else, such as
+    numbers with text or dates with numbers, meets as text.
+    """
+    found = list(dict.fromkeys(pl.String() if _is_stringlike(d) else d for d in dtypes))
+    found = [dtype for dtype in found if dtype != pl.Null] or [pl.Null()]
+    if len(found) == 1:
+        return pl.Float32() if found[0] == pl.Float16 else found[0]
+    alike = (
+        all(dtype.is_numeric() or dtype == pl.Boolean for dtype in found)
+        or all(isinstance(dtype, pl.Date | pl.Datetime) for dtype in found)
+        or all(isinstance(dtype, pl.Duration) for dtype in found)
+    )
+    if alike:
+        try:
+            frames = [pl.DataFrame(schema={"": dtype}) for dtype in found]
+            return pl.concat(frames, how="vertical_relaxed").schema[""]
+        except pl.exceptions.SchemaError:  # time zones that differ
+            pass
+    return pl.String()
+
+
+def constant_series(values: Sequence[Scalar | None], dtype: pl.DataType) -> pl.Series:
+    """Constants of several datasets ``(len(values),)`` as values of a column of the frame."""
+    kinds = {_scalar_dtype(value) for value in values if value is not None}
+    if len(kinds) > 1:  # each by its own way to the common type: 1 and "a" meet as "1" and "a"
+        return pl.concat([constant_series([value], dtype) for value in values])
+    return pl.Series(values, dtype=next(iter(kinds), pl.Null())).cast(dtype)
+
+
+def _scalar_dtype(value: Scalar) -> pl.DataType:
+    if isinstance(value, str):
+        return pl.String()
+    if isinstance(value, bool):
+        return pl.Boolean()
+    if isinstance(value, int):
+        return pl.Int64() if value < 2**63 else pl.UInt64()
+    return pl.Float64()
+
+
+def _is_stringlike(dtype: pl.DataType) -> bool:
+    return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
+
+
+def _enum(values: list[str]) -> pl.DataType:
+    return pl.Enum(values) if len(values) <= MAX_CATEGORIES else pl.String()

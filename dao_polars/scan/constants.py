@@ -1,0 +1,50 @@
+"""The values of a dataset's uns that hold for every cell, and so are columns of the frame.
+
+Owns which values these are. Does no I/O.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = ["constants"]
+
+
+def constants(uns: Mapping[str, Any], obs_columns: Collection[str]) -> dict[str, Any]:
+    """Top-level scalars of ``uns`` that hold for every cell: str, int, float and bool values.
+
+    numpy scalars count as what they hold. Names in ``obs_columns`` (which should include the
+    reserved ones) are left out, as are NaN and infinities, integers beyond 64 bits and text that
+    is not valid unicode.
+    """
+    found = {}
+    for name, value in uns.items():
+        if isinstance(value, np.generic):
+            value = value.item()
+        if not isinstance(name, str) or name in obs_columns or not _is_constant(value):
+            continue
+        if _is_unicode(name):
+            found[name] = str(value) if isinstance(value, str) else value
+    return found
+
+
+def _is_constant(value: Any) -> bool:
+    if isinstance(value, bool):
+        return True
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**64
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str) and _is_unicode(value)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

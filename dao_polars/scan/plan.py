@@ -1,0 +1,266 @@
+"""What a query on a store has to read: which datasets, columns and rows, filtered by what.
+
+Owns the pruning of datasets, the splitting of predicates, and the choice of what the parquet
+reader may filter by itself. Pure planning: no file is opened here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from itertools import groupby
+
+import polars as pl
+
+from .columns import FileColumn, ScannedDataset, constant_series
+
+_NEVER, _ALWAYS = pl.lit(False), pl.lit(True)
+_MAX_ROWS = 2**32 - 2  # of a part: polars numbers rows with 32 bits
+_MAX_LITERALS = 1024  # values that a filter handed to the parquet reader may list
+
+
+@dataclass(frozen=True)
+class Part:
+    """Datasets to read in one go: their files hold the wanted columns alike.
+
+    ``n_rows`` are to be read from the top, over all datasets; only the last may be cut short.
+    ``columns``: the wanted columns that lie in the files; the others are the same value for a
+    whole dataset. ``pushed`` is a filter in terms of the files' columns, ``residual`` one in
+    terms of the frame's; a row is wanted when both are true.
+    """
+
+    datasets: Sequence[ScannedDataset]
+    n_rows: int
+    columns: Mapping[str, FileColumn]
+    pushed: pl.Expr | None
+    residual: pl.Expr | None
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the last dataset is not wanted to its end."""
+        return self.n_rows < sum(dataset.n_obs for dataset in self.datasets)
+
+
+@dataclass(frozen=True)
+class ScanPlan:
+    """``columns`` of the result in order, and the parts that give its rows in order."""
+
+    columns: list[str]
+    parts: list[Part] = field(default_factory=list)
+
+
+def make_plan(
+    datasets: Sequence[ScannedDataset],
+    schema: pl.Schema,
+    with_columns: Sequence[str] | None,
+    predicate: pl.Expr | None,
+    n_rows: int | None,
+) -> ScanPlan:
+    """Plans one scan, as polars asks an IO source for it.
+
+    Args:
+        datasets: of the store, in the order of the frame's rows.
+        schema: of the whole frame.
+        with_columns: columns wanted; None for all.
+        predicate: elementwise; rows for which it is true are wanted. None for all.
+        n_rows: rows to consider, from the top and *before* the predicate; None for all.
+    """
+    columns = list(schema) if with_columns is None else list(with_columns)
+    conjuncts = [] if predicate is None else split(predicate, "&")
+    roots = [set(conjunct.meta.root_names()) for conjunct in conjuncts]
+    needed = list(dict.fromkeys([*columns, *(name for names in roots for name in names)]))
+
+    rows = dict(_limited(datasets, n_rows))
+    kept = [d for d in datasets if rows.get(d.number)]
+    settled: list[set[int]] = []  # of each conjunct: the datasets in which it is true throughout
+    for conjunct, names in zip(conjuncts, roots, strict=True):
+        kept, true_in = _prune(conjunct, names, kept, schema)
+        settled.append(true_in)
+
+    plan = ScanPlan(columns)
+    pushdown = _Pushdown(conjuncts, schema)
+    for members in _runs(kept, rows, lambda d: _signature(d, needed, settled)):
+        stored = {n: c for n in needed if (c := members[0].columns.get(n)) is not None}
+        pushed: list[pl.Expr] = []
+        residual: list[pl.Expr] = []
+        for at, true_in in enumerate(settled):
+            if members[0].number not in true_in:
+                condition = pushdown(at, stored)
+                if condition is None:
+                    residual.append(conjuncts[at])
+                else:
+                    pushed.append(condition)
+        if any(condition is _NEVER for condition in pushed):
+            continue
+        pushed = [condition for condition in pushed if condition is not _ALWAYS]
+        total = sum(rows[d.number] for d in members)
+        plan.parts.append(Part(members, total, stored, _all(pushed), _all(residual)))
+    return plan
+
+
+def split(expr: pl.Expr, operator: str) -> list[pl.Expr]:
+    """The operands of a chain of ``&`` or ``|``, in order; just the expression if it is none."""
+    found, pending = [], [expr]
+    while pending:
+        part = pending.pop()
+        operands = part.meta.pop()
+        if len(operands) == 2:
+            right, left = operands
+            joined = left & right if operator == "&" else left | right
+            if joined.meta == part:
+                pending += [right, left]
+                continue
+        found.append(part)
+    return found
+
+
+def wide_values(datasets: Sequence[ScannedDataset], name: str, dtype: pl.DataType) -> pl.Series:
+    """A dataset-wide column's values ``(len(datasets),)``; null where a dataset has none."""
+    if name == "dataset":
+        return pl.Series(name, [d.name for d in datasets], dtype=pl.String()).cast(dtype)
+    return constant_series([d.constants.get(name) for d in datasets], dtype).alias(name)
+
+
+def _limited(datasets: Sequence[ScannedDataset], n_rows: int | None) -> Iterator[tuple[int, int]]:
+    """Each dataset's number and how many of its rows are among the first ``n_rows``."""
+    left = sum(d.n_obs for d in datasets) if n_rows is None else n_rows
+    for dataset in datasets:
+        yield dataset.number, min(dataset.n_obs, left)
+        left -= min(dataset.n_obs, left)
+
+
+def _is_wide(dataset: ScannedDataset, names: set[str]) -> bool:
+    return "cell" not in names and dataset.columns.keys().isdisjoint(names)
+
+
+def _prune(
+    conjunct: pl.Expr, names: set[str], kept: list[ScannedDataset], schema: pl.Schema
+) -> tuple[list[ScannedDataset], set[int]]:
+    """Drops the datasets in which a conjunct is true nowhere.
+
+    It is tried where all its columns are dataset-wide. An error there is left to happen, or not
+    to happen, on the rows.
+    """
+    wide = [dataset for dataset in kept if _is_wide(dataset, names)]
+    if not wide:
+        return kept, set()
+    frame = pl.DataFrame(
+        [wide_values(wide, name, schema[name]) for name in names]
+        or [pl.Series("", range(len(wide)))]
+    )
+    true = _evaluate(conjunct, frame)
+    if true is None:
+        return kept, set()
+    true_in = {d.number for d, is_true in zip(wide, true, strict=True) if is_true}
+    false_in = {d.number for d in wide} - true_in
+    return [d for d in kept if d.number not in false_in], true_in
+
+
+def _evaluate(conjunct: pl.Expr, frame: pl.DataFrame) -> pl.Series | None:
+    """A conjunct's value in each row, Boolean; None if it has none there."""
+    try:
+        values = frame.lazy().with_columns(conjunct.alias("?")).collect(engine="in-memory")["?"]
+    except Exception:  # polars', or whatever a user's own function raises
+        return None
+    return values if values.dtype == pl.Boolean else None
+
+
+def _runs(
+    kept: Sequence[ScannedDataset],
+    rows: Mapping[int, int],
+    signature: Callable[[ScannedDataset], object],
+) -> Iterator[list[ScannedDataset]]:
+    """Neighbours of one signature, together no more rows than polars can number."""
+    for _, group in groupby(kept, signature):
+        run: list[ScannedDataset] = []
+        n_rows = 0
+        for dataset in group:
+            if run and n_rows + rows[dataset.number] > _MAX_ROWS:
+                yield run
+                run, n_rows = [], 0
+            run.append(dataset)
+            n_rows += rows[dataset.number]
+        yield run
+
+
+def _signature(
+    dataset: ScannedDataset, needed: Sequence[str], settled: Sequence[set[int]]
+) -> tuple[object, ...]:
+    """Equal for datasets that can be read as one part."""
+    stored = tuple((name, dataset.columns.get(name)) for name in needed)
+    return (*stored, *(dataset.number in true_in for true_in in settled))
+
+
+class _Pushdown:
+    """Puts conditions on the frame's columns in terms of the files'.
+
+    Files hold text where the frame has an Enum. A condition on one Enum column is tried on each
+    category and becomes a list of the texts for which it is true.
+    """
+
+    def __init__(self, conjuncts: Sequence[pl.Expr], schema: pl.Schema) -> None:
+        self._conjuncts, self._schema = conjuncts, schema
+        self._known: dict[tuple[object, ...], pl.Expr | None] = {}
+
+    def __call__(self, at: int, stored: Mapping[str, FileColumn]) -> pl.Expr | None:
+        """The conjunct at a place, on the files' columns; None if it cannot be put so."""
+        conjunct = self._conjuncts[at]
+        key = at, *(stored.get(name) for name in conjunct.meta.root_names())
+        if key not in self._known:
+            self._known[key] = self._translate(conjunct, stored)
+        return self._known[key]
+
+    def _translate(self, expr: pl.Expr, stored: Mapping[str, FileColumn]) -> pl.Expr | None:
+        names = expr.meta.root_names()
+        if not names or any(name not in stored for name in names):
+            return None
+        if all(stored[name] == FileColumn(name, self._schema[name]) for name in names):
+            return expr
+        if len(set(names)) == 1:
+            dtype, column = self._schema[names[0]], stored[names[0]]
+            if column.name is None or column.dtype == pl.Null or not isinstance(dtype, pl.Enum):
+                return None
+            return _listed(expr, names[0], dtype, column.name)
+        for operator in ("|", "&"):
+            operands = split(expr, operator)
+            if len(operands) > 1:
+                translated = [self._translate(operand, stored) for operand in operands]
+                known = [operand for operand in translated if operand is not None]
+                if len(known) < len(operands):
+                    return None
+                return reduce(pl.Expr.or_ if operator == "|" else pl.Expr.and_, known)
+        return None
+
+
+def _listed(expr: pl.Expr, name: str, dtype: pl.Enum, file_name: str) -> pl.Expr | None:
+    """A condition on one Enum column as one on the texts in a file, by trying each category."""
+    words = dtype.categories
+    nothing = pl.Series([None], dtype=dtype)
+    values = _evaluate(expr, pl.DataFrame({name: words.cast(dtype).append(nothing)}))
+    if values is None:
+        return None
+    true = values.fill_null(False)
+    null_is_true = true[-1]
+    wanted, unwanted = words.filter(true[:-1]), words.filter(~true[:-1])
+    if min(len(wanted), len(unwanted)) > _MAX_LITERALS:
+        return None
+    column = pl.col(file_name)
+    condition: pl.Expr
+    if wanted.is_empty():
+        return column.is_null() if null_is_true else _NEVER
+    if unwanted.is_empty():
+        return _ALWAYS if null_is_true else column.is_not_null()
+    if len(wanted) == 1:
+        condition = column == wanted[0]
+    elif len(unwanted) == 1:
+        condition = column != unwanted[0]
+    elif len(wanted) <= len(unwanted):
+        condition = column.is_in(wanted.to_list())
+    else:
+        condition = ~column.is_in(unwanted.to_list())
+    return (condition | column.is_null()) if null_is_true else condition
+
+
+def _all(conditions: Sequence[pl.Expr]) -> pl.Expr | None:
+    return reduce(pl.Expr.and_, conditions) if conditions else None

@@ -1,0 +1,247 @@
+"""The lazy frame of a store: the IO source that polars calls, and the reading it does.
+
+Owns how a planned part ([`plan`][dao_polars.scan.plan]) becomes frames: polars' own parquet
+reader for what lies in the files, and the key, the dataset and the constants computed from the
+row numbers. Knows neither matrices nor the format beyond obs.parquet.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from . import obs_files
+from .cell import Cell
+from .columns import FileColumn, ScannedDataset
+from .plan import Part, ScanPlan, make_plan, wide_values
+
+Ints = npt.NDArray[np.int64]
+
+_ROW = "\0row"  # of the part, counted over its datasets; a name that no obs column has
+_BATCH_ROWS = 100_000
+_SMALL_PART = 1_000_000  # rows
+_PARTS_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class ScannedStore:
+    """What a scan knows of a store.
+
+    ``datasets``: in the order of the frame's rows. ``schema``: the frame's. ``rows_seen``: of
+    remote obs files that were looked into, the number of rows.
+    """
+
+    uri: str
+    storage_options: dict[str, str] | None
+    datasets: list[ScannedDataset]
+    schema: pl.Schema
+    rows_seen: dict[tuple[str | int, ...], int] = field(default_factory=dict)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether ``uri`` is a path."""
+        return "://" not in self.uri
+
+    def path_of(self, path: str) -> str:
+        """The full path or URL of a file named relative to the store."""
+        return f"{self.uri}/{path}"
+
+
+def scan_store(store: ScannedStore) -> pl.LazyFrame:
+    """The lazy frame of a store's cells."""
+    n_obs = sum(dataset.n_obs for dataset in store.datasets)
+    return register_io_source(
+        _Source(store),
+        schema=store.schema,
+        is_pure=True,
+        explain_name="dao",
+        explain_detail=f"{store.uri}: {len(store.datasets)} datasets, {n_obs} cells",
+    )
+
+
+class _Source:
+    """What polars calls to read; makes no I/O before the first batch is asked for."""
+
+    def __init__(self, store: ScannedStore) -> None:
+        self.store = store
+
+    def __call__(
+        self,
+        with_columns: list[str] | None,
+        predicate: pl.Expr | None,
+        n_rows: int | None,
+        batch_size: int | None,
+    ) -> Iterator[pl.DataFrame]:
+        store = self.store
+        counted_only = with_columns == []  # polars wants rows without columns, to number them
+        wanted = ["cell"] if counted_only else with_columns
+        plan = make_plan(store.datasets, store.schema, wanted, predicate, n_rows)
+        for frame in read(store, plan, batch_size or _BATCH_ROWS):
+            yield frame.drop(frame.columns) if counted_only else frame
+
+
+def read(store: ScannedStore, plan: ScanPlan, batch_rows: int) -> Iterator[pl.DataFrame]:
+    """The rows of a plan, in order, in frames of about ``batch_rows``; the first ones smaller."""
+    return _gathered(_part_frames(store, plan, batch_rows), batch_rows)
+
+
+def _part_frames(store: ScannedStore, plan: ScanPlan, batch_rows: int) -> Iterator[pl.DataFrame]:
+    """Part after part; small ones are started ahead, as one file alone does not fill the cores."""
+    waiting = deque(plan.parts)
+    started: deque[Iterator[pl.DataFrame]] = deque()
+    while waiting or started:
+        while waiting and len(started) < _PARTS_AHEAD:
+            if started and waiting[0].n_rows > _SMALL_PART:
+                break
+            part = waiting.popleft()
+            if any(column.name is not None for column in part.columns.values()):
+                started.append(_read_files(store, part, plan.columns))
+            else:
+                started.append(_make_rows(store, part, plan.columns, batch_rows))
+        yield from started.popleft()
+
+
+def _read_files(store: ScannedStore, part: Part, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """Starts reading a part's files in the background; gives its rows."""
+    obs_files.check_rows(store, part.datasets)
+    lf = obs_files.scan(
+        store,
+        part.datasets,
+        schema={
+            column.name: column.dtype for column in part.columns.values() if column.name is not None
+        },
+        row_index_name=_ROW,
+        n_rows=part.n_rows if part.cut_short else None,
+        extra_columns="ignore",
+    )
+    if part.pushed is not None:
+        lf = lf.filter(part.pushed)
+    batches = _in_frame_terms(store, lf, part, columns).collect_batches(engine="streaming")
+
+    def frames() -> Iterator[pl.DataFrame]:
+        try:
+            yield from batches
+        except obs_files.FAILURES as error:
+            obs_files.explain(store, part, error)
+            raise
+
+    return frames()
+
+
+def _make_rows(
+    store: ScannedStore, part: Part, columns: Sequence[str], batch_rows: int
+) -> Iterator[pl.DataFrame]:
+    """The rows of a part that needs no file: all it has is known from the manifest."""
+    for start in range(0, part.n_rows, batch_rows):
+        stop = min(start + batch_rows, part.n_rows)
+        rows = pl.LazyFrame({_ROW: pl.Series(np.arange(start, stop, dtype=np.uint64))})
+        yield _in_frame_terms(store, rows, part, columns).collect(engine="in-memory")
+
+
+def _in_frame_terms(
+    store: ScannedStore, lf: pl.LazyFrame, part: Part, columns: Sequence[str]
+) -> pl.LazyFrame:
+    """Adds the frame's columns to the files', filters by what is left, and selects."""
+    needed = list(columns)
+    if part.residual is not None:
+        needed = list(dict.fromkeys([*needed, *part.residual.meta.root_names()]))
+    rows = _Rows(part.datasets)
+    lf = lf.with_columns(_column(store.schema, name, part, rows).alias(name) for name in needed)
+    if part.residual is not None:
+        lf = lf.filter(part.residual)
+    return lf.select(columns)
+
+
+def _column(schema: pl.Schema, name: str, part: Part, rows: _Rows) -> pl.Expr:
+    dtype = schema[name]
+    if isinstance(dtype, Cell):
+        return rows.apply(rows.keys, pl.UInt64()).ext.to(dtype)
+    column = part.columns.get(name)
+    if column is None:
+        values = wide_values(part.datasets, name, dtype)
+        if values.n_unique() == 1:
+            # no literal series: polars takes nulls of two types for one common expression
+            return pl.lit(values[0]).cast(dtype)
+        return rows.apply(rows.of_dataset(values), dtype)
+    if column.name is None:
+        return rows.apply(rows.index(column), dtype)
+    expr = pl.col(column.name)
+    if isinstance(column.dtype, pl.Duration) and dtype == pl.String:
+        return expr.dt.to_string()  # which polars does not cast
+    return expr if column.dtype == dtype else expr.cast(dtype)
+
+
+class _Rows:
+    """Turns row numbers of a part into what depends on the dataset and the row in it."""
+
+    def __init__(self, datasets: Sequence[ScannedDataset]) -> None:
+        sizes = np.array([dataset.n_obs for dataset in datasets], np.int64)
+        self._stops = np.cumsum(sizes)
+        self._starts = self._stops - sizes
+        numbers = np.array([dataset.number for dataset in datasets], np.int64)
+        self._shifts = (numbers << 32) - self._starts
+
+    def apply(self, function: Callable[[pl.Series], pl.Series], dtype: pl.DataType) -> pl.Expr:
+        return pl.col(_ROW).map_batches(function, return_dtype=dtype, is_elementwise=True)
+
+    def keys(self, rows: pl.Series) -> pl.Series:
+        """The cell keys."""
+        numbers, at = self._locate(rows)
+        return pl.Series((numbers + self._shifts[at]).view(np.uint64))
+
+    def of_dataset(self, values: pl.Series) -> Callable[[pl.Series], pl.Series]:
+        """Each row's value out of one value per dataset."""
+
+        def spread(rows: pl.Series) -> pl.Series:
+            _, at = self._locate(rows)
+            if isinstance(at, int):
+                return values.new_from_index(at, len(rows))
+            return values.gather(at)
+
+        return spread
+
+    def index(self, column: FileColumn) -> Callable[[pl.Series], pl.Series]:
+        """The labels of a range index of pandas, as text."""
+
+        def labels(rows: pl.Series) -> pl.Series:
+            numbers, at = self._locate(rows)
+            numbers -= self._starts[at]
+            return pl.Series(column.start + column.step * numbers).cast(pl.String)
+
+        return labels
+
+    def _locate(self, rows: pl.Series) -> tuple[Ints, Ints | int]:
+        """The rows as int64, and each one's dataset in the part: one number if it is the same."""
+        numbers = rows.to_numpy().astype(np.int64)
+        if not numbers.size or (numbers[1:] < numbers[:-1]).any():
+            return numbers, np.searchsorted(self._stops, numbers, side="right")
+        first, last = np.searchsorted(self._stops, numbers[[0, -1]], side="right").tolist()
+        if first == last:
+            return numbers, first
+        cuts = np.searchsorted(numbers, self._stops[first:last])  # rows ascend: find the stops
+        runs = np.diff(cuts, prepend=0, append=numbers.size)
+        return numbers, np.repeat(np.arange(first, last + 1), runs)
+
+
+def _gathered(frames: Iterator[pl.DataFrame], batch_rows: int) -> Iterator[pl.DataFrame]:
+    """Joins small frames, so that no time goes into many tiny ones.
+
+    The first frames come at once, as a query may need no more than a few rows; then the size
+    wanted doubles.
+    """
+    held: list[pl.DataFrame] = []
+    n_held, wanted = 0, 1
+    for frame in frames:
+        held.append(frame)
+        n_held += frame.height
+        if n_held >= wanted:
+            yield pl.concat(held, rechunk=False)
+            held, n_held, wanted = [], 0, min(2 * wanted, batch_rows)
+    if held:
+        yield pl.concat(held, rechunk=False)

@@ -1,0 +1,223 @@
+"""A frame's cells, collected once: which store, which cells, in which order, with which columns.
+
+Owns the step from a polars frame to keys and obs, and from a request for genes to
+output columns. Reads no matrix.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from .._core import Dataset, Description, MatrixName
+from ..errors import DaoFileNotFoundError, DaoKeyError, DaoTypeError, DaoValueError
+from ..genes.request import FeatureSpace, Genes, Resolved, resolve
+from ..genes.spaces import by_space, space_of
+from ..scan.cell import COLUMN, Keys, cell_type, check_keys, key_of
+from ..store.store import Store, load_store, options_of
+
+__all__ = ["Selection", "matrix_name", "number_type", "open_of", "select", "stored_types"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Cells of one store in frame order.
+
+    ``frame`` has the column ``cell``, the chosen obs columns ``obs_names`` and those that were
+    needed beside them, a row a cell; ``keys`` (n_cells, uint64) are its cell keys.
+    """
+
+    store: Store
+    frame: pl.DataFrame
+    keys: Keys
+    obs_names: list[str]
+
+    @property
+    def obs(self) -> pl.DataFrame:
+        """The chosen columns."""
+        return self.frame.select(self.obs_names)
+
+    def numbers(self) -> list[int]:
+        """The numbers of the datasets that have cells here, ascending."""
+        # Keys of one dataset are neighbours in most frames: look at where they change alone.
+        numbers = self.keys >> np.uint64(32)
+        changes = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
+        starts = numbers[np.concatenate([[0], changes])] if len(numbers) else numbers
+        return [int(number) for number in np.unique(starts)]
+
+    def datasets(self) -> list[Dataset]:
+        """The datasets that have cells here; all in the store for an empty selection."""
+        numbers = set(self.numbers())
+        return [d for d in self.store._core.datasets if not numbers or d.number in numbers]
+
+    def descriptions(self) -> list[Description]:
+        """What each of these datasets says of itself."""
+        return [self.store._core.description(dataset.name) for dataset in self.datasets()]
+
+    def resolve(
+        self, genes: Genes, gene_key: str | None
+    ) -> tuple[Resolved, list[tuple[int, NDArray[np.int32] | None]]]:
+        """Output genes, and for each dataset number where its columns go.
+
+        Raises:
+            DaoValueError, DaoKeyError, DaoTypeError: as [`genes.resolve`][], and for a
+                ``gene_key`` that is no column of var.
+        """
+        entries = self.datasets()
+        spaces_here = {self.store._tables.feature_space(entry) for entry in entries}
+        if genes is None and gene_key is None and len(spaces_here) <= 1:
+            n_vars = entries[0].n_vars if entries else 0
+            return Resolved(n_vars, None, [None]), [(entry.number, None) for entry in entries]
+        if genes is None and not len(self.keys):
+            return Resolved(0, None, []), []
+        spaces = [
+            space_of(self.store, group, gene_key)
+            for group in by_space(self.store, entries, gene_key)
+        ]
+        if genes is None and all(space.names.equals(spaces[0].names) for space in spaces):
+            return Resolved(len(spaces[0].names), None, [None]), [
+                (entry.number, None) for entry in entries
+            ]
+
+        def elsewhere() -> list[FeatureSpace]:
+            others = [d for d in self.store._core.datasets if d not in entries]
+            if gene_key is not None:
+                others = [d for d in others if gene_key in self.store.var(d.name).columns]
+            return [
+                space_of(self.store, group, gene_key)
+                for group in by_space(self.store, others, gene_key)
+            ]
+
+        if not spaces:
+            spaces = [FeatureSpace((), pl.Series("var_name", [], dtype=pl.String))]
+        resolved = resolve(genes, spaces, elsewhere)
+        columns = {
+            id: mapped
+            for space, mapped in zip(spaces, resolved.columns, strict=True)
+            for id in space.datasets
+        }
+        return resolved, [(entry.number, columns[entry.name]) for entry in entries]
+
+
+def select(
+    frame: pl.LazyFrame,
+    store: Store | str | None,
+    obs: Iterable[str] | bool | None,
+    also: Iterable[str] = (),
+) -> Selection:
+    """Collect a frame's cells and the columns ``obs`` of it (None: all), and open their store.
+
+    Columns in ``also`` are collected too, where the frame has them.
+
+    Raises:
+        DaoValueError: no ``cell`` column, null keys, keys that the store does not have, or a
+            store that is not the one that the keys name.
+        DaoTypeError: a ``cell`` column that holds something else.
+        DaoKeyError: an unknown column in ``obs``.
+        DaoFileNotFoundError: the store is not where it was; name it with ``store=``.
+    """
+    schema = frame.collect_schema()
+    cell = cell_type(schema)
+    names = _obs_columns(schema, obs)
+    opened = open_of(cell.uri, cell.id, store)
+    beside = [name for name in dict.fromkeys(also) if name in schema and name not in names]
+    beside = [name for name in beside if name != COLUMN]
+    collected = frame.select(COLUMN, *names, *beside).collect()
+    _, keys = key_of(collected)
+    keys = np.ascontiguousarray(keys, dtype=np.uint64)
+    sizes = {dataset.number: dataset.n_obs for dataset in opened._core.datasets}
+    check_keys(keys, sizes, opened.uri)
+    return Selection(opened, collected, keys, names)
+
+
+def _obs_columns(schema: pl.Schema, obs: Iterable[str] | bool | None) -> list[str]:
+    others = [name for name in schema.names() if name != COLUMN]
+    if obs is None or obs is True:
+        return others
+    if obs is False:
+        return []
+    if not isinstance(obs, Iterable):
+        raise DaoTypeError(f"obs={obs!r}; expected column names, True or False")
+    names = [obs] if isinstance(obs, str) else list(obs)
+    for name in names:
+        if not isinstance(name, str):
+            raise DaoTypeError(f"obs= holds {name!r}; expected column names (str)")
+        if name not in others:
+            raise DaoKeyError(
+                f"obs= names column {name!r}, which the frame does not have; its columns: "
+                f"{', '.join(map(repr, others))}"
+            )
+    return list(dict.fromkeys(names))
+
+
+def open_of(uri: str, id: str, store: Store | str | None) -> Store:
+    """The store that cells of the store ``id`` were selected from, there or where ``store`` says.
+
+    Raises:
+        DaoFileNotFoundError, DaoTypeError, DaoValueError: it is not there, or is another one.
+    """
+    if isinstance(store, Store):
+        opened = store
+    elif store is None:
+        try:
+            opened = load_store(uri, storage_options=options_of(uri))
+        except DaoFileNotFoundError as error:
+            raise DaoFileNotFoundError(
+                f"{error}\nThe cells were selected from there. If the store moved, name its new "
+                "place: store=…"
+            ) from None
+    elif isinstance(store, (str, os.PathLike)):
+        opened = load_store(store)
+    else:
+        raise DaoTypeError(f"store={store!r}; expected a Store, or its path or URL")
+    if opened.id != id:
+        raise DaoValueError(
+            f"the cells are of store {id} (at {uri!r} when they were selected), and {opened.uri!r} "
+            f"is store {opened.id}. A store that moved keeps its id: name its new place with "
+            "store=; a store that was written again, or (sfaira's) got or lost datasets, has new "
+            "cells: make the selection again from dao.scan."
+        )
+    return opened
+
+
+def matrix_name(layer: str | None) -> MatrixName:
+    """The name of X or a layer."""
+    if layer is None or layer == "X":
+        return MatrixName.X
+    if not isinstance(layer, str):
+        raise DaoTypeError(f"layer={layer!r}; expected a layer's name, or None for X")
+    return MatrixName.layer(layer)
+
+
+def stored_types(store: Store, datasets: Iterable[Dataset], matrix: MatrixName) -> list[str]:
+    """Names of the number types that those of the datasets which have a matrix store it in."""
+    if matrix == MatrixName.X:
+        return [dataset.dtype for dataset in datasets if dataset.dtype is not None]
+    found = [store._core.description(dataset.name).matrices for dataset in datasets]
+    return [matrices[matrix].dtype for matrices in found if matrix in matrices]
+
+
+def number_type(dtype: Any) -> str:
+    """The name of a number type that matrices can be read as.
+
+    Raises:
+        DaoTypeError: it is none.
+    """
+    if isinstance(dtype, (pl.DataType, pl.datatypes.DataTypeClass)):
+        dtype = str(dtype).lower()  # polars' names differ from numpy's by nothing else
+    try:
+        name = "None" if dtype is None else str(np.dtype(dtype).name)
+    except TypeError:
+        name = str(dtype)
+    known = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
+    if name not in (*known, "float32", "float64"):
+        raise DaoTypeError(
+            f"dtype={dtype!r}; expected float32, float64 or an integer type of 8 to 64 bits"
+        )
+    return name

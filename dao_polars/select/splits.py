@@ -1,0 +1,164 @@
+"""Splits and subsamples of a frame's cells, as queries.
+
+Owns the hash that says where a cell or a group goes: of the seed and the cell's key or the group's
+values alone, so that it is the same tomorrow, on another machine, and when the store has grown.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import polars as pl
+
+from ..batches.sampling import integer
+from ..errors import DaoKeyError, DaoTypeError, DaoValueError
+from ..scan.cell import COLUMN, cell_type
+
+__all__ = ["sample", "split"]
+
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def split(
+    frame: pl.LazyFrame,
+    fractions: Mapping[str, float],
+    *,
+    by: str | Iterable[str] | None,
+    stratify: str | None,
+    seed: int,
+) -> dict[str, pl.LazyFrame]:
+    """See [`DaoFrame.split`][]."""
+    seed = integer("seed", seed, 0, 2**64 - 1)
+    bounds = _bounds(fractions)
+    schema = frame.collect_schema()
+    cell_type(schema)
+    columns = _columns(schema, by, "by") if by is not None else []
+    strata = _columns(schema, stratify, "stratify") if stratify is not None else []
+    if columns:
+        members = _of_groups(frame, columns, bounds, seed)
+    else:
+        place = cell_hash(seed)
+        members = {
+            name: (place >= start) & (place < stop) for name, (start, stop) in bounds.items()
+        }
+    if strata:
+        _check_strata(frame, members, strata[0], fractions)
+    return {name: frame.filter(member) for name, member in members.items()}
+
+
+def sample(frame: pl.LazyFrame, n: int, *, by: str | Iterable[str], seed: int) -> pl.LazyFrame:
+    """See [`DaoFrame.sample`][]."""
+    n = integer("n", n, 0, 2**32 - 1)
+    seed = integer("seed", seed, 0, 2**64 - 1)
+    schema = frame.collect_schema()
+    cell_type(schema)
+    columns = _columns(schema, by, "by")
+    return frame.filter(cell_hash(seed, as_integer=True).rank("ordinal").over(columns) <= n)
+
+
+def cell_hash(seed: int, *, as_integer: bool = False) -> pl.Expr:
+    """A number in [0, 1) for each cell key, or one of 64 bits: Stafford's 13th mix, as splitmix64.
+
+    Source: G. L. Steele, D. Lea and C. H. Flood, "Fast splittable pseudorandom number generators",
+    OOPSLA 2014. Polars' own hash may change with its version.
+    """
+    mixed = _digest(seed, "cell")
+    z = (pl.col(COLUMN).ext.storage() ^ pl.lit(mixed, pl.UInt64)) + pl.lit(_GOLDEN, pl.UInt64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ (z // pl.lit(1 << shift, pl.UInt64))) * pl.lit(factor, pl.UInt64)
+    z = z ^ (z // pl.lit(1 << 31, pl.UInt64))
+    if as_integer:
+        return z
+    return (z // pl.lit(1 << 11, pl.UInt64)).cast(pl.Float64) * 2.0**-53
+
+
+def _digest(seed: int, *values: Any) -> int:
+    text = json.dumps([seed, *map(_plain, values)], ensure_ascii=False)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON always writes it."""
+    if isinstance(value, (str, bool, int, float)) or value is None:
+        return value
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    return repr(value)
+
+
+def _bounds(fractions: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Each split's share of [0, 1)."""
+    if not isinstance(fractions, Mapping) or not fractions:
+        raise DaoTypeError(f"expected a dict of split: fraction, found {fractions!r}")
+    for name, fraction in fractions.items():
+        if not isinstance(name, str):
+            raise DaoTypeError(f"a split is called {name!r}; expected text")
+        if isinstance(fraction, bool) or not isinstance(fraction, (int, float)):
+            raise DaoTypeError(f"split {name!r} has the fraction {fraction!r}; expected a number")
+        if not 0 <= fraction <= 1:
+            raise DaoValueError(f"split {name!r} has the fraction {fraction!r}; expected 0 to 1")
+    total = math.fsum(fractions.values())
+    if total > 1 + 1e-9:
+        raise DaoValueError(f"the fractions of the splits add up to {total:g}; expected at most 1")
+    ends = [math.fsum(list(fractions.values())[: i + 1]) for i in range(len(fractions))]
+    if abs(total - 1) <= 1e-9:
+        ends[-1] = 1.0
+    return dict(zip(fractions, zip([0.0, *ends[:-1]], ends, strict=True), strict=True))
+
+
+def _of_groups(
+    frame: pl.LazyFrame, columns: list[str], bounds: Mapping[str, tuple[float, float]], seed: int
+) -> dict[str, pl.Expr]:
+    """Membership by the groups that the frame has now: a plain test, which scans can push down."""
+    groups = frame.select(columns).unique().collect()
+    places = [_digest(seed, *row) / 2**64 for row in groups.iter_rows()]
+    found = groups.with_columns(pl.Series("\0place", places, pl.Float64))
+    members = {}
+    for name, (start, stop) in bounds.items():
+        here = found.filter((pl.col("\0place") >= start) & (pl.col("\0place") < stop))
+        if len(columns) == 1:
+            members[name] = pl.col(columns[0]).is_in(here[columns[0]].implode(), nulls_equal=True)
+        else:
+            values = here.select(pl.struct(columns)).to_series().implode()
+            members[name] = pl.struct(columns).is_in(values, nulls_equal=True)
+    return members
+
+
+def _check_strata(
+    frame: pl.LazyFrame,
+    members: Mapping[str, pl.Expr],
+    stratum: str,
+    fractions: Mapping[str, float],
+) -> None:
+    """Warns of values that a split lacks."""
+    counts = [member.sum().alias(f"\0{i}") for i, member in enumerate(members.values())]
+    table = frame.group_by(stratum, maintain_order=True).agg(counts).collect()
+    for i, (name, fraction) in enumerate(fractions.items()):
+        missing = table.filter(pl.col(f"\0{i}") == 0)[stratum].to_list()
+        if missing and fraction:
+            warnings.warn(
+                f"split {name!r} has no cells of {stratum}: {', '.join(map(repr, missing[:10]))}"
+                f"{' …' if len(missing) > 10 else ''}; there are too few, or too few groups. "
+                "Another seed= may do",
+                UserWarning,
+                stacklevel=4,
+            )
+
+
+def _columns(schema: pl.Schema, columns: str | Iterable[str], what: str) -> list[str]:
+    names = [columns] if isinstance(columns, str) else list(columns)
+    for name in names:
+        if not isinstance(name, str):
+            raise DaoTypeError(f"{what}= holds {name!r}; expected column names (str)")
+        if name not in schema or name == COLUMN:
+            known = ", ".join(repr(known) for known in schema if known != COLUMN)
+            raise DaoKeyError(f"{what}={name!r} is no column of the frame; its columns: {known}")
+    if not names:
+        raise DaoValueError(f"{what}=[] names no column")
+    return names

@@ -1,0 +1,107 @@
+"""How a store shows itself, in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+import textwrap
+from html import escape
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from ..errors import DaoError
+from ..scan.dtypes import dtype_name
+
+if TYPE_CHECKING:
+    from .store import Store
+
+_SHOWN = 20  # rows and columns that are listed
+_LEFT = (0, 1, 4)  # columns of the shown table that are text
+
+
+def text(store: Store) -> str:
+    """A store as a terminal shows it."""
+    table = _shown_datasets(store)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [f"Store {store.uri!r}: {_summary(store)}"]
+    for row in table:
+        cells = [
+            value.ljust(width) if i in _LEFT else value.rjust(width)
+            for i, (value, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  " + "  ".join(cells).rstrip())
+    if (more := len(store._core.datasets) - _SHOWN) > 0:
+        lines.append(f"  … and {more} more")
+    # A column and its type stay on one line: textwrap does not break at \xa0.
+    obs = "obs: " + ", ".join(column.replace(" ", "\xa0") for column in _shown_columns(store))
+    wrapped = textwrap.fill(obs, 100, subsequent_indent="     ", break_long_words=False)
+    return "\n".join([*lines, wrapped.replace("\xa0", " ")])
+
+
+def html(store: Store) -> str:
+    """A store as a notebook shows it."""
+    head, *rows = _shown_datasets(store)
+
+    def line(values: tuple[str, ...], tag: str) -> str:
+        cells = "".join(
+            f'<{tag} style="text-align:{"left" if i in _LEFT else "right"}">{escape(value)}</{tag}>'
+            for i, value in enumerate(values)
+        )
+        return f"<tr>{cells}</tr>"
+
+    more = len(store._core.datasets) - _SHOWN
+    return (
+        f"<div><b>Store</b> <code>{escape(store.uri)}</code>"
+        f"<div>{escape(_summary(store))}</div>"
+        f"<table><thead>{line(head, 'th')}</thead>"
+        f"<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"
+        + (f"<div>… and {more} more</div>" if more > 0 else "")
+        + f"<div><b>obs</b> {escape(', '.join(_shown_columns(store)))}</div></div>"
+    )
+
+
+def _summary(store: Store) -> str:
+    found = store._core.datasets
+    size = human_size(sum(dataset.bytes for dataset in found))
+    return f"{len(found)} dataset{'' if len(found) == 1 else 's'}, {store.n_obs:,} cells, {size}"
+
+
+def _shown_datasets(store: Store) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("dataset", "organism", "cells", "genes", "layout", "size")]
+    for dataset in store._core.datasets[:_SHOWN]:
+        try:
+            organism = store._tables.organism(dataset) or ""
+        except DaoError:
+            organism = ""
+        counts = (f"{dataset.n_obs:,}", f"{dataset.n_vars:,}")
+        rows.append((dataset.name, organism, *counts, dataset.layout, human_size(dataset.bytes)))
+    return rows
+
+
+def _shown_columns(store: Store) -> list[str]:
+    try:
+        schema = store.schema
+    except DaoError as error:
+        return [f"not readable: {error}"]
+    names = [name for name in schema if name not in ("cell", "dataset", "obs_name")]
+    shown = [f"{name} ({_shown_type(schema[name])})" for name in names[:_SHOWN]]
+    more = [f"… and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return [*shown, *more] or ["no columns"]
+
+
+def _shown_type(dtype: pl.DataType) -> str:
+    if isinstance(dtype, pl.Enum):
+        n = len(dtype.categories)
+        return f"{n} categor{'y' if n == 1 else 'ies'}"
+    if isinstance(dtype, pl.Datetime | pl.Duration):
+        return dtype_name(dtype)
+    return str(dtype)
+
+
+def human_size(n_bytes: int) -> str:
+    """``1234567`` as ``"1.2 MB"``."""
+    size, unit = float(n_bytes), "B"
+    for larger in ("kB", "MB", "GB", "TB", "PB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"

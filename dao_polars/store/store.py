@@ -1,0 +1,309 @@
+"""An open store: what is in it, and its small tables.
+
+Owns [`Store`][], what users ask a store, and how one is opened. Reading cells is
+[`scan`][dao_polars.scan]'s, bytes and manifests are the Rust core's, tables are [`tables`][dao_polars.store.tables]'s.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from .. import _core
+from .._progress import progress_bar
+from ..errors import DaoError, DaoKeyError, DaoTypeError, DaoValueError
+from ..legacy.tables import SfairaTables
+from ..scan.cell import Cell
+from ..scan.columns import frame_schema
+from ..scan.obs_files import check_rows
+from ..scan.source import ScannedStore, scan_store
+from . import show
+from .tables import OwnTables, Tables
+
+__all__ = ["Store", "Uns", "as_uri", "load_store", "options_of", "scan"]
+
+
+def load_store(
+    uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None
+) -> Store:
+    """Opens the store at a path or URL; reads its manifest and nothing else.
+
+    Args:
+        uri: path, or ``s3://``, ``gs://``, ``az://``, ``https://`` URL. Stores that sfaira wrote
+            are opened as they are.
+        storage_options: credentials and the like, as for `polars.scan_parquet`.
+
+    Raises:
+        DaoFileNotFoundError: there is no store.
+        DaoValueError: a store of a newer format version.
+        DaoCorruptError: a manifest that cannot be understood.
+    """
+    return Store(as_uri(uri), storage_options)
+
+
+def scan(
+    uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None
+) -> pl.LazyFrame:
+    """A store's cells as a lazy frame, one row a cell, in the order of datasets and rows.
+
+    Columns: ``cell`` (the key), ``dataset``, ``obs_name``, then the union of the datasets' obs
+    columns and of the constants in their uns; null where a dataset has no such column. Columns
+    of text are Enums over the store's values (String past 65,536 of them): to join one with
+    text of your own, cast that to ``lf.collect_schema()[name]``.
+
+    Reads the manifest now and obs when the query runs: only the datasets, columns and row groups
+    that it can need.
+
+    Args:
+        uri: path, or ``s3://``, ``gs://``, ``az://``, ``https://`` URL of the store.
+        storage_options: credentials and the like, as for `polars.scan_parquet`.
+
+    Raises:
+        DaoFileNotFoundError: there is no store.
+        DaoValueError: a store of a newer format version.
+        DaoCorruptError: now or when the query runs: files that contradict the manifest.
+    """
+    from ..store.store import load_store
+
+    return load_store(uri, storage_options=storage_options).scan()
+
+
+def as_uri(uri: str | os.PathLike[str]) -> str:
+    """What a user names a store with, as the core takes it: ``~`` expanded.
+
+    Raises:
+        DaoTypeError, DaoValueError: it is no path and no URL.
+    """
+    try:
+        text = os.fspath(uri)
+    except TypeError:
+        raise DaoTypeError(f"uri={uri!r}: expected a path or a URL") from None
+    if not isinstance(text, str):
+        raise DaoTypeError(f"uri={uri!r}: expected a path or a URL as text")
+    if not text:
+        raise DaoValueError("uri='': expected a path or a URL; '.' is the working directory")
+    return text if "://" in text else os.path.expanduser(text)
+
+
+#: Options of the stores opened by this process, so that keys, which do not carry them, need none.
+_OPTIONS: dict[str, dict[str, str]] = {}
+
+
+def options_of(uri: str) -> dict[str, str] | None:
+    """The storage options that the store at ``uri`` was last opened with in this process."""
+    return _OPTIONS.get(uri)
+
+
+class Uns(dict[str, Any]):
+    """A dataset's ``uns``; ``refused`` lists what its pickle had beside plain data.
+
+    Each as ``"['key']: module.name"``. Only the pickles of sfaira's stores have such things;
+    nothing of them was imported or run, and an inert placeholder stands in their place.
+    """
+
+    refused: list[str]
+
+    def __init__(self, values: Mapping[Any, Any], refused: Sequence[str] = ()) -> None:
+        super().__init__(values)
+        self.refused = list(refused)
+
+
+class Store:
+    """Datasets below one path or URL, as they were when it was opened. Made by [`load_store`][].
+
+    Pickles by URI and storage options: the copy opens the store again.
+    """
+
+    def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
+        self._storage_options = dict(storage_options) if storage_options else None
+        self._core = _core.Store.open(uri, self._storage_options)
+        if self._storage_options:
+            _OPTIONS[self._core.uri] = self._storage_options
+        by_sfaira = self._core.has_sfaira_tables
+        self._tables: Tables = SfairaTables(self._core) if by_sfaira else OwnTables(self._core)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store, (self.uri, self._storage_options)
+
+    @property
+    def uri(self) -> str:
+        """Absolute path, or URL without a trailing slash."""
+        return self._core.uri
+
+    @property
+    def id(self) -> str:
+        """Stays when the store moves; for sfaira's stores a fingerprint of names and counts."""
+        return self._core.id
+
+    @property
+    def n_obs(self) -> int:
+        """Cells of all datasets."""
+        return sum(dataset.n_obs for dataset in self._core.datasets)
+
+    @cached_property
+    def _scanned(self) -> ScannedStore:
+        datasets = self._tables.datasets()
+        schema = frame_schema(datasets, self._tables.categories(), Cell(self.uri, self.id))
+        return ScannedStore(self.uri, self._storage_options, datasets, schema)
+
+    @property
+    def schema(self) -> pl.Schema:
+        """The schema of the frame that [`scan`][Store.scan] gives."""
+        return self._scanned.schema
+
+    @cached_property
+    def datasets(self) -> pl.DataFrame:
+        """One row a dataset: id, organism, n_obs, n_vars, nnz, layout, bytes (on disk).
+
+        ``nnz``, the number of stored values of X, is null where it is not known.
+        """
+        found = self._core.datasets
+        columns: dict[str, list[Any]] = {
+            "id": [dataset.name for dataset in found],
+            "organism": [self._tables.organism(dataset) for dataset in found],
+        }
+        for name in ("n_obs", "n_vars", "nnz", "layout", "bytes"):
+            columns[name] = [getattr(dataset, name) for dataset in found]
+        text = ("id", "organism", "layout")
+        return pl.DataFrame(
+            columns, schema={name: pl.String if name in text else pl.Int64 for name in columns}
+        )
+
+    def scan(self) -> pl.LazyFrame:
+        """The cells as a lazy frame; see [`dao.scan`][dao_polars.scan]."""
+        return scan_store(self._scanned)
+
+    def var(self, dataset: str | None = None) -> pl.DataFrame:
+        """The genes ``(n_vars, columns)``: ``var_name`` (AnnData's var index) first.
+
+        Args:
+            dataset: a dataset's id; None for the var that all datasets have in common, which
+                is the first dataset's where their columns differ.
+
+        Raises:
+            DaoKeyError: no such dataset.
+            DaoValueError: no dataset is named and they do not have the same genes in one order.
+            DaoCorruptError: the file is not the one that was written.
+        """
+        return self._tables.var(self._common() if dataset is None else self._dataset(dataset))
+
+    def uns(self, dataset: str) -> Uns:
+        """A dataset's ``uns``; its ``refused`` lists what a pickle of sfaira's had beside data.
+
+        Raises:
+            DaoKeyError: no such dataset.
+            DaoCorruptError: the file is not the one that was written, or no uns.
+        """
+        return Uns(*self._tables.uns(self._dataset(dataset)))
+
+    def add_gene_index(
+        self, datasets: str | Sequence[str] | None = None, *, progress: bool | None = None
+    ) -> list[str]:
+        """Write a gene-major copy of X beside it, so that one gene of many cells is read quickly.
+
+        [`dao.gene`][dao_polars.gene] uses it where it pays. Out of core; the copy takes about as
+        much disk as X, and appears when it is complete.
+
+        Args:
+            datasets: ids; None for all. Those that have one already are left as they are.
+            progress: a tqdm bar; None shows one on a terminal or in a notebook.
+
+        Returns:
+            The ids of the datasets that got one.
+
+        Raises:
+            DaoKeyError: no such dataset.
+            DaoValueError: a store that is not written to: sfaira's, or a remote one.
+            DaoIOError: a full disk, or no permission; nothing of that copy stays.
+        """
+        names = [datasets] if isinstance(datasets, str) else datasets
+        found = self._core.datasets if names is None else [self._dataset(name) for name in names]
+        total = sum(dataset.n_obs for dataset in found)
+        with progress_bar(progress, total=total, unit="cell", label="gene index") as advance:
+            return [d.name for d in found if self._core.add_gene_index(d.name, advance)]
+
+    def has_gene_index(self, dataset: str | None = None) -> bool:
+        """Whether a dataset, or (None) every one, has a gene-major copy of X.
+
+        See [`add_gene_index`][].
+
+        Raises:
+            DaoKeyError: no such dataset.
+            DaoCorruptError: it has one that was made of another dataset.
+        """
+        found = self._core.datasets if dataset is None else [self._dataset(dataset)]
+        return all(self._core.has_gene_index(dataset.name) for dataset in found)
+
+    def verify(self) -> pl.DataFrame:
+        """Reads everything and lists what is wrong: dataset, path, problem; no rows if all is well.
+
+        Checksums, matrices, and the row counts and columns of obs and var.
+        """
+        rows: list[tuple[str, str, str]] = []
+        for dataset in self._core.datasets:
+            found = self._core.verify(dataset.name)
+            known = {path for path, _ in found}
+            found += [item for item in self._table_problems(dataset) if item[0] not in known]
+            rows += [(dataset.name, path, problem) for path, problem in found]
+        return pl.DataFrame(
+            rows, schema=dict.fromkeys(("dataset", "path", "problem"), pl.String), orient="row"
+        )
+
+    def _table_problems(self, dataset: _core.Dataset) -> Iterator[tuple[str, str]]:
+        checks: list[tuple[str, Callable[[], object]]] = [
+            ("parquet/obs.parquet", lambda: self._check_obs(dataset)),
+            ("parquet/var.parquet", lambda: self._tables.var(dataset)),
+            (self._tables.uns_path, lambda: self._tables.uns(dataset)),
+        ]
+        for path, check in checks:
+            try:
+                check()
+            except DaoError as error:
+                yield f"{dataset.path}/{path}", str(error)
+
+    def _check_obs(self, dataset: _core.Dataset) -> None:
+        self._tables.check_obs(dataset)
+        check_rows(self._scanned, [d for d in self._scanned.datasets if d.name == dataset.name])
+        for _ in self.scan().filter(pl.col("dataset") == dataset.name).collect_batches():
+            pass
+
+    def _dataset(self, name: str) -> _core.Dataset:
+        names = [dataset.name for dataset in self._core.datasets]
+        if name in names:
+            return self._core.datasets[names.index(name)]
+        near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4) or names[:3]
+        named = ", ".join(map(repr, near)) or "none, the store is empty"
+        raise DaoKeyError(
+            f"store {self.uri!r} has no dataset {name!r}; the nearest: {named}. "
+            "store.datasets lists them all"
+        )
+
+    def _common(self) -> _core.Dataset:
+        """The first dataset, where all have the same genes in one order."""
+        spaces: dict[str, list[_core.Dataset]] = {}
+        for dataset in self._core.datasets:
+            spaces.setdefault(self._tables.feature_space(dataset), []).append(dataset)
+        if len(spaces) == 1:
+            return self._core.datasets[0]
+        if not spaces:
+            raise DaoValueError(f"store {self.uri!r} has no datasets, and so no genes")
+        listed = "; ".join(
+            f"{len(members)} dataset(s) with {members[0].n_vars} genes, such as {members[0].name!r}"
+            for members in list(spaces.values())[:5]
+        )
+        raise DaoValueError(
+            f"the datasets of store {self.uri!r} have {len(spaces)} feature spaces: {listed}"
+            f"{'; …' if len(spaces) > 5 else ''}. Name a dataset: store.var(dataset); or, where "
+            "cells are read, give genes= a list of names, 'intersection' or 'union'"
+        )
+
+    def __repr__(self) -> str:
+        return show.text(self)
+
+    def _repr_html_(self) -> str:
+        return show.html(self)

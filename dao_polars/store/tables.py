@@ -1,0 +1,107 @@
+"""The tables of a store's datasets: which columns obs has, var, uns.
+
+Owns the files `obs.parquet`, `var.parquet` and `uns.json` as this package writes them. Those of
+sfaira's stores are [`legacy`][dao_polars.legacy]'s, which gives the same.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import polars as pl
+
+from .. import _core
+from ..errors import DaoCorruptError
+from ..scan.columns import ScannedDataset, scanned_datasets
+from . import uns as uns_json
+
+__all__ = ["OwnTables", "Tables"]
+
+
+class Tables(Protocol):
+    """The tables of a store's datasets, whoever wrote them."""
+
+    #: A dataset's uns, relative to the dataset.
+    uns_path: str
+
+    def datasets(self) -> list[ScannedDataset]:
+        """The datasets as a scan sees them, in the order of their numbers."""
+
+    def categories(self) -> Mapping[str, Sequence[str] | None]:
+        """For each string-like obs column the sorted union of its values; None: too many."""
+
+    def organism(self, dataset: _core.Dataset) -> str | None:
+        """What all cells of a dataset are of, where that is one organism."""
+
+    def feature_space(self, dataset: _core.Dataset) -> str:
+        """What names a dataset's feature space: the same where the genes and their order are."""
+
+    def check_obs(self, dataset: _core.Dataset) -> None:
+        """Raises a DaoError where a dataset's obs has not a row a cell."""
+
+    def var(self, dataset: _core.Dataset) -> pl.DataFrame:
+        """A dataset's genes: ``var_name`` first, then the columns of var."""
+
+    def uns(self, dataset: _core.Dataset) -> tuple[dict[Any, Any], list[str]]:
+        """A dataset's uns, and what was refused in its pickle."""
+
+
+class OwnTables:
+    """Tables as `write_dataset` writes them."""
+
+    uns_path = "uns.json"
+
+    def __init__(self, core: _core.Store) -> None:
+        self._core = core
+
+    def datasets(self) -> list[ScannedDataset]:
+        """See [`Tables`][]."""
+        return scanned_datasets(self._core.datasets)
+
+    def categories(self) -> Mapping[str, Sequence[str] | None]:
+        """See [`Tables`][]."""
+        found = self._core.categories
+        return {name: None if values is None else sorted(values) for name, values in found.items()}
+
+    def organism(self, dataset: _core.Dataset) -> str | None:
+        """See [`Tables`][]."""
+        value = dataset.organism or dataset.constants.get("organism")
+        return value if isinstance(value, str) else None
+
+    def feature_space(self, dataset: _core.Dataset) -> str:
+        """See [`Tables`][]."""
+        return dataset.feature_space
+
+    def check_obs(self, dataset: _core.Dataset) -> None:
+        """Sees nothing more than what every scan of the file sees."""
+
+    def var(self, dataset: _core.Dataset) -> pl.DataFrame:
+        """See [`Tables`][]."""
+        where, data = self._read(dataset, "parquet/var.parquet")
+        try:
+            frame = pl.read_parquet(io.BytesIO(data))
+        except pl.exceptions.PolarsError as error:
+            raise DaoCorruptError(f"{where}: not readable: {error}") from error
+        if frame.height != dataset.n_vars or frame.columns[:1] != ["var_name"]:
+            raise DaoCorruptError(
+                f"{where}: expected {dataset.n_vars} rows and a first column 'var_name', found "
+                f"{frame.height} rows and columns {frame.columns[:5]}; restore the file from a "
+                "copy, or write the dataset again"
+            )
+        return frame
+
+    def uns(self, dataset: _core.Dataset) -> tuple[dict[Any, Any], list[str]]:
+        """See [`Tables`][]."""
+        where, data = self._read(dataset, self.uns_path)
+        try:
+            return uns_json.decode(data), []
+        except DaoCorruptError as error:
+            raise DaoCorruptError(f"{where}: {error}") from error
+
+    def _read(self, dataset: _core.Dataset, path: str) -> tuple[str, bytes]:
+        """What to call a dataset's file in errors, and its bytes, whose checksum is checked."""
+        path = f"{dataset.path}/{path}"
+        where = f"dataset {dataset.name!r}, '{self._core.uri}/{path}'"
+        return where, self._core.get_bytes(path, dataset.name)

@@ -1,0 +1,146 @@
+"""Writing a dataset in a given feature space: which source column goes where.
+
+Owns the matching of gene names on the way in. Sees the source's var table alone: no matrices,
+no files.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from .._core import ColumnMeta, TableMeta
+from ..convert.tables import Table
+from ..errors import DaoKeyError, DaoTypeError, DaoValueError
+from ..genes.request import listed, some
+
+_TEXT_NOTE = {"kind": "object", "of": "string"}
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """A dataset's genes, and how the source's columns become them.
+
+    ``var``: as stored. ``columns``: int32, for each source column its output column or -1; None
+    where they are the same. ``dropped``, ``absent``: numbers of source and target genes without
+    a counterpart.
+    """
+
+    var: Table
+    columns: np.ndarray | None = None
+    dropped: int = 0
+    absent: int = 0
+
+    def warn(self, where: str, stacklevel: int) -> None:
+        """A UserWarning that counts what alignment changed, if it did."""
+        parts = []
+        if self.dropped:
+            parts.append(f"{self.dropped:,} genes of the source are not in genes= and are dropped")
+        if self.absent:
+            parts.append(f"{self.absent:,} of genes= are not in the source and are zero")
+        if parts:
+            warnings.warn(f"{where}: {'; '.join(parts)}", UserWarning, stacklevel=stacklevel + 1)
+
+
+def align(var: Table, genes: Any, gene_key: str | None, where: str) -> Alignment:
+    """Output columns that are exactly ``genes``, in their order.
+
+    Args:
+        var: the source's.
+        genes: names (str, each once; any iterable, or a var frame of a store), or None to keep
+            the source's genes.
+        gene_key: the var column to match on; None for the index.
+        where: the dataset, for errors.
+
+    Raises:
+        DaoTypeError: ``genes`` holds something other than names.
+        DaoKeyError: no such ``gene_key``, or not one gene in common.
+        DaoValueError: ``genes`` is empty, a name is in it twice, or belongs to several genes of
+            the source.
+    """
+    if genes is None:
+        if gene_key is not None:
+            raise DaoValueError(f"{where}: gene_key={gene_key!r} needs genes= to match with")
+        return Alignment(var)
+    wanted = _names(genes, where)
+    if not len(wanted):
+        raise DaoValueError(f"{where}: genes= is empty; expected the names of the output's genes")
+    have = _source_names(var, gene_key, where)
+    position = pl.DataFrame({"name": wanted}).with_row_index("target")
+    found = (
+        pl.DataFrame({"name": have})
+        .with_row_index("source")
+        .join(position, on="name", how="left", maintain_order="left")
+    )
+    _check_matches(found, wanted, gene_key, where)
+
+    columns = found["target"].cast(pl.Int32).fill_null(-1).to_numpy().astype(np.int32)
+    source = np.full(len(wanted), -1, dtype=np.int64)
+    source[columns[columns >= 0]] = np.flatnonzero(columns >= 0)
+    identity = len(columns) == len(source) and bool((columns == np.arange(len(columns))).all())
+    return Alignment(
+        _aligned_var(var, wanted, source, gene_key),
+        None if identity else columns,
+        dropped=int((columns < 0).sum()),
+        absent=int((source < 0).sum()),
+    )
+
+
+def _names(genes: Any, where: str) -> pl.Series:
+    if isinstance(genes, pl.DataFrame) and "var_name" in genes.columns:
+        genes = genes["var_name"]
+    if isinstance(genes, str | bytes) or not isinstance(genes, Iterable | pl.Series):
+        raise DaoTypeError(
+            f"{where}: genes={genes!r}: expected a list of gene names, such as "
+            'store.var("dataset")["var_name"]'
+        )
+    return listed(genes)
+
+
+def _source_names(var: Table, gene_key: str | None, where: str) -> pl.Series:
+    stored = {column.source: column.name for column in var.meta.columns}
+    if gene_key is None:
+        return var.frame["var_name"]
+    if gene_key not in stored:
+        raise DaoKeyError(
+            f"{where}: gene_key={gene_key!r}: var has no such column; it has {some(list(stored))}"
+        )
+    return var.frame[stored[gene_key]].cast(pl.String)
+
+
+def _check_matches(
+    found: pl.DataFrame, wanted: pl.Series, gene_key: str | None, where: str
+) -> None:
+    names = found.filter(pl.col("target").is_not_null())["name"]
+    key = "the var index" if gene_key is None else f"var column {gene_key!r}"
+    repeated = names.filter(names.is_duplicated()).unique(maintain_order=True).to_list()
+    if repeated:
+        raise DaoValueError(
+            f"{where}: {some(repeated)} of genes= belong to several genes of the source in {key}; "
+            "match on a column with unique values (gene_key='gene_ids', say), rename them first "
+            "(adata.var_names_make_unique()), or leave them out of genes="
+        )
+    if len(names) == 0 and len(wanted) and len(found):
+        raise DaoKeyError(
+            f"{where}: not one of genes= ({some(wanted.head(3).to_list())}, ...) is in {key} of "
+            f"the source ({some(found['name'].drop_nulls().head(3).to_list())}, ...); match on "
+            "another var column with gene_key="
+        )
+
+
+def _aligned_var(var: Table, wanted: pl.Series, source: np.ndarray, gene_key: str | None) -> Table:
+    """The target's names, with the source's columns where it has the gene and nulls elsewhere."""
+    rows = pl.Series(source)
+    taken = var.frame.select(pl.all().gather(rows.set(rows < 0, None)))
+    frame = taken.with_columns(wanted.alias("var_name"))
+    columns = list(var.meta.columns)
+    kept = "source_var_name"
+    if gene_key is not None and kept not in frame.columns:
+        frame = frame.with_columns(taken["var_name"].alias(kept))
+        columns.append(ColumnMeta(kept, kept, "String", _TEXT_NOTE))
+    return Table(frame, TableMeta(None, _TEXT_NOTE, columns))

@@ -1,0 +1,323 @@
+"""write_dataset: one study into a store.
+
+Owns the order of things: validate, stage, write matrices and tables, publish. What a source is,
+how tables and uns are stored and how matrices reach the disk is elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import polars as pl
+
+from .._core import ColumnMeta, DatasetWriter, MatrixName, TableMeta, ValueScan
+from .._progress import progress_bar
+from ..convert.tables import Table, from_pandas
+from ..errors import DaoIOError, DaoTypeError, DaoValueError
+from ..genes.request import feature_space_id
+from ..scan.columns import MAX_CATEGORIES, RESERVED
+from ..scan.constants import constants
+from ..store import uns as uns_json
+from ..store.store import Store, as_uri, load_store
+from .alignment import Alignment, align
+from .matrix_source import MatrixSource
+from .sources import Names, Source, open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from anndata import AnnData
+
+Profile = Literal["packed", "portable"]
+
+_SOURCE_ROW = "source_row"
+_ROW_GROUP = 65_536
+_DENSE_ABOVE = 0.5  # share of non-zero values from which a dense X stays dense
+
+
+def write_dataset(
+    uri: str | os.PathLike[str],
+    source: AnnData | str | os.PathLike[str],
+    *,
+    dataset: str | None = None,
+    organism: str | None = None,
+    layer: str | None = None,
+    layers: Names = (),
+    obsm: Names = (),
+    genes: Iterable[str] | pl.Series | pl.DataFrame | None = None,
+    gene_key: str | None = None,
+    shuffle: bool = False,
+    seed: int | None = None,
+    profile: Profile = "packed",
+    gene_index: bool = False,
+    progress: bool | None = None,
+    uns: bool = True,
+    storage_options: dict[str, str] | None = None,
+) -> Store:
+    """Write a study into a store as one dataset.
+
+    The dataset becomes visible when it is complete. Files are converted out of core: memory does
+    not grow with the matrix. Several processes can write into one store at a time.
+
+    Args:
+        uri: the store's folder; made if it is missing.
+        source: an AnnData in memory (views and backed ones too), or the path of an .h5ad, an
+            AnnData .zarr (zarr format 2 or 3) or a 10x .h5, of which all feature types are kept.
+        dataset: the dataset's id. Default: the file's stem, or an AnnData's ``uns["id"]``.
+        organism: stored as ``uns["organism"]``, and so a column of the frame.
+        layer: what becomes X: None for the source's X, ``"raw"`` for its raw, or a layer's name.
+        layers: layers to keep as such: a name, several, or True for all.
+        obsm: embeddings to keep, likewise. A DataFrame of numbers is kept as their matrix.
+        genes: names of the output's genes, exactly and in this order (``store.var(...)`` of
+            another dataset does too). Genes that the source lacks are zero, those not listed are
+            dropped; a UserWarning counts both.
+        gene_key: the column of the source's var to match ``genes`` with; None for its index.
+        shuffle: permute the cells; obs gets ``source_row`` (UInt32), each one's row in the source.
+        seed: of the permutation (numpy's PCG64), for a reproducible one.
+        profile: the codec of sparse matrices. ``"packed"``: ``dao_polars.pfor``, any row of which
+            is read without its neighbours (zarr-python reads it where dao-polars is installed, see
+            docs/pfor.md). ``"portable"``: core codecs alone (blosc-lz4), for any zarr reader.
+        gene_index: write a gene-major copy of X too, once the dataset is there; see
+            [`Store.add_gene_index`][].
+        progress: a tqdm bar; None shows one on a terminal or in a notebook.
+        uns: keep the source's uns. Its top-level numbers and strings are then columns too.
+        storage_options: as for [`load_store`][].
+
+    Returns:
+        The store, opened anew.
+
+    Raises:
+        DaoFileExistsError: the store has a dataset of that id.
+        DaoFileNotFoundError: no such source.
+        DaoTypeError, DaoValueError: something that cannot be stored, named; nothing stays.
+        DaoKeyError: a layer, obsm or gene_key that the source does not have.
+        DaoCorruptError: the source is damaged.
+        DaoIOError: a full disk, or no permission; nothing of the dataset stays.
+    """
+    uri = as_uri(uri)
+    with open_source(source, layer=layer, layers=layers, obsm=obsm) as opened:
+        plan = _plan(opened, dataset, organism, genes, gene_key, shuffle, seed, profile, uns)
+        plan.alignment.warn(f"dataset {plan.dataset!r}", stacklevel=2)
+        writer = DatasetWriter.begin(uri, plan.dataset, storage_options)
+        try:
+            _write_matrices(writer, opened, plan, progress)
+            _write_tables(Path(writer.staging), plan)
+            writer.commit(
+                obs=plan.obs.meta,
+                var=plan.var.meta,
+                organism=plan.organism,
+                constants=plan.constants,
+                categories=_categories(plan.obs.frame),
+                feature_space=feature_space_id(plan.var.frame["var_name"]),
+            )
+        except BaseException:
+            writer.abort()
+            raise
+    store = load_store(uri, storage_options=storage_options)
+    if gene_index:
+        store.add_gene_index(plan.dataset, progress=progress)
+    return store
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that is known before anything is written. ``order``: source rows in output order."""
+
+    dataset: str
+    obs: Table
+    alignment: Alignment
+    uns: str
+    constants: dict[str, Any]
+    organism: str | None
+    order: np.ndarray | None
+    profile: Profile
+
+    @property
+    def var(self) -> Table:
+        return self.alignment.var
+
+
+def _plan(
+    opened: Source,
+    dataset: str | None,
+    organism: str | None,
+    genes: Any,
+    gene_key: str | None,
+    shuffle: bool,
+    seed: int | None,
+    profile: Profile,
+    keep_uns: bool,
+) -> _Plan:
+    """Everything that can be wrong with the request is found here."""
+    if profile not in get_args(Profile):
+        raise DaoValueError(f"profile={profile!r}; expected 'packed' or 'portable'")
+    dataset = _dataset_id(dataset, opened)
+    where = f"dataset {dataset!r}"
+    if organism is not None and not isinstance(organism, str):
+        raise DaoTypeError(f"organism: expected a string or None, found {organism!r}")
+    obs = from_pandas(
+        opened.obs, index_name="obs_name", reserved=set(RESERVED), where=f"{where}: obs"
+    )
+    var = from_pandas(opened.var, index_name="var_name", reserved=set(), where=f"{where}: var")
+    order = _permutation(opened.n_obs, seed) if shuffle else None
+    if order is not None:
+        obs = _shuffled(obs, order, where)
+    uns = dict(opened.uns) if keep_uns else {}
+    if organism is not None:
+        uns["organism"] = organism
+    return _Plan(
+        dataset,
+        obs,
+        align(var, genes, gene_key, where),
+        uns_json.encode(uns, where),
+        constants(uns, obs.frame.columns),
+        _organism(uns, obs.frame),
+        order,
+        profile,
+    )
+
+
+def _organism(uns: dict[str, Any], obs: pl.DataFrame) -> str | None:
+    """The organism of all cells: as uns says it, or the one value of the obs column."""
+    named = uns.get("organism")
+    if named is None and "organism" in obs.columns and obs["organism"].n_unique() == 1:
+        named = obs["organism"][0]
+    return str(named) if isinstance(named, str) else None
+
+
+def _dataset_id(dataset: str | None, opened: Source) -> str:
+    if dataset is None:
+        dataset = opened.name if opened.name is not None else opened.uns.get("id")
+        if not isinstance(dataset, str):
+            raise DaoValueError(
+                "dataset: an AnnData in memory has no name of its own; pass dataset='...' or set "
+                "adata.uns['id']"
+            )
+    if not isinstance(dataset, str):
+        raise DaoTypeError(f"dataset: expected a string, found {dataset!r}")
+    return str(dataset)
+
+
+def _permutation(n_obs: int, seed: int | None) -> np.ndarray:
+    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    if seed is not None and not (whole and seed >= 0):
+        raise DaoValueError(f"seed: expected an integer from 0, or None, found {seed!r}")
+    return np.random.Generator(np.random.PCG64(seed)).permutation(n_obs)
+
+
+def _shuffled(obs: Table, order: np.ndarray, where: str) -> Table:
+    if _SOURCE_ROW in obs.frame.columns:
+        raise DaoValueError(
+            f"{where}: shuffle=True keeps the original row in obs column {_SOURCE_ROW!r}, and obs "
+            "has one of that name; rename or drop it first"
+        )
+    rows = pl.Series(_SOURCE_ROW, order.astype(np.uint32))
+    note = {"kind": "numpy", "dtype": "uint32"}
+    columns = [*obs.meta.columns, ColumnMeta(_SOURCE_ROW, _SOURCE_ROW, "UInt32", note)]
+    meta = TableMeta(obs.meta.index_name, obs.meta.index, columns)
+    return Table(obs.frame[order].with_columns(rows), meta)
+
+
+def _categories(frame: pl.DataFrame) -> dict[str, list[str] | None]:
+    """The sorted values of each string column but the index; None where there are too many."""
+    found: dict[str, list[str] | None] = {}
+    for name, dtype in frame.schema.items():
+        if dtype == pl.String and name != "obs_name":
+            values = frame[name].drop_nulls().unique()
+            found[name] = values.sort().to_list() if len(values) <= MAX_CATEGORIES else None
+    return found
+
+
+# --- writing
+
+
+def _write_matrices(
+    writer: DatasetWriter, opened: Source, plan: _Plan, progress: bool | None
+) -> None:
+    total = 2 * sum(_size(matrix) for matrix in opened.matrices.values())  # scanned, then written
+    label = f"writing {plan.dataset!r}"
+    with progress_bar(progress, total=total, unit="value", label=label) as advance:
+        for name, matrix in opened.matrices.items():
+            _write_matrix(writer, name, matrix, plan, advance)
+
+
+def _size(matrix: MatrixSource) -> int:
+    return matrix.shape[0] * matrix.shape[1] if matrix.nnz is None else matrix.nnz
+
+
+def _write_matrix(
+    writer: DatasetWriter,
+    name: MatrixName,
+    matrix: MatrixSource,
+    plan: _Plan,
+    advance: Callable[[int], object],
+) -> None:
+    scan = ValueScan()
+    for values in matrix.values():
+        scan.update(values)
+        advance(values.size)
+    of_genes = name.is_of_genes
+    columns = plan.alignment.columns if of_genes else None
+    n_columns = plan.var.frame.height if of_genes else matrix.shape[1]
+    order, rows = plan.order, None
+    if order is not None and not matrix.reorders:  # the writer puts the rows in their places
+        rows = np.empty(len(order), dtype=np.uint32)
+        rows[order] = np.arange(len(order), dtype=np.uint32)
+        order = None
+    target = writer.matrix(
+        name,
+        _layout(matrix, scan.nonzero(), of_genes),
+        (matrix.shape[0], n_columns),
+        scan.stored(),
+        matrix.dtype.name,
+        portable=plan.profile == "portable",
+        columns=columns,
+        rows=rows,
+        source_nnz=scan.nonzero(),
+        max_abs=scan.max_abs(),
+    )
+    for block in matrix.blocks(order):
+        if matrix.layout == "dense":
+            target.push_dense(block)
+            advance(block.size)
+        else:
+            push = target.push_rows if matrix.layout == "csr" else target.push_columns
+            push(*block)
+            advance(block[2].size)
+    target.finish()
+
+
+def _layout(matrix: MatrixSource, nonzero: int, of_genes: bool) -> Literal["csr", "dense"]:
+    """Dense stays dense for embeddings, and for an X that CSR would make larger."""
+    if matrix.layout != "dense" or 0 in matrix.shape:
+        return "csr"
+    return "dense" if not of_genes or nonzero > _DENSE_ABOVE * _size(matrix) else "csr"
+
+
+def _write_tables(folder: Path, plan: _Plan) -> None:
+    for name, table in (("obs", plan.obs), ("var", plan.var)):
+        path = folder / "parquet" / f"{name}.parquet"
+        with _writing(path):
+            table.frame.write_parquet(
+                path, compression="zstd", statistics=True, row_group_size=_ROW_GROUP
+            )
+    with _writing(folder / "uns.json"):
+        (folder / "uns.json").write_text(plan.uns, encoding="utf-8")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """A full disk, as polars or the system tells of it, as a Dao error."""
+    try:
+        yield
+    except (OSError, pl.exceptions.ComputeError) as error:
+        raise DaoIOError(
+            f"path '{path}': writing failed: {error}; is the disk full, or not writable? Nothing "
+            "of the dataset is kept"
+        ) from error

@@ -1,0 +1,293 @@
+//! The number types a matrix is stored in or asked for.
+
+use bytemuck::Pod;
+use num_traits::{AsPrimitive, Num as Arithmetic};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{DaoError, Result};
+
+/// How the values of a matrix are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// scipy's CSR: columns ascend within a row.
+    Csr,
+    /// A row-major matrix.
+    Dense,
+}
+
+impl Layout {
+    /// The layout's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Csr => "csr",
+            Self::Dense => "dense",
+        }
+    }
+
+    /// The layout that `name` names.
+    ///
+    /// # Errors
+    /// `Value` for any other name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "csr" => Ok(Self::Csr),
+            "dense" => Ok(Self::Dense),
+            _ => Err(DaoError::value(format!("layout '{name}'")).expected("csr or dense")),
+        }
+    }
+}
+
+/// A number type by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Dtype {
+    #[serde(rename = "uint8")]
+    U8,
+    #[serde(rename = "uint16")]
+    U16,
+    #[serde(rename = "uint32")]
+    U32,
+    #[serde(rename = "uint64")]
+    U64,
+    #[serde(rename = "int8")]
+    I8,
+    #[serde(rename = "int16")]
+    I16,
+    #[serde(rename = "int32")]
+    I32,
+    #[serde(rename = "int64")]
+    I64,
+    #[serde(rename = "float32")]
+    F32,
+    #[serde(rename = "float64")]
+    F64,
+}
+
+/// A number that can be stored and handed out.
+pub trait Num:
+    Pod
+    + Arithmetic
+    + PartialOrd
+    + AsPrimitive<u8>
+    + AsPrimitive<u16>
+    + AsPrimitive<u32>
+    + AsPrimitive<u64>
+    + AsPrimitive<i8>
+    + AsPrimitive<i16>
+    + AsPrimitive<i32>
+    + AsPrimitive<i64>
+    + AsPrimitive<i128>
+    + AsPrimitive<f32>
+    + AsPrimitive<f64>
+    + Send
+    + Sync
+    + std::fmt::Display
+{
+    /// Its name.
+    const DTYPE: Dtype;
+    /// A vector of it, typed at run time.
+    fn wrap(values: Vec<Self>) -> Values;
+    /// The vector, if it is of this type.
+    fn unwrap(values: Values) -> Option<Vec<Self>>;
+    /// From any other, as `as` does.
+    fn of<S: Num>(value: S) -> Self;
+    /// From a wide integer, as `as` does.
+    fn of_i128(value: i128) -> Self;
+}
+
+/// A vector whose number type is known at run time.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Values {
+    U8(Vec<u8>),
+    U16(Vec<u16>),
+    U32(Vec<u32>),
+    U64(Vec<u64>),
+    I8(Vec<i8>),
+    I16(Vec<i16>),
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+macro_rules! nums {
+    ($($name:ident $type:ty, $text:literal;)*) => {
+        $(impl Num for $type {
+            const DTYPE: Dtype = Dtype::$name;
+            fn wrap(values: Vec<Self>) -> Values { Values::$name(values) }
+            fn unwrap(values: Values) -> Option<Vec<Self>> {
+                if let Values::$name(values) = values { Some(values) } else { None }
+            }
+            #[inline(always)]
+            fn of<S: Num>(value: S) -> Self { value.as_() }
+            // Wraps where it does not fit: callers compare what comes back.
+            fn of_i128(value: i128) -> Self { value.as_() }
+        })*
+        impl Dtype {
+            /// The type's name, as numpy and zarr spell it.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+            /// The type that `name` names.
+            ///
+            /// # Errors
+            /// `Value` for any other name.
+            pub fn from_name(name: &str) -> Result<Self> {
+                match name {
+                    $($text => Ok(Self::$name),)*
+                    "bool" => Ok(Self::U8),
+                    _ => Err(DaoError::value(format!("'{name}' is not a number type"))
+                        .expected([$($text),*].join(", "))),
+                }
+            }
+            /// Bytes of one value.
+            #[must_use]
+            pub fn size(self) -> usize {
+                match self { $(Self::$name => size_of::<$type>(),)* }
+            }
+        }
+    };
+}
+
+nums! {
+    U8 u8, "uint8"; U16 u16, "uint16"; U32 u32, "uint32"; U64 u64, "uint64";
+    I8 i8, "int8"; I16 i16, "int16"; I32 i32, "int32"; I64 i64, "int64";
+    F32 f32, "float32"; F64 f64, "float64";
+}
+
+impl Dtype {
+    /// The type that zarr v2 and numpy's array interface spell so (`<f4`, `|u1`), in either byte order;
+    /// `None` for one that is no number of 8 to 64 bits.
+    #[must_use]
+    pub fn from_typestr(text: &str) -> Option<Self> {
+        let bits = |size: &str| size.parse::<u32>().ok()?.checked_mul(8);
+        let (kind, size) = text.trim_start_matches(['<', '>', '|', '=']).split_at_checked(1)?;
+        let name = match kind {
+            "b" if size == "1" => "uint8".to_owned(),
+            "u" => format!("uint{}", bits(size)?),
+            "i" => format!("int{}", bits(size)?),
+            "f" => format!("float{}", bits(size)?),
+            _ => return None,
+        };
+        Self::from_name(&name).ok()
+    }
+
+    /// Whether it is a floating-point type.
+    #[must_use]
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F64)
+    }
+
+    /// Whether every value of it is a float32.
+    #[must_use]
+    pub fn is_narrow(self) -> bool {
+        matches!(self, Self::F32 | Self::U8 | Self::I8 | Self::U16 | Self::I16)
+    }
+
+    /// Whether it has a sign.
+    #[must_use]
+    pub fn is_signed(self) -> bool {
+        !matches!(self, Self::U8 | Self::U16 | Self::U32 | Self::U64)
+    }
+}
+
+/// So many zeros; `None` where memory does not hold them, which would otherwise end the process.
+#[must_use]
+pub fn zeros<T: Num>(n: usize) -> Option<Vec<T>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(n).ok()?;
+    values.resize(n, T::zero());
+    Some(values)
+}
+
+/// Runs `$body` with `$T` naming the Rust type of `$dtype`.
+macro_rules! for_dtype {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::number::Dtype::U8 => {
+                type $T = u8;
+                $body
+            }
+            $crate::number::Dtype::U16 => {
+                type $T = u16;
+                $body
+            }
+            $crate::number::Dtype::U32 => {
+                type $T = u32;
+                $body
+            }
+            $crate::number::Dtype::U64 => {
+                type $T = u64;
+                $body
+            }
+            $crate::number::Dtype::I8 => {
+                type $T = i8;
+                $body
+            }
+            $crate::number::Dtype::I16 => {
+                type $T = i16;
+                $body
+            }
+            $crate::number::Dtype::I32 => {
+                type $T = i32;
+                $body
+            }
+            $crate::number::Dtype::I64 => {
+                type $T = i64;
+                $body
+            }
+            $crate::number::Dtype::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::number::Dtype::F64 => {
+                type $T = f64;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use for_dtype;
+
+/// Runs `$body` with `$v` naming the typed vector in `$values`.
+macro_rules! for_dtype_values {
+    ($values:expr, $v:ident => $body:expr) => {
+        match $values {
+            $crate::number::Values::U8($v) => $body,
+            $crate::number::Values::U16($v) => $body,
+            $crate::number::Values::U32($v) => $body,
+            $crate::number::Values::U64($v) => $body,
+            $crate::number::Values::I8($v) => $body,
+            $crate::number::Values::I16($v) => $body,
+            $crate::number::Values::I32($v) => $body,
+            $crate::number::Values::I64($v) => $body,
+            $crate::number::Values::F32($v) => $body,
+            $crate::number::Values::F64($v) => $body,
+        }
+    };
+}
+pub(crate) use for_dtype_values;
+
+impl Values {
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        for_dtype_values!(self, values => values.len())
+    }
+
+    /// Bytes that they take in memory.
+    #[must_use]
+    pub fn capacity_bytes(&self) -> usize {
+        for_dtype_values!(self, values => values.capacity() * size_of_val(&values[..1.min(values.len())]).max(1))
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,11 @@
+//! The number types that matrices are stored in and asked for, and the way from one to another.
+//!
+//! Owns names, widths, typed vectors and casts that never give a wrong number. The ground floor: knows
+//! nothing but [`crate::error`].
+
+mod cast;
+mod dtype;
+
+pub use cast::{always_exact, cast_values, cast_vec, is_always_exact};
+pub use dtype::{Dtype, Layout, Num, Values, zeros};
+pub(crate) use dtype::{for_dtype, for_dtype_values};

@@ -1,0 +1,152 @@
+//! What a dataset says of itself in its own `dao.json`: matrices, tables, checksums.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::manifest::{Constants, Dataset};
+use super::matrix_name::MatrixName;
+use super::versioned::{self, FORMAT_VERSION};
+use crate::error::{DaoError, Result};
+use crate::number::{Dtype, Layout};
+
+/// `format` of a dataset's `dao.json`.
+pub const DATASET_FORMAT: &str = "dao-dataset";
+/// `format` of a gene index's `dao.json`.
+const GENE_INDEX_FORMAT: &str = "dao-gene-index";
+
+/// A dataset's description of itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Description {
+    /// Always [`DATASET_FORMAT`].
+    pub format: String,
+    /// At most [`FORMAT_VERSION`].
+    pub version: u32,
+    /// The dataset's name.
+    #[serde(rename = "id")]
+    pub name: String,
+    /// Number of cells.
+    pub n_obs: u64,
+    /// Number of genes.
+    pub n_vars: u64,
+    /// Stored values of X; `None` where nobody has counted them.
+    pub nnz: Option<u64>,
+    /// The matrices; each lies at `zarr/<name>`.
+    pub matrices: BTreeMap<MatrixName, MatrixMeta>,
+    /// Checksums of the small files, by path relative to the dataset.
+    #[serde(default)]
+    pub checksums: BTreeMap<String, String>,
+    /// The table of cells.
+    pub obs: TableMeta,
+    /// The table of genes.
+    pub var: TableMeta,
+    /// Values that all its cells share.
+    #[serde(default)]
+    pub constants: Constants,
+    /// Names the feature space.
+    #[serde(rename = "var_id", default)]
+    pub feature_space: String,
+    /// Keys that this version does not know.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// One matrix of a dataset.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MatrixMeta {
+    /// How it is laid out.
+    pub layout: Layout,
+    /// The number type that it is stored in.
+    pub dtype: Dtype,
+    /// The number type that it had at its source, as numpy names it.
+    pub source_dtype: String,
+    /// Rows and columns.
+    pub shape: [u64; 2],
+    /// Stored values; `None` where nobody has counted them.
+    pub nnz: Option<u64>,
+    /// The largest absolute value; `None` where nobody has looked.
+    pub max_abs: Option<f64>,
+    /// Whether each cell's sum and count were kept, at `zarr/totals/<name>`.
+    #[serde(default)]
+    pub totals: bool,
+}
+
+/// A table (obs or var) as it lies in parquet, and what it was in pandas.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TableMeta {
+    /// The index's own name in pandas.
+    #[serde(default)]
+    pub index_name: Option<String>,
+    /// What the index was in pandas, in the words of `dao_polars.convert`.
+    #[serde(default)]
+    pub index: Value,
+    /// The columns but the index, in their order.
+    pub columns: Vec<ColumnMeta>,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ColumnMeta {
+    /// Its name in parquet.
+    pub name: String,
+    /// Its name in pandas.
+    #[serde(default)]
+    pub source: String,
+    /// Its type in parquet, in the words of `dao_polars.scan.dtypes`.
+    pub dtype: String,
+    /// What it was in pandas, in the words of `dao_polars.convert`.
+    #[serde(default)]
+    pub pandas: Value,
+}
+
+/// What a gene-major copy of X says of itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GeneIndexMeta {
+    format: String,
+    version: u32,
+    /// Checksum of the `dao.json` of the dataset that it was made of.
+    dataset: Option<String>,
+}
+
+impl Description {
+    /// Reads a dataset's `dao.json` and holds it against the manifest's entry; `place` is for errors.
+    ///
+    /// # Errors
+    /// `Value` for a newer version, `Corrupt` for one that is damaged or of another dataset.
+    pub fn parse(bytes: &[u8], place: &str, dataset: &Dataset) -> Result<Self> {
+        let description: Self = versioned::parse(bytes, place, DATASET_FORMAT)?;
+        let shown = |name: &str, n_obs, n_vars| format!("id '{name}', {n_obs} cells, {n_vars} genes");
+        let expected = shown(&dataset.name, dataset.n_obs, dataset.n_vars);
+        let found = shown(&description.name, description.n_obs, description.n_vars);
+        if expected != found {
+            return Err(DaoError::corrupt(place, "the dataset is not the one that the manifest lists")
+                .expected(expected)
+                .found(found));
+        }
+        Ok(description)
+    }
+}
+
+impl GeneIndexMeta {
+    /// The description of a copy of this dataset's X.
+    #[must_use]
+    pub fn new(dataset: &Dataset) -> Self {
+        Self { format: GENE_INDEX_FORMAT.into(), version: FORMAT_VERSION, dataset: dataset.checksum.clone() }
+    }
+
+    /// Reads it and holds it against the dataset.
+    ///
+    /// # Errors
+    /// `Value` for a newer version, `Corrupt` for one that is damaged or of another dataset.
+    pub fn parse(bytes: &[u8], place: &str, dataset: &Dataset) -> Result<Self> {
+        let meta: Self = versioned::parse(bytes, place, GENE_INDEX_FORMAT)?;
+        if meta.dataset == dataset.checksum {
+            return Ok(meta);
+        }
+        Err(DaoError::corrupt(place, "the gene index was made of another dataset")
+            .expected(dataset.checksum.as_deref().unwrap_or("none"))
+            .found(meta.dataset.as_deref().unwrap_or("none"))
+            .hint("remove the folder and make it again: store.add_gene_index()"))
+    }
+}

@@ -1,0 +1,141 @@
+//! Stores that sfaira's `write_dao` wrote: `<dataset>/zarr/X` (zarr v2), `parquet/`, `pickle/`.
+//!
+//! There is no manifest: datasets are found by listing, numbered by sorted name, and the
+//! store's id is a fingerprint of names and cell counts, so that it changes with the numbering.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Map;
+use uuid::Uuid;
+
+use super::MANIFEST;
+use super::description::{DATASET_FORMAT, Description, MatrixMeta, TableMeta};
+use super::manifest::{Dataset, Manifest};
+use super::matrix_name::MatrixName;
+use super::versioned::FORMAT_VERSION;
+use crate::error::{DaoError, ErrorKind, Result};
+use crate::number::{Dtype, Layout};
+use crate::storage::Storage;
+
+/// What zarr's metadata says of an array.
+#[derive(Deserialize)]
+struct ArrayMetadata {
+    shape: Vec<u64>,
+    dtype: Option<String>,
+    data_type: Option<String>,
+}
+
+/// The manifest that a listing of `storage` gives.
+///
+/// # Errors
+/// `NotFound` if there is no folder, or nothing in it that sfaira wrote; `Corrupt` for metadata
+/// that cannot be read.
+pub fn discover(storage: &dyn Storage) -> Result<Manifest> {
+    let no_store = |why: &str| {
+        DaoError::new(ErrorKind::NotFound, format!("no store at '{}': {why}", storage.uri()))
+            .expected("a dao.json, or folders with zarr/X and parquet/obs.parquet")
+            .hint("check the path; write_dataset makes a store")
+    };
+    if let Some(root) = storage.local_root()
+        && !root.is_dir()
+    {
+        return Err(no_store(if root.exists() { "it is a file" } else { "there is no such folder" }));
+    }
+    let mut manifest = Manifest::new();
+    let mut fingerprint = String::new();
+    for name in storage.list_folders("").map_err(|e| no_store(&e.to_string()))? {
+        if storage.size(&format!("{name}/{MANIFEST}"))?.is_some() {
+            return Err(DaoError::new(ErrorKind::NotFound, "the store's manifest is missing")
+                .at(format!("path '{}/{MANIFEST}'", storage.uri()))
+                .found(format!("a dataset '{name}' that a manifest has listed"))
+                .hint("restore it from a copy, or write the datasets to a new store"));
+        }
+        let path = format!("{name}/zarr/X");
+        let Some(metadata) = array_metadata(storage, &path)? else {
+            let obs = format!("{name}/parquet/obs.parquet");
+            if storage.size(&obs)?.is_none() {
+                continue;
+            }
+            return Err(DaoError::new(ErrorKind::NotFound, "a dataset has cells and no matrix")
+                .at(format!("dataset '{name}', path '{}/{path}'", storage.uri()))
+                .expected("zarr metadata (.zarray)")
+                .hint("restore it from a copy, or move the folder out of the store"));
+        };
+        let [n_obs, n_vars] = metadata.shape[..] else {
+            return Err(DaoError::corrupt(&format!("{}/{path}", storage.uri()), "the matrix is not two-dimensional")
+                .expected("cells × genes")
+                .found(format!("shape {:?}", metadata.shape)));
+        };
+        if n_obs > u64::from(u32::MAX) {
+            return Err(DaoError::value(format!("dataset '{name}' has more than 2^32 - 1 cells")));
+        }
+        fingerprint.push_str(&format!("{name}\0{n_obs}\0"));
+        let dtype = metadata.dtype.or(metadata.data_type).unwrap_or_default();
+        manifest.datasets.push(Dataset {
+            number: manifest.next_number,
+            path: name.clone(),
+            n_obs,
+            n_vars,
+            nnz: None,
+            checksum: None,
+            layout: Layout::Dense,
+            dtype: Dtype::from_typestr(&dtype).or_else(|| Dtype::from_name(&dtype).ok()),
+            bytes: storage.total_size(&name)?,
+            organism: None,
+            obs: Vec::new(),
+            constants: Map::new(),
+            feature_space: String::new(),
+            layers: Vec::new(),
+            obsm: Vec::new(),
+            extra: Map::new(),
+            name,
+        });
+        manifest.next_number += 1;
+    }
+    if manifest.datasets.is_empty() {
+        return Err(no_store("nothing in it is a dataset"));
+    }
+    manifest.id = format!("sfaira-{}", Uuid::new_v5(&Uuid::NAMESPACE_URL, fingerprint.as_bytes()));
+    Ok(manifest)
+}
+
+/// What a dataset of sfaira's would say of itself: its one matrix.
+pub fn description(dataset: &Dataset) -> Description {
+    let x = dataset.dtype.map(|dtype| MatrixMeta {
+        layout: Layout::Dense,
+        dtype,
+        source_dtype: dtype.name().into(),
+        shape: [dataset.n_obs, dataset.n_vars],
+        nnz: None,
+        max_abs: None,
+        totals: false,
+    });
+    Description {
+        format: DATASET_FORMAT.into(),
+        version: FORMAT_VERSION,
+        name: dataset.name.clone(),
+        n_obs: dataset.n_obs,
+        n_vars: dataset.n_vars,
+        nnz: None,
+        matrices: x.map(|x| (MatrixName::X, x)).into_iter().collect(),
+        checksums: BTreeMap::new(),
+        obs: TableMeta::default(),
+        var: TableMeta::default(),
+        constants: Map::new(),
+        feature_space: String::new(),
+        extra: Map::new(),
+    }
+}
+
+fn array_metadata(storage: &dyn Storage, path: &str) -> Result<Option<ArrayMetadata>> {
+    for name in [".zarray", "zarr.json"] {
+        let file = format!("{path}/{name}");
+        if let Some(bytes) = storage.get(&file)? {
+            return serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+                DaoError::corrupt(&format!("{}/{file}", storage.uri()), format!("not readable zarr metadata: {e}"))
+            });
+        }
+    }
+    Ok(None)
+}

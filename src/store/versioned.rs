@@ -1,0 +1,41 @@
+//! JSON files that say which format and which version of it they are.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{DaoError, Result};
+
+/// The format version that this build writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+#[derive(Deserialize)]
+struct Version {
+    format: String,
+    version: u32,
+}
+
+/// Reads a file of `format`; `place` is for errors.
+///
+/// # Errors
+/// `Value` for a newer version, `Corrupt` for another format or JSON that lacks something.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8], place: &str, format: &str) -> Result<T> {
+    let unreadable = |e: &serde_json::Error| {
+        DaoError::corrupt(place, format!("not a readable manifest: {e}"))
+            .expected(format!("JSON of format '{format}'"))
+            .hint("it may be truncated; restore it from a copy")
+    };
+    let found: Version = serde_json::from_slice(bytes).map_err(|e| unreadable(&e))?;
+    if found.format != format {
+        return Err(DaoError::corrupt(place, "not the format that belongs here")
+            .expected(format!("format '{format}'"))
+            .found(format!("'{}'", found.format)));
+    }
+    if found.version > FORMAT_VERSION {
+        return Err(DaoError::value("a newer dao-polars wrote this")
+            .at(format!("path '{place}'"))
+            .expected(format!("format version {FORMAT_VERSION} or older"))
+            .found(format!("version {}", found.version))
+            .hint("Upgrade with: pip install --upgrade dao-polars"));
+    }
+    serde_json::from_slice(bytes).map_err(|e| unreadable(&e))
+}

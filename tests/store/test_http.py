@@ -1,0 +1,111 @@
+"""A store behind a plain web server."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import dao_polars as dao
+from tests.conftest import study
+from tests.storefab import Study, make_store, plain_cells
+
+OPTIONS = {"allow_http": "true"}
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The URL of a folder, and the paths asked for so far."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, *, body: bool) -> None:
+            asked.append(self.path)
+            file = tmp_path / self.path.lstrip("/")
+            data = file.read_bytes() if file.is_file() else b""
+            status, size = 200 if file.is_file() else 404, len(data)
+            wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+            if wanted and data:
+                first, last = wanted.groups()
+                start = int(first) if first else max(0, size - int(last))
+                stop = min(int(last) + 1, size) if first and last else size
+                status, data = 206, data[start:stop]
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
+            if status == 206:
+                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
+            self.end_headers()
+            if body:
+                self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_store_behind_a_web_server(tmp_path: Path, served: tuple[str, list[str]]) -> None:
+    url, asked = served
+    obs = pl.DataFrame({"kind": ["a", "b", None], "n": [1, 2, 3]})
+    path = make_store(tmp_path / "s", {"x": Study(obs), "y": Study(obs), "z": Study(obs)})
+    store = dao.load_store(f"{url}/s/", storage_options=OPTIONS)
+    assert store.uri == f"{url}/s"
+    assert not store._scanned.is_local
+    assert asked == ["/s/dao.json"]
+    found = store.scan().filter(pl.col("dataset") == "y", pl.col("n") > 1).collect()
+    assert found["n"].to_list() == [2, 3]
+    assert set(asked) == {"/s/dao.json", "/s/y/parquet/obs.parquet"}
+    whole = dao.scan(f"{url}/s", storage_options=OPTIONS).collect()
+    assert plain_cells(whole).equals(plain_cells(dao.scan(path).collect()))
+    assert whole.schema["cell"] != dao.scan(path).collect_schema()["cell"]
+    assert store.var("x").height == 2
+    (path / "z" / "parquet" / "obs.parquet").unlink()
+    with pytest.raises(dao.DaoFileNotFoundError, match=r"dataset 'z'.*http"):
+        dao.scan(f"{url}/s", storage_options=OPTIONS).collect()
+    with pytest.raises(dao.DaoFileNotFoundError):
+        dao.scan(f"{url}/nothing", storage_options=OPTIONS)
+
+
+@pytest.mark.parametrize("gene_index", [False, True])
+def test_genes_and_aggregates_over_the_web(tmp_path, served, gene_index) -> None:
+    url, asked = served
+    adata = study(3, 3000, [f"g{i}" for i in range(9)])
+    near = dao.write_dataset(
+        tmp_path / "s", adata, dataset="d", gene_index=gene_index, progress=False
+    )
+    far = dao.scan(f"{url}/s", storage_options=OPTIONS)
+    for lf, wanted in [
+        (far, near.scan()),
+        (far.filter(cell_type="B"), near.scan().filter(cell_type="B")),
+    ]:
+        asks = [dao.gene("g4"), dao.qc()]
+        for engine in ("in-memory", "streaming"):
+            assert lf.select(asks).collect(engine=engine).equals(wanted.select(asks).collect())
+        # Cells come in another order, so that variances may be rounded otherwise.
+        assert_frame_equal(lf.dao.gene_stats("cell_type"), wanted.dao.gene_stats("cell_type"))
+    assert any("gene_index/zarr" in path for path in asked) == gene_index
+    store = dao.load_store(f"{url}/s", storage_options=OPTIONS)
+    if gene_index:
+        assert store.add_gene_index(progress=False) == []
+    else:
+        with pytest.raises(dao.DaoValueError, match="cannot write to 'http"):
+            store.add_gene_index(progress=False)
