@@ -1,7 +1,8 @@
 """An open store: what is in it, and its small tables.
 
 Owns [`Store`][], what users ask a store, and how one is opened. Reading cells is
-[`scan`][dao_polars.scan]'s, bytes and manifests are the Rust core's, tables are [`tables`][dao_polars.store.tables]'s.
+[`scan`][dao_polars.scan]'s, bytes and manifests are the Rust core's, tables are
+[`tables`][dao_polars.store.tables]'s.
 """
 
 from __future__ import annotations
