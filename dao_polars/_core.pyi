@@ -1,25 +1,217 @@
 """The Rust core, as Python sees it. Arrays are C-contiguous; every call releases the GIL."""
 
-from collections.abc import Callable
-from typing import Any, Literal, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 __all__ = [
+    "ColumnMeta",
+    "Dataset",
     "DatasetWriter",
+    "Description",
     "Epoch",
     "Lookup",
+    "MatrixMeta",
+    "MatrixName",
     "MatrixWriter",
     "Plan",
     "Reader",
     "Sampler",
     "Store",
+    "TableMeta",
     "ValueScan",
     "pfor_decode",
     "pfor_encode",
 ]
+
+@final
+class MatrixName:
+    """The name of a matrix within its dataset; as text its path below ``zarr``."""
+
+    X: ClassVar[MatrixName]
+
+    @staticmethod
+    def layer(name: str) -> MatrixName:
+        """The name of a layer."""
+
+    @staticmethod
+    def obsm(name: str) -> MatrixName:
+        """The name of an embedding."""
+
+    @staticmethod
+    def parse(text: str) -> MatrixName:
+        """``"X"``, ``"layers/<name>"`` or ``"obsm/<name>"``; DaoValueError for anything else."""
+
+    @property
+    def group(self) -> Literal["X", "layers", "obsm"]:
+        """AnnData's word for matrices of this kind."""
+
+    @property
+    def name(self) -> str:
+        """The name without its group."""
+
+    @property
+    def is_of_genes(self) -> bool:
+        """Whether its columns are the dataset's genes."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __lt__(self, other: MatrixName, /) -> bool: ...
+    def __le__(self, other: MatrixName, /) -> bool: ...
+    def __gt__(self, other: MatrixName, /) -> bool: ...
+    def __ge__(self, other: MatrixName, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class Dataset:
+    """A dataset as its store lists it."""
+
+    @property
+    def number(self) -> int:
+        """Upper half of its cell keys."""
+
+    @property
+    def name(self) -> str:
+        """Unique in its store."""
+
+    @property
+    def path(self) -> str:
+        """Its folder, relative to the store."""
+
+    @property
+    def n_obs(self) -> int:
+        """Number of cells."""
+
+    @property
+    def n_vars(self) -> int:
+        """Number of genes."""
+
+    @property
+    def nnz(self) -> int | None:
+        """Stored values of X; None where it is not known."""
+
+    @property
+    def layout(self) -> Literal["csr", "dense"]:
+        """How X is laid out."""
+
+    @property
+    def dtype(self) -> str | None:
+        """The number type that X is stored in; None for one that cannot be read."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes on disk."""
+
+    @property
+    def organism(self) -> str | None:
+        """What all cells are of; None where it is not said, or in a table of sfaira's."""
+
+    @property
+    def obs(self) -> tuple[tuple[str, str], ...]:
+        """Names and types of the columns of obs but the index; none for sfaira's."""
+
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """Values that all its cells share, by name; none for sfaira's."""
+
+    @property
+    def feature_space(self) -> str:
+        """The same exactly where the genes and their order are; empty for sfaira's."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of its layers."""
+
+    @property
+    def obsm(self) -> tuple[str, ...]:
+        """Names of its embeddings."""
+
+@final
+class MatrixMeta:
+    """One matrix of a dataset."""
+
+    @property
+    def layout(self) -> Literal["csr", "dense"]:
+        """How it is laid out."""
+
+    @property
+    def dtype(self) -> str | None:
+        """The number type that it is stored in; None for one that cannot be read."""
+
+    @property
+    def source_dtype(self) -> str:
+        """The number type that it had at its source, as numpy names it."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+
+    @property
+    def nnz(self) -> int | None:
+        """Stored values; None where nobody has counted them."""
+
+    @property
+    def max_abs(self) -> float | None:
+        """The largest absolute value; None where nobody has looked."""
+
+@final
+class ColumnMeta:
+    """A column of a table: as it lies in parquet, and what it was in pandas."""
+
+    def __new__(cls, name: str, source: str, dtype: str, pandas: dict[str, Any]) -> ColumnMeta: ...
+    @property
+    def name(self) -> str:
+        """Its name in parquet."""
+
+    @property
+    def source(self) -> str:
+        """Its name in pandas."""
+
+    @property
+    def dtype(self) -> str:
+        """Its type in parquet; see ``dao_polars.scan.dtypes``."""
+
+    @property
+    def pandas(self) -> dict[str, Any]:
+        """What it was in pandas; see ``dao_polars.convert``."""
+
+@final
+class TableMeta:
+    """A table, obs or var: its index and its columns."""
+
+    def __new__(
+        cls, index_name: str | None, index: dict[str, Any] | None, columns: Sequence[ColumnMeta]
+    ) -> TableMeta: ...
+    @property
+    def index_name(self) -> str | None:
+        """The index's own name in pandas."""
+
+    @property
+    def index(self) -> dict[str, Any] | None:
+        """What the index was in pandas; see ``dao_polars.convert``."""
+
+    @property
+    def columns(self) -> tuple[ColumnMeta, ...]:
+        """The columns but the index, in their order."""
+
+@final
+class Description:
+    """What a dataset says of itself."""
+
+    @property
+    def matrices(self) -> Mapping[MatrixName, MatrixMeta]:
+        """Its matrices, X first."""
+
+    @property
+    def obs(self) -> TableMeta:
+        """The table of cells."""
+
+    @property
+    def var(self) -> TableMeta:
+        """The table of genes."""
 
 @final
 class Store:
@@ -42,14 +234,26 @@ class Store:
         """A UUID; ``sfaira-<fingerprint>`` for a store that sfaira wrote."""
 
     @property
-    def legacy(self) -> bool:
-        """Whether sfaira wrote it."""
+    def has_sfaira_tables(self) -> bool:
+        """Whether its tables are pandas' parquet and pickles, as sfaira wrote them."""
 
-    def manifest(self) -> str:
-        """The manifest, JSON. Without ``obs``, ``constants``, ``categories`` in legacy stores."""
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """The datasets, by their numbers."""
 
-    def dataset_meta(self, dataset: str) -> str:
-        """The dataset's ``dao.json``, checked; ``{}`` in legacy stores."""
+    @property
+    def categories(self) -> dict[str, set[str] | None]:
+        """For each string-like obs column the union of its values; None where they are too many.
+
+        Empty for a store that sfaira wrote, whose tables say it.
+        """
+
+    def description(self, dataset: str) -> Description:
+        """What a dataset says of itself, checked against the manifest.
+
+        Raises DaoKeyError for an unknown name, DaoFileNotFoundError or DaoCorruptError for a
+        ``dao.json`` that is missing or not the one that was written.
+        """
 
     def get_bytes(self, path: str, checksum_of: str | None = None) -> bytes:
         """A whole file by path in the store; its checksum is checked if a dataset is named."""
@@ -144,7 +348,7 @@ class Lookup:
         shape: Literal["one", "struct", "array", "sums"],
         names: list[str],
         width: int,
-        matrix: str = "X",
+        matrix: MatrixName = ...,
         dtype: str = "float32",
         target_sum: float | None = None,
         log1p: bool = False,
@@ -167,7 +371,7 @@ class Reader:
         keys: NDArray[np.uint64],
         parts: list[tuple[int, NDArray[np.int32] | None]],
         *,
-        matrix: str = "X",
+        matrix: MatrixName = ...,
         n_columns: int,
         layout: Literal["csr", "dense"] = "csr",
         dtype: str = "float32",
@@ -269,7 +473,7 @@ class DatasetWriter:
 
     def matrix(
         self,
-        name: str,
+        name: MatrixName,
         layout: Literal["csr", "dense"],
         shape: tuple[int, int],
         stored: str,
@@ -281,14 +485,27 @@ class DatasetWriter:
         source_nnz: int = 0,
         max_abs: float = 0.0,
     ) -> MatrixWriter:
-        """Begin ``X``, ``layers/<name>`` or ``obsm/<name>`` of this output shape.
+        """Begin a matrix of this output shape.
 
         ``portable``: CSR arrays in zarr's core codecs alone, instead of ``dao_polars.pfor``.
         ``columns`` maps source to output columns (-1: dropped), ``rows`` source to output rows.
         """
 
-    def commit(self, meta: str) -> None:
-        """Describe the dataset (JSON: obs, var, constants, categories, var_id) and publish it."""
+    def commit(
+        self,
+        *,
+        obs: TableMeta,
+        var: TableMeta,
+        organism: str | None,
+        constants: dict[str, Any],
+        categories: dict[str, list[str] | None],
+        feature_space: str,
+    ) -> None:
+        """Describe the dataset and publish it.
+
+        ``constants`` are values that all cells share, ``categories`` the values of each
+        string-like obs column, None where they are too many.
+        """
 
     def abort(self) -> None:
         """Remove what was written."""

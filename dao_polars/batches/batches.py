@@ -232,7 +232,7 @@ class BatchIterable:
         if self._opened is None or self._opened[0] != os.getpid():
             # A forked child has its parent's memory and not its threads: locks that one of them
             # held stay shut. So it opens everything for itself.
-            store = Store(self._store.uri, self._store.storage_options)
+            store = Store(self._store.uri, self._store._storage_options)
             self._opened = os.getpid(), self.matrices.open(store)
         return self._opened[1]
 

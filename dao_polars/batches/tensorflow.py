@@ -33,9 +33,9 @@ def dataset(batches: BatchIterable) -> Any:
             }
 
     spec: dict[str, Any] = {}
-    for i, (name, width, dtype, sparse) in enumerate(matrices.described()):
+    for i, (matrix, width, dtype, sparse) in enumerate(matrices.described()):
         make = tf.SparseTensorSpec if sparse else tf.TensorSpec
-        spec[str(name) if i else "X"] = make([None, width], tf.as_dtype(dtype))
+        spec[str(matrix) if i else "X"] = make([None, width], tf.as_dtype(dtype))
     for name, number in encoder.dtypes.items():
         spec[name] = tf.TensorSpec([None], tf.string if number.hasobject else tf.as_dtype(number))
     made = tf.data.Dataset.from_generator(elements, output_signature=spec)

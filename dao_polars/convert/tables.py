@@ -557,9 +557,9 @@ def _categorical_to_pandas(s: pl.Series, notes: list[ColumnMeta], complete: bool
         s = s.cast(pl.String)
     parts = [_used(s)]
     if complete:
-        for note in notes:
-            if note.pandas["categories"] is not None:
-                listed = _from_json(note.pandas["categories"], dtype_from_name(note.dtype))
+        for column in notes:
+            if column.pandas["categories"] is not None:
+                listed = _from_json(column.pandas["categories"], dtype_from_name(column.dtype))
                 parts.append(listed.cast(parts[0].dtype, strict=False))
     union = pl.concat(parts).drop_nulls().unique().sort()
     ofs = [note.pandas["of"] for note in notes]

@@ -107,10 +107,10 @@ class _Descriptions:
         if dtype is not None:
             return number_type(dtype)
         described = self.matrices(name)
-        stored = {matrix.dtype for matrix in described}
+        stored = {matrix.dtype for matrix in described if matrix.dtype is not None}
         if "float64" in stored:
             return "float64"
-        integers = [m.max_abs or 0 for m in described if not m.dtype.startswith("float")]
+        integers = [m.max_abs or 0 for m in described if not (m.dtype or "").startswith("float")]
         largest = max(integers, default=0)
         if largest >= 2**53 and len(stored) == 1:
             return stored.pop()

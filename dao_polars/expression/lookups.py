@@ -252,7 +252,7 @@ def _selected(name: str, text: str, var: pl.DataFrame, entry: Dataset) -> NDArra
     missing = [c for c in expr.meta.root_names() if c not in var.columns]
     if missing:
         raise DaoKeyError(
-            f"gene set {name!r}: dataset {entry['id']!r} has no such column of var: "
+            f"gene set {name!r}: dataset {entry.name!r} has no such column of var: "
             f"{missing[0]!r}; its columns: {', '.join(map(repr, var.columns))}"
         )
     try:
@@ -262,7 +262,7 @@ def _selected(name: str, text: str, var: pl.DataFrame, entry: Dataset) -> NDArra
     if members.dtype != pl.Boolean or len(members) != len(var):
         raise DaoTypeError(
             f"gene set {name!r}: expected a Boolean for each of {len(var)} genes of dataset "
-            f"{entry['id']!r}, found {len(members)} of {members.dtype}"
+            f"{entry.name!r}, found {len(members)} of {members.dtype}"
         )
     return members.fill_null(False).to_numpy().astype(np.bool_)
 

@@ -45,6 +45,7 @@ class SfairaTables:
         for dataset in self._core.datasets:
             obs, where = self._read_obs(dataset)
             columns = frame_columns(obs, where)
+            self._read_var(dataset)  # whose rows must be the matrix's columns
             values, _ = self.uns(dataset)
             found.append(
                 ScannedDataset(
@@ -84,9 +85,13 @@ class SfairaTables:
         """A dataset's obs as it lies in its file, and what to call it in errors."""
         return self._table(dataset, "parquet/obs.parquet", dataset.n_obs, "cells")
 
+    def _read_var(self, dataset: _core.Dataset) -> tuple[PandasTable, str]:
+        """A dataset's var as it lies in its file, and what to call it in errors."""
+        return self._table(dataset, "parquet/var.parquet", dataset.n_vars, "genes")
+
     def var(self, dataset: _core.Dataset) -> pl.DataFrame:
         """A dataset's var: ``var_name`` first, text, then its columns."""
-        table, where = self._table(dataset, "parquet/var.parquet", dataset.n_vars, "genes")
+        table, where = self._read_var(dataset)
         columns = frame_columns(table, where, index_name="var_name", reserved=("var_name",))
         return table.frame.select(
             _as_text(column, table.height).alias(name)

@@ -200,7 +200,8 @@ def stored_types(store: Store, datasets: Iterable[Dataset], matrix: MatrixName) 
     if matrix == MatrixName.X:
         return [dataset.dtype for dataset in datasets if dataset.dtype is not None]
     found = [store._core.description(dataset.name).matrices for dataset in datasets]
-    return [matrices[matrix].dtype for matrices in found if matrix in matrices]
+    stored = [matrices[matrix].dtype for matrices in found if matrix in matrices]
+    return [dtype for dtype in stored if dtype is not None]
 
 
 def number_type(dtype: Any) -> str:

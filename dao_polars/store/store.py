@@ -21,7 +21,6 @@ from ..errors import DaoError, DaoKeyError, DaoTypeError, DaoValueError
 from ..legacy.tables import SfairaTables
 from ..scan.cell import Cell
 from ..scan.columns import frame_schema
-from ..scan.obs_files import check_rows
 from ..scan.source import ScannedStore, scan_store
 from . import show
 from .tables import OwnTables, Tables
@@ -125,8 +124,11 @@ class Store:
         self._core = _core.Store.open(uri, self._storage_options)
         if self._storage_options:
             _OPTIONS[self._core.uri] = self._storage_options
-        by_sfaira = self._core.has_sfaira_tables
-        self._tables: Tables = SfairaTables(self._core) if by_sfaira else OwnTables(self._core)
+        self._tables: Tables = (
+            SfairaTables(self._core)
+            if self._core.has_sfaira_tables
+            else OwnTables(self._core, self._storage_options)
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Store, (self.uri, self._storage_options)
@@ -257,7 +259,7 @@ class Store:
 
     def _table_problems(self, dataset: _core.Dataset) -> Iterator[tuple[str, str]]:
         checks: list[tuple[str, Callable[[], object]]] = [
-            ("parquet/obs.parquet", lambda: self._check_obs(dataset)),
+            ("parquet/obs.parquet", lambda: self._tables.check_obs(dataset)),
             ("parquet/var.parquet", lambda: self._tables.var(dataset)),
             (self._tables.uns_path, lambda: self._tables.uns(dataset)),
         ]
@@ -266,12 +268,6 @@ class Store:
                 check()
             except DaoError as error:
                 yield f"{dataset.path}/{path}", str(error)
-
-    def _check_obs(self, dataset: _core.Dataset) -> None:
-        self._tables.check_obs(dataset)
-        check_rows(self._scanned, [d for d in self._scanned.datasets if d.name == dataset.name])
-        for _ in self.scan().filter(pl.col("dataset") == dataset.name).collect_batches():
-            pass
 
     def _dataset(self, name: str) -> _core.Dataset:
         names = [dataset.name for dataset in self._core.datasets]

@@ -14,7 +14,10 @@ import polars as pl
 
 from .. import _core
 from ..errors import DaoCorruptError
-from ..scan.columns import ScannedDataset, scanned_datasets
+from ..scan.cell import Cell
+from ..scan.columns import ScannedDataset, frame_schema, scanned_datasets
+from ..scan.obs_files import check_rows
+from ..scan.source import ScannedStore, scan_store
 from . import uns as uns_json
 
 __all__ = ["OwnTables", "Tables"]
@@ -39,7 +42,7 @@ class Tables(Protocol):
         """What names a dataset's feature space: the same where the genes and their order are."""
 
     def check_obs(self, dataset: _core.Dataset) -> None:
-        """Raises a DaoError where a dataset's obs has not a row a cell."""
+        """Raises a DaoError where a dataset's obs cannot be read, or has not a row a cell."""
 
     def var(self, dataset: _core.Dataset) -> pl.DataFrame:
         """A dataset's genes: ``var_name`` first, then the columns of var."""
@@ -53,8 +56,8 @@ class OwnTables:
 
     uns_path = "uns.json"
 
-    def __init__(self, core: _core.Store) -> None:
-        self._core = core
+    def __init__(self, core: _core.Store, storage_options: dict[str, str] | None) -> None:
+        self._core, self._storage_options = core, storage_options
 
     def datasets(self) -> list[ScannedDataset]:
         """See [`Tables`][]."""
@@ -75,7 +78,14 @@ class OwnTables:
         return dataset.feature_space
 
     def check_obs(self, dataset: _core.Dataset) -> None:
-        """Sees nothing more than what every scan of the file sees."""
+        """See [`Tables`][]; reads every column."""
+        found = scanned_datasets([dataset])
+        uri = self._core.uri
+        schema = frame_schema(found, self.categories(), Cell(uri, self._core.id))
+        store = ScannedStore(uri, self._storage_options, found, schema)
+        check_rows(store, found)
+        for _ in scan_store(store).collect_batches():
+            pass
 
     def var(self, dataset: _core.Dataset) -> pl.DataFrame:
         """See [`Tables`][]."""

@@ -21,7 +21,7 @@ const ALONE: usize = 1024;
 
 #[derive(Deserialize)]
 struct Asked {
-    /// What is asked for, as `dao_polars.lookups` writes it.
+    /// What is asked for, as `dao_polars.expression.lookups` writes it.
     ask: String,
 }
 

@@ -1,6 +1,6 @@
 //! `_core.Lookup`, and the way from the polars plugin to it.
 //!
-//! The plugin knows a column's store and what is asked, as text; `dao_polars.lookups` makes a lookup of them
+//! The plugin knows a column's store and what is asked, as text; `dao_polars.expression.lookups` makes a lookup of them
 //! when a query is planned, on the thread that plans it. When it runs, on polars' own threads, Python is not
 //! asked again: what Python has polars do there may crash, or wait for the very threads that wait for it.
 
@@ -126,7 +126,7 @@ pub fn resolve(metadata: &str, ask: &str) -> Result<Resolved, String> {
     let known = known(&key);
     let resolved = Python::attach(|py| {
         let resolved = || -> PyResult<Option<Resolved>> {
-            let resolve = py.import("dao_polars.lookups")?.getattr("resolve")?;
+            let resolve = py.import("dao_polars.expression.lookups")?.getattr("resolve")?;
             let found = resolve.call1((metadata, ask, known.is_some()))?;
             let found: Option<(Bound<'_, PyLookup>, bool)> = found.extract()?;
             Ok(found.map(|(lookup, verbose)| {
@@ -165,7 +165,7 @@ impl Resolved {
             found.roads.iter().map(|(road, datasets)| format!("{datasets} by {}", road.name())).collect();
         Python::attach(|py| {
             let told = py
-                .import("dao_polars.lookups")
+                .import("dao_polars.expression.lookups")
                 .and_then(|module| module.getattr("report")?.call1((self.names.as_ref().clone(), n_cells, roads)));
             // A log line that cannot be written is no reason to fail.
             drop(told);

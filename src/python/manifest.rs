@@ -6,6 +6,7 @@ use pyo3::types::{PyDict, PyMappingProxy, PyTuple};
 use serde_json::{Map, Value};
 
 use crate::error::DaoError;
+use crate::number::Dtype;
 use crate::store::{ColumnMeta, Dataset, Description, MatrixMeta, MatrixName, TableMeta};
 
 /// The name of a matrix within its dataset.
@@ -100,7 +101,7 @@ impl PyDataset {
             n_vars: dataset.n_vars,
             nnz: dataset.nnz,
             layout: dataset.layout.name(),
-            dtype: dataset.dtype.map(|dtype| dtype.name()),
+            dtype: dataset.dtype.map(Dtype::name),
             bytes: dataset.bytes,
             organism: dataset.organism.clone(),
             obs: PyTuple::new(py, &dataset.obs)?.unbind(),
@@ -145,7 +146,7 @@ impl PyDescription {
 #[pyclass(name = "MatrixMeta", module = "dao_polars._core", frozen, get_all)]
 pub struct PyMatrixMeta {
     layout: &'static str,
-    dtype: &'static str,
+    dtype: Option<&'static str>,
     source_dtype: String,
     shape: (u64, u64),
     nnz: Option<u64>,
@@ -156,7 +157,7 @@ impl PyMatrixMeta {
     fn new(meta: &MatrixMeta) -> Self {
         Self {
             layout: meta.layout.name(),
-            dtype: meta.dtype.name(),
+            dtype: meta.dtype.map(Dtype::name),
             source_dtype: meta.source_dtype.clone(),
             shape: meta.shape.into(),
             nnz: meta.nnz,

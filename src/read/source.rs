@@ -101,9 +101,6 @@ impl Source {
     fn shape(&self, dataset: &Dataset, name: &MatrixName) -> Result<[u64; 2]> {
         let description = self.store.description(dataset)?;
         let Some(matrix) = description.matrices.get(name) else {
-            if *name == MatrixName::X {
-                return Ok([dataset.n_obs, dataset.n_vars]); // a type that cannot be read, which opening it tells
-            }
             let known: Vec<String> = description.matrices.keys().map(MatrixName::to_string).collect();
             return Err(DaoError::new(ErrorKind::Key, format!("no matrix '{name}'"))
                 .at(dataset.place())
@@ -150,11 +147,7 @@ impl Source {
         if let Err(e) = self.gene_index(dataset).and_then(|index| index.map_or(Ok(()), |index| index.verify())) {
             problems.push((format!("{}/{GENE_INDEX}", dataset.path), e.to_string()));
         }
-        let mut names: Vec<MatrixName> = description.matrices.into_keys().collect();
-        if !names.contains(&MatrixName::X) {
-            names.push(MatrixName::X); // that it is missing, or of no number type, is a problem too
-        }
-        for name in names {
+        for name in description.matrices.into_keys() {
             if let Err(e) = self.matrix(dataset, &name).and_then(|matrix| matrix.verify()) {
                 problems.push((dataset.matrix_path(&name), e.to_string()));
             }

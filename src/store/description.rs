@@ -57,8 +57,8 @@ pub struct Description {
 pub struct MatrixMeta {
     /// How it is laid out.
     pub layout: Layout,
-    /// The number type that it is stored in.
-    pub dtype: Dtype,
+    /// The number type that it is stored in; `None` for one that cannot be read.
+    pub dtype: Option<Dtype>,
     /// The number type that it had at its source, as numpy names it.
     pub source_dtype: String,
     /// Rows and columns.

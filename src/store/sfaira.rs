@@ -102,15 +102,15 @@ pub fn discover(storage: &dyn Storage) -> Result<Manifest> {
 
 /// What a dataset of sfaira's would say of itself: its one matrix.
 pub fn description(dataset: &Dataset) -> Description {
-    let x = dataset.dtype.map(|dtype| MatrixMeta {
+    let x = MatrixMeta {
         layout: Layout::Dense,
-        dtype,
-        source_dtype: dtype.name().into(),
+        dtype: dataset.dtype,
+        source_dtype: dataset.dtype.map_or("", Dtype::name).into(),
         shape: [dataset.n_obs, dataset.n_vars],
         nnz: None,
         max_abs: None,
         totals: false,
-    });
+    };
     Description {
         format: DATASET_FORMAT.into(),
         version: FORMAT_VERSION,
@@ -118,7 +118,7 @@ pub fn description(dataset: &Dataset) -> Description {
         n_obs: dataset.n_obs,
         n_vars: dataset.n_vars,
         nnz: None,
-        matrices: x.map(|x| (MatrixName::X, x)).into_iter().collect(),
+        matrices: BTreeMap::from([(MatrixName::X, x)]),
         checksums: BTreeMap::new(),
         obs: TableMeta::default(),
         var: TableMeta::default(),

@@ -64,7 +64,7 @@ impl DatasetWriter {
     pub fn matrix(&mut self, spec: MatrixSpec, source_dtype: &str, max_abs: f64) -> Result<MatrixWriter> {
         let meta = MatrixMeta {
             layout: spec.layout,
-            dtype: spec.stored,
+            dtype: Some(spec.stored),
             source_dtype: source_dtype.into(),
             shape: spec.shape,
             nnz: None,
@@ -139,7 +139,7 @@ impl DatasetWriter {
                 nnz: x.nnz,
                 checksum: Some(checksum(text.as_bytes())),
                 layout: x.layout,
-                dtype: Some(x.dtype),
+                dtype: x.dtype,
                 bytes,
                 organism: tables.organism,
                 obs,

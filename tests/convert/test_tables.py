@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dao_polars._core import ColumnMeta, TableMeta
 from dao_polars.convert.tables import from_pandas, to_pandas
 from dao_polars.errors import DaoTypeError, DaoValueError
 from dao_polars.scan.dtypes import dtype_from_name, dtype_name
@@ -25,7 +26,14 @@ def stored(df, where="obs of dataset 'd'"):
     table = from_pandas(df, index_name="obs_name", reserved=RESERVED, where=where)
     buffer = io.BytesIO()
     table.frame.write_parquet(buffer)
-    return pl.read_parquet(buffer.getvalue()), json.loads(json.dumps(table.meta))
+    return pl.read_parquet(buffer.getvalue()), through_json(table.meta)
+
+
+def through_json(meta):
+    """A table's description as the store's JSON gives it back."""
+    again = lambda value: json.loads(json.dumps(value))  # noqa: E731
+    columns = [ColumnMeta(c.name, c.source, c.dtype, again(c.pandas)) for c in meta.columns]
+    return TableMeta(meta.index_name, again(meta.index), columns)
 
 
 def as_scanned(frame, *more):

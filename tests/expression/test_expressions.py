@@ -24,6 +24,7 @@ from polars.exceptions import ComputeError
 from polars.testing import assert_frame_equal
 
 import dao_polars as dao
+from dao_polars.expression import lookups
 from tests.conftest import DATA, study
 
 ENGINES = ("in-memory", "streaming")
@@ -346,7 +347,7 @@ def test_a_store_that_moves_grows_or_is_damaged(tmp_path):
     assert moved["a"].to_list() == values(adata, "a").tolist()
     for file in (new / "s" / "zarr" / "X" / "data" / "c").rglob("*"):
         file.write_bytes(b"\0" * file.stat().st_size)
-    dao.lookups.forget()
+    lookups.forget()
     with pytest.raises(ComputeError, match=r"dataset 's', path '.*data"):
         frame.select(dao.gene("a", store=new))
 
@@ -385,12 +386,13 @@ def test_many_threads_plan_and_run_at_once(mixed):
         from concurrent.futures import ThreadPoolExecutor
         import polars as pl
         import dao_polars as dao
+        from dao_polars.expression import lookups
 
         lf = dao.scan({mixed[0].uri!r})
 
         def ask(i):
             if i % 10 == 0:
-                dao.lookups.forget()
+                lookups.forget()
             gene, other = dao.gene(f"g{{i % 30}}"), dao.genes([f"g{{i % 7}}", f"g{{7 + i % 11}}"])
             query = lf.filter(gene.fill_null(1) > 0).with_columns(other, gene.alias("again"))
             return query.collect(engine=["streaming", "in-memory"][i % 2]).height
@@ -414,10 +416,10 @@ def test_queries_that_polars_plans_on_its_own_threads(mixed, expected):
         return await query.collect_async()
 
     for engine in ENGINES:
-        dao.lookups.forget()
+        lookups.forget()
         batches = list(lf.select(asks).collect_batches(engine=engine))
         assert_frame_equal(pl.concat(batches), wanted)
-    dao.lookups.forget()
+    lookups.forget()
     assert_frame_equal(asyncio.run(ask(lf.select(asks))), wanted)
     with pytest.raises(ComputeError, match=r"unknown gene 'G3x' \(nearest: 'g3'"):
         asyncio.run(ask(lf.select(dao.gene("G3x"))))

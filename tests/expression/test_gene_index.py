@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from polars.exceptions import ComputeError
 
 import dao_polars as dao
+from dao_polars.expression import lookups
 from tests.conftest import DATA, study
 
 GENES = [f"g{i}" for i in range(12)]
@@ -162,7 +163,7 @@ def test_what_is_damaged_is_noticed(tmp_path):
         file.write_bytes(data)
     problems = dao.load_store(tmp_path).verify()
     assert problems["path"].to_list() == ["s/gene_index"]
-    dao.lookups.forget()
+    lookups.forget()
     with pytest.raises(ComputeError, match=r"dataset 's'.*gene_index"):
         store.scan().select(dao.gene(g) for g in GENES).collect()
 

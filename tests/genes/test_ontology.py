@@ -587,7 +587,7 @@ def planned(store: dao.Store, predicate: pl.Expr) -> ScanPlan:
 
 
 def read(plan: ScanPlan) -> set[str]:
-    return {dataset.id for part in plan.parts for dataset in part.datasets}
+    return {dataset.name for part in plan.parts for dataset in part.datasets}
 
 
 def test_the_condition_is_pushed_to_the_files(real_store: dao.Store, obs: pl.DataFrame) -> None:

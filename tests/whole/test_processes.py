@@ -28,14 +28,13 @@ from tests.conftest import study
 from dao_polars._core import MatrixWriter
 
 adata = study(int(sys.argv[3]), 300, [f"g{i}" for i in range(50)])
-commit = dao.write.DatasetWriter.commit
 class Slow:
     def __init__(self, writer): self._w = writer
     def __getattr__(self, name): return getattr(self._w, name)
-    def commit(self, meta):
+    def commit(self, **tables):
         print("ready", flush=True)
         sys.stdin.readline()
-        self._w.commit(meta)
+        self._w.commit(**tables)
 class Begin:
     @staticmethod
     def begin(*args, **kwargs): return Slow(real.begin(*args, **kwargs))

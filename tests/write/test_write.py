@@ -355,11 +355,10 @@ def test_constants_and_categories(tmp_path):
     adata = study()
     adata.uns |= {"year": np.int64(2021), "rate": 0.5, "public": np.True_, "type": "in obs"}
     store = dao.write_dataset(tmp_path, adata, organism="Mus musculus")
-    entry = store.manifest["datasets"][0]
-    assert entry["constants"] == {
+    assert store._core.datasets[0].constants == {
         "id": "lung", "organism": "Mus musculus", "year": 2021, "rate": 0.5, "public": True,
     }  # fmt: skip
-    assert store.manifest["categories"] == {"type": ["a", "b"], "donor": ["d1", "d2"]}
+    assert store._tables.categories() == {"type": ["a", "b"], "donor": ["d1", "d2"]}
     frame = store.scan().select("organism", "year", "type").collect()
     assert frame["organism"].unique().to_list() == ["Mus musculus"]
     assert store.uns("lung")["organism"] == "Mus musculus"
@@ -371,7 +370,7 @@ def test_too_many_values_for_categories(tmp_path):
     obs.index = obs["barcode"].to_numpy()
     adata = ad.AnnData(sp.csr_matrix((n, 2), dtype="float32"), obs=obs)
     store = dao.write_dataset(tmp_path, adata, dataset="d")
-    assert store.manifest["categories"] == {"barcode": None}
+    assert store._tables.categories() == {"barcode": None}
     assert store.schema["barcode"] == pl.String
     footer = pl.read_parquet_metadata  # exists, so the file is a parquet with metadata
     assert footer(tmp_path / "d/parquet/obs.parquet") is not None

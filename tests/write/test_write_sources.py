@@ -13,6 +13,7 @@ import pytest
 import scipy.sparse as sp
 import zarr
 
+from dao_polars._core import MatrixName
 from dao_polars.errors import (
     DaoCorruptError,
     DaoError,
@@ -94,7 +95,7 @@ def check_like(source, adata, **matrices):
     pd.testing.assert_frame_equal(source.obs, adata.obs)
     pd.testing.assert_frame_equal(source.var, adata.var)
     for name, expected in matrices.items():
-        check_matrix(source.matrix(name.replace("__", "/")), expected)
+        check_matrix(source.matrices[MatrixName.parse(name.replace("__", "/"))], expected)
 
 
 FORMS = {
@@ -134,12 +135,12 @@ def test_in_memory(form, dtype):
 def test_float16_and_other_byte_orders_are_widened():
     dense = counts()
     with open_source(study(dense.astype("float16"))) as source:
-        assert source.matrix("X").dtype == np.float16
-        assert next(source.matrix("X").blocks()).dtype == np.float32
+        assert source.matrices[MatrixName.parse("X")].dtype == np.float16
+        assert next(source.matrices[MatrixName.parse("X")].blocks()).dtype == np.float32
     adata = study(dense)
     adata.X = dense.astype(">f4")
     with open_source(adata) as source:
-        np.testing.assert_array_equal(assembled(source.matrix("X")), dense)
+        np.testing.assert_array_equal(assembled(source.matrices[MatrixName.parse("X")]), dense)
 
 
 def test_numpy_matrix_and_views():
@@ -150,7 +151,7 @@ def test_numpy_matrix_and_views():
     with open_source(view) as source:
         check_like(source, view, X=dense[np.ix_(rows, columns)])
     with open_source(ad.AnnData(np.matrix(dense))) as source:
-        check_matrix(source.matrix("X"), dense)
+        check_matrix(source.matrices[MatrixName.parse("X")], dense)
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0, 0), (1, 1), (5, 1), (1, 6)])
@@ -162,7 +163,7 @@ def test_empty_and_tiny(shape, form, tmp_path):
     for given in (adata, tmp_path / "a.h5ad"):
         with open_source(given) as source:
             assert (source.n_obs, source.n_vars) == shape
-            check_matrix(source.matrix("X"), dense)
+            check_matrix(source.matrices[MatrixName.parse("X")], dense)
 
 
 def test_obs_without_columns(tmp_path):
@@ -185,10 +186,10 @@ def test_raw_and_layers(tmp_path):
         with open_source(given, layer="raw") as source:
             assert source.n_vars == 17
             assert list(source.var.index) == [f"g{i}" for i in range(17)]
-            check_matrix(source.matrix("X"), wide.astype("float64"))
+            check_matrix(source.matrices[MatrixName.parse("X")], wide.astype("float64"))
         with open_source(given, layer="counts", layers="counts") as source:
-            check_matrix(source.matrix("X"), dense * 2)
-            check_matrix(source.matrix("layers/counts"), dense * 2)
+            check_matrix(source.matrices[MatrixName.parse("X")], dense * 2)
+            check_matrix(source.matrices[MatrixName.parse("layers/counts")], dense * 2)
         with pytest.raises(DaoValueError, match="genes of its own"):
             open_source(given, layer="raw", layers=True)
         with pytest.raises(DaoKeyError, match=r"no layers 'spliced'; there are: 'counts'"):
@@ -198,7 +199,7 @@ def test_raw_and_layers(tmp_path):
         open_source(adata, layer="raw")
     adata.layers["raw"] = adata.X
     with open_source(adata, layer="raw") as source:
-        check_matrix(source.matrix("X"), dense)
+        check_matrix(source.matrices[MatrixName.parse("X")], dense)
 
 
 def test_missing_x(tmp_path):
@@ -223,9 +224,11 @@ def test_obsm(tmp_path):
     adata.write_h5ad(tmp_path / "o.h5ad")
     for given in (adata, tmp_path / "o.h5ad"):
         with open_source(given, obsm=True) as source:
-            check_matrix(source.matrix("obsm/X_pca"), adata.obsm["X_pca"])
-            check_matrix(source.matrix("obsm/sparse"), adata.obsm["sparse"])
-            check_matrix(source.matrix("obsm/frame"), adata.obsm["frame"].to_numpy())
+            check_matrix(source.matrices[MatrixName.parse("obsm/X_pca")], adata.obsm["X_pca"])
+            check_matrix(source.matrices[MatrixName.parse("obsm/sparse")], adata.obsm["sparse"])
+            check_matrix(
+                source.matrices[MatrixName.parse("obsm/frame")], adata.obsm["frame"].to_numpy()
+            )
     adata.obsm["text"] = pd.DataFrame({"a": ["x"] * 23}, index=index)
     with pytest.raises(DaoTypeError, match=r"adata.obsm\['text'\]: column 'a'"):
         open_source(adata, obsm="text")
@@ -258,7 +261,7 @@ def test_files(form, kind, tmp_path):
         check_like(source, adata, X=dense, layers__c=dense * 3, obsm__X_pca=adata.obsm["X_pca"])
         assert source.uns["id"] == "s"
         if kind != "backed":
-            assert not source.matrix("X").reorders
+            assert not source.matrices[MatrixName.parse("X")].reorders
 
 
 def test_backed_view_and_sparse_datasets_in_memory(tmp_path):
@@ -266,12 +269,12 @@ def test_backed_view_and_sparse_datasets_in_memory(tmp_path):
     study(sp.csr_matrix(dense)).write_h5ad(tmp_path / "b.h5ad")
     backed = ad.read_h5ad(tmp_path / "b.h5ad", backed="r")
     with open_source(backed[3:9]) as source:
-        check_matrix(source.matrix("X"), dense[3:9])
+        check_matrix(source.matrices[MatrixName.parse("X")], dense[3:9])
     with h5py.File(tmp_path / "b.h5ad") as file:
         adata = study(dense)
         adata.layers["disk"] = ad.io.sparse_dataset(file["X"])
         with open_source(adata, layers="disk") as source:
-            check_matrix(source.matrix("layers/disk"), dense)
+            check_matrix(source.matrices[MatrixName.parse("layers/disk")], dense)
 
 
 def test_blocks_are_bounded(tmp_path):
@@ -279,10 +282,10 @@ def test_blocks_are_bounded(tmp_path):
     dense = counts(200, 50)
     study(sp.csr_matrix(dense)).write_h5ad(tmp_path / "a.h5ad")
     with open_source(tmp_path / "a.h5ad") as source:
-        sizes = [i.nbytes + d.nbytes for _, i, d in source.matrix("X").blocks()]
+        sizes = [i.nbytes + d.nbytes for _, i, d in source.matrices[MatrixName.parse("X")].blocks()]
         assert len(sizes) > 20
         assert max(sizes) <= 400
-        assert max(v.nbytes for v in source.matrix("X").values()) <= 400
+        assert max(v.nbytes for v in source.matrices[MatrixName.parse("X")].values()) <= 400
 
 
 # --- old files
@@ -319,9 +322,10 @@ def test_anndata_0_6_file(tmp_path):
             assert source.obs["depth"].tolist() == [0, 0.5, 1, 1.5]
             assert list(source.var.index) == ["gé", "gb", "gb"]
             assert source.uns == {"method": "x"}
-            check_matrix(source.matrix("X"), x)
+            check_matrix(source.matrices[MatrixName.parse("X")], x)
             check_matrix(
-                source.matrix("obsm/X_pca"), np.array([[0, 1], [1, 2], [2, 3], [3, 4]], "f4")
+                source.matrices[MatrixName.parse("obsm/X_pca")],
+                np.array([[0, 1], [1, 2], [2, 3], [3, 4]], "f4"),
             )
 
 
@@ -444,7 +448,7 @@ def test_damaged_sparse_matrix(change, message, tmp_path):
     with h5py.File(path, "r+") as f:
         change(f["X"])
     with pytest.raises(DaoCorruptError, match=message) as error, open_source(path) as source:
-        list(source.matrix("X").blocks())
+        list(source.matrices[MatrixName.parse("X")].blocks())
     assert str(path) in str(error.value)
 
 
@@ -455,7 +459,7 @@ def test_truncated_file(keep, tmp_path):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(DaoCorruptError, match=r"a\.h5ad"), open_source(path) as source:
-        list(source.matrix("X").blocks())
+        list(source.matrices[MatrixName.parse("X")].blocks())
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -486,7 +490,7 @@ def test_zarr_with_a_broken_chunk(tmp_path):
     chunk = path / "X" / "data" / ("c/0" if group.metadata.zarr_format == 3 else "0")
     chunk.write_bytes(b"\x00\x01\x02")
     with pytest.raises(DaoCorruptError, match=r"a\.zarr: X"), open_source(path) as source:
-        list(source.matrix("X").blocks())
+        list(source.matrices[MatrixName.parse("X")].blocks())
 
 
 def test_paths_that_hold_something_else(tmp_path):
