@@ -13,11 +13,11 @@ __all__ = [
     "DatasetWriter",
     "Description",
     "Epoch",
+    "EpochPlan",
     "Lookup",
     "MatrixMeta",
     "MatrixName",
     "MatrixWriter",
-    "Plan",
     "Reader",
     "Sampler",
     "Store",
@@ -312,7 +312,7 @@ class Sampler:
         cells: int = 0,
         rounds: int = 0,
         skip: int = 0,
-    ) -> Plan:
+    ) -> EpochPlan:
         """A share of an epoch, of what is left.
 
         Left out are its first ``cells``, then so many ``rounds`` of a batch for each rank, and
@@ -323,7 +323,7 @@ class Sampler:
         """Cells of the epoch, in its sequence, that all ranks together have had by then."""
 
 @final
-class Plan:
+class EpochPlan:
     """Positions in the order they are visited, cut into batches; ``len()`` of these."""
 
     def __len__(self) -> int: ...
@@ -416,7 +416,9 @@ class Reader:
         in every run. Raises DaoValueError for groups that do not fit or a dtype that is no float.
         """
 
-    def epoch(self, plan: Plan, *, budget: int = 134217728, threads: int | None = None) -> Epoch:
+    def epoch(
+        self, plan: EpochPlan, *, budget: int = 134217728, threads: int | None = None
+    ) -> Epoch:
         """Start reading a plan's batches ahead; ``budget`` is in bytes.
 
         ``threads=None`` is one a core.

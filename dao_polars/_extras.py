@@ -19,7 +19,7 @@ _EXTRAS = {
 }
 
 
-def need(module: str, purpose: str) -> ModuleType:
+def require(module: str, purpose: str) -> ModuleType:
     """The module, imported.
 
     Raises:

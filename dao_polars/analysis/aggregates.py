@@ -15,11 +15,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from .._args import integer
 from .._core import Reader
-from .._extras import need
+from .._extras import require
 from .._progress import progress_bar
 from ..batches.matrices import normalization
-from ..batches.sampling import Column, codes, columns_of, integer, listed
+from ..batches.sampling import Column, codes, columns_of, listed
 from ..convert.tables import to_pandas
 from ..errors import DaoKeyError, DaoValueError
 from ..genes.request import Genes, Resolved
@@ -309,7 +310,7 @@ def pseudobulk(
     if not grouped.labels.columns:
         raise DaoValueError("by=None makes no groups; for all cells together: gene_stats()")
     _check_names(grouped, {"n_cells"} | ({"obs_name"} if as_anndata else {"gene", *names}))
-    anndata = need("anndata", "pseudobulk(as_anndata=True)") if as_anndata else None
+    anndata = require("anndata", "pseudobulk(as_anndata=True)") if as_anndata else None
     counted = grouped.counted(progress=progress, label="pseudobulk")
     columns = {name: _AGGREGATES[name](counted) for name in names}
     if anndata is None:

@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .._extras import need
-from ..batches.sampling import integer
+from .._args import integer
+from .._extras import require
 from ..errors import DaoValueError
 from .aggregates import Grouped, Moments
 
@@ -31,7 +31,7 @@ def highly_variable_genes(
 ) -> pl.DataFrame:
     """See [`DaoFrame.highly_variable_genes`][]; groups are batches."""
     n_top_genes = integer("n_top_genes", n_top_genes, 1)
-    loess = need("skmisc.loess", "highly_variable_genes").loess
+    loess = require("skmisc.loess", "highly_variable_genes").loess
     if not grouped.n_cells.sum():
         raise DaoValueError("no cells are selected: no gene varies")
     if (grouped.measured != grouped.n_cells[:, None]).any():

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from .._core import Plan, Reader
+from .._args import integer
+from .._core import EpochPlan, Reader
 from ..errors import DaoTypeError, DaoValueError
 from ..scan.cell import COLUMN
 from ..select.selection import Selection
 from ..store.store import Store
 from .matrices import Matrices
 from .ranks import check_rank, find_rank
-from .sampling import Sampling, codes, digest, entropy, integer
+from .sampling import Sampling, codes, digest, entropy
 from .worker_epochs import Place
 
 __all__ = ["Batch", "BatchIterable"]
@@ -404,7 +405,7 @@ class BatchIterable:
         return f"{count} from {cells}, {self.matrices.layout}, {order}"
 
 
-def _in_order(plan: Plan, columns: list[pl.Series]) -> Iterator[list[pl.Series]]:
+def _in_order(plan: EpochPlan, columns: list[pl.Series]) -> Iterator[list[pl.Series]]:
     """The columns' rows of each batch of a plan."""
     ends = plan.ends().astype(np.int64)
     first = plan.first()

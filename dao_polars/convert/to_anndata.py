@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from .._core import MatrixMeta, MatrixName, Reader, TableMeta
-from .._extras import need
+from .._extras import require
 from .._progress import progress_bar
 from ..batches.matrices import as_csr
 from ..genes.request import Genes, Resolved
@@ -51,7 +51,7 @@ def to_anndata(
     store: Store | str | None,
 ) -> AnnData:
     """See [`DaoFrame.to_anndata`][]."""
-    anndata = need("anndata", "to_anndata")
+    anndata = require("anndata", "to_anndata")
     selection = select(frame, store, None)
     resolved, parts = selection.resolve(genes, gene_key)
     if not len(selection.keys):

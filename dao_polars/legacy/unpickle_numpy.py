@@ -28,28 +28,28 @@ class MalformedError(Exception):
 _Spend = Callable[[int], None]
 
 
-class DtypeBox:
-    """A dtype in the making: numpy pickles its name first and the details as a state."""
+class PendingDtype:
+    """A dtype that is not complete yet: numpy pickles its name first and the details as a state."""
 
     def __init__(self, dtype: np.dtype, nesting: int = 0) -> None:
         self.dtype, self.nesting = dtype, nesting
 
     def set_state(self, state: Any) -> None:
-        """Takes ``(version, byte order, subarray, names, fields, itemsize, alignment, …)``."""
+        """Completes it from ``(version, byte order, subarray, names, fields, itemsize, …)``."""
         if not isinstance(state, tuple) or len(state) < 5:
             raise MalformedError("a dtype's state is not as numpy writes it")
         _, order, subarray, names, fields, *rest = state
-        boxes = []
+        pending = []
         if isinstance(subarray, tuple):
-            box, shape = subarray
-            boxes = [box]
-            dtype = np.dtype((_dtype(box), _shape(shape)))
+            inner, shape = subarray
+            pending = [inner]
+            dtype = np.dtype((_dtype(inner), _shape(shape)))
         elif names is not None:
             parts = [fields[name] for name in names]
-            boxes = [part[0] for part in parts]
+            pending = [part[0] for part in parts]
             layout: dict[str, Any] = {
                 "names": [str(name) for name in names],
-                "formats": [_dtype(box) for box in boxes],
+                "formats": [_dtype(each) for each in pending],
                 "offsets": [int(part[1]) for part in parts],
             }
             titles = [part[2] if len(part) > 2 else None for part in parts]
@@ -63,7 +63,7 @@ class DtypeBox:
                 dtype = _with_unit(dtype, state[8])
             if order in ("<", ">") and dtype.itemsize:
                 dtype = dtype.newbyteorder(order)
-        self.nesting = 1 + max((box.nesting for box in boxes), default=-1)
+        self.nesting = 1 + max((each.nesting for each in pending), default=-1)
         if self.nesting > _MAX_NESTING:
             raise MalformedError("a dtype is nested too deeply")
         self.dtype = dtype
@@ -78,35 +78,37 @@ def _with_unit(dtype: np.dtype, detail: Any) -> np.dtype:
 
 
 def new_dtype(code: Any = None, *_flags: Any) -> Any:
-    """``numpy.dtype(code, align, copy)``: a box; ``NotImplemented`` for what is no plain code."""
+    """What ``numpy.dtype(code, …)`` makes; ``NotImplemented`` if the code is not a plain one."""
     if getattr(code, "name", None) in NUMPY_TYPES:  # numpy.record: the state has the fields
         code = "V0"
     if not isinstance(code, str) or not _CODE.fullmatch(code):
         return NotImplemented
-    return DtypeBox(np.dtype(code))
+    return PendingDtype(np.dtype(code))
 
 
-def scalar(spend: _Spend, box: Any, raw: Any = None) -> Any:
+def scalar(spend: _Spend, pending: Any, raw: Any = None) -> Any:
     """A numpy scalar out of its bytes."""
-    dtype = _dtype(box)
+    dtype = _dtype(pending)
     if dtype.hasobject:
         return NotImplemented
     values = _values(spend, raw, dtype, (), "C")
     return values if values is NotImplemented else values[()]
 
 
-def frombuffer(spend: _Spend, raw: Any, box: Any, shape: Any, order: Any, axes: Any = None) -> Any:
-    """An array of protocol 5, in a box that is complete."""
-    values = _values(spend, raw, _dtype(box), _shape(shape), "F" if order == "F" else "C")
+def frombuffer(
+    spend: _Spend, raw: Any, pending: Any, shape: Any, order: Any, axes: Any = None
+) -> Any:
+    """An array as protocol 5 pickles it: complete at once."""
+    values = _values(spend, raw, _dtype(pending), _shape(shape), "F" if order == "F" else "C")
     if values is NotImplemented:
         return values
-    result = ArrayBox(spend, 0)
+    result = PendingArray(spend, 0)
     result.array = values.transpose(axes) if order == "K" and axes is not None else values
     return result
 
 
-class ArrayBox:
-    """An array in the making: numpy pickles an empty one first and the values as a state.
+class PendingArray:
+    """An array that is not complete yet: numpy pickles an empty one first, then values as a state.
 
     ``array`` is None while there are no values, and stays so when they are refused (``why``).
     """
@@ -118,11 +120,11 @@ class ArrayBox:
         self._spend, self._file_size = spend, file_size
 
     def set_state(self, state: Any) -> None:
-        """Takes ``(version, shape, dtype, is Fortran ordered, bytes or list of objects)``."""
+        """Completes it from ``(version, shape, dtype, Fortran order, bytes or objects)``."""
         if not isinstance(state, tuple) or len(state) not in (4, 5):
             raise MalformedError("an array's state is not as numpy writes it")
-        shape, box, self.fortran, values = state[-4:]
-        dtype, shape = _dtype(box), _shape(shape)
+        shape, pending, self.fortran, values = state[-4:]
+        dtype, shape = _dtype(pending), _shape(shape)
         order = "F" if self.fortran else "C"
         built = (
             self._objects(values, dtype, shape)
@@ -183,10 +185,10 @@ def _check_values(array: np.ndarray) -> None:
             raise MalformedError("text has characters that do not exist")
 
 
-def _dtype(box: Any) -> np.dtype:
-    if not isinstance(box, DtypeBox):
-        raise MalformedError(f"a {type(box).__name__} stands where a dtype should")
-    return box.dtype
+def _dtype(pending: Any) -> np.dtype:
+    if not isinstance(pending, PendingDtype):
+        raise MalformedError(f"a {type(pending).__name__} stands where a dtype should")
+    return pending.dtype
 
 
 def _shape(shape: Any) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core import MatrixName
-from .._extras import need
+from .._extras import require
 from ..errors import (
     DaoCorruptError,
     DaoFileNotFoundError,
@@ -140,7 +140,7 @@ def _open_path(given: str | bytes, layer: str | None, layers: Names, obsm: Names
         else:
             root = stack.enter_context(_open_hdf5(path))
         if path.is_file() and "obs" not in root and is_10x(root):
-            need("pandas", "reading a 10x .h5")
+            require("pandas", "reading a 10x .h5")
             obs, var, matrix = read_10x(root, where)
             _pick([layer] if layer else [], [], "layers", where)
             _pick(layers, [], "layers", where)
@@ -154,7 +154,7 @@ def _open_path(given: str | bytes, layer: str | None, layers: Names, obsm: Names
 
 
 def _open_hdf5(path: Path) -> Any:
-    h5py = need("h5py", f"reading {path.name}")
+    h5py = require("h5py", f"reading {path.name}")
     if not h5py.is_hdf5(path):
         raise DaoCorruptError(
             f"source {str(path)!r}: not an HDF5 file (empty, truncated, compressed as a whole, or "
@@ -174,7 +174,7 @@ def _open_zarr(path: Path) -> Any:
         raise DaoValueError(
             f"source {str(path)!r}: a directory that is no zarr group; {_SUPPORTED}"
         )
-    zarr = need("zarr", f"reading {path.name}")
+    zarr = require("zarr", f"reading {path.name}")
     with reading(f"source {str(path)!r}"):
         return zarr.open_group(str(path), mode="r")
 
@@ -266,7 +266,7 @@ class _File:
         element = self._element(key)
         with reading(self.label(key)), _quiet():
             if hasattr(element, "keys"):
-                table = need("anndata.io", "reading AnnData files").read_elem(element)
+                table = require("anndata.io", "reading AnnData files").read_elem(element)
             else:
                 table = self._old_table(element, "obs" if key == "obs" else "var")
         if not isinstance(table, pd.DataFrame):
@@ -308,7 +308,7 @@ class _File:
         if "uns" not in self._root:
             return {}
         with reading(self.label("uns")), _quiet():
-            return dict(need("anndata.io", "reading AnnData files").read_elem(self._root["uns"]))
+            return dict(require("anndata.io", "reading AnnData files").read_elem(self._root["uns"]))
 
     def uns(self) -> dict[str, Any]:
         uns = self._read_uns()
@@ -353,7 +353,7 @@ def _assemble(
     layers: Names,
     obsm: Names,
 ) -> Source:
-    need("anndata", "writing a dataset from AnnData")
+    require("anndata", "writing a dataset from AnnData")
     x_key = _x_key(parts, layer)
     kept = _pick(layers, parts.layers, "layers", where)
     if kept and x_key == "raw/X":

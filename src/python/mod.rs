@@ -28,7 +28,7 @@ mod _core {
     #[pymodule_export]
     use super::reader::{PyEpoch, PyReader};
     #[pymodule_export]
-    use super::sampling::{PyPlan, PySampler};
+    use super::sampling::{PyEpochPlan, PySampler};
     #[pymodule_export]
     use super::store::PyStore;
     #[pymodule_export]

@@ -11,14 +11,14 @@ use pyo3::types::PyAny;
 use super::arrays;
 use super::manifest::PyMatrixName;
 use super::progress::Progress;
-use super::sampling::PyPlan;
+use super::sampling::PyEpochPlan;
 use super::store::PyStore;
 use crate::aggregate::{self, Grouped};
 use crate::error::DaoError;
 use crate::matrix::Cache;
 use crate::number::{Dtype, Layout, Values};
 use crate::read::{Batch, Columns, Epoch, Next, Normalize, Part, Pool, Request};
-use crate::sampling::{self, Plan};
+use crate::sampling::{self, EpochPlan};
 use crate::store::MatrixName;
 
 /// How long to wait before looking for Ctrl-C.
@@ -150,7 +150,7 @@ impl PyReader {
     }
 
     #[pyo3(signature = (plan, *, budget=134_217_728, threads=None))]
-    fn epoch(&self, py: Python<'_>, plan: &PyPlan, budget: u64, threads: Option<usize>) -> PyResult<PyEpoch> {
+    fn epoch(&self, py: Python<'_>, plan: &PyEpochPlan, budget: u64, threads: Option<usize>) -> PyResult<PyEpoch> {
         if let Some(position) = plan.0.order.iter().find(|&&position| position as usize >= self.request.keys.len()) {
             return Err(DaoError::value(format!("the plan has position {position}"))
                 .expected(format!("positions below {}", self.request.keys.len()))
@@ -159,7 +159,7 @@ impl PyReader {
         // What is handed out comes back while as much is being filled.
         self.pool.limit(usize::try_from(budget / 2).unwrap_or(usize::MAX));
         let epoch = py.detach(|| {
-            let Plan { order, batches } = plan.0.clone();
+            let EpochPlan { order, batches } = plan.0.clone();
             Epoch::start(self.request.clone(), order, batches, budget, or_all(threads), self.pool.clone())
         })?;
         Ok(PyEpoch {

@@ -1,4 +1,4 @@
-//! `_core.Sampler` and `_core.Plan`.
+//! `_core.Sampler` and `_core.EpochPlan`.
 
 use std::sync::Arc;
 
@@ -6,15 +6,15 @@ use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
 use crate::error::{DaoError, Result};
-use crate::sampling::{Draw, Order, Plan, Sampler, Share, Start};
+use crate::sampling::{Draw, EpochPlan, Order, Sampler, Share, Start};
 
 /// How the epochs over a selection are made.
 #[pyclass(name = "Sampler", module = "dao_polars._core", frozen)]
 pub struct PySampler(Sampler);
 
 /// A share of an epoch.
-#[pyclass(name = "Plan", module = "dao_polars._core", frozen)]
-pub struct PyPlan(pub Plan);
+#[pyclass(name = "EpochPlan", module = "dao_polars._core", frozen)]
+pub struct PyEpochPlan(pub EpochPlan);
 
 #[pymethods]
 impl PySampler {
@@ -76,7 +76,7 @@ impl PySampler {
         cells: usize,
         rounds: usize,
         skip: usize,
-    ) -> PyResult<PyPlan> {
+    ) -> PyResult<PyEpochPlan> {
         let share = Share { rank, world_size, worker, workers };
         share.validate()?;
         let plan = py.detach(|| {
@@ -86,7 +86,7 @@ impl PySampler {
             }
             whole.share(share, self.0.drop_last, Start { cells, rounds }, skip)
         });
-        Ok(PyPlan(plan))
+        Ok(PyEpochPlan(plan))
     }
 
     /// Cells of `epoch`, in its sequence, that all ranks together have had.
@@ -98,7 +98,7 @@ impl PySampler {
 }
 
 #[pymethods]
-impl PyPlan {
+impl PyEpochPlan {
     fn __len__(&self) -> usize {
         self.0.batches.len()
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rand_chacha::rand_core::RngCore;
 
 use super::random::shuffle;
-use super::{Plan, batches};
+use super::{EpochPlan, batches};
 
 /// Cells of each group.
 pub fn sizes(groups: &[u32]) -> Vec<usize> {
@@ -18,7 +18,7 @@ pub fn sizes(groups: &[u32]) -> Vec<usize> {
 
 /// The cells of `order` group by group (a group's own in that order, groups as they first come), cut
 /// into batches, those in random order where there is `rng`.
-pub fn plan(order: &[u32], groups: &[u32], batch_size: usize, drop_last: bool, rng: Option<impl RngCore>) -> Plan {
+pub fn plan(order: &[u32], groups: &[u32], batch_size: usize, drop_last: bool, rng: Option<impl RngCore>) -> EpochPlan {
     let mut first = vec![u32::MAX; groups.len()];
     let mut members: Vec<Vec<u32>> = Vec::new();
     for &position in order {
@@ -44,5 +44,5 @@ pub fn plan(order: &[u32], groups: &[u32], batch_size: usize, drop_last: bool, r
         start..all.len()
     };
     let batches = cut.iter().map(place).collect();
-    Plan { order: all.into(), batches }
+    EpochPlan { order: all.into(), batches }
 }

@@ -49,7 +49,7 @@ pub struct Draw {
 
 /// One epoch: positions in the order they are visited, and where batches begin and end in that.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct EpochPlan {
     /// Positions in the selection.
     pub order: Arc<[u32]>,
     /// Consecutive ranges of `order`; together all of it.
@@ -81,7 +81,7 @@ impl Sampler {
 
     /// The whole epoch, for all ranks.
     #[must_use]
-    pub fn epoch(&self, epoch: u64) -> Plan {
+    pub fn epoch(&self, epoch: u64) -> EpochPlan {
         let order = match &self.draw {
             Some(draw) => draw.positions(self.n, epoch),
             None => self.order.positions(self.n, epoch),
@@ -93,7 +93,7 @@ impl Sampler {
         let Some(groups) = &self.groups else {
             let batches = batches(order.len(), self.batch_size, self.drop_last);
             let used = batches.last().map_or(0, |last| last.end);
-            return Plan { order: order[..used].into(), batches };
+            return EpochPlan { order: order[..used].into(), batches };
         };
         let rng = seed.map(|seed| generator(seed, epoch, Stream::Batches));
         groups::plan(&order, groups, self.batch_size, self.drop_last, rng)

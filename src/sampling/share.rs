@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::Plan;
+use super::EpochPlan;
 use crate::error::{DaoError, Result};
 
 /// One of those who share an epoch.
@@ -51,7 +51,7 @@ impl Share {
     }
 }
 
-impl Plan {
+impl EpochPlan {
     /// What is left from `start` on, for all ranks: as many batches for each.
     #[must_use]
     pub fn shared(&self, world_size: usize, drop_last: bool, start: Start) -> Vec<Range<usize>> {
@@ -138,13 +138,19 @@ mod tests {
     use super::super::{Order, Sampler, batches};
     use super::*;
 
-    fn plan(n: u32, batch_size: usize, drop_last: bool) -> Plan {
+    fn plan(n: u32, batch_size: usize, drop_last: bool) -> EpochPlan {
         let order = Order::Shuffled { seed: 9 };
         Sampler { n, order, draw: None, groups: None, batch_size, drop_last }.epoch(0)
     }
 
     /// What ranks have, round by round, as cells.
-    fn visited(plan: &Plan, world_size: usize, workers: usize, drop_last: bool, start: Start) -> Vec<Vec<Vec<u32>>> {
+    fn visited(
+        plan: &EpochPlan,
+        world_size: usize,
+        workers: usize,
+        drop_last: bool,
+        start: Start,
+    ) -> Vec<Vec<Vec<u32>>> {
         let share = |rank, worker| {
             let share = Share { rank, world_size, worker, workers };
             share.validate().unwrap();

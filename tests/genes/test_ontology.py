@@ -32,7 +32,7 @@ GUIDE = OntologyParser()
 
 @pytest.fixture(autouse=True)
 def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_registered", {})
+    monkeypatch.setattr(module, "_loaded", {})
 
 
 def closure(term: str) -> set[str]:
@@ -333,7 +333,7 @@ def test_files_that_are_no_ontologies(tmp_path: Path) -> None:
         assert isinstance(caught.value, (dao.DaoValueError, dao.DaoIOError))
     with pytest.raises(dao.DaoKeyError, match=r"'CLL'.*there are .*CL, .*UBERON"):
         load_ontology("CLL")
-    assert not module._registered
+    assert not module._loaded
 
 
 def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch, zoo_file: Path) -> None:
@@ -409,7 +409,7 @@ def test_ids_load_the_ontology_of_their_prefix(zoo: Ontology) -> None:
     out = ["T cell", "egg"]
     found = {"ZOO:0001", "bird", "CL:0000236", "B cell", "UBERON:0002048", "lung"}
     assert matches(mixed, excluded=out) == found
-    assert list(module._registered) == ["ZOO"]  # what a term loads is not there for labels
+    assert list(module._loaded) == ["ZOO"]  # what a term loads is not there for labels
 
 
 def test_labels_are_looked_up_in_what_is_loaded_then_in_cl(zoo_file: Path) -> None:
@@ -463,7 +463,7 @@ def test_the_ontology_can_be_given(zoo: Ontology, zoo_file: Path) -> None:
         matches("CL:0000084", ontology=zoo)
     with pytest.raises(dao.DaoKeyError, match="no term of ZOO"):
         matches("hen", excluded="T cell", ontology=zoo)
-    assert list(module._registered) == ["ZOO"]
+    assert list(module._loaded) == ["ZOO"]
 
 
 def test_no_term_matches_nothing(zoo: Ontology) -> None:
