@@ -15,12 +15,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .._args import integer
 from .._core import Reader
 from .._extras import require
 from .._progress import progress_bar
 from ..batches.matrices import normalization
-from ..batches.sampling import Column, codes, columns_of, listed
+from ..batches.sampling import Column, codes, columns_of, integer, listed
 from ..convert.tables import to_pandas
 from ..errors import DaoKeyError, DaoValueError
 from ..genes.request import Genes, Resolved

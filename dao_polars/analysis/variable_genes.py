@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .._args import integer
 from .._extras import require
+from ..batches.sampling import integer
 from ..errors import DaoValueError
 from .aggregates import Grouped, Moments
 

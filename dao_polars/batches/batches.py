@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from .._args import integer
 from .._core import EpochPlan, Reader
 from ..errors import DaoTypeError, DaoValueError
 from ..scan.cell import COLUMN
@@ -23,7 +22,7 @@ from ..select.selection import Selection
 from ..store.store import Store
 from .matrices import Matrices
 from .ranks import check_rank, find_rank
-from .sampling import Sampling, codes, digest, entropy
+from .sampling import Sampling, codes, digest, entropy, integer
 from .worker_epochs import Place
 
 __all__ = ["Batch", "BatchIterable"]

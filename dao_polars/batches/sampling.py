@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -16,7 +17,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .._args import integer
 from .._core import EpochPlan, Sampler
 from ..errors import DaoKeyError, DaoTypeError, DaoValueError
 
@@ -28,6 +28,7 @@ __all__ = [
     "columns_of",
     "digest",
     "entropy",
+    "integer",
     "listed",
 ]
 
@@ -301,3 +302,22 @@ def digest(*parts: Any) -> str:
         else:
             sha.update(json.dumps(part, sort_keys=True).encode())
     return sha.hexdigest()[:32]
+
+
+def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """``value`` as an int. A bool, a float (NaN too) or a string is none.
+
+    Raises:
+        DaoTypeError: it is no integer.
+        DaoValueError: it is out of range.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    bounds = f"an integer of at least {least}" + ("" if most is None else f" and at most {most}")
+    if number is None or isinstance(value, (bool, np.bool_)):
+        raise DaoTypeError(f"{name}={value!r}; expected {bounds}")
+    if number < least or (most is not None and number > most):
+        raise DaoValueError(f"{name}={value!r}; expected {bounds}")
+    return number

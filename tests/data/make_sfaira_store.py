@@ -9,8 +9,8 @@ It needs an environment of its own, in which sfaira lacks what only its models n
     env/bin/python tests/data/make_sfaira_store.py made
 
 The store is made at the path given and then held against the one beside this script: arrays, how
-they are stored, tables and uns must be the same. (Bytes may differ: a parquet file names the library
-that wrote it.)
+they are stored, tables and uns must be the same. Bytes may differ: a parquet file names the
+library that wrote it.
 """
 
 import importlib.util
