@@ -1,15 +1,12 @@
-# make demo    build into .venv and run the main job on the real cells in data/
-# make test    build and pass all tests
-# make check   formatting, lints, types
-# make test-frameworks   the tests with torch, lightning and tensorflow, which it installs (some GB)
-# make format  mend formatting and what lints can mend
-# make bench   ours beside its peers; see benchmarks/README.md (ARGS=... are passed on)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: demo test test-frameworks check format bench clean
+.PHONY: help demo test test-frameworks quick check format bench clean
+
+help: ## these lines
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # One build serves demo, test and check; it is made again only when its sources change.
 $(VENV)/.built: $(SOURCES)
@@ -18,20 +15,26 @@ $(VENV)/.built: $(SOURCES)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --extras dev
 	touch $@
 
-demo: $(VENV)/.built
+demo: $(VENV)/.built ## build into .venv and run the main job on the real cells in data/
 	$(BIN)/python demo.py
 
-test: $(VENV)/.built
+test: $(VENV)/.built ## build and pass all tests, Rust and Python
 	cargo test --quiet
 	$(BIN)/python -m pytest -q
 
-test-frameworks: $(VENV)/.built
+test-frameworks: $(VENV)/.built ## the tests with torch, lightning and tensorflow, which it installs (some GB)
 	$(BIN)/python -m pip install --quiet "torch>=2.4" "torchdata>=0.10" "lightning>=2.4" "tensorflow-cpu>=2.16"
 	# one process each: tensorflow and torch's compiler do not load into one
 	$(BIN)/python -m pytest -q tests/frameworks/test_torch.py
 	$(BIN)/python -m pytest -q tests/frameworks/test_tensorflow.py
 
-check: $(VENV)/.built
+# Once everything is built, only this crate is compiled: without optimisation, so measure nothing with it.
+quick: ## after a change in Rust: an unoptimised extension in a minute, on Linux (then run pytest)
+	cargo build --features python,pyo3/extension-module
+	rm -f dao_polars/_core.abi3.so $(VENV)/.built
+	cp target/debug/libdao_polars.so dao_polars/_core.abi3.so
+
+check: $(VENV)/.built ## formatting, lints, types and imports
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --features python -- -D warnings
@@ -39,14 +42,15 @@ check: $(VENV)/.built
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest dao_polars._core
+	$(BIN)/lint-imports --no-logo
 
-format:
+format: ## mend formatting and what lints can mend
 	cargo fmt
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.built
+bench: $(VENV)/.built ## ours beside its peers; see benchmarks/README.md (ARGS=... are passed on)
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
-clean:
+clean: ## remove what was built
 	rm -rf $(VENV) target dao_polars/*.so

@@ -1,8 +1,25 @@
 //! The core of dao-polars: stores of single-cell studies, read in any order of cells.
 //!
-//! `storage` (bytes) → `store` (layout) → `matrix` (rows) → `reader` (batches), with
-//! `sampling` giving the order and `writer` making stores. `python` is the only module that
-//! names Python, and is built with the feature of that name.
+//! A subject a room, each with a head that says what it owns and must not know. Data flows downwards, and a
+//! room uses none that stands below it:
+//!
+//! - `error`: what went wrong, where, and what was expected;
+//! - `number`: number types, their names, casts that are exact or an error;
+//! - `storage`: paths and URLs to bytes;
+//! - `codec`: blocks of packed numbers, the zarr codec `dao_polars.pfor`;
+//! - `store`: manifests, the layout on disk, sfaira's stores;
+//! - `matrix`: rows of one matrix on zarr, CSR or dense;
+//! - `genes`: names of genes to columns;
+//! - `sampling`: seed and epoch to an order of cells, its batches, and whose they are;
+//! - `read`: rows of several matrices, planned, on threads;
+//! - `batches`: the batches of an epoch, ahead of their consumer;
+//! - `lookup`: numbers of cells in any order: a few genes, sums;
+//! - `aggregate`: statistics of genes over groups of cells;
+//! - `writer`: rows in, shards out, visible at once or not at all;
+//! - `expr`: the polars expression plugin, which calls no Python;
+//! - `python`: the module `dao_polars._core`, the only place that names pyo3 and numpy.
+//!
+//! `expr` and `python` are built with the feature `python` alone, so that tests need no Python.
 
 pub mod aggregate;
 pub mod codec;
