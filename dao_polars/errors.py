@@ -34,7 +34,7 @@ class DaoFileExistsError(DaoError, FileExistsError):
 
 
 class DaoIOError(DaoError, OSError):
-    """Reading or writing failed below us: permissions, a full disk, a network."""
+    """The system failed to read or write: permissions, a full disk, a network."""
 
 
 class DaoCorruptError(DaoError, ValueError):

@@ -41,7 +41,7 @@ def split(
     columns = _columns(schema, by, "by") if by is not None else []
     strata = _columns(schema, stratify, "stratify") if stratify is not None else []
     if columns:
-        members = _of_groups(frame, columns, bounds, seed)
+        members = _group_members(frame, columns, bounds, seed)
     else:
         place = cell_hash(seed)
         members = {
@@ -84,7 +84,7 @@ def _digest(seed: int, *values: Any) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON always writes it."""
+    """A value as JSON writes it in every version of Python."""
     if isinstance(value, (str, bool, int, float)) or value is None:
         return value
     if isinstance(value, (datetime.date, datetime.time)):
@@ -112,10 +112,10 @@ def _bounds(fractions: Mapping[str, float]) -> dict[str, tuple[float, float]]:
     return dict(zip(fractions, zip([0.0, *ends[:-1]], ends, strict=True), strict=True))
 
 
-def _of_groups(
+def _group_members(
     frame: pl.LazyFrame, columns: list[str], bounds: Mapping[str, tuple[float, float]], seed: int
 ) -> dict[str, pl.Expr]:
-    """Membership by the groups that the frame has now: a plain test, which scans can push down."""
+    """Each split's condition, from the groups that the frame has now: scans can push it down."""
     groups = frame.select(columns).unique().collect()
     places = [_digest(seed, *row) / 2**64 for row in groups.iter_rows()]
     found = groups.with_columns(pl.Series("\0place", places, pl.Float64))

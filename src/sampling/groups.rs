@@ -7,7 +7,7 @@ use rand_chacha::rand_core::RngCore;
 use super::random::shuffle;
 use super::{EpochPlan, batches};
 
-/// Cells of each group.
+/// The number of cells of each group.
 pub fn sizes(groups: &[u32]) -> Vec<usize> {
     let mut sizes = vec![0; groups.iter().max().map_or(0, |&group| group as usize + 1)];
     for &group in groups {
@@ -16,8 +16,10 @@ pub fn sizes(groups: &[u32]) -> Vec<usize> {
     sizes
 }
 
-/// The cells of `order` group by group (a group's own in that order, groups as they first come), cut
-/// into batches, those in random order where there is `rng`.
+/// An epoch whose batches are of one group each.
+///
+/// Groups come as `order` first meets them, and the cells of each in that order, cut into batches; the batches are
+/// shuffled where there is `rng`.
 pub fn plan(order: &[u32], groups: &[u32], batch_size: usize, drop_last: bool, rng: Option<impl RngCore>) -> EpochPlan {
     let mut first = vec![u32::MAX; groups.len()];
     let mut members: Vec<Vec<u32>> = Vec::new();

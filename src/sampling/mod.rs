@@ -22,9 +22,9 @@ pub use share::{Share, Start};
 pub struct Sampler {
     /// Cells of the selection.
     pub n: u32,
-    /// The order of its positions.
+    /// The order in which an epoch visits its positions.
     pub order: Order,
-    /// Cells of an epoch where that is not every position once.
+    /// How the cells of an epoch are drawn; `None`: every position comes once.
     pub draw: Option<Draw>,
     /// For each position its group, below `n`; a batch is then of one group.
     pub groups: Option<Arc<[u32]>>,
@@ -37,9 +37,9 @@ pub struct Sampler {
 /// A random sample of positions.
 #[derive(Debug, Clone)]
 pub struct Draw {
-    /// How many.
+    /// Positions drawn in an epoch.
     pub n_samples: usize,
-    /// Whether one may come again.
+    /// Whether a position may be drawn again.
     pub replacement: bool,
     /// How likely each position is, in any unit; all the same where there are none.
     pub weights: Option<Arc<[f64]>>,
@@ -203,8 +203,8 @@ mod tests {
                 prop_assert!(!batch.is_empty() && batch.len() <= sampler.batch_size);
                 prop_assert!(!sampler.drop_last || batch.len() == sampler.batch_size);
                 if let Some(groups) = &sampler.groups {
-                    let of: BTreeSet<u32> = plan.order[batch.clone()].iter().map(|&p| groups[p as usize]).collect();
-                    prop_assert_eq!(of.len(), 1);
+                    let groups: BTreeSet<u32> = plan.order[batch.clone()].iter().map(|&p| groups[p as usize]).collect();
+                    prop_assert_eq!(groups.len(), 1);
                 }
             }
             let distinct: BTreeSet<u32> = plan.order.iter().copied().collect();

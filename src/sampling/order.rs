@@ -5,7 +5,7 @@ use super::random::{Stream, generator, shuffle};
 /// In which sequence an epoch visits the positions `0..n` of a selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// As they come.
+    /// The order of the frame.
     Frame,
     /// A uniform random permutation that `seed` and the epoch fix.
     Shuffled {
@@ -83,8 +83,8 @@ mod tests {
         fn a_window_is_of_few_blocks(blocks in 1u32..60, seed: u64, size in 1u32..50, window in 1usize..9) {
             let order = Order::Blocks { seed, size: size as usize, window };
             let positions = order.positions(blocks * size, 0);
-            for some in positions.chunks(size as usize * window) {
-                let blocks: BTreeSet<u32> = some.iter().map(|position| position / size).collect();
+            for window_cells in positions.chunks(size as usize * window) {
+                let blocks: BTreeSet<u32> = window_cells.iter().map(|position| position / size).collect();
                 prop_assert!(blocks.len() <= window);
             }
         }

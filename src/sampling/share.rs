@@ -12,13 +12,13 @@ use crate::error::{DaoError, Result};
 /// One of those who share an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    /// Which rank.
+    /// The number of the rank, below `world_size`.
     pub rank: usize,
-    /// Of how many.
+    /// The number of ranks.
     pub world_size: usize,
-    /// Which of the rank's workers.
+    /// The number of the worker, among its rank's.
     pub worker: usize,
-    /// Of how many.
+    /// The number of workers of each rank.
     pub workers: usize,
 }
 
@@ -27,12 +27,12 @@ pub struct Share {
 pub struct Start {
     /// Cells, in the epoch's sequence, that others had before it was shared out.
     pub cells: usize,
-    /// Rounds of batches since.
+    /// Rounds of batches that all ranks have had since.
     pub rounds: usize,
 }
 
 impl Share {
-    /// Checks that it is one of them.
+    /// Checks that rank and worker are among those that there are.
     ///
     /// # Errors
     /// `Value` if not.
@@ -45,14 +45,14 @@ impl Share {
         Ok(())
     }
 
-    /// Whose a batch of the leveled sequence is.
+    /// Whether a batch of the leveled sequence belongs to this share.
     fn has(self, batch: usize) -> bool {
         batch % self.world_size == self.rank && batch / self.world_size % self.workers == self.worker
     }
 }
 
 impl EpochPlan {
-    /// What is left from `start` on, for all ranks: as many batches for each.
+    /// The batches that are left from `start` on, for all ranks: as many for each.
     #[must_use]
     pub fn shared(&self, world_size: usize, drop_last: bool, start: Start) -> Vec<Range<usize>> {
         let rest = self.batches.iter().filter(|batch| batch.end > start.cells);
@@ -62,7 +62,7 @@ impl EpochPlan {
         leveled
     }
 
-    /// One share of what is left from `start` on, but for its first `skip` batches.
+    /// The plan of one share of what is left from `start` on, without its first `skip` batches.
     #[must_use]
     pub fn share(&self, share: Share, drop_last: bool, start: Start, skip: usize) -> Self {
         let all = self.shared(share.world_size, drop_last, start);
