@@ -12,8 +12,10 @@ import pandas as pd
 import polars as pl
 import pytest
 import scanpy as sc
+import zarr
 
 import dao_polars as dao
+from tests.conftest import SFAIRA
 
 #: The human studies: a column of groups, and one of batches where there is one.
 HUMAN = {
@@ -153,3 +155,18 @@ def test_marker_genes_are_scanpys_t_test(real_store, real, name, reference):
         np.testing.assert_allclose(
             both[f"{column}_right"], both[column], rtol=tolerance, atol=tolerance, err_msg=column
         )
+
+
+def test_statistics_of_sfairas_stores_are_numpys():
+    """Dense, chunked along genes, in groups of no order; held against zarr's own reading."""
+    lf = dao.scan(SFAIRA)
+    for number, path in enumerate(sorted(SFAIRA.iterdir())):
+        x = zarr.open_array(path / "zarr" / "X", mode="r")[...].astype(np.float64)
+        here = lf.filter(pl.col("cell").ext.storage() // 2**32 == number)
+        here = here.with_columns(pl.int_range(pl.len()).mod(7).alias("group"))
+        found = here.dao.gene_stats("group")
+        for group in range(7):
+            mine, rows = found.filter(group=group), x[group::7]
+            assert set(mine["n_cells"]) == {len(rows)}
+            assert np.array_equal(mine["total"], rows.sum(0))
+            np.testing.assert_allclose(mine["variance"], rows.var(0, ddof=1), rtol=1e-7, atol=1e-12)
