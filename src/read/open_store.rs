@@ -8,7 +8,7 @@ use crate::matrix::{GeneIndex, Matrix, Totals};
 use crate::store::{Dataset, GENE_INDEX, MatrixName, Store, checksum};
 
 /// A store and what was opened of it so far: opening reads metadata and `indptr` once.
-pub struct Source {
+pub struct OpenStore {
     store: Store,
     open: Opened<(u32, MatrixName), Matrix>,
     indexes: Opened<u32, Option<Arc<GeneIndex>>>,
@@ -29,7 +29,7 @@ impl<K: std::hash::Hash + Eq, V> Opened<K, V> {
     }
 }
 
-impl Source {
+impl OpenStore {
     /// A store with nothing opened.
     #[must_use]
     pub fn new(store: Store) -> Self {
