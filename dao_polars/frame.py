@@ -1,7 +1,7 @@
 """The ``.dao`` namespace of LazyFrame and DataFrame.
 
 Owns names, defaults and docstrings of the public methods; the work is in
-``selection``, ``batches``, ``splits``, ``aggregates``, ``anndata`` and the modules beside them.
+the rooms ``select``, ``batches``, ``analysis`` and ``convert``.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from ._args import Column, columns_of, listed
 from ._extras import need
-from .analysis.aggregates import Grouped, gene_stats, pseudobulk
+from .analysis.groups import CellGroups
 from .analysis.marker_genes import Method, rank_genes_groups
+from .analysis.pseudobulk import gene_stats, pseudobulk
 from .analysis.variable_genes import highly_variable_genes
 from .batches.batches import Batch, BatchIterable
 from .batches.matrices import Layout, Matrices
-from .batches.sampling import Column, Sampling, Shuffle, columns_of, listed
+from .batches.sampling import Sampling, Shuffle
 from .convert.to_anndata import to_anndata
 from .errors import DaoTypeError
 from .genes.request import Genes
@@ -462,8 +464,8 @@ class DaoFrame:
         layer: str | None,
         normalize: str | Mapping[str, Any] | None,
         store: Store | str | None,
-    ) -> Grouped:
-        return Grouped(
+    ) -> CellGroups:
+        return CellGroups(
             self._frame,
             by,
             genes=genes,

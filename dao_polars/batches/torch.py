@@ -20,7 +20,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ..errors import DaoTypeError, DaoValueError
 from .batches import Batch, BatchIterable
 from .encoding import ObsEncoder
-from .worker_epochs import Place, WorkerEpochs
+from .position import EpochPosition
+from .worker_epochs import WorkerEpochs
 
 __all__ = ["TorchDataset"]
 
@@ -94,7 +95,7 @@ class TorchDataset(IterableDataset):
             raise DaoTypeError(f"transform={transform!r}; expected a function of a dict of tensors")
         if pin_memory and not torch.cuda.is_available():
             raise DaoValueError("pin_memory=True needs a CUDA device, and torch finds none")
-        encoder = ObsEncoder.of(batches)
+        encoder = ObsEncoder.prepare(batches)
         self.classes_ = encoder.classes
         self.batches = batches
         self._tensors = _Tensors(encoder, transform, pin_memory)
@@ -109,16 +110,16 @@ class TorchDataset(IterableDataset):
         worker = get_worker_info()
         if worker is None:
             batches = self.batches.iterate()
-            self._epochs.set(Place(self.batches.epoch))
+            self._epochs.set(EpochPosition(self.batches.epoch))
             return map(self._tensors, batches)
         if self._tensors.pins:
             raise DaoValueError(
                 "pin_memory=True in a worker, which has no CUDA; give it to the DataLoader instead"
             )
         resumed = self.batches.epoch if self._loaded_here else None
-        place = self._epochs.begin(worker.seed - worker.id, worker.id, resumed)
+        position = self._epochs.begin(worker.seed - worker.id, worker.id, resumed)
         if not self._loaded_here:
-            self.batches.go_to(place)
+            self.batches.go_to(position)
         self._loaded_here = False
         return map(self._tensors, self.batches.iterate(worker.id, worker.num_workers))
 
@@ -158,7 +159,7 @@ class TorchDataset(IterableDataset):
             self._say_where()
 
     def _say_where(self) -> None:
-        self._epochs.set(self.batches.place())
+        self._epochs.set(self.batches.position())
 
     def __getstate__(self) -> dict[str, Any]:
         rank = self.batches.rank()
