@@ -99,7 +99,7 @@ pub fn add_up<T: Num>(
         clip,
         n_columns,
         scratch: &mut scratch,
-        room: (Vec::new(), Vec::new()),
+        row: (Vec::new(), Vec::new()),
         positions: Vec::new(),
     };
     request.read(matrix, unit.number, &unit.rows, false, &mut adding)?;
@@ -111,19 +111,20 @@ pub fn add_up<T: Num>(
     Ok((partials, scratch))
 }
 
+/// Adds rows up by group.
 struct Adding<'a, T> {
     unit: &'a Unit,
     columns: Option<&'a Columns>,
     clip: Option<&'a [f64]>,
     n_columns: usize,
     scratch: &'a mut [Scratch],
-    room: (Vec<i32>, Vec<T>),
+    row: (Vec<i32>, Vec<T>),
     positions: Vec<u32>,
 }
 
 impl<T: Num> Sink<T> for Adding<'_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
-        let (columns, values) = (&mut self.room.0, &mut self.room.1);
+        let (columns, values) = (&mut self.row.0, &mut self.row.1);
         columns.resize(nnz, 0);
         values.resize(nnz, T::zero());
         fill(columns, values)?;

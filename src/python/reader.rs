@@ -12,7 +12,7 @@ use super::manifest::PyMatrixName;
 use super::progress::Progress;
 use super::sampling::PyPlan;
 use super::store::PyStore;
-use crate::aggregate::{self, Grouped};
+use crate::aggregate::{self, CellGroups};
 use crate::batches::{Batch, BatchMatrix, BufferPool, Epoch};
 use crate::error::DaoError;
 use crate::number::{Dtype, Layout, Values};
@@ -141,8 +141,8 @@ impl PyReader {
         let clip = clip.map(|clip| clip.as_array().to_vec());
         let mut progress = Progress::new(advance);
         let moments = py.detach(|| {
-            let grouped = Grouped { groups: &groups, n_groups, clip: clip.as_deref() };
-            aggregate::moments(&self.request, &grouped, threads, |cells| progress.advance(cells))
+            let cell_groups = CellGroups { groups: &groups, n_groups, clip: clip.as_deref() };
+            aggregate::moments(&self.request, &cell_groups, threads, |cells| progress.advance(cells))
         });
         let moments = progress.or_raised(moments)?;
         Ok((
