@@ -284,20 +284,20 @@ class BatchIterable:
 
 
 def _in_order(plan: Plan, columns: list[pl.Series]) -> Iterator[list[pl.Series]]:
-    """The columns' rows of each batch of a plan."""
+    """The rows of the columns that belong to each batch of a plan."""
     ends = plan.ends().astype(np.int64)
     first = plan.first()
     start = at = end = 0
-    some = columns
+    ordered = columns
     for i, stop in enumerate(ends.tolist()):
         if first is not None:
             at = start + first
         elif start >= end:
-            # Of many batches at a time: each call has its price.
+            # For many batches at a time: each call has its price.
             last = int(np.searchsorted(ends, start + _REORDERED, side="right")) - 1
             end = int(ends[max(last, i)])
             positions = plan.order(start, end)
-            some, at = [column[positions] for column in columns], 0
-        yield [column.slice(at, stop - start) for column in some]
+            ordered, at = [column[positions] for column in columns], 0
+        yield [column.slice(at, stop - start) for column in ordered]
         at += stop - start
         start = stop

@@ -58,8 +58,8 @@ class _Tensors:
         )
 
 
-def _of_loader(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The dataset's state in that of a torchdata ``StatefulDataLoader``."""
+def _dataset_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state of the dataset in that of a torchdata ``StatefulDataLoader``."""
     if not isinstance(state, Mapping):
         return state
     if "dataset_state" in state:
@@ -132,7 +132,7 @@ class TorchDataset(IterableDataset):
     def set_epoch(self, epoch: int) -> None:
         """Makes ``epoch`` the next one; see [`BatchIterable.set_epoch`][]."""
         self.batches.set_epoch(epoch)
-        self._say_where()
+        self._share_position()
 
     def state_dict(self) -> dict[str, Any]:
         """See [`BatchIterable.state_dict`][].
@@ -153,12 +153,12 @@ class TorchDataset(IterableDataset):
         Takes the state of a ``StatefulDataLoader`` over such a dataset, too: for another loader,
         with any number of workers.
         """
-        self.batches.load_state_dict(_of_loader(state))
+        self.batches.load_state_dict(_dataset_state(state))
         self._loaded_here = get_worker_info() is not None
         if not self._loaded_here:
-            self._say_where()
+            self._share_position()
 
-    def _say_where(self) -> None:
+    def _share_position(self) -> None:
         self._epochs.set(self.batches.position())
 
     def __getstate__(self) -> dict[str, Any]:

@@ -68,12 +68,12 @@ class WorkerEpochs:
         following = None
         with self._table:
             for row in self._newest(owner):
-                _, of, passes, workers, *begun = self._table[row : row + _FIELDS]
-                if of == _BY_OWNER:
+                _, of_set, passes, workers, *begun = self._table[row : row + _FIELDS]
+                if of_set == _BY_OWNER:
                     following = following or EpochPosition(*begun)
                     break
                 following = following or EpochPosition(begun[0] + 1)
-                if (of, passes) == (number, times):
+                if (of_set, passes) == (number, times):
                     if workers & bit:
                         break  # a DataLoader that was seeded gives each set the same number
                     self._table[row + 3] = workers | bit
