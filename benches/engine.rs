@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use dao_polars::batches::{BufferPool, Epoch};
 use dao_polars::codec::{BLOCK, Kind, SCRATCH, decode_block, directory, directory_len, encode};
 use dao_polars::number::{Dtype, Layout, Values};
-use dao_polars::read::{Epoch, Next, Part, Request, Source, plan};
+use dao_polars::read::schedule::Next;
+use dao_polars::read::{MatrixForm, OpenStore, Request, RowPlan};
 use dao_polars::sampling::{Order, batches};
 use dao_polars::store::{MatrixName, Store, TableMeta};
 use dao_polars::writer::{DatasetWriter, MatrixSpec, Tables};
@@ -76,7 +78,7 @@ fn codec(c: &mut Criterion) {
 fn planning(c: &mut Criterion) {
     let positions = Order::Shuffled { seed: 0 }.positions(CELLS, 0);
     let keys: Vec<u64> = positions[..1024].iter().map(|&row| u64::from(row % 4) << 32 | u64::from(row)).collect();
-    c.bench_function("plan 1024 cells", |b| b.iter(|| plan(&keys)));
+    c.bench_function("plan 1024 cells", |b| b.iter(|| RowPlan::new(&keys)));
     c.bench_function("shuffle 10000 cells", |b| b.iter(|| Order::Shuffled { seed: 0 }.positions(CELLS, 1)));
 }
 
@@ -116,21 +118,16 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<Request> {
             })
             .unwrap();
     }
-    let source = Source::new(Store::open(store.to_str().unwrap(), &Vec::new()).unwrap());
-    let entry = source.store().dataset_numbered(0).unwrap();
-    let matrix = source.matrix(entry, &MatrixName::X).unwrap();
-    let part = Part { dataset: "bench".into(), n_obs: CELLS, matrix, columns: None };
-    let keys = (0..CELLS).map(u64::from).collect();
-    let n_columns = usize::try_from(GENES).unwrap();
-    Arc::new(Request {
-        keys,
-        parts: HashMap::from([(0, part)]),
-        n_columns,
+    let store = OpenStore::new(Store::open(store.to_str().unwrap(), &Vec::new()).unwrap());
+    let form = MatrixForm {
+        name: MatrixName::X,
+        n_columns: usize::try_from(GENES).unwrap(),
         layout,
         dtype: Dtype::F32,
         normalize: None,
-        cache: Default::default(),
-    })
+    };
+    let keys = (0..CELLS).map(u64::from).collect();
+    Arc::new(Request::open(&store, keys, &HashMap::from([(0, None)]), vec![form]).unwrap())
 }
 
 fn epochs(c: &mut Criterion) {
@@ -143,7 +140,7 @@ fn epochs(c: &mut Criterion) {
         ("dense shuffled", Layout::Dense, Order::Shuffled { seed: 0 }),
     ] {
         let request = request(folder.path(), layout);
-        let pool = Arc::new(dao_polars::read::Pool::default());
+        let pool = BufferPool::new(1);
         group.bench_function(name, |b| {
             b.iter_batched(
                 || order.positions(CELLS, 0).into(),

@@ -1,7 +1,7 @@
 """The Rust core, as Python sees it. Arrays are C-contiguous; every call releases the GIL."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -361,30 +361,38 @@ class Lookup:
         are not zero, then one a set. Raises DaoValueError for settings that have no meaning.
         """
 
+class _MatrixForm(Protocol):
+    """One matrix that is asked for; see ``convert.arrays.MatrixForm``."""
+
+    @property
+    def name(self) -> MatrixName: ...
+    @property
+    def n_columns(self) -> int: ...
+    @property
+    def layout(self) -> Literal["csr", "dense"]: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def normalize(self) -> tuple[float | None, bool] | None: ...
+
 @final
 class Reader:
-    """Cells of a store, in frame order, and which of its columns are wanted."""
+    """Cells of a store, in frame order, and the matrices that are read of each."""
 
     def __new__(
         cls,
         store: Store,
         keys: NDArray[np.uint64],
-        parts: list[tuple[int, NDArray[np.int32] | None]],
-        *,
-        matrix: MatrixName = ...,
-        n_columns: int,
-        layout: Literal["csr", "dense"] = "csr",
-        dtype: str = "float32",
-        target_sum: float | None = None,
-        log1p: bool = False,
+        columns: Sequence[tuple[int, NDArray[np.int32] | None]],
+        matrices: Sequence[_MatrixForm],
     ) -> Reader:
         """Open the matrices of the datasets that ``keys`` name.
 
-        ``parts`` has for each dataset number the output column of each of its columns (-1: none),
-        or None where they are the output's. Rows are scaled to ``target_sum`` (over all columns)
-        and ``log1p`` is taken while they are read. Raises DaoValueError for keys of no dataset or
-        row, DaoKeyError for an unknown matrix, DaoFileNotFoundError or DaoCorruptError for broken
-        ones.
+        ``columns`` has for each dataset number the output column of each of its genes (-1: none),
+        or None where they are the output's: for X and layers, which all have the same. Rows are
+        normalized (over all columns) while they are read. Raises DaoValueError for keys of no
+        dataset or row, DaoKeyError for an unknown matrix, DaoFileNotFoundError or DaoCorruptError
+        for broken ones.
         """
 
     def read(
@@ -393,11 +401,11 @@ class Reader:
         advance: Callable[[int], object] | None = None,
         budget: int = 134217728,
         threads: int | None = None,
-    ) -> Any:
-        """All rows in frame order: ``(data, indices, indptr)`` or a (rows, columns) array.
+    ) -> list[Any]:
+        """All cells in frame order, of each matrix: its arrays as an epoch has them.
 
-        ``advance`` is called now and then with the cells read since; ``budget`` bounds what is
-        held beside the result, in bytes; ``threads=None`` is one a core.
+        ``advance`` is called now and then with the cells read since, once for each matrix;
+        ``budget`` bounds what is held beside the result, in bytes; ``threads=None`` is one a core.
         """
 
     def moments(
@@ -411,9 +419,10 @@ class Reader:
     ) -> tuple[NDArray[np.uint32], NDArray[np.float64], NDArray[np.float64]]:
         """Counts, sums and squared deviations of values that are not zero, (n_groups * n_columns,).
 
-        ``groups`` (n_cells,) are below ``n_groups``; ``clip`` (n_groups * n_columns,) the largest
-        values that count. Deviations are from the mean of the values that are not zero. The same
-        in every run. Raises DaoValueError for groups that do not fit or a dtype that is no float.
+        Of a reader of one matrix. ``groups`` (n_cells,) are below ``n_groups``; ``clip``
+        (n_groups * n_columns,) the largest values that count. Deviations are from the mean of the
+        values that are not zero. The same in every run. Raises DaoValueError for groups that do
+        not fit or a dtype that is no float.
         """
 
     def epoch(
@@ -426,14 +435,14 @@ class Reader:
 
 @final
 class Epoch:
-    """An iterator of (n_rows, x); its threads end with it."""
+    """An iterator of (n_rows, matrices); its threads end with it."""
 
     def __iter__(self) -> Epoch: ...
-    def __next__(self) -> tuple[int, Any]:
-        """A batch's rows, and ``(data, indices, indptr)`` or a (rows, columns) array.
+    def __next__(self) -> tuple[int, list[Any]]:
+        """The cells of a batch, and of each matrix ``(data, indices, indptr)`` or one array.
 
-        The arrays' memory is used again once nothing refers to it. Raises the first DaoError of
-        reading.
+        The arrays, (rows, columns) where dense, are writable; their memory is used again
+        once nothing refers to it. Raises the first DaoError of reading.
         """
 
     def close(self) -> None:

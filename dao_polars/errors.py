@@ -15,6 +15,7 @@ __all__ = [
     "DaoFileNotFoundError",
     "DaoIOError",
     "DaoImportError",
+    "DaoInternalError",
     "DaoKeyError",
     "DaoTypeError",
     "DaoValueError",
@@ -58,3 +59,7 @@ class DaoKeyError(DaoError, KeyError):
 
 class DaoImportError(DaoError, ImportError):
     """An optional dependency is missing; the message names the extra to install."""
+
+
+class DaoInternalError(DaoError, RuntimeError):
+    """A bug in dao-polars, never in the files it reads; the message or its cause says what."""

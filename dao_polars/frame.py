@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from ._args import Column, columns_of, listed
 from ._extras import require
 from .analysis.frame import AnalysisFrame
 from .batches.batches import Batch, BatchIterable
 from .batches.matrices import Layout, Matrices
-from .batches.sampling import Column, Sampling, Shuffle, columns_of, listed
+from .batches.sampling import Sampling, Shuffle
 from .convert.to_anndata import to_anndata
 from .errors import DaoTypeError
 from .genes.request import Genes

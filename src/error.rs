@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Value,
     /// A name that does not exist.
     Key,
+    /// A bug of this crate.
+    Internal,
 }
 
 /// What a panic was called with, where that is text.
@@ -33,6 +35,16 @@ pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
         (_, Some(text)) => text,
         _ => "a panic without a message",
     }
+}
+
+/// What `work` gives; a panic as an error that has its message.
+///
+/// # Errors
+/// What `work` fails with, or `Internal`.
+pub fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // Whatever was half done is dropped with the error: nobody sees it.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(DaoError::internal(panic_message(&*panic))))
 }
 
 /// An error with its place and its remedy.
@@ -63,6 +75,12 @@ impl DaoError {
     /// Shorthand for an argument that cannot be used.
     pub fn value(what: impl Into<String>) -> Self {
         Self::new(ErrorKind::Value, what)
+    }
+
+    /// Shorthand for a bug of this crate, which `what` shows.
+    pub fn internal(what: &str) -> Self {
+        Self::new(ErrorKind::Internal, format!("a bug in dao-polars: {what}"))
+            .hint("please report it with this message")
     }
 
     /// Shorthand for a failure of the operating system on `path`.

@@ -22,6 +22,7 @@
 //! `expr` and `python` are built with the feature `python` alone, so that tests need no Python.
 
 pub mod aggregate;
+pub mod batches;
 pub mod codec;
 pub mod error;
 #[cfg(feature = "python")]

@@ -1,16 +1,18 @@
 //! What the writer takes, the reader gives back: through files, without Python.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+#![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "small numbers")]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dao_polars::batches::{Batch, BatchMatrix, BufferPool, Epoch};
 use dao_polars::error::{ErrorKind, Result};
-use dao_polars::matrix::Cache;
 use dao_polars::number::{Dtype, Layout, Values};
-use dao_polars::read::{Batch, Columns, Epoch, Next, Part, Request, Source};
+use dao_polars::read::schedule::Next;
+use dao_polars::read::{Columns, MatrixForm, OpenStore, Request};
 use dao_polars::sampling::{self, Order};
 use dao_polars::store::{MatrixName, Store, TableMeta};
 use dao_polars::writer::{DatasetWriter, MatrixSpec, Tables};
@@ -91,48 +93,39 @@ fn write(
     writer.commit(tables())
 }
 
-fn request(source: &Source, keys: Vec<u64>, columns: Option<Vec<i32>>, n_columns: usize) -> Result<Arc<Request>> {
-    let mut parts = HashMap::new();
-    for entry in &source.store().manifest().datasets {
-        let columns = columns.clone().map(|target| Columns::new(target, n_columns)).transpose()?;
-        let part = Part {
-            dataset: entry.name.clone(),
-            n_obs: u32::try_from(entry.n_obs).unwrap(),
-            matrix: source.matrix(entry, &MatrixName::X)?,
-            columns,
-        };
-        parts.insert(entry.number, part);
-    }
-    let request = Request {
-        keys,
-        parts,
-        n_columns,
-        layout: Layout::Csr,
-        dtype: Dtype::F32,
-        normalize: None,
-        cache: Cache::default(),
-    };
-    request.validate()?;
-    Ok(Arc::new(request))
+fn form(name: MatrixName, n_columns: usize, layout: Layout) -> MatrixForm {
+    MatrixForm { name, n_columns, layout, dtype: Dtype::F32, normalize: None }
+}
+
+fn request(
+    store: &OpenStore,
+    keys: Vec<u64>,
+    columns: Option<Vec<i32>>,
+    forms: Vec<MatrixForm>,
+) -> Result<Arc<Request>> {
+    let columns = columns.map(|target| Columns::new(target, forms[0].n_columns)).transpose()?.map(Arc::new);
+    let datasets = &store.store().manifest().datasets;
+    let columns = datasets.iter().map(|dataset| (dataset.number, columns.clone())).collect();
+    Request::open(store, keys, &columns, forms).map(Arc::new)
 }
 
 fn batches(request: &Arc<Request>, order: Vec<u32>, batch_size: usize, budget: u64, threads: usize) -> Vec<Batch> {
     let cut = sampling::batches(order.len(), batch_size, false);
-    let mut epoch = Epoch::start(request.clone(), order.into(), cut, budget, threads, Arc::default()).unwrap();
+    let pool = BufferPool::new(request.matrices.len());
+    let mut epoch = Epoch::start(request.clone(), order.into(), cut, budget, threads, pool).unwrap();
     let mut batches = Vec::new();
     loop {
         match epoch.next(Duration::from_secs(1)).unwrap() {
-            Next::Batch(batch) => batches.push(batch),
+            Next::Ready(batch) => batches.push(batch),
             Next::Waiting => {}
             Next::Over => return batches,
         }
     }
 }
 
-/// The rows of batches, as pairs of column and value.
-fn rows(batches: &[Batch]) -> Vec<Vec<(i32, f32)>> {
+/// The rows of a CSR matrix of batches, as pairs of column and value.
+fn rows<'a>(batches: impl Iterator<Item = &'a BatchMatrix>) -> Vec<Vec<(i32, f32)>> {
     batches
-        .iter()
         .flat_map(|batch| {
             let Values::F32(data) = &batch.data else { panic!("asked for float32") };
             batch.indptr.windows(2).map(|ends| {
@@ -173,12 +166,12 @@ proptest! {
         let columns = every_other_gene.then(|| GENES.map(map).collect());
         let n_columns = if every_other_gene { 150 } else { N_GENES };
 
-        let source = Source::new(Store::open(store.to_str().unwrap(), &Vec::new()).unwrap());
-        let request = request(&source, picked.iter().map(|pick| pick.0).collect(), columns, n_columns).unwrap();
+        let source = OpenStore::new(Store::open(store.to_str().unwrap(), &Vec::new()).unwrap());
+        let request = request(&source, picked.iter().map(|pick| pick.0).collect(), columns, vec![form(MatrixName::X, n_columns, Layout::Csr)]).unwrap();
         let order = Order::Shuffled { seed }.positions(u32::try_from(picked.len()).unwrap(), 0);
         let got = batches(&request, order.clone(), batch_size, budget, threads);
 
-        let positions: Vec<u32> = got.iter().flat_map(|batch| order[batch.places.clone()].to_vec()).collect();
+        let positions: Vec<u32> = got.iter().flat_map(|batch| order[batch.rows.clone()].to_vec()).collect();
         prop_assert_eq!(&positions, &order);
         let expected: Vec<Vec<(i32, f32)>> = order.iter().map(|&position| {
             let mut row: Vec<_> = picked[position as usize].1.iter()
@@ -186,7 +179,7 @@ proptest! {
             row.sort_by_key(|entry| entry.0);
             row
         }).collect();
-        prop_assert_eq!(rows(&got), expected);
+        prop_assert_eq!(rows(got.iter().map(|batch| &batch.matrices[0])), expected);
         for entry in &source.store().manifest().datasets {
             prop_assert_eq!(source.verify(entry).unwrap(), Vec::new());
         }
@@ -232,8 +225,109 @@ fn keys_of_no_cell_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().to_str().unwrap();
     write(folder.path(), "d", &vec![BTreeMap::from([(1, 2)]); 3], false, 2, None).unwrap();
-    let source = Source::new(Store::open(store, &Vec::new()).unwrap());
+    let source = OpenStore::new(Store::open(store, &Vec::new()).unwrap());
     for key in [3, 1 << 32] {
-        assert_eq!(request(&source, vec![key], None, N_GENES).err().unwrap().kind(), ErrorKind::Value);
+        assert_eq!(
+            request(&source, vec![key], None, vec![form(MatrixName::X, N_GENES, Layout::Csr)]).err().unwrap().kind(),
+            ErrorKind::Value
+        );
+    }
+}
+
+/// A study with X, a layer that is X + 1000, and an embedding whose rows are cell, 2 × cell, 3 × cell.
+fn write_matrices(store: &Path, dataset: &str, cells: &Cells) {
+    let mut writer = DatasetWriter::begin(store.to_str().unwrap(), dataset).unwrap();
+    for (name, more) in [(MatrixName::X, 0.0), (MatrixName::Layer("more".into()), 1000.0)] {
+        let spec = MatrixSpec { name: name.clone(), stored: Dtype::F32, ..spec(cells.len(), None) };
+        let mut matrix = writer.matrix(spec, "float32", 0.0).unwrap();
+        for cell in cells {
+            let columns: Vec<i32> = cell.keys().copied().collect();
+            let values = cell.values().map(|&count| f32::from(count) + more).collect();
+            matrix.push_rows(&[0, i64::try_from(columns.len()).unwrap()], &columns, &Values::F32(values)).unwrap();
+        }
+        writer.set_nnz(&name, matrix.finish().unwrap());
+    }
+    let name = MatrixName::Obsm("X_pca".into());
+    let shape = [cells.len() as u64, 3];
+    let spec = MatrixSpec {
+        name: name.clone(),
+        layout: Layout::Dense,
+        stored: Dtype::F32,
+        shape,
+        totals: false,
+        ..spec(cells.len(), None)
+    };
+    let mut matrix = writer.matrix(spec, "float32", 0.0).unwrap();
+    let embedding = (0..cells.len()).flat_map(|cell| (1..4).map(move |i| (cell * i) as f32)).collect();
+    matrix.push_dense(3, &Values::F32(embedding)).unwrap();
+    writer.set_nnz(&name, matrix.finish().unwrap());
+    writer.commit(tables()).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20))]
+    #[test]
+    fn all_matrices_of_a_batch_are_of_its_cells(
+        studies in prop::collection::vec(cells(40), 3),
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 0..2000),
+        (seed, batch_size, budget, threads) in (any::<u64>(), 1..1500usize, prop::sample::select(vec![0, 5000, 1 << 27]), 1..4usize),
+        every_other_gene: bool, dense: bool,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        for (i, cells) in studies.iter().enumerate() {
+            write_matrices(folder.path(), &format!("d{i}"), cells);
+        }
+        let all: Vec<(u64, usize, &BTreeMap<i32, u16>)> = (0_u64..).zip(&studies)
+            .flat_map(|(number, cells)| cells.iter().enumerate()
+                .map(move |(row, cell)| ((number << 32) | row as u64, row, cell)))
+            .collect();
+        let picked: Vec<_> = picks.iter().map(|pick| *pick.get(&all)).collect();
+        let map = |gene: i32| if every_other_gene { if gene % 2 == 0 { 149 - gene / 2 } else { -1 } } else { gene };
+        let n_columns = if every_other_gene { 150 } else { N_GENES };
+        let columns = every_other_gene.then(|| GENES.map(map).collect());
+        let layout = if dense { Layout::Dense } else { Layout::Csr };
+        let forms = vec![
+            form(MatrixName::Obsm("X_pca".into()), 3, Layout::Dense),
+            MatrixForm { dtype: Dtype::F64, ..form(MatrixName::Layer("more".into()), n_columns, layout) },
+            form(MatrixName::X, n_columns, Layout::Csr),
+        ];
+        let store = OpenStore::new(Store::open(folder.path().to_str().unwrap(), &Vec::new()).unwrap());
+        let columns: Option<Arc<Columns>> = columns.map(|target| Columns::new(target, n_columns).unwrap()).map(Arc::new);
+        let columns = (0..3).map(|number| (number, columns.clone())).collect();
+        let keys = picked.iter().map(|pick| pick.0).collect();
+        let request = Arc::new(Request::open(&store, keys, &columns, forms).unwrap());
+        let order = Order::Shuffled { seed }.positions(u32::try_from(picked.len()).unwrap(), 0);
+        let got = batches(&request, order.clone(), batch_size, budget, threads);
+
+        let expected = |more: f32| -> Vec<Vec<(i32, f32)>> {
+            let row = |&position: &u32| {
+                let cell = picked[position as usize].2.iter();
+                let mut row: Vec<_> = cell.map(|(&gene, &count)| (map(gene), f32::from(count) + more)).filter(|entry| entry.0 >= 0).collect();
+                row.sort_by_key(|entry| entry.0);
+                row
+            };
+            order.iter().map(row).collect()
+        };
+        let embedding: Vec<f32> = order.iter()
+            .flat_map(|&position| (1..4).map(move |i| (position, i)))
+            .map(|(position, i)| (picked[position as usize].1 * i) as f32).collect();
+        let found: Vec<f32> = got.iter().flat_map(|batch| {
+            let Values::F32(data) = &batch.matrices[0].data else { panic!("asked for float32") };
+            data.clone()
+        }).collect();
+        prop_assert_eq!(found, embedding);
+        prop_assert_eq!(rows(got.iter().map(|batch| &batch.matrices[2])), expected(0.0));
+        let mut layer: Vec<Vec<(i32, f32)>> = Vec::new();
+        for batch in &got {
+            let Values::F64(data) = &batch.matrices[1].data else { panic!("asked for float64") };
+            let narrow: Vec<f32> = data.iter().map(|&value| value as f32).collect();
+            if dense {
+                layer.extend(narrow.chunks(n_columns).map(|row| (0_i32..).zip(row.iter().copied()).filter(|entry| entry.1 != 0.0).collect()));
+            } else {
+                let csr = BatchMatrix { data: Values::F32(narrow), ..batch.matrices[1].clone() };
+                layer.extend(rows(std::iter::once(&csr)));
+            }
+        }
+        prop_assert_eq!(layer, expected(1000.0));
     }
 }

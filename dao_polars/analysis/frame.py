@@ -1,7 +1,7 @@
 """The statistics of the ``.dao`` namespace.
 
-Owns the names, defaults and docstrings of these methods; the work is in ``aggregates`` and the
-modules beside it. Must not know the rest of the namespace, which is built on top of this class.
+Owns the names, defaults and docstrings of these methods; the work is in the modules beside
+this one. Must not know the rest of the namespace, which is built on top of this class.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from ..batches.sampling import Column, listed
+from .._args import Column, listed
 from ..genes.request import Genes
-from .aggregates import Grouped, gene_stats, pseudobulk
+from .groups import CellGroups
 from .marker_genes import Method, rank_genes_groups
+from .pseudobulk import gene_stats, pseudobulk
 from .variable_genes import highly_variable_genes
 
 if TYPE_CHECKING:
@@ -209,8 +210,8 @@ class AnalysisFrame:
         layer: str | None,
         normalize: str | Mapping[str, Any] | None,
         store: Store | str | None,
-    ) -> Grouped:
-        return Grouped(
+    ) -> CellGroups:
+        return CellGroups(
             self._frame,
             by,
             genes=genes,

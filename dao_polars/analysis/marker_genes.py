@@ -12,10 +12,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
 
 from ..errors import DaoKeyError, DaoValueError
-from .aggregates import Grouped, Moments
+from .groups import CellGroups, Moments
 
 __all__ = ["Method", "rank_genes_groups"]
 
@@ -25,33 +24,33 @@ _TINY = 1e-9  # keeps fold changes of genes that are zero finite
 
 
 def rank_genes_groups(
-    grouped: Grouped, *, reference: Any, method: Method, progress: bool | None
+    groups: CellGroups, *, reference: Any, method: Method, progress: bool | None
 ) -> pl.DataFrame:
     """See [`DaoFrame.rank_genes_groups`][]."""
     if method not in get_args(Method):
         raise DaoValueError(f"method={method!r}; expected one of {', '.join(get_args(Method))}")
-    if grouped.labels.width != 1:
+    if groups.labels.width != 1:
         raise DaoValueError("by= names several columns; expected one: pl.concat_str makes one")
-    names = grouped.labels.to_series()
+    names = groups.labels.to_series()
     if len(names) < 2:
         raise DaoValueError(
             f"the cells are in {len(names)} group(s) of {names.name!r}; expected at least two"
         )
-    if (grouped.n_cells < 2).any():
-        single = names.filter(pl.Series(grouped.n_cells < 2)).to_list()
+    if (groups.n_cells < 2).any():
+        single = names.filter(pl.Series(groups.n_cells < 2)).to_list()
         raise DaoValueError(
             f"groups of one cell have no variance: {', '.join(map(str, single[:5]))}; filter them "
             "out first"
         )
     against = None if reference == "rest" else _at(names, reference)
-    moments = grouped.counted(progress=progress, label="rank_genes_groups").moments
-    groups = [moments[i] for i in range(len(names))]
-    rests = _rests(groups) if against is None else [groups[against]] * len(groups)
+    moments = groups.counted(progress=progress, label="rank_genes_groups").moments
+    each = [moments[i] for i in range(len(names))]
+    rests = _rests(each) if against is None else [each[against]] * len(each)
     tables = [
-        _test(groups[i], rests[i], grouped.genes, method).select(
+        _test(each[i], rests[i], groups.genes, method).select(
             pl.lit(names[i], dtype=names.dtype).alias("group"), pl.all()
         )
-        for i in range(len(groups))
+        for i in range(len(each))
         if i != against
     ]
     return pl.concat(tables)
@@ -66,7 +65,7 @@ def _at(names: pl.Series, reference: Any) -> int:
 
 
 def _rests(groups: list[Moments]) -> list[Moments]:
-    """Of each group the cells of all others, put together from both ends."""
+    """The statistics of all other groups, for each group, put together from both ends."""
     before = [None, *accumulate(groups[:-1], Moments.__or__)]
     after = [None, *accumulate(groups[:0:-1], Moments.__or__)][::-1]
     pairs = zip(before, after, strict=True)
@@ -74,6 +73,8 @@ def _rests(groups: list[Moments]) -> list[Moments]:
 
 
 def _test(group: Moments, rest: Moments, genes: pl.Series, method: Method) -> pl.DataFrame:
+    from scipy import stats  # not when dao_polars is imported: it takes as long as all the rest
+
     cells = group.cells if method == "t-test_overestim_var" else rest.cells
     tested = (group.cells > 1) & (rest.cells > 1)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from .._args import integer
 from .._extras import require
-from ..batches.sampling import integer
 from ..errors import DaoValueError
-from .aggregates import Grouped, Moments
+from .groups import CellGroups, Moments
 
 __all__ = ["highly_variable_genes"]
 
@@ -27,29 +27,29 @@ _LEAST = 4  # genes that a point of the fit sees: it is a parabola
 
 
 def highly_variable_genes(
-    grouped: Grouped, n_top_genes: int, *, span: float, progress: bool | None
+    groups: CellGroups, n_top_genes: int, *, span: float, progress: bool | None
 ) -> pl.DataFrame:
     """See [`DaoFrame.highly_variable_genes`][]; groups are batches."""
     n_top_genes = integer("n_top_genes", n_top_genes, 1)
     loess = require("skmisc.loess", "highly_variable_genes").loess
-    if not grouped.n_cells.sum():
+    if not groups.n_cells.sum():
         raise DaoValueError("no cells are selected: no gene varies")
-    if (grouped.measured != grouped.n_cells[:, None]).any():
+    if (groups.measured != groups.n_cells[:, None]).any():
         raise DaoValueError(
             "some of the datasets lack some of the genes, whose variances are then of other cells: "
             'pass genes="intersection"'
         )
-    if (grouped.n_cells < 2).any():
+    if (groups.n_cells < 2).any():
         raise DaoValueError("a batch of one cell has no variance; filter it out first")
     if isinstance(span, bool) or not isinstance(span, (int, float)) or not 0 < span <= 1:
         raise DaoValueError(f"span={span!r}; expected a number above 0 and at most 1")
     label = "highly_variable_genes"
-    moments = grouped.counted(progress=progress, label=label).moments
+    moments = groups.counted(progress=progress, label=label).moments
     mean, variance = moments.mean, moments.variance()
     scale = np.stack([_fit(loess, *batch, span) for batch in zip(mean, variance, strict=True)])
-    n = grouped.n_cells[:, None].astype(np.float64)
+    n = groups.n_cells[:, None].astype(np.float64)
     clip = scale * np.sqrt(n) + mean
-    clipped = grouped.counted(clip=clip, progress=progress, label=label).moments
+    clipped = groups.counted(clip=clip, progress=progress, label=label).moments
     squares = clipped.m2 + clipped.total**2 / n
     with np.errstate(divide="ignore", invalid="ignore"):
         norm = (n * mean**2 + squares - 2 * clipped.total * mean) / ((n - 1) * scale**2)
@@ -64,7 +64,7 @@ def highly_variable_genes(
     whole: Moments = reduce(Moments.__or__, (moments[i : i + 1] for i in range(len(mean))))
     frame = pl.DataFrame(
         {
-            "gene": grouped.genes,
+            "gene": groups.genes,
             "means": whole.mean[0],
             "variances": whole.variance()[0],
             "variances_norm": norm.mean(axis=0),

@@ -51,13 +51,13 @@ class ObsEncoder:
             self.dtypes[column.name] = dtype
 
     @classmethod
-    def of(cls, batches: BatchIterable) -> ObsEncoder:
-        """One for these batches, whose obs is prepared for it.
+    def prepare(cls, batches: BatchIterable) -> ObsEncoder:
+        """The encoder of some batches, whose obs is brought into shape for it.
 
         Raises:
             DaoValueError: a column is called as another entry of a batch.
         """
-        encoder = cls(batches.obs, ("X", *map(str, batches.matrices.names[1:])))
+        encoder = cls(batches.obs, tuple(name for name, _ in batches.matrices.entries()))
         batches.obs = encoder.columns
         return encoder
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+from .._args import integer
 from ..errors import DaoValueError
-from .sampling import integer
 
 __all__ = ["check_rank", "find_rank"]
 

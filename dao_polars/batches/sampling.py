@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -17,23 +16,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from .._args import Column, codes, column_values, integer
 from .._core import EpochPlan, Sampler
-from ..errors import DaoKeyError, DaoTypeError, DaoValueError
+from ..errors import DaoTypeError, DaoValueError
 
-__all__ = [
-    "Column",
-    "Sampling",
-    "Shuffle",
-    "codes",
-    "columns_of",
-    "digest",
-    "entropy",
-    "integer",
-    "listed",
-]
+__all__ = ["Sampling", "Shuffle", "digest"]
 
 Shuffle = bool | Literal["block"]
-Column = str | pl.Expr
 
 
 class Sampling:
@@ -153,85 +142,6 @@ class Sampling:
         return self._core.cells_after(epoch, world_size=world_size, cells=cells, rounds=rounds)
 
 
-def columns_of(*settings: Column | Iterable[Column] | None) -> list[str]:
-    """The frame's columns that settings name or are computed from."""
-    names: list[str] = []
-    for setting in settings:
-        if setting is None:
-            continue
-        for column in listed(setting):
-            names += [column] if isinstance(column, str) else _roots(column)
-    return names
-
-
-def listed(columns: Any) -> list[Any]:
-    """One column, or several, as a list of them."""
-    single = isinstance(columns, (str, pl.Expr)) or not isinstance(columns, Iterable)
-    return [columns] if single else list(columns)
-
-
-def _roots(column: Any) -> list[str]:
-    if not isinstance(column, pl.Expr):
-        return []
-    if column.meta.has_multiple_outputs():
-        raise DaoValueError(f"{column} has several columns; give expressions of one each")
-    return column.meta.root_names()
-
-
-def entropy(counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Shannon's entropy of each row of counts, in nats."""
-    total = counts.sum(axis=-1, keepdims=True)
-    p = counts / np.maximum(total, 1)
-    logs = np.log(p, out=np.zeros_like(p), where=p > 0)
-    result: NDArray[np.float64] = -(p * logs).sum(axis=-1)
-    return result
-
-
-def codes(
-    frame: pl.DataFrame, columns: Column | Iterable[Column], what: str
-) -> tuple[NDArray[np.uint32], pl.DataFrame]:
-    """The number of each row's value (or tuple of several), as they first come, and the values.
-
-    Nulls are a value like others.
-    """
-    parts = listed(columns)
-    if not parts:
-        raise DaoValueError(f"{what}=[] names no column")
-    named = pl.DataFrame([_column(frame, part, what).alias(str(i)) for i, part in enumerate(parts)])
-    distinct = named.unique(maintain_order=True)
-    numbered = distinct.with_row_index("code")
-    found = named.join(
-        numbered, on=named.columns, how="left", nulls_equal=True, maintain_order="left"
-    )
-    return found["code"].to_numpy().astype(np.uint32), distinct
-
-
-def _column(frame: pl.DataFrame, column: Any, what: str) -> pl.Series:
-    """A column or an expression over the frame, a value a row."""
-    if isinstance(column, str):
-        if column not in frame.columns:
-            raise DaoKeyError(
-                f"{what}={column!r} is no column of the frame; its columns: "
-                f"{', '.join(map(repr, frame.columns))}"
-            )
-        return frame[column]
-    if not isinstance(column, pl.Expr):
-        raise DaoTypeError(f"{what}={column!r}; expected a column's name or a polars expression")
-    selected = frame.select(column)
-    if selected.width != 1:
-        raise DaoValueError(
-            f"{what}= is an expression of {selected.width} columns; give expressions of one each"
-        )
-    values = selected.to_series()
-    if len(values) == frame.height:
-        return values
-    if len(values) == 1:
-        return values.new_from_index(0, frame.height)
-    raise DaoValueError(
-        f"{what}= gives {len(values)} values for the frame's {frame.height} rows; expected one each"
-    )
-
-
 def _groups(
     frame: pl.DataFrame, group_by: Column | Iterable[Column] | None
 ) -> NDArray[np.uint32] | None:
@@ -249,10 +159,10 @@ def _weights(
     if weights is not None and balance is not None:
         raise DaoValueError("weights= and balance= both say how likely cells are; give one")
     if weights is not None:
-        return _floats(_column(frame, weights, "weights"))
+        return _floats(column_values(frame, weights, "weights"))
     if balance is None:
         return None
-    column = _column(frame, balance, "balance")
+    column = column_values(frame, balance, "balance")
     if nulls := column.null_count():
         raise DaoValueError(
             f"balance= has no class for {nulls} of {len(column)} cells; filter them out, or give "
@@ -302,22 +212,3 @@ def digest(*parts: Any) -> str:
         else:
             sha.update(json.dumps(part, sort_keys=True).encode())
     return sha.hexdigest()[:32]
-
-
-def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """``value`` as an int. A bool, a float (NaN too) or a string is none.
-
-    Raises:
-        DaoTypeError: it is no integer.
-        DaoValueError: it is out of range.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    bounds = f"an integer of at least {least}" + ("" if most is None else f" and at most {most}")
-    if number is None or isinstance(value, (bool, np.bool_)):
-        raise DaoTypeError(f"{name}={value!r}; expected {bounds}")
-    if number < least or (most is not None and number > most):
-        raise DaoValueError(f"{name}={value!r}; expected {bounds}")
-    return number

@@ -20,8 +20,7 @@ __all__ = ["dataset"]
 
 def dataset(batches: BatchIterable) -> Any:
     """See [`DaoFrame.to_tensorflow`][]."""
-    encoder = ObsEncoder.of(batches)
-    matrices = batches.matrices
+    encoder = ObsEncoder.prepare(batches)
 
     def elements() -> Iterator[dict[str, Any]]:
         for batch in batches:
@@ -33,9 +32,9 @@ def dataset(batches: BatchIterable) -> Any:
             }
 
     spec: dict[str, Any] = {}
-    for i, (matrix, width, dtype, sparse) in enumerate(matrices.described()):
-        make = tf.SparseTensorSpec if sparse else tf.TensorSpec
-        spec[str(matrix) if i else "X"] = make([None, width], tf.as_dtype(dtype))
+    for entry, form in batches.matrices.entries():
+        make = tf.SparseTensorSpec if form.layout == "csr" else tf.TensorSpec
+        spec[entry] = make([None, form.n_columns], tf.as_dtype(form.dtype))
     for name, number in encoder.dtypes.items():
         spec[name] = tf.TensorSpec([None], tf.string if number.hasobject else tf.as_dtype(number))
     made = tf.data.Dataset.from_generator(elements, output_signature=spec)

@@ -20,7 +20,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ..errors import DaoTypeError, DaoValueError
 from .batches import Batch, BatchIterable
 from .encoding import ObsEncoder
-from .worker_epochs import Place, WorkerEpochs
+from .position import EpochPosition
+from .worker_epochs import WorkerEpochs
 
 __all__ = ["TorchDataset"]
 
@@ -57,8 +58,8 @@ class _Tensors:
         )
 
 
-def _of_loader(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The dataset's state in that of a torchdata ``StatefulDataLoader``."""
+def _dataset_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state of the dataset in that of a torchdata ``StatefulDataLoader``."""
     if not isinstance(state, Mapping):
         return state
     if "dataset_state" in state:
@@ -94,7 +95,7 @@ class TorchDataset(IterableDataset):
             raise DaoTypeError(f"transform={transform!r}; expected a function of a dict of tensors")
         if pin_memory and not torch.cuda.is_available():
             raise DaoValueError("pin_memory=True needs a CUDA device, and torch finds none")
-        encoder = ObsEncoder.of(batches)
+        encoder = ObsEncoder.prepare(batches)
         self.classes_ = encoder.classes
         self.batches = batches
         self._tensors = _Tensors(encoder, transform, pin_memory)
@@ -109,16 +110,16 @@ class TorchDataset(IterableDataset):
         worker = get_worker_info()
         if worker is None:
             batches = self.batches.iterate()
-            self._epochs.set(Place(self.batches.epoch))
+            self._epochs.set(EpochPosition(self.batches.epoch))
             return map(self._tensors, batches)
         if self._tensors.pins:
             raise DaoValueError(
                 "pin_memory=True in a worker, which has no CUDA; give it to the DataLoader instead"
             )
         resumed = self.batches.epoch if self._loaded_here else None
-        place = self._epochs.begin(worker.seed - worker.id, worker.id, resumed)
+        position = self._epochs.begin(worker.seed - worker.id, worker.id, resumed)
         if not self._loaded_here:
-            self.batches.go_to(place)
+            self.batches.go_to(position)
         self._loaded_here = False
         return map(self._tensors, self.batches.iterate(worker.id, worker.num_workers))
 
@@ -131,7 +132,7 @@ class TorchDataset(IterableDataset):
     def set_epoch(self, epoch: int) -> None:
         """Makes ``epoch`` the next one; see [`BatchIterable.set_epoch`][]."""
         self.batches.set_epoch(epoch)
-        self._say_where()
+        self._share_position()
 
     def state_dict(self) -> dict[str, Any]:
         """See [`BatchIterable.state_dict`][].
@@ -152,13 +153,13 @@ class TorchDataset(IterableDataset):
         Takes the state of a ``StatefulDataLoader`` over such a dataset, too: for another loader,
         with any number of workers.
         """
-        self.batches.load_state_dict(_of_loader(state))
+        self.batches.load_state_dict(_dataset_state(state))
         self._loaded_here = get_worker_info() is not None
         if not self._loaded_here:
-            self._say_where()
+            self._share_position()
 
-    def _say_where(self) -> None:
-        self._epochs.set(self.batches.place())
+    def _share_position(self) -> None:
+        self._epochs.set(self.batches.position())
 
     def __getstate__(self) -> dict[str, Any]:
         rank = self.batches.rank()

@@ -10,25 +10,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
-__all__ = ["Place", "WorkerEpochs"]
+from .position import EpochPosition
+
+__all__ = ["WorkerEpochs"]
 
 _ROWS = 256  # the last ones matter
 _FIELDS = 8  # owner, set, times, workers, epoch, world_size, cells, rounds
-_BY_OWNER = -1  # in place of a set of workers
-
-
-@dataclass(frozen=True)
-class Place:
-    """An epoch, and where in it: see ``BatchIterable``'s position."""
-
-    epoch: int
-    world_size: int = 0
-    cells: int = 0
-    rounds: int = 0
+_BY_OWNER = -1  # instead of a set of workers
 
 
 class WorkerEpochs:
@@ -44,12 +35,12 @@ class WorkerEpochs:
         #: By owner and set, how many passes this process, a worker, has begun.
         self._begun: dict[tuple[int, int], int] = {}
         if epoch:
-            self.set(Place(epoch))
+            self.set(EpochPosition(epoch))
 
-    def set(self, place: Place) -> None:
+    def set(self, position: EpochPosition) -> None:
         """Says, in the process whose DataLoader it is, where the next pass begins."""
         with self._table:
-            self._append(os.getpid(), _BY_OWNER, 0, 0, place)
+            self._append(os.getpid(), _BY_OWNER, 0, 0, position)
 
     def next_epoch(self) -> tuple[int, bool]:
         """Of this process's DataLoaders: the next epoch, and whether workers have begun one."""
@@ -60,7 +51,7 @@ class WorkerEpochs:
                 return fields[4] + of_workers, of_workers
         return 0, False
 
-    def begin(self, number: int, worker: int, resumed: int | None) -> Place:
+    def begin(self, number: int, worker: int, resumed: int | None) -> EpochPosition:
         """Where a worker begins: as the others of its set, the first of which says so.
 
         Args:
@@ -77,19 +68,19 @@ class WorkerEpochs:
         following = None
         with self._table:
             for row in self._newest(owner):
-                _, of, passes, workers, *place = self._table[row : row + _FIELDS]
-                if of == _BY_OWNER:
-                    following = following or Place(*place)
+                _, of_set, passes, workers, *begun = self._table[row : row + _FIELDS]
+                if of_set == _BY_OWNER:
+                    following = following or EpochPosition(*begun)
                     break
-                following = following or Place(place[0] + 1)
-                if (of, passes) == (number, times):
+                following = following or EpochPosition(begun[0] + 1)
+                if (of_set, passes) == (number, times):
                     if workers & bit:
                         break  # a DataLoader that was seeded gives each set the same number
                     self._table[row + 3] = workers | bit
-                    return Place(*place)
+                    return EpochPosition(*begun)
             if resumed is not None:
-                following = Place(resumed)
-            following = following or Place(0)
+                following = EpochPosition(resumed)
+            following = following or EpochPosition(0)
             self._append(owner, number, times, bit, following)
         return following
 
@@ -101,10 +92,12 @@ class WorkerEpochs:
             if self._table[row] == owner:
                 yield row
 
-    def _append(self, owner: int, number: int, times: int, workers: int, place: Place) -> None:
+    def _append(
+        self, owner: int, number: int, times: int, workers: int, position: EpochPosition
+    ) -> None:
         n = self._table[0]
         row = 1 + n % _ROWS * _FIELDS
-        where = [place.epoch, place.world_size, place.cells, place.rounds]
+        where = [position.epoch, position.world_size, position.cells, position.rounds]
         self._table[row : row + _FIELDS] = [owner, number, times, workers, *where]
         self._table[0] = n + 1
 

@@ -15,21 +15,17 @@ import polars as pl
 from .._core import MatrixMeta, MatrixName, Reader, TableMeta
 from .._extras import require
 from .._progress import progress_bar
-from ..batches.matrices import as_csr
 from ..genes.request import Genes, Resolved
 from ..legacy.unpickle import Refused
 from ..select.selection import Selection, matrix_name, number_type, select
+from .arrays import MatrixForm
 from .tables import to_pandas
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
-    from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
 
     from ..store.store import Store
-
-Parts = list[tuple[int, "NDArray[np.int32] | None"]]
 
 #: Names of columns: of matched genes while var is put together, and of var's own index then.
 _KEY = "\0matched"
@@ -53,36 +49,35 @@ def to_anndata(
     """See [`DaoFrame.to_anndata`][]."""
     anndata = require("anndata", "to_anndata")
     selection = select(frame, store, None)
-    resolved, parts = selection.resolve(genes, gene_key)
-    if not len(selection.keys):
-        parts = []
+    resolved, columns = selection.resolve(genes, gene_key)
     described = _Descriptions(selection)
     x_name = matrix_name(layer)
     layer_names = _named(layers, MatrixName.layer, described.common("layers"))
-    names = list(dict.fromkeys([x_name, *layer_names]))
-    dense = _named(obsm, MatrixName.obsm, described.common("obsm"))
+    obsm_names = _named(obsm, MatrixName.obsm, described.common("obsm"))
+    forms = [
+        MatrixForm(name, resolved.n_genes, dtype=described.number_type(name, dtype))
+        for name in dict.fromkeys([x_name, *layer_names])
+    ] + [described.embedding(name) for name in dict.fromkeys(obsm_names)]
+    reader = Reader(
+        selection.store._core, selection.keys, columns if len(selection.keys) else [], forms
+    )
     n_obs = len(selection.keys)
-    total = n_obs * (len(names) + len(dense))
+    total = n_obs * len(forms)
     with progress_bar(progress, total=total, unit="cell", label="to_anndata") as advance:
-        sparse = {
-            name: _read_csr(
-                selection,
-                resolved.n_genes,
-                parts,
-                name,
-                described.number_type(name, dtype),
-                advance,
-            )
-            for name in names
-        }
-        arrays = {name: _read_dense(selection, name, described, advance) for name in dense}
+        read = reader.read(advance=advance, budget=_BUDGET)
+    matrices = {
+        form.name: form.shaped(n_obs, arrays) for form, arrays in zip(forms, read, strict=True)
+    }
     datasets = selection.datasets()
     return anndata.AnnData(
-        X=sparse[x_name],
+        X=matrices[x_name],
         obs=_obs(selection, described),
         var=_var(selection, resolved, gene_key, described.tables("var")),
-        layers={name.name: sparse[name] for name in layer_names},
-        obsm={name.name: array for name, array in arrays.items()},
+        layers={name.name: matrices[name] for name in layer_names},
+        obsm={
+            name.name: matrices[name].astype(described.source_dtype(name), copy=False)
+            for name in obsm_names
+        },
         uns=_without_refused(selection.store.uns(datasets[0].name)) if len(datasets) == 1 else {},
     )
 
@@ -116,6 +111,19 @@ class _Descriptions:
             return stored.pop()
         return "float64" if largest > 2**24 else "float32"
 
+    def source_dtype(self, name: MatrixName) -> np.dtype[Any]:
+        """The number type that a matrix had before it was stored."""
+        sources = [np.dtype(matrix.source_dtype) for matrix in self.matrices(name)]
+        return np.result_type(*sources) if sources else np.dtype(np.float32)
+
+    def embedding(self, name: MatrixName) -> MatrixForm:
+        """The form of an obsm: all its columns, in its own number type."""
+        widths = {matrix.shape[1] for matrix in self.matrices(name)}
+        dtype = self.source_dtype(name).name
+        # The core reads the numbers that zarr has; half floats and bools are stored as others.
+        read_as = {"float16": "float32", "bool": "uint8"}.get(dtype, dtype)
+        return MatrixForm(name, widths.pop() if len(widths) == 1 else 0, "dense", read_as)
+
     def common(self, group: Literal["layers", "obsm"]) -> list[MatrixName]:
         """The layers or obsm that every dataset has, and that stack."""
         if not self.found:
@@ -128,49 +136,6 @@ class _Descriptions:
             # embeddings of different widths do not stack
             and (name.is_of_genes or len({m.shape[1] for m in self.matrices(name)}) == 1)
         ]
-
-
-def _read_csr(
-    selection: Selection,
-    n_genes: int,
-    parts: Parts,
-    name: MatrixName,
-    dtype: str,
-    advance: Callable[[int], object],
-) -> csr_matrix:
-    reader = Reader(
-        selection.store._core, selection.keys, parts, matrix=name, n_columns=n_genes, dtype=dtype
-    )
-    data, indices, indptr = reader.read(advance=advance, budget=_BUDGET)
-    # scipy wants both index arrays of one type: 64 bits where there are 2^31 values.
-    joined = (data, indices.astype(indptr.dtype, copy=False), indptr)
-    return as_csr(joined, (len(selection.keys), n_genes))
-
-
-def _read_dense(
-    selection: Selection,
-    name: MatrixName,
-    described: _Descriptions,
-    advance: Callable[[int], object],
-) -> NDArray[Any]:
-    matrices = described.matrices(name)
-    widths = {matrix.shape[1] for matrix in matrices}
-    width = widths.pop() if len(widths) == 1 else 0
-    sources = [np.dtype(matrix.source_dtype) for matrix in matrices]
-    dtype = np.result_type(*sources) if sources else np.dtype(np.float32)
-    # The core reads the numbers that zarr has; half floats and bools are stored as others.
-    read_as = {"float16": "float32", "bool": "uint8"}.get(dtype.name, dtype.name)
-    parts: Parts = [(number, None) for number in selection.numbers()]
-    reader = Reader(
-        selection.store._core,
-        selection.keys,
-        parts,
-        matrix=name,
-        n_columns=width,
-        layout="dense",
-        dtype=read_as,
-    )
-    return np.asarray(reader.read(advance=advance, budget=_BUDGET)).astype(dtype, copy=False)
 
 
 def _obs(selection: Selection, described: _Descriptions) -> pd.DataFrame:

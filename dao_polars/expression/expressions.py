@@ -15,7 +15,7 @@ import polars as pl
 from polars.plugins import register_plugin_function
 
 from .. import _core
-from ..batches.matrices import normalization
+from .._args import normalization
 from ..errors import DaoTypeError, DaoValueError
 from ..genes import ontology
 from ..genes.request import listed

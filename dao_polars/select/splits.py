@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from ..batches.sampling import integer
+from .._args import integer
 from ..errors import DaoKeyError, DaoTypeError, DaoValueError
 from ..scan.cell import COLUMN, cell_type
 

@@ -1,24 +1,24 @@
 //! Statistics of each gene over groups of cells, in one pass over their rows.
 //!
-//! `plan` cuts the cells into units, `moments` adds a unit's values up, and this merges units in their
+//! `units` cuts the cells into units, `moments` adds a unit's values up, and this merges units in their
 //! order, so that the same cells give the same numbers in every run. Memory is what groups × genes take,
 //! and some tens of MB a thread.
 
 mod moments;
-mod plan;
+mod units;
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Num};
-use crate::read::Request;
-use crate::read::in_order as parallel;
+use crate::read::schedule;
+use crate::read::{MatrixRequest, Request};
 pub use moments::Moments;
 use moments::{Partial, Scratch};
-use plan::{Unit, units};
+use units::{Unit, units};
 
 /// Which group each cell of a request is in, and what values are cut at.
-pub struct Grouped<'a> {
+pub struct CellGroups<'a> {
     /// For each key its group, below `n_groups`.
     pub groups: &'a [u32],
     /// Groups.
@@ -39,43 +39,47 @@ const UNIT_BYTES: usize = 16 << 20;
 /// [`crate::matrix::Matrix::read`], with the dataset named; and what `advance` fails with.
 pub fn moments(
     request: &Request,
-    grouped: &Grouped<'_>,
+    cells: &CellGroups<'_>,
     threads: Option<usize>,
     advance: impl FnMut(usize) -> Result<()>,
 ) -> Result<Moments> {
-    match request.dtype {
-        Dtype::F32 => moments_as::<f32>(request, grouped, threads, advance),
-        Dtype::F64 => moments_as::<f64>(request, grouped, threads, advance),
+    let [matrix] = &request.matrices[..] else {
+        return Err(DaoError::value("statistics are of one matrix").found(request.matrices.len()));
+    };
+    match matrix.form.dtype {
+        Dtype::F32 => moments_as::<f32>(request, matrix, cells, threads, advance),
+        Dtype::F64 => moments_as::<f64>(request, matrix, cells, threads, advance),
         other => Err(DaoError::value(format!("statistics of {}", other.name())).expected("float32 or float64")),
     }
 }
 
 fn moments_as<T: Num>(
     request: &Request,
-    grouped: &Grouped<'_>,
+    matrix: &MatrixRequest,
+    cells: &CellGroups<'_>,
     threads: Option<usize>,
     mut advance: impl FnMut(usize) -> Result<()>,
 ) -> Result<Moments> {
-    let n_columns = request.n_columns;
-    let size = grouped.n_groups.checked_mul(n_columns);
-    let fits = grouped.groups.len() == request.keys.len()
-        && grouped.groups.iter().all(|&group| (group as usize) < grouped.n_groups)
-        && size.is_some_and(|size| grouped.clip.is_none_or(|clip| clip.len() == size));
+    let n_columns = matrix.form.n_columns;
+    let size = cells.n_groups.checked_mul(n_columns);
+    let fits = cells.groups.len() == request.keys.len()
+        && cells.groups.iter().all(|&group| (group as usize) < cells.n_groups)
+        && size.is_some_and(|size| cells.clip.is_none_or(|clip| clip.len() == size));
     if !fits {
         return Err(DaoError::value("groups do not fit the cells"));
     }
     let at_once = (UNIT_BYTES / (n_columns.max(1) * Scratch::BYTES)).max(1);
-    let units = units(request, grouped.groups, at_once)?;
-    let mut all = Moments::new(grouped.n_groups, n_columns)?;
-    // Scratch that a unit is done with, for the next.
+    let units = units(&request.keys, matrix, cells.groups, at_once);
+    let mut all = Moments::new(cells.n_groups, n_columns)?;
+    // Sums that a unit is done with, for the next.
     let spare: Mutex<Vec<Scratch>> = Mutex::default();
-    parallel::in_order(
+    schedule::in_order(
         units.len(),
-        parallel::threads(threads),
+        schedule::threads(threads),
         |i| -> Result<(usize, Vec<Partial>)> {
             let unit: &Unit = &units[i];
             let take = || spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let (partials, used) = moments::add_up::<T>(request, unit, grouped.clip, take)?;
+            let (partials, used) = moments::add_up::<T>(request, matrix, unit, cells.clip, take)?;
             spare.lock().unwrap_or_else(PoisonError::into_inner).extend(used);
             Ok((unit.n_cells(), partials))
         },

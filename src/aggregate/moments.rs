@@ -4,13 +4,13 @@
 //! something as large; units are merged by the formula of Chan, Golub and LeVeque, "Updating formulae and a
 //! pairwise algorithm for computing sample variances" (1979). Sums of integers are exact below 2^53.
 
-use super::plan::Unit;
+use super::units::Unit;
 use crate::error::{DaoError, Result};
 use crate::matrix::{Fill, Sink};
 use crate::number::{Num, zeros};
-use crate::read::{Columns, Normalize, Request};
+use crate::read::{Columns, MatrixRequest, Request};
 
-/// Of all groups and columns, row-major.
+/// The statistics of all groups and columns, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
     n_columns: usize,
@@ -22,13 +22,13 @@ pub struct Moments {
     pub m2: Vec<f64>,
 }
 
-/// What a unit has of one group: columns that have values.
+/// The sums of one unit and group: columns that have values.
 pub struct Partial {
     group: u32,
     columns: Vec<(u32, Sums)>,
 }
 
-/// Of one group and column.
+/// The sums of one group and column.
 #[derive(Clone, Copy, Default)]
 struct Sums {
     count: u32,
@@ -45,12 +45,12 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Of each column.
+    /// The bytes that each column takes.
     pub const BYTES: usize = size_of::<Sums>() + size_of::<u32>();
 }
 
 impl Moments {
-    /// Of no cells.
+    /// The statistics of no cells.
     ///
     /// # Errors
     /// `Value` for more groups × columns than memory holds.
@@ -64,6 +64,7 @@ impl Moments {
         })
     }
 
+    /// Takes the sums of a unit in.
     pub fn merge(&mut self, partial: &Partial) {
         let start = partial.group as usize * self.n_columns;
         for &(column, Sums { count, first, sum, squares }) in &partial.columns {
@@ -84,27 +85,24 @@ impl Moments {
 /// Adds up a unit's values. `spare` gives scratch that is not in use; all that was used comes back.
 pub fn add_up<T: Num>(
     request: &Request,
+    matrix: &MatrixRequest,
     unit: &Unit,
     clip: Option<&[f64]>,
     spare: impl Fn() -> Option<Scratch>,
 ) -> Result<(Vec<Partial>, Vec<Scratch>)> {
-    let n_columns = request.n_columns;
-    let part =
-        request.parts.get(&unit.number).ok_or_else(|| DaoError::value("cells of a dataset that was not opened"))?;
+    let n_columns = matrix.form.n_columns;
     let new = || Scratch { sums: vec![Sums::default(); n_columns], touched: Vec::new() };
     let mut scratch: Vec<Scratch> = unit.groups.iter().map(|_| spare().unwrap_or_else(new)).collect();
     let mut adding: Adding<'_, T> = Adding {
         unit,
-        columns: part.columns.as_ref(),
-        normalize: request.normalize,
+        columns: matrix.dataset(unit.number)?.columns.as_deref(),
         clip,
         n_columns,
         scratch: &mut scratch,
-        room: (Vec::new(), Vec::new()),
-        places: Vec::new(),
+        row: (Vec::new(), Vec::new()),
+        positions: Vec::new(),
     };
-    let wanted = part.columns.as_ref().filter(|_| request.normalize.is_none()).map(Columns::wanted);
-    part.matrix.read(&unit.rows, wanted, &mut adding).map_err(|e| e.at(format!("dataset '{}'", part.dataset)))?;
+    request.read(matrix, unit.number, &unit.rows, false, &mut adding)?;
     let mut partials = Vec::with_capacity(unit.groups.len());
     for (scratch, &group) in scratch.iter_mut().zip(&unit.groups) {
         let taken = |column: u32| (column, std::mem::take(&mut scratch.sums[column as usize]));
@@ -113,37 +111,34 @@ pub fn add_up<T: Num>(
     Ok((partials, scratch))
 }
 
+/// Adds rows up by group.
 struct Adding<'a, T> {
     unit: &'a Unit,
     columns: Option<&'a Columns>,
-    normalize: Option<Normalize>,
     clip: Option<&'a [f64]>,
     n_columns: usize,
     scratch: &'a mut [Scratch],
-    room: (Vec<i32>, Vec<T>),
-    places: Vec<u32>,
+    row: (Vec<i32>, Vec<T>),
+    positions: Vec<u32>,
 }
 
 impl<T: Num> Sink<T> for Adding<'_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
-        let (columns, values) = (&mut self.room.0, &mut self.room.1);
+        let (columns, values) = (&mut self.row.0, &mut self.row.1);
         columns.resize(nnz, 0);
         values.resize(nnz, T::zero());
         fill(columns, values)?;
-        if let Some(normalize) = self.normalize {
-            normalize.apply(values);
-        }
-        let mut kept = nnz;
+        let mut n = nnz;
         if let Some(map) = self.columns {
-            kept = map.apply(columns, values, &mut self.places);
+            n = map.apply(columns, values, &mut self.positions);
         }
-        let (columns, values) = (&columns[..kept], &values[..kept]);
-        for &place in &self.unit.entries[self.unit.entries_of[i].clone()] {
+        let (columns, values) = (&columns[..n], &values[..n]);
+        for &group in &self.unit.entries[self.unit.entry_ranges[i].clone()] {
             let clip = self.clip.map(|clip| {
-                let start = self.unit.groups[place as usize] as usize * self.n_columns;
+                let start = self.unit.groups[group as usize] as usize * self.n_columns;
                 &clip[start..start + self.n_columns]
             });
-            let Scratch { sums, touched } = &mut self.scratch[place as usize];
+            let Scratch { sums, touched } = &mut self.scratch[group as usize];
             for (&column, &value) in columns.iter().zip(values) {
                 let mut value: f64 = value.as_();
                 if value == 0.0 {

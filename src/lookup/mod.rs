@@ -13,8 +13,7 @@ use std::sync::Arc;
 
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Num, Values, for_dtype, zeros};
-use crate::read::in_order as parallel;
-use crate::read::{Normalize, Source, plan as needs_of};
+use crate::read::{Normalize, OpenStore, RowPlan, schedule};
 use crate::store::MatrixName;
 pub use plan::Road;
 use plan::{Job, jobs};
@@ -33,7 +32,7 @@ pub enum Asked {
 
 /// What to look up; see the module.
 pub struct Lookup {
-    source: Arc<Source>,
+    source: Arc<OpenStore>,
     matrix: MatrixName,
     dtype: Dtype,
     normalize: Option<Normalize>,
@@ -53,7 +52,7 @@ pub struct Found {
     pub roads: BTreeMap<Road, usize>,
 }
 
-/// A number found: which of a need's rows, which output, and the number.
+/// A number found: which of the rows wanted, which output, and the number.
 pub(super) struct Hit<T> {
     row: u32,
     output: u32,
@@ -71,7 +70,7 @@ impl Lookup {
     /// A lookup of `width` numbers in the matrix `matrix` of the store's datasets.
     #[must_use]
     pub fn new(
-        source: Arc<Source>,
+        source: Arc<OpenStore>,
         matrix: MatrixName,
         dtype: Dtype,
         normalize: Option<Normalize>,
@@ -145,11 +144,11 @@ impl Lookup {
     }
 
     fn read_as<T: Num>(&self, keys: &[u64], together: bool, threads: Option<usize>) -> Result<Found> {
-        let needs = needs_of(keys);
-        let mut targets = Vec::with_capacity(needs.needs.len());
-        for need in &needs.needs {
-            let asked = self.asked(need.number, need.rows.last().copied().unwrap_or(0))?;
-            targets.push(Target { number: need.number, rows: &need.rows, asked });
+        let plan = RowPlan::new(keys);
+        let mut targets = Vec::with_capacity(plan.datasets.len());
+        for dataset in &plan.datasets {
+            let asked = self.asked(dataset.number, dataset.rows.last().copied().unwrap_or(0))?;
+            targets.push(Target { number: dataset.number, rows: &dataset.rows, asked });
         }
         let (mut all, mut roads) = (Vec::new(), BTreeMap::new());
         for (i, target) in targets.iter().enumerate() {
@@ -164,18 +163,18 @@ impl Lookup {
             DaoError::value(format!("{} numbers of {n} cells do not fit into memory", self.width))
                 .hint("take fewer genes at a time, or .dao.iter_batches")
         })?;
-        parallel::in_order(
+        schedule::in_order(
             all.len(),
-            parallel::threads(threads),
+            schedule::threads(threads),
             |i| {
                 let (target, job) = &all[i];
                 let hits = self.run::<T>(&targets[*target], job);
                 Ok((*target, hits.map_err(|e| self.in_dataset(targets[*target].number, e))?))
             },
             |(target, hits): (usize, Vec<Hit<T>>)| {
-                let waiting = &needs.needs[target].waiting;
+                let ranges = &plan.datasets[target].slot_ranges;
                 for Hit { row, output, value } in hits {
-                    for &slot in &needs.slots[waiting[row as usize].clone()] {
+                    for &slot in &plan.slots[ranges[row as usize].clone()] {
                         match together {
                             true => values[0][slot * self.width + output as usize] = value,
                             false => values[output as usize][slot] = value,

@@ -282,7 +282,10 @@ impl Values {
     /// Bytes that they take in memory.
     #[must_use]
     pub fn capacity_bytes(&self) -> usize {
-        for_dtype_values!(self, values => values.capacity() * size_of_val(&values[..1.min(values.len())]).max(1))
+        fn bytes<T>(values: &Vec<T>) -> usize {
+            values.capacity() * size_of::<T>()
+        }
+        for_dtype_values!(self, values => bytes(values))
     }
 
     /// Whether there are none.

@@ -1,15 +1,15 @@
 //! numpy arrays to and from the core's vectors. Vectors that leave become arrays without a copy, and
 //! come back to their pool when the last array on them is gone.
 
-use std::sync::Arc;
+use std::cell::UnsafeCell;
 
 use numpy::{Element, PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
+use crate::batches::MatrixBuffers;
 use crate::error::DaoError;
-use crate::number::{Num, Values, for_dtype_values};
-use crate::read::Pool;
+use crate::number::{Values, for_dtype_values};
 
 /// A C-contiguous array of any number type, of any shape, copied.
 pub fn values(array: &Bound<'_, PyAny>) -> PyResult<Values> {
@@ -51,40 +51,55 @@ pub fn offsets(array: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     }
 }
 
-/// What an array stands on: numbers that go back to their pool.
+/// What a numpy array stands on: a buffer that goes back to its pool when the last array on it is gone.
 #[pyclass(module = "dao_polars._core", frozen)]
-struct Lent {
-    values: Option<Values>,
+struct PooledArray {
+    /// Empty once it has gone back. The array that is handed out writes to the vector's memory, so nothing
+    /// looks at the vector while this is shared.
+    values: UnsafeCell<Option<Values>>,
     /// Whether they are column numbers; data may be of the same type.
-    indices: bool,
-    pool: Arc<Pool>,
+    are_indices: bool,
+    buffers: MatrixBuffers,
     pid: u32,
 }
 
-impl Drop for Lent {
+// SAFETY: `values`, all that is not `Sync` by itself, is reached in two places: by `pooled_array` before any other
+// thread knows of the object, and by `drop`, which has it alone. No other method or trait goes there.
+unsafe impl Sync for PooledArray {}
+
+impl Drop for PooledArray {
     fn drop(&mut self) {
         if self.pid != std::process::id() {
             return; // a forked child: some thread of its parent may have held the pool's lock
         }
-        match self.values.take() {
-            Some(Values::I32(indices)) if self.indices => self.pool.give_indices(indices),
-            Some(data) => self.pool.give_data(data),
+        match self.values.get_mut().take() {
+            Some(Values::I32(indices)) if self.are_indices => self.buffers.give_indices(indices),
+            Some(data) => self.buffers.give_data(data),
             None => {}
         }
     }
 }
 
-/// A one-dimensional, writable array on `values`: data of a batch, or its column numbers (`indices`).
-pub fn lend<'py>(py: Python<'py>, values: Values, indices: bool, pool: &Arc<Pool>) -> PyResult<Bound<'py, PyAny>> {
-    for_dtype_values!(values, v => {
-        let view = numpy::ndarray::ArrayView1::from_shape(v.len(), &v).map_err(|e| DaoError::value(e.to_string()))?;
-        // Borrowed from the vector's memory, which moving the vector into its owner does not move.
-        let view: numpy::ndarray::ArrayView1<'static, _> =
-            // SAFETY: the memory lives as long as `owner`, which the array keeps alive, and nothing
-            // else reads or writes it: `Lent` gives no access, and gives it back when it is dropped.
-            unsafe { numpy::ndarray::ArrayView1::from_shape_ptr(v.len(), view.as_ptr()) };
-        let owner = Bound::new(py, Lent { values: Some(Num::wrap(v)), indices, pool: pool.clone(), pid: std::process::id() })?;
-        // SAFETY: as above.
-        Ok(unsafe { PyArray1::borrow_from_array(&view, owner.into_any()) }.into_any())
+/// A one-dimensional, writable array on `values`, without a copy: data of a batch, or (`are_indices`) its column
+/// numbers.
+pub fn pooled_array(
+    py: Python<'_>,
+    values: Values,
+    are_indices: bool,
+    buffers: MatrixBuffers,
+) -> PyResult<Bound<'_, PyAny>> {
+    let values = UnsafeCell::new(Some(values));
+    let owner = Bound::new(py, PooledArray { values, are_indices, buffers, pid: std::process::id() })?;
+    // SAFETY: the object was made above and nobody else has it, so this is the only reference to its values; it
+    // ends where the pointer has been taken from it, and no other is made until the object is dropped.
+    let values = unsafe { &mut *owner.get().values.get() };
+    let Some(values) = values else { return Err(DaoError::internal("a buffer without values").into()) };
+    for_dtype_values!(values, values => {
+        let (start, len) = (values.as_mut_ptr(), values.len());
+        // SAFETY: `start` is from a mutable borrow of the vector where it stays, and reaches all its `len` values.
+        // The vector is neither moved, read nor dropped before `owner` is, which the array made below keeps alive.
+        let view = unsafe { numpy::ndarray::ArrayViewMut1::from_shape_ptr(len, start) };
+        // SAFETY: as above; nothing else ever refers to these values, so the array may be written to.
+        Ok(unsafe { PyArray1::borrow_from_array(&view, owner.clone().into_any()) }.into_any())
     })
 }

@@ -13,6 +13,7 @@ impl From<DaoError> for PyErr {
             ErrorKind::Corrupt => "DaoCorruptError",
             ErrorKind::Value => "DaoValueError",
             ErrorKind::Key => "DaoKeyError",
+            ErrorKind::Internal => "DaoInternalError",
         };
         Python::attach(|py| {
             let made = py

@@ -1,93 +1,92 @@
 //! `_core.Reader` and `_core.Epoch`.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
-use pyo3::types::PyAny;
+use pyo3::types::{PyAny, PyList};
 
 use super::arrays;
 use super::manifest::PyMatrixName;
 use super::progress::Progress;
 use super::sampling::PyEpochPlan;
 use super::store::PyStore;
-use crate::aggregate::{self, Grouped};
+use crate::aggregate::{self, CellGroups};
+use crate::batches::{Batch, BatchMatrix, BufferPool, Epoch};
 use crate::error::DaoError;
-use crate::matrix::Cache;
 use crate::number::{Dtype, Layout, Values};
-use crate::read::{Batch, Columns, Epoch, Next, Normalize, Part, Pool, Request};
+use crate::read::schedule::{Next, threads};
+use crate::read::{Columns, ColumnsByDataset, MatrixForm, Normalize, Request};
 use crate::sampling::{self, EpochPlan};
-use crate::store::MatrixName;
 
 /// How long to wait before looking for Ctrl-C.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// Cells of a store, ready to be read.
+/// One matrix that is asked for, as an object with these attributes says it.
+#[derive(FromPyObject)]
+struct PyMatrixForm {
+    name: PyMatrixName,
+    n_columns: usize,
+    layout: String,
+    dtype: String,
+    /// The total that rows are brought to, and whether the logarithm of one more is taken.
+    normalize: Option<(Option<f64>, bool)>,
+}
+
+impl PyMatrixForm {
+    fn form(self) -> crate::error::Result<MatrixForm> {
+        Ok(MatrixForm {
+            name: self.name.0,
+            n_columns: self.n_columns,
+            layout: Layout::from_name(&self.layout)?,
+            dtype: Dtype::from_name(&self.dtype)?,
+            normalize: self.normalize.map(|(target_sum, log1p)| Normalize { target_sum, log1p }),
+        })
+    }
+}
+
+/// Cells of a store, and the matrices that are read of each.
 #[pyclass(name = "Reader", module = "dao_polars._core", frozen)]
 pub struct PyReader {
     request: Arc<Request>,
     /// The next epoch uses the last one's buffers.
-    pool: Arc<Pool>,
+    pool: Arc<BufferPool>,
 }
 
 #[pymethods]
 impl PyReader {
     #[new]
-    #[pyo3(signature = (store, keys, parts, *, matrix=PyMatrixName(MatrixName::X), n_columns, layout="csr", dtype="float32", target_sum=None, log1p=false))]
-    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn new(
         py: Python<'_>,
         store: &PyStore,
         keys: PyReadonlyArray1<'_, u64>,
-        parts: Vec<(u32, Option<Bound<'_, PyAny>>)>,
-        matrix: PyMatrixName,
-        n_columns: usize,
-        layout: &str,
-        dtype: &str,
-        target_sum: Option<f64>,
-        log1p: bool,
+        columns: Vec<(u32, Option<Bound<'_, PyAny>>)>,
+        matrices: Vec<PyMatrixForm>,
     ) -> PyResult<Self> {
-        let layout = Layout::from_name(layout)?;
-        let dtype = Dtype::from_name(dtype)?;
-        let normalize = (target_sum.is_some() || log1p).then_some(Normalize { target_sum, log1p });
-        if normalize.is_some() && !dtype.is_float() {
-            return Err(DaoError::value("normalized values are no integers")
-                .expected("dtype float32 or float64")
-                .into());
-        }
+        let forms = matrices.into_iter().map(PyMatrixForm::form).collect::<crate::error::Result<Vec<_>>>()?;
         let keys = keys.as_slice().map_err(|e| DaoError::value(e.to_string()))?.to_vec();
-        let columns = parts
+        let columns = columns
             .into_iter()
             .map(|(number, columns)| Ok((number, columns.map(|c| arrays::indices(&c)).transpose()?)))
             .collect::<PyResult<Vec<_>>>()?;
-        let request = py.detach(|| -> crate::error::Result<Request> {
-            let mut parts = HashMap::new();
-            for (number, columns) in columns {
-                let entry = store.opened.store().dataset_numbered(number)?;
-                let place = entry.place();
-                let opened = store.opened.matrix(entry, &matrix.0)?;
-                let columns =
-                    columns.map(|c| Columns::new(c, n_columns)).transpose().map_err(|e| e.at(place.clone()))?;
-                let source = columns.as_ref().map_or(n_columns, Columns::len);
-                if source as u64 != opened.shape()[1] {
-                    return Err(DaoError::value("the column map does not fit the matrix")
-                        .at(place)
-                        .expected(format!("{} columns", opened.shape()[1]))
-                        .found(source));
+        let n_genes = forms.iter().find(|form| form.name.is_of_genes()).map_or(0, |form| form.n_columns);
+        let request = py.detach(|| {
+            let columns = columns.into_iter().map(|(number, columns)| {
+                let columns = columns.map(|columns| Columns::new(columns, n_genes)).transpose();
+                match store.opened.store().dataset_numbered(number) {
+                    Ok(dataset) => Ok((number, columns.map_err(|e| e.at(dataset.place()))?.map(Arc::new))),
+                    Err(error) => Err(error),
                 }
-                let n_obs = u32::try_from(entry.n_obs).map_err(|_| DaoError::value("too many cells").at(place))?;
-                parts.insert(number, Part { dataset: entry.name.clone(), n_obs, matrix: opened, columns });
-            }
-            let request = Request { keys, parts, n_columns, layout, dtype, normalize, cache: Cache::default() };
-            request.validate()?;
-            Ok(request)
+            });
+            let columns: ColumnsByDataset = columns.collect::<crate::error::Result<_>>()?;
+            Request::open(&store.opened, keys, &columns, forms)
         })?;
-        Ok(Self { request: Arc::new(request), pool: Arc::default() })
+        let pool = BufferPool::new(request.matrices.len());
+        Ok(Self { request: Arc::new(request), pool })
     }
 
-    /// Everything as one batch, in frame order; `advance` is told how many cells were read since.
+    /// All cells as one batch, in frame order; `advance` is told how many were read since, of each matrix.
     #[pyo3(signature = (*, advance=None, budget=134_217_728, threads=None))]
     fn read<'py>(
         &self,
@@ -95,13 +94,13 @@ impl PyReader {
         advance: Option<Bound<'py, PyAny>>,
         budget: u64,
         threads: Option<usize>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let n = self.n_rows()?;
+    ) -> PyResult<Bound<'py, PyList>> {
+        let n = u32::try_from(self.request.keys.len())
+            .map_err(|_| DaoError::value("a selection of more than 2^32 - 1 cells").hint("split it"))?;
         let whole = n as usize;
         let mut epoch = py.detach(|| {
             let order: Arc<[u32]> = (0..n).collect();
-            let batches = sampling::batches(whole, whole.max(1), false);
-            Epoch::start(self.request.clone(), order, batches, budget, or_all(threads), self.pool.clone())
+            self.start(order, sampling::batches(whole, whole.max(1), false), budget, threads)
         })?;
         let mut told = 0;
         let batch = loop {
@@ -113,13 +112,17 @@ impl PyReader {
                 told = read;
             }
             match next {
-                Next::Batch(batch) => break batch,
+                Next::Ready(batch) => break batch,
                 Next::Waiting => {}
-                Next::Over => break Batch::empty(self.request.layout, self.request.dtype),
+                Next::Over => {
+                    let empty = self.request.matrices.iter();
+                    let empty = empty.map(|matrix| BatchMatrix::empty(matrix.form.layout, matrix.form.dtype));
+                    break Batch { rows: 0..0, matrices: empty.collect() };
+                }
             }
         };
         py.detach(|| drop(epoch));
-        convert(py, batch, &self.request, &self.pool)
+        arrays_of(py, batch, &self.request, &self.pool)
     }
 
     /// Counts, sums and squared deviations of the values that are not zero, by group and column.
@@ -138,8 +141,8 @@ impl PyReader {
         let clip = clip.map(|clip| clip.as_array().to_vec());
         let mut progress = Progress::new(advance);
         let moments = py.detach(|| {
-            let grouped = Grouped { groups: &groups, n_groups, clip: clip.as_deref() };
-            aggregate::moments(&self.request, &grouped, threads, |cells| progress.advance(cells))
+            let cell_groups = CellGroups { groups: &groups, n_groups, clip: clip.as_deref() };
+            aggregate::moments(&self.request, &cell_groups, threads, |cells| progress.advance(cells))
         });
         let moments = progress.or_raised(moments)?;
         Ok((
@@ -151,16 +154,11 @@ impl PyReader {
 
     #[pyo3(signature = (plan, *, budget=134_217_728, threads=None))]
     fn epoch(&self, py: Python<'_>, plan: &PyEpochPlan, budget: u64, threads: Option<usize>) -> PyResult<PyEpoch> {
-        if let Some(position) = plan.0.order.iter().find(|&&position| position as usize >= self.request.keys.len()) {
-            return Err(DaoError::value(format!("the plan has position {position}"))
-                .expected(format!("positions below {}", self.request.keys.len()))
-                .into());
-        }
         // What is handed out comes back while as much is being filled.
         self.pool.limit(usize::try_from(budget / 2).unwrap_or(usize::MAX));
         let epoch = py.detach(|| {
             let EpochPlan { order, batches } = plan.0.clone();
-            Epoch::start(self.request.clone(), order, batches, budget, or_all(threads), self.pool.clone())
+            self.start(order, batches, budget, threads)
         })?;
         Ok(PyEpoch {
             request: self.request.clone(),
@@ -172,22 +170,22 @@ impl PyReader {
 }
 
 impl PyReader {
-    fn n_rows(&self) -> crate::error::Result<u32> {
-        u32::try_from(self.request.keys.len())
-            .map_err(|_| DaoError::value("a selection of more than 2^32 - 1 cells").hint("split it"))
+    fn start(
+        &self,
+        order: Arc<[u32]>,
+        batches: Vec<std::ops::Range<usize>>,
+        budget: u64,
+        n_threads: Option<usize>,
+    ) -> crate::error::Result<Epoch> {
+        Epoch::start(self.request.clone(), order, batches, budget, threads(n_threads), self.pool.clone())
     }
-}
-
-/// One thread a core where none are named.
-fn or_all(threads: Option<usize>) -> usize {
-    threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
 }
 
 /// One pass over a reader's cells.
 #[pyclass(name = "Epoch", module = "dao_polars._core", frozen)]
 pub struct PyEpoch {
     request: Arc<Request>,
-    pool: Arc<Pool>,
+    pool: Arc<BufferPool>,
     inner: Mutex<Option<Epoch>>,
     pid: u32,
 }
@@ -207,10 +205,10 @@ impl PyEpoch {
                 guard.as_mut().map_or(Ok(Next::Over), |epoch| epoch.next(PATIENCE))
             });
             match next {
-                Ok(Next::Batch(batch)) => {
-                    let n_rows = batch.n_rows();
-                    let x = convert(py, batch, &self.request, &self.pool)?;
-                    return Ok(Some((n_rows, x).into_pyobject(py)?.into_any()));
+                Ok(Next::Ready(batch)) => {
+                    let n_rows = batch.rows.len();
+                    let matrices = arrays_of(py, batch, &self.request, &self.pool)?;
+                    return Ok(Some((n_rows, matrices).into_pyobject(py)?.into_any()));
                 }
                 Ok(Next::Waiting) => py.check_signals()?,
                 Ok(Next::Over) => {
@@ -246,18 +244,29 @@ impl PyEpoch {
     }
 }
 
-/// A batch's arrays: `(data, indices, indptr)`, or one of rows × columns.
-fn convert<'py>(py: Python<'py>, batch: Batch, request: &Request, pool: &Arc<Pool>) -> PyResult<Bound<'py, PyAny>> {
-    let n_rows = batch.n_rows();
-    let data = arrays::lend(py, batch.data, false, pool)?;
-    if request.layout == Layout::Dense {
-        return data.call_method1("reshape", (n_rows, request.n_columns));
+/// The arrays of each matrix of a batch: `(data, indices, indptr)`, or one of rows × columns.
+fn arrays_of<'py>(
+    py: Python<'py>,
+    batch: Batch,
+    request: &Request,
+    pool: &Arc<BufferPool>,
+) -> PyResult<Bound<'py, PyList>> {
+    let n_rows = batch.rows.len();
+    let list = PyList::empty(py);
+    for (i, (matrix, wanted)) in batch.matrices.into_iter().zip(&request.matrices).enumerate() {
+        let buffers = || pool.of_matrix(i);
+        let data = arrays::pooled_array(py, matrix.data, false, buffers())?;
+        if wanted.form.layout == Layout::Dense {
+            list.append(data.call_method1("reshape", (n_rows, wanted.form.n_columns))?)?;
+            continue;
+        }
+        let indices = arrays::pooled_array(py, Values::I32(matrix.indices), true, buffers())?;
+        // scipy wants both index arrays of one type; 32 bits do unless there are 2^31 values.
+        let indptr = match matrix.indptr.iter().map(|&at| i32::try_from(at)).collect::<Result<Vec<_>, _>>() {
+            Ok(narrow) => PyArray1::from_vec(py, narrow).into_any(),
+            Err(_) => PyArray1::from_vec(py, matrix.indptr).into_any(),
+        };
+        list.append((data, indices, indptr))?;
     }
-    let indices = arrays::lend(py, Values::I32(batch.indices), true, pool)?;
-    // scipy wants both index arrays of one type; 32 bits do unless there are 2^31 values.
-    let indptr = match batch.indptr.iter().map(|&at| i32::try_from(at)).collect::<Result<Vec<_>, _>>() {
-        Ok(narrow) => PyArray1::from_vec(py, narrow).into_any(),
-        Err(_) => PyArray1::from_vec(py, batch.indptr).into_any(),
-    };
-    Ok((data, indices, indptr).into_pyobject(py)?.into_any())
+    Ok(list)
 }

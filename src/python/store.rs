@@ -9,7 +9,7 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use super::manifest::{PyDataset, PyDescription};
 use super::progress::Progress;
-use crate::read::Source;
+use crate::read::OpenStore;
 use crate::storage::StorageOptions;
 use crate::store::{Categories, Store};
 use crate::writer::add_gene_index;
@@ -17,7 +17,7 @@ use crate::writer::add_gene_index;
 /// An opened store.
 #[pyclass(name = "Store", module = "dao_polars._core", frozen)]
 pub struct PyStore {
-    pub opened: Arc<Source>,
+    pub opened: Arc<OpenStore>,
     /// The datasets as Python has them, made once.
     datasets: PyOnceLock<Py<PyTuple>>,
 }
@@ -33,7 +33,7 @@ impl PyStore {
     fn open(py: Python<'_>, uri: &str, storage_options: Option<HashMap<String, String>>) -> PyResult<Self> {
         let storage_options = options(storage_options);
         let store = py.detach(|| Store::open(uri, &storage_options))?;
-        Ok(Self { opened: Arc::new(Source::new(store)), datasets: PyOnceLock::new() })
+        Ok(Self { opened: Arc::new(OpenStore::new(store)), datasets: PyOnceLock::new() })
     }
 
     #[getter]

@@ -12,11 +12,11 @@ pub struct Normalize {
     pub log1p: bool,
 }
 
-/// Small counts whose results a row keeps: most values are one of few, and logarithms are dear.
-const KEPT: usize = 64;
+/// Counts below this are computed once a row: most values are one of few, and logarithms are dear.
+const SMALL_COUNTS: usize = 64;
 
 impl Normalize {
-    /// Does it to the values of one row, of `f32` or `f64`; others are left as they are.
+    /// Normalizes the values of one row, of `f32` or `f64`; others are left as they are.
     pub fn apply<T: Num>(self, values: &mut [T]) {
         if let Ok(values) = bytemuck::try_cast_slice_mut::<T, f32>(values)
             && T::DTYPE == f32::DTYPE
@@ -38,12 +38,12 @@ impl Normalize {
         }
     }
 
-    /// As [`Normalize::factor`], for a whole row.
+    /// What the values of a whole row are multiplied by: see [`Normalize::factor`].
     pub fn factor_of<T: Num>(self, values: &[T]) -> f64 {
         self.factor(values.iter().map(|&value| -> f64 { value.as_() }).sum())
     }
 
-    /// What one value of a row with that factor becomes.
+    /// What one value of a row with this factor becomes.
     pub fn value<T: Num>(self, value: T, factor: f64) -> T {
         T::of(self.scaled(value.as_(), factor))
     }
@@ -56,13 +56,13 @@ impl Normalize {
     fn row<T: Num>(self, values: &mut [T], wide: impl Fn(T) -> f64, narrow: impl Fn(f64) -> T) {
         let factor = self.factor_of(values);
         let result = |value: f64| narrow(self.scaled(value, factor));
-        let mut kept: [Option<T>; KEPT] = [None; KEPT];
+        let mut results: [Option<T>; SMALL_COUNTS] = [None; SMALL_COUNTS];
         for value in values {
             let count = wide(*value);
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates; compared below")]
             let small = count as usize;
             #[expect(clippy::cast_precision_loss, reason = "below 64 where it matters")]
-            let known = kept.get_mut(small).filter(|_| small as f64 == count);
+            let known = results.get_mut(small).filter(|_| small as f64 == count);
             *value = match known {
                 Some(known) => *known.get_or_insert_with(|| result(count)),
                 None => result(count),

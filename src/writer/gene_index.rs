@@ -10,7 +10,7 @@ use super::publish::Staging;
 use super::sink::write_group;
 use crate::error::{DaoError, Result};
 use crate::number::{Layout, Num, for_dtype};
-use crate::read::Source;
+use crate::read::OpenStore;
 use crate::store::{Dataset, GENE_INDEX, GeneIndexMeta, MANIFEST, MatrixName};
 
 /// Values read at a time.
@@ -22,16 +22,16 @@ const STEP: u64 = 4 << 20;
 /// `Value` for a store that is not written to, `Corrupt` for an X that cannot be read, `Io` for a full disk;
 /// nothing of the copy stays then. And what `advance` fails with.
 pub fn add_gene_index(
-    source: &Source,
+    open: &OpenStore,
     dataset: &Dataset,
     mut advance: impl FnMut(usize) -> Result<()>,
 ) -> Result<bool> {
-    let store = source.store();
+    let store = open.store();
     store.check_writable()?;
     if store.gene_index(dataset)?.is_some() {
         return Ok(false);
     }
-    let matrix = source.matrix(dataset, &MatrixName::X)?;
+    let matrix = open.matrix(dataset, &MatrixName::X)?;
     let staging = Staging::beside(store)?;
     let spec = MatrixSpec {
         name: MatrixName::X,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -381,3 +384,8 @@ def test_marker_genes_are_scanpys(real_store, real, method, reference):
         if group != reference:
             top = found.filter(group=group)["names"].head(20).to_list()
             assert top == wanted.filter(group=group)["names"].head(20).to_list()
+
+
+def test_statistics_are_not_loaded_before_they_are_asked_for():
+    code = "import sys, dao_polars; sys.exit('scipy.stats' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -398,3 +398,75 @@ def test_repr_tells_what_it_is(mixed):
     store, _ = mixed
     text = repr(store.scan().dao.iter_batches(10, genes=["g3"], shuffle=True, seed=4))
     assert text == "11 batches of 10 from 101 cells × 1 genes, csr, shuffled, seed 4"
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory) -> tuple[pl.LazyFrame, dict[str, ad.AnnData]]:
+    """Three studies whose X, layer and embedding differ in every cell."""
+    rng = np.random.default_rng(5)
+    root = tmp_path_factory.mktemp("three") / "store"
+    studies = {}
+    for i, name in enumerate(["a", "b", "c"]):
+        n = 700 + 31 * i
+        x = sp.random(n, 20 + i, 0.3, "csr", np.float32, rng)
+        adata = ad.AnnData(x, var=pd.DataFrame(index=[f"g{j}" for j in range(20 + i)][::-1]))
+        adata.obs_names = [f"{name}{j}" for j in range(n)]
+        adata.layers["twice"] = x * 2
+        adata.obsm["X_pca"] = rng.normal(size=(n, 3))
+        studies[name] = adata
+        dao.write_dataset(root, adata, dataset=name, layers=["twice"], obsm="X_pca", progress=False)
+    return dao.scan(root), studies
+
+
+@pytest.mark.parametrize("batch_size", [7, 300, 5000])
+@pytest.mark.parametrize("layout", ["csr", "dense"])
+@pytest.mark.parametrize(("budget", "threads"), [(0, 1), (0, 3), (20_000, 2), (1 << 27, 3)])
+def test_all_matrices_are_of_the_same_cells(three, batch_size, layout, budget, threads):
+    lf, studies = three
+    genes = ["g19", "g3", "g0", "g7"]
+    counts = dense(studies, genes)
+    embeddings = {name: a.obsm["X_pca"] for name, a in studies.items()}
+    places = {name: {c: i for i, c in enumerate(a.obs_names)} for name, a in studies.items()}
+    batches = lf.dao.iter_batches(
+        batch_size,
+        shuffle=True,
+        seed=3,
+        genes=genes,
+        layers=["twice"],
+        obsm=["X_pca"],
+        layout=layout,
+        dtype="float64",
+        prefetch_bytes=budget,
+        num_threads=threads,
+    )
+    seen = 0
+    for _ in range(2):  # buffers are used again
+        for batch in batches:
+            x, twice = (
+                m.toarray() if sp.issparse(m) else m for m in (batch.x, batch.layers["twice"])
+            )
+            names = batch.obs.select("dataset", "obs_name").iter_rows()
+            rows = [(dataset, places[dataset][name]) for dataset, name in names]
+            expected = np.stack([counts[d][i] for d, i in rows])
+            np.testing.assert_array_equal(x, expected)
+            np.testing.assert_array_equal(twice, 2 * expected)
+            embedding = np.stack([embeddings[d][i] for d, i in rows])
+            np.testing.assert_array_equal(batch.obsm["X_pca"], embedding)
+            batch.obsm["X_pca"][:] = -1  # what is handed out is the consumer's alone
+            x[:] = -1
+            seen += len(batch)
+    assert seen == 2 * sum(a.n_obs for a in studies.values())
+
+
+def test_only_x_is_normalized(three):
+    lf, _ = three
+    kwargs = {"genes": "intersection", "layout": "dense", "layers": ["twice"]}
+    (plain,) = lf.dao.iter_batches(5000, **kwargs)
+    (batch,) = lf.dao.iter_batches(5000, normalize="log1p", **kwargs)
+    np.testing.assert_allclose(batch.x, np.log1p(plain.x), rtol=1e-6)
+    np.testing.assert_array_equal(batch.layers["twice"], plain.layers["twice"])
+
+
+def test_a_bug_is_an_internal_error():
+    assert issubclass(dao.DaoInternalError, dao.DaoError)
+    assert issubclass(dao.DaoInternalError, RuntimeError)

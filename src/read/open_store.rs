@@ -7,18 +7,19 @@ use crate::error::{DaoError, ErrorKind, Result};
 use crate::matrix::{GeneIndex, Matrix, Totals};
 use crate::store::{Dataset, GENE_INDEX, MatrixName, Store, checksum};
 
-/// A store and what was opened of it so far: opening reads metadata and `indptr` once.
-pub struct Source {
+/// A store and the matrices that were opened so far: metadata and `indptr` are read once.
+pub struct OpenStore {
     store: Store,
-    open: Opened<(u32, MatrixName), Matrix>,
-    indexes: Opened<u32, Option<Arc<GeneIndex>>>,
+    matrices: Opened<(u32, MatrixName), Matrix>,
+    gene_indexes: Opened<u32, Option<Arc<GeneIndex>>>,
     totals: Opened<(u32, MatrixName), Option<Arc<Totals>>>,
 }
 
+/// What was opened, by what it is called.
 struct Opened<K, V>(Mutex<HashMap<K, Arc<V>>>);
 
 impl<K: std::hash::Hash + Eq, V> Opened<K, V> {
-    /// What was opened before, or is now; by two threads at once, twice.
+    /// What was opened before, or is now. Two threads that come at once both open it, and get the same.
     fn get(&self, key: K, open: impl FnOnce() -> Result<V>) -> Result<Arc<V>> {
         // The map is whole at every point where a panic could be.
         if let Some(opened) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
@@ -29,14 +30,14 @@ impl<K: std::hash::Hash + Eq, V> Opened<K, V> {
     }
 }
 
-impl Source {
+impl OpenStore {
     /// A store with nothing opened.
     #[must_use]
     pub fn new(store: Store) -> Self {
         Self {
             store,
-            open: Opened(Mutex::default()),
-            indexes: Opened(Mutex::default()),
+            matrices: Opened(Mutex::default()),
+            gene_indexes: Opened(Mutex::default()),
             totals: Opened(Mutex::default()),
         }
     }
@@ -52,7 +53,7 @@ impl Source {
     /// # Errors
     /// `Key` if the dataset has no such matrix, and as [`Matrix::open`].
     pub fn matrix(&self, dataset: &Dataset, name: &MatrixName) -> Result<Arc<Matrix>> {
-        self.open.get((dataset.number, name.clone()), || {
+        self.matrices.get((dataset.number, name.clone()), || {
             let shape = self.shape(dataset, name)?;
             Matrix::open(self.store.storage(), &dataset.matrix_path(name), shape).map_err(|e| e.at(dataset.place()))
         })
@@ -63,7 +64,7 @@ impl Source {
     /// # Errors
     /// `Corrupt` for one that belongs to another dataset, and as [`Matrix::open`].
     pub fn gene_index(&self, dataset: &Dataset) -> Result<Option<Arc<GeneIndex>>> {
-        let opened = self.indexes.get(dataset.number, || {
+        let opened = self.gene_indexes.get(dataset.number, || {
             let Some(path) = self.store.gene_index(dataset)? else { return Ok(None) };
             let index = GeneIndex::open(self.store.storage(), &path, [dataset.n_obs, dataset.n_vars])
                 .map_err(|e| e.at(dataset.place()))?;
@@ -79,7 +80,7 @@ impl Source {
 
     /// Looks for a dataset's gene-major copy anew when it is next asked for.
     pub fn forget_gene_index(&self, dataset: &Dataset) {
-        self.indexes.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&dataset.number);
+        self.gene_indexes.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&dataset.number);
     }
 
     /// The cells' totals of a matrix, if they were kept.

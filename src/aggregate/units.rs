@@ -4,50 +4,40 @@
 
 use std::ops::Range;
 
-use crate::error::Result;
-use crate::read::{Request, split_key};
+use crate::read::{MatrixRequest, split_key};
 
 /// Cells of a unit, where rows are read for themselves and where many are decoded together.
 const CELLS: usize = 2048;
 const WIDE_CELLS: usize = 8192;
 
-/// Rows of one dataset.
+/// Some rows of one dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
     /// The dataset's number.
     pub number: u32,
     /// Its rows, ascending, each once.
     pub rows: Vec<u32>,
-    /// For each row, which of `entries` are its.
-    pub entries_of: Vec<Range<usize>>,
-    /// By row, for each time that the cell counts, the place of its group in `groups`.
+    /// For each row, where in `entries` its are.
+    pub entry_ranges: Vec<Range<usize>>,
+    /// By row, for each time that the cell counts, the position of its group in `groups`.
     pub entries: Vec<u32>,
     /// The groups, each once.
     pub groups: Vec<u32>,
 }
 
 impl Unit {
-    /// Times that its cells count.
+    /// How often its cells count in all.
     pub fn n_cells(&self) -> usize {
         self.entries.len()
     }
 }
 
-/// Units of at most `at_once` groups that have all cells of the request.
+/// Units of at most `at_once` groups that together have all cells `keys`.
 ///
 /// Where a row is read for itself, cells of one group come together, so that what is added up stays in
 /// the processor's cache; elsewhere neighbours do, so that a chunk is decoded once.
-///
-/// # Errors
-/// `Value` for cells of a dataset that was not opened.
-pub fn units(request: &Request, groups: &[u32], at_once: usize) -> Result<Vec<Unit>> {
-    let mut parts: Vec<(u32, bool)> = Vec::new();
-    for (&number, part) in &request.parts {
-        parts.push((number, part.matrix.reads_rows()));
-    }
-    request.validate()?;
-    let by_group = |number: u32| parts.iter().any(|&(known, by_group)| known == number && by_group);
-    Ok(cut(&request.keys, groups, at_once, by_group))
+pub fn units(keys: &[u64], matrix: &MatrixRequest, groups: &[u32], at_once: usize) -> Vec<Unit> {
+    cut(keys, groups, at_once, |number| matrix.dataset(number).is_ok_and(|dataset| dataset.matrix.reads_rows()))
 }
 
 fn cut(keys: &[u64], groups: &[u32], at_once: usize, by_group: impl Fn(u32) -> bool) -> Vec<Unit> {
@@ -83,18 +73,18 @@ fn cut(keys: &[u64], groups: &[u32], at_once: usize, by_group: impl Fn(u32) -> b
 
 fn unit(number: u32, cells: &mut [(u32, u32, u32, u32)], groups: Vec<u32>) -> Unit {
     cells.sort_unstable_by_key(|&(_, _, row, group)| (row, group));
-    let mut unit = Unit { number, rows: Vec::new(), entries_of: Vec::new(), entries: Vec::new(), groups };
+    let mut unit = Unit { number, rows: Vec::new(), entry_ranges: Vec::new(), entries: Vec::new(), groups };
     for &(_, _, row, group) in &*cells {
         let at = unit.entries.len();
-        match unit.entries_of.last_mut() {
+        match unit.entry_ranges.last_mut() {
             Some(entries) if unit.rows.last() == Some(&row) => entries.end = at + 1,
             _ => {
                 unit.rows.push(row);
-                unit.entries_of.push(at..at + 1);
+                unit.entry_ranges.push(at..at + 1);
             }
         }
-        let place = unit.groups.partition_point(|&known| known < group);
-        unit.entries.push(u32::try_from(place).unwrap_or(u32::MAX)); // fewer than cells, which are numbered with 32 bits
+        let position = unit.groups.partition_point(|&known| known < group);
+        unit.entries.push(u32::try_from(position).unwrap_or(u32::MAX)); // fewer than cells, which are numbered with 32 bits
     }
     unit
 }
@@ -117,9 +107,9 @@ mod tests {
             for unit in &units {
                 prop_assert!(unit.rows.windows(2).all(|pair| pair[0] < pair[1]));
                 prop_assert!(unit.groups.len() <= at_once);
-                for (&row, entries) in unit.rows.iter().zip(&unit.entries_of) {
-                    for &place in &unit.entries[entries.clone()] {
-                        found.push((u64::from(unit.number), u64::from(row), unit.groups[place as usize]));
+                for (&row, entries) in unit.rows.iter().zip(&unit.entry_ranges) {
+                    for &position in &unit.entries[entries.clone()] {
+                        found.push((u64::from(unit.number), u64::from(row), unit.groups[position as usize]));
                     }
                 }
             }

@@ -23,10 +23,10 @@ impl<T> Parted<T> {
     /// Cuts `values` at `ends`.
     ///
     /// # Errors
-    /// `Value` if they do not ascend to its length.
+    /// `Internal` if they do not ascend to its length.
     pub fn new(values: Vec<T>, ends: Vec<usize>) -> Result<Self> {
-        if !ends.is_sorted() || ends.last() != Some(&values.len()) {
-            return Err(DaoError::value("the parts of a buffer do not cover it"));
+        if !ends.is_sorted() || ends.last().copied().unwrap_or(0) != values.len() {
+            return Err(DaoError::internal("the parts of a buffer do not cover it"));
         }
         let mut values = ManuallyDrop::new(values);
         let ends = ends.into_iter().map(|end| (end, AtomicBool::new(false))).collect();
@@ -93,6 +93,7 @@ mod tests {
         assert!(Parted::new(vec![0; 3], vec![2]).is_err());
         assert!(Parted::new(vec![0; 3], vec![2, 1, 3]).is_err());
         assert!(Parted::new(vec![0; 3], vec![4]).is_err());
+        assert!(Parted::new(vec![0; 3], vec![]).is_err() && Parted::<u8>::new(vec![], vec![]).is_ok());
         drop(Parted::new(vec![String::from("dropped")], vec![1]).unwrap());
     }
 }

@@ -1,0 +1,160 @@
+"""Arguments that many public methods take: numbers, columns of a frame, normalization.
+
+Owns their checks and the errors that these raise. Knows no store and no cells.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from .errors import DaoKeyError, DaoTypeError, DaoValueError
+
+__all__ = ["Column", "codes", "column_values", "columns_of", "integer", "listed", "normalization"]
+
+#: A column of a frame, by name or computed from others.
+Column = str | pl.Expr
+
+#: Totals that cells are brought to, and whether the logarithm of one more is taken then.
+_NORMALIZE: dict[str, tuple[float | None, bool]] = {
+    "cp10k": (1e4, False),
+    "log1p_cp10k": (1e4, True),
+    "cpm": (1e6, False),
+    "log1p_cpm": (1e6, True),
+    "log1p": (None, True),
+}
+
+
+def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """An argument as an int. A bool, a float (NaN too) or a string is none.
+
+    Raises:
+        DaoTypeError: it is no integer.
+        DaoValueError: it is out of range.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    bounds = f"an integer of at least {least}" + ("" if most is None else f" and at most {most}")
+    if number is None or isinstance(value, (bool, np.bool_)):
+        raise DaoTypeError(f"{name}={value!r}; expected {bounds}")
+    if number < least or (most is not None and number > most):
+        raise DaoValueError(f"{name}={value!r}; expected {bounds}")
+    return number
+
+
+def listed(columns: Any) -> list[Any]:
+    """One column, or several, as a list of them."""
+    single = isinstance(columns, (str, pl.Expr)) or not isinstance(columns, Iterable)
+    return [columns] if single else list(columns)
+
+
+def columns_of(*settings: Column | Iterable[Column] | None) -> list[str]:
+    """The frame's columns that settings name or are computed from."""
+    names: list[str] = []
+    for setting in settings:
+        if setting is None:
+            continue
+        for column in listed(setting):
+            names += [column] if isinstance(column, str) else _roots(column)
+    return names
+
+
+def _roots(column: Any) -> list[str]:
+    if not isinstance(column, pl.Expr):
+        return []
+    if column.meta.has_multiple_outputs():
+        raise DaoValueError(f"{column} has several columns; give expressions of one each")
+    return column.meta.root_names()
+
+
+def codes(
+    frame: pl.DataFrame, columns: Column | Iterable[Column], what: str
+) -> tuple[NDArray[np.uint32], pl.DataFrame]:
+    """The number of each row's value (or tuple of several), as they first come, and the values.
+
+    Nulls are a value like others.
+    """
+    parts = listed(columns)
+    if not parts:
+        raise DaoValueError(f"{what}=[] names no column")
+    named = pl.DataFrame(
+        [column_values(frame, part, what).alias(str(i)) for i, part in enumerate(parts)]
+    )
+    distinct = named.unique(maintain_order=True)
+    numbered = distinct.with_row_index("code")
+    found = named.join(
+        numbered, on=named.columns, how="left", nulls_equal=True, maintain_order="left"
+    )
+    return found["code"].to_numpy().astype(np.uint32), distinct
+
+
+def column_values(frame: pl.DataFrame, column: Any, what: str) -> pl.Series:
+    """The values of a column or an expression over the frame, one a row."""
+    if isinstance(column, str):
+        if column not in frame.columns:
+            raise DaoKeyError(
+                f"{what}={column!r} is no column of the frame; its columns: "
+                f"{', '.join(map(repr, frame.columns))}"
+            )
+        return frame[column]
+    if not isinstance(column, pl.Expr):
+        raise DaoTypeError(f"{what}={column!r}; expected a column's name or a polars expression")
+    selected = frame.select(column)
+    if selected.width != 1:
+        raise DaoValueError(
+            f"{what}= is an expression of {selected.width} columns; give expressions of one each"
+        )
+    values = selected.to_series()
+    if len(values) == frame.height:
+        return values
+    if len(values) == 1:
+        return values.new_from_index(0, frame.height)
+    raise DaoValueError(
+        f"{what}= gives {len(values)} values for the frame's {frame.height} rows; expected one each"
+    )
+
+
+def normalization(
+    normalize: str | Mapping[str, Any] | None, dtype: str
+) -> tuple[float | None, bool] | None:
+    """The total that cells are brought to, and whether log(1 + x) is taken; None for neither.
+
+    Raises:
+        DaoValueError, DaoTypeError: ``normalize`` is nothing known, or ``dtype`` no float.
+    """
+    if normalize is None:
+        return None
+    if not dtype.startswith("float"):
+        raise DaoValueError(f"normalize= gives no integers; dtype={dtype!r} is one")
+    if isinstance(normalize, str):
+        if normalize not in _NORMALIZE:
+            known = ", ".join(map(repr, _NORMALIZE))
+            raise DaoValueError(
+                f"normalize={normalize!r}; expected one of {known}, or "
+                "{'target_sum': a number or None, 'log1p': True or False}"
+            )
+        return _NORMALIZE[normalize]
+    entries = {"target_sum", "log1p"}
+    if not isinstance(normalize, Mapping) or not normalize or set(normalize) - entries:
+        raise DaoTypeError(
+            f"normalize={normalize!r}; expected a name or "
+            "{'target_sum': a number or None, 'log1p': True or False}"
+        )
+    target = normalize.get("target_sum")
+    if target is not None:
+        if isinstance(target, bool) or not isinstance(target, (int, float, np.number)):
+            raise DaoTypeError(f"normalize= has target_sum={target!r}; expected a number or None")
+        target = float(target)
+        if not (np.isfinite(target) and target > 0):
+            raise DaoValueError(f"normalize= has target_sum={target!r}; expected one above 0")
+    log1p = normalize.get("log1p", False)
+    if not isinstance(log1p, (bool, np.bool_)):
+        raise DaoTypeError(f"normalize= has log1p={log1p!r}; expected True or False")
+    return target, bool(log1p)

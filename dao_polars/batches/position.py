@@ -1,0 +1,145 @@
+"""Where in an epoch an iteration is, and that as data to go on from.
+
+Owns the position, and the shape and the checks of what ``BatchIterable.state_dict`` gives. Knows no
+batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .._args import integer
+from ..errors import DaoTypeError, DaoValueError
+from .sampling import Sampling
+
+__all__ = ["EpochPosition", "check_same", "position_of", "state_of"]
+
+#: The version of what [`state_of`][] gives.
+_VERSION = 1
+
+
+@dataclass
+class EpochPosition:
+    """Where in an epoch: ``rounds`` batches of each of ``world_size`` ranks, since the first
+    ``cells``. A ``world_size`` of 0 is the epoch's beginning, for any number of ranks.
+
+    Of one of several workers: ``taken`` batches of its own since then.
+    """
+
+    epoch: int
+    world_size: int = 0
+    cells: int = 0
+    rounds: int = 0
+    worker: int = 0
+    workers: int = 1
+    taken: int = 0
+    #: Rounds that there are, once somebody asked.
+    total: int | None = None
+
+    def is_over(self, sampling: Sampling) -> bool:
+        """Whether no batch of the epoch is left."""
+        if self.workers > 1:
+            return False  # the others may not be
+        if self.total is None:
+            if self.cells:
+                left = sampling.plan(self.epoch, world_size=self.world_size, cells=self.cells)
+                self.total = len(left)
+            else:
+                self.total = sampling.n_batches(self.epoch, self.world_size)
+        return self.rounds >= self.total
+
+    def following(self) -> EpochPosition:
+        """The beginning of the next epoch."""
+        return EpochPosition(self.epoch + 1, self.world_size)
+
+    def share(
+        self, sampling: Sampling, world_size: int, worker: int, workers: int
+    ) -> EpochPosition:
+        """The position for one of so many ranks' workers, who share what is left.
+
+        Raises:
+            DaoValueError: it is of one of several workers, and these are others.
+        """
+        sizes = (self.world_size, self.worker, self.workers)
+        if sizes == (world_size, worker, workers):
+            return self
+        if self.taken:
+            raise DaoValueError(
+                f"the state is of worker {self.worker} of {self.workers}, and this is "
+                f"worker {worker} of {workers}; resume with as many workers, or load the state of "
+                "the whole loader into the dataset before the DataLoader is made"
+            )
+        shared = EpochPosition(self.epoch, world_size, self.cells, self.rounds, worker, workers)
+        if self.world_size != world_size:
+            shared.rounds = 0
+            shared.cells = sampling.cells_after(
+                self.epoch, world_size=self.world_size, cells=self.cells, rounds=self.rounds
+            )
+        return shared
+
+
+def state_of(
+    position: EpochPosition, seed: int | None, selection: str, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A position as small JSON-able data, with what fixes the epochs that it is in."""
+    state: dict[str, Any] = {
+        "version": _VERSION,
+        "epoch": position.epoch,
+        "seed": seed,
+        "world_size": position.world_size,
+        "cells": position.cells,
+        "rounds": position.rounds,
+        "selection": selection,
+        "settings": settings,
+    }
+    if position.workers > 1:
+        names = ("worker", "workers", "taken")
+        state |= {name: getattr(position, name) for name in names}
+    return state
+
+
+def position_of(state: Mapping[str, Any]) -> tuple[EpochPosition, int | None]:
+    """The position and the seed in a state.
+
+    Raises:
+        DaoTypeError, DaoValueError: there is none.
+    """
+    most = 2**32 - 1
+    numbers = ("epoch", "cells", "rounds", "worker", "taken")
+    at = {name: integer(f"state's {name}", state.get(name, 0), 0, most) for name in numbers}
+    sizes = ("world_size", "workers")
+    at |= {name: integer(f"state's {name}", state.get(name, 1), 1, most) for name in sizes}
+    seed = state.get("seed")
+    return EpochPosition(**at), None if seed is None else integer(
+        "state's seed", seed, 0, 2**64 - 1
+    )
+
+
+def check_same(state: Any, sampling: Sampling, selection: str, settings: Mapping[str, Any]) -> None:
+    """An error for a state of other cells or of other settings.
+
+    Raises:
+        DaoTypeError: it is no such state.
+        DaoValueError: it is of something else.
+    """
+    if not isinstance(state, Mapping) or state.get("version") != _VERSION:
+        raise DaoTypeError(
+            f"expected what state_dict() gives (version {_VERSION}), found {state!r:.200}"
+        )
+    theirs = state.get("settings", {})
+    if not isinstance(theirs, Mapping):
+        raise DaoTypeError(f"expected what state_dict() gives, found settings {theirs!r:.200}")
+    differ = [
+        f"{name} was {theirs.get(name)!r} and is {settings.get(name)!r}"
+        for name in sorted({*theirs, *settings})
+        if theirs.get(name) != settings.get(name)
+    ]
+    drawn = sampling.seed is not None and not sampling.seed_given
+    if state.get("seed") != sampling.seed and not (drawn and state.get("seed") is not None):
+        differ.append(f"seed was {state.get('seed')!r} and is {sampling.seed!r}")
+    if not differ and state.get("selection") != selection:
+        differ.append("the cells selected, their order, or the store are others")
+    if differ:
+        raise DaoValueError("the state is of something else: " + "; ".join(differ))

@@ -1,0 +1,51 @@
+"""Matrices that are asked of the core, and scipy's and numpy's on what it gives.
+
+Owns the form in which a matrix is asked for. Knows no cells and no files.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from .._core import MatrixName
+
+__all__ = ["Layout", "MatrixForm"]
+
+Layout = Literal["csr", "dense"]
+
+
+class MatrixForm(NamedTuple):
+    """One matrix that is read of cells, and in which form; the core looks at the attributes.
+
+    Attributes:
+        name: which matrix of each dataset.
+        n_columns: columns of what is read.
+        layout: sparse rows or dense ones.
+        dtype: the number type of the values.
+        normalize: the total that cells are brought to, and whether log(1 + x) is taken.
+    """
+
+    name: MatrixName
+    n_columns: int
+    layout: Layout = "csr"
+    dtype: str = "float32"
+    normalize: tuple[float | None, bool] | None = None
+
+    def shaped(self, n_rows: int, arrays: Any) -> csr_matrix | NDArray[Any]:
+        """The matrix of what the core gave for ``n_rows`` cells, without a copy.
+
+        Rows of a CSR matrix are canonical: sorted, no column twice.
+        """
+        if self.layout == "dense":
+            return np.asarray(arrays)
+        data, indices, indptr = arrays
+        # scipy wants both index arrays of one type: 64 bits where there are 2^31 values.
+        joined = (data, indices.astype(indptr.dtype, copy=False), indptr)
+        matrix = csr_matrix(joined, shape=(n_rows, self.n_columns))
+        matrix.has_sorted_indices = True
+        matrix.has_canonical_format = True
+        return matrix

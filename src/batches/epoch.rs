@@ -1,0 +1,225 @@
+//! One pass over a request's cells, as finished batches made ahead of their consumer.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::assemble::{Assembly, assembly};
+use super::pool::BufferPool;
+use super::window::{Window, windows};
+use super::{Batch, BatchMatrix};
+use crate::error::{DaoError, Result};
+use crate::number::Layout;
+use crate::read::schedule::{Next, Work, Workers};
+use crate::read::{MatrixRequest, Request, RowPlan, split_key};
+
+/// Cells of a piece where each row is read for itself: few, so that threads share a batch and its
+/// buffers stay in the processor's cache.
+const PIECE: usize = 256;
+/// Cells of a piece where rows are cheaper together: each costs a request, or a chunk of many rows.
+const WIDE_PIECE: usize = 8192;
+
+/// One pass over a request's cells. Dropping it stops and joins its threads.
+pub struct Epoch {
+    workers: Workers<Windows>,
+    ready: std::vec::IntoIter<Batch>,
+}
+
+impl Epoch {
+    /// Starts `threads` threads on the cells of `request` in `order` (positions into its keys), cut
+    /// into `batches` (consecutive rows of that order), with buffers from `pool`.
+    ///
+    /// # Errors
+    /// `Value` for an order that the keys do not have or batches that do not fit it, `Io` if the system gives
+    /// no thread.
+    pub fn start(
+        request: Arc<Request>,
+        order: Arc<[u32]>,
+        batches: Vec<Range<usize>>,
+        budget: u64,
+        threads: usize,
+        pool: Arc<BufferPool>,
+    ) -> Result<Self> {
+        if let Some(position) = order.iter().find(|&&position| position as usize >= request.keys.len()) {
+            return Err(DaoError::value(format!("the plan has position {position}"))
+                .expected(format!("positions below {}", request.keys.len())));
+        }
+        if batches.iter().any(|batch| batch.end > order.len()) {
+            return Err(DaoError::value("the batches do not fit the plan"));
+        }
+        // Rows that are decoded along with wanted ones have at most half of the budget.
+        let for_cache = kept_bytes(&request).min(budget / 2);
+        request.cache.limit(usize::try_from(for_cache).unwrap_or(usize::MAX));
+        let windows = windows(&batches);
+        let kinds = kinds(&request.matrices);
+        let work = Windows { request, order, batches, windows, kinds, pool, cells: AtomicUsize::new(0) };
+        Ok(Self { workers: Workers::start(work, budget - for_cache, threads)?, ready: Vec::new().into_iter() })
+    }
+
+    /// The cells that were read so far, ahead of the consumer too, each once for each matrix.
+    #[must_use]
+    pub fn cells(&self) -> usize {
+        self.workers.work().cells.load(Ordering::Relaxed)
+    }
+
+    /// The next batch, waiting at most `patience`.
+    ///
+    /// # Errors
+    /// The first error of reading; the epoch is over after it.
+    pub fn next(&mut self, patience: Duration) -> Result<Next<Batch>> {
+        loop {
+            if let Some(batch) = self.ready.next() {
+                return Ok(Next::Ready(batch));
+            }
+            match self.workers.next(patience)? {
+                Next::Ready(batches) => self.ready = batches.into_iter(),
+                Next::Waiting => return Ok(Next::Waiting),
+                Next::Over => return Ok(Next::Over),
+            }
+        }
+    }
+}
+
+/// Matrices that are read in the same pieces.
+struct Kind {
+    /// Which of the request's.
+    matrices: Vec<usize>,
+    /// The most cells of a piece.
+    piece: usize,
+}
+
+/// The matrices whose rows are read for themselves, and the others.
+fn kinds(matrices: &[MatrixRequest]) -> Vec<Kind> {
+    let (narrow, wide): (Vec<usize>, _) = (0..matrices.len()).partition(|&i| matrices[i].reads_rows());
+    let kinds = [Kind { matrices: narrow, piece: PIECE }, Kind { matrices: wide, piece: WIDE_PIECE }];
+    kinds.into_iter().filter(|kind| !kind.matrices.is_empty()).collect()
+}
+
+/// At most so many bytes are ever kept of rows that were decoded along with others.
+fn kept_bytes(request: &Request) -> u64 {
+    let datasets = request.matrices.iter().flat_map(|matrix| matrix.datasets.values());
+    let kept = datasets.filter(|dataset| dataset.matrix.keeps_rows()).map(|dataset| {
+        let [n_obs, n_columns] = dataset.matrix.shape();
+        let row = n_columns.saturating_mul(dataset.matrix.dtype().size() as u64 + 1).saturating_add(128);
+        n_obs.saturating_mul(row)
+    });
+    kept.fold(0, u64::saturating_add)
+}
+
+/// An epoch as work: a window is a unit.
+struct Windows {
+    request: Arc<Request>,
+    order: Arc<[u32]>,
+    batches: Vec<Range<usize>>,
+    windows: Vec<Window>,
+    kinds: Vec<Kind>,
+    pool: Arc<BufferPool>,
+    cells: AtomicUsize,
+}
+
+/// A window while it is read.
+struct OpenWindow {
+    /// Its cells, in order.
+    keys: Vec<u64>,
+    /// By matrix of the request.
+    assemblies: Vec<Box<dyn Assembly>>,
+}
+
+impl Windows {
+    fn keys(&self, window: usize) -> impl Iterator<Item = u64> {
+        let rows = self.windows[window].rows.clone();
+        self.order[rows].iter().map(|&position| self.request.keys[position as usize])
+    }
+
+    /// The bytes of one matrix while a window is read: decoded rows, and the batches made of them.
+    fn matrix_bytes(&self, matrix: &MatrixRequest, window: usize) -> u64 {
+        let (mut rows, mut direct) = (0, true);
+        for key in self.keys(window) {
+            let (number, row) = split_key(key);
+            let Ok(dataset) = matrix.dataset(number) else { continue };
+            direct &= dataset.columns.is_none() && dataset.matrix.row_nnz(row).is_some();
+            rows += dataset.matrix.row_bytes(row);
+        }
+        match matrix.form.layout {
+            Layout::Csr if direct => rows,
+            Layout::Csr => 2 * rows,
+            Layout::Dense => {
+                let cells = self.windows[window].rows.len();
+                rows + (cells * matrix.form.n_columns * matrix.form.dtype.size()) as u64
+            }
+        }
+    }
+}
+
+impl Work for Windows {
+    type Unit = OpenWindow;
+    type Output = Vec<Batch>;
+
+    fn n_units(&self) -> usize {
+        self.windows.len()
+    }
+
+    fn n_pieces(&self, window: usize) -> usize {
+        let window = &self.windows[window];
+        let pieces = self.kinds.iter().map(|kind| window.rows.len().div_ceil(window.piece(kind.piece)).max(1));
+        pieces.sum::<usize>().max(1)
+    }
+
+    fn estimate(&self, window: usize) -> u64 {
+        self.request.matrices.iter().map(|matrix| self.matrix_bytes(matrix, window)).sum()
+    }
+
+    fn prepare(&self, unit: usize) -> Result<OpenWindow> {
+        let window = &self.windows[unit];
+        let keys: Vec<u64> = self.keys(unit).collect();
+        let batches: Vec<usize> = self.batches[window.batches.clone()].iter().map(Range::len).collect();
+        let assemblies = self.request.matrices.iter().enumerate().map(|(i, matrix)| {
+            let piece = if matrix.reads_rows() { PIECE } else { WIDE_PIECE };
+            assembly(&self.request, i, &keys, &batches, window.piece(piece), self.pool.of_matrix(i))
+        });
+        Ok(OpenWindow { assemblies: assemblies.collect::<Result<_>>()?, keys })
+    }
+
+    fn piece(&self, unit: usize, open: &OpenWindow, number: usize, stop: &AtomicBool) -> Result<()> {
+        let window = &self.windows[unit];
+        let mut number = number;
+        for kind in &self.kinds {
+            let piece = window.piece(kind.piece);
+            let n_pieces = window.rows.len().div_ceil(piece).max(1);
+            if number >= n_pieces {
+                number -= n_pieces;
+                continue;
+            }
+            let first = number * piece;
+            let keys = &open.keys[first..(first + piece).min(open.keys.len())];
+            if keys.is_empty() {
+                return Ok(());
+            }
+            let plan = RowPlan::new(keys);
+            for &matrix in &kind.matrices {
+                open.assemblies[matrix].read(number, &plan, stop)?;
+                self.cells.fetch_add(keys.len(), Ordering::Relaxed);
+            }
+            break;
+        }
+        Ok(())
+    }
+
+    fn finish(&self, unit: usize, open: OpenWindow) -> Result<Vec<Batch>> {
+        let mut batches: Vec<Batch> = self.batches[self.windows[unit].batches.clone()]
+            .iter()
+            .map(|rows| Batch { rows: rows.clone(), matrices: Vec::with_capacity(open.assemblies.len()) })
+            .collect();
+        for assembly in open.assemblies {
+            for (batch, matrix) in batches.iter_mut().zip(assembly.finish()) {
+                batch.matrices.push(matrix);
+            }
+        }
+        Ok(batches)
+    }
+
+    fn bytes(&self, batches: &Vec<Batch>) -> u64 {
+        batches.iter().flat_map(|batch| &batch.matrices).map(BatchMatrix::bytes).sum()
+    }
+}

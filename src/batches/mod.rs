@@ -1,0 +1,55 @@
+//! Batches of an epoch: all matrices of some cells, made ahead of their consumer, in order.
+//!
+//! `window` (pure) says which batches are read together and in which pieces, `assemble` has a window's rows
+//! decoded into `buffers` from the `pool`, and `epoch` has [`crate::read::schedule`] do that on all cores within
+//! a budget. Must not know why the cells come in this order, nor Python.
+
+mod assemble;
+mod buffers;
+mod epoch;
+mod parted;
+mod pool;
+mod window;
+
+use std::ops::Range;
+
+use crate::number::{Dtype, Layout, Num, Values, for_dtype, for_dtype_values};
+pub use epoch::Epoch;
+pub use pool::{BufferPool, MatrixBuffers};
+
+/// A finished batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Which rows of the epoch it has: the order says where in [`crate::read::Request::keys`] their cells are.
+    pub rows: Range<usize>,
+    /// Its rows of each matrix of the request, in its order.
+    pub matrices: Vec<BatchMatrix>,
+}
+
+/// A batch's rows of one matrix: CSR, or (with empty `indptr` and `indices`) dense and row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchMatrix {
+    /// Row offsets, one more than rows.
+    pub indptr: Vec<i64>,
+    /// Column numbers.
+    pub indices: Vec<i32>,
+    /// Values.
+    pub data: Values,
+}
+
+impl BatchMatrix {
+    /// A matrix of no rows.
+    #[must_use]
+    pub fn empty(layout: Layout, dtype: Dtype) -> Self {
+        let indptr = if layout == Layout::Csr { vec![0] } else { Vec::new() };
+        let data = for_dtype!(dtype, T => T::wrap(Vec::new()));
+        Self { indptr, indices: Vec::new(), data }
+    }
+
+    /// The bytes that it holds.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let values = for_dtype_values!(&self.data, values => std::mem::size_of_val(values.as_slice()));
+        (values + 4 * self.indices.len() + 8 * self.indptr.len()) as u64
+    }
+}

@@ -1,0 +1,79 @@
+//! Which batches of an epoch are read together, and in which pieces.
+//!
+//! Pure: batches in, windows out.
+
+use std::ops::Range;
+
+/// Small batches are read together until a window has this many cells.
+const TOGETHER: usize = 1024;
+
+/// Consecutive batches that are read together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Which batches.
+    pub batches: Range<usize>,
+    /// Their rows of the epoch.
+    pub rows: Range<usize>,
+}
+
+impl Window {
+    /// The cells of each piece but the last, of at most `most`: one batch is cut into pieces that are about
+    /// equal, several are one piece.
+    #[must_use]
+    pub fn piece(&self, most: usize) -> usize {
+        let cells = self.rows.len();
+        let piece = if self.batches.len() > 1 { cells } else { cells.div_ceil(cells.div_ceil(most).max(1)) };
+        piece.max(1)
+    }
+}
+
+/// The windows of an epoch: several batches as long as they have few cells together, so that small batches
+/// share reads; else one.
+#[must_use]
+pub fn windows(batches: &[Range<usize>]) -> Vec<Window> {
+    let mut windows = Vec::new();
+    let mut start = 0;
+    while start < batches.len() {
+        let (mut stop, mut cells) = (start, 0);
+        while stop < batches.len() && (stop == start || cells + batches[stop].len() <= TOGETHER) {
+            cells += batches[stop].len();
+            stop += 1;
+        }
+        windows.push(Window { batches: start..stop, rows: batches[start].start..batches[start].start + cells });
+        start = stop;
+    }
+    windows
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn windows_cover_the_batches(n in 0usize..9000, size in 1usize..4000, most in 1usize..500) {
+            let batches = crate::sampling::batches(n, size, false);
+            let windows = windows(&batches);
+            let all = |rows: fn(&Window) -> Range<usize>| windows.iter().flat_map(rows).collect::<Vec<_>>();
+            prop_assert_eq!(all(|w| w.batches.clone()), (0..batches.len()).collect::<Vec<_>>());
+            prop_assert_eq!(all(|w| w.rows.clone()), (0..n).collect::<Vec<_>>());
+            for window in windows {
+                let piece = window.piece(most);
+                prop_assert!(piece >= 1 && (window.rows.len().div_ceil(piece) - 1) * piece < window.rows.len());
+                match window.batches.len() {
+                    1 => prop_assert!(piece <= most),
+                    _ => prop_assert!(piece == window.rows.len() && piece <= TOGETHER),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn batches_of_no_cells_are_windows_too() {
+        let windows = windows(&[0..0, 0..0]);
+        assert_eq!(windows, [Window { batches: 0..2, rows: 0..0 }]);
+        assert_eq!(windows[0].piece(5), 1);
+    }
+}

@@ -1,0 +1,568 @@
+//! Work in units that threads claim one after another, and whose results are taken in the units' order.
+//!
+//! The one scheduler of this crate: [`Workers`] are threads that live as long as their consumer (an epoch of
+//! batches), [`in_order`] starts some for one call (lookups, aggregates). Either way a unit may be cut into
+//! pieces which several threads do at once, and is begun when what it takes fits into a budget of bytes, or
+//! when the consumer waits for it: one unit larger than the whole budget still gets through. Taking results in
+//! order makes what is added up the same in every run. Knows nothing of what the work is.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::error::{DaoError, ErrorKind, Result, catch_panic};
+
+/// Units that may be done or begun before they are asked for, for each thread.
+const AHEAD: usize = 2;
+/// How long [`in_order`] waits for a unit before `tick` is called.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// One thread a core where none are named.
+#[must_use]
+pub fn threads(asked: Option<usize>) -> usize {
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+}
+
+/// Work in units, as the scheduler sees it.
+pub trait Work: Send + Sync {
+    /// What the pieces of one unit share while it is done.
+    type Unit: Send + Sync;
+    /// What a unit gives.
+    type Output: Send;
+
+    /// The number of units.
+    fn n_units(&self) -> usize;
+
+    /// The number of pieces of a unit, at least one.
+    fn n_pieces(&self, unit: usize) -> usize;
+
+    /// About how many bytes a unit takes while it is done. Asked again each time that it might begin.
+    fn estimate(&self, unit: usize) -> u64;
+
+    /// What the first piece of a unit finds prepared.
+    ///
+    /// # Errors
+    /// Those of the work; the unit fails with it.
+    fn prepare(&self, unit: usize) -> Result<Self::Unit>;
+
+    /// Does one piece of a unit. May give up early, with any error, once `stop` is set.
+    ///
+    /// # Errors
+    /// Those of the work; the unit fails with it.
+    fn piece(&self, unit: usize, shared: &Self::Unit, piece: usize, stop: &AtomicBool) -> Result<()>;
+
+    /// What a unit gives, when all of its pieces are done.
+    ///
+    /// # Errors
+    /// Those of the work; the unit fails with it.
+    fn finish(&self, unit: usize, shared: Self::Unit) -> Result<Self::Output>;
+
+    /// The bytes that a result holds until it is taken.
+    fn bytes(&self, output: &Self::Output) -> u64;
+}
+
+/// Units that are each done by one call.
+struct Calls<F> {
+    n: usize,
+    call: F,
+}
+
+impl<R: Send, F: Fn(usize) -> Result<R> + Send + Sync> Work for Calls<F> {
+    type Unit = ();
+    type Output = R;
+
+    fn n_units(&self) -> usize {
+        self.n
+    }
+
+    fn n_pieces(&self, _: usize) -> usize {
+        1
+    }
+
+    fn estimate(&self, _: usize) -> u64 {
+        0
+    }
+
+    fn prepare(&self, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn piece(&self, _: usize, (): &(), _: usize, _: &AtomicBool) -> Result<()> {
+        Ok(())
+    }
+
+    fn finish(&self, unit: usize, (): ()) -> Result<R> {
+        (self.call)(unit)
+    }
+
+    fn bytes(&self, _: &R) -> u64 {
+        0
+    }
+}
+
+/// The state that threads and consumer of some work share.
+struct Schedule<W: Work> {
+    work: W,
+    budget: u64,
+    ahead: usize,
+    stop: AtomicBool,
+    state: Mutex<State<W>>,
+    changed: Condvar,
+}
+
+/// What the pieces of a unit share, made by the first that needs it.
+type Prepared<W> = OnceLock<Result<<W as Work>::Unit>>;
+
+/// A unit that is being done.
+struct Begun<W: Work> {
+    prepared: Arc<Prepared<W>>,
+    /// Pieces that have not ended.
+    left: usize,
+    estimate: u64,
+    failed: Option<DaoError>,
+}
+
+struct State<W: Work> {
+    /// The next piece to claim: unit and number.
+    next: (usize, usize),
+    /// The unit that the consumer takes next.
+    wanted: usize,
+    /// Bytes that begun units are estimated to take, and finished ones hold.
+    held: u64,
+    begun: BTreeMap<usize, Begun<W>>,
+    done: BTreeMap<usize, (u64, Result<W::Output>)>,
+}
+
+/// A piece that a thread has claimed.
+struct Claimed<W: Work> {
+    unit: usize,
+    number: usize,
+    prepared: Arc<Prepared<W>>,
+}
+
+impl<W: Work> Schedule<W> {
+    fn new(work: W, budget: u64, threads: usize) -> Self {
+        let state = State { next: (0, 0), wanted: 0, held: 0, begun: BTreeMap::new(), done: BTreeMap::new() };
+        Self {
+            work,
+            budget,
+            ahead: AHEAD * threads,
+            stop: AtomicBool::new(false),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<W>> {
+        // Counters and finished results: whole at every point where a panic could be.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self) {
+        // Under the lock, so that no thread goes to wait after it has looked.
+        let state = self.lock();
+        self.stop.store(true, Ordering::Relaxed);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// What each thread does: pieces, until there are no more or all is stopped.
+    fn run(&self) {
+        while let Some(Claimed { unit, number, prepared }) = self.claim() {
+            let failed = catch_panic(|| match prepared.get_or_init(|| self.work.prepare(unit)) {
+                Ok(shared) => self.work.piece(unit, shared, number, &self.stop),
+                Err(_) => Ok(()), // told when the unit is finished
+            });
+            drop(prepared);
+            self.end(unit, failed.err());
+        }
+    }
+
+    /// The next piece, once there is room for its unit or the consumer waits for it; `None` when there is
+    /// no more to do.
+    fn claim(&self) -> Option<Claimed<W>> {
+        let mut state = self.lock();
+        loop {
+            let (unit, number) = state.next;
+            if self.stop.load(Ordering::Relaxed) || unit >= self.work.n_units() {
+                return None;
+            }
+            let n_pieces = self.work.n_pieces(unit);
+            if number == 0 {
+                let Some(estimate) = self.room_for(unit, &state) else {
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                };
+                state.held = state.held.saturating_add(estimate);
+                state.begun.insert(unit, Begun { prepared: Arc::default(), left: n_pieces, estimate, failed: None });
+                if n_pieces > 1 {
+                    self.changed.notify_all(); // the other pieces are to be had
+                }
+            }
+            state.next = if number + 1 < n_pieces { (unit, number + 1) } else { (unit + 1, 0) };
+            // A unit stays begun until all of its pieces have ended.
+            return state.begun.get(&unit).map(|begun| Claimed { unit, number, prepared: begun.prepared.clone() });
+        }
+    }
+
+    /// The estimate of a unit that may begin now. Few results wait at a time, even where more would fit:
+    /// buffers that are soon used again stay in the processor's cache.
+    fn room_for(&self, unit: usize, state: &State<W>) -> Option<u64> {
+        let awaited = unit == state.wanted;
+        if !awaited && unit > state.wanted + self.ahead {
+            return None;
+        }
+        // A panic here is told by the unit, which meets it again.
+        let estimate = catch_panic(|| Ok(self.work.estimate(unit))).unwrap_or(0);
+        (awaited || state.held.saturating_add(estimate) <= self.budget).then_some(estimate)
+    }
+
+    /// Notes that a piece is done, or failed; the last of its unit finishes that.
+    fn end(&self, unit: usize, failed: Option<DaoError>) {
+        let mut state = self.lock();
+        let Some(begun) = state.begun.get_mut(&unit) else { return };
+        begun.left -= 1;
+        begun.failed = begun.failed.take().or(failed);
+        if begun.left > 0 {
+            return;
+        }
+        let Some(begun) = state.begun.remove(&unit) else { return };
+        drop(state);
+        let result = catch_panic(|| {
+            if let Some(error) = begun.failed {
+                return Err(error);
+            }
+            // All other threads have let go of it: this is the last piece that ended.
+            let prepared = Arc::into_inner(begun.prepared).and_then(OnceLock::into_inner);
+            self.work.finish(unit, prepared.ok_or_else(|| DaoError::internal("a unit of work was not prepared"))??)
+        });
+        let bytes = result.as_ref().map_or(0, |output| self.work.bytes(output));
+        let mut state = self.lock();
+        state.held = state.held.saturating_sub(begun.estimate).saturating_add(bytes);
+        state.done.insert(unit, (bytes, result));
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The result of the unit that is wanted next, waiting at most `patience` for it.
+    fn take(&self, patience: Duration) -> Option<Result<W::Output>> {
+        let mut state = self.lock();
+        let unit = state.wanted;
+        if !state.done.contains_key(&unit) {
+            let waited = self.changed.wait_timeout_while(state, patience, |state| !state.done.contains_key(&unit));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let (bytes, result) = state.done.remove(&unit)?;
+        state.held = state.held.saturating_sub(bytes);
+        state.wanted += 1;
+        drop(state);
+        self.changed.notify_all();
+        Some(result)
+    }
+}
+
+/// What waiting for the next result gave.
+#[derive(Debug)]
+pub enum Next<R> {
+    /// A result.
+    Ready(R),
+    /// Nothing yet; ask again.
+    Waiting,
+    /// There are no more.
+    Over,
+}
+
+/// Threads that do work ahead of its consumer. Dropping them stops and joins them.
+pub struct Workers<W: Work + 'static> {
+    schedule: Arc<Schedule<W>>,
+    threads: Vec<JoinHandle<()>>,
+    /// Units whose results are still to be taken.
+    left: usize,
+    /// A forked child has the memory of the threads and not the threads.
+    pid: u32,
+}
+
+impl<W: Work + 'static> Workers<W> {
+    /// Starts at most `threads` threads on `work`, which hold about `budget` bytes.
+    ///
+    /// # Errors
+    /// `Io` if the system gives no thread.
+    pub fn start(work: W, budget: u64, threads: usize) -> Result<Self> {
+        let n_units = work.n_units();
+        let n_pieces = (0..n_units).map(|unit| work.n_pieces(unit)).sum::<usize>();
+        let threads = threads.clamp(1, n_pieces.max(1));
+        let schedule = Arc::new(Schedule::new(work, budget, threads));
+        let mut workers = Self { schedule, threads: Vec::new(), left: n_units, pid: std::process::id() };
+        for i in 0..threads {
+            let schedule = workers.schedule.clone();
+            let thread = std::thread::Builder::new().name(format!("dao-read-{i}")).spawn(move || schedule.run());
+            workers.threads.push(thread.map_err(|e| no_thread(&e))?);
+        }
+        Ok(workers)
+    }
+
+    /// The work.
+    #[must_use]
+    pub fn work(&self) -> &W {
+        &self.schedule.work
+    }
+
+    /// The next result, waiting at most `patience` for it.
+    ///
+    /// # Errors
+    /// The first error of the work, in order; there are no more results after it.
+    pub fn next(&mut self, patience: Duration) -> Result<Next<W::Output>> {
+        if self.left == 0 {
+            return Ok(Next::Over);
+        }
+        let Some(result) = self.schedule.take(patience) else { return Ok(Next::Waiting) };
+        self.left -= 1;
+        result.map(Next::Ready).inspect_err(|_| {
+            self.left = 0;
+            self.schedule.stop();
+        })
+    }
+}
+
+impl<W: Work + 'static> Drop for Workers<W> {
+    fn drop(&mut self) {
+        if self.pid != std::process::id() {
+            // The threads, and whoever held the lock, are not in this process.
+            self.threads.drain(..).for_each(std::mem::forget);
+            return;
+        }
+        self.schedule.stop();
+        for thread in self.threads.drain(..) {
+            // What a thread panicked with has been told to the consumer.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Does `work` for each of `0..n` on at most `threads` threads, and gives the results to `merge` in order, on
+/// this one. `tick` is called now and then. The threads end with the call.
+///
+/// # Errors
+/// The first error, in order, of `work` or `merge`; or one of `tick`, which ends it early.
+pub fn in_order<R: Send>(
+    n: usize,
+    threads: usize,
+    work: impl Fn(usize) -> Result<R> + Send + Sync,
+    mut merge: impl FnMut(R) -> Result<()>,
+    mut tick: impl FnMut() -> Result<()>,
+) -> Result<()> {
+    let threads = threads.min(n);
+    if threads < 2 {
+        for unit in 0..n {
+            merge(catch_panic(|| work(unit))?)?;
+            tick()?;
+        }
+        return Ok(());
+    }
+    let schedule = &Schedule::new(Calls { n, call: work }, u64::MAX, threads);
+    std::thread::scope(|scope| {
+        // Threads are joined at the end of the scope, whatever happens before it.
+        let _stop = StopOnDrop(schedule);
+        for i in 0..threads {
+            let thread = std::thread::Builder::new().name(format!("dao-work-{i}"));
+            thread.spawn_scoped(scope, || schedule.run()).map_err(|e| no_thread(&e))?;
+        }
+        for _ in 0..n {
+            let result = loop {
+                let result = schedule.take(PATIENCE);
+                tick()?;
+                if let Some(result) = result {
+                    break result;
+                }
+            };
+            merge(result?)?;
+        }
+        Ok(())
+    })
+}
+
+struct StopOnDrop<'a, W: Work>(&'a Schedule<W>);
+
+impl<W: Work> Drop for StopOnDrop<'_, W> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+fn no_thread(error: &std::io::Error) -> DaoError {
+    DaoError::new(ErrorKind::Io, format!("starting a thread failed: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn results_are_merged_in_order(n in 0_usize..60, threads in 1_usize..6) {
+            let mut merged = Vec::new();
+            in_order(n, threads, |unit| Ok(unit * 3), |value| { merged.push(value); Ok(()) }, || Ok(())).unwrap();
+            prop_assert_eq!(merged, (0..n).map(|unit| unit * 3).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn the_first_error_in_order_is_told(n in 5_usize..60, threads in 1_usize..6, bad in 0_usize..5) {
+            let mut merged = 0;
+            let work = |unit| if unit >= bad { Err(DaoError::value(format!("unit {unit}"))) } else { Ok(unit) };
+            let error = in_order(n, threads, work, |_| { merged += 1; Ok(()) }, || Ok(())).unwrap_err();
+            prop_assert_eq!(error.to_string(), format!("unit {bad}"));
+            prop_assert_eq!(merged, bad);
+        }
+    }
+
+    #[test]
+    fn a_panic_is_an_internal_error_with_its_message() {
+        for threads in [1, 3] {
+            let work = |unit| if unit == 4 { panic!("unit {unit} is cursed") } else { Ok(unit) };
+            let error = in_order(9, threads, work, |_| Ok(()), || Ok(())).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Internal);
+            assert!(error.to_string().contains("unit 4 is cursed") && error.to_string().contains("bug"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_tick_or_merge_ends_it() {
+        let mut ticks = 0;
+        let stop = || {
+            ticks += 1;
+            if ticks > 2 { Err(DaoError::value("enough")) } else { Ok(()) }
+        };
+        assert_eq!(in_order(1000, 2, Ok, |_| Ok(()), stop).unwrap_err().to_string(), "enough");
+        let full = |unit| if unit == 7 { Err(DaoError::value("full")) } else { Ok(()) };
+        assert_eq!(in_order(1000, 2, Ok, full, || Ok(())).unwrap_err().to_string(), "full");
+    }
+
+    /// Units of three pieces, each of which adds one; counts what goes on at once.
+    #[derive(Default)]
+    struct Counting {
+        units: usize,
+        estimate: u64,
+        fails: Option<usize>,
+        panics: Option<usize>,
+        /// Units that are begun and not taken: now and at most.
+        open: Arc<Mutex<(usize, usize)>>,
+        threads: Arc<AtomicUsize>,
+    }
+
+    impl Work for Counting {
+        type Unit = AtomicUsize;
+        type Output = (usize, usize);
+
+        fn n_units(&self) -> usize {
+            self.units
+        }
+
+        fn n_pieces(&self, _: usize) -> usize {
+            3
+        }
+
+        fn estimate(&self, _: usize) -> u64 {
+            self.estimate
+        }
+
+        fn prepare(&self, unit: usize) -> Result<AtomicUsize> {
+            let mut open = self.open.lock().unwrap();
+            open.0 += 1;
+            open.1 = open.1.max(open.0);
+            if self.fails == Some(unit) { Err(DaoError::value(format!("unit {unit}"))) } else { Ok(0.into()) }
+        }
+
+        fn piece(&self, unit: usize, shared: &AtomicUsize, piece: usize, _: &AtomicBool) -> Result<()> {
+            self.threads.fetch_add(1, Ordering::Relaxed);
+            assert!(self.panics != Some(unit) || piece != 1, "piece {piece} of unit {unit}");
+            shared.fetch_add(1, Ordering::Relaxed);
+            self.threads.fetch_sub(1, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn finish(&self, unit: usize, shared: AtomicUsize) -> Result<(usize, usize)> {
+            Ok((unit, shared.into_inner()))
+        }
+
+        fn bytes(&self, _: &(usize, usize)) -> u64 {
+            self.estimate
+        }
+    }
+
+    fn all(workers: &mut Workers<Counting>) -> Result<Vec<(usize, usize)>> {
+        let mut found = Vec::new();
+        loop {
+            match workers.next(Duration::from_millis(1))? {
+                Next::Ready(result) => {
+                    workers.work().open.lock().unwrap().0 -= 1;
+                    found.push(result);
+                }
+                Next::Waiting => {}
+                Next::Over => return Ok(found),
+            }
+        }
+    }
+
+    #[test]
+    fn units_of_several_pieces_come_whole_and_in_order() {
+        for threads in 1..5 {
+            let mut workers = Workers::start(Counting { units: 40, ..Counting::default() }, 0, threads).unwrap();
+            assert_eq!(all(&mut workers).unwrap(), (0..40).map(|unit| (unit, 3)).collect::<Vec<_>>());
+        }
+        assert!(all(&mut Workers::start(Counting::default(), 0, 2).unwrap()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_budget_bounds_what_is_begun_and_a_larger_unit_gets_through() {
+        // What is taken may be followed by the next before the counter has seen it: one more.
+        for (estimate, most) in [(40, 3), (100, 2), (1000, 2)] {
+            let work = Counting { units: 30, estimate, ..Counting::default() };
+            let open = work.open.clone();
+            let mut workers = Workers::start(work, 100, 4).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(open.lock().unwrap().0 < most, "begun without being asked for");
+            assert_eq!(all(&mut workers).unwrap().len(), 30);
+            assert!(open.lock().unwrap().1 <= most + 1);
+        }
+    }
+
+    #[test]
+    fn without_a_budget_no_more_is_begun_than_is_ahead() {
+        let work = Counting { units: 1000, ..Counting::default() };
+        let open = work.open.clone();
+        let workers = Workers::start(work, u64::MAX, 3).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(open.lock().unwrap().1 <= 1 + AHEAD * 3);
+        drop(workers);
+    }
+
+    #[test]
+    fn failures_end_the_work_in_order() {
+        let mut workers =
+            Workers::start(Counting { units: 40, fails: Some(7), ..Counting::default() }, u64::MAX, 3).unwrap();
+        assert_eq!(all(&mut workers).unwrap_err().to_string(), "unit 7");
+        assert!(matches!(workers.next(Duration::ZERO), Ok(Next::Over)));
+        let mut workers =
+            Workers::start(Counting { units: 40, panics: Some(5), ..Counting::default() }, u64::MAX, 3).unwrap();
+        let error = all(&mut workers).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert!(error.to_string().contains("piece 1 of unit 5"), "{error}");
+    }
+
+    #[test]
+    fn dropping_workers_joins_their_threads() {
+        let work = Counting { units: 100_000, ..Counting::default() };
+        let (open, threads) = (work.open.clone(), work.threads.clone());
+        let mut workers = Workers::start(work, u64::MAX, 3).unwrap();
+        while !matches!(workers.next(Duration::from_millis(1)).unwrap(), Next::Ready(_)) {}
+        drop(workers);
+        assert_eq!(threads.load(Ordering::Relaxed), 0);
+        assert_eq!((Arc::strong_count(&open), Arc::strong_count(&threads)), (1, 1));
+    }
+}
