@@ -1,27 +1,27 @@
 //! 512 values and their checksum: the least that is read of a chunk.
 //!
 //! A block is frames of what is left of the values after their reference: differences of
-//! neighbours (`Delta`), distances from the least (`Plain`), or places in a table of the block's
+//! neighbours (`Delta`), distances from the least (`Plain`), or positions in a table of the block's
 //! distinct values (`Dictionary`, for floats: log-normalised counts of a cell have few).
+//! Knows no files and no chunks.
 
 use std::ops::Range;
 
-use bytemuck::Pod;
-
 use super::Broken;
 use super::frame::{self, FRAME};
+use super::word::{Stored, Word};
 use crate::number::Num;
 
-/// Frames of a block.
+/// The number of frames in a block.
 const FRAMES: usize = 2;
 
-/// Values of a block.
+/// The number of values in a block.
 pub const BLOCK: usize = FRAMES * FRAME;
 
-/// Room to decode a block in.
+/// Memory that decoding a block needs, used again for the next.
 pub type Scratch = [[u32; FRAME]; FRAMES];
 
-/// Such room.
+/// A [`Scratch`] to begin with.
 pub const SCRATCH: Scratch = [[0; FRAME]; FRAMES];
 
 /// Bytes of the checksum at a block's end.
@@ -37,64 +37,11 @@ pub enum Kind {
     Plain,
     /// Difference from the value before, modulo the word size; within a frame.
     Delta,
-    /// Place in the block's table of distinct values.
+    /// Position in the block's table of distinct values.
     Dictionary,
 }
 
-/// An unsigned integer of a stored type's width.
-pub trait Word: Pod + Ord + std::hash::Hash {
-    /// Its width.
-    const BITS: u32;
-    /// Widened.
-    fn wide(self) -> u64;
-    /// The low bits.
-    fn low(wide: u64) -> Self;
-    /// The low bits.
-    fn low32(word: u32) -> Self;
-}
-
-macro_rules! words {
-    ($($type:ty)*) => {$(
-        #[allow(clippy::cast_possible_truncation, reason = "the low bits are meant; some types have no others")]
-        #[allow(clippy::cast_lossless, reason = "one text for every width")]
-        impl Word for $type {
-            const BITS: u32 = <$type>::BITS;
-            #[inline(always)]
-            fn wide(self) -> u64 { self as u64 }
-            #[inline(always)]
-            fn low(wide: u64) -> Self { wide as Self }
-            #[inline(always)]
-            fn low32(word: u32) -> Self { word as Self }
-        }
-    )*};
-}
-words! { u8 u16 u32 u64 }
-
-/// A number type and its bits.
-pub trait Stored: Num {
-    /// The word of its width.
-    type Word: Word;
-    /// The number of those bits.
-    fn of_word(word: Self::Word) -> Self;
-}
-
-macro_rules! stored {
-    ($($type:ty, $word:ty, $of:expr;)*) => {$(
-        impl Stored for $type {
-            type Word = $word;
-            #[inline(always)]
-            fn of_word(word: $word) -> Self { $of(word) }
-        }
-    )*};
-}
-stored! {
-    u8, u8, std::convert::identity; u16, u16, std::convert::identity;
-    u32, u32, std::convert::identity; u64, u64, std::convert::identity;
-    i8, u8, u8::cast_signed; i16, u16, u16::cast_signed; i32, u32, u32::cast_signed; i64, u64, u64::cast_signed;
-    f32, u32, f32::from_bits; f64, u64, f64::from_bits;
-}
-
-/// Appends the block of up to [`BLOCK`] `values`.
+/// Appends to `out` the block of up to [`BLOCK`] `values`.
 pub fn encode<W: Word>(values: &[W], kind: Kind, out: &mut Vec<u8>) {
     let start = out.len();
     match kind {
@@ -109,6 +56,7 @@ pub fn encode<W: Word>(values: &[W], kind: Kind, out: &mut Vec<u8>) {
     out.extend(checksum.to_le_bytes());
 }
 
+/// Appends a frame of `values`, packed where their distances fit into 32 bits.
 fn encode_frame<W: Word>(values: &[W], delta: bool, out: &mut Vec<u8>) {
     let mut numbers = [0; FRAME];
     let reference = if delta { values.first() } else { values.iter().min() };
@@ -133,15 +81,16 @@ fn encode_frame<W: Word>(values: &[W], delta: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(&reference.to_le_bytes()[..size_of::<W>()]);
 }
 
-/// The table comes most frequent first, so that its places are small numbers.
+/// Appends a table of the distinct `values`, and where in it each value stands. The table comes most
+/// frequent first, so that positions are small numbers.
 fn encode_dictionary<W: Word>(values: &[W], out: &mut Vec<u8>) {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
     let mut table: Vec<(usize, W)> =
         sorted.chunk_by(|a, b| a == b).map(|run| (usize::MAX - run.len(), run[0])).collect();
     table.sort_unstable();
-    let places: std::collections::HashMap<W, u16> = table.iter().map(|&(_, value)| value).zip(0..).collect();
-    let codes: Vec<u16> = values.iter().map(|value| places[value]).collect();
+    let positions: std::collections::HashMap<W, u16> = table.iter().map(|&(_, value)| value).zip(0..).collect();
+    let codes: Vec<u16> = values.iter().map(|value| positions[value]).collect();
     let mut with_table = Vec::new();
     // A block has at most 512 values.
     with_table.extend(u16::try_from(table.len()).unwrap_or(0).to_le_bytes());
@@ -181,6 +130,7 @@ pub fn decode<S: Stored, T: Num>(
     decode_here::<S, T, false>(bytes, kind, range, out, scratch)
 }
 
+/// [`decode`] with AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn decode_avx2<S: Stored, T: Num>(
@@ -193,7 +143,7 @@ fn decode_avx2<S: Stored, T: Num>(
     decode_here::<S, T, true>(bytes, kind, range, out, scratch)
 }
 
-/// `AVX2`: whether the processor is known to have it.
+/// [`decode`], compiled with and without AVX2; `AVX2` says whether the processor is known to have it.
 #[inline(always)]
 fn decode_here<S: Stored, T: Num, const AVX2: bool>(
     bytes: &[u8],
@@ -211,7 +161,7 @@ fn decode_here<S: Stored, T: Num, const AVX2: bool>(
     if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
         return Err(Broken("checksum mismatch"));
     }
-    let cast = |word| T::of(S::of_word(word));
+    let cast = |word| T::of(S::from_word(word));
     match kind {
         Kind::Plain => frames::<S::Word, T, AVX2>(body, false, range, out, scratch, cast),
         Kind::Delta => frames::<S::Word, T, AVX2>(body, true, range, out, scratch, cast),
@@ -228,6 +178,7 @@ enum Frame<'a> {
     Packed(u64),
 }
 
+/// Decodes the values `range` of a block of frames.
 #[inline(always)]
 fn frames<W: Word, T, const AVX2: bool>(
     mut body: &[u8],
@@ -303,6 +254,7 @@ fn frames<W: Word, T, const AVX2: bool>(
     Ok(())
 }
 
+/// Decodes the values `range` of a block with a table of distinct values.
 #[inline(always)]
 fn dictionary<S: Stored, T: Num, const AVX2: bool>(
     body: &[u8],
@@ -314,11 +266,11 @@ fn dictionary<S: Stored, T: Num, const AVX2: bool>(
     let cut = Broken("a block is cut short");
     let Some((head, body)) = body.split_first_chunk::<2>() else { return Err(cut) };
     let distinct = usize::from(u16::from_le_bytes(*head));
-    let word = |bytes: &[u8]| T::of(S::of_word(bytemuck::pod_read_unaligned(bytes)));
+    let value = |bytes: &[u8]| T::of(S::from_word(bytemuck::pod_read_unaligned(bytes)));
     if distinct == 0 {
         let raw = body.get(range.start * size..range.end * size).ok_or(cut)?;
         for (to, bytes) in out.iter_mut().zip(raw.chunks_exact(size)) {
-            *to = word(bytes);
+            *to = value(bytes);
         }
         return Ok(());
     }
@@ -328,12 +280,12 @@ fn dictionary<S: Stored, T: Num, const AVX2: bool>(
     frames::<u16, u16, AVX2>(body, false, range, codes, scratch, |code| code)?;
     for (to, &code) in out.iter_mut().zip(&*codes) {
         let at = usize::from(code) * size;
-        *to = word(table.get(at..at + size).ok_or(Broken("a value outside the block's table"))?);
+        *to = value(table.get(at..at + size).ok_or(Broken("a value outside the block's table"))?);
     }
     Ok(())
 }
 
-/// Each number plus all before it, modulo 2^32.
+/// Replaces each number by the sum of it and all before it, modulo 2^32.
 #[inline(always)]
 fn running_sums<const AVX2: bool>(numbers: &mut [u32; FRAME]) {
     #[cfg(target_arch = "x86_64")]
@@ -348,7 +300,8 @@ fn running_sums<const AVX2: bool>(numbers: &mut [u32; FRAME]) {
     }
 }
 
-/// Eight at a time: sums within the halves, then the lower half's and the last ones' onto them.
+/// [`running_sums`], eight numbers at a time: sums within the halves, then the lower half's and the last
+/// ones' onto them.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn running_sums_avx2(numbers: &mut [u32; FRAME]) {
@@ -359,9 +312,9 @@ fn running_sums_avx2(numbers: &mut [u32; FRAME]) {
     let last = _mm256_set1_epi32(7);
     let mut before = _mm256_setzero_si256();
     for eight in numbers.as_chunks_mut::<8>().0 {
-        let place = eight.as_mut_ptr().cast::<__m256i>();
-        // SAFETY: `place` is eight 32-bit numbers that nothing else borrows; the access is unaligned.
-        let mut sums = unsafe { _mm256_loadu_si256(place) };
+        let pointer = eight.as_mut_ptr().cast::<__m256i>();
+        // SAFETY: `pointer` is eight 32-bit numbers that nothing else borrows; the access is unaligned.
+        let mut sums = unsafe { _mm256_loadu_si256(pointer) };
         sums = _mm256_add_epi32(sums, _mm256_slli_si256::<4>(sums));
         sums = _mm256_add_epi32(sums, _mm256_slli_si256::<8>(sums));
         // The lower half's last sum, onto the upper half; zeros onto the lower.
@@ -370,7 +323,7 @@ fn running_sums_avx2(numbers: &mut [u32; FRAME]) {
         sums = _mm256_add_epi32(sums, before);
         before = _mm256_permutevar8x32_epi32(sums, last);
         // SAFETY: as above.
-        unsafe { _mm256_storeu_si256(place, sums) };
+        unsafe { _mm256_storeu_si256(pointer, sums) };
     }
 }
 
@@ -387,7 +340,7 @@ mod tests {
     ) {
         let mut bytes = Vec::new();
         encode(words, kind, &mut bytes);
-        let expected: Vec<S> = words[range.clone()].iter().map(|&word| S::of_word(word)).collect();
+        let expected: Vec<S> = words[range.clone()].iter().map(|&word| S::from_word(word)).collect();
         let mut out = vec![S::zero(); range.len()];
         decode::<S, S>(&bytes, kind, range.clone(), &mut out, &mut { SCRATCH }).unwrap();
         assert_eq!(bytemuck::cast_slice::<S, u8>(&out), bytemuck::cast_slice::<S, u8>(&expected));

@@ -1,10 +1,11 @@
-//! A chunk: a directory of its blocks, then the blocks.
+//! A chunk: a directory of its blocks, then the blocks. docs/pfor.md describes it.
 //!
 //! The directory is one `u16` a block, its length in bytes, and a checksum: two bytes for 512
 //! values, so that a reader can keep it and fetch any block in one read.
 
 use super::Broken;
-use super::block::{self, BLOCK, Kind, SCRATCH, Stored, Word};
+use super::block::{self, BLOCK, Kind, SCRATCH};
+use super::word::{Stored, Word};
 
 /// Bytes of the directory of a chunk of `n` values.
 #[must_use]
@@ -12,7 +13,7 @@ pub fn directory_len(n: usize) -> usize {
     2 * n.div_ceil(BLOCK) + 4
 }
 
-/// The chunk of `values`.
+/// The `values` as a chunk.
 ///
 /// # Errors
 /// For more than 4 GiB, which the format cannot tell apart.

@@ -13,12 +13,14 @@ pub mod blosc;
 mod chunk;
 mod frame;
 mod plugin;
+mod word;
 
-pub use block::{BLOCK, Kind, SCRATCH, Scratch, Stored, Word};
+pub use block::{BLOCK, Kind, SCRATCH, Scratch};
 pub use chunk::{decode, directory, directory_len, encode};
-pub use plugin::{NAME, Pfor};
+pub use plugin::{NAME, Pfor, dtype_of};
+pub use word::{Stored, Word};
 
-/// Why bytes are no encoded values.
+/// The reason why bytes cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Broken(pub &'static str);
 

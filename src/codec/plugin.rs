@@ -1,4 +1,5 @@
-//! `dao_polars.pfor` as zarrs knows codecs.
+//! `dao_polars.pfor` as zarrs knows codecs, and number types as zarrs names them.
+//! <https://docs.rs/zarrs/latest/zarrs/array/codec/trait.ArrayToBytesCodecTraits.html>
 
 use std::borrow::Cow;
 use std::num::NonZeroU64;
@@ -11,20 +12,21 @@ use zarrs::array::codec::api::{
 };
 use zarrs::array::{
     ArrayBytes, ArrayBytesRaw, ArrayToBytesCodecTraits, BytesRepresentation, Codec, CodecOptions, DataType, FillValue,
+    data_type,
 };
 use zarrs::metadata::Configuration;
 use zarrs::metadata::v3::MetadataV3;
 use zarrs::plugin::{PluginCreateError, ZarrVersion};
 
-use super::block::{Kind, Stored};
+use super::block::Kind;
 use super::chunk;
-use crate::matrix::dtype_of;
+use super::word::Stored;
 use crate::number::{Dtype, for_dtype};
 
 /// The codec's name in zarr metadata.
 pub const NAME: &str = "dao_polars.pfor";
 
-/// The codec with its configuration.
+/// The codec `dao_polars.pfor` with its configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pfor {
@@ -33,7 +35,7 @@ pub struct Pfor {
 }
 
 impl Pfor {
-    /// How values of `dtype` become small numbers.
+    /// The way in which values of `dtype` become small numbers.
     #[must_use]
     pub fn kind(self, dtype: Dtype) -> Kind {
         match (dtype.is_float(), self.delta) {
@@ -130,10 +132,31 @@ impl ArrayToBytesCodecTraits for Pfor {
     }
 }
 
+/// The number type of a zarr data type; `None` for one that is no number. Bools are stored as bytes.
+pub fn dtype_of(found: &DataType) -> Option<Dtype> {
+    [
+        (data_type::uint8(), Dtype::U8),
+        (data_type::bool(), Dtype::U8),
+        (data_type::uint16(), Dtype::U16),
+        (data_type::uint32(), Dtype::U32),
+        (data_type::uint64(), Dtype::U64),
+        (data_type::int8(), Dtype::I8),
+        (data_type::int16(), Dtype::I16),
+        (data_type::int32(), Dtype::I32),
+        (data_type::int64(), Dtype::I64),
+        (data_type::float32(), Dtype::F32),
+        (data_type::float64(), Dtype::F64),
+    ]
+    .into_iter()
+    .find_map(|(known, dtype)| (*found == known).then_some(dtype))
+}
+
+/// [`dtype_of`], or the error that this codec does not hold such values.
 fn number_type(data_type: &DataType) -> Result<Dtype, CodecError> {
     dtype_of(data_type).ok_or_else(|| CodecError::Other(format!("{NAME} holds no {data_type:?}")))
 }
 
+/// The number of elements in a chunk.
 fn elements(shape: &[NonZeroU64]) -> Result<usize, CodecError> {
     shape
         .iter()

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Asked, Hit, Lookup, Target};
 use crate::error::Result;
-use crate::matrix::{Fill, Matrix, Sink, Totals};
+use crate::matrix::{FillRow, Matrix, RowSink, Totals};
 use crate::number::Num;
 use crate::read::Normalize;
 
@@ -135,8 +135,8 @@ struct Pick<'a, T> {
     hits: &'a mut Vec<Hit<T>>,
 }
 
-impl<T: Num> Sink<T> for Pick<'_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
+impl<T: Num> RowSink<T> for Pick<'_, T> {
+    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         let (columns, values) = (&mut self.room.0, &mut self.room.1);
         columns.resize(nnz, 0);
         values.resize(nnz, T::zero());
@@ -163,8 +163,8 @@ struct Add<'a, S, T> {
     hits: &'a mut Vec<Hit<T>>,
 }
 
-impl<S: Num, T: Num> Sink<S> for Add<'_, S, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, S>) -> Result<()> {
+impl<S: Num, T: Num> RowSink<S> for Add<'_, S, T> {
+    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, S>) -> Result<()> {
         let (columns, values) = (&mut self.room.0, &mut self.room.1);
         columns.resize(nnz, 0);
         values.resize(nnz, S::zero());

@@ -1,24 +1,25 @@
-//! One zarr array: inner chunks fetched by coalesced ranges and decoded one at a time.
+//! One zarr array: its metadata, where its inner chunks are stored, and their values.
 //!
-//! zarrs reads metadata and runs codecs; which bytes are read when is decided here.
+//! zarrs reads metadata and runs codecs; which bytes are read when is decided here. Knows nothing of
+//! rows: [`super::csr`] and [`super::dense`] say which inner chunks they need.
+//! <https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html>
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use zarrs::array::codec::{BloscCodec, BytesCodec, CodecChain};
 use zarrs::array::{
-    Array, ArrayBytes, ArrayCreateError, ArrayShardedExt, ArrayToBytesCodecTraits, BytesRepresentation, ChunkShape,
-    CodecOptions, DataType, FillValue, data_type,
+    Array, ArrayBytes, ArrayCreateError, ArrayShardedExt, ArrayToBytesCodecTraits, ChunkShape, CodecOptions,
 };
 use zarrs::metadata::ConfigurationSerialize;
-use zarrs::metadata_ext::codec::sharding::{ShardingCodecConfiguration, ShardingIndexLocation};
+use zarrs::metadata_ext::codec::sharding::ShardingCodecConfiguration;
 use zarrs::plugin::PluginCreateError;
 
-use super::plan::coalesce;
-use crate::codec::Pfor;
+use super::plan::{coalesce, to_usize};
+use super::shard_index::{ChunkRange, ShardIndexes};
+use crate::codec::{Pfor, dtype_of};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::number::{Dtype, Num};
 use crate::storage::{Storage, ZarrStorage};
@@ -28,53 +29,41 @@ pub const MAX_GAP: u64 = 16 << 10;
 /// The most bytes of one read.
 pub const MAX_READ: u64 = 8 << 20;
 
-/// Where an inner chunk lies in its file; `None` where the shard leaves it out (all fill value).
-pub type Place = Option<(u64, u64)>;
-
-/// What its inner chunks are encoded with, as far as parts of them can be decoded.
+/// How inner chunks are encoded, as far as parts of them can be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coding {
+pub enum ChunkEncoding {
     /// Values as they are in memory.
     Raw,
-    /// The same in a frame of blosc.
+    /// Values as they are in memory, in a frame of blosc.
     Blosc,
-    /// Something that decodes whole chunks.
-    Other,
+    /// Anything else: decoded whole.
+    Whole,
 }
 
-/// An inner chunk as it is stored.
-pub enum Found {
-    /// Left out: all fill value.
+/// Where the bytes of an inner chunk are.
+pub enum StoredChunk {
+    /// Nowhere: all of it is fill value.
     Absent,
-    /// These bytes of a file.
-    At(String, Range<u64>),
-    /// All of a file.
-    Read(String, Bytes),
+    /// In this byte range of the file `key`.
+    InFile { key: String, range: Range<u64> },
+    /// All of the file `key`, here.
+    Read { key: String, bytes: Bytes },
 }
 
 /// An opened array.
 pub struct ZarrArray {
     array: Array<ZarrStorage>,
     storage: Arc<dyn Storage>,
-    place: String,
+    uri: String,
     dtype: Dtype,
     inner_shape: ChunkShape,
     inner_codecs: Arc<CodecChain>,
     /// Inner chunks of a shard along each axis; all ones where the array is not sharded.
     per_shard: Vec<u64>,
-    sharding: Option<Sharding>,
+    shard_indexes: Option<ShardIndexes>,
     pfor: Option<Pfor>,
     absent_is_fill: bool,
     options: CodecOptions,
-}
-
-struct Sharding {
-    index_codecs: CodecChain,
-    index_shape: ChunkShape,
-    index_bytes: u64,
-    index_at_end: bool,
-    /// By grid position of the shard. A map: metadata may claim any number of shards.
-    indexes: Mutex<HashMap<Vec<u64>, Arc<Vec<Place>>>>,
 }
 
 impl ZarrArray {
@@ -83,32 +72,36 @@ impl ZarrArray {
     /// # Errors
     /// `NotFound`/`Corrupt` if its metadata is missing or cannot be used.
     pub fn open(storage: &Arc<dyn Storage>, path: &str) -> Result<Self> {
-        let place = format!("{}/{path}", storage.uri());
+        let uri = format!("{}/{path}", storage.uri());
         let has_metadata = ["zarr.json", ".zarray"]
             .iter()
             .map(|name| storage.size(&format!("{path}/{name}")))
             .collect::<Result<Vec<_>>>()?;
         if has_metadata.iter().all(Option::is_none) {
             return Err(DaoError::new(ErrorKind::NotFound, "zarr metadata is missing")
-                .at(format!("path '{place}'"))
+                .at(format!("path '{uri}'"))
                 .hint("restore it from a copy, or write the dataset again"));
         }
         let unusable =
-            |what: &dyn std::fmt::Display| DaoError::corrupt(&place, format!("cannot read this zarr array: {what}"));
+            |what: &dyn std::fmt::Display| DaoError::corrupt(&uri, format!("cannot read this zarr array: {what}"));
         let array = Array::open(Arc::new(ZarrStorage(storage.clone())), &format!("/{path}")).map_err(|e| match e {
             ArrayCreateError::CodecsCreateError(PluginCreateError::Unsupported(what)) => {
                 DaoError::value(format!("this build cannot decode the array: {what}"))
-                    .at(format!("path '{place}'"))
+                    .at(format!("path '{uri}'"))
                     .hint("write the matrix again with another compressor")
             }
             e => unusable(&e),
         })?;
         let dtype = dtype_of(array.data_type())
             .ok_or_else(|| unusable(&format!("its data type {:?} is no plain number", array.data_type())))?;
+        let options = CodecOptions::default().with_concurrent_target(1).with_validate_checksums(true);
         let origin = vec![0; array.dimensionality()];
         let outer = array.chunk_shape(&origin).map_err(|e| unusable(&e))?;
+        let per_shard = |inner: &ChunkShape| -> Vec<u64> {
+            outer.iter().zip(inner).map(|(outer, inner)| outer.get() / inner.get()).collect()
+        };
         let mut pfor = None;
-        let (inner_shape, inner_codecs, sharding) = if array.is_exclusively_sharded() {
+        let (inner_shape, inner_codecs, shard_indexes) = if array.is_exclusively_sharded() {
             let configuration = array
                 .codecs()
                 .array_to_bytes_codec()
@@ -123,35 +116,23 @@ impl ZarrArray {
             if codecs.array_to_array_codecs().is_empty() && codecs.bytes_to_bytes_codecs().is_empty() {
                 pfor = codecs.array_to_bytes_codec().as_any().downcast_ref().copied();
             }
-            let index_codecs = CodecChain::from_metadata(&sharding.index_codecs).map_err(|e| unusable(&e))?;
-            let two = std::num::NonZeroU64::MIN.saturating_add(1);
-            let per_shard = outer.iter().zip(&sharding.chunk_shape).map(|(outer, inner)| outer.get() / inner.get());
-            let index_shape: Option<ChunkShape> = per_shard.map(std::num::NonZeroU64::new).chain([Some(two)]).collect();
-            let index_shape = index_shape.ok_or_else(|| unusable(&"its inner chunks are larger than its shards"))?;
-            let BytesRepresentation::FixedSize(index_bytes) = index_codecs
-                .encoded_representation(&index_shape, &data_type::uint64(), &FillValue::from(u64::MAX))
-                .map_err(|e| unusable(&e))?
-            else {
-                return Err(unusable(&"its shard index is compressed"));
-            };
-            let index_at_end = matches!(sharding.index_location, ShardingIndexLocation::End);
-            let read = Sharding { index_codecs, index_shape, index_bytes, index_at_end, indexes: Mutex::default() };
-            (sharding.chunk_shape, Arc::new(codecs), Some(read))
+            let indexes =
+                ShardIndexes::new(&sharding, &per_shard(&sharding.chunk_shape), options).map_err(|e| unusable(&e))?;
+            (sharding.chunk_shape, Arc::new(codecs), Some(indexes))
         } else {
             (outer.clone(), array.codecs(), None)
         };
-        let absent_is_fill = sharding.is_none() && leaves_out_empty_chunks(storage, path)?;
-        let per_shard = outer.iter().zip(&inner_shape).map(|(outer, inner)| outer.get() / inner.get()).collect();
-        let options = CodecOptions::default().with_concurrent_target(1).with_validate_checksums(true);
+        let absent_is_fill = shard_indexes.is_none() && leaves_out_empty_chunks(storage, path)?;
+        let per_shard = per_shard(&inner_shape);
         Ok(Self {
             array,
             storage: storage.clone(),
-            place,
+            uri,
             dtype,
             inner_shape,
             inner_codecs,
             per_shard,
-            sharding,
+            shard_indexes,
             pfor,
             absent_is_fill,
             options,
@@ -163,12 +144,12 @@ impl ZarrArray {
         self.array.shape()
     }
 
-    /// The stored type.
+    /// The array's number type.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
-    /// The shape of what is decoded at a time.
+    /// The shape of an inner chunk, or of a chunk where the array is not sharded.
     pub fn inner_shape(&self) -> Vec<u64> {
         self.inner_shape.iter().map(|n| n.get()).collect()
     }
@@ -178,13 +159,13 @@ impl ZarrArray {
         &self.per_shard
     }
 
-    /// The codec of its inner chunks, where that is `dao_polars.pfor` alone.
+    /// The codec of the inner chunks, where that is `dao_polars.pfor` alone.
     pub fn pfor(&self) -> Option<Pfor> {
         self.pfor
     }
 
-    /// What its inner chunks are encoded with.
-    pub fn coding(&self) -> Coding {
+    /// How the inner chunks are encoded.
+    pub fn encoding(&self) -> ChunkEncoding {
         let codecs = &self.inner_codecs;
         let bytes = codecs.array_to_bytes_codec();
         let endian = bytes.as_any().is::<BytesCodec>().then(|| {
@@ -197,38 +178,38 @@ impl ZarrArray {
             None => false,
         };
         match codecs.bytes_to_bytes_codecs() {
-            _ if !in_memory || !codecs.array_to_array_codecs().is_empty() => Coding::Other,
-            [] => Coding::Raw,
-            [codec] if codec.as_any().is::<BloscCodec>() => Coding::Blosc,
-            _ => Coding::Other,
+            _ if !in_memory || !codecs.array_to_array_codecs().is_empty() => ChunkEncoding::Whole,
+            [] => ChunkEncoding::Raw,
+            [codec] if codec.as_any().is::<BloscCodec>() => ChunkEncoding::Blosc,
+            _ => ChunkEncoding::Whole,
         }
     }
 
-    /// Where an inner chunk is stored.
+    /// Where the inner chunk at the grid position `chunk` is stored.
     ///
     /// # Errors
     /// As [`ZarrArray::decode`].
-    pub fn find(&self, chunk: &[u64]) -> Result<Found> {
+    pub fn find(&self, chunk: &[u64]) -> Result<StoredChunk> {
         let file = self.file_of(chunk);
-        let key = self.array.chunk_key(&file).as_str().to_owned();
-        if self.sharding.is_some() {
-            let place = self.place_in_shard(&file, chunk, &key)?;
-            return Ok(place.map_or(Found::Absent, |(start, stop)| Found::At(key, start..stop)));
+        let key = self.file_key(&file);
+        if self.shard_indexes.is_some() {
+            let range = self.range_in_shard(&file, chunk, &key)?;
+            return Ok(range.map_or(StoredChunk::Absent, |range| StoredChunk::InFile { key, range }));
         }
         let found = if self.storage.local_root().is_some() {
-            self.storage.size(&key)?.map(|size| Found::At(key.clone(), 0..size))
+            self.storage.size(&key)?.map(|size| StoredChunk::InFile { key: key.clone(), range: 0..size })
         } else {
             // A request for the size would cost as much as one for the bytes.
-            self.storage.get(&key)?.map(|bytes| Found::Read(key.clone(), bytes))
+            self.storage.get(&key)?.map(|bytes| StoredChunk::Read { key: key.clone(), bytes })
         };
         match found {
             Some(found) => Ok(found),
-            None if self.absent_is_fill => Ok(Found::Absent),
+            None if self.absent_is_fill => Ok(StoredChunk::Absent),
             None => Err(self.missing(&key)),
         }
     }
 
-    /// Reads bytes of a file that [`ZarrArray::find`] found.
+    /// The byte ranges of the file `key`.
     ///
     /// # Errors
     /// As [`ZarrArray::decode`].
@@ -236,7 +217,7 @@ impl ZarrArray {
         self.storage.get_ranges(key, ranges)?.ok_or_else(|| self.missing(key))
     }
 
-    /// What its files are read through.
+    /// The storage that the array's files are in.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
     }
@@ -245,18 +226,18 @@ impl ZarrArray {
     ///
     /// # Errors
     /// As [`ZarrArray::decode`].
-    pub fn shard(&self, file: &[u64]) -> Result<(String, Vec<Place>)> {
-        let key = self.array.chunk_key(file).as_str().to_owned();
-        let places = match &self.sharding {
-            Some(sharding) => self.read_index(sharding, &key)?,
+    pub fn shard(&self, position: &[u64]) -> Result<(String, Vec<ChunkRange>)> {
+        let key = self.file_key(position);
+        let ranges = match &self.shard_indexes {
+            Some(indexes) => indexes.read(self.storage.as_ref(), &key)?,
             None => Vec::new(),
         };
-        Ok((key, places))
+        Ok((key, ranges))
     }
 
-    /// Where it lies, for errors.
-    pub fn place(&self) -> &str {
-        &self.place
+    /// The array's path or URL, for errors.
+    pub fn uri(&self) -> &str {
+        &self.uri
     }
 
     /// Decodes the inner chunks at the grid positions `chunks` and shows each to `visit`, with its
@@ -288,100 +269,53 @@ impl ZarrArray {
         chunks: &[Vec<u64>],
         visit: &mut impl FnMut(usize, &[S]) -> Result<()>,
     ) -> Result<()> {
-        let key = self.array.chunk_key(file);
-        let key = key.as_str();
-        if self.sharding.is_none() {
+        let key = &self.file_key(file);
+        if self.shard_indexes.is_none() {
             return match self.storage.get(key)? {
                 Some(bytes) => visit(first, &self.decode_one::<S>(key, bytes)?),
                 None if self.absent_is_fill => visit(first, &self.fill::<S>()),
                 None => Err(self.missing(key)),
             };
         }
-        let places = chunks.iter().map(|chunk| self.place_in_shard(file, chunk, key)).collect::<Result<Vec<_>>>()?;
-        let stored: Vec<(usize, Range<u64>)> =
-            places.iter().enumerate().filter_map(|(i, place)| place.map(|(start, stop)| (i, start..stop))).collect();
-        for (i, place) in places.iter().enumerate() {
-            if place.is_none() {
-                visit(first + i, &self.fill::<S>())?;
+        let (mut stored, mut wanted) = (Vec::new(), Vec::new());
+        for (i, chunk) in (first..).zip(chunks) {
+            match self.range_in_shard(file, chunk, key)? {
+                Some(range) => {
+                    stored.push(i);
+                    wanted.push(range);
+                }
+                None => visit(i, &self.fill::<S>())?,
             }
         }
-        let wanted: Vec<Range<u64>> = stored.iter().map(|(_, range)| range.clone()).collect();
         for fetch in coalesce(&wanted, MAX_GAP, MAX_READ) {
-            let read =
-                self.storage.get_ranges(key, std::slice::from_ref(&fetch.bytes))?.ok_or_else(|| self.missing(key))?;
-            let read = read.into_iter().next().ok_or_else(|| self.missing(key))?;
-            for (i, range) in &stored[fetch.serves] {
-                let (start, stop) = (range.start - fetch.bytes.start, range.end - fetch.bytes.start);
-                // Both are within one read, which is in memory.
-                let bytes = read.slice(usize::try_from(start).unwrap_or(0)..usize::try_from(stop).unwrap_or(0));
-                visit(first + i, &self.decode_one::<S>(key, bytes)?)?;
+            let read = self.read(key, std::slice::from_ref(&fetch.bytes))?;
+            let read = read.first().ok_or_else(|| self.missing(key))?;
+            for (&i, range) in stored[fetch.serves.clone()].iter().zip(&wanted[fetch.serves]) {
+                let (start, end) = (range.start - fetch.bytes.start, range.end - fetch.bytes.start);
+                visit(i, &self.decode_one::<S>(key, read.slice(to_usize(start)..to_usize(end)))?)?;
             }
         }
         Ok(())
     }
 
-    fn place_in_shard(&self, file: &[u64], chunk: &[u64], key: &str) -> Result<Place> {
-        let Some(sharding) = &self.sharding else { return Ok(None) };
-        // The map is whole whatever happened to its last holder.
-        let known = sharding.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(file).cloned();
-        let places = match known {
-            Some(places) => places,
-            None => {
-                let read = Arc::new(self.read_index(sharding, key)?);
-                let mut indexes = sharding.indexes.lock().unwrap_or_else(PoisonError::into_inner);
-                indexes.entry(file.to_vec()).or_insert(read).clone()
-            }
-        };
-        let at = chunk.iter().zip(&self.per_shard).fold(0, |at, (chunk, per)| at * per + chunk % per);
-        usize::try_from(at)
-            .ok()
-            .and_then(|at| places.get(at).copied())
-            .ok_or_else(|| DaoError::corrupt(&self.place, "an inner chunk outside the array was asked for"))
+    /// The key of the file (shard or chunk) at a grid position.
+    fn file_key(&self, position: &[u64]) -> String {
+        self.array.chunk_key(position).as_str().to_owned()
     }
 
-    /// A shard's index: `(offset, length)` of each inner chunk, both all ones where it is left out.
-    /// <https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html>
-    fn read_index(&self, sharding: &Sharding, key: &str) -> Result<Vec<Place>> {
-        let path = format!("{}/{key}", self.storage.uri());
-        let broken = |e: &dyn std::fmt::Display| {
-            DaoError::corrupt(&path, format!("the shard's index cannot be read: {e}"))
-                .hint("the file is truncated or changed; restore it from a copy, or write the dataset again")
-        };
-        let size = self.storage.size(key)?.ok_or_else(|| self.missing(key))?;
-        let length = sharding.index_bytes;
-        if size < length {
-            return Err(broken(&format!("expected at least {length} bytes, found {size}")));
-        }
-        let range = if sharding.index_at_end { size - length..size } else { 0..length };
-        let read = self.storage.get_ranges(key, &[range])?.ok_or_else(|| self.missing(key))?;
-        let bytes = read.first().ok_or_else(|| self.missing(key))?;
-        let decoded = sharding
-            .index_codecs
-            .decode(
-                Cow::Borrowed(bytes.as_ref()),
-                &sharding.index_shape,
-                &data_type::uint64(),
-                &FillValue::from(u64::MAX),
-                &self.options,
-            )
-            .map_err(|e| broken(&e))?;
-        let ArrayBytes::Fixed(raw) = decoded else { return Err(broken(&"it does not hold numbers")) };
-        bytemuck::pod_collect_to_vec::<u8, u64>(&raw)
-            .chunks_exact(2)
-            .map(|place| match (place[0], place[0].checked_add(place[1])) {
-                (u64::MAX, _) if place[1] == u64::MAX => Ok(None),
-                (start, Some(stop)) if stop <= size => Ok(Some((start, stop))),
-                _ => Err(broken(&format!("it points to {} bytes from {} of a file of {size}", place[1], place[0]))),
-            })
-            .collect()
+    /// The byte range of an inner chunk of the shard at the grid position `file`.
+    fn range_in_shard(&self, file: &[u64], chunk: &[u64], key: &str) -> Result<ChunkRange> {
+        let Some(indexes) = &self.shard_indexes else { return Ok(None) };
+        let index = indexes.get(self.storage.as_ref(), key, file)?;
+        let at = chunk.iter().zip(&self.per_shard).fold(0, |at, (chunk, per)| at * per + chunk % per);
+        let range = index.get(to_usize(at)).cloned();
+        range.ok_or_else(|| DaoError::corrupt(&self.uri, "an inner chunk outside the array was asked for"))
     }
 
     /// The error for a file that is not there.
     pub fn missing(&self, key: &str) -> DaoError {
-        let what = if self.sharding.is_some() { "a shard is missing" } else { "a chunk is missing" };
-        DaoError::new(ErrorKind::NotFound, what)
-            .at(format!("path '{}/{key}'", self.storage.uri()))
-            .hint("restore it from a copy, or write the dataset again")
+        let what = if self.shard_indexes.is_some() { "a shard is missing" } else { "a chunk is missing" };
+        missing_file(self.storage.as_ref(), key, what)
     }
 
     /// The error for bytes that cannot be decoded.
@@ -421,7 +355,7 @@ impl ZarrArray {
         Ok(raw)
     }
 
-    /// What left-out chunks hold.
+    /// The value that chunks which are left out are full of.
     pub fn fill_value<S: Num>(&self) -> S {
         bytemuck::try_pod_read_unaligned(self.array.fill_value().as_ne_bytes()).unwrap_or_else(|_| S::zero())
     }
@@ -449,21 +383,9 @@ fn leaves_out_empty_chunks(storage: &Arc<dyn Storage>, path: &str) -> Result<boo
     Ok(serde_json::from_slice::<Head>(&bytes).is_ok_and(|head| head.dimension_separator.is_some()))
 }
 
-/// The number type that zarr calls `found`; bools are stored as bytes.
-pub fn dtype_of(found: &DataType) -> Option<Dtype> {
-    [
-        (data_type::uint8(), Dtype::U8),
-        (data_type::bool(), Dtype::U8),
-        (data_type::uint16(), Dtype::U16),
-        (data_type::uint32(), Dtype::U32),
-        (data_type::uint64(), Dtype::U64),
-        (data_type::int8(), Dtype::I8),
-        (data_type::int16(), Dtype::I16),
-        (data_type::int32(), Dtype::I32),
-        (data_type::int64(), Dtype::I64),
-        (data_type::float32(), Dtype::F32),
-        (data_type::float64(), Dtype::F64),
-    ]
-    .into_iter()
-    .find_map(|(known, dtype)| (*found == known).then_some(dtype))
+/// The error for a file of an array that is not there.
+pub fn missing_file(storage: &dyn Storage, key: &str, what: &str) -> DaoError {
+    DaoError::new(ErrorKind::NotFound, what)
+        .at(format!("path '{}/{key}'", storage.uri()))
+        .hint("restore it from a copy, or write the dataset again")
 }

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::row::Row;
+use super::dense::CompactRow;
 
 /// What a row costs besides its bytes.
 const OVERHEAD: usize = 96;
@@ -36,7 +36,7 @@ struct State {
 }
 
 struct Kept {
-    row: Row,
+    row: CompactRow,
     given: bool,
 }
 
@@ -84,7 +84,7 @@ impl Cache {
     }
 
     /// The rows of `keys` that are here, into their places.
-    pub fn get(&self, keys: impl Iterator<Item = u64>, rows: &mut [Option<Row>]) {
+    pub fn get(&self, keys: impl Iterator<Item = u64>, rows: &mut [Option<CompactRow>]) {
         let mut state = self.lock();
         let state = &mut *state;
         for (key, to) in keys.zip(rows) {
@@ -126,7 +126,7 @@ impl Cache {
     }
 
     /// Keeps rows. One that was `given` makes no other give way.
-    pub fn put(&self, rows: impl Iterator<Item = (u64, Row, bool)>) {
+    pub fn put(&self, rows: impl Iterator<Item = (u64, CompactRow, bool)>) {
         let mut state = self.lock();
         for (key, row, given) in rows {
             let weight = weight(&row);
@@ -152,8 +152,8 @@ impl Cache {
     }
 }
 
-fn weight(row: &Row) -> usize {
-    row.len() + OVERHEAD
+fn weight(row: &CompactRow) -> usize {
+    row.byte_len() + OVERHEAD
 }
 
 impl State {
@@ -187,11 +187,11 @@ impl State {
 mod tests {
     use super::*;
 
-    fn row(byte: u8) -> Row {
-        vec![byte; 104].into()
+    fn row(byte: u8) -> CompactRow {
+        CompactRow::from_bytes(&[byte; 104])
     }
 
-    fn get(cache: &Cache, key: u64) -> Option<Row> {
+    fn get(cache: &Cache, key: u64) -> Option<CompactRow> {
         let mut rows = [None];
         cache.get(std::iter::once(key), &mut rows);
         let [row] = rows;

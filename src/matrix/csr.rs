@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::array::ZarrArray;
 use super::packed::{Fetched, Packed};
 use super::plan::{Piece, pieces};
-use super::{Rows, Sink};
+use super::{RowSink, Rows};
 use crate::error::{DaoError, Result};
 use crate::number::cast_values;
 use crate::number::{Dtype, Num, for_dtype};
@@ -44,13 +44,13 @@ impl Csr {
         let nnz = indptr.last().copied().unwrap_or(0);
         for array in [&indices, &data] {
             if array.shape() != [nnz] {
-                return Err(DaoError::corrupt(array.place(), "the array's length contradicts indptr")
+                return Err(DaoError::corrupt(array.uri(), "the array's length contradicts indptr")
                     .expected(format!("{nnz} values"))
                     .found(format!("shape {:?}", array.shape())));
             }
         }
         if indices.dtype().is_float() {
-            return Err(DaoError::corrupt(indices.place(), "column numbers are not integers"));
+            return Err(DaoError::corrupt(indices.uri(), "column numbers are not integers"));
         }
         i32::try_from(shape[1])
             .map_err(|_| DaoError::value("more than 2^31 - 1 columns").at(format!("path '{path}'")))?;
@@ -109,7 +109,7 @@ impl Csr {
         let start = self.indptr.get(row as usize).copied().unwrap_or(0);
         if part.start > part.end || part.end > self.row_nnz(row) {
             return Err(DaoError::value(format!("values {part:?} of row {row}, which has {}", self.row_nnz(row)))
-                .at(format!("path '{}'", self.data().place())));
+                .at(format!("path '{}'", self.data().uri())));
         }
         Ok(start + part.start..start + part.end)
     }
@@ -145,12 +145,12 @@ impl Csr {
     }
 
     /// See [`super::Matrix::read`].
-    pub fn read<T: Num>(&self, rows: &[u32], sink: &mut dyn Sink<T>) -> Result<()> {
+    pub fn read<T: Num>(&self, rows: &[u32], sink: &mut dyn RowSink<T>) -> Result<()> {
         let mut ranges = Vec::with_capacity(rows.len());
         for &row in rows {
             let Some(&[start, stop]) = self.indptr.get(row as usize..row as usize + 2) else {
                 return Err(DaoError::value(format!("row {row} was asked for and the matrix has {}", self.shape[0]))
-                    .at(format!("path '{}'", self.data().place()))
+                    .at(format!("path '{}'", self.data().uri()))
                     .hint("the frame belongs to another state of this store"));
             };
             ranges.push(start..stop);
@@ -196,7 +196,7 @@ impl Csr {
         if !disordered && columns.first().is_none_or(|&c| c >= 0) && columns.last().is_none_or(|&c| c < n_vars) {
             return Ok(());
         }
-        Err(DaoError::corrupt(self.indices().place(), "column numbers of a row are out of order or out of range")
+        Err(DaoError::corrupt(self.indices().uri(), "column numbers of a row are out of order or out of range")
             .at(format!("row {row}"))
             .expected(format!("ascending numbers below {n_vars}"))
             .hint("restore the dataset from a copy, or write it again"))
@@ -237,7 +237,7 @@ pub fn gather<T: Num>(array: &ZarrArray, ranges: &[Range<u64>], total: usize) ->
         for piece in by_chunk[i] {
             let from = &values[piece.start..piece.start + piece.len];
             cast_values(from, &mut out[piece.out..piece.out + piece.len])
-                .map_err(|e| e.at(format!("path '{}'", array.place())))?;
+                .map_err(|e| e.at(format!("path '{}'", array.uri())))?;
         }
         Ok(())
     }))?;
@@ -245,7 +245,7 @@ pub fn gather<T: Num>(array: &ZarrArray, ranges: &[Range<u64>], total: usize) ->
 }
 
 fn read_indptr(array: &ZarrArray, n_obs: u64) -> Result<Vec<u64>> {
-    let wrong = |what: &str| DaoError::corrupt(array.place(), what.to_owned());
+    let wrong = |what: &str| DaoError::corrupt(array.uri(), what.to_owned());
     if array.shape() != [n_obs + 1] {
         return Err(wrong("indptr has the wrong length")
             .expected(format!("{} values", n_obs + 1))

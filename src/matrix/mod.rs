@@ -1,7 +1,8 @@
-//! One matrix on zarr: given sorted rows, their values.
+//! One matrix on zarr: given ascending rows, their columns and values.
 //!
-//! Owns decoding, and nothing else decodes. Knows no batches, no genes, no order of cells:
-//! callers ask for ascending rows and place the result themselves.
+//! Owns how matrices are read: which bytes, decoded how, checked for what. Must not know batches, genes
+//! or the order of cells: callers ask for ascending rows and place the result themselves.
+//! The encodings are anndata's: <https://anndata.readthedocs.io/en/stable/fileformat-prose.html>.
 
 mod array;
 mod cache;
@@ -10,7 +11,8 @@ mod dense;
 mod gene_index;
 mod packed;
 mod plan;
-mod row;
+mod rows;
+mod shard_index;
 mod totals;
 
 use std::sync::Arc;
@@ -20,70 +22,12 @@ use serde::Deserialize;
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::number::{Dtype, Num, for_dtype};
 use crate::storage::Storage;
-pub(crate) use array::dtype_of;
 pub use cache::Cache;
 use csr::Csr;
 use dense::Dense;
 pub use gene_index::GeneIndex;
+pub use rows::{FillRow, RowBuffer, RowSink, Rows};
 pub use totals::{TOTALS, Totals};
-
-/// Rows of a matrix, sparse: row `rows[i]` has `indices[indptr[i]..indptr[i + 1]]`, ascending, and
-/// `data` beside them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rows<T> {
-    /// The matrix's row numbers, ascending, each once.
-    pub rows: Vec<u32>,
-    /// Offsets into `indices` and `data`; one more than rows.
-    pub indptr: Vec<usize>,
-    /// Columns.
-    pub indices: Vec<i32>,
-    /// Values.
-    pub data: Vec<T>,
-}
-
-impl<T> Rows<T> {
-    /// No rows.
-    #[must_use]
-    pub fn empty() -> Self {
-        Self { rows: Vec::new(), indptr: vec![0], indices: Vec::new(), data: Vec::new() }
-    }
-}
-
-/// Writes a row's columns, ascending, and its values.
-pub type Fill<'a, T> = &'a mut dyn FnMut(&mut [i32], &mut [T]) -> Result<()>;
-
-/// Where a matrix's rows go. Called through a pointer, once a row: matrices are then compiled for
-/// each number type and not for each sink too.
-pub trait Sink<T> {
-    /// Takes the `i`-th row asked for. `fill` writes its `nnz` columns, ascending, and its values to
-    /// where the sink wants them.
-    ///
-    /// # Errors
-    /// What `fill` fails with.
-    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()>;
-}
-
-/// Rows one after another; `rows` itself is the caller's to fill.
-impl<T: Num> Sink<T> for Rows<T> {
-    fn row(&mut self, _: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
-        let at = self.data.len();
-        self.indices.resize(at + nnz, 0);
-        self.data.resize(at + nnz, T::zero());
-        self.indptr.push(at + nnz);
-        fill(&mut self.indices[at..], &mut self.data[at..])
-    }
-}
-
-/// Rows read for what goes wrong.
-struct Discard<T>(Vec<i32>, Vec<T>);
-
-impl<T: Num> Sink<T> for Discard<T> {
-    fn row(&mut self, _: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
-        self.0.resize(nnz, 0);
-        self.1.resize(nnz, T::zero());
-        fill(&mut self.0, &mut self.1)
-    }
-}
 
 /// A matrix of cells × columns.
 #[expect(clippy::large_enum_variant, reason = "one exists for each open matrix")]
@@ -100,7 +44,7 @@ impl Matrix {
     /// # Errors
     /// `NotFound` if something of it is missing, `Corrupt` if it contradicts itself or `shape`.
     pub fn open(storage: &Arc<dyn Storage>, path: &str, shape: [u64; 2]) -> Result<Self> {
-        let place = || format!("{}/{path}", storage.uri());
+        let uri = format!("{}/{path}", storage.uri());
         let matrix = if storage.size(&format!("{path}/indptr/zarr.json"))?.is_some() {
             check_encoding(storage, path, "csr_matrix", shape)?;
             Self::Csr(Csr::open(storage, path, shape)?)
@@ -108,20 +52,20 @@ impl Matrix {
             Self::Dense(Dense::open(storage, path)?)
         } else {
             return Err(DaoError::new(ErrorKind::NotFound, "the matrix is missing or incomplete")
-                .at(format!("path '{}'", place()))
+                .at(format!("path '{uri}'"))
                 .expected("zarr metadata of a csr_matrix group or of an array")
                 .hint("restore it from a copy, or write the dataset again"));
         };
         let found = matrix.shape();
         if found != shape {
-            return Err(DaoError::corrupt(&place(), "the matrix has another shape than its dataset")
+            return Err(DaoError::corrupt(&uri, "the matrix has another shape than its dataset")
                 .expected(format!("{} × {}", shape[0], shape[1]))
                 .found(format!("{} × {}", found[0], found[1])));
         }
         Ok(matrix)
     }
 
-    /// Cells and columns.
+    /// The numbers of cells and of columns.
     #[must_use]
     pub fn shape(&self) -> [u64; 2] {
         match self {
@@ -130,7 +74,7 @@ impl Matrix {
         }
     }
 
-    /// The stored type.
+    /// The number type that the values are stored in.
     #[must_use]
     pub fn dtype(&self) -> Dtype {
         match self {
@@ -148,7 +92,7 @@ impl Matrix {
         }
     }
 
-    /// How many values a row has, where that is known before it is read.
+    /// The number of a row's values, where that is known before the row is read.
     #[must_use]
     pub fn row_nnz(&self, row: u32) -> Option<u64> {
         match self {
@@ -163,7 +107,7 @@ impl Matrix {
         matches!(self, Self::Csr(csr) if csr.reads_rows())
     }
 
-    /// Whether it is CSR in other codecs than our own.
+    /// Whether the matrix is CSR in other codecs than `dao_polars.pfor`.
     #[must_use]
     pub fn is_portable(&self) -> bool {
         matches!(self, Self::Csr(csr) if !csr.is_packed())
@@ -175,7 +119,7 @@ impl Matrix {
     /// # Errors
     /// `NotFound`/`Corrupt` for shards missing, truncated or failing their checksum; `Value` for a
     /// stored number that `T` cannot hold.
-    pub fn read<T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>, sink: &mut dyn Sink<T>) -> Result<()> {
+    pub fn read<T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>, sink: &mut dyn RowSink<T>) -> Result<()> {
         match self {
             Self::Csr(csr) => csr.read(rows, sink),
             Self::Dense(dense) => dense.read(rows, wanted, None, sink),
@@ -192,7 +136,7 @@ impl Matrix {
         rows: &[u32],
         wanted: Option<&[bool]>,
         cache: (&Cache, u32),
-        sink: &mut dyn Sink<T>,
+        sink: &mut dyn RowSink<T>,
     ) -> Result<()> {
         match self {
             Self::Csr(csr) => csr.read(rows, sink),
@@ -231,21 +175,23 @@ impl Matrix {
                 stop += 1;
             }
             let rows: Vec<u32> = (start..stop).collect();
-            for_dtype!(self.dtype(), T => self.read::<T>(&rows, None, &mut Discard(Vec::new(), Vec::new())))?;
+            for_dtype!(self.dtype(), T => self.read::<T>(&rows, None, &mut RowBuffer::default()))?;
             start = stop;
         }
         Ok(())
     }
 }
 
+/// What zarr's metadata of a group or an array say, as far as it is asked here.
 #[derive(Deserialize)]
-struct NodeHead {
+struct NodeMetadata {
     node_type: String,
     #[serde(default)]
     attributes: serde_json::Map<String, serde_json::Value>,
 }
 
-fn node_head(storage: &Arc<dyn Storage>, path: &str) -> Result<Option<NodeHead>> {
+/// The zarr (version 3) metadata at `path`; `None` where there are none.
+fn node_metadata(storage: &Arc<dyn Storage>, path: &str) -> Result<Option<NodeMetadata>> {
     let file = format!("{path}/zarr.json");
     let Some(bytes) = storage.get(&file)? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).map_err(|e| {
@@ -253,23 +199,25 @@ fn node_head(storage: &Arc<dyn Storage>, path: &str) -> Result<Option<NodeHead>>
     })
 }
 
+/// Whether a zarr (version 3) array is at `path`.
 fn is_array(storage: &Arc<dyn Storage>, path: &str) -> Result<bool> {
-    Ok(node_head(storage, path)?.is_some_and(|head| head.node_type == "array"))
+    Ok(node_metadata(storage, path)?.is_some_and(|metadata| metadata.node_type == "array"))
 }
 
-/// A group says how its arrays are to be read; a cells' and a genes' matrix differ in nothing else.
+/// Holds a group's encoding and shape against what they should be: a cells' and a genes' matrix differ in
+/// nothing else.
 fn check_encoding(storage: &Arc<dyn Storage>, path: &str, expected: &str, shape: [u64; 2]) -> Result<()> {
-    let attributes = node_head(storage, path)?.map(|head| head.attributes).unwrap_or_default();
+    let attributes = node_metadata(storage, path)?.map(|metadata| metadata.attributes).unwrap_or_default();
     let encoding = attributes.get("encoding-type").and_then(|v| v.as_str());
-    let place = || format!("{}/{path}/zarr.json", storage.uri());
+    let uri = format!("{}/{path}/zarr.json", storage.uri());
     if encoding != Some(expected) {
-        return Err(DaoError::corrupt(&place(), "not the kind of matrix that belongs here")
+        return Err(DaoError::corrupt(&uri, "not the kind of matrix that belongs here")
             .expected(format!("encoding-type {expected}"))
             .found(encoding.unwrap_or("none")));
     }
     match attributes.get("shape") {
         Some(found) if *found != serde_json::json!(shape) => {
-            Err(DaoError::corrupt(&place(), "the matrix has another shape than its dataset")
+            Err(DaoError::corrupt(&uri, "the matrix has another shape than its dataset")
                 .expected(format!("{} × {}", shape[0], shape[1]))
                 .found(found))
         }

@@ -1,6 +1,7 @@
 //! A one-dimensional array in the codec `dao_polars.pfor`: any run of values, by the blocks it lies in.
 //!
-//! Keeps the directories of the chunks met so far, four bytes for 512 values.
+//! Keeps the directories of the chunks read so far, four bytes for 512 values. Knows nothing of rows.
+//! The format is described in docs/pfor.md.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,7 +10,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::array::{MAX_GAP, MAX_READ, ZarrArray};
-use super::plan::{Run, coalesce, runs};
+use super::plan::{Run, coalesce, runs, to_usize};
+use super::shard_index::ChunkRange;
 use crate::codec::{self, BLOCK, Broken, Kind, SCRATCH, Scratch, Stored};
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Num, for_dtype};
@@ -21,7 +23,7 @@ const MAX_SHARDS: u64 = 1 << 24;
 /// The most bytes of one read where reads are cheap: what stays in the processor's cache.
 const MAX_LOCAL_READ: u64 = 256 << 10;
 
-/// See the module.
+/// An array in the codec `dao_polars.pfor`; see the module.
 pub struct Packed {
     array: ZarrArray,
     kind: Kind,
@@ -30,32 +32,35 @@ pub struct Packed {
     shards: Vec<OnceLock<Shard>>,
 }
 
+/// An open shard.
 struct Shard {
     file: Arc<dyn File>,
     key: String,
     chunks: Vec<Chunk>,
 }
 
+/// An inner chunk of an open shard.
 struct Chunk {
-    /// Bytes in the shard; `None` where it is left out (all fill value).
-    place: Option<Range<u64>>,
-    /// Where the blocks begin and the last one ends, from the chunk's start.
-    blocks: OnceLock<Vec<u32>>,
+    range: ChunkRange,
+    /// The chunk's directory, once it was read: where the blocks begin and the last one ends, from the
+    /// chunk's start.
+    directory: OnceLock<Vec<u32>>,
 }
 
-/// A chunk's place in its shard, and the bytes of its directory.
-type Head = (usize, Range<u64>);
+/// The byte range, in its shard, of the directory of the shard's `i`-th chunk: `(i, range)`.
+type DirectoryRange = (usize, Range<u64>);
 
-/// What a thread reads with: bytes fetched beforehand, and room for those that are not.
+/// Bytes that were fetched before they are decoded, and what decoding needs besides.
 pub struct Fetched {
-    held: HashMap<u64, Vec<(u64, Bytes)>>,
+    /// By the shard's number: parts of the shard, ascending, each with the offset where it begins.
+    parts: HashMap<u64, Vec<(u64, Bytes)>>,
     buffer: Vec<u8>,
     scratch: Scratch,
 }
 
 impl Default for Fetched {
     fn default() -> Self {
-        Self { held: HashMap::new(), buffer: Vec::new(), scratch: SCRATCH }
+        Self { parts: HashMap::new(), buffer: Vec::new(), scratch: SCRATCH }
     }
 }
 
@@ -72,7 +77,7 @@ impl Packed {
         }
         let n_shards = len.div_ceil(chunk_len.saturating_mul(per_shard));
         if n_shards > MAX_SHARDS {
-            return Err(DaoError::corrupt(array.place(), "the array claims too many shards")
+            return Err(DaoError::corrupt(array.uri(), "the array claims too many shards")
                 .expected(format!("at most {MAX_SHARDS}"))
                 .found(n_shards));
         }
@@ -80,12 +85,12 @@ impl Packed {
         Ok(Ok(Self { kind: pfor.kind(array.dtype()), array, chunk_len, per_shard, shards }))
     }
 
-    /// The array, for its shape, type and place.
+    /// The array, for its shape, type and path.
     pub fn array(&self) -> &ZarrArray {
         &self.array
     }
 
-    /// The array alone.
+    /// The array alone, to read it by whole chunks.
     pub fn into_array(self) -> ZarrArray {
         self.array
     }
@@ -96,7 +101,7 @@ impl Packed {
     /// # Errors
     /// As [`ZarrArray::decode`].
     pub fn fetch(&self, ranges: &[Range<u64>], fetched: &mut Fetched) -> Result<()> {
-        fetched.held.clear();
+        fetched.parts.clear();
         let mut wanted: Vec<(u64, Vec<Range<u64>>)> = Vec::new();
         let all = ranges.iter().flat_map(|range| runs(range.clone(), self.chunk_len));
         let filled = || ranges.iter().filter(|range| !range.is_empty());
@@ -110,7 +115,7 @@ impl Packed {
         self.fetch_directories(all.clone())?;
         for run in all {
             let (number, shard, at) = self.chunk(run.chunk)?;
-            let Some((bytes, _)) = self.bytes(shard, at, &run)? else { continue };
+            let Some((bytes, _)) = self.blocks(shard, at, &run)? else { continue };
             match wanted.last_mut() {
                 Some((last, ranges)) if *last == number => ranges.push(bytes),
                 _ => wanted.push((number, vec![bytes])),
@@ -118,41 +123,42 @@ impl Packed {
         }
         for (number, ranges) in wanted {
             let parts = self.get(number, &ranges, max_read)?;
-            fetched.held.entry(number).or_default().extend(parts);
+            fetched.parts.entry(number).or_default().extend(parts);
         }
         Ok(())
     }
 
     /// The directories of `runs`' chunks that are not yet known, joined.
     fn fetch_directories(&self, runs: impl Iterator<Item = Run>) -> Result<()> {
-        let mut missing: Vec<(u64, Vec<Head>)> = Vec::new();
+        let mut missing: Vec<(u64, Vec<DirectoryRange>)> = Vec::new();
         for run in runs {
             let (number, shard, at) = self.chunk(run.chunk)?;
             let chunk = &shard.chunks[at];
-            let Some(place) = chunk.place.clone().filter(|_| chunk.blocks.get().is_none()) else { continue };
-            let head = (at, place.start..place.end.min(place.start + self.directory_len()));
+            let Some(range) = chunk.range.clone().filter(|_| chunk.directory.get().is_none()) else { continue };
+            let directory = (at, range.start..range.end.min(range.start + self.directory_len()));
             match missing.last_mut() {
-                Some((last, heads)) if *last == number => {
-                    if heads.last() != Some(&head) {
-                        heads.push(head);
+                Some((last, directories)) if *last == number => {
+                    if directories.last() != Some(&directory) {
+                        directories.push(directory);
                     }
                 }
-                _ => missing.push((number, vec![head])),
+                _ => missing.push((number, vec![directory])),
             }
         }
-        for (number, heads) in missing {
+        for (number, directories) in missing {
             let shard = self.shard(number)?;
-            let ranges: Vec<_> = heads.iter().map(|(_, range)| range.clone()).collect();
+            let ranges: Vec<_> = directories.iter().map(|(_, range)| range.clone()).collect();
             let parts = self.get(number, &ranges, MAX_READ)?;
-            for (at, range) in heads {
-                let head = held(&parts, &range).ok_or_else(|| self.broken(shard, Broken("a chunk is cut short")))?;
-                self.keep_directory(shard, at, head)?;
+            for (at, range) in directories {
+                let bytes =
+                    within_parts(&parts, &range).ok_or_else(|| self.broken(shard, Broken("a chunk is cut short")))?;
+                self.keep_directory(shard, at, bytes)?;
             }
         }
         Ok(())
     }
 
-    /// Joined ranges of a shard, ascending, each with where it begins.
+    /// The byte `ranges` of a shard, joined to parts of it, ascending, each with the offset where it begins.
     fn get(&self, number: u64, ranges: &[Range<u64>], max_read: u64) -> Result<Vec<(u64, Bytes)>> {
         let shard = self.shard(number)?;
         // A shard may have its chunks in any order.
@@ -160,8 +166,7 @@ impl Packed {
         ranges.sort_unstable_by_key(|range| (range.start, range.end));
         let joined: Vec<Range<u64>> =
             coalesce(&ranges, MAX_GAP, max_read).into_iter().map(|fetch| fetch.bytes).collect();
-        let parts = self.array.storage().get_ranges(&shard.key, &joined)?;
-        let parts = parts.ok_or_else(|| self.array.missing(&shard.key))?;
+        let parts = self.array.read(&shard.key, &joined)?;
         Ok(joined.iter().map(|range| range.start).zip(parts).collect())
     }
 
@@ -188,7 +193,7 @@ impl Packed {
             }
             let mut stored = vec![<S as num_traits::Zero>::zero(); out.len()];
             self.decode_as::<S, S>(range, &mut stored, fetched)?;
-            cast_values(&stored, out).map_err(|e| e.at(format!("path '{}'", self.array.place())))
+            cast_values(&stored, out).map_err(|e| e.at(format!("path '{}'", self.array.uri())))
         })
     }
 
@@ -197,12 +202,12 @@ impl Packed {
             let (here, later) = out.split_at_mut(run.values.len());
             out = later;
             let (number, shard, at) = self.chunk(run.chunk)?;
-            let Some((bytes, starts)) = self.bytes(shard, at, &run)? else {
+            let Some((bytes, starts)) = self.blocks(shard, at, &run)? else {
                 here.fill(T::of(self.array.fill_value::<S>()));
                 continue;
             };
-            let Fetched { held: all, buffer, scratch } = fetched;
-            let encoded = match all.get(&number).and_then(|parts| held(parts, &bytes)) {
+            let Fetched { parts, buffer, scratch } = fetched;
+            let encoded = match parts.get(&number).and_then(|parts| within_parts(parts, &bytes)) {
                 Some(encoded) => encoded,
                 None => {
                     // A chunk's bytes were held against the file's when its index was read.
@@ -229,76 +234,73 @@ impl Packed {
         Ok(())
     }
 
-    /// The bytes of a run's blocks in their shard, and where the blocks start and the last one ends in
-    /// their chunk; `None` where the chunk is left out.
-    fn bytes<'a>(&self, shard: &'a Shard, at: usize, run: &Run) -> Result<Option<(Range<u64>, &'a [u32])>> {
-        let Some(place) = shard.chunks.get(at).and_then(|chunk| chunk.place.as_ref()) else { return Ok(None) };
+    /// The byte range, in their shard, of the blocks that a run lies in; and where those blocks start and
+    /// the last one ends, in their chunk. `None` where the chunk is left out.
+    fn blocks<'a>(&self, shard: &'a Shard, at: usize, run: &Run) -> Result<Option<(Range<u64>, &'a [u32])>> {
+        let Some(range) = shard.chunks.get(at).and_then(|chunk| chunk.range.as_ref()) else { return Ok(None) };
         let wanted = run.blocks();
-        let starts = self.blocks(shard, at)?.get(wanted.start..=wanted.end);
+        let starts = self.directory(shard, at)?.get(wanted.start..=wanted.end);
         let Some(starts @ [first, .., last]) = starts else {
             return Err(self.broken(shard, Broken("a block outside its chunk was asked for")));
         };
-        Ok(Some((place.start + u64::from(*first)..place.start + u64::from(*last), starts)))
+        Ok(Some((range.start + u64::from(*first)..range.start + u64::from(*last), starts)))
     }
 
-    fn blocks<'a>(&self, shard: &'a Shard, at: usize) -> Result<&'a [u32]> {
+    /// The directory of a shard's `at`-th chunk, read where it is not known.
+    fn directory<'a>(&self, shard: &'a Shard, at: usize) -> Result<&'a [u32]> {
         let chunk = &shard.chunks[at];
-        if let Some(blocks) = chunk.blocks.get() {
-            return Ok(blocks);
+        if let Some(directory) = chunk.directory.get() {
+            return Ok(directory);
         }
-        let place = chunk.place.clone().unwrap_or(0..0);
-        let mut head = vec![0; to_usize(self.directory_len().min(place.end - place.start))];
-        shard.file.read_at(place.start, &mut head)?;
-        self.keep_directory(shard, at, &head)
+        let range = chunk.range.clone().unwrap_or(0..0);
+        let mut bytes = vec![0; to_usize(self.directory_len().min(range.end - range.start))];
+        shard.file.read_at(range.start, &mut bytes)?;
+        self.keep_directory(shard, at, &bytes)
     }
 
-    fn keep_directory<'a>(&self, shard: &'a Shard, at: usize, head: &[u8]) -> Result<&'a [u32]> {
+    /// Keeps the directory in `bytes`, once it was checked.
+    fn keep_directory<'a>(&self, shard: &'a Shard, at: usize, bytes: &[u8]) -> Result<&'a [u32]> {
         let chunk = &shard.chunks[at];
-        let place = chunk.place.clone().unwrap_or(0..0);
-        let blocks = codec::directory(head, to_usize(self.chunk_len), place.end - place.start)
+        let range = chunk.range.clone().unwrap_or(0..0);
+        let directory = codec::directory(bytes, to_usize(self.chunk_len), range.end - range.start)
             .map_err(|e| self.broken(shard, e))?;
-        Ok(chunk.blocks.get_or_init(|| blocks))
+        Ok(chunk.directory.get_or_init(|| directory))
     }
 
+    /// Bytes of a chunk's directory.
     fn directory_len(&self) -> u64 {
         codec::directory_len(to_usize(self.chunk_len)) as u64
     }
 
-    /// The shard of a chunk, its number, and the chunk's place in it.
+    /// The number of a chunk's shard, the shard, and which of the shard's chunks it is.
     fn chunk(&self, chunk: u64) -> Result<(u64, &Shard, usize)> {
         let number = chunk / self.per_shard;
         Ok((number, self.shard(number)?, to_usize(chunk % self.per_shard)))
     }
 
+    /// A shard, opened where it is not.
     fn shard(&self, number: u64) -> Result<&Shard> {
         let Some(slot) = self.shards.get(to_usize(number)) else {
-            return Err(DaoError::corrupt(self.array.place(), "a shard outside the array was asked for"));
+            return Err(DaoError::corrupt(self.array.uri(), "a shard outside the array was asked for"));
         };
         if let Some(shard) = slot.get() {
             return Ok(shard);
         }
-        let (key, places) = self.array.shard(&[number])?;
+        let (key, ranges) = self.array.shard(&[number])?;
         let file = self.array.storage().file(&key)?.ok_or_else(|| self.array.missing(&key))?;
-        let chunks = places
-            .iter()
-            .map(|place| Chunk { place: place.map(|(start, stop)| start..stop), blocks: OnceLock::new() })
-            .collect();
+        let chunks = ranges.into_iter().map(|range| Chunk { range, directory: OnceLock::new() }).collect();
         Ok(slot.get_or_init(|| Shard { file, key, chunks }))
     }
 
+    /// The error for bytes of a shard that cannot be decoded.
     fn broken(&self, shard: &Shard, e: Broken) -> DaoError {
         self.array.broken(&shard.key, &e)
     }
 }
 
-/// The bytes of `range` among parts in ascending order.
-fn held<'a>(parts: &'a [(u64, Bytes)], range: &Range<u64>) -> Option<&'a [u8]> {
+/// The bytes of `range`, where one of `parts` (ascending) has them all.
+fn within_parts<'a>(parts: &'a [(u64, Bytes)], range: &Range<u64>) -> Option<&'a [u8]> {
     let at = parts.partition_point(|(start, _)| *start <= range.start).checked_sub(1)?;
     let (start, bytes) = &parts[at];
     bytes.get(to_usize(range.start - start)..to_usize(range.end - start))
-}
-
-/// For numbers of things in memory; past it, one that finds nothing.
-fn to_usize(n: u64) -> usize {
-    usize::try_from(n).unwrap_or(usize::MAX)
 }

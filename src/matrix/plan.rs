@@ -1,22 +1,22 @@
 //! Which elements of a one-dimensional chunked array are needed, and which bytes to fetch for them.
 //!
-//! Pure: ranges in, ranges out, no I/O.
+//! Pure: ranges in, ranges out. Knows no files.
 
 use std::ops::Range;
 
 use crate::codec::BLOCK;
 
-/// Values of one chunk in the codec `dao_polars.pfor`.
+/// A run of values of one chunk in the codec `dao_polars.pfor`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
-    /// Which chunk.
+    /// The chunk's number.
     pub chunk: u64,
-    /// Which of its values.
+    /// Which of the chunk's values.
     pub values: Range<usize>,
 }
 
 impl Run {
-    /// The blocks that its values lie in.
+    /// The blocks that the run's values lie in.
     #[must_use]
     pub fn blocks(&self) -> Range<usize> {
         self.values.start / BLOCK..self.values.end.div_ceil(BLOCK)
@@ -35,13 +35,13 @@ pub fn runs(range: Range<u64>, chunk_len: u64) -> impl Iterator<Item = Run> + Cl
 /// A run of elements of one inner chunk, and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    /// Which inner chunk.
+    /// The inner chunk's number.
     pub chunk: u64,
-    /// First element within it.
+    /// The run's first element, within the inner chunk.
     pub start: usize,
-    /// How many.
+    /// How many elements the run has.
     pub len: usize,
-    /// Where the run begins in the output.
+    /// Where the run goes in the output.
     pub out: usize,
 }
 
@@ -74,7 +74,7 @@ pub fn pieces(ranges: impl Iterator<Item = Range<u64>>, chunk_len: u64) -> Vec<P
 pub struct Fetch {
     /// The bytes to read.
     pub bytes: Range<u64>,
-    /// The wanted ranges it covers, as positions in the list given to [`coalesce`].
+    /// The wanted ranges that the read covers, as positions in the list given to [`coalesce`].
     pub serves: Range<usize>,
 }
 
@@ -98,8 +98,9 @@ pub fn coalesce(wanted: &[Range<u64>], max_gap: u64, max_len: u64) -> Vec<Fetch>
     fetches
 }
 
-fn to_usize(n: u64) -> usize {
-    // Lengths within one inner chunk, which was held in memory when it was encoded.
+/// A number of things that are in memory, or within one inner chunk; past what this machine can count, a
+/// number that finds nothing.
+pub fn to_usize(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
 

@@ -25,7 +25,7 @@ impl Totals {
         let array = |name: &str| -> Result<ZarrArray> {
             let array = ZarrArray::open(storage, &format!("{path}/{name}"))?;
             if array.shape() != [n_obs] {
-                return Err(DaoError::corrupt(array.place(), "the array does not have one value a cell")
+                return Err(DaoError::corrupt(array.uri(), "the array does not have one value a cell")
                     .expected(n_obs)
                     .found(format!("shape {:?}", array.shape())));
             }

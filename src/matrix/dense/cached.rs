@@ -1,0 +1,130 @@
+//! Rows by way of the cache: what is decoded along with wanted rows is kept for when it is asked for.
+
+use std::ops::Range;
+
+use super::chunk::Chunk;
+use super::{CompactRow, DecodeScratch, Dense, Wanted};
+use crate::codec::Stored;
+use crate::error::Result;
+use crate::matrix::array::ChunkEncoding;
+use crate::matrix::cache::Cache;
+use crate::matrix::plan::to_usize;
+
+impl Dense {
+    /// The rows, from the cache or decoded; rows that are decoded along with them go into the cache.
+    pub(super) fn rows_through_cache<S: Stored>(
+        &self,
+        rows: &[u32],
+        wanted: &Wanted,
+        cache: &Cache,
+        number: u32,
+        scratch: &mut DecodeScratch,
+    ) -> Result<Vec<Option<CompactRow>>> {
+        let key = |row: u32| u64::from(number) << 32 | u64::from(row);
+        let height = self.array.inner_shape()[0];
+        let mut all: Vec<Option<CompactRow>> = vec![None; rows.len()];
+        let mut start = 0;
+        let mut bands: Vec<Range<usize>> = rows
+            .chunk_by(|a, b| u64::from(*a) / height == u64::from(*b) / height)
+            .map(|band| {
+                start += band.len();
+                start - band.len()..start
+            })
+            .collect();
+        let scattered = rows.len() < 2 || ((rows[rows.len() - 1] - rows[0]) as usize) / 2 > rows.len();
+        if scattered && !bands.is_empty() {
+            // Threads that read at the same time go through the same chunks: each begins elsewhere.
+            let n = bands.len();
+            bands.rotate_left(cache.turn().wrapping_mul(n * 5 / 8 + 1) % n);
+        }
+        for wait in [false, true] {
+            let mut later = Vec::new();
+            for band in bands {
+                let (rows, got) = (&rows[band.clone()], &mut all[band.clone()]);
+                cache.get(rows.iter().map(|&row| key(row)), got);
+                if got.iter().all(Option::is_some) {
+                    continue;
+                }
+                let Some(_claim) = cache.claim((number, u64::from(rows[0]) / height), wait) else {
+                    later.push(band);
+                    continue;
+                };
+                if wait {
+                    cache.get(rows.iter().map(|&row| key(row)), got);
+                }
+                let missing: Vec<u32> =
+                    rows.iter().zip(&*got).filter(|(_, got)| got.is_none()).map(|(&row, _)| row).collect();
+                if missing.is_empty() {
+                    continue;
+                }
+                let more = self.neighbours(&missing, wanted, cache, number)?;
+                let decoded = self.band::<S>(&more, wanted, scratch)?;
+                for (to, row) in got.iter_mut().zip(rows) {
+                    if to.is_none()
+                        && let Ok(at) = more.binary_search(row)
+                    {
+                        *to = Some(decoded[at].clone());
+                    }
+                }
+                cache.put(
+                    more.iter()
+                        .zip(decoded)
+                        .map(|(&row, decoded)| (key(row), decoded, missing.binary_search(&row).is_ok())),
+                );
+            }
+            bands = later;
+        }
+        Ok(all)
+    }
+
+    /// `rows` of one band, and those that cost little more to decode, as many as the cache has room for.
+    fn neighbours(&self, rows: &[u32], wanted: &Wanted, cache: &Cache, number: u32) -> Result<Vec<u32>> {
+        let [height, width] = self.array.inner_shape()[..] else { return Ok(rows.to_vec()) };
+        let row_len = to_usize(width) * self.array.dtype().size();
+        let Some(&first) = rows.first() else { return Ok(Vec::new()) };
+        let (band, chunk) = (u64::from(first) / height, wanted.chunks.first().copied());
+        let block = match (self.encoding, chunk) {
+            (_, None) | (ChunkEncoding::Raw, _) => return Ok(rows.to_vec()),
+            (ChunkEncoding::Blosc, Some(chunk)) => match self.chunk(band, chunk, rows.len())? {
+                Chunk::Blosc { frame, .. } if frame.is_copy() => return Ok(rows.to_vec()),
+                Chunk::Blosc { frame, .. } => frame.block_len(),
+                Chunk::Absent => return Ok(rows.to_vec()),
+                _ => usize::MAX,
+            },
+            (ChunkEncoding::Whole, _) => usize::MAX,
+        };
+        let start = band * height;
+        let n = to_usize(height.min(self.shape()[0] - start));
+        // Rows that lie wholly in blocks which are decoded anyway.
+        let mut more = vec![false; n];
+        for &row in rows {
+            let at = to_usize(u64::from(row) - start);
+            let blocks = at * row_len / block..=((at + 1) * row_len - 1) / block;
+            let first = (blocks.start() * block).div_ceil(row_len);
+            let end = (blocks.end() + 1).saturating_mul(block) / row_len;
+            more[first.min(at)..end.clamp(at + 1, n)].fill(true);
+        }
+        let number_of = |at: usize| u32::try_from(start + at as u64).unwrap_or(u32::MAX);
+        let candidates: Vec<u32> = (0..n).filter(|&at| more[at]).map(number_of).collect();
+        let missing = cache.missing(candidates.iter().map(|&row| u64::from(number) << 32 | u64::from(row)));
+        // What a row takes in the cache: see `super::compact_row`.
+        let weight = to_usize(self.shape()[1] / 8 + self.row_bytes() / 6) + 128;
+        let mut left = cache.room() / weight;
+        let mut refused = 0;
+        let mut next = rows.iter().peekable();
+        let chosen = candidates.into_iter().zip(missing).filter(|&(row, missing)| {
+            if next.next_if_eq(&&row).is_some() {
+                return true;
+            }
+            let keep = missing && left > 0;
+            left -= usize::from(keep);
+            refused += usize::from(missing && !keep);
+            keep
+        });
+        let chosen = chosen.map(|(row, _)| row).collect();
+        if refused > 0 {
+            cache.refused(refused * weight);
+        }
+        Ok(chosen)
+    }
+}

@@ -1,0 +1,172 @@
+//! Rows of one two-dimensional array, of any chunking: sfaira's matrices, and `obsm`.
+//!
+//! Owns which parts of chunks are decoded: the blocks of blosc that wanted rows lie in, the rows alone of
+//! chunks that are not compressed, and whole chunks otherwise. A *band* is the rows that a row of chunks
+//! holds. Rows become small ([`compact_row`]) before they are written out; those that were decoded along
+//! with wanted ones are kept in a [`Cache`]. Knows no other matrix, and not why these rows are wanted.
+
+mod cached;
+mod chunk;
+mod compact_row;
+mod nonzero;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::RowSink;
+use super::array::{ChunkEncoding, ZarrArray};
+use super::cache::Cache;
+use super::plan::to_usize;
+use crate::codec::Stored;
+use crate::codec::blosc::Scratch;
+use crate::error::{DaoError, Result};
+use crate::number::{Dtype, Num, for_dtype};
+use crate::storage::Storage;
+use chunk::{FrameHeaders, frame_headers};
+pub use compact_row::CompactRow;
+use compact_row::{ColumnMask, RowBuilder};
+
+/// A dense matrix.
+pub struct Dense {
+    array: ZarrArray,
+    encoding: ChunkEncoding,
+    headers: FrameHeaders,
+    /// The numbers of rows and of values read so far, for [`Dense::row_bytes`].
+    seen: [AtomicU64; 2],
+}
+
+/// Memory that decoding uses again and again.
+#[derive(Default)]
+struct DecodeScratch {
+    scratch: Scratch,
+    builders: Vec<RowBuilder>,
+}
+
+/// Columns that are wanted, and the column chunks that have some.
+struct Wanted {
+    mask: Option<ColumnMask>,
+    chunks: Vec<u64>,
+}
+
+impl Dense {
+    /// Opens the array at `path`.
+    ///
+    /// # Errors
+    /// `NotFound`/`Corrupt` if it is missing, or not two-dimensional.
+    pub fn open(storage: &Arc<dyn Storage>, path: &str) -> Result<Self> {
+        let array = ZarrArray::open(storage, path)?;
+        if array.shape().len() != 2 || i32::try_from(array.shape()[1]).is_err() {
+            return Err(DaoError::corrupt(array.uri(), "not a matrix")
+                .expected("two axes, fewer than 2^31 columns")
+                .found(format!("shape {:?}", array.shape())));
+        }
+        Ok(Self { encoding: array.encoding(), array, headers: frame_headers(), seen: Default::default() })
+    }
+
+    /// The numbers of rows and columns.
+    pub fn shape(&self) -> [u64; 2] {
+        [self.array.shape()[0], self.array.shape()[1]]
+    }
+
+    /// The number type that the values are stored in.
+    pub fn dtype(&self) -> Dtype {
+        self.array.dtype()
+    }
+
+    /// The bytes of a row's columns and values, as in the rows read so far; before that, for one value in eight.
+    pub fn row_bytes(&self) -> u64 {
+        let [rows, values] = [0, 1].map(|i| self.seen[i].load(Ordering::Relaxed));
+        let mean = values.checked_div(rows).unwrap_or(self.shape()[1] / 8);
+        12 * (mean + mean / 4 + 1).min(self.shape()[1].max(1))
+    }
+
+    /// Whether rows are decoded along with others.
+    pub fn keeps_rows(&self) -> bool {
+        self.encoding != ChunkEncoding::Raw
+    }
+
+    /// See [`super::Matrix::read`]. Values other than zero are kept, NaN among them.
+    pub fn read<T: Num>(
+        &self,
+        rows: &[u32],
+        wanted: Option<&[bool]>,
+        cache: Option<(&Cache, u32)>,
+        sink: &mut dyn RowSink<T>,
+    ) -> Result<()> {
+        for_dtype!(self.array.dtype(), S => self.read_stored::<S, T>(rows, wanted, cache, sink))
+    }
+
+    /// [`Dense::read`] of a matrix that is stored as `S`.
+    fn read_stored<S: Stored, T: Num>(
+        &self,
+        rows: &[u32],
+        wanted: Option<&[bool]>,
+        cache: Option<(&Cache, u32)>,
+        sink: &mut dyn RowSink<T>,
+    ) -> Result<()> {
+        let [n_obs, n_vars] = self.shape();
+        if let Some(row) = rows.iter().find(|&&row| u64::from(row) >= n_obs) {
+            return Err(DaoError::value(format!("row {row} was asked for and the matrix has {n_obs}"))
+                .at(format!("path '{}'", self.array.uri())));
+        }
+        let n_columns = len(n_vars)?;
+        let wanted = self.wanted(wanted);
+        let cache = cache.filter(|_| self.keeps_rows());
+        let mut stored = Vec::new();
+        let mut scratch = DecodeScratch::default();
+        let Some((cache, number)) = cache else {
+            // Piece by piece: `rows` may be all of the matrix.
+            let height = self.array.inner_shape()[0];
+            let mut next = 0;
+            for band in rows.chunk_by(|a, b| u64::from(*a) / height == u64::from(*b) / height) {
+                for part in band.chunks(1024) {
+                    let decoded = self.band::<S>(part, &wanted, &mut scratch)?;
+                    for decoded in &decoded {
+                        self.write_row::<S, T>(next, decoded, n_columns, sink, &mut stored)?;
+                        next += 1;
+                    }
+                }
+            }
+            return Ok(());
+        };
+        let decoded = self.rows_through_cache::<S>(rows, &wanted, cache, number, &mut scratch)?;
+        for (i, row) in decoded.iter().enumerate() {
+            let Some(row) = row else { continue };
+            self.write_row::<S, T>(i, row, n_columns, sink, &mut stored)?;
+        }
+        Ok(())
+    }
+
+    /// Hands the `i`-th row to the sink; `stored` is memory that each row uses again.
+    fn write_row<S: Num, T: Num>(
+        &self,
+        i: usize,
+        row: &CompactRow,
+        n_columns: usize,
+        sink: &mut dyn RowSink<T>,
+        stored: &mut Vec<S>,
+    ) -> Result<()> {
+        sink.row(i, row.nnz(), &mut |columns, values| {
+            row.write::<S, T>(n_columns, columns, values, stored)
+                .map_err(|e| e.at(format!("path '{}'", self.array.uri())))
+        })
+    }
+
+    /// The columns for which `wanted` says yes; all, where there is none.
+    fn wanted(&self, wanted: Option<&[bool]>) -> Wanted {
+        let (n_vars, width) = (self.shape()[1], self.array.inner_shape()[1]);
+        let used = |&chunk: &u64| {
+            let Some(wanted) = wanted else { return true };
+            let columns = to_usize(chunk * width)..to_usize(((chunk + 1) * width).min(n_vars));
+            wanted.get(columns).is_none_or(|part| part.contains(&true))
+        };
+        let chunks = (0..n_vars.div_ceil(width)).filter(used).collect();
+        Wanted { mask: wanted.filter(|wanted| wanted.contains(&false)).map(ColumnMask::new), chunks }
+    }
+}
+
+fn len(n: u64) -> Result<usize> {
+    usize::try_from(n).map_err(|_| DaoError::value("the matrix is too large for this machine"))
+}

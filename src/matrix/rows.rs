@@ -1,0 +1,117 @@
+//! Sparse rows on their way from a matrix to whoever asked for them.
+
+use crate::error::Result;
+use crate::number::Num;
+
+/// Rows of a matrix, sparse: row `rows[i]` has `indices[indptr[i]..indptr[i + 1]]`, ascending, and
+/// `data` beside them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rows<T> {
+    /// The matrix's row numbers, ascending, each once.
+    pub rows: Vec<u32>,
+    /// Offsets into `indices` and `data`; one more than rows.
+    pub indptr: Vec<usize>,
+    /// Columns.
+    pub indices: Vec<i32>,
+    /// Values.
+    pub data: Vec<T>,
+}
+
+impl<T> Rows<T> {
+    /// No rows.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { rows: Vec::new(), indptr: vec![0], indices: Vec::new(), data: Vec::new() }
+    }
+}
+
+/// Writes a row's columns, ascending, and its values.
+pub type FillRow<'a, T> = &'a mut dyn FnMut(&mut [i32], &mut [T]) -> Result<()>;
+
+/// Where a matrix's rows go. Called through a pointer, once a row: matrices are then compiled for
+/// each number type and not for each sink too.
+pub trait RowSink<T> {
+    /// Takes the `i`-th row asked for. `fill` writes its `nnz` columns, ascending, and its values to
+    /// where the sink wants them.
+    ///
+    /// # Errors
+    /// What `fill` fails with.
+    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()>;
+}
+
+/// Rows one after another; `rows` itself is the caller's to fill.
+impl<T: Num> RowSink<T> for Rows<T> {
+    fn row(&mut self, _: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
+        let at = self.data.len();
+        self.indices.resize(at + nnz, 0);
+        self.data.resize(at + nnz, T::zero());
+        self.indptr.push(at + nnz);
+        fill(&mut self.indices[at..], &mut self.data[at..])
+    }
+}
+
+/// One row at a time, in memory that each row uses again: for sinks that look at a row and let it go.
+#[derive(Debug)]
+pub struct RowBuffer<T> {
+    columns: Vec<i32>,
+    values: Vec<T>,
+}
+
+impl<T> Default for RowBuffer<T> {
+    fn default() -> Self {
+        Self { columns: Vec::new(), values: Vec::new() }
+    }
+}
+
+impl<T: Num> RowBuffer<T> {
+    /// The columns and values of a row of `nnz` that `fill` writes.
+    ///
+    /// # Errors
+    /// What `fill` fails with.
+    pub fn fill(&mut self, nnz: usize, fill: FillRow<'_, T>) -> Result<(&mut [i32], &mut [T])> {
+        self.columns.resize(nnz, 0);
+        self.values.resize(nnz, T::zero());
+        fill(&mut self.columns, &mut self.values)?;
+        Ok((&mut self.columns, &mut self.values))
+    }
+}
+
+/// Rows that are read for what may be wrong with them alone.
+impl<T: Num> RowSink<T> for RowBuffer<T> {
+    fn row(&mut self, _: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
+        self.fill(nnz, fill).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::DaoError;
+
+    fn write(columns: &mut [i32], values: &mut [f32]) -> Result<()> {
+        for (i, (column, value)) in (0..).zip(columns.iter_mut().zip(values)) {
+            (*column, *value) = (i, 0.5);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn rows_come_one_after_another() {
+        let mut rows = Rows::empty();
+        for nnz in [2, 0, 1] {
+            rows.row(0, nnz, &mut write).unwrap();
+        }
+        assert_eq!((rows.indptr, rows.indices, rows.data), (vec![0, 2, 2, 3], vec![0, 1, 0], vec![0.5; 3]));
+    }
+
+    #[test]
+    fn a_buffer_has_the_last_row_alone() {
+        let mut buffer = RowBuffer::default();
+        for nnz in [3, 0, 2] {
+            let (columns, values) = buffer.fill(nnz, &mut write).unwrap();
+            assert_eq!((columns.len(), values.len()), (nnz, nnz));
+        }
+        let error = buffer.row(0, 1, &mut |_, _: &mut [f32]| Err(DaoError::value("damaged"))).unwrap_err();
+        assert_eq!(error.to_string(), "damaged");
+    }
+}

@@ -1,0 +1,122 @@
+//! Shard indexes: which bytes of a shard are which inner chunk.
+//!
+//! Owns reading, checking and keeping them. Knows no values: what the bytes hold is
+//! [`super::array`]'s. <https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html>
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use moka::sync::Cache;
+use zarrs::array::codec::CodecChain;
+use zarrs::array::{
+    ArrayBytes, ArrayToBytesCodecTraits, BytesRepresentation, ChunkShape, CodecOptions, FillValue, data_type,
+};
+use zarrs::metadata_ext::codec::sharding::{ShardingCodecConfigurationV1, ShardingIndexLocation};
+
+use crate::error::{DaoError, Result};
+use crate::storage::Storage;
+
+/// The byte range of an inner chunk in its shard; `None` where the shard leaves it out (all fill value).
+pub type ChunkRange = Option<Range<u64>>;
+
+/// Bytes of shard indexes that an array keeps. Metadata may claim any number of shards.
+const KEPT_BYTES: u64 = 64 << 20;
+
+/// The shard indexes of one array.
+pub struct ShardIndexes {
+    codecs: CodecChain,
+    shape: ChunkShape,
+    /// Bytes of an encoded index.
+    encoded_len: u64,
+    at_end: bool,
+    options: CodecOptions,
+    /// By the shard's grid position.
+    kept: Cache<Vec<u64>, Arc<Vec<ChunkRange>>>,
+}
+
+impl ShardIndexes {
+    /// The indexes of shards of `per_shard` inner chunks along each axis.
+    ///
+    /// # Errors
+    /// What about the configuration cannot be used.
+    pub fn new(
+        sharding: &ShardingCodecConfigurationV1,
+        per_shard: &[u64],
+        options: CodecOptions,
+    ) -> std::result::Result<Self, String> {
+        let codecs = CodecChain::from_metadata(&sharding.index_codecs).map_err(|e| e.to_string())?;
+        let shape: Option<ChunkShape> = per_shard.iter().chain(&[2]).map(|&n| std::num::NonZeroU64::new(n)).collect();
+        let shape = shape.ok_or("its inner chunks are larger than its shards")?;
+        let BytesRepresentation::FixedSize(encoded_len) = codecs
+            .encoded_representation(&shape, &data_type::uint64(), &FillValue::from(u64::MAX))
+            .map_err(|e| e.to_string())?
+        else {
+            return Err("its shard index is compressed".to_owned());
+        };
+        let at_end = matches!(sharding.index_location, ShardingIndexLocation::End);
+        let weight = |position: &Vec<u64>, index: &Arc<Vec<ChunkRange>>| {
+            let bytes = 8 * position.len() + size_of::<ChunkRange>() * index.len();
+            u32::try_from(bytes).unwrap_or(u32::MAX)
+        };
+        let kept = Cache::builder().max_capacity(KEPT_BYTES).weigher(weight).build();
+        Ok(Self { codecs, shape, encoded_len, at_end, options, kept })
+    }
+
+    /// The index of the shard at a grid position, whose file is `key`, read once as long as it is kept.
+    ///
+    /// # Errors
+    /// As [`ShardIndexes::read`].
+    pub fn get(&self, storage: &dyn Storage, key: &str, position: &[u64]) -> Result<Arc<Vec<ChunkRange>>> {
+        if let Some(index) = self.kept.get(position) {
+            return Ok(index);
+        }
+        let index = Arc::new(self.read(storage, key)?);
+        self.kept.insert(position.to_vec(), index.clone());
+        Ok(index)
+    }
+
+    /// Reads the index of the shard in the file `key`.
+    ///
+    /// # Errors
+    /// `NotFound` for a missing shard; `Corrupt` for one that is truncated, or whose index fails its
+    /// checksum or points outside the file.
+    pub fn read(&self, storage: &dyn Storage, key: &str) -> Result<Vec<ChunkRange>> {
+        let path = format!("{}/{key}", storage.uri());
+        let broken = |e: &dyn std::fmt::Display| {
+            DaoError::corrupt(&path, format!("the shard's index cannot be read: {e}"))
+                .hint("the file is truncated or changed; restore it from a copy, or write the dataset again")
+        };
+        let missing = || super::array::missing_file(storage, key, "a shard is missing");
+        let size = storage.size(key)?.ok_or_else(missing)?;
+        let length = self.encoded_len;
+        if size < length {
+            return Err(broken(&format!("expected at least {length} bytes, found {size}")));
+        }
+        let range = if self.at_end { size - length..size } else { 0..length };
+        let read = storage.get_ranges(key, &[range])?.ok_or_else(missing)?;
+        let bytes = read.first().ok_or_else(missing)?;
+        let decoded = self
+            .codecs
+            .decode(
+                Cow::Borrowed(bytes.as_ref()),
+                &self.shape,
+                &data_type::uint64(),
+                &FillValue::from(u64::MAX),
+                &self.options,
+            )
+            .map_err(|e| broken(&e))?;
+        let ArrayBytes::Fixed(raw) = decoded else { return Err(broken(&"it does not hold numbers")) };
+        // Offset and length of each inner chunk; both all ones where it is left out.
+        bytemuck::pod_collect_to_vec::<u8, u64>(&raw)
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .map(|&[offset, length]| match offset.checked_add(length) {
+                _ if offset == u64::MAX && length == u64::MAX => Ok(None),
+                Some(end) if end <= size => Ok(Some(offset..end)),
+                _ => Err(broken(&format!("it points to {length} bytes from {offset} of a file of {size}"))),
+            })
+            .collect()
+    }
+}
