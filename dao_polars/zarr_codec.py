@@ -1,7 +1,7 @@
 """``dao_polars.pfor`` as zarr-python (3 and later) knows codecs.
 
 zarr-python finds it by the entry point in pyproject.toml: nothing has to import it. Owns what zarr
-asks of a codec; the bytes are the Rust core's (docs/pfor.md describes them).
+asks of a codec; must not know the bytes, which are the Rust core's (docs/pfor.md describes them).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Pfor(ArrayBytesCodec):
         return cls(**data["configuration"])
 
     def to_dict(self) -> dict[str, Any]:
-        """What an array's metadata say of it."""
+        """The codec as an array's metadata name it."""
         return {"name": NAME, "configuration": {"delta": self.delta}}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
@@ -67,12 +67,12 @@ class Pfor(ArrayBytesCodec):
         _supported(dtype)
 
     def evolve_from_array_spec(self, array_spec: ArraySpec) -> Self:
-        """As it is; refuses what ``validate`` does, which zarr does not call within shards."""
+        """The codec as it is; refuses what ``validate`` does, which zarr does not call within shards."""
         _supported(array_spec.dtype)
         return self
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Not known beforehand, which zarr wants to hear as an error."""
+        """Raise: the size of a chunk is not known beforehand, which zarr wants to hear as an error."""
         raise NotImplementedError(f"{NAME} chunks have no fixed size")
 
     # zarr calls these two, or where it has no use for threads the synchronous ones.
@@ -100,7 +100,7 @@ class Pfor(ArrayBytesCodec):
 
 
 def _supported(dtype: Any) -> np.dtype[Any]:
-    """As numpy's; zarr has types of its own since 3.1."""
+    """The numpy type of ``dtype``, where it is a supported one; zarr has types of its own since 3.1."""
     native: np.dtype[Any] = dtype if isinstance(dtype, np.dtype) else dtype.to_native_dtype()
     if native.name not in _SUPPORTED:
         raise DaoTypeError(

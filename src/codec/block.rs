@@ -161,7 +161,7 @@ fn decode_here<S: Stored, T: Num, const AVX2: bool>(
     if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
         return Err(Broken("checksum mismatch"));
     }
-    let cast = |word| T::of(S::from_word(word));
+    let cast = |word| T::cast(S::from_word(word));
     match kind {
         Kind::Plain => frames::<S::Word, T, AVX2>(body, false, range, out, scratch, cast),
         Kind::Delta => frames::<S::Word, T, AVX2>(body, true, range, out, scratch, cast),
@@ -266,7 +266,7 @@ fn dictionary<S: Stored, T: Num, const AVX2: bool>(
     let cut = Broken("a block is cut short");
     let Some((head, body)) = body.split_first_chunk::<2>() else { return Err(cut) };
     let distinct = usize::from(u16::from_le_bytes(*head));
-    let value = |bytes: &[u8]| T::of(S::from_word(bytemuck::pod_read_unaligned(bytes)));
+    let value = |bytes: &[u8]| T::cast(S::from_word(bytemuck::pod_read_unaligned(bytes)));
     if distinct == 0 {
         let raw = body.get(range.start * size..range.end * size).ok_or(cut)?;
         for (to, bytes) in out.iter_mut().zip(raw.chunks_exact(size)) {

@@ -10,7 +10,7 @@ use bitpacking::{BitPacker, BitPacker8x};
 
 use super::Broken;
 
-/// Numbers of a frame.
+/// The number of numbers in a frame.
 pub const FRAME: usize = BitPacker8x::BLOCK_LEN;
 
 /// Bytes before the packed numbers: their width, how many are patched, the width of a patch.
@@ -129,6 +129,7 @@ fn patches_len(n: usize, high: usize) -> usize {
     (n * high).div_ceil(8)
 }
 
+/// The bits that a number needs.
 fn bits(number: u32) -> u32 {
     u32::BITS - number.leading_zeros()
 }

@@ -9,7 +9,6 @@
 compile_error!("words are written as they lie in memory, which the format has little-endian");
 
 mod block;
-pub mod blosc;
 mod chunk;
 mod frame;
 mod plugin;

@@ -163,3 +163,69 @@ fn elements(shape: &[NonZeroU64]) -> Result<usize, CodecError> {
         .try_fold(1_usize, |n, axis| n.checked_mul(usize::try_from(axis.get()).ok()?))
         .ok_or_else(|| CodecError::Other("a chunk is too large for this machine".into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use zarrs::array::codec::CodecChain;
+
+    use super::*;
+
+    fn chain(configuration: &str) -> Result<CodecChain, String> {
+        let metadata: MetadataV3 =
+            serde_json::from_str(&format!(r#"{{"name": "{NAME}", "configuration": {configuration}}}"#)).unwrap();
+        CodecChain::from_metadata(&[metadata]).map_err(|e| e.to_string())
+    }
+
+    fn decode(bytes: &[u8], n: u64, dtype: &DataType, zero: &FillValue) -> Result<Vec<u8>, String> {
+        let shape = [NonZeroU64::new(n).unwrap()];
+        let chain = chain(r#"{"delta": true}"#).unwrap();
+        let decoded = chain.decode(bytes.into(), &shape, dtype, zero, &CodecOptions::default());
+        decoded.map_err(|e| e.to_string()).map(|bytes| bytes.into_fixed().unwrap().into_owned())
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_come_back_or_are_an_error(
+            values in prop::collection::vec(any::<i32>(), 1..1500), at: prop::sample::Index, bit in 0_u8..8, cut: bool,
+        ) {
+            let (dtype, zero) = (data_type::int32(), FillValue::from(0_i32));
+            let raw: &[u8] = bytemuck::cast_slice(&values);
+            let shape = [NonZeroU64::new(values.len() as u64).unwrap()];
+            let bytes = ArrayBytes::new_flen(raw);
+            let encoded = chain(r#"{"delta": true}"#).unwrap()
+                .encode(bytes, &shape, &dtype, &zero, &CodecOptions::default()).unwrap();
+            let n = values.len() as u64;
+            prop_assert_eq!(decode(&encoded, n, &dtype, &zero).unwrap(), raw);
+            let mut damaged = encoded.to_vec();
+            let at = at.index(damaged.len());
+            damaged[at] ^= 1 << bit;
+            damaged.truncate(if cut { at } else { damaged.len() });
+            prop_assert!(decode(&damaged, n, &dtype, &zero).is_err());
+            prop_assert!(decode(&encoded, n + 512, &dtype, &zero).is_err());
+        }
+    }
+
+    #[test]
+    fn configurations_that_are_not_the_codec_s_are_refused() {
+        assert!(chain(r#"{"delta": false}"#).is_ok());
+        for configuration in ["{}", r#"{"delta": 1}"#, r#"{"delta": true, "other": 1}"#] {
+            assert!(chain(configuration).is_err(), "{configuration}");
+        }
+    }
+
+    #[test]
+    fn other_types_than_numbers_are_refused() {
+        let error = decode(&[0; 100], 4, &data_type::complex64(), &FillValue::new(vec![0; 8])).unwrap_err();
+        assert!(error.contains("dao_polars.pfor holds no"), "{error}");
+        assert_eq!(dtype_of(&data_type::bool()), Some(Dtype::U8));
+        assert_eq!(dtype_of(&data_type::string()), None);
+    }
+
+    #[test]
+    fn floats_are_looked_up_and_integers_are_near_each_other() {
+        let kinds = [(Dtype::F32, true), (Dtype::F64, false), (Dtype::I32, true), (Dtype::U8, false)];
+        let kinds = kinds.map(|(dtype, delta)| Pfor { delta }.kind(dtype));
+        assert_eq!(kinds, [Kind::Dictionary, Kind::Dictionary, Kind::Delta, Kind::Plain]);
+    }
+}

@@ -41,7 +41,7 @@ fn found<T: Num>(
     meet(target.rows, cells, |row, at| {
         let mut value = value(at)?;
         if let Some(normalize) = lookup.normalize {
-            let total = totals.map_or(0.0, |totals| totals.of(target.rows[row]).0);
+            let total = totals.map_or(0.0, |totals| totals.cell(target.rows[row]).0);
             value = normalize.value(value, normalize.factor(total));
         }
         // Rows are numbered with 32 bits.

@@ -52,8 +52,8 @@ pub fn look_up<T: Num>(
 pub fn totals<T: Num>(target: &Target<'_>, totals: &Totals, rows: Range<usize>) -> Vec<Hit<T>> {
     let first = u32::try_from(rows.start).unwrap_or(u32::MAX);
     let of = |(i, &row): (u32, &u32)| {
-        let (sum, count) = totals.of(row);
-        [Hit { row: i, output: 0, value: T::of(sum) }, Hit { row: i, output: 1, value: T::of(count) }]
+        let (sum, count) = totals.cell(row);
+        [Hit { row: i, output: 0, value: T::cast(sum) }, Hit { row: i, output: 1, value: T::cast(count) }]
     };
     (first..).zip(&target.rows[rows]).flat_map(of).collect()
 }
@@ -183,7 +183,7 @@ impl<S: Num, T: Num> RowSink<S> for Add<'_, S, T> {
         let row = self.first + u32::try_from(i).unwrap_or(0);
         for (output, &sum) in (0..).zip(&self.sums) {
             if sum != 0.0 {
-                self.hits.push(Hit { row, output, value: T::of(sum) });
+                self.hits.push(Hit { row, output, value: T::cast(sum) });
             }
         }
         Ok(())

@@ -24,6 +24,9 @@ use crate::error::{DaoError, ErrorKind, Result};
 use crate::number::{Dtype, Num};
 use crate::storage::{Storage, ZarrStorage};
 
+#[cfg(test)]
+mod tests;
+
 /// Bytes between two wanted ranges that are cheaper to read than to skip.
 pub const MAX_GAP: u64 = 16 << 10;
 /// The most bytes of one read.
@@ -262,6 +265,7 @@ impl ZarrArray {
         chunk.iter().zip(&self.per_shard).map(|(chunk, per)| chunk / per).collect()
     }
 
+    /// Decodes inner chunks of one file; `first` is the position of the first of them in the list.
     fn decode_file<S: Num>(
         &self,
         file: &[u64],
@@ -324,6 +328,7 @@ impl ZarrArray {
             .hint("the file is truncated or changed; restore it from a copy, or write the dataset again")
     }
 
+    /// The values of an inner chunk, from its bytes.
     fn decode_one<S: Num>(&self, key: &str, bytes: Bytes) -> Result<Vec<S>> {
         self.decode_bytes(key, &bytes).map(|raw| bytemuck::pod_collect_to_vec(&raw))
     }
@@ -360,10 +365,12 @@ impl ZarrArray {
         bytemuck::try_pod_read_unaligned(self.array.fill_value().as_ne_bytes()).unwrap_or_else(|_| S::zero())
     }
 
+    /// The values of an inner chunk that is left out.
     fn fill<S: Num>(&self) -> Vec<S> {
         vec![self.fill_value(); self.inner_len()]
     }
 
+    /// The number of values in an inner chunk.
     fn inner_len(&self) -> usize {
         self.inner_shape.iter().map(|n| usize::try_from(n.get()).unwrap_or(usize::MAX)).product()
     }

@@ -1,7 +1,9 @@
 //! Rows that were decoded along with others, kept for when they are asked for: within a number of bytes.
 //!
 //! A chunk of a dense matrix has many rows and an epoch wants each row once. What is kept is therefore
-//! first of all what was not asked for yet; a row that was given makes room for others.
+//! first of all what was not asked for yet; a row that was given makes room for others. That is why it is
+//! no library's cache: quick_cache, moka and their like keep what was asked for lately or often, which here
+//! is what nobody will ask for again, and put in what is new where rows that wait would have to go.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +14,7 @@ use super::dense::CompactRow;
 /// What a row costs besides its bytes.
 const OVERHEAD: usize = 96;
 
-/// See the module. One belongs to one request: its rows have only the columns that the request wants.
+/// Decoded rows of several datasets; see the module. One belongs to one request: its rows have only the columns that the request wants.
 #[derive(Default)]
 pub struct Cache {
     state: Mutex<State>,
@@ -24,7 +26,7 @@ pub struct Cache {
 struct State {
     limit: usize,
     bytes: usize,
-    rows: HashMap<u64, Kept>,
+    rows: HashMap<u64, CachedRow>,
     /// Keys of rows that were given, the longest ago first; some are there twice or gone.
     given: VecDeque<u64>,
     /// Keys of rows that were not, likewise.
@@ -35,12 +37,13 @@ struct State {
     busy: HashSet<(u32, u64)>,
 }
 
-struct Kept {
+/// A row, and whether it was given since it was put here.
+struct CachedRow {
     row: CompactRow,
     given: bool,
 }
 
-/// A band of rows that one thread decodes.
+/// The right of one thread to decode a band of rows, until it is dropped.
 pub struct Claim<'a> {
     cache: &'a Cache,
     band: (u32, u64),
@@ -102,7 +105,7 @@ impl Cache {
         }
     }
 
-    /// Bytes that can be kept of rows that nobody asked for.
+    /// The number of bytes that rows which nobody asked for can still take.
     pub fn room(&self) -> usize {
         let state = self.lock();
         state.limit.saturating_sub(state.bytes - state.given_bytes)
@@ -143,7 +146,7 @@ impl Cache {
             } else {
                 state.waiting.push_back(key);
             }
-            state.rows.insert(key, Kept { row, given });
+            state.rows.insert(key, CachedRow { row, given });
         }
         if state.waiting.len() > 2 * state.rows.len() + 1024 {
             let State { waiting, rows, .. } = &mut *state;

@@ -1,6 +1,7 @@
 //! Rows of anndata's `csr_matrix` encoding: arrays `data`, `indices`, `indptr`.
 //!
-//! Source of the encoding: <https://anndata.readthedocs.io/en/stable/fileformat-prose.html>.
+//! Owns what must hold between the three arrays, and that no column is out of order or range.
+//! The encoding: <https://anndata.readthedocs.io/en/stable/fileformat-prose.html>.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub struct Csr {
     arrays: Arrays,
 }
 
+/// The arrays `indices` and `data`, by how they are read.
 enum Arrays {
     /// Rows are decoded one by one, to where they go.
     Packed { indices: Packed, data: Packed },
@@ -64,10 +66,12 @@ impl Csr {
         Ok(Self { shape, indptr, arrays })
     }
 
+    /// The numbers of rows and columns.
     pub fn shape(&self) -> [u64; 2] {
         self.shape
     }
 
+    /// The array of columns.
     fn indices(&self) -> &ZarrArray {
         match &self.arrays {
             Arrays::Packed { indices, .. } => indices.array(),
@@ -75,6 +79,7 @@ impl Csr {
         }
     }
 
+    /// The array of values.
     fn data(&self) -> &ZarrArray {
         match &self.arrays {
             Arrays::Packed { data, .. } => data.array(),
@@ -82,11 +87,12 @@ impl Csr {
         }
     }
 
+    /// The number type that the values are stored in.
     pub fn dtype(&self) -> Dtype {
         self.data().dtype()
     }
 
-    /// Stored values of a row; 0 past the end.
+    /// The number of stored values of a row; 0 past the end.
     pub fn row_nnz(&self, row: u32) -> u64 {
         match self.indptr.get(row as usize..row as usize + 2) {
             Some(&[start, stop]) => stop - start,
@@ -99,12 +105,12 @@ impl Csr {
         matches!(self.arrays, Arrays::Packed { .. })
     }
 
-    /// Stored values of all rows.
+    /// The number of stored values of all rows.
     pub fn nnz(&self) -> u64 {
         self.indptr.last().copied().unwrap_or(0)
     }
 
-    /// The stored values of `part` of a row, counted from its first; `Value` past its end.
+    /// The range, in `indices` and `data`, of `part` of a row, counted from its first; `Value` past its end.
     fn range(&self, row: u32, part: Range<u64>) -> Result<Range<u64>> {
         let start = self.indptr.get(row as usize).copied().unwrap_or(0);
         if part.start > part.end || part.end > self.row_nnz(row) {
@@ -188,7 +194,8 @@ impl Csr {
         }
     }
 
-    /// Columns must ascend within a row and lie within the matrix, or values would land on wrong genes.
+    /// Refuses columns that do not ascend within their row or lie outside the matrix: values would land on
+    /// wrong genes.
     fn check_columns(&self, row: u32, columns: &[i32]) -> Result<()> {
         let n_vars = i32::try_from(self.shape[1]).unwrap_or(i32::MAX);
         // All pairs are looked at, without a branch: eight at a time.
@@ -203,7 +210,7 @@ impl Csr {
     }
 }
 
-/// Some values of a packed array.
+/// The values `range` of a packed array.
 fn decoded<T: Num>(array: &Packed, range: Range<u64>) -> Result<Vec<T>> {
     let mut fetched = Fetched::default();
     array.fetch(std::slice::from_ref(&range), &mut fetched)?;
@@ -244,6 +251,7 @@ pub fn gather<T: Num>(array: &ZarrArray, ranges: &[Range<u64>], total: usize) ->
     Ok(out)
 }
 
+/// `indptr`, which must ascend from 0.
 fn read_indptr(array: &ZarrArray, n_obs: u64) -> Result<Vec<u64>> {
     let wrong = |what: &str| DaoError::corrupt(array.uri(), what.to_owned());
     if array.shape() != [n_obs + 1] {
@@ -258,6 +266,109 @@ fn read_indptr(array: &ZarrArray, n_obs: u64) -> Result<Vec<u64>> {
     Ok(indptr)
 }
 
+/// A number of values that are to be in memory.
 fn to_len(n: u64) -> Result<usize> {
     usize::try_from(n).map_err(|_| DaoError::value("the selection does not fit into memory"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::matrix::testing::{SparseRows, assert_says, storage, write_parts, write_sparse};
+
+    const SHAPE: [u64; 2] = [3, 10];
+
+    fn open(folder: &tempfile::TempDir, shape: [u64; 2]) -> Result<Csr> {
+        Csr::open(&storage(folder.path()), "X", shape)
+    }
+
+    fn parts(indptr: &[u64], indices: &[i32], packed: bool) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let data = vec![1_u16; indices.len()];
+        write_parts(&folder.path().join("X"), "csr_matrix", SHAPE, indptr, indices, &data, packed);
+        folder
+    }
+
+    fn read(csr: &Csr, rows: &[u32]) -> Result<SparseRows> {
+        let mut all = Rows::<u16>::empty();
+        csr.read(rows, &mut all)?;
+        let row = |ends: &[usize]| {
+            let range = ends[0]..ends[1];
+            all.indices[range.clone()].iter().copied().zip(all.data[range].iter().copied()).collect()
+        };
+        Ok(all.indptr.windows(2).map(row).collect())
+    }
+
+    /// Rows of up to 40 columns.
+    pub fn rows() -> impl Strategy<Value = SparseRows> {
+        let row = prop::collection::btree_map(0..40, 1_u16.., 0..30);
+        prop::collection::vec(row.prop_map(|row| row.into_iter().collect()), 1..30)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn rows_come_back(rows in rows(), wanted in prop::collection::btree_set(0_u32..30, 0..30), packed: bool) {
+            let folder = tempfile::tempdir().unwrap();
+            let shape = [rows.len() as u64, 40];
+            write_sparse(&folder.path().join("X"), "csr_matrix", shape, &rows, packed);
+            let csr = open(&folder, shape).unwrap();
+            prop_assert_eq!(csr.is_packed(), packed);
+            let wanted: Vec<u32> = wanted.into_iter().filter(|&row| (row as usize) < rows.len()).collect();
+            let expected: SparseRows = wanted.iter().map(|&row| rows[row as usize].clone()).collect();
+            prop_assert_eq!(read(&csr, &wanted).unwrap(), expected);
+            for (i, row) in (0..).zip(&rows) {
+                prop_assert_eq!(csr.row_nnz(i), row.len() as u64);
+                let from = row.len() as u64 / 3;
+                let (columns, values) = csr.part::<u16>(i, from..row.len() as u64).unwrap();
+                let part: Vec<(i32, u16)> = columns.into_iter().zip(values).collect();
+                prop_assert_eq!(&part[..], &row[row.len() / 3..]);
+                prop_assert!(csr.columns(i, 0..row.len() as u64 + 1).is_err());
+            }
+            prop_assert_eq!(csr.row_nnz(u32::MAX), 0);
+        }
+    }
+
+    #[test]
+    fn rows_past_the_end_are_an_error() {
+        for packed in [true, false] {
+            let folder = parts(&[0, 1, 2, 3], &[1, 2, 3], packed);
+            let error = read(&open(&folder, SHAPE).unwrap(), &[0, 3]).unwrap_err();
+            assert_says(&error, ErrorKind::Value, folder.path(), "row 3 was asked for and the matrix has 3");
+        }
+    }
+
+    #[test]
+    fn columns_out_of_order_or_range_are_an_error() {
+        for packed in [true, false] {
+            for (indices, row) in [([1, 3, 2], 1), ([1, 2, 2], 1), ([1, 2, 10], 1), ([-1, 2, 3], 0)] {
+                let folder = parts(&[0, 1, 3, 3], &indices, packed);
+                let error = read(&open(&folder, SHAPE).unwrap(), &[0, 1, 2]).unwrap_err();
+                assert_says(&error, ErrorKind::Corrupt, folder.path(), &format!("row {row}"));
+                assert!(error.to_string().contains("Restore the dataset"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn arrays_that_contradict_each_other_are_an_error() {
+        let cases: [(&[u64], &[i32], &str); 4] = [
+            (&[0, 1, 2], &[1, 2], "indptr has the wrong length"),
+            (&[0, 2, 1, 2], &[1, 2], "indptr does not ascend from 0"),
+            (&[1, 1, 2, 2], &[1, 2], "indptr does not ascend from 0"),
+            (&[0, 1, 2, 4], &[1, 2, 3], "contradicts indptr"),
+        ];
+        for (indptr, indices, what) in cases {
+            for packed in [true, false] {
+                let folder = parts(indptr, indices, packed);
+                assert_says(&open(&folder, SHAPE).err().unwrap(), ErrorKind::Corrupt, folder.path(), what);
+            }
+        }
+        let folder = parts(&[0, 1, 2, 3], &[1, 2, 3], false);
+        std::fs::remove_dir_all(folder.path().join("X/data")).unwrap();
+        assert_says(&open(&folder, SHAPE).err().unwrap(), ErrorKind::NotFound, folder.path(), "X/data");
+    }
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use super::csr::Csr;
 use crate::error::Result;
-use crate::number::{Dtype, Num};
+use crate::number::{Dtype, Num, for_dtype};
 use crate::storage::Storage;
 
-/// See the module.
+/// A gene-major copy of a matrix, opened.
 pub struct GeneIndex(Csr);
 
 /// Values within which a cell is looked for by decoding them all.
@@ -27,25 +27,25 @@ impl GeneIndex {
         Ok(Self(Csr::open(storage, path, [shape[1], shape[0]])?))
     }
 
-    /// The stored type.
+    /// The number type that the values are stored in.
     #[must_use]
     pub fn dtype(&self) -> Dtype {
         self.0.dtype()
     }
 
-    /// Stored values of a gene; 0 for one past the last.
+    /// The number of stored values of a gene; 0 for one past the last.
     #[must_use]
     pub fn nnz(&self, gene: u32) -> u64 {
         self.0.row_nnz(gene)
     }
 
-    /// Stored values of all genes.
+    /// The number of stored values of all genes.
     #[must_use]
     pub fn total_nnz(&self) -> u64 {
         self.0.nnz()
     }
 
-    /// Some of a gene's values, counted from its first: the cells' rows, ascending, and the values.
+    /// The gene's values of this range, counted from its first: the cells' rows, ascending, and the values.
     ///
     /// # Errors
     /// As [`super::Matrix::read`].
@@ -53,7 +53,7 @@ impl GeneIndex {
         self.0.part(gene, values)
     }
 
-    /// Which of a gene's values are those of the cells `first` to `last`.
+    /// The range of a gene's values that are those of the cells `first` to `last`.
     ///
     /// # Errors
     /// As [`super::Matrix::read`].
@@ -63,7 +63,7 @@ impl GeneIndex {
         Ok(start..stop.max(start))
     }
 
-    /// How many of a gene's values are of cells below `cell`.
+    /// The number of a gene's values that are of cells below `cell`.
     fn below(&self, gene: u32, cell: u64) -> Result<u64> {
         let is_below = |&found: &i32| u64::try_from(found).is_ok_and(|found| found < cell);
         let (mut low, mut high) = (0, self.nnz(gene));
@@ -83,11 +83,58 @@ impl GeneIndex {
     /// # Errors
     /// What is wrong.
     pub fn verify(&self) -> Result<()> {
-        super::for_dtype!(self.dtype(), T => {
+        for_dtype!(self.dtype(), T => {
             for gene in 0..u32::try_from(self.0.shape()[0]).unwrap_or(u32::MAX) {
                 self.read::<T>(gene, 0..self.nnz(gene))?;
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::matrix::testing::{SparseRows, assert_says, storage, write_sparse};
+
+    fn written(encoding: &str, n_cells: u64, genes: &SparseRows) -> (tempfile::TempDir, Result<GeneIndex>) {
+        let folder = tempfile::tempdir().unwrap();
+        let shape = [n_cells, genes.len() as u64];
+        write_sparse(&folder.path().join("X"), encoding, shape, genes, true);
+        let index = GeneIndex::open(&storage(folder.path()), "X", shape);
+        (folder, index)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        #[test]
+        fn cells_of_a_gene_are_found(
+            cells in prop::collection::btree_map(0..5000, 1_u16.., 0..3000), a in 0_u32..5100, b in 0_u32..5100,
+        ) {
+            // The second gene has enough cells to be searched for without decoding them all.
+            let genes: SparseRows = vec![vec![(7, 1)], cells.iter().map(|(&cell, &value)| (cell, value)).collect()];
+            let (_folder, index) = written("csc_matrix", 5000, &genes);
+            let index = index.unwrap();
+            let (first, last) = (a.min(b), a.max(b));
+            let range = index.between(1, first, last).unwrap();
+            let (found, values) = index.read::<u16>(1, range).unwrap();
+            let expected: Vec<(i32, u16)> = genes[1]
+                .iter().copied().filter(|&(cell, _)| (first..=last).contains(&cell.cast_unsigned())).collect();
+            prop_assert_eq!(found.into_iter().zip(values).collect::<Vec<_>>(), expected);
+            prop_assert_eq!(index.nnz(1), cells.len() as u64);
+            prop_assert_eq!((index.nnz(2), index.total_nnz()), (0, cells.len() as u64 + 1));
+            prop_assert!(index.verify().is_ok());
+        }
+    }
+
+    #[test]
+    fn damage_and_other_encodings_are_errors() {
+        let (folder, index) = written("csr_matrix", 10, &vec![vec![(1, 1)]]);
+        assert_says(&index.err().unwrap(), ErrorKind::Corrupt, folder.path(), "expected encoding-type csc_matrix");
+        let (folder, index) = written("csc_matrix", 10, &vec![vec![(1, 1)], vec![(12, 1)]]);
+        assert_says(&index.unwrap().verify().unwrap_err(), ErrorKind::Corrupt, folder.path(), "row 1");
     }
 }

@@ -13,6 +13,8 @@ mod packed;
 mod plan;
 mod rows;
 mod shard_index;
+#[cfg(test)]
+mod testing;
 mod totals;
 
 use std::sync::Arc;
@@ -222,5 +224,50 @@ fn check_encoding(storage: &Arc<dyn Storage>, path: &str, expected: &str, shape:
                 .found(found))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{assert_says, damage, shard, storage, write_array, write_sparse};
+    use super::*;
+
+    fn rows() -> testing::SparseRows {
+        vec![vec![(0, 3), (4, 1)], vec![], vec![(2, 9)]]
+    }
+
+    #[test]
+    fn a_sparse_matrix_is_what_its_metadata_say() {
+        for packed in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            write_sparse(&folder.path().join("X"), "csr_matrix", [3, 5], &rows(), packed);
+            let open = |shape| Matrix::open(&storage(folder.path()), "X", shape);
+            let matrix = open([3, 5]).unwrap();
+            assert_eq!((matrix.shape(), matrix.dtype(), matrix.is_portable()), ([3, 5], Dtype::U16, !packed));
+            assert_eq!([0, 1, 2, 3].map(|row| matrix.row_nnz(row)), [Some(2), Some(0), Some(1), Some(0)]);
+            assert_eq!((matrix.reads_rows(), matrix.keeps_rows(), matrix.row_bytes(0)), (packed, false, 24));
+            let read = matrix.rows::<f32>(&[0, 2]).unwrap();
+            assert_eq!((read.indices, read.data), (vec![0, 4, 2], vec![3.0, 1.0, 9.0]));
+            matrix.verify().unwrap();
+            let error = open([4, 5]).err().unwrap();
+            assert_says(&error, ErrorKind::Corrupt, folder.path(), "expected 4 × 5");
+            damage(&shard(&folder.path().join("X/data"), 0), |bytes| bytes[20] ^= 1);
+            assert_says(&matrix.verify().unwrap_err(), ErrorKind::Corrupt, folder.path(), "X/data");
+        }
+    }
+
+    #[test]
+    fn what_is_no_matrix_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Matrix::open(&storage(folder.path()), "X", [3, 5]).err().unwrap();
+        assert_says(&open(), ErrorKind::NotFound, folder.path(), "missing or incomplete");
+        let path = folder.path().join("X");
+        write_sparse(&path, "csc_matrix", [3, 5], &rows(), true);
+        assert_says(&open(), ErrorKind::Corrupt, folder.path(), "expected encoding-type csr_matrix, found csc_matrix");
+        std::fs::write(path.join("zarr.json"), "{").unwrap();
+        assert_says(&open(), ErrorKind::Corrupt, folder.path(), "not readable zarr metadata");
+        std::fs::remove_dir_all(&path).unwrap();
+        write_array(&path, &[1_u16], &testing::sharded::<u16>(1, 1, 1, &testing::portable(), "end"));
+        assert_says(&open(), ErrorKind::Corrupt, folder.path(), "not a matrix");
     }
 }

@@ -1,4 +1,4 @@
-//! What was kept of each cell when its matrix was written: the sum of its values, and how many are not zero.
+//! Totals of each cell, kept when its matrix was written: the sum of its values, and how many are not zero.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use super::csr::gather;
 use crate::error::{DaoError, Result};
 use crate::storage::Storage;
 
-/// Names of the two arrays, which are scanpy's for the same numbers.
+/// The names of the two arrays, which are scanpy's for the same numbers.
 pub const TOTALS: [&str; 2] = ["total_counts", "n_genes_by_counts"];
 
-/// See the module; all cells of one matrix.
+/// The sums and counts of all cells of one matrix.
 pub struct Totals {
     sums: Vec<f64>,
     counts: Vec<u32>,
@@ -40,8 +40,29 @@ impl Totals {
 
     /// A cell's sum and count; zeros past the end.
     #[must_use]
-    pub fn of(&self, row: u32) -> (f64, u32) {
+    pub fn cell(&self, row: u32) -> (f64, u32) {
         let at = row as usize;
         (self.sums.get(at).copied().unwrap_or(0.0), self.counts.get(at).copied().unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::matrix::testing::{assert_says, portable, sharded, storage, write_array};
+
+    #[test]
+    fn totals_come_back_and_must_be_one_a_cell() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("X");
+        write_array(&path.join(TOTALS[0]), &[1.5_f64, 0.0, 7.0], &sharded::<f64>(3, 4, 2, &portable(), "end"));
+        let missing = Totals::open(&storage(folder.path()), "X", 3).err().unwrap();
+        assert_says(&missing, ErrorKind::NotFound, folder.path(), TOTALS[1]);
+        write_array(&path.join(TOTALS[1]), &[2_u32, 0, 1], &sharded::<u32>(3, 4, 2, &portable(), "end"));
+        let totals = Totals::open(&storage(folder.path()), "X", 3).unwrap();
+        assert_eq!([0, 1, 2, 3].map(|row| totals.cell(row)), [(1.5, 2), (0.0, 0), (7.0, 1), (0.0, 0)]);
+        let error = Totals::open(&storage(folder.path()), "X", 4).err().unwrap();
+        assert_says(&error, ErrorKind::Corrupt, folder.path(), "expected 4, found shape [3]");
     }
 }

@@ -15,7 +15,7 @@ use crate::error::{DaoError, Result};
 pub fn cast_values<S: Num, T: Num>(from: &[S], to: &mut [T]) -> Result<()> {
     debug_assert_eq!(from.len(), to.len());
     for (to, &from) in to.iter_mut().zip(from) {
-        *to = T::of(from);
+        *to = T::cast(from);
     }
     if !always_exact::<S, T>()
         && let Some((bad, _)) = from.iter().zip(&*to).find(|&(&s, &t)| !holds(s, t))
@@ -36,7 +36,7 @@ pub fn cast_vec<S: Num, T: Num>(from: &[S]) -> Result<Vec<T>> {
     Ok(to)
 }
 
-/// Whether every `S` is a `T`.
+/// Whether every value of `S` is one of `T`.
 pub fn always_exact<S: Num, T: Num>() -> bool {
     is_always_exact(S::DTYPE, T::DTYPE)
 }

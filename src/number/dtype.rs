@@ -85,15 +85,15 @@ pub trait Num:
     + Sync
     + std::fmt::Display
 {
-    /// Its name.
+    /// The type's name.
     const DTYPE: Dtype;
-    /// A vector of it, typed at run time.
+    /// Values whose type is known at run time, from a vector.
     fn wrap(values: Vec<Self>) -> Values;
-    /// The vector, if it is of this type.
+    /// The vector in `values`, if it is of this type.
     fn unwrap(values: Values) -> Option<Vec<Self>>;
-    /// From any other, as `as` does.
-    fn of<S: Num>(value: S) -> Self;
-    /// From a wide integer, as `as` does.
+    /// The number nearest to `value`, as the keyword `as` casts.
+    fn cast<S: Num>(value: S) -> Self;
+    /// The low bits of `value`, as the keyword `as` casts.
     fn of_i128(value: i128) -> Self;
 }
 
@@ -122,7 +122,7 @@ macro_rules! nums {
                 if let Values::$name(values) = values { Some(values) } else { None }
             }
             #[inline(always)]
-            fn of<S: Num>(value: S) -> Self { value.as_() }
+            fn cast<S: Num>(value: S) -> Self { value.as_() }
             // Wraps where it does not fit: callers compare what comes back.
             fn of_i128(value: i128) -> Self { value.as_() }
         })*
@@ -176,26 +176,26 @@ impl Dtype {
         Self::from_name(&name).ok()
     }
 
-    /// Whether it is a floating-point type.
+    /// Whether the type is a floating-point one.
     #[must_use]
     pub fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F64)
     }
 
-    /// Whether every value of it is a float32.
+    /// Whether every value of the type is a float32.
     #[must_use]
     pub fn is_narrow(self) -> bool {
         matches!(self, Self::F32 | Self::U8 | Self::I8 | Self::U16 | Self::I16)
     }
 
-    /// Whether it has a sign.
+    /// Whether the type has a sign.
     #[must_use]
     pub fn is_signed(self) -> bool {
         !matches!(self, Self::U8 | Self::U16 | Self::U32 | Self::U64)
     }
 }
 
-/// So many zeros; `None` where memory does not hold them, which would otherwise end the process.
+/// `n` zeros; `None` where memory does not hold them, which would otherwise end the process.
 #[must_use]
 pub fn zeros<T: Num>(n: usize) -> Option<Vec<T>> {
     let mut values = Vec::new();
@@ -273,13 +273,13 @@ macro_rules! for_dtype_values {
 pub(crate) use for_dtype_values;
 
 impl Values {
-    /// How many.
+    /// The number of values.
     #[must_use]
     pub fn len(&self) -> usize {
         for_dtype_values!(self, values => values.len())
     }
 
-    /// Bytes that they take in memory.
+    /// The bytes that the values take in memory.
     #[must_use]
     pub fn capacity_bytes(&self) -> usize {
         fn bytes<T>(values: &Vec<T>) -> usize {
@@ -288,7 +288,7 @@ impl Values {
         for_dtype_values!(self, values => bytes(values))
     }
 
-    /// Whether there are none.
+    /// Whether there are no values.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,6 +1,6 @@
 //! The number types that matrices are stored in and asked for, and the way from one to another.
 //!
-//! Owns names, widths, typed vectors and casts that never give a wrong number. The ground floor: knows
+//! Owns names, widths, typed vectors and casts that never give a wrong number. The ground floor: must know
 //! nothing but [`crate::error`].
 
 mod cast;

@@ -45,7 +45,7 @@ impl Normalize {
 
     /// What one value of a row with this factor becomes.
     pub fn value<T: Num>(self, value: T, factor: f64) -> T {
-        T::of(self.scaled(value.as_(), factor))
+        T::cast(self.scaled(value.as_(), factor))
     }
 
     fn scaled(self, value: f64, factor: f64) -> f64 {

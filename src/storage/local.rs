@@ -40,10 +40,12 @@ impl Local {
         Ok(Self { root, uri })
     }
 
+    /// The path of a file below the root.
     fn full(&self, path: &str) -> PathBuf {
         if path.is_empty() { self.root.clone() } else { self.root.join(path) }
     }
 
+    /// A file and its length; `None` where there is none, or a folder.
     fn open(&self, path: &str) -> Result<Option<(Handle, u64)>> {
         let full = self.full(path);
         let opened = Handle::open(&full).and_then(|file| file.metadata().map(|meta| (file, meta)));
@@ -59,6 +61,7 @@ impl Local {
         }
     }
 
+    /// A byte range of an open file of `size` bytes.
     fn read(&self, path: &str, file: &Handle, size: u64, range: &Range<u64>) -> Result<Bytes> {
         if range.end > size {
             return Err(truncated(&self.full(path), range.end, size));
@@ -72,6 +75,7 @@ impl Local {
     }
 }
 
+/// The error for a file that ends before what is read of it.
 fn truncated(path: &Path, expected: u64, found: u64) -> DaoError {
     DaoError::corrupt(&path.display().to_string(), "file is truncated")
         .expected(format!("at least {expected} bytes"))
@@ -79,6 +83,7 @@ fn truncated(path: &Path, expected: u64, found: u64) -> DaoError {
         .hint("restore the file or write the dataset again")
 }
 
+/// Fills `into` from `offset`.
 fn read_exact(file: &Handle, path: &Path, offset: u64, into: &mut [u8]) -> Result<()> {
     file.read_exact_at(into, offset).map_err(|e| match (e.kind(), file.metadata()) {
         (IoKind::UnexpectedEof, Ok(meta)) => truncated(path, offset.saturating_add(into.len() as u64), meta.len()),
@@ -86,7 +91,7 @@ fn read_exact(file: &Handle, path: &Path, offset: u64, into: &mut [u8]) -> Resul
     })
 }
 
-/// Files that are kept open by all of the process: half of what the system allows it.
+/// The most files that the process keeps open: half of what the system allows it.
 fn most_open() -> usize {
     static MOST: OnceLock<usize> = OnceLock::new();
     *MOST.get_or_init(|| {
@@ -95,40 +100,42 @@ fn most_open() -> usize {
     })
 }
 
-/// How many are kept open.
+/// The number of files that are kept open now.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
-/// A file that is kept open, and counted.
+/// A file that is kept open, and counted in [`OPEN`].
 #[derive(Debug)]
-struct Kept(Handle);
+struct CountedHandle(Handle);
 
-impl Kept {
+impl CountedHandle {
+    /// The file, where few enough are open; otherwise it is closed.
     fn new(handle: Handle) -> Option<Self> {
-        let kept = Self(handle);
-        // Given back by `drop` where there are too many already.
-        (OPEN.fetch_add(1, Ordering::Relaxed) < most_open()).then_some(kept)
+        let counted = Self(handle);
+        // Closed, and no longer counted, by `drop` where there are too many already.
+        (OPEN.fetch_add(1, Ordering::Relaxed) < most_open()).then_some(counted)
     }
 }
 
-impl Drop for Kept {
+impl Drop for CountedHandle {
     fn drop(&mut self) {
         OPEN.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// An opened file.
+/// A file of a [`Local`], opened.
 #[derive(Debug)]
 struct LocalFile {
     path: PathBuf,
     len: u64,
-    /// None where too many are open: it is then opened for each read.
-    handle: Option<Kept>,
+    /// `None` where too many files are open: this one is then opened for each read.
+    handle: Option<CountedHandle>,
 }
 
 impl LocalFile {
+    /// Runs `run` with the file open.
     fn with<T>(&self, run: impl FnOnce(&Handle) -> Result<T>) -> Result<T> {
         match &self.handle {
-            Some(kept) => run(&kept.0),
+            Some(counted) => run(&counted.0),
             None => {
                 let opened = Handle::open(&self.path);
                 run(&opened.map_err(|e| DaoError::io(&self.path.display().to_string(), "opening", &e))?)
@@ -176,7 +183,7 @@ impl Storage for Local {
 
     fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>> {
         let Some((handle, len)) = self.open(path)? else { return Ok(None) };
-        Ok(Some(Arc::new(LocalFile { path: self.full(path), len, handle: Kept::new(handle) })))
+        Ok(Some(Arc::new(LocalFile { path: self.full(path), len, handle: CountedHandle::new(handle) })))
     }
 
     fn list_folders(&self, path: &str) -> Result<Vec<String>> {

@@ -1,7 +1,7 @@
-//! A URL made into bytes: ranges in, bytes out.
+//! Bytes below a path or URL: ranges in, bytes out.
 //!
-//! Owns where bytes live (a folder, S3, GCS, Azure, HTTP). Knows no format:
-//! neither zarr nor manifests. Every path is relative to the root, `/`-separated.
+//! Owns where bytes live (a folder, S3, GCS, Azure, HTTP). Must not know any format: neither zarr nor
+//! manifests. Every path is relative to the root, `/`-separated.
 
 mod local;
 mod remote;
@@ -55,7 +55,7 @@ pub trait Storage: Send + Sync {
     /// As [`Storage::size`], and where listing is not possible (plain HTTP).
     fn list_folders(&self, path: &str) -> Result<Vec<String>>;
 
-    /// Bytes of all files below `path`.
+    /// The bytes of all files below `path` together.
     ///
     /// # Errors
     /// As [`Storage::list_folders`].
@@ -71,15 +71,15 @@ pub trait Storage: Send + Sync {
 ///
 /// A local one keeps a file descriptor until it is dropped, unless too many are kept.
 pub trait File: Send + Sync {
-    /// Bytes in it, when it was opened.
+    /// The file's length in bytes, when it was opened.
     fn len(&self) -> u64;
 
-    /// Whether it had none.
+    /// Whether the file had no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Fills `into` with the bytes from `offset`. What it holds after an error means nothing.
+    /// Fills `into` with the file's bytes from `offset`. After an error `into` may hold anything.
     ///
     /// # Errors
     /// `Corrupt` if the file ends before that (also if it shrank since), `Io` if reading fails.
@@ -103,5 +103,27 @@ pub fn open(uri: &str, options: &StorageOptions) -> Result<Arc<dyn Storage>> {
         Ok(Arc::new(remote::Remote::new(uri, options)?))
     } else {
         Ok(Arc::new(Local::new(Path::new(uri))?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn paths_and_urls_are_opened_alike() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a"), "abc").unwrap();
+        let path = folder.path().to_str().unwrap();
+        for uri in [path.to_owned(), format!("file://{path}")] {
+            let storage = open(&uri, &Vec::new()).unwrap();
+            assert_eq!(storage.get("a").unwrap().unwrap(), "abc");
+            assert!(storage.get("b").unwrap().is_none() && storage.local_root().is_some());
+        }
+        assert!(open("/there/is/no/such/folder", &Vec::new()).is_ok());
+        let error = open("ftp://host/store", &Vec::new()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        assert!(error.to_string().contains("cannot open 'ftp://host/store'"), "{error}");
     }
 }

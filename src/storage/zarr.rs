@@ -1,4 +1,5 @@
-//! [`Storage`] as zarrs wants it: the one adapter between the two.
+//! [`Storage`] as zarrs reads from it: the one adapter between the two.
+//! <https://docs.rs/zarrs_storage/latest/zarrs_storage/trait.ReadableStorageTraits.html>
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use crate::error::DaoError;
 /// A [`Storage`] that zarrs can open arrays in.
 pub struct ZarrStorage(pub Arc<dyn Storage>);
 
+/// An error of a storage as zarrs hands it on.
 fn failed(error: &DaoError) -> StorageError {
     StorageError::Other(error.to_string())
 }
@@ -51,5 +53,41 @@ impl ReadableStorageTraits for ZarrStorage {
 
     fn supports_get_partial(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Local;
+
+    fn zarr(folder: &std::path::Path) -> ZarrStorage {
+        ZarrStorage(Arc::new(Local::new(folder).unwrap()))
+    }
+
+    #[test]
+    fn files_are_read_whole_and_by_range() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a"), "abcdef").unwrap();
+        let (zarr, key) = (zarr(folder.path()), StoreKey::new("a").unwrap());
+        let none = StoreKey::new("none").unwrap();
+        assert_eq!(zarr.get(&key).unwrap().unwrap(), "abcdef");
+        assert!(zarr.get(&none).unwrap().is_none() && zarr.size_key(&none).unwrap().is_none());
+        assert_eq!(zarr.size_key(&key).unwrap(), Some(6));
+        let ranges = [ByteRange::FromStart(1, Some(2)), ByteRange::FromStart(4, None), ByteRange::Suffix(3)];
+        let parts = zarr.get_partial_many(&key, Box::new(ranges.into_iter())).unwrap().unwrap();
+        assert_eq!(parts.collect::<Result<Vec<_>, _>>().unwrap(), ["bc", "ef", "def"]);
+        assert!(zarr.get_partial_many(&none, Box::new(ranges.into_iter())).unwrap().is_none());
+    }
+
+    #[test]
+    fn ranges_past_the_end_are_errors_that_name_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a"), "abc").unwrap();
+        let (zarr, key) = (zarr(folder.path()), StoreKey::new("a").unwrap());
+        for range in [ByteRange::Suffix(4), ByteRange::FromStart(2, Some(2))] {
+            let error = zarr.get_partial_many(&key, Box::new(std::iter::once(range))).err().unwrap().to_string();
+            assert!(error.contains("a'") && error.contains("truncated"), "{error}");
+        }
     }
 }

@@ -150,3 +150,61 @@ impl GeneIndexMeta {
             .hint("remove the folder and make it again: store.add_gene_index()"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::store::testing::dataset;
+
+    fn description() -> Value {
+        json!({
+            "format": DATASET_FORMAT, "version": FORMAT_VERSION, "id": "lung", "n_obs": 3, "n_vars": 2, "nnz": 4,
+            "matrices": {"X": {
+                "layout": "csr", "dtype": "uint16", "source_dtype": "float32", "shape": [3, 2], "nnz": 4, "max_abs": 9.0,
+            }},
+            "obs": {"columns": []}, "var": {"columns": []}, "later": "kept",
+        })
+    }
+
+    #[test]
+    fn a_description_comes_back_with_what_this_version_does_not_know() {
+        let text = description().to_string();
+        let parsed = Description::parse(text.as_bytes(), "lung/dao.json", &dataset("lung", 3, 2)).unwrap();
+        assert_eq!(parsed.matrices[&MatrixName::X].shape, [3, 2]);
+        let again = serde_json::to_value(&parsed).unwrap();
+        assert_eq!((&again["later"], &again["id"]), (&json!("kept"), &json!("lung")));
+    }
+
+    #[test]
+    fn another_dataset_or_damage_is_corrupt() {
+        let text = description().to_string();
+        for other in [dataset("heart", 3, 2), dataset("lung", 4, 2), dataset("lung", 3, 1)] {
+            let error = Description::parse(text.as_bytes(), "lung/dao.json", &other).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            assert!(error.to_string().contains("'lung/dao.json'") && error.to_string().contains("3 cells"), "{error}");
+        }
+        let mut broken = description();
+        broken["matrices"] = json!({"layers/../X": {}});
+        for text in [&text[..text.len() / 2], &broken.to_string()] {
+            let error = Description::parse(text.as_bytes(), "lung/dao.json", &dataset("lung", 3, 2)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_gene_index_is_of_one_state_of_a_dataset() {
+        let mut lung = dataset("lung", 3, 2);
+        lung.checksum = Some("crc32c:00000001".into());
+        let parse = |made_of: &str| {
+            let text = json!({"format": GENE_INDEX_FORMAT, "version": FORMAT_VERSION, "dataset": made_of}).to_string();
+            GeneIndexMeta::parse(text.as_bytes(), "lung/gene_index/dao.json", &lung)
+        };
+        assert!(parse("crc32c:00000001").is_ok());
+        let error = parse("crc32c:00000002").err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("store.add_gene_index()"), "{error}");
+    }
+}

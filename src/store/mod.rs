@@ -56,7 +56,7 @@ impl Store {
         Ok(Self { storage, manifest, by_sfaira })
     }
 
-    /// Where it is: an absolute path or a URL.
+    /// The store's absolute path or URL.
     #[must_use]
     pub fn uri(&self) -> &str {
         self.storage.uri()
@@ -80,13 +80,13 @@ impl Store {
         self.by_sfaira
     }
 
-    /// What is in it.
+    /// The store's manifest: what is in it.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// The bytes below it.
+    /// The storage that the store's files are in.
     #[must_use]
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
@@ -195,6 +195,7 @@ impl Store {
             .hint("restore it from a copy, or write the dataset again")
     }
 
+    /// Holds the bytes of a file against their checksum.
     fn check(&self, dataset: &Dataset, path: &str, bytes: &[u8], expected: &str) -> Result<()> {
         let found = checksum(bytes);
         if found == *expected {
@@ -208,5 +209,120 @@ impl Store {
         .expected(expected)
         .found(found)
         .hint("restore it from a copy, or write the dataset again"))
+    }
+}
+
+#[cfg(test)]
+mod testing {
+    use super::Dataset;
+    use crate::number::{Dtype, Layout};
+
+    /// A dataset as a manifest lists it.
+    pub fn dataset(name: &str, n_obs: u64, n_vars: u64) -> Dataset {
+        Dataset {
+            number: 0,
+            name: name.into(),
+            path: name.into(),
+            n_obs,
+            n_vars,
+            nnz: None,
+            checksum: None,
+            layout: Layout::Csr,
+            dtype: Some(Dtype::U16),
+            bytes: 0,
+            organism: None,
+            obs: Vec::new(),
+            constants: serde_json::Map::new(),
+            feature_space: String::new(),
+            layers: Vec::new(),
+            obsm: Vec::new(),
+            extra: serde_json::Map::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::testing::dataset;
+    use super::*;
+
+    /// A store of one dataset with one small file.
+    fn written() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut lung = dataset("lung", 3, 2);
+        std::fs::create_dir(folder.path().join("lung")).unwrap();
+        let description = json!({
+            "format": DATASET_FORMAT, "version": FORMAT_VERSION, "id": "lung", "n_obs": 3, "n_vars": 2, "nnz": null,
+            "matrices": {}, "obs": {"columns": []}, "var": {"columns": []},
+            "checksums": {"uns.json": checksum(b"{}")},
+        });
+        let description = description.to_string();
+        std::fs::write(folder.path().join("lung/dao.json"), &description).unwrap();
+        std::fs::write(folder.path().join("lung/uns.json"), "{}").unwrap();
+        lung.checksum = Some(checksum(description.as_bytes()));
+        let mut manifest = Manifest::new();
+        manifest.datasets.push(lung);
+        manifest.next_number = 1;
+        std::fs::write(folder.path().join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
+        let store = Store::open(folder.path().to_str().unwrap(), &Vec::new()).unwrap();
+        (folder, store)
+    }
+
+    fn says(error: &DaoError, kind: ErrorKind, what: &str) {
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(what), "{error}");
+    }
+
+    #[test]
+    fn a_store_gives_its_datasets_and_files() {
+        let (_folder, store) = written();
+        let lung = store.dataset("lung").unwrap();
+        assert_eq!(store.dataset_numbered(0).unwrap(), lung);
+        assert_eq!(store.dataset_file(lung, "uns.json").unwrap(), "{}");
+        assert_eq!(store.description(lung).unwrap().n_obs, 3);
+        assert!(store.gene_index(lung).unwrap().is_none() && !store.has_sfaira_tables());
+        store.check_writable().unwrap();
+        says(&store.dataset("heart").unwrap_err(), ErrorKind::Key, "no dataset 'heart'");
+        says(&store.dataset_numbered(1).unwrap_err(), ErrorKind::Value, "dataset number 1");
+    }
+
+    #[test]
+    fn changed_and_missing_files_are_errors() {
+        let (folder, store) = written();
+        let lung = store.dataset("lung").unwrap();
+        std::fs::write(folder.path().join("lung/uns.json"), "[]").unwrap();
+        let error = store.dataset_file(lung, "uns.json").unwrap_err();
+        says(&error, ErrorKind::Corrupt, "checksum mismatch");
+        says(&error, ErrorKind::Corrupt, "dataset 'lung', path '");
+        std::fs::remove_file(folder.path().join("lung/uns.json")).unwrap();
+        says(&store.dataset_file(lung, "uns.json").unwrap_err(), ErrorKind::NotFound, "Restore it from a copy");
+        std::fs::write(folder.path().join("lung/dao.json"), "{}").unwrap();
+        says(&store.description(lung).unwrap_err(), ErrorKind::Corrupt, "checksum mismatch");
+    }
+
+    #[test]
+    fn what_is_no_store_is_an_error() {
+        let (folder, _) = written();
+        let open = || Store::open(folder.path().to_str().unwrap(), &Vec::new()).err().unwrap();
+        std::fs::write(folder.path().join(MANIFEST), "{").unwrap();
+        says(&open(), ErrorKind::Corrupt, "not a readable manifest");
+        std::fs::remove_file(folder.path().join(MANIFEST)).unwrap();
+        says(&open(), ErrorKind::NotFound, "the store's manifest is missing");
+        std::fs::remove_dir_all(folder.path().join("lung")).unwrap();
+        says(&open(), ErrorKind::NotFound, "no store at");
+    }
+
+    #[test]
+    fn a_store_of_sfaira_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lung/zarr/X");
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(path.join(".zarray"), r#"{"shape": [3, 2], "dtype": "<f4"}"#).unwrap();
+        let store = Store::open(folder.path().to_str().unwrap(), &Vec::new()).unwrap();
+        says(&store.check_writable().unwrap_err(), ErrorKind::Value, "dao.write_dataset");
+        assert!(store.has_sfaira_tables());
+        assert_eq!(store.description(store.dataset("lung").unwrap()).unwrap().matrices[&MatrixName::X].shape, [3, 2]);
     }
 }

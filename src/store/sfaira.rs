@@ -128,6 +128,7 @@ pub fn description(dataset: &Dataset) -> Description {
     }
 }
 
+/// The zarr metadata (version 2 or 3) of the array at `path`; `None` where there are none.
 fn array_metadata(storage: &dyn Storage, path: &str) -> Result<Option<ArrayMetadata>> {
     for name in [".zarray", "zarr.json"] {
         let file = format!("{path}/{name}");
@@ -138,4 +139,65 @@ fn array_metadata(storage: &dyn Storage, path: &str) -> Result<Option<ArrayMetad
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::storage::Local;
+
+    fn write(root: &Path, file: &str, text: &str) {
+        let path = root.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn found(root: &Path) -> crate::error::Result<Manifest> {
+        let storage: Arc<dyn Storage> = Arc::new(Local::new(root).unwrap());
+        discover(storage.as_ref())
+    }
+
+    fn array(n_obs: u64) -> String {
+        format!(r#"{{"zarr_format": 2, "shape": [{n_obs}, 7], "dtype": "<f4"}}"#)
+    }
+
+    #[test]
+    fn datasets_are_numbered_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "lung/zarr/X/.zarray", &array(3));
+        write(folder.path(), "heart/zarr/X/.zarray", &array(5));
+        write(folder.path(), "notes/readme.txt", "no dataset");
+        let manifest = found(folder.path()).unwrap();
+        let shown: Vec<_> = manifest.datasets.iter().map(|d| (d.number, d.name.as_str(), d.n_obs, d.n_vars)).collect();
+        assert_eq!(shown, [(0, "heart", 5, 7), (1, "lung", 3, 7)]);
+        assert_eq!(manifest.datasets[0].dtype, Some(Dtype::F32));
+        assert_eq!(description(&manifest.datasets[0]).matrices[&MatrixName::X].shape, [5, 7]);
+        assert_eq!(found(folder.path()).unwrap().id, manifest.id);
+        write(folder.path(), "lung/zarr/X/.zarray", &array(4));
+        assert_ne!(found(folder.path()).unwrap().id, manifest.id);
+    }
+
+    #[test]
+    fn what_is_no_such_store_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let cases = [
+            ("a/zarr/X/.zarray", "{", ErrorKind::Corrupt, "not readable zarr metadata"),
+            ("a/zarr/X/.zarray", r#"{"shape": [3]}"#, ErrorKind::Corrupt, "not two-dimensional"),
+            ("a/parquet/obs.parquet", "", ErrorKind::NotFound, "cells and no matrix"),
+            ("a/dao.json", "{}", ErrorKind::NotFound, "the store's manifest is missing"),
+            ("a/readme.txt", "", ErrorKind::NotFound, "nothing in it is a dataset"),
+        ];
+        for (file, text, kind, what) in cases {
+            let root = folder.path().join(what.replace(' ', "_"));
+            write(&root, file, text);
+            let error = found(&root).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(what) && error.to_string().contains(root.to_str().unwrap()), "{error}");
+        }
+        let error = found(&folder.path().join("none")).unwrap_err();
+        assert!(error.to_string().contains("there is no such folder"), "{error}");
+    }
 }

@@ -39,3 +39,35 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8], place: &str, format: &str) -> Re
     }
     serde_json::from_slice(bytes).map_err(|e| unreadable(&e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn parsed(text: &str) -> Result<serde_json::Value> {
+        parse(text.as_bytes(), "store/dao.json", "dao-store")
+    }
+
+    #[test]
+    fn this_format_and_version_are_read() {
+        let text = format!(r#"{{"format": "dao-store", "version": {FORMAT_VERSION}, "more": 1}}"#);
+        assert_eq!(parsed(&text).unwrap()["more"], 1);
+    }
+
+    #[test]
+    fn a_newer_version_asks_for_an_upgrade() {
+        let error = parsed(&format!(r#"{{"format": "dao-store", "version": {}}}"#, FORMAT_VERSION + 1)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        assert!(error.to_string().contains("'store/dao.json'") && error.to_string().contains("pip install"), "{error}");
+    }
+
+    #[test]
+    fn other_formats_and_damaged_text_are_corrupt() {
+        for text in ["", "{", "[1]", r#"{"format": "dao-store"}"#, r#"{"format": "other", "version": 1}"#] {
+            let error = parsed(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{text}");
+            assert!(error.to_string().contains("'store/dao.json'"), "{error}");
+        }
+    }
+}

@@ -2,23 +2,23 @@
 
 use std::ops::Range;
 
-use super::chunk::Chunk;
-use super::{CompactRow, DecodeScratch, Dense, Wanted};
-use crate::codec::Stored;
+use super::compact_row::RowBuilder;
+use super::{CompactRow, Dense, Wanted};
 use crate::error::Result;
 use crate::matrix::array::ChunkEncoding;
 use crate::matrix::cache::Cache;
 use crate::matrix::plan::to_usize;
+use crate::number::Num;
 
 impl Dense {
     /// The rows, from the cache or decoded; rows that are decoded along with them go into the cache.
-    pub(super) fn rows_through_cache<S: Stored>(
+    pub(super) fn rows_through_cache<S: Num>(
         &self,
         rows: &[u32],
         wanted: &Wanted,
         cache: &Cache,
         number: u32,
-        scratch: &mut DecodeScratch,
+        builders: &mut Vec<RowBuilder>,
     ) -> Result<Vec<Option<CompactRow>>> {
         let key = |row: u32| u64::from(number) << 32 | u64::from(row);
         let height = self.array.inner_shape()[0];
@@ -58,7 +58,7 @@ impl Dense {
                     continue;
                 }
                 let more = self.neighbours(&missing, wanted, cache, number)?;
-                let decoded = self.band::<S>(&more, wanted, scratch)?;
+                let decoded = self.band::<S>(&more, wanted, builders)?;
                 for (to, row) in got.iter_mut().zip(rows) {
                     if to.is_none()
                         && let Ok(at) = more.binary_search(row)
@@ -85,12 +85,7 @@ impl Dense {
         let (band, chunk) = (u64::from(first) / height, wanted.chunks.first().copied());
         let block = match (self.encoding, chunk) {
             (_, None) | (ChunkEncoding::Raw, _) => return Ok(rows.to_vec()),
-            (ChunkEncoding::Blosc, Some(chunk)) => match self.chunk(band, chunk, rows.len())? {
-                Chunk::Blosc { frame, .. } if frame.is_copy() => return Ok(rows.to_vec()),
-                Chunk::Blosc { frame, .. } => frame.block_len(),
-                Chunk::Absent => return Ok(rows.to_vec()),
-                _ => usize::MAX,
-            },
+            (ChunkEncoding::Blosc, Some(chunk)) => self.block_len(band, chunk)?.max(1),
             (ChunkEncoding::Whole, _) => usize::MAX,
         };
         let start = band * height;

@@ -1,99 +1,70 @@
-//! Inner chunks: opened as far as their rows are wanted, and those rows taken out of them.
+//! Inner chunks: read, and their wanted rows taken out of them.
+//!
+//! A frame of blosc is decoded by the blocks that wanted rows lie in, everything else whole, and what is
+//! not compressed is read by rows. <https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst>
 
-use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use moka::sync::Cache;
+use zarrs::array::codec::{blosc_decompress_bytes_partial, blosc_typesize, blosc_validate};
 
 use super::compact_row::{ColumnMask, CompactRow, RowBuilder};
-use super::{DecodeScratch, Dense, Wanted};
-use crate::codec::blosc::{self, Block, Frame, Scratch};
-use crate::codec::{Broken, Stored};
+use super::{Dense, Wanted};
 use crate::error::Result;
 use crate::matrix::array::{ChunkEncoding, MAX_GAP, MAX_READ, StoredChunk};
 use crate::matrix::plan::{coalesce, to_usize};
+use crate::number::Num;
 
-/// Chunks of fewer bytes are read whole: a second read costs as much.
-const SMALL: u64 = 128 << 10;
-/// Bytes that a frame's header and the starts of its blocks are looked for in.
-const HEADER_READ: u64 = 4 << 10;
-/// Bytes of frame headers that a matrix keeps.
-const KEPT_HEADERS: u64 = 4 << 20;
+/// The most bytes of a frame that are decoded at once, but for a single row.
+const MAX_DECODED: usize = 16 << 20;
 
-/// Headers of chunks' frames by the chunk's grid position, each with the length of the chunk it was read from.
-pub type FrameHeaders = Cache<[u64; 2], (u64, Arc<Frame>)>;
-
-/// No headers so far.
-pub fn frame_headers() -> FrameHeaders {
-    let weight = |_: &[u64; 2], (_, frame): &(u64, Arc<Frame>)| u32::try_from(frame.weight()).unwrap_or(u32::MAX);
-    Cache::builder().max_capacity(KEPT_HEADERS).weigher(weight).build()
-}
-
-/// An inner chunk, ready to be decoded.
-pub enum Chunk {
+/// An inner chunk, read as far as is needed to decode any of its rows.
+enum Chunk {
+    /// Nothing is stored: all fill value.
     Absent,
-    /// Bytes of all values.
+    /// The bytes of all values.
     Plain(Vec<u8>),
-    /// Values in a file from here, as they are.
-    Raw {
-        key: String,
-        start: u64,
-    },
-    /// A frame, and all of its bytes where they were read.
-    Blosc {
-        key: String,
-        start: u64,
-        frame: Arc<Frame>,
-        bytes: Option<Bytes>,
-    },
+    /// Values as they are, in the file `key` from `start`.
+    Raw { key: String, start: u64 },
+    /// A frame of blosc.
+    Blosc { key: String, frame: Bytes },
 }
 
 impl Dense {
     /// Decodes `rows` of one band of chunks.
-    pub(super) fn band<S: Stored>(
+    pub(super) fn band<S: Num>(
         &self,
         rows: &[u32],
         wanted: &Wanted,
-        scratch: &mut DecodeScratch,
+        builders: &mut Vec<RowBuilder>,
     ) -> Result<Vec<CompactRow>> {
         let ([height, width], n_vars) = ([self.array.inner_shape()[0], self.array.inner_shape()[1]], self.shape()[1]);
         let Some(&first) = rows.first() else { return Ok(Vec::new()) };
         let band = u64::from(first) / height;
         let within: Vec<usize> = rows.iter().map(|&row| to_usize(u64::from(row) - band * height)).collect();
-        let DecodeScratch { scratch, builders } = scratch;
         builders.resize_with(builders.len().max(rows.len()), RowBuilder::default);
         let builders = &mut builders[..rows.len()];
         builders.iter_mut().for_each(|row| row.begin(to_usize(n_vars)));
         for &chunk in &wanted.chunks {
-            let column = to_usize(chunk * width);
-            let chunk_rows = ChunkRows {
+            let rows = ChunkRows {
                 rows: &within,
-                column,
-                used: to_usize((n_vars - chunk * width).min(width)),
-                width: to_usize(width),
+                column: to_usize(chunk * width),
+                row_len: to_usize(width) * size_of::<S>(),
+                used_len: to_usize((n_vars - chunk * width).min(width)) * size_of::<S>(),
                 wanted: wanted.mask.as_ref(),
             };
-            match self.chunk(band, chunk, rows.len())? {
+            match self.chunk(band, chunk)? {
                 Chunk::Absent => {
                     let fill = self.array.fill_value::<S>();
                     if fill != S::zero() {
-                        builders
-                            .iter_mut()
-                            .for_each(|row| row.fill(fill, column..column + chunk_rows.used, chunk_rows.wanted));
+                        let columns = rows.column..rows.column + rows.used_len / size_of::<S>();
+                        builders.iter_mut().for_each(|row| row.fill(fill, columns.clone(), rows.wanted));
                     }
                 }
-                Chunk::Plain(bytes) => chunk_rows.add::<S>(&Block::Plain(&bytes), 0..bytes.len(), builders),
-                Chunk::Raw { key, start } => self.add_raw::<S>(&key, start, &chunk_rows, builders)?,
-                Chunk::Blosc { key, start, frame, bytes } => {
-                    if frame.is_copy() {
-                        self.add_raw::<S>(&key, start + blosc::HEAD as u64, &chunk_rows, builders)?;
-                    } else {
-                        self.add_blosc::<S>(&key, start, &frame, bytes.as_ref(), &chunk_rows, builders, scratch)?;
-                    }
-                }
+                Chunk::Plain(bytes) => rows.add::<S>(0..rows.rows.len(), &bytes, 0, builders),
+                Chunk::Raw { key, start } => self.add_raw::<S>(&key, start, &rows, builders)?,
+                Chunk::Blosc { key, frame } => self.add_blosc::<S>(&key, &frame, &rows, builders)?,
             }
         }
         let done: Vec<CompactRow> = builders.iter().map(RowBuilder::finish::<S>).collect();
@@ -103,175 +74,90 @@ impl Dense {
         Ok(done)
     }
 
-    /// Adds rows that lie in the file as they are, the chunk's first from `start`.
-    fn add_raw<S: Stored>(
-        &self,
-        key: &str,
-        start: u64,
-        chunk_rows: &ChunkRows<'_>,
-        rows: &mut [RowBuilder],
-    ) -> Result<()> {
-        let size = size_of::<S>();
-        let ranges: Vec<Range<u64>> = chunk_rows
-            .rows
-            .iter()
-            .map(|row| {
-                let at = start + (row * chunk_rows.width * size) as u64;
-                at..at + (chunk_rows.used * size) as u64
-            })
-            .collect();
-        for fetch in coalesce(&ranges, MAX_GAP, MAX_READ) {
-            let read = self.array.read(key, std::slice::from_ref(&fetch.bytes))?;
-            let read = read.first().ok_or_else(|| self.array.missing(key))?;
-            for (range, row) in ranges[fetch.serves.clone()].iter().zip(&mut rows[fetch.serves]) {
-                let bytes = &read[to_usize(range.start - fetch.bytes.start)..to_usize(range.end - fetch.bytes.start)];
-                row.add::<S>(&Block::Plain(bytes), 0..chunk_rows.used, chunk_rows.column, chunk_rows.wanted);
-            }
+    /// Bytes of values that are decoded together, in the chunks read so far; `chunk` of `band` is read where
+    /// none was.
+    pub(super) fn block_len(&self, band: u64, chunk: u64) -> Result<usize> {
+        if self.block_len.load(Ordering::Relaxed) == 0 {
+            self.chunk(band, chunk)?;
         }
-        Ok(())
+        Ok(self.block_len.load(Ordering::Relaxed))
     }
 
-    /// Adds rows of a frame that begins at `start`, by the blocks that they lie in.
-    #[expect(clippy::too_many_arguments, reason = "each is one thing")]
-    fn add_blosc<S: Stored>(
-        &self,
-        key: &str,
-        start: u64,
-        frame: &Frame,
-        bytes: Option<&Bytes>,
-        chunk_rows: &ChunkRows<'_>,
-        rows: &mut [RowBuilder],
-        scratch: &mut Scratch,
-    ) -> Result<()> {
-        let broken = |e: Broken| self.array.broken(key, &e);
-        // Each block, and how many of its bytes are wanted: `(block, upto)`.
-        let mut blocks: Vec<(usize, usize)> = Vec::new();
-        for row in chunk_rows.bytes::<S>() {
-            let mut at = row.start;
-            while at < row.end {
-                let block = at / frame.block_len();
-                let values = frame.values(block);
-                let upto = row.end.min(values.end) - values.start;
-                match blocks.last_mut() {
-                    Some((last, to)) if *last == block => *to = upto,
-                    _ => blocks.push((block, upto)),
-                }
-                at = values.end.max(at + 1);
-            }
-        }
-        let range_of = |block: usize| {
-            frame
-                .bytes(block)
-                .map(|bytes| start + bytes.start..start + bytes.end)
-                .ok_or(Broken("a block outside its frame"))
-        };
-        let mut ranges = blocks
-            .iter()
-            .map(|&(block, _)| range_of(block))
-            .collect::<std::result::Result<Vec<_>, _>>()
-            .map_err(broken)?;
-        ranges.sort_unstable_by_key(|range| range.start);
-        let parts: Vec<(u64, Bytes)> = match bytes {
-            Some(bytes) => vec![(start, bytes.clone())],
-            None => {
-                let joined: Vec<_> =
-                    coalesce(&ranges, MAX_GAP, MAX_READ).into_iter().map(|fetch| fetch.bytes).collect();
-                joined.iter().map(|range| range.start).zip(self.array.read(key, &joined)?).collect()
-            }
-        };
-        for (block, upto) in blocks {
-            let range = range_of(block).map_err(broken)?;
-            let at = parts.partition_point(|(start, _)| *start <= range.start).saturating_sub(1);
-            let encoded = parts.get(at).and_then(|(start, bytes)| {
-                bytes.get(to_usize(range.start.checked_sub(*start)?)..to_usize(range.end - start))
-            });
-            let encoded = encoded.ok_or_else(|| broken(Broken("a block outside its frame")))?;
-            let decoded = frame.decode(block, encoded, upto, scratch).map_err(broken)?;
-            chunk_rows.add::<S>(&decoded, frame.values(block), rows);
-        }
-        Ok(())
-    }
-
-    /// An inner chunk, ready to be decoded, of which `n_rows` rows are wanted.
-    pub(super) fn chunk(&self, band: u64, column: u64, n_rows: usize) -> Result<Chunk> {
-        let at = [band, column];
-        let (key, range, mut read) = match self.array.find(&at)? {
+    /// An inner chunk.
+    fn chunk(&self, band: u64, column: u64) -> Result<Chunk> {
+        let (key, range, read) = match self.array.find(&[band, column])? {
             StoredChunk::Absent => return Ok(Chunk::Absent),
             StoredChunk::InFile { key, range } => (key, range, None),
             StoredChunk::Read { key, bytes } => (key, 0..bytes.len() as u64, Some(bytes)),
         };
-        let stored = range.end - range.start;
+        let (stored, size) = (range.end - range.start, self.array.dtype().size());
         let shape = self.array.inner_shape();
-        let size = self.array.dtype().size();
         let expected = shape.iter().try_fold(size as u64, |all, n| all.checked_mul(*n)).unwrap_or(u64::MAX);
-        if self.encoding == ChunkEncoding::Raw {
-            if stored != expected {
-                return Err(self.array.broken(&key, &format!("expected {expected} bytes, found {stored}")));
-            }
-            return Ok(match read {
-                Some(bytes) => Chunk::Plain(bytes.into()),
-                None => Chunk::Raw { key, start: range.start },
-            });
-        }
-        let whole = |key: &str| -> Result<Bytes> {
-            let read = self.array.read(key, std::slice::from_ref(&range))?;
-            read.into_iter().next().ok_or_else(|| self.array.missing(key))
-        };
-        if self.encoding == ChunkEncoding::Blosc {
-            let known = self.headers.get(&at).filter(|(length, _)| *length == stored).map(|(_, frame)| frame);
-            let frame = match known {
-                Some(frame) => Some(frame),
-                None => {
-                    // Most of it, or little: in one read, with what the header says.
-                    if read.is_none() && (stored <= SMALL || n_rows as u64 * 2 > shape[0]) {
-                        read = Some(whole(&key)?);
-                    }
-                    let frame = self.frame(&key, &range, read.as_ref(), to_usize(expected), size)?.map(Arc::new);
-                    if let Some(frame) = &frame {
-                        self.headers.insert(at, (stored, frame.clone()));
-                    }
-                    frame
-                }
-            };
-            if let Some(frame) = frame {
-                return Ok(Chunk::Blosc { key, start: range.start, frame, bytes: read });
-            }
+        let raw = self.encoding == ChunkEncoding::Raw;
+        if raw && stored != expected {
+            return Err(self.array.broken(&key, &format!("expected {expected} bytes, found {stored}")));
         }
         let bytes = match read {
             Some(bytes) => bytes,
-            None => whole(&key)?,
+            None if raw => return Ok(Chunk::Raw { key, start: range.start }),
+            None => {
+                let read = self.array.read(&key, std::slice::from_ref(&range))?;
+                read.into_iter().next().ok_or_else(|| self.array.missing(&key))?
+            }
         };
-        Ok(Chunk::Plain(match self.array.decode_bytes(&key, &bytes)? {
-            Cow::Owned(bytes) => bytes,
-            Cow::Borrowed(bytes) => bytes.to_vec(),
-        }))
+        if raw {
+            return Ok(Chunk::Plain(bytes.into()));
+        }
+        if self.encoding == ChunkEncoding::Blosc
+            && blosc_validate(&bytes) == Some(to_usize(expected))
+            && blosc_typesize(&bytes).is_some_and(|typesize| size.is_multiple_of(typesize))
+        {
+            self.block_len.store(block_len(&bytes), Ordering::Relaxed);
+            return Ok(Chunk::Blosc { key, frame: bytes });
+        }
+        self.block_len.store(to_usize(expected), Ordering::Relaxed);
+        Ok(Chunk::Plain(self.array.decode_bytes(&key, &bytes)?.into_owned()))
     }
 
-    /// The header of a chunk's frame; `None` for a form that is decoded whole.
-    fn frame(
+    /// Adds rows that lie in the file as they are, the chunk's first from `start`.
+    fn add_raw<S: Num>(&self, key: &str, start: u64, rows: &ChunkRows<'_>, builders: &mut [RowBuilder]) -> Result<()> {
+        let begins = rows.rows.iter().map(|row| start + (row * rows.row_len) as u64);
+        let ranges: Vec<Range<u64>> = begins.map(|at| at..at + rows.used_len as u64).collect();
+        for fetch in coalesce(&ranges, MAX_GAP, MAX_READ) {
+            let read = self.array.read(key, std::slice::from_ref(&fetch.bytes))?;
+            let read = read.first().ok_or_else(|| self.array.missing(key))?;
+            let first = rows.rows[fetch.serves.start];
+            rows.add::<S>(fetch.serves, read, first, builders);
+        }
+        Ok(())
+    }
+
+    /// Adds rows of a frame of blosc.
+    fn add_blosc<S: Num>(
         &self,
         key: &str,
-        range: &Range<u64>,
-        bytes: Option<&Bytes>,
-        expected: usize,
-        size: usize,
-    ) -> Result<Option<Frame>> {
-        let broken = |e: Broken| self.array.broken(key, &e);
-        let stored = range.end - range.start;
-        let mut read;
-        let mut head = bytes.map(Bytes::as_ref).unwrap_or_default();
-        if bytes.is_none() {
-            let part = |length: u64| range.start..range.start + stored.min(length);
-            read = self.array.read(key, &[part(HEADER_READ)])?;
-            let wanted = Frame::head_len(read.first().map(Bytes::as_ref).unwrap_or_default()).map_err(broken)? as u64;
-            if wanted > HEADER_READ {
-                read = self.array.read(key, &[part(wanted)])?;
+        frame: &[u8],
+        rows: &ChunkRows<'_>,
+        builders: &mut [RowBuilder],
+    ) -> Result<()> {
+        let typesize = blosc_typesize(frame).unwrap_or(1);
+        for run in rows.runs(block_len(frame)) {
+            let (first, last) = (rows.rows[run.start], rows.rows[run.end - 1]);
+            let len = (last - first) * rows.row_len + rows.used_len;
+            let decoded = blosc_decompress_bytes_partial(frame, first * rows.row_len, len, typesize);
+            let decoded = decoded.map_err(|e| self.array.broken(key, &e))?;
+            if decoded.len() != len {
+                return Err(self.array.broken(key, &format!("expected {len} bytes, found {}", decoded.len())));
             }
-            head = read.first().map(Bytes::as_ref).unwrap_or_default();
+            rows.add::<S>(run, &decoded, first, builders);
         }
-        Frame::head_len(head).map_err(broken)?;
-        Frame::new(head, stored, expected, size).map_err(broken)
+        Ok(())
     }
+}
+
+/// Bytes of values in a block of a frame of blosc.
+fn block_len(frame: &[u8]) -> usize {
+    frame.get(8..12).and_then(<[u8]>::first_chunk).map_or(1, |len| u32::from_le_bytes(*len).max(1) as usize)
 }
 
 /// The wanted rows of one chunk.
@@ -280,31 +166,36 @@ struct ChunkRows<'a> {
     rows: &'a [usize],
     /// The chunk's first column.
     column: usize,
-    /// How many of the chunk's columns the matrix has.
-    used: usize,
-    /// How many columns the chunk has.
-    width: usize,
+    /// Bytes of a row of the chunk.
+    row_len: usize,
+    /// Bytes of those columns that the matrix has.
+    used_len: usize,
     wanted: Option<&'a ColumnMask>,
 }
 
 impl ChunkRows<'_> {
-    /// The byte range of each row in the chunk.
-    fn bytes<S>(&self) -> impl Iterator<Item = Range<usize>> {
-        let size = size_of::<S>();
-        self.rows.iter().map(move |row| row * self.width * size..(row * self.width + self.used) * size)
+    /// Runs of rows that are decoded together: each shares a block of `block` bytes with the one before.
+    fn runs(&self, block: usize) -> Vec<Range<usize>> {
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for (i, &row) in self.rows.iter().enumerate() {
+            match runs.last_mut() {
+                Some(run)
+                    if row * self.row_len / block <= (self.rows[i - 1] * self.row_len + self.used_len - 1) / block
+                        && (row + 1 - self.rows[run.start]) * self.row_len <= MAX_DECODED =>
+                {
+                    run.end = i + 1;
+                }
+                _ => runs.push(i..i + 1),
+            }
+        }
+        runs
     }
 
-    /// Adds what `block`, which has the chunk's bytes `held`, has of the rows.
-    fn add<S: Stored>(&self, block: &Block<'_>, held: Range<usize>, rows: &mut [RowBuilder]) {
-        let size = size_of::<S>();
-        let first = self.rows.partition_point(|row| (row * self.width + self.used) * size <= held.start);
-        for (bytes, row) in self.bytes::<S>().zip(rows).skip(first) {
-            let part = bytes.start.max(held.start)..bytes.end.min(held.end);
-            if part.is_empty() {
-                return;
-            }
-            let column = self.column + (part.start - bytes.start) / size;
-            row.add::<S>(block, (part.start - held.start) / size..(part.end - held.start) / size, column, self.wanted);
+    /// Adds the rows `which`; `bytes` are the chunk's from the row `first`.
+    fn add<S: Num>(&self, which: Range<usize>, bytes: &[u8], first: usize, builders: &mut [RowBuilder]) {
+        for (row, builder) in self.rows[which.clone()].iter().zip(&mut builders[which]) {
+            let at = (row - first) * self.row_len;
+            builder.add::<S>(&bytes[at..at + self.used_len], self.column, self.wanted);
         }
     }
 }

@@ -6,9 +6,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::nonzero::{BitPlanes, BytePlanes, Plain, StoredValues};
-use crate::codec::blosc::Block;
-use crate::codec::{Stored, Word};
 use crate::error::Result;
 use crate::number::{Num, always_exact, cast_values};
 
@@ -54,7 +51,7 @@ impl RowBuilder {
     #[inline(always)]
     fn push<S: Num>(&mut self, value: S) {
         let byte: u8 = value.as_();
-        if S::of(byte) == value && byte != LARGE {
+        if S::cast(byte) == value && byte != LARGE {
             self.small.push(byte);
         } else {
             self.small.push(LARGE);
@@ -62,46 +59,11 @@ impl RowBuilder {
         }
     }
 
-    /// Adds the values `range` of `block`, whose first one is of `column`; of those, `wanted` ones.
-    pub fn add<S: Stored>(
-        &mut self,
-        block: &Block<'_>,
-        range: Range<usize>,
-        column: usize,
-        wanted: Option<&ColumnMask>,
-    ) {
-        match block {
-            Block::Plain(bytes) => self.add_values::<S>(&Plain::<S>::new(bytes), range, column, wanted),
-            Block::Planes(planes) => self.add_values::<S>(&BytePlanes::<S>::new(planes), range, column, wanted),
-            Block::Bits(planes) => self.add_values::<S>(&BitPlanes::<S>::new(planes), range, column, wanted),
-        }
-    }
-
-    /// Adds `value`, which is not zero, in all `columns`; of those, `wanted` ones.
-    pub fn fill<S: Num>(&mut self, value: S, columns: Range<usize>, wanted: Option<&ColumnMask>) {
-        for column in columns.filter(|&column| wanted.is_none_or(|wanted| wanted.from(column) & 1 == 1)) {
-            self.set(column, 1);
-            self.push(value);
-        }
-    }
-
-    /// [`RowBuilder::add`] of values however they lie.
-    #[inline(always)]
-    fn add_values<S: Stored>(
-        &mut self,
-        values: &impl StoredValues,
-        range: Range<usize>,
-        column: usize,
-        wanted: Option<&ColumnMask>,
-    ) {
-        for group in (range.start / 64 * 64..range.end).step_by(64) {
-            let mut bits = values.nonzero(group);
-            if range.end - group < 64 {
-                bits &= (1 << (range.end - group)) - 1;
-            }
-            let first = group.max(range.start);
-            bits >>= first - group;
-            let column = column + (first - range.start);
+    /// Adds the values in `bytes`, whose first one is of `column`; of those, `wanted` ones that are not zero.
+    pub fn add<S: Num>(&mut self, bytes: &[u8], column: usize, wanted: Option<&ColumnMask>) {
+        let size = size_of::<S>();
+        for (group, column) in bytes.chunks(64 * size).zip((column..).step_by(64)) {
+            let mut bits = nonzero::<S>(group);
             if let Some(wanted) = wanted {
                 bits &= wanted.from(column);
             }
@@ -113,8 +75,16 @@ impl RowBuilder {
             while bits != 0 {
                 let i = bits.trailing_zeros() as usize;
                 bits &= bits - 1;
-                self.push(S::from_word(S::Word::low(values.bits(first + i))));
+                self.push(bytemuck::pod_read_unaligned::<S>(&group[i * size..(i + 1) * size]));
             }
+        }
+    }
+
+    /// Adds `value`, which is not zero, in all `columns`; of those, `wanted` ones.
+    pub fn fill<S: Num>(&mut self, value: S, columns: Range<usize>, wanted: Option<&ColumnMask>) {
+        for column in columns.filter(|&column| wanted.is_none_or(|wanted| wanted.from(column) & 1 == 1)) {
+            self.set(column, 1);
+            self.push(value);
         }
     }
 
@@ -190,7 +160,7 @@ impl CompactRow {
 /// The values of a row, from its bytes and from those that are no byte.
 fn unpack<S: Num, T: Num>(small: &[u8], large: &[u8], values: &mut [T]) {
     for (to, &byte) in values.iter_mut().zip(small) {
-        *to = T::of(S::of(byte));
+        *to = T::cast(S::cast(byte));
     }
     if large.is_empty() {
         return;
@@ -198,9 +168,25 @@ fn unpack<S: Num, T: Num>(small: &[u8], large: &[u8], values: &mut [T]) {
     let mut large = large.chunks_exact(size_of::<S>());
     for (to, _) in values.iter_mut().zip(small).filter(|&(_, &byte)| byte == LARGE) {
         if let Some(bytes) = large.next() {
-            *to = T::of(bytemuck::pod_read_unaligned::<S>(bytes));
+            *to = T::cast(bytemuck::pod_read_unaligned::<S>(bytes));
         }
     }
+}
+
+/// A bit for each of up to 64 values: whether it is not zero.
+#[inline(always)]
+fn nonzero<S: Num>(bytes: &[u8]) -> u64 {
+    // A byte each first, which compilers do many at a time; then eight of them become the bits of one byte.
+    let mut flags = [0_u8; 64];
+    for (flag, value) in flags.iter_mut().zip(bytes.chunks_exact(size_of::<S>())) {
+        *flag = u8::from(bytemuck::pod_read_unaligned::<S>(value) != S::zero());
+    }
+    flags
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .rev()
+        .fold(0, |bits, eight| bits << 8 | u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56)
 }
 
 /// A bit for each column: whether it is wanted.

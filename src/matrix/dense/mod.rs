@@ -8,40 +8,30 @@
 mod cached;
 mod chunk;
 mod compact_row;
-mod nonzero;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::RowSink;
 use super::array::{ChunkEncoding, ZarrArray};
 use super::cache::Cache;
 use super::plan::to_usize;
-use crate::codec::Stored;
-use crate::codec::blosc::Scratch;
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Num, for_dtype};
 use crate::storage::Storage;
-use chunk::{FrameHeaders, frame_headers};
+use compact_row::ColumnMask;
 pub use compact_row::CompactRow;
-use compact_row::{ColumnMask, RowBuilder};
 
 /// A dense matrix.
 pub struct Dense {
     array: ZarrArray,
     encoding: ChunkEncoding,
-    headers: FrameHeaders,
+    /// Bytes of values that are decoded together, as in the chunk read last; 0 before the first.
+    block_len: AtomicUsize,
     /// The numbers of rows and of values read so far, for [`Dense::row_bytes`].
     seen: [AtomicU64; 2],
-}
-
-/// Memory that decoding uses again and again.
-#[derive(Default)]
-struct DecodeScratch {
-    scratch: Scratch,
-    builders: Vec<RowBuilder>,
 }
 
 /// Columns that are wanted, and the column chunks that have some.
@@ -62,7 +52,7 @@ impl Dense {
                 .expected("two axes, fewer than 2^31 columns")
                 .found(format!("shape {:?}", array.shape())));
         }
-        Ok(Self { encoding: array.encoding(), array, headers: frame_headers(), seen: Default::default() })
+        Ok(Self { encoding: array.encoding(), array, block_len: AtomicUsize::new(0), seen: Default::default() })
     }
 
     /// The numbers of rows and columns.
@@ -99,7 +89,7 @@ impl Dense {
     }
 
     /// [`Dense::read`] of a matrix that is stored as `S`.
-    fn read_stored<S: Stored, T: Num>(
+    fn read_stored<S: Num, T: Num>(
         &self,
         rows: &[u32],
         wanted: Option<&[bool]>,
@@ -115,14 +105,14 @@ impl Dense {
         let wanted = self.wanted(wanted);
         let cache = cache.filter(|_| self.keeps_rows());
         let mut stored = Vec::new();
-        let mut scratch = DecodeScratch::default();
+        let mut builders = Vec::new();
         let Some((cache, number)) = cache else {
             // Piece by piece: `rows` may be all of the matrix.
             let height = self.array.inner_shape()[0];
             let mut next = 0;
             for band in rows.chunk_by(|a, b| u64::from(*a) / height == u64::from(*b) / height) {
                 for part in band.chunks(1024) {
-                    let decoded = self.band::<S>(part, &wanted, &mut scratch)?;
+                    let decoded = self.band::<S>(part, &wanted, &mut builders)?;
                     for decoded in &decoded {
                         self.write_row::<S, T>(next, decoded, n_columns, sink, &mut stored)?;
                         next += 1;
@@ -131,7 +121,7 @@ impl Dense {
             }
             return Ok(());
         };
-        let decoded = self.rows_through_cache::<S>(rows, &wanted, cache, number, &mut scratch)?;
+        let decoded = self.rows_through_cache::<S>(rows, &wanted, cache, number, &mut builders)?;
         for (i, row) in decoded.iter().enumerate() {
             let Some(row) = row else { continue };
             self.write_row::<S, T>(i, row, n_columns, sink, &mut stored)?;
@@ -167,6 +157,7 @@ impl Dense {
     }
 }
 
+/// A number of columns.
 fn len(n: u64) -> Result<usize> {
     usize::try_from(n).map_err(|_| DaoError::value("the matrix is too large for this machine"))
 }

@@ -67,7 +67,7 @@ fn shown<S: Num>(rows: &Rows<S>) -> Vec<Vec<(i32, Vec<u8>)>> {
     rows.indptr.windows(2).map(row).collect()
 }
 
-fn comes_back<S: Num + Stored>(
+fn comes_back<S: Num>(
     values: &[Vec<S>],
     chunks: [usize; 2],
     compression: Compression,
@@ -101,9 +101,9 @@ fn comes_back<S: Num + Stored>(
 fn number<S: Num>(wide: u64, special: bool) -> S {
     let specials = [f64::NAN, -0.0, 0.5, 255.0, 256.0, -1.0, f64::INFINITY, 1e-310, 254.0, 40_000.0];
     match (special, S::DTYPE) {
-        (true, Dtype::F32 | Dtype::F64) => S::of(specials[usize::try_from(wide % 64).unwrap() % specials.len()]),
-        (true, _) => S::of(wide),
-        _ => S::of(wide % 7),
+        (true, Dtype::F32 | Dtype::F64) => S::cast(specials[usize::try_from(wide % 64).unwrap() % specials.len()]),
+        (true, _) => S::cast(wide),
+        _ => S::cast(wide % 7),
     }
 }
 
@@ -124,15 +124,15 @@ proptest! {
             .map(|rows| rows.into_iter().filter(|&row| (row as usize) < shape.0).collect()).collect();
         let wanted: Option<Vec<bool>> = wanted.map(|(a, b)| (0..shape.1).map(|i| (a.min(b)..a.max(b)).contains(&i) || i % 50 == 3).collect());
         let chunks = [chunks.0, chunks.1];
-        fn of<S: Num>(words: &[Vec<Option<(u64, bool)>>]) -> Vec<Vec<S>> {
+        fn numbers<S: Num>(words: &[Vec<Option<(u64, bool)>>]) -> Vec<Vec<S>> {
             words.iter().map(|row| row.iter().map(|v| v.map_or(S::zero(), |(v, special)| number(v, special))).collect()).collect()
         }
         match kind {
-            0 => comes_back::<u8>(&of(&words), chunks, compression, &reads, wanted.as_deref(), limit),
-            1 => comes_back::<i16>(&of(&words), chunks, compression, &reads, wanted.as_deref(), limit),
-            2 => comes_back::<f32>(&of(&words), chunks, compression, &reads, wanted.as_deref(), limit),
-            3 => comes_back::<f64>(&of(&words), chunks, compression, &reads, wanted.as_deref(), limit),
-            _ => comes_back::<i64>(&of(&words), chunks, compression, &reads, wanted.as_deref(), limit),
+            0 => comes_back::<u8>(&numbers(&words), chunks, compression, &reads, wanted.as_deref(), limit),
+            1 => comes_back::<i16>(&numbers(&words), chunks, compression, &reads, wanted.as_deref(), limit),
+            2 => comes_back::<f32>(&numbers(&words), chunks, compression, &reads, wanted.as_deref(), limit),
+            3 => comes_back::<f64>(&numbers(&words), chunks, compression, &reads, wanted.as_deref(), limit),
+            _ => comes_back::<i64>(&numbers(&words), chunks, compression, &reads, wanted.as_deref(), limit),
         }
     }
 
