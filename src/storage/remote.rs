@@ -298,6 +298,9 @@ mod tests {
                     .iter()
                     .find_map(|line| line.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
                 let (status, body, extra) = match range {
+                    _ if !request.starts_with("GET ") && !request.starts_with("HEAD ") => {
+                        ("405 Method Not Allowed", &b""[..], String::new())
+                    }
                     _ if !request.contains(" /store/a ") => ("404 Not Found", &b""[..], String::new()),
                     Some(range) => {
                         let (start, end) = range.split_once('-').unwrap();

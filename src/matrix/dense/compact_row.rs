@@ -176,17 +176,19 @@ fn unpack<S: Num, T: Num>(small: &[u8], large: &[u8], values: &mut [T]) {
 /// A bit for each of up to 64 values: whether it is not zero.
 #[inline(always)]
 fn nonzero<S: Num>(bytes: &[u8]) -> u64 {
-    // A byte each first, which compilers do many at a time; then eight of them become the bits of one byte.
-    let mut flags = [0_u8; 64];
-    for (flag, value) in flags.iter_mut().zip(bytes.chunks_exact(size_of::<S>())) {
-        *flag = u8::from(bytemuck::pod_read_unaligned::<S>(value) != S::zero());
+    let size = size_of::<S>();
+    if size == 4
+        && let Some(group) = bytes.first_chunk::<256>()
+    {
+        // What counts mostly are, in a form that compilers do many at a time. A sign alone is a zero.
+        let kept = if S::DTYPE.is_float() { u32::MAX >> 1 } else { u32::MAX };
+        let words = group.as_chunks::<4>().0.iter().map(|word| u32::from_ne_bytes(*word));
+        return words.enumerate().fold(0, |bits, (i, word)| bits | u64::from(word & kept != 0) << i);
     }
-    flags
-        .as_chunks::<8>()
-        .0
-        .iter()
-        .rev()
-        .fold(0, |bits, eight| bits << 8 | u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56)
+    bytes
+        .chunks_exact(size)
+        .enumerate()
+        .fold(0, |bits, (i, value)| bits | u64::from(bytemuck::pod_read_unaligned::<S>(value) != S::zero()) << i)
 }
 
 /// A bit for each column: whether it is wanted.
