@@ -6,7 +6,7 @@
 
 use super::units::Unit;
 use crate::error::{DaoError, Result};
-use crate::matrix::{Fill, Sink};
+use crate::matrix::{FillRow, RowSink};
 use crate::number::{Num, zeros};
 use crate::read::{Columns, MatrixRequest, Request};
 
@@ -122,8 +122,8 @@ struct Adding<'a, T> {
     positions: Vec<u32>,
 }
 
-impl<T: Num> Sink<T> for Adding<'_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
+impl<T: Num> RowSink<T> for Adding<'_, T> {
+    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         let (columns, values) = (&mut self.row.0, &mut self.row.1);
         columns.resize(nnz, 0);
         values.resize(nnz, T::zero());

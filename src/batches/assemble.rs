@@ -10,7 +10,7 @@ use super::BatchMatrix;
 use super::buffers::{Buffers, Slots};
 use super::pool::MatrixBuffers;
 use crate::error::{DaoError, Result};
-use crate::matrix::{Fill, Rows, Sink};
+use crate::matrix::{FillRow, RowSink, Rows};
 use crate::number::{Layout, Num, for_dtype};
 use crate::read::{Columns, MatrixRequest, Request, RowPlan, split_key};
 
@@ -84,7 +84,7 @@ impl<T: Num> TypedAssembly<T> {
         Slots::new(buffers, piece, (form.layout == Layout::Dense).then_some(form.n_columns))
     }
 
-    fn read_rows(&self, number: u32, rows: &[u32], stop: &AtomicBool, sink: &mut dyn Sink<T>) -> Result<()> {
+    fn read_rows(&self, number: u32, rows: &[u32], stop: &AtomicBool, sink: &mut dyn RowSink<T>) -> Result<()> {
         self.request.read(self.wanted(), number, rows, true, &mut Stoppable { sink, stop })
     }
 
@@ -185,8 +185,8 @@ struct Direct<'a, 'b, T> {
     slots: &'a mut Slots<'b, T>,
 }
 
-impl<T: Num> Sink<T> for Direct<'_, '_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
+impl<T: Num> RowSink<T> for Direct<'_, '_, T> {
+    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         let filled = &self.plan.slots[self.ranges[i].clone()];
         let Some((&first, others)) = filled.split_first() else { return Ok(()) };
         let (columns, values) = self.slots.row(first);
@@ -209,8 +209,8 @@ struct Scatter<'a, 'b, T> {
     positions: Vec<u32>,
 }
 
-impl<T: Num> Sink<T> for Scatter<'_, '_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
+impl<T: Num> RowSink<T> for Scatter<'_, '_, T> {
+    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         let filled = &self.plan.slots[self.ranges[i].clone()];
         let Some((&first, others)) = filled.split_first() else { return Ok(()) };
         let (columns, values) = (&mut self.row.0, &mut self.row.1);
@@ -243,8 +243,8 @@ struct Stage<'a, T> {
     positions: Vec<u32>,
 }
 
-impl<T: Num> Sink<T> for Stage<'_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
+impl<T: Num> RowSink<T> for Stage<'_, T> {
+    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         let start = self.rows.data.len();
         self.rows.row(i, nnz, fill)?;
         if let Some(map) = self.columns {
@@ -261,12 +261,12 @@ impl<T: Num> Sink<T> for Stage<'_, T> {
 
 /// A sink that fails once nobody waits for it any more.
 struct Stoppable<'a, T> {
-    sink: &'a mut dyn Sink<T>,
+    sink: &'a mut dyn RowSink<T>,
     stop: &'a AtomicBool,
 }
 
-impl<T> Sink<T> for Stoppable<'_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
+impl<T> RowSink<T> for Stoppable<'_, T> {
+    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(DaoError::value("reading was stopped"));
         }
@@ -294,7 +294,7 @@ mod tests {
     use crate::number::Values;
 
     /// Rows 3 and 7 in slots 7, 3, 7 | 7: repeated within a batch and in another.
-    fn fill(sink: &mut dyn Sink<f32>) {
+    fn fill(sink: &mut dyn RowSink<f32>) {
         let rows: [(&[i32], &[f32]); 2] = [(&[0, 1, 2], &[1., 2., 3.]), (&[1, 3], &[4., 5.])];
         for (i, (columns, values)) in rows.into_iter().enumerate() {
             sink.row(i, columns.len(), &mut |to_columns, to_values| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Columns, Normalize, OpenStore, split_key};
 use crate::error::{DaoError, Result};
-use crate::matrix::{Cache, Fill, Matrix, Sink};
+use crate::matrix::{Cache, FillRow, Matrix, RowSink};
 use crate::number::{Dtype, Layout, Num};
 use crate::store::MatrixName;
 
@@ -138,7 +138,7 @@ impl Request {
         number: u32,
         rows: &[u32],
         cached: bool,
-        sink: &mut dyn Sink<T>,
+        sink: &mut dyn RowSink<T>,
     ) -> Result<()> {
         let DatasetMatrix { matrix: source, columns, cache_number } = matrix.dataset(number)?;
         let mut wanted = columns.as_deref().map(Columns::wanted);
@@ -147,7 +147,7 @@ impl Request {
             Some(normalize) => {
                 wanted = None; // a row's total is over all of its columns
                 normalized = Normalized { sink, normalize };
-                &mut normalized as &mut dyn Sink<T>
+                &mut normalized as &mut dyn RowSink<T>
             }
             None => sink,
         };
@@ -184,12 +184,12 @@ fn not_opened(number: u32) -> DaoError {
 
 /// A sink that gets rows normalized.
 struct Normalized<'a, T> {
-    sink: &'a mut dyn Sink<T>,
+    sink: &'a mut dyn RowSink<T>,
     normalize: Normalize,
 }
 
-impl<T: Num> Sink<T> for Normalized<'_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: Fill<'_, T>) -> Result<()> {
+impl<T: Num> RowSink<T> for Normalized<'_, T> {
+    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         self.sink.row(i, nnz, &mut |columns, values| {
             fill(columns, values)?;
             self.normalize.apply(values);
