@@ -308,6 +308,8 @@ fn within_parts<'a>(parts: &'a [(u64, Bytes)], range: &Range<u64>) -> Option<&'a
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -382,7 +384,7 @@ mod tests {
                 }
             });
             let packed = open(&folder);
-            match read::<u16>(&packed, &[0..LEN], fetched) {
+            match read::<u16>(&packed, from_ref(&(0..LEN)), fetched) {
                 Ok(got) => prop_assert!(!cut && got == values()),
                 Err(error) => assert_says(&error, ErrorKind::Corrupt, folder.path(), "a/c/1"),
             }
@@ -394,17 +396,17 @@ mod tests {
     fn what_is_not_there_is_an_error() {
         let folder = written();
         let packed = open(&folder);
-        let error = read::<u16>(&packed, &[LEN..9000], false).unwrap_err();
+        let error = read::<u16>(&packed, from_ref(&(LEN..9000)), false).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         std::fs::remove_file(shard(&folder.path().join("a"), 1)).unwrap();
-        let error = read::<u16>(&open(&folder), &[0..LEN], true).unwrap_err();
+        let error = read::<u16>(&open(&folder), from_ref(&(0..LEN)), true).unwrap_err();
         assert_says(&error, ErrorKind::NotFound, folder.path(), "a shard is missing");
     }
 
     #[test]
     fn a_number_that_does_not_fit_names_its_array() {
         let folder = written();
-        let error = read::<u8>(&open(&folder), &[0..LEN], true).unwrap_err();
+        let error = read::<u8>(&open(&folder), from_ref(&(0..LEN)), true).unwrap_err();
         assert_says(&error, ErrorKind::Value, folder.path(), "Ask for the dtype it is stored in");
     }
 

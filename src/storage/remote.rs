@@ -268,8 +268,8 @@ mod tests {
         assert!(remote.get("none").unwrap().is_none() && remote.local_root().is_none());
         let parts = remote.get_ranges("a", &[4..6, 0..1]).unwrap().unwrap();
         assert_eq!(parts, ["ef", "a"]);
-        assert!(remote.get_ranges("none", &[0..1]).unwrap().is_none());
-        let error = remote.get_ranges("a", &[4..9]).unwrap_err();
+        assert!(remote.get_ranges("none", std::slice::from_ref(&(0..1))).unwrap().is_none());
+        let error = remote.get_ranges("a", std::slice::from_ref(&(4..9))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert!(error.to_string().starts_with("path 'mem://root/a': object is truncated"), "{error}");
     }
@@ -336,7 +336,7 @@ mod tests {
         let mut into = [0; 4];
         file.read_at(3, &mut into).unwrap();
         assert_eq!((file.len(), &into), (10, b"3456"));
-        assert_eq!(remote.get_ranges("a", &[8..10]).unwrap().unwrap(), ["89"]);
+        assert_eq!(remote.get_ranges("a", std::slice::from_ref(&(8..10))).unwrap().unwrap(), ["89"]);
         let error = remote.list_folders("").unwrap_err();
         assert!(error.to_string().contains(&uri) && error.to_string().contains("Check the network"), "{error}");
     }

@@ -39,7 +39,7 @@ proptest! {
         let chunks: Vec<u64> = chunks.into_iter().collect();
         let mut all = values(100);
         all.resize(13 * 8, 0);
-        let expected: Vec<_> = chunks.iter().map(|&i| all[8 * i as usize..8 * i as usize + 8].to_vec()).enumerate().collect();
+        let expected: Vec<_> = chunks.iter().map(|&i| all[8 * to_usize(i)..8 * to_usize(i) + 8].to_vec()).enumerate().collect();
         let array = array.unwrap();
         prop_assert_eq!(&decoded(&array, &chunks).unwrap(), &expected);
         prop_assert_eq!(&decoded(&array, &chunks).unwrap(), &expected);
