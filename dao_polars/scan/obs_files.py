@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ..errors import DaoCorruptError, DaoError, DaoFileNotFoundError, DaoIOError
+from .columns import converted_series
 
 if TYPE_CHECKING:
     from .columns import ScannedDataset
@@ -114,7 +115,7 @@ def explain(store: ScannedStore, part: Part, error: BaseException) -> None:
                     f"{found or 'no such column'}; {_RESTORE}"
                 ) from error
             try:
-                values.cast(store.schema[name])
+                converted_series(values, store.schema[name])
             except pl.exceptions.PolarsError as found_error:
                 raise DaoCorruptError(
                     f"{where}, column {column.name!r}: values that the manifest does not list: "

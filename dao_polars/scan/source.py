@@ -18,7 +18,7 @@ from polars.io.plugins import register_io_source
 
 from . import obs_files
 from .cell import Cell
-from .columns import FileColumn, ScannedDataset
+from .columns import FileColumn, ScannedDataset, converted
 from .plan import Part, ScanPlan, make_plan, wide_values
 
 Ints = npt.NDArray[np.int64]
@@ -171,10 +171,7 @@ def _column(schema: pl.Schema, name: str, part: Part, rows: _Rows) -> pl.Expr:
         return rows.apply(rows.of_dataset(values), dtype)
     if column.name is None:
         return rows.apply(rows.index(column), dtype)
-    expr = pl.col(column.name)
-    if isinstance(column.dtype, pl.Duration) and dtype == pl.String:
-        return expr.dt.to_string()  # which polars does not cast
-    return expr if column.dtype == dtype else expr.cast(dtype)
+    return converted(pl.col(column.name), column.dtype, dtype)
 
 
 class _Rows:

@@ -22,7 +22,7 @@ from .._progress import progress_bar
 from ..convert.tables import Table, from_pandas
 from ..errors import DaoIOError, DaoTypeError, DaoValueError
 from ..genes.request import feature_space_id
-from ..scan.columns import MAX_CATEGORIES, RESERVED
+from ..scan.columns import RESERVED, categories_of
 from ..scan.constants import constants
 from ..store import uns as uns_json
 from ..store.store import Store, as_uri, load_store
@@ -237,13 +237,12 @@ def _shuffled(obs: Table, order: np.ndarray, where: str) -> Table:
 
 
 def _categories(frame: pl.DataFrame) -> dict[str, list[str] | None]:
-    """The sorted values of each string column but the index; None where there are too many."""
-    found: dict[str, list[str] | None] = {}
-    for name, dtype in frame.schema.items():
-        if dtype == pl.String and name != "obs_name":
-            values = frame[name].drop_nulls().unique()
-            found[name] = values.sort().to_list() if len(values) <= MAX_CATEGORIES else None
-    return found
+    """The values of each string column but the index; None for one that has no categories."""
+    return {
+        name: categories_of(frame[name])
+        for name, dtype in frame.schema.items()
+        if dtype == pl.String and name != "obs_name"
+    }
 
 
 # --- writing
