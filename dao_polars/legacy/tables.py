@@ -198,6 +198,21 @@ def frame_columns(
     return columns
 
 
+def truth_notes(dataset: ScannedDataset, schema: Mapping[str, pl.DataType]) -> _core.TableMeta:
+    """Notes for pandas on the columns of a dataset that are text and among the frame's bools.
+
+    Text of sfaira's stores comes back as categories, and so does this.
+    """
+    text = {"kind": "object", "of": "string"}
+    note = {"kind": "category", "categories": None, "ordered": False, "of": text, "truths": {}}
+    columns = [
+        _core.ColumnMeta(name, name, "String", note)
+        for name, column in dataset.columns.items()
+        if _is_text(column.dtype) and schema.get(name) == pl.Boolean
+    ]
+    return _core.TableMeta(None, None, columns)
+
+
 class _Categories:
     """Gathers the distinct values of text columns over the datasets."""
 

@@ -19,7 +19,8 @@ import polars as pl
 
 from .._core import ColumnMeta, DatasetWriter, MatrixName, TableMeta, ValueScan
 from .._progress import progress_bar
-from ..convert.tables import Table, from_pandas
+from ..convert.from_pandas import from_pandas
+from ..convert.tables import Table
 from ..errors import DaoIOError, DaoTypeError, DaoValueError
 from ..genes.request import feature_space_id
 from ..scan.columns import RESERVED, categories_of
