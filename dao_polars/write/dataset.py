@@ -116,7 +116,7 @@ def write_dataset(
         if opened.left_out:
             left_out = "; ".join(opened.left_out)
             warnings.warn(f"dataset {request.dataset!r}: not kept: {left_out}", stacklevel=2)
-        writer = DatasetWriter.begin(uri, request.dataset, storage_options)
+        writer = DatasetWriter.begin(uri, request.dataset)
         try:
             _write_matrices(writer, opened, request, progress)
             _write_tables(Path(writer.staging), request)
