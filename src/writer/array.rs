@@ -215,7 +215,6 @@ pub fn write_group(folder: &Path, attributes: &serde_json::Value) -> Result<()> 
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests {
     use zarrs::array::ElementOwned;
 

@@ -183,7 +183,6 @@ fn sum<T: Num>(a: T, b: T, name: &str) -> Result<T> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests {
     use std::sync::Arc;
 

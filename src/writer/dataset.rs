@@ -187,7 +187,6 @@ fn checksums(folder: &Path) -> Result<BTreeMap<String, String>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests {
     use super::*;
     use crate::error::ErrorKind;

@@ -268,7 +268,6 @@ fn offsets(indptr: &[i64], n_indices: usize, n_data: usize) -> Result<Vec<usize>
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests {
     use std::sync::Arc;
 

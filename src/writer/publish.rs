@@ -289,7 +289,6 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests {
     use super::*;
     use crate::number::Layout;

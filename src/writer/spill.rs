@@ -125,7 +125,6 @@ fn block_path(folder: &Path, i: u64) -> PathBuf {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests {
     use super::*;
 
