@@ -16,7 +16,7 @@ from .cell import Cell
 from .dtypes import dtype_from_name
 
 MAX_CATEGORIES = 65_536
-_FEW_CATEGORIES = 1_000
+_MAX_UNIQUE_CATEGORIES = 1_000
 RESERVED = ("cell", "dataset", "obs_name")
 
 _TRUTHS = {"true": True, "false": False}
@@ -143,7 +143,7 @@ def categories_of(values: pl.Series) -> list[str] | None:
     in two spellings (``"True"`` and ``"true"``), which a Boolean could not tell apart.
     """
     found = values.drop_nulls().unique().cast(pl.String).sort().to_list()
-    nearly_unique = len(found) > max(_FEW_CATEGORIES, len(values) // 2)
+    nearly_unique = len(found) > max(_MAX_UNIQUE_CATEGORIES, len(values) // 2)
     lower = {text.lower() for text in found}
     ambiguous = lower <= _TRUTHS.keys() and len(lower) < len(found)
     return None if nearly_unique or ambiguous or len(found) > MAX_CATEGORIES else found

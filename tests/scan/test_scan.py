@@ -588,10 +588,15 @@ def test_parts_have_no_more_rows_than_polars_can_number() -> None:
     datasets = [ScannedDataset(i, f"d{i}", f"d{i}", n, columns) for i, n in enumerate(sizes)]
     schema = frame_schema(datasets, {}, Cell("/s", "id"))
     plan = make_plan(datasets, schema, None, C("obs_name") == "a", None)
-    assert [[d.number for d in part.datasets] for part in plan.parts] == [[0, 1], [2, 3], [5], [6]]
-    assert not any(part.cut_short for part in plan.parts)
+    assert [[d.number for d in group.datasets] for group in plan.groups] == [
+        [0, 1],
+        [2, 3],
+        [5],
+        [6],
+    ]
+    assert not any(group.cut_short for group in plan.groups)
     plan = make_plan(datasets, schema, None, None, half + 7)
-    assert [(part.n_rows, part.cut_short) for part in plan.parts] == [(half + 7, True)]
+    assert [(group.n_rows, group.cut_short) for group in plan.groups] == [(half + 7, True)]
 
 
 # --- errors
