@@ -470,9 +470,7 @@ class DatasetWriter:
     """A dataset being written: invisible until ``commit``, gone if dropped before."""
 
     @staticmethod
-    def begin(
-        uri: str, dataset: str, storage_options: dict[str, str] | None = None
-    ) -> DatasetWriter:
+    def begin(uri: str, dataset: str) -> DatasetWriter:
         """Make the store if it is missing, and a folder to write to; clean up after dead writers.
 
         Raises DaoFileExistsError if the id is taken, DaoValueError if it cannot be a name.

@@ -124,9 +124,10 @@ def plain_frame(studies: Mapping[str, Study]) -> pl.DataFrame:
                 ),
             ).alias(key)
             for key, value in study.constants.items()
+            if key not in study.frame.columns  # obs goes before constants
         )
         frames.append(frame)
-    whole = pl.concat(frames, how="diagonal_relaxed")
+    whole = pl.concat(spelled_alike(list(frames)), how="diagonal_relaxed")
     order = ["cell", "dataset", "obs_name"]
     order += [c for _, _, s in sorted(numbered, key=lambda i: i[0]) for c in s.obs.columns]
     order += [c for _, _, s in sorted(numbered, key=lambda i: i[0]) for c in s.constants]
@@ -144,6 +145,29 @@ def plain_frame(studies: Mapping[str, Study]) -> pl.DataFrame:
         if len(values) <= 65_536:
             casts.append(pl.col(name).cast(pl.Enum(values)))
     return whole.select(list(dict.fromkeys(order))).with_columns(casts)
+
+
+def spelled_alike(frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
+    """Columns that are Boolean in one frame and text in another, value by value in Python."""
+    for name in {column for frame in frames for column in frame.columns}:
+        having = [i for i, frame in enumerate(frames) if name in frame.columns]
+        kinds = {frames[i][name].dtype for i in having} - {pl.Null}
+        if not {pl.Boolean, pl.String} <= kinds:
+            continue
+        texts = {
+            v for i in having if frames[i][name].dtype == pl.String for v in frames[i][name] if v
+        }
+        alike = kinds == {pl.Boolean, pl.String} and {t.lower() for t in texts} <= {"true", "false"}
+        for i in having:
+            values = frames[i][name].to_list()
+            if alike and frames[i][name].dtype == pl.String:
+                values = [None if v is None else v.lower() == "true" for v in values]
+            if not alike and frames[i][name].dtype == pl.Boolean:
+                values = [None if v is None else str(v) for v in values]
+            if frames[i][name].dtype in (pl.Boolean, pl.String):
+                dtype = pl.Boolean if alike else pl.String
+                frames[i] = frames[i].with_columns(pl.Series(name, values, dtype=dtype))
+    return frames
 
 
 def plain_cells(frame: pl.DataFrame) -> pl.DataFrame:

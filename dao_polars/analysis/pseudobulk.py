@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .._args import integer
 from .._extras import require
-from ..convert.tables import to_pandas
+from ..convert.to_pandas import to_pandas
 from ..errors import DaoValueError
 from .groups import CellGroups, Counted
 

@@ -16,10 +16,11 @@ from .._core import MatrixMeta, MatrixName, Reader, TableMeta
 from .._extras import require
 from .._progress import progress_bar
 from ..genes.request import Genes, Resolved
+from ..legacy.tables import truth_notes
 from ..legacy.unpickle import Refused
 from ..select.selection import Selection, matrix_name, number_type, select
 from .arrays import MatrixForm
-from .tables import to_pandas
+from .to_pandas import to_pandas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,7 +158,11 @@ def _obs(selection: Selection, described: _Descriptions) -> pd.DataFrame:
         frame = frame.with_columns(obs_name=_obs_names(selection))
     cells = sum(dataset.n_obs for dataset in described.datasets)
     complete = cells == len(selection.keys) == len(np.unique(selection.keys))
-    return to_pandas(frame, described.tables("obs"), complete=complete)
+    tables = described.tables("obs")
+    if selection.store._core.has_sfaira_tables:
+        scanned = [d for d in selection.store._scanned.datasets if d.name in names]
+        tables = [truth_notes(dataset, in_store) for dataset in scanned]
+    return to_pandas(frame, tables, complete=complete)
 
 
 def _obs_names(selection: Selection) -> pl.Series:
@@ -225,5 +230,8 @@ def _var(
         # The old index becomes a column where its name is free.
         keep = [] if _INDEX in found.columns else [pl.col("var_name").alias(_INDEX)]
         found = found.with_columns(*keep)
+    if len(entries) > 1 and len(found):
+        # Columns of datasets whose genes these are not hold nothing, which no file could hold.
+        found = found.select(s for s in found if s.null_count() < len(s))
     # A gene that no dataset here has has no row of var either, and keeps its name.
     return to_pandas(found.with_columns(var_name=_KEY).drop(_KEY), tables, complete=False)

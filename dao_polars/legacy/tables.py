@@ -19,7 +19,14 @@ import polars as pl
 from .. import _core
 from ..errors import DaoCorruptError
 from ..genes.request import feature_space_id
-from ..scan.columns import MAX_CATEGORIES, RESERVED, FileColumn, ScannedDataset, free_name
+from ..scan.columns import (
+    MAX_CATEGORIES,
+    RESERVED,
+    FileColumn,
+    ScannedDataset,
+    categories_of,
+    free_name,
+)
 from ..scan.constants import constants
 from ..scan.dtypes import dtype_name
 from .unpickle import load
@@ -41,7 +48,7 @@ class SfairaTables:
     @cached_property
     def _obs(self) -> tuple[list[ScannedDataset], dict[str, list[str] | None]]:
         """The datasets as a scan sees them, and the categories of their text columns."""
-        found, words = [], _Words()
+        found, categories = [], _Categories()
         for dataset in self._core.datasets:
             obs, where = self._read_obs(dataset)
             columns = frame_columns(obs, where)
@@ -57,8 +64,8 @@ class SfairaTables:
                     constants(values, {*columns, *RESERVED}),
                 )
             )
-            words.add(obs.frame, columns)
-        return found, words.categories()
+            categories.add(obs.frame, columns)
+        return found, categories.union()
 
     def datasets(self) -> list[ScannedDataset]:
         """The datasets as a scan sees them, in the order of their numbers."""
@@ -191,24 +198,42 @@ def frame_columns(
     return columns
 
 
-class _Words:
+def truth_notes(dataset: ScannedDataset, schema: Mapping[str, pl.DataType]) -> _core.TableMeta:
+    """Notes for pandas on the columns of a dataset that are text and among the frame's bools.
+
+    Text of sfaira's stores comes back as categories, and so does this.
+    """
+    text = {"kind": "object", "of": "string"}
+    note = {"kind": "category", "categories": None, "ordered": False, "of": text, "truths": {}}
+    columns = [
+        _core.ColumnMeta(name, name, "String", note)
+        for name, column in dataset.columns.items()
+        if _is_text(column.dtype) and schema.get(name) == pl.Boolean
+    ]
+    return _core.TableMeta(None, None, columns)
+
+
+class _Categories:
     """Gathers the distinct values of text columns over the datasets."""
 
     def __init__(self) -> None:
         self._values: dict[str, set[str] | None] = {}
 
     def add(self, frame: pl.LazyFrame, columns: Mapping[str, FileColumn]) -> None:
+        """Takes a dataset's text columns into account."""
         for name, column in columns.items():
             if name == "obs_name" or column.name is None or not _is_text(column.dtype):
                 continue
             known = self._values.setdefault(name, set())
             if known is not None:
-                values = frame.select(pl.col(column.name).cast(pl.String).drop_nulls().unique())
-                known.update(values.collect().to_series())
-                if len(known) > MAX_CATEGORIES:
+                values = frame.select(pl.col(column.name)).collect().to_series()
+                found = categories_of(values)
+                known.update(found or ())
+                if found is None or len(known) > MAX_CATEGORIES:
                     self._values[name] = None
 
-    def categories(self) -> dict[str, list[str] | None]:
+    def union(self) -> dict[str, list[str] | None]:
+        """For each column the sorted values; None where they are no categories."""
         return {n: None if v is None else sorted(v) for n, v in self._values.items()}
 
 

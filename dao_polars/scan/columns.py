@@ -16,7 +16,10 @@ from .cell import Cell
 from .dtypes import dtype_from_name
 
 MAX_CATEGORIES = 65_536
+_MAX_UNIQUE_CATEGORIES = 1_000
 RESERVED = ("cell", "dataset", "obs_name")
+
+_TRUTHS = {"true": True, "false": False}
 
 Scalar = str | bool | int | float
 
@@ -120,16 +123,54 @@ def frame_schema(
     schema = pl.Schema({"cell": cell, "dataset": _enum(sorted(d.name for d in datasets))})
     schema["obs_name"] = pl.String()
     for name, dtypes in kinds.items():
-        dtype = supertype(list(dtypes))
-        known = categories.get(name, ())
-        if (
-            dtype == pl.String
-            and known is not None
-            and all(_is_stringlike(d) or d == pl.Null for d in dtypes)
-        ):
-            dtype = _enum(sorted({*known, *words.get(name, ())}))
+        dtype, known = supertype(list(dtypes)), categories.get(name, ())
+        if dtype == pl.String and known is not None:
+            texts = {*known, *words.get(name, ())}
+            others = [d for d in dtypes if not _is_stringlike(d) and d != pl.Null]
+            if not others:
+                dtype = _enum(sorted(texts))
+            elif others == [pl.Boolean()] and all(text.lower() in _TRUTHS for text in texts):
+                dtype = pl.Boolean()
         schema[name] = dtype
     return schema
+
+
+def categories_of(values: pl.Series) -> list[str] | None:
+    """The sorted values of one dataset's text column, for the store's list of categories.
+
+    None where the column is no set of categories: more than 65,536 values; nearly a value a cell,
+    as barcodes are (more than 1,000 values, and more than half as many as cells); or truth values
+    in two spellings (``"True"`` and ``"true"``), which a Boolean could not tell apart.
+    """
+    found = values.drop_nulls().unique().cast(pl.String).sort().to_list()
+    nearly_unique = len(found) > max(_MAX_UNIQUE_CATEGORIES, len(values) // 2)
+    lower = {text.lower() for text in found}
+    ambiguous = lower <= _TRUTHS.keys() and len(lower) < len(found)
+    return None if nearly_unique or ambiguous or len(found) > MAX_CATEGORIES else found
+
+
+def converted(column: pl.Expr, stored: pl.DataType, dtype: pl.DataType) -> pl.Expr:
+    """A column stored in one type as the frame has it: an elementwise expression.
+
+    Truth values are spelled ``"True"`` and ``"False"`` as text, and text is read as truth values
+    in any case. Text that is none is an error.
+    """
+    if stored == dtype:
+        return column
+    if dtype == pl.Boolean and _is_stringlike(stored):
+        lower = column.cast(pl.String).str.to_lowercase()
+        return lower.replace_strict(list(_TRUTHS), list(_TRUTHS.values()), return_dtype=dtype)
+    if dtype == pl.String and stored == pl.Boolean:
+        return column.cast(pl.String).str.to_titlecase()
+    if dtype == pl.String and isinstance(stored, pl.Duration):
+        return column.dt.to_string()  # which polars does not cast
+    return column.cast(dtype)
+
+
+def converted_series(values: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """Values as the frame has them; see [`converted`][]."""
+    frame = pl.DataFrame({"values": values})
+    return frame.select(converted(pl.col("values"), values.dtype, dtype)).to_series()
 
 
 def supertype(dtypes: Sequence[pl.DataType]) -> pl.DataType:
@@ -137,7 +178,8 @@ def supertype(dtypes: Sequence[pl.DataType]) -> pl.DataType:
 
     All-null columns take the others' type and string-like ones count as String here. Numbers
     and bools meet at polars' supertype, and so do times of one kind; anything else, such as
-    numbers with text or dates with numbers, meets as text.
+    numbers with text or dates with numbers, meets as text. (Bools and the text of bools meet as
+    Boolean, which [`frame_schema`][] sees to, as it knows the text.)
     """
     found = list(dict.fromkeys(pl.String() if _is_stringlike(d) else d for d in dtypes))
     found = [dtype for dtype in found if dtype != pl.Null] or [pl.Null()]
@@ -162,7 +204,7 @@ def constant_series(values: Sequence[Scalar | None], dtype: pl.DataType) -> pl.S
     kinds = {_scalar_dtype(value) for value in values if value is not None}
     if len(kinds) > 1:  # each by its own way to the common type: 1 and "a" meet as "1" and "a"
         return pl.concat([constant_series([value], dtype) for value in values])
-    return pl.Series(values, dtype=next(iter(kinds), pl.Null())).cast(dtype)
+    return converted_series(pl.Series(values, dtype=next(iter(kinds), pl.Null())), dtype)
 
 
 def _scalar_dtype(value: Scalar) -> pl.DataType:

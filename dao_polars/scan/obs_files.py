@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ..errors import DaoCorruptError, DaoError, DaoFileNotFoundError, DaoIOError
+from .columns import converted_series
 
 if TYPE_CHECKING:
     from .columns import ScannedDataset
-    from .plan import Part
+    from .plan import ScanGroup
     from .source import ScannedStore
 
 FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
@@ -91,14 +92,14 @@ def scan(store: ScannedStore, datasets: Sequence[ScannedDataset], **options: Any
     )
 
 
-def explain(store: ScannedStore, part: Part, error: BaseException) -> None:
-    """Raises a DaoError for the file that made reading a part fail, if it was a file.
+def explain(store: ScannedStore, group: ScanGroup, error: BaseException) -> None:
+    """Raises a DaoError for the file that made reading a group fail, if it was a file.
 
     Looks at each file by itself; returns if all can be read, so that the fault is the query's.
     """
-    for dataset in part.datasets:
+    for dataset in group.datasets:
         where = f"dataset {dataset.name!r}, {store.path_of(dataset.obs_path)!r}"
-        for name, column in part.columns.items():
+        for name, column in group.columns.items():
             if column.name is None:
                 continue
             try:
@@ -114,7 +115,7 @@ def explain(store: ScannedStore, part: Part, error: BaseException) -> None:
                     f"{found or 'no such column'}; {_RESTORE}"
                 ) from error
             try:
-                values.cast(store.schema[name])
+                converted_series(values, store.schema[name])
             except pl.exceptions.PolarsError as found_error:
                 raise DaoCorruptError(
                     f"{where}, column {column.name!r}: values that the manifest does not list: "

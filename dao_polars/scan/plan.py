@@ -16,12 +16,12 @@ import polars as pl
 from .columns import FileColumn, ScannedDataset, constant_series
 
 _NEVER, _ALWAYS = pl.lit(False), pl.lit(True)
-_MAX_ROWS = 2**32 - 2  # of a part: polars numbers rows with 32 bits
+_MAX_ROWS = 2**32 - 2  # of a group: polars numbers rows with 32 bits
 _MAX_LITERALS = 1024  # values that a filter handed to the parquet reader may list
 
 
 @dataclass(frozen=True)
-class Part:
+class ScanGroup:
     """Datasets to read in one go: their files hold the wanted columns alike.
 
     ``n_rows`` are to be read from the top, over all datasets; only the last may be cut short.
@@ -44,10 +44,10 @@ class Part:
 
 @dataclass(frozen=True)
 class ScanPlan:
-    """``columns`` of the result in order, and the parts that give its rows in order."""
+    """``columns`` of the result in order, and the groups that give its rows in order."""
 
     columns: list[str]
-    parts: list[Part] = field(default_factory=list)
+    groups: list[ScanGroup] = field(default_factory=list)
 
 
 def make_plan(
@@ -95,7 +95,7 @@ def make_plan(
             continue
         pushed = [condition for condition in pushed if condition is not _ALWAYS]
         total = sum(rows[d.number] for d in members)
-        plan.parts.append(Part(members, total, stored, _all(pushed), _all(residual)))
+        plan.groups.append(ScanGroup(members, total, stored, _all(pushed), _all(residual)))
     return plan
 
 
@@ -187,7 +187,7 @@ def _runs(
 def _signature(
     dataset: ScannedDataset, needed: Sequence[str], settled: Sequence[set[int]]
 ) -> tuple[object, ...]:
-    """Equal for datasets that can be read as one part."""
+    """Equal for datasets that can be read as one group."""
     stored = tuple((name, dataset.columns.get(name)) for name in needed)
     return (*stored, *(dataset.number in true_in for true_in in settled))
 

@@ -1,6 +1,6 @@
 """The lazy frame of a store: the IO source that polars calls, and the reading it does.
 
-Owns how a planned part ([`plan`][dao_polars.scan.plan]) becomes frames: polars' own parquet
+Owns how a planned group ([`plan`][dao_polars.scan.plan]) becomes frames: polars' own parquet
 reader for what lies in the files, and the key, the dataset and the constants computed from the
 row numbers. Knows neither matrices nor the format beyond obs.parquet.
 """
@@ -18,15 +18,15 @@ from polars.io.plugins import register_io_source
 
 from . import obs_files
 from .cell import Cell
-from .columns import FileColumn, ScannedDataset
-from .plan import Part, ScanPlan, make_plan, wide_values
+from .columns import FileColumn, ScannedDataset, converted
+from .plan import ScanGroup, ScanPlan, make_plan, wide_values
 
 Ints = npt.NDArray[np.int64]
 
-_ROW = "\0row"  # of the part, counted over its datasets; a name that no obs column has
+_ROW = "\0row"  # of the group, counted over its datasets; a name that no obs column has
 _BATCH_ROWS = 100_000
-_SMALL_PART = 1_000_000  # rows
-_PARTS_AHEAD = 4
+_SMALL_GROUP = 1_000_000  # rows
+_GROUPS_AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -88,97 +88,98 @@ class _Source:
 
 def read(store: ScannedStore, plan: ScanPlan, batch_rows: int) -> Iterator[pl.DataFrame]:
     """The rows of a plan, in order, in frames of about ``batch_rows``; the first ones smaller."""
-    return _gathered(_part_frames(store, plan, batch_rows), batch_rows)
+    return _gathered(_group_frames(store, plan, batch_rows), batch_rows)
 
 
-def _part_frames(store: ScannedStore, plan: ScanPlan, batch_rows: int) -> Iterator[pl.DataFrame]:
-    """Part after part; small ones are started ahead, as one file alone does not fill the cores."""
-    waiting = deque(plan.parts)
+def _group_frames(store: ScannedStore, plan: ScanPlan, batch_rows: int) -> Iterator[pl.DataFrame]:
+    """Group after group; small ones are started ahead: one file alone does not fill the cores."""
+    waiting = deque(plan.groups)
     started: deque[Iterator[pl.DataFrame]] = deque()
     while waiting or started:
-        while waiting and len(started) < _PARTS_AHEAD:
-            if started and waiting[0].n_rows > _SMALL_PART:
+        while waiting and len(started) < _GROUPS_AHEAD:
+            if started and waiting[0].n_rows > _SMALL_GROUP:
                 break
-            part = waiting.popleft()
-            if any(column.name is not None for column in part.columns.values()):
-                started.append(_read_files(store, part, plan.columns))
+            group = waiting.popleft()
+            if any(column.name is not None for column in group.columns.values()):
+                started.append(_read_files(store, group, plan.columns))
             else:
-                started.append(_make_rows(store, part, plan.columns, batch_rows))
+                started.append(_make_rows(store, group, plan.columns, batch_rows))
         yield from started.popleft()
 
 
-def _read_files(store: ScannedStore, part: Part, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """Starts reading a part's files in the background; gives its rows."""
-    obs_files.check_rows(store, part.datasets)
+def _read_files(
+    store: ScannedStore, group: ScanGroup, columns: Sequence[str]
+) -> Iterator[pl.DataFrame]:
+    """Starts reading a group's files in the background; gives its rows."""
+    obs_files.check_rows(store, group.datasets)
     lf = obs_files.scan(
         store,
-        part.datasets,
+        group.datasets,
         schema={
-            column.name: column.dtype for column in part.columns.values() if column.name is not None
+            column.name: column.dtype
+            for column in group.columns.values()
+            if column.name is not None
         },
         row_index_name=_ROW,
-        n_rows=part.n_rows if part.cut_short else None,
+        n_rows=group.n_rows if group.cut_short else None,
         extra_columns="ignore",
     )
-    if part.pushed is not None:
-        lf = lf.filter(part.pushed)
-    batches = _in_frame_terms(store, lf, part, columns).collect_batches(engine="streaming")
+    if group.pushed is not None:
+        lf = lf.filter(group.pushed)
+    batches = _in_frame_terms(store, lf, group, columns).collect_batches(engine="streaming")
 
     def frames() -> Iterator[pl.DataFrame]:
         try:
             yield from batches
         except obs_files.FAILURES as error:
-            obs_files.explain(store, part, error)
+            obs_files.explain(store, group, error)
             raise
 
     return frames()
 
 
 def _make_rows(
-    store: ScannedStore, part: Part, columns: Sequence[str], batch_rows: int
+    store: ScannedStore, group: ScanGroup, columns: Sequence[str], batch_rows: int
 ) -> Iterator[pl.DataFrame]:
-    """The rows of a part that needs no file: all it has is known from the manifest."""
-    for start in range(0, part.n_rows, batch_rows):
-        stop = min(start + batch_rows, part.n_rows)
+    """The rows of a group that needs no file: all it has is known from the manifest."""
+    for start in range(0, group.n_rows, batch_rows):
+        stop = min(start + batch_rows, group.n_rows)
         rows = pl.LazyFrame({_ROW: pl.Series(np.arange(start, stop, dtype=np.uint64))})
-        yield _in_frame_terms(store, rows, part, columns).collect(engine="in-memory")
+        yield _in_frame_terms(store, rows, group, columns).collect(engine="in-memory")
 
 
 def _in_frame_terms(
-    store: ScannedStore, lf: pl.LazyFrame, part: Part, columns: Sequence[str]
+    store: ScannedStore, lf: pl.LazyFrame, group: ScanGroup, columns: Sequence[str]
 ) -> pl.LazyFrame:
     """Adds the frame's columns to the files', filters by what is left, and selects."""
     needed = list(columns)
-    if part.residual is not None:
-        needed = list(dict.fromkeys([*needed, *part.residual.meta.root_names()]))
-    rows = _Rows(part.datasets)
-    lf = lf.with_columns(_column(store.schema, name, part, rows).alias(name) for name in needed)
-    if part.residual is not None:
-        lf = lf.filter(part.residual)
+    if group.residual is not None:
+        needed = list(dict.fromkeys([*needed, *group.residual.meta.root_names()]))
+    rows = _Rows(group.datasets)
+    lf = lf.with_columns(_column(store.schema, name, group, rows).alias(name) for name in needed)
+    if group.residual is not None:
+        lf = lf.filter(group.residual)
     return lf.select(columns)
 
 
-def _column(schema: pl.Schema, name: str, part: Part, rows: _Rows) -> pl.Expr:
+def _column(schema: pl.Schema, name: str, group: ScanGroup, rows: _Rows) -> pl.Expr:
     dtype = schema[name]
     if isinstance(dtype, Cell):
         return rows.apply(rows.keys, pl.UInt64()).ext.to(dtype)
-    column = part.columns.get(name)
+    column = group.columns.get(name)
     if column is None:
-        values = wide_values(part.datasets, name, dtype)
+        values = wide_values(group.datasets, name, dtype)
         if values.n_unique() == 1:
             # no literal series: polars takes nulls of two types for one common expression
             return pl.lit(values[0]).cast(dtype)
         return rows.apply(rows.of_dataset(values), dtype)
     if column.name is None:
         return rows.apply(rows.index(column), dtype)
-    expr = pl.col(column.name)
-    if isinstance(column.dtype, pl.Duration) and dtype == pl.String:
-        return expr.dt.to_string()  # which polars does not cast
-    return expr if column.dtype == dtype else expr.cast(dtype)
+    return converted(pl.col(column.name), column.dtype, dtype)
 
 
 class _Rows:
-    """Turns row numbers of a part into what depends on the dataset and the row in it."""
+    """Turns row numbers of a group into what depends on the dataset and the row in it."""
 
     def __init__(self, datasets: Sequence[ScannedDataset]) -> None:
         sizes = np.array([dataset.n_obs for dataset in datasets], np.int64)
@@ -217,7 +218,7 @@ class _Rows:
         return labels
 
     def _locate(self, rows: pl.Series) -> tuple[Ints, Ints | int]:
-        """The rows as int64, and each one's dataset in the part: one number if it is the same."""
+        """The rows as int64, and each one's dataset in the group: one number if it is the same."""
         numbers = rows.to_numpy().astype(np.int64)
         if not numbers.size or (numbers[1:] < numbers[:-1]).any():
             return numbers, np.searchsorted(self._stops, numbers, side="right")

@@ -53,8 +53,11 @@ def scan(
 
     Columns: ``cell`` (the key), ``dataset``, ``obs_name``, then the union of the datasets' obs
     columns and of the constants in their uns; null where a dataset has no such column. Columns
-    of text are Enums over the store's values (String past 65,536 of them): to join one with
-    text of your own, cast that to ``lf.collect_schema()[name]``.
+    of text are Enums over the store's values: to join one with text of your own, cast that to
+    ``lf.collect_schema()[name]``. They are String past 65,536 values, and where some dataset has
+    nearly a value a cell, as barcodes are (more than 1,000, and more than half as many as cells).
+    A column that is Boolean in one dataset and the text ``"True"``, ``"False"`` in another is
+    Boolean; with other text among it, bools read ``"True"`` and ``"False"``.
 
     Reads the manifest now and obs when the query runs: only the datasets, columns and row groups
     that it can need.

@@ -7,6 +7,7 @@ how tables and uns are stored and how matrices reach the disk is elsewhere.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ import polars as pl
 
 from .._core import ColumnMeta, DatasetWriter, MatrixName, TableMeta, ValueScan
 from .._progress import progress_bar
-from ..convert.tables import Table, from_pandas
+from ..convert.from_pandas import from_pandas
+from ..convert.tables import Table
 from ..errors import DaoIOError, DaoTypeError, DaoValueError
 from ..genes.request import feature_space_id
-from ..scan.columns import MAX_CATEGORIES, RESERVED
+from ..scan.columns import RESERVED, categories_of
 from ..scan.constants import constants
 from ..store import uns as uns_json
 from ..store.store import Store, as_uri, load_store
@@ -49,7 +51,7 @@ def write_dataset(
     organism: str | None = None,
     layer: str | None = None,
     layers: Names = (),
-    obsm: Names = (),
+    obsm: Names = True,
     genes: Iterable[str] | pl.Series | pl.DataFrame | None = None,
     gene_key: str | None = None,
     shuffle: bool = False,
@@ -65,6 +67,9 @@ def write_dataset(
     The dataset becomes visible when it is complete. Files are converted out of core: memory does
     not grow with the matrix. Several processes can write into one store at a time.
 
+    A UserWarning names what of the source is not kept: raw, obsp, varp, varm, layers and obsm
+    that were not asked for.
+
     Args:
         uri: the store's folder; made if it is missing.
         source: an AnnData in memory (views and backed ones too), or the path of an .h5ad, an
@@ -73,7 +78,9 @@ def write_dataset(
         organism: stored as ``uns["organism"]``, and so a column of the frame.
         layer: what becomes X: None for the source's X, ``"raw"`` for its raw, or a layer's name.
         layers: layers to keep as such: a name, several, or True for all.
-        obsm: embeddings to keep, likewise. A DataFrame of numbers is kept as their matrix.
+        obsm: embeddings to keep, likewise; all by default, () for none. A DataFrame of numbers is
+            kept as their matrix. One that is no matrix of numbers (text, three axes) is left out,
+            or an error where it was named.
         genes: names of the output's genes, exactly and in this order (``store.var(...)`` of
             another dataset does too). Genes that the source lacks are zero, those not listed are
             dropped; a UserWarning counts both.
@@ -102,31 +109,36 @@ def write_dataset(
     """
     uri = as_uri(uri)
     with open_source(source, layer=layer, layers=layers, obsm=obsm) as opened:
-        plan = _plan(opened, dataset, organism, genes, gene_key, shuffle, seed, profile, uns)
-        plan.alignment.warn(f"dataset {plan.dataset!r}", stacklevel=2)
-        writer = DatasetWriter.begin(uri, plan.dataset, storage_options)
+        request = _validated(
+            opened, dataset, organism, genes, gene_key, shuffle, seed, profile, uns
+        )
+        request.alignment.warn(f"dataset {request.dataset!r}", stacklevel=2)
+        if opened.left_out:
+            left_out = "; ".join(opened.left_out)
+            warnings.warn(f"dataset {request.dataset!r}: not kept: {left_out}", stacklevel=2)
+        writer = DatasetWriter.begin(uri, request.dataset)
         try:
-            _write_matrices(writer, opened, plan, progress)
-            _write_tables(Path(writer.staging), plan)
+            _write_matrices(writer, opened, request, progress)
+            _write_tables(Path(writer.staging), request)
             writer.commit(
-                obs=plan.obs.meta,
-                var=plan.var.meta,
-                organism=plan.organism,
-                constants=plan.constants,
-                categories=_categories(plan.obs.frame),
-                feature_space=feature_space_id(plan.var.frame["var_name"]),
+                obs=request.obs.meta,
+                var=request.var.meta,
+                organism=request.organism,
+                constants=request.constants,
+                categories=_categories(request.obs.frame),
+                feature_space=feature_space_id(request.var.frame["var_name"]),
             )
         except BaseException:
             writer.abort()
             raise
     store = load_store(uri, storage_options=storage_options)
     if gene_index:
-        store.add_gene_index(plan.dataset, progress=progress)
+        store.add_gene_index(request.dataset, progress=progress)
     return store
 
 
 @dataclass(frozen=True)
-class _Plan:
+class ValidatedRequest:
     """All that is known before anything is written. ``order``: source rows in output order."""
 
     dataset: str
@@ -140,10 +152,11 @@ class _Plan:
 
     @property
     def var(self) -> Table:
+        """The genes as they will be stored."""
         return self.alignment.var
 
 
-def _plan(
+def _validated(
     opened: Source,
     dataset: str | None,
     organism: str | None,
@@ -153,7 +166,7 @@ def _plan(
     seed: int | None,
     profile: Profile,
     keep_uns: bool,
-) -> _Plan:
+) -> ValidatedRequest:
     """Everything that can be wrong with the request is found here."""
     if profile not in get_args(Profile):
         raise DaoValueError(f"profile={profile!r}; expected 'packed' or 'portable'")
@@ -171,7 +184,7 @@ def _plan(
     uns = dict(opened.uns) if keep_uns else {}
     if organism is not None:
         uns["organism"] = organism
-    return _Plan(
+    return ValidatedRequest(
         dataset,
         obs,
         align(var, genes, gene_key, where),
@@ -225,26 +238,25 @@ def _shuffled(obs: Table, order: np.ndarray, where: str) -> Table:
 
 
 def _categories(frame: pl.DataFrame) -> dict[str, list[str] | None]:
-    """The sorted values of each string column but the index; None where there are too many."""
-    found: dict[str, list[str] | None] = {}
-    for name, dtype in frame.schema.items():
-        if dtype == pl.String and name != "obs_name":
-            values = frame[name].drop_nulls().unique()
-            found[name] = values.sort().to_list() if len(values) <= MAX_CATEGORIES else None
-    return found
+    """The values of each string column but the index; None for one that has no categories."""
+    return {
+        name: categories_of(frame[name])
+        for name, dtype in frame.schema.items()
+        if dtype == pl.String and name != "obs_name"
+    }
 
 
 # --- writing
 
 
 def _write_matrices(
-    writer: DatasetWriter, opened: Source, plan: _Plan, progress: bool | None
+    writer: DatasetWriter, opened: Source, request: ValidatedRequest, progress: bool | None
 ) -> None:
     total = 2 * sum(_size(matrix) for matrix in opened.matrices.values())  # scanned, then written
-    label = f"writing {plan.dataset!r}"
+    label = f"writing {request.dataset!r}"
     with progress_bar(progress, total=total, unit="value", label=label) as advance:
         for name, matrix in opened.matrices.items():
-            _write_matrix(writer, name, matrix, plan, advance)
+            _write_matrix(writer, name, matrix, request, advance)
 
 
 def _size(matrix: MatrixSource) -> int:
@@ -255,7 +267,7 @@ def _write_matrix(
     writer: DatasetWriter,
     name: MatrixName,
     matrix: MatrixSource,
-    plan: _Plan,
+    request: ValidatedRequest,
     advance: Callable[[int], object],
 ) -> None:
     scan = ValueScan()
@@ -263,9 +275,9 @@ def _write_matrix(
         scan.update(values)
         advance(values.size)
     of_genes = name.is_of_genes
-    columns = plan.alignment.columns if of_genes else None
-    n_columns = plan.var.frame.height if of_genes else matrix.shape[1]
-    order, rows = plan.order, None
+    columns = request.alignment.columns if of_genes else None
+    n_columns = request.var.frame.height if of_genes else matrix.shape[1]
+    order, rows = request.order, None
     if order is not None and not matrix.reorders:  # the writer puts the rows in their places
         rows = np.empty(len(order), dtype=np.uint32)
         rows[order] = np.arange(len(order), dtype=np.uint32)
@@ -276,7 +288,7 @@ def _write_matrix(
         (matrix.shape[0], n_columns),
         scan.stored(),
         matrix.dtype.name,
-        portable=plan.profile == "portable",
+        portable=request.profile == "portable",
         columns=columns,
         rows=rows,
         source_nnz=scan.nonzero(),
@@ -300,15 +312,15 @@ def _layout(matrix: MatrixSource, nonzero: int, of_genes: bool) -> Literal["csr"
     return "dense" if not of_genes or nonzero > _DENSE_ABOVE * _size(matrix) else "csr"
 
 
-def _write_tables(folder: Path, plan: _Plan) -> None:
-    for name, table in (("obs", plan.obs), ("var", plan.var)):
+def _write_tables(folder: Path, request: ValidatedRequest) -> None:
+    for name, table in (("obs", request.obs), ("var", request.var)):
         path = folder / "parquet" / f"{name}.parquet"
         with _writing(path):
             table.frame.write_parquet(
                 path, compression="zstd", statistics=True, row_group_size=_ROW_GROUP
             )
     with _writing(folder / "uns.json"):
-        (folder / "uns.json").write_text(plan.uns, encoding="utf-8")
+        (folder / "uns.json").write_text(request.uns, encoding="utf-8")
 
 
 @contextmanager

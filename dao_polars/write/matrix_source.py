@@ -6,6 +6,7 @@ and the checks that its parts fit together. Knows no tables and no stores.
 
 from __future__ import annotations
 
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DaoCorruptError, DaoError, DaoIOError, DaoTypeError, DaoValueError
+from ..errors import (
+    DaoCorruptError,
+    DaoError,
+    DaoInternalError,
+    DaoIOError,
+    DaoTypeError,
+    DaoValueError,
+)
 
 BLOCK_BYTES = 32 << 20
 _WIDE_CHUNK_BYTES = 128 << 20
@@ -21,9 +29,22 @@ _WIDE_CHUNK_BYTES = 128 << 20
 SparseBlock = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
+#: Packages whose errors tell of the file, when it is they who read it.
+_FILE_READERS = {"h5py", "zarr", "numcodecs", "anndata"}
+
+
 @contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Turns whatever h5py, zarr or anndata raise on a damaged file into a Dao error."""
+    """Turns what h5py, zarr or anndata raise on a damaged file into a DaoCorruptError.
+
+    They have no common base: OSError, KeyError, RuntimeError, codecs' own, whatever pandas makes
+    of odd values. So what counts is who was at work: an error in this package's own code, or in
+    what it called beside those readers, is a bug.
+
+    Raises:
+        DaoIOError: the file may not be read.
+        DaoInternalError: a bug of this package.
+    """
     try:
         yield
     except (DaoError, MemoryError):
@@ -31,12 +52,28 @@ def reading(where: str) -> Iterator[None]:
     except PermissionError as error:
         raise DaoIOError(f"{where}: no permission to read it ({error})") from error
     except Exception as error:
-        # h5py and zarr have no common base: OSError, KeyError, RuntimeError, codecs' own ...
         text = str(error).strip().split("\n")[0] or type(error).__name__
+        if not isinstance(error, OSError) and not _raised_by_reader(error):
+            raise DaoInternalError(
+                f"{where}: reading it failed by a bug in dao-polars ({type(error).__name__}: "
+                f"{text}); please report it with the chained traceback"
+            ) from error
         raise DaoCorruptError(
             f"{where}: cannot be read ({text}); the file is truncated, damaged or not what its "
             "name says: compare its size and checksum with the original"
         ) from error
+
+
+def _raised_by_reader(error: BaseException) -> bool:
+    """Whether a reader of files was nearer to the error than this package's own code."""
+    ours = __name__.split(".")[0]
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        package = frame.f_globals.get("__name__", "").split(".")[0]
+        if package in _FILE_READERS:
+            return True
+        if package == ours:
+            return False
+    return False
 
 
 class MatrixSource(ABC):
@@ -88,8 +125,9 @@ class SparseSource(MatrixSource):
         self.dtype = _numeric(data.dtype, where)
         self.reorders = layout == "csr" and isinstance(data, np.ndarray)
         self._major, self._minor = self.shape if layout == "csr" else self.shape[::-1]
-        if indices.dtype.kind not in "iu":
-            raise DaoCorruptError(f"{where}: indices are {indices.dtype}, not integers")
+        for name, part in (("indices", indices), ("indptr", indptr)):
+            if part.dtype.kind not in "iu":
+                raise DaoCorruptError(f"{where}: {name} are {part.dtype}, not integers")
         with reading(where):
             self._indptr = np.asarray(indptr[:]).astype(np.int64)
         self._indices, self._data = indices, data
@@ -222,7 +260,10 @@ def from_array(array: Any, where: str) -> MatrixSource:
 
 def _from_group(group: Any, where: str) -> MatrixSource:
     """A sparse matrix in an HDF5 or zarr group, as anndata (0.6 and later) writes it."""
-    encoding = group.attrs.get("encoding-type") or group.attrs.get("h5sparse_format", "")
+    with reading(where):
+        encoding = group.attrs.get("encoding-type") or group.attrs.get("h5sparse_format", "")
+        if isinstance(encoding, bytes):
+            encoding = encoding.decode(errors="replace")
     layout = str(encoding).removesuffix("_matrix")
     if layout not in ("csr", "csc"):
         raise DaoTypeError(
@@ -231,8 +272,21 @@ def _from_group(group: Any, where: str) -> MatrixSource:
         )
     with reading(where):
         shape = group.attrs["shape"] if "shape" in group.attrs else group.attrs["h5sparse_shape"]
-        indptr, indices, data = (group[name] for name in ("indptr", "indices", "data"))
+    indptr, indices, data = (member_array(group, n, where) for n in ("indptr", "indices", "data"))
     return SparseSource(where, layout, shape, indptr, indices, data)
+
+
+def member_array(group: Any, name: str, where: str) -> Any:
+    """An array in an HDF5 or zarr group, unread.
+
+    Raises:
+        DaoCorruptError: there is none, or another kind of thing.
+    """
+    with reading(where):
+        array = group[name]
+    if not hasattr(array, "shape"):
+        raise DaoCorruptError(f"{where}: {name!r} is a group, not an array; it is damaged")
+    return array
 
 
 def _runs(ends: np.ndarray, entries: int) -> Iterator[tuple[int, int]]:
@@ -246,7 +300,10 @@ def _runs(ends: np.ndarray, entries: int) -> Iterator[tuple[int, int]]:
 
 
 def _shape(shape: Any, where: str) -> tuple[int, int]:
-    sizes = tuple(int(size) for size in shape)
+    try:
+        sizes = tuple(int(size) for size in shape)
+    except (TypeError, ValueError):
+        raise DaoCorruptError(f"{where}: {shape!r} is no shape; it is damaged") from None
     if len(sizes) != 2:
         raise DaoValueError(f"{where}: must have 2 dimensions, has shape {sizes}")
     return sizes

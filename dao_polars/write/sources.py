@@ -1,16 +1,14 @@
 """Where the cells of a new dataset come from: AnnData in memory, .h5ad, AnnData .zarr, 10x .h5.
 
 Owns opening these and naming their parts; matrices come as [`MatrixSource`][]s, unread. Knows
-nothing of stores. Files are read through anndata's own readers for tables and uns, old formats
-included, and never a whole matrix at once.
+nothing of stores. Never reads a whole matrix at once.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +25,12 @@ from ..errors import (
     DaoTypeError,
     DaoValueError,
 )
+from .anndata_parts import FileParts, MemoryParts, Parts
 from .matrix_source import MatrixSource, from_array, reading
 from .sources_10x import is_10x, read_10x
 
 if TYPE_CHECKING:
     import pandas as pd
-    from anndata import AnnData
 
 Names = str | Sequence[str] | bool
 
@@ -47,6 +45,7 @@ class Source:
         name: the file's stem, None in memory.
         obs, var: pandas frames; var is that of the chosen layer (raw has its own).
         matrices: by name, X first, then layers and obsm as asked for.
+        left_out: what of the source is in none of these, in words.
     """
 
     def __init__(
@@ -57,9 +56,10 @@ class Source:
         matrices: Mapping[MatrixName, MatrixSource],
         read_uns: Callable[[], dict[str, Any]],
         name: str | None = None,
+        left_out: Sequence[str] = (),
     ) -> None:
         """Checks that the shapes agree; raises DaoCorruptError if they do not."""
-        self.where, self.name = where, name
+        self.where, self.name, self.left_out = where, name, left_out
         self.obs, self.var = obs, var
         self.matrices = dict(matrices)
         self._read_uns = read_uns
@@ -97,7 +97,7 @@ class Source:
 
 
 def open_source(
-    source: Any, *, layer: str | None = None, layers: Names = (), obsm: Names = ()
+    source: Any, *, layer: str | None = None, layers: Names = (), obsm: Names = True
 ) -> Source:
     """Opens a source (a context manager); checks everything but the matrices' entries.
 
@@ -107,7 +107,8 @@ def open_source(
         layer: what X is: None for the source's X, ``"raw"`` for its raw (with raw's var), or a
             layer's name (``"layers/raw"`` for a layer that is called raw).
         layers: layers to keep as such: a name, several, or True for all.
-        obsm: cell embeddings to keep, likewise.
+        obsm: cell embeddings to keep, likewise. With True, one that is no matrix of numbers is
+            left out.
 
     Raises:
         DaoTypeError: a source, or a matrix in it, of a kind that cannot be written.
@@ -119,8 +120,7 @@ def open_source(
     if isinstance(source, str | os.PathLike):
         return _open_path(os.fspath(source), layer, layers, obsm)
     if type(source).__module__.split(".")[0] == "anndata" and hasattr(source, "obs_names"):
-        parts = _Memory(source)
-        return _assemble(parts, parts.where, None, layer, layers, obsm)
+        return _assemble(MemoryParts(source), None, layer, layers, obsm)
     kind = f"{type(source).__module__}.{type(source).__name__}"
     hint = "pass one of its modalities, mdata['rna']" if kind.startswith("mudata.") else _SUPPORTED
     raise DaoTypeError(f"source: cannot write cells from a {kind}; {hint}")
@@ -141,14 +141,14 @@ def _open_path(given: str | bytes, layer: str | None, layers: Names, obsm: Names
             root = stack.enter_context(_open_hdf5(path))
         if path.is_file() and "obs" not in root and is_10x(root):
             require("pandas", "reading a 10x .h5")
-            obs, var, matrix = read_10x(root, where)
+            obs, var, matrix, left_out = read_10x(root, where)
             _pick([layer] if layer else [], [], "layers", where)
             _pick(layers, [], "layers", where)
             _pick(obsm, [], "obsm", where)
-            source = Source(where, obs, var, {MatrixName.X: matrix}, dict, path.stem)
+            source = Source(where, obs, var, {MatrixName.X: matrix}, dict, path.stem, left_out)
         else:
             _check_root(root, where)
-            source = _assemble(_File(root, where), where, path.stem, layer, layers, obsm)
+            source = _assemble(FileParts(root, where), path.stem, layer, layers, obsm)
         source._close = stack.pop_all()
     return source
 
@@ -191,185 +191,37 @@ def _check_root(root: Any, where: str) -> None:
     )
 
 
-# --- the parts of an AnnData, in memory or in a file
-
-
-class _Memory:
-    """An AnnData object. Backed ones hand out their file's arrays."""
-
-    where = "the AnnData"
-
-    def __init__(self, adata: AnnData) -> None:
-        self._adata = adata
-        self.layers = list(adata.layers)
-        self.obsm = list(adata.obsm)
-        self.has_raw = adata.raw is not None
-
-    def label(self, key: str) -> str:
-        group, _, name = key.partition("/")
-        return f"adata.{group}[{name!r}]" if name and group != "raw" else "adata." + group
-
-    def table(self, key: str) -> pd.DataFrame:
-        import pandas as pd
-
-        owner, _, name = key.rpartition("/")
-        table = getattr(self._adata.raw if owner else self._adata, name)
-        if not isinstance(table, pd.DataFrame):
-            raise DaoTypeError(
-                f"adata.{name}: is a {type(table).__name__}, not a pandas DataFrame; load it with "
-                "adata.to_memory() first"
-            )
-        return table
-
-    def array(self, key: str) -> Any:
-        if key == "X":
-            return self._adata.X
-        if key == "raw/X":
-            return self._adata.raw.X
-        group, _, name = key.partition("/")
-        return getattr(self._adata, group)[name]
-
-    def uns(self) -> dict[str, Any]:
-        return dict(self._adata.uns)
-
-
-class _File:
-    """An AnnData in an HDF5 file or zarr group, of any anndata version."""
-
-    def __init__(self, root: Any, where: str) -> None:
-        self._root, self.where = root, where
-        self.has_raw = "raw" in root or "raw.X" in root
-        self.layers = self._names("layers")
-        self.obsm = self._names("obsm")
-
-    def _names(self, group: str) -> list[str]:
-        with reading(f"{self.where}: {group}"):
-            if group not in self._root:
-                return []
-            element = self._root[group]
-            if hasattr(element, "keys"):
-                return sorted(element.keys())
-            return list(element.dtype.names or ())  # anndata 0.6 and before: one record array
-
-    def label(self, key: str) -> str:
-        return f"{self.where}: {key}"
-
-    def _element(self, key: str) -> Any:
-        with reading(self.label(key)):
-            if key.startswith("raw/") and "raw" not in self._root:
-                return self._root[key.replace("/", ".")]
-            return self._root[key]
-
-    def table(self, key: str) -> pd.DataFrame:
-        import pandas as pd
-
-        element = self._element(key)
-        with reading(self.label(key)), _quiet():
-            if hasattr(element, "keys"):
-                table = require("anndata.io", "reading AnnData files").read_elem(element)
-            else:
-                table = self._old_table(element, "obs" if key == "obs" else "var")
-        if not isinstance(table, pd.DataFrame):
-            raise DaoCorruptError(
-                f"{self.label(key)}: expected a dataframe, found {type(table).__name__}"
-            )
-        return table
-
-    def _old_table(self, records: Any, key: str) -> pd.DataFrame:
-        """As anndata 0.6 and before wrote it: a record array; categories are in uns."""
-        import pandas as pd
-
-        table = pd.DataFrame({name: _decoded(records[name]) for name in records.dtype.names})
-        table = table.set_index(table.columns[0])
-        for name, categories in _old_categories(self._read_uns()).items():
-            if name in table and table[name].dtype.kind == "i":
-                codes = table[name].to_numpy()
-                if len(codes) == 0 or codes.max() < len(categories):
-                    table[name] = pd.Categorical.from_codes(codes, categories)
-        return table
-
-    def array(self, key: str) -> Any:
-        group, _, name = key.partition("/")
-        if key in ("X", "raw/X"):
-            if key == "X" and "X" not in self._root:
-                return None
-            element = self._element(key)
-        elif not hasattr(self._root[group], "keys"):
-            with reading(self.label(key)):
-                return np.asarray(self._root[group][name])
-        else:
-            element = self._element(key)
-        encoding = element.attrs.get("encoding-type", "")
-        if encoding == "null":
-            return None
-        return self.table(key) if encoding == "dataframe" else element
-
-    def _read_uns(self) -> dict[str, Any]:
-        if "uns" not in self._root:
-            return {}
-        with reading(self.label("uns")), _quiet():
-            return dict(require("anndata.io", "reading AnnData files").read_elem(self._root["uns"]))
-
-    def uns(self) -> dict[str, Any]:
-        uns = self._read_uns()
-        with reading(self.label("obs")):
-            tables = [self._root["obs"], self._root["var"]]
-        if hasattr(tables[0], "keys"):
-            return uns
-        columns = {name for table in tables for name in table.dtype.names or ()}
-        used = {f"{name}_categories" for name in _old_categories(uns) if name in columns}
-        return {name: value for name, value in uns.items() if name not in used}
-
-
-def _old_categories(uns: Mapping[str, Any]) -> dict[str, list[Any]]:
-    return {
-        name.removesuffix("_categories"): [value] if isinstance(value, str | int) else list(value)
-        for name, value in uns.items()
-        if name.endswith("_categories")
-    }
-
-
-def _decoded(values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind == "S":
-        return np.char.decode(values, "utf-8").astype(object)
-    if values.dtype.kind == "O":
-        return np.array([v.decode() if isinstance(v, bytes) else v for v in values], dtype=object)
-    return values
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Old files are what we are here to convert: no warnings that they are old."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+# --- which parts of an AnnData are taken
 
 
 def _assemble(
-    parts: _Memory | _File,
-    where: str,
-    stem: str | None,
-    layer: str | None,
-    layers: Names,
-    obsm: Names,
+    parts: Parts, name: str | None, layer: str | None, layers: Names, obsm: Names
 ) -> Source:
     require("anndata", "writing a dataset from AnnData")
     x_key = _x_key(parts, layer)
-    kept = _pick(layers, parts.layers, "layers", where)
+    kept = _pick(layers, parts.layers, "layers", parts.where)
     if kept and x_key == "raw/X":
         raise DaoValueError(
-            f"{where}: layer='raw' has genes of its own, which the layers do not share; write "
-            "layers=() with it"
+            f"{parts.where}: layer='raw' has genes of its own, which the layers do not share; "
+            "write layers=() with it"
         )
     matrices = {MatrixName.X: _matrix(parts, x_key)}
-    embeddings = _pick(obsm, parts.obsm, "obsm", where)
-    for name in [*map(MatrixName.layer, kept), *map(MatrixName.obsm, embeddings)]:
-        matrices[name] = _matrix(parts, str(name))
-    var = parts.table("raw/var" if x_key == "raw/X" else "var")
-    return Source(where, parts.table("obs"), var, matrices, parts.uns, stem)
+    for layer_name in map(MatrixName.layer, kept):
+        matrices[layer_name] = _matrix(parts, str(layer_name))
+    embeddings, refused = _embeddings(parts, obsm)
+    return Source(
+        parts.where,
+        parts.table("obs"),
+        parts.table("raw/var" if x_key == "raw/X" else "var"),
+        matrices | embeddings,
+        parts.uns,
+        name,
+        _left_out(parts, x_key, {x_key, *map(str, matrices), *map(str, embeddings)}, refused),
+    )
 
 
-def _x_key(parts: _Memory | _File, layer: str | None) -> str:
+def _x_key(parts: Parts, layer: str | None) -> str:
+    """The part that becomes X."""
     if layer is None:
         return "X"
     if not isinstance(layer, str):
@@ -379,7 +231,44 @@ def _x_key(parts: _Memory | _File, layer: str | None) -> str:
     return "layers/" + _pick(layer.removeprefix("layers/"), parts.layers, "layers", parts.where)[0]
 
 
-def _matrix(parts: _Memory | _File, key: str) -> MatrixSource:
+def _embeddings(parts: Parts, obsm: Names) -> tuple[dict[MatrixName, MatrixSource], dict[str, str]]:
+    """The obsm to keep; and, where all are wanted, why some of them cannot be."""
+    found, refused = {}, {}
+    for name in parts.obsm if obsm is True else _pick(obsm, parts.obsm, "obsm", parts.where):
+        try:
+            _check_name(name, "obsm", parts.where)
+            found[MatrixName.obsm(name)] = _matrix(parts, f"obsm/{name}")
+        except (DaoTypeError, DaoValueError) as error:
+            if obsm is not True:
+                raise
+            refused[name] = str(error).split("; ")[0]
+    return found, refused
+
+
+def _left_out(parts: Parts, x_key: str, kept: set[str], refused: dict[str, str]) -> list[str]:
+    """What of a source is not kept, in words; looks at names alone."""
+    found = []
+    if x_key != "X" and parts.has_x:
+        found.append("X")
+    if x_key != "raw/X" and parts.has_raw:
+        found.append("raw (layer='raw' writes it as X)")
+    layers = [name for name in parts.layers if f"layers/{name}" not in kept]
+    hint = "" if x_key == "raw/X" else " (layers=True keeps them)"
+    found += _named("layers", layers, hint)
+    for group, names in parts.others.items():
+        if group != "raw/varm" or x_key == "raw/X":
+            found += _named(group, names)
+    unasked = [n for n in parts.obsm if f"obsm/{n}" not in kept and n not in refused]
+    found += _named("obsm", unasked, " (obsm=True keeps them)")
+    return found + [f"obsm {name!r} ({reason})" for name, reason in refused.items()]
+
+
+def _named(group: str, names: Sequence[str], hint: str = "") -> list[str]:
+    shown = ", ".join(map(repr, names[:10])) + (", ..." if len(names) > 10 else "")
+    return [f"{group} {shown}{hint}"] if names else []
+
+
+def _matrix(parts: Parts, key: str) -> MatrixSource:
     where = parts.label(key)
     array = parts.array(key)
     if array is None:
@@ -404,11 +293,10 @@ def _numeric_frame(frame: pd.DataFrame, where: str) -> np.ndarray:
     return np.asarray(frame.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
-def _pick(wanted: Names | None, there: Iterable[str], what: str, where: str) -> list[str]:
+def _pick(wanted: Names | None, available: Sequence[str], what: str, where: str) -> list[str]:
     """The names asked for, each once, all of them there."""
-    available = [name for name in there if name is not None]  # anndata 0.13 lists X among layers
     if wanted is True:
-        names = available
+        names = list(available)
     elif not wanted:
         names = []
     elif isinstance(wanted, Iterable):
@@ -419,9 +307,14 @@ def _pick(wanted: Names | None, there: Iterable[str], what: str, where: str) -> 
         if name not in available:
             listed = ", ".join(map(repr, available)) or "none"
             raise DaoKeyError(f"{where}: no {what} {name!r}; there are: {listed}")
-        if not name or "/" in name or "\\" in name or name.startswith("."):
-            raise DaoValueError(
-                f"{where}: {what} {name!r} cannot name a folder; rename it without / and \\ and "
-                "with no leading dot"
-            )
+        _check_name(name, what, where)
     return names
+
+
+def _check_name(name: str, what: str, where: str) -> None:
+    """Raises a DaoValueError for a matrix's name that no folder can have."""
+    if not name or "/" in name or "\\" in name or name.startswith("."):
+        raise DaoValueError(
+            f"{where}: {what} {name!r} cannot name a folder; rename it without / and \\ and "
+            "with no leading dot"
+        )

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DaoCorruptError, DaoValueError
-from .matrix_source import SparseSource, reading
+from .matrix_source import SparseSource, member_array, reading
 
 if TYPE_CHECKING:
     import h5py
     import pandas as pd
 
+_MATRIX_PARTS = ("indptr", "indices", "data")
+_PARTS = {"shape", "barcodes", "filtered_barcodes", "features", "genes", "gene_names"}
 _FEATURE_COLUMNS = {"name", "feature_type", "id", "gene_id", "_all_tag_keys"}
 
 
@@ -28,30 +30,36 @@ def is_10x(file: h5py.File) -> bool:
     )
 
 
-def read_10x(file: h5py.File, where: str) -> tuple[pd.DataFrame, pd.DataFrame, SparseSource]:
-    """obs, var and the matrix, cells by features; the matrix is not read yet.
+def read_10x(
+    file: h5py.File, where: str
+) -> tuple[pd.DataFrame, pd.DataFrame, SparseSource, list[str]]:
+    """obs, var, the matrix (cells by features, not read yet), and what else the file holds.
 
     Raises:
         DaoValueError: a Cell Ranger 2 file with several genomes.
         DaoCorruptError: parts are missing or do not fit together.
     """
     with reading(where):
-        if "matrix" in file:
-            group = file["matrix"]
-            obs, var = _tables_v3(group)
-        else:
-            group = _one_genome(file, where)
-            obs, var = _tables_v2(group)
-        n_vars, n_obs = (int(size) for size in group["shape"][:])
-        indptr, indices, data = (group[name] for name in ("indptr", "indices", "data"))
-    where = f"{where}: {group.name}"
-    if (len(obs), len(var)) != (n_obs, n_vars):
+        group = file["matrix"] if "matrix" in file else _one_genome(file, where)
+        at = f"{where}: {group.name}"
+        obs, var = (_tables_v3 if "features" in group else _tables_v2)(group, at)
+        others = [f"/{name}" for name in file if f"/{name}" != group.name]
+        others += [
+            f"{group.name}/{name}" for name in group if name not in (*_PARTS, *_MATRIX_PARTS)
+        ]
+        if "features" in group:
+            folders = [n for n, item in group["features"].items() if not hasattr(item, "shape")]
+            others += [f"{group.name}/features/{name}" for name in folders]
+        shape = group["shape"][:].tolist()
+    indptr, indices, data = (member_array(group, name, at) for name in _MATRIX_PARTS)
+    if shape != [len(var), len(obs)]:
         raise DaoCorruptError(
-            f"{where}: shape says {n_obs} barcodes and {n_vars} features, found {len(obs)} and "
-            f"{len(var)}; the file is damaged"
+            f"{at}: shape says {shape}, features and barcodes, found {len(var)} and {len(obs)}; "
+            "the file is damaged"
         )
     # 10x stores features x barcodes by column, which is barcodes x features by row
-    return obs, var, SparseSource(where, "csr", (n_obs, n_vars), indptr, indices, data)
+    matrix = SparseSource(at, "csr", shape[::-1], indptr, indices, data)
+    return obs, var, matrix, others
 
 
 def _one_genome(file: h5py.File, where: str) -> Any:
@@ -64,30 +72,42 @@ def _one_genome(file: h5py.File, where: str) -> Any:
     return file[genomes[0]]
 
 
-def _tables_v2(group: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-    import pandas as pd
+def _tables_v2(group: Any, where: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    var = {"gene_ids": _text(group["genes"])}
+    return (
+        _frame({}, _text(group["barcodes"]), where),
+        _frame(var, _text(group["gene_names"]), where),
+    )
 
-    obs = pd.DataFrame(index=_text(group["barcodes"]), columns=pd.Index([], dtype=object))
-    var = pd.DataFrame({"gene_ids": _text(group["genes"])}, index=_text(group["gene_names"]))
-    return obs, var
 
-
-def _tables_v3(group: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-    import pandas as pd
-
-    features = group["features"]
-    obs = pd.DataFrame(index=_text(group["barcodes"]), columns=pd.Index([], dtype=object))
+def _tables_v3(group: Any, where: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    features, obs = group["features"], {}
     if "filtered_barcodes" in group:
         obs["filtered_barcodes"] = group["filtered_barcodes"][:].astype(bool)
     if "gene_id" in features:  # a matrix of probes
-        columns = {"gene_ids": _text(features["gene_id"]), "probe_ids": _text(features["id"])}
+        var = {"gene_ids": _text(features["gene_id"]), "probe_ids": _text(features["id"])}
     else:
-        columns = {"gene_ids": _text(features["id"])}
-    columns["feature_types"] = _text(features["feature_type"])
+        var = {"gene_ids": _text(features["id"])}
+    var["feature_types"] = _text(features["feature_type"])
     for name, item in features.items():
         if hasattr(item, "shape") and name not in _FEATURE_COLUMNS:
-            columns[name] = item[:] if item.dtype.kind == "b" else _text(item)
-    return obs, pd.DataFrame(columns, index=_text(features["name"]))
+            var[name] = item[:] if item.dtype.kind == "b" else _text(item)
+    return (
+        _frame(obs, _text(group["barcodes"]), where),
+        _frame(var, _text(features["name"]), where),
+    )
+
+
+def _frame(columns: dict[str, np.ndarray], index: np.ndarray, where: str) -> pd.DataFrame:
+    import pandas as pd
+
+    for name, values in columns.items():
+        if values.shape != index.shape:
+            raise DaoCorruptError(
+                f"{where}: {name} has shape {values.shape}, and there are {len(index)} rows; the "
+                "file is damaged"
+            )
+    return pd.DataFrame(columns, index=index, columns=pd.Index(list(columns), dtype=object))
 
 
 def _text(dataset: Any) -> np.ndarray:

@@ -1,6 +1,5 @@
 //! `_core.DatasetWriter`, `_core.MatrixWriter`, `_core.ValueScan`.
 
-use std::collections::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -59,14 +58,7 @@ pub struct PyDatasetWriter(Arc<Mutex<Option<DatasetWriter>>>);
 #[pymethods]
 impl PyDatasetWriter {
     #[staticmethod]
-    #[pyo3(signature = (uri, dataset, storage_options=None))]
-    fn begin(
-        py: Python<'_>,
-        uri: &str,
-        dataset: &str,
-        storage_options: Option<HashMap<String, String>>,
-    ) -> PyResult<Self> {
-        drop(storage_options); // Only folders are written to; `begin` says so for anything else.
+    fn begin(py: Python<'_>, uri: &str, dataset: &str) -> PyResult<Self> {
         let writer = py.detach(|| DatasetWriter::begin(uri, dataset))?;
         Ok(Self(Arc::new(Mutex::new(Some(writer)))))
     }
@@ -146,7 +138,7 @@ impl PyDatasetWriter {
     }
 }
 
-/// Takes one matrix's values.
+/// Writes one matrix.
 #[pyclass(name = "MatrixWriter", module = "dao_polars._core", frozen)]
 pub struct PyMatrixWriter {
     name: MatrixName,

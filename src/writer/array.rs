@@ -205,3 +205,110 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn write_json(path: &Path, value: &Value) -> Result<()> {
     write_file(path, value.to_string().as_bytes())
 }
+
+/// Writes the metadata of a zarr group.
+///
+/// # Errors
+/// `Io`.
+pub fn write_group(folder: &Path, attributes: &serde_json::Value) -> Result<()> {
+    write_json(&folder.join("zarr.json"), &json!({"zarr_format": 3, "node_type": "group", "attributes": attributes}))
+}
+
+#[cfg(test)]
+mod tests {
+    use zarrs::array::ElementOwned;
+
+    use super::*;
+
+    /// The array at `folder`, as zarrs itself reads it.
+    fn read<T: ElementOwned>(folder: &Path) -> (Vec<u64>, Vec<T>) {
+        let storage = Arc::new(ZarrStorage(Arc::new(Local::new(folder).unwrap())));
+        let array = Array::open(storage, "/").unwrap();
+        let values = array.retrieve_array_subset::<Vec<T>>(&array.subset_all()).unwrap();
+        (array.shape().to_vec(), values)
+    }
+
+    fn shards(folder: &Path) -> usize {
+        let axis = folder.join("c");
+        axis.read_dir().unwrap().count()
+    }
+
+    const CODINGS: [Coding; 3] =
+        [Coding::Portable, Coding::Pfor(Pfor { delta: false }), Coding::Pfor(Pfor { delta: true })];
+
+    #[test]
+    fn shards_end_where_the_hint_says_and_the_last_may_be_partial() {
+        for coding in CODINGS {
+            let shard = 4096; // both an inner chunk of the portable coding and a multiple of a block
+            for (n, files) in [(1, 1), (shard - 1, 1), (shard, 1), (shard + 1, 2), (3 * shard, 3), (10_000, 3)] {
+                let folder = tempfile::tempdir().unwrap();
+                let at = folder.path().join("a");
+                let values: Vec<u32> = (0..n).map(|i| i * 7).collect();
+                let mut writer = ArrayWriter::new(&at, Dtype::U32, u64::from(shard), None, coding).unwrap();
+                for block in values.chunks(1000) {
+                    writer.push(block).unwrap();
+                }
+                writer.finish().unwrap();
+                assert_eq!(read::<u32>(&at), (vec![u64::from(n)], values), "{coding:?}, {n} values");
+                assert_eq!(shards(&at), files, "{coding:?}, {n} values");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_an_array_too() {
+        for coding in CODINGS {
+            let folder = tempfile::tempdir().unwrap();
+            let at = folder.path().join("a");
+            ArrayWriter::new(&at, Dtype::I64, 0, None, coding).unwrap().finish().unwrap();
+            assert_eq!(read::<i64>(&at), (vec![0], Vec::new()));
+        }
+    }
+
+    #[test]
+    fn two_axes_come_back_row_by_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("a");
+        let (rows, width) = (1_111_u64, 7);
+        let values: Vec<f32> = (0..7_777_u16).map(|i| f32::from(i) / 4.0).collect();
+        // The hint is of a third of them: more shards than one come to be.
+        let mut writer = ArrayWriter::new(&at, Dtype::F32, rows * width / 3, Some(width), Coding::Portable).unwrap();
+        for block in values.chunks(100) {
+            writer.push(block).unwrap();
+        }
+        writer.finish().unwrap();
+        assert_eq!(read::<f32>(&at), (vec![rows, width], values));
+        assert_eq!(shards(&at), 2);
+    }
+
+    #[test]
+    fn values_are_held_against_the_stored_type() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = ArrayWriter::new(&folder.path().join("a"), Dtype::U8, 10, None, Coding::Portable).unwrap();
+        writer.push(&[0.0_f32, 255.0]).unwrap();
+        for wrong in [0.5_f32, 256.0, -1.0, f32::NAN] {
+            assert_eq!(writer.push(&[wrong]).unwrap_err().kind(), crate::error::ErrorKind::Value);
+        }
+    }
+
+    #[test]
+    fn shards_of_zeros_are_written_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("a");
+        let mut writer = ArrayWriter::new(&at, Dtype::U16, 100, None, Coding::Pfor(Pfor { delta: false })).unwrap();
+        writer.push(&[0_u16; 100]).unwrap();
+        writer.finish().unwrap();
+        assert_eq!(shards(&at), 1);
+        assert_eq!(read::<u16>(&at).1, vec![0; 100]);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        let error = ArrayWriter::new(&file.join("a"), Dtype::U8, 1, None, Coding::Portable).err().unwrap();
+        assert_eq!(error.kind(), crate::error::ErrorKind::Io);
+        assert!(error.to_string().contains("file/a"), "{error}");
+    }
+}

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::array::{make_folder, write_file};
-use super::matrix::{MatrixSpec, MatrixWriter};
+use super::array::{make_folder, write_file, write_group};
+use super::matrix::MatrixWriter;
 use super::publish::Staging;
-use super::sink::write_group;
+use super::spec::MatrixSpec;
 use crate::error::{DaoError, Result};
 use crate::storage::{Local, Storage};
 use crate::store::{
@@ -184,4 +184,110 @@ fn checksums(folder: &Path) -> Result<BTreeMap<String, String>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::number::{Dtype, Layout, Values};
+    use crate::store::Store;
+
+    fn spec(name: MatrixName, layout: Layout) -> MatrixSpec {
+        MatrixSpec {
+            totals: name.is_of_genes(),
+            name,
+            layout,
+            portable: false,
+            shape: [2, 3],
+            stored: Dtype::U8,
+            columns: None,
+            rows: None,
+            source_nnz: 2,
+            transposed: false,
+        }
+    }
+
+    fn tables(categories: Categories) -> Tables {
+        Tables {
+            obs: TableMeta::default(),
+            var: TableMeta::default(),
+            organism: Some("human".into()),
+            constants: Map::new(),
+            categories,
+            feature_space: "space".into(),
+        }
+    }
+
+    fn put(writer: &mut DatasetWriter, name: &MatrixName, layout: Layout) {
+        let mut matrix = writer.matrix(spec(name.clone(), layout), "float32", 4.0).unwrap();
+        matrix.push_dense(3, &Values::U8(vec![0, 4, 0, 1, 0, 0])).unwrap();
+        let nnz = matrix.finish().unwrap();
+        writer.set_nnz(name, nnz);
+    }
+
+    #[test]
+    fn a_dataset_lists_its_matrices_and_checksums() {
+        let folder = tempfile::tempdir().unwrap();
+        let uri = folder.path().to_str().unwrap();
+        let mut writer = DatasetWriter::begin(uri, "lung").unwrap();
+        let (layer, pca) = (MatrixName::Layer("counts".into()), MatrixName::Obsm("X_pca".into()));
+        put(&mut writer, &MatrixName::X, Layout::Csr);
+        put(&mut writer, &layer, Layout::Csr);
+        put(&mut writer, &pca, Layout::Dense);
+        std::fs::write(writer.folder().join("parquet/obs.parquet"), b"table").unwrap();
+        assert!(Store::open(uri, &Vec::new()).is_err(), "not visible before it is complete");
+        writer.commit(tables(BTreeMap::new())).unwrap();
+
+        let store = Store::open(uri, &Vec::new()).unwrap();
+        let dataset = store.dataset("lung").unwrap();
+        assert_eq!((dataset.n_obs, dataset.n_vars, dataset.nnz), (2, 3, Some(2)));
+        assert_eq!((dataset.layers.clone(), dataset.obsm.clone()), (vec!["counts".into()], vec!["X_pca".into()]));
+        let description = store.description(dataset).unwrap();
+        assert_eq!(description.matrices.keys().collect::<Vec<_>>(), [&MatrixName::X, &layer, &pca]);
+        assert_eq!(description.checksums["parquet/obs.parquet"], checksum(b"table"));
+        assert!(description.checksums.contains_key("zarr/X/indices/zarr.json"));
+        assert!(!description.checksums.keys().any(|path| path.contains("/c/")), "shards have their own");
+        for group in ["zarr", "zarr/layers", "zarr/obsm", "zarr/totals"] {
+            assert!(description.checksums.contains_key(&format!("{group}/zarr.json")), "{group}");
+        }
+    }
+
+    #[test]
+    fn categories_of_datasets_are_joined() {
+        let folder = tempfile::tempdir().unwrap();
+        let uri = folder.path().to_str().unwrap();
+        let words = |words: &[&str]| Some(words.iter().map(|&word| word.to_owned()).collect::<BTreeSet<_>>());
+        let of = |names: [(&str, Option<BTreeSet<String>>); 2]| -> Categories {
+            names.into_iter().map(|(name, values)| (name.to_owned(), values)).collect()
+        };
+        for (name, categories) in [
+            ("a", of([("type", words(&["T", "B"])), ("barcode", words(&["x"]))])),
+            ("b", of([("type", words(&["B", "NK"])), ("barcode", None)])),
+        ] {
+            let mut writer = DatasetWriter::begin(uri, name).unwrap();
+            put(&mut writer, &MatrixName::X, Layout::Csr);
+            writer.commit(tables(categories)).unwrap();
+        }
+        let store = Store::open(uri, &Vec::new()).unwrap();
+        assert_eq!(store.manifest().categories, of([("type", words(&["B", "NK", "T"])), ("barcode", None)]));
+    }
+
+    #[test]
+    fn a_dataset_without_x_is_refused_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = DatasetWriter::begin(folder.path().to_str().unwrap(), "d").unwrap();
+        put(&mut writer, &MatrixName::Layer("counts".into()), Layout::Csr);
+        let error = writer.commit(tables(BTreeMap::new())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        assert!(error.to_string().contains("matrix X"), "{error}");
+        assert!(!folder.path().join("d").exists());
+        assert!(folder.path().join(".staging").read_dir().unwrap().next().is_none());
+    }
+
+    #[test]
+    fn groups_are_those_above() {
+        let paths: Vec<_> = above("totals/layers/counts/array").iter().map(|p| p.display().to_string()).collect();
+        assert_eq!(paths, ["totals/layers/counts", "totals/layers", "totals", ""]);
+    }
 }

@@ -4,10 +4,10 @@
 
 use serde_json::json;
 
-use super::array::write_json;
-use super::matrix::{MatrixSpec, MatrixWriter};
+use super::array::{write_group, write_json};
+use super::matrix::MatrixWriter;
 use super::publish::Staging;
-use super::sink::write_group;
+use super::spec::MatrixSpec;
 use crate::error::{DaoError, Result};
 use crate::number::{Layout, Num, for_dtype};
 use crate::read::OpenStore;

@@ -4,41 +4,16 @@
 
 use std::path::{Path, PathBuf};
 
-use super::sink::Sink;
+use super::canonical::CanonicalRows;
+use super::spec::MatrixSpec;
 use super::spill::{Block, Spill};
-use super::totals::Kept;
+use super::totals::RowTotals;
 use crate::error::{DaoError, Result};
-use crate::number::{Dtype, Layout, Num, Values, cast_vec, for_dtype, for_dtype_values};
-use crate::store::MatrixName;
+use crate::number::{Num, Values, cast_vec, for_dtype, for_dtype_values};
 
-/// What a matrix will be, and how its source maps to it.
-#[derive(Debug, Clone)]
-pub struct MatrixSpec {
-    /// What it is called.
-    pub name: MatrixName,
-    /// As CSR arrays, or as one dense array.
-    pub layout: Layout,
-    /// Whether CSR arrays are in core codecs alone; dense ones always are.
-    pub portable: bool,
-    /// Output rows and columns.
-    pub shape: [u64; 2],
-    /// The type it is stored in.
-    pub stored: Dtype,
-    /// For each source column its output column, or -1; `None` where they are the same.
-    pub columns: Option<Vec<i32>>,
-    /// For each source row its output row; `None` where they are the same.
-    pub rows: Option<Vec<u32>>,
-    /// Entries of the source, about.
-    pub source_nnz: u64,
-    /// Whether each row's sum and count are kept beside it.
-    pub totals: bool,
-    /// Whether it is described as the `csc_matrix` that its rows are the columns of.
-    pub transposed: bool,
-}
-
-/// Takes a matrix's values; see the module.
+/// Writes one matrix from the blocks of its source; see the module.
 pub struct MatrixWriter {
-    inner: Box<dyn Take>,
+    inner: Box<dyn BlockConsumer>,
 }
 
 impl MatrixWriter {
@@ -68,7 +43,7 @@ impl MatrixWriter {
             return Err(DaoError::value("a new column number is past the output's columns"));
         }
         let stored = spec.stored;
-        let inner: Box<dyn Take> = for_dtype!(stored, T => Box::new(Typed::<T>::new(dataset, spec)?));
+        let inner: Box<dyn BlockConsumer> = for_dtype!(stored, T => Box::new(TypedWriter::<T>::new(dataset, spec)?));
         Ok(Self { inner })
     }
 
@@ -106,16 +81,18 @@ impl MatrixWriter {
     }
 }
 
-trait Take: Send {
+/// Takes blocks of a source, whatever number type the matrix is stored in.
+trait BlockConsumer: Send {
     fn rows(&mut self, indptr: &[usize], indices: &[i32], data: &Values) -> Result<()>;
     fn columns(&mut self, indptr: &[usize], indices: &[i32], data: &Values) -> Result<()>;
     fn dense(&mut self, width: usize, data: &Values) -> Result<()>;
     fn finish(self: Box<Self>) -> Result<u64>;
 }
 
-struct Typed<T> {
+/// The writer of a matrix stored as `T`.
+struct TypedWriter<T> {
     spec: MatrixSpec,
-    sink: Sink,
+    output: CanonicalRows,
     spill_folder: PathBuf,
     spill: Option<Spill<T>>,
     /// Source rows (or columns, from a CSC source) taken so far.
@@ -123,14 +100,14 @@ struct Typed<T> {
     by_columns: bool,
 }
 
-impl<T: Num> Typed<T> {
+impl<T: Num> TypedWriter<T> {
     fn new(dataset: &Path, spec: MatrixSpec) -> Result<Self> {
         let folder = dataset.join("zarr").join(spec.name.to_string());
         let totals =
-            spec.totals.then(|| Kept::new(dataset.join("zarr/totals").join(spec.name.to_string()), spec.portable));
-        let sink = Sink::new(&folder, &spec, totals)?;
+            spec.totals.then(|| RowTotals::new(dataset.join("zarr/totals").join(spec.name.to_string()), spec.portable));
+        let output = CanonicalRows::new(&folder, &spec, totals)?;
         let spill_folder = dataset.join(format!(".spill-{}", spec.name.to_string().replace('/', "-")));
-        Ok(Self { spec, sink, spill_folder, spill: None, taken: 0, by_columns: false })
+        Ok(Self { spec, output, spill_folder, spill: None, taken: 0, by_columns: false })
     }
 
     fn source_columns(&self) -> u64 {
@@ -151,6 +128,7 @@ impl<T: Num> Typed<T> {
         Ok((column >= 0).then_some(column))
     }
 
+    /// The output row of a source row.
     fn row(&self, source: u64) -> Result<u32> {
         let row = match &self.spec.rows {
             Some(rows) => usize::try_from(source).ok().and_then(|source| rows.get(source)).copied(),
@@ -177,7 +155,7 @@ impl<T: Num> Typed<T> {
     /// Rows with mapped columns, to their place: straight on, or through the spill.
     fn place(&mut self, first: u64, block: Block<T>) -> Result<()> {
         if self.spec.rows.is_none() {
-            return self.sink.write(block, &self.spec.name.to_string());
+            return self.output.write(block, &self.spec.name.to_string());
         }
         for (i, ends) in (first..).zip(block.indptr.windows(2)) {
             let row = self.row(i)?;
@@ -191,7 +169,7 @@ impl<T: Num> Typed<T> {
     }
 }
 
-impl<T: Num> Take for Typed<T> {
+impl<T: Num> BlockConsumer for TypedWriter<T> {
     fn rows(&mut self, indptr: &[usize], indices: &[i32], data: &Values) -> Result<()> {
         let data = Self::cast(data, &self.spec.name.to_string())?;
         let mut block =
@@ -265,13 +243,14 @@ impl<T: Num> Take for Typed<T> {
             .found(self.taken));
         }
         if let Some(spill) = self.spill.take() {
-            let (sink, name) = (&mut self.sink, self.spec.name.to_string());
-            spill.finish(|block| sink.write(block, &name))?;
+            let (output, name) = (&mut self.output, self.spec.name.to_string());
+            spill.finish(|block| output.write(block, &name))?;
         }
-        self.sink.finish(self.spec.shape)
+        self.output.finish(self.spec.shape)
     }
 }
 
+/// Offsets held against what they point into.
 fn offsets(indptr: &[i64], n_indices: usize, n_data: usize) -> Result<Vec<usize>> {
     let wrong = |what: &str| {
         Err(DaoError::new(crate::error::ErrorKind::Corrupt, format!("a block of the source is broken: {what}")))
@@ -286,4 +265,116 @@ fn offsets(indptr: &[i64], n_indices: usize, n_data: usize) -> Result<Vec<usize>
         return wrong("offsets, indices and data differ in length");
     }
     Ok(offsets)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::matrix::Matrix;
+    use crate::number::{Dtype, Layout};
+    use crate::storage::{Local, Storage};
+    use crate::store::MatrixName;
+
+    fn spec(shape: [u64; 2]) -> MatrixSpec {
+        MatrixSpec {
+            name: MatrixName::Layer("counts".into()),
+            layout: Layout::Csr,
+            portable: false,
+            shape,
+            stored: Dtype::U8,
+            columns: None,
+            rows: None,
+            source_nnz: 8,
+            totals: false,
+            transposed: false,
+        }
+    }
+
+    /// Writes a matrix and reads it back, dense, row by row.
+    fn written(spec: MatrixSpec, push: impl FnOnce(&mut MatrixWriter) -> Result<()>) -> Result<Vec<Vec<u8>>> {
+        let folder = tempfile::tempdir().unwrap();
+        let (shape, name) = (spec.shape, spec.name.to_string());
+        let mut writer = MatrixWriter::new(folder.path(), spec)?;
+        push(&mut writer)?;
+        let nnz = writer.finish()?;
+        let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
+        let rows: Vec<u32> = (0..u32::try_from(shape[0]).unwrap()).collect();
+        let found = Matrix::open(&storage, &format!("zarr/{name}"), shape).unwrap().rows::<u8>(&rows).unwrap();
+        assert_eq!(found.data.len() as u64, nnz);
+        let mut dense = vec![vec![0; usize::try_from(shape[1]).unwrap()]; rows.len()];
+        for (row, ends) in dense.iter_mut().zip(found.indptr.windows(2)) {
+            for at in ends[0]..ends[1] {
+                row[usize::try_from(found.indices[at]).unwrap()] = found.data[at];
+            }
+        }
+        let left: Vec<_> = folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["zarr"], "no spill stays");
+        Ok(dense)
+    }
+
+    const SOURCE: [[u8; 4]; 3] = [[1, 0, 2, 0], [0, 0, 0, 3], [4, 5, 0, 6]];
+
+    fn by_rows(writer: &mut MatrixWriter) -> Result<()> {
+        writer.push_rows(&[0, 2, 3], &[2, 0, 3], &Values::F32(vec![2.0, 1.0, 3.0]))?;
+        writer.push_rows(&[0, 3], &[0, 1, 3], &Values::I64(vec![4, 5, 6]))
+    }
+
+    fn by_columns(writer: &mut MatrixWriter) -> Result<()> {
+        writer.push_columns(&[0, 2], &[0, 2], &Values::F64(vec![1.0, 4.0]))?;
+        writer.push_columns(&[0, 1, 2, 4], &[2, 0, 2, 1], &Values::U8(vec![5, 2, 6, 3]))
+    }
+
+    fn dense(writer: &mut MatrixWriter) -> Result<()> {
+        writer.push_dense(4, &Values::U8(SOURCE.concat()))
+    }
+
+    const WAYS: [fn(&mut MatrixWriter) -> Result<()>; 3] = [by_rows, by_columns, dense];
+
+    #[test]
+    fn rows_columns_and_dense_blocks_are_one_matrix() {
+        for push in WAYS {
+            assert_eq!(written(spec([3, 4]), push).unwrap(), SOURCE);
+        }
+    }
+
+    #[test]
+    fn columns_are_mapped_and_rows_permuted() {
+        for push in WAYS {
+            // Source columns 0, 1, 2, 3 go to 2, nowhere, 4, 0; rows 0, 1, 2 to 1, 2, 0: no involution.
+            let moved = MatrixSpec { columns: Some(vec![2, -1, 4, 0]), rows: Some(vec![1, 2, 0]), ..spec([3, 5]) };
+            assert_eq!(written(moved, push).unwrap(), [[6, 0, 4, 0, 0], [0, 0, 1, 0, 2], [3, 0, 0, 0, 0]]);
+        }
+    }
+
+    #[test]
+    fn specs_that_contradict_themselves_are_refused() {
+        let refused = |spec: MatrixSpec| {
+            let folder = tempfile::tempdir().unwrap();
+            let error = MatrixWriter::new(folder.path(), spec).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Value);
+            error.to_string()
+        };
+        for rows in [vec![0, 1], vec![0, 0, 1], vec![0, 1, 3]] {
+            assert!(refused(MatrixSpec { rows: Some(rows), ..spec([3, 4]) }).contains("no permutation"));
+        }
+        assert!(
+            refused(MatrixSpec { columns: Some(vec![0, 4]), ..spec([3, 4]) }).contains("past the output's columns")
+        );
+        assert!(refused(spec([1 << 32, 4])).contains("too large"));
+        assert!(refused(spec([3, 1 << 31])).contains("too large"));
+    }
+
+    #[test]
+    fn sources_that_end_early_or_point_outside_are_corrupt() {
+        let kind = |push: fn(&mut MatrixWriter) -> Result<()>| written(spec([3, 4]), push).unwrap_err().kind();
+        assert_eq!(kind(|w| w.push_rows(&[0, 0], &[], &Values::U8(vec![]))), ErrorKind::Corrupt);
+        assert_eq!(kind(|w| w.push_columns(&[0, 0], &[], &Values::U8(vec![]))), ErrorKind::Corrupt);
+        assert_eq!(kind(|w| w.push_rows(&[0, 1], &[4], &Values::U8(vec![1]))), ErrorKind::Corrupt);
+        assert_eq!(kind(|w| w.push_columns(&[0, 1], &[3], &Values::U8(vec![1]))), ErrorKind::Corrupt);
+        assert_eq!(kind(|w| w.push_dense(3, &Values::U8(vec![1, 2, 3]))), ErrorKind::Corrupt);
+        assert_eq!(kind(|w| w.push_rows(&[0, 1], &[0], &Values::I16(vec![256]))), ErrorKind::Value);
+    }
 }

@@ -53,14 +53,14 @@ fn lock_store(store: &Path) -> Result<File> {
 /// and describes itself as the dataset of that name.
 fn is_unpublished(folder: &Path) -> bool {
     #[derive(serde::Deserialize)]
-    struct Head {
+    struct Identity {
         format: String,
         id: String,
     }
-    let described = std::fs::read(folder.join(MANIFEST)).ok().and_then(|b| serde_json::from_slice::<Head>(&b).ok());
+    let described = std::fs::read(folder.join(MANIFEST)).ok().and_then(|b| serde_json::from_slice::<Identity>(&b).ok());
     folder.join(UNPUBLISHED).is_file()
-        && described.is_some_and(|head| {
-            head.format == DATASET_FORMAT && folder.file_name().is_some_and(|name| name == head.id.as_str())
+        && described.is_some_and(|found| {
+            found.format == DATASET_FORMAT && folder.file_name().is_some_and(|name| name == found.id.as_str())
         })
 }
 
@@ -286,4 +286,202 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     std::fs::read_dir(folder)
         .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())
         .map_err(io(folder, "listing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::number::Layout;
+
+    fn entry(name: &str, number: u32) -> Dataset {
+        Dataset {
+            number,
+            name: name.into(),
+            path: name.into(),
+            n_obs: 1,
+            n_vars: 1,
+            nnz: Some(0),
+            checksum: None,
+            layout: Layout::Csr,
+            dtype: None,
+            bytes: 0,
+            organism: None,
+            obs: Vec::new(),
+            constants: serde_json::Map::new(),
+            feature_space: String::new(),
+            layers: Vec::new(),
+            obsm: Vec::new(),
+            extra: serde_json::Map::new(),
+        }
+    }
+
+    fn describe(folder: &Path, name: &str) {
+        let text = serde_json::json!({"format": DATASET_FORMAT, "id": name}).to_string();
+        std::fs::write(folder.join(MANIFEST), text).unwrap();
+    }
+
+    fn begin(store: &Path, name: &str) -> Result<Staging> {
+        Staging::begin(store.to_str().unwrap(), name)
+    }
+
+    fn publish(staging: Staging, name: &str) -> Result<()> {
+        describe(staging.folder(), name);
+        staging.publish(name, |_, number| Ok(entry(name, number)))
+    }
+
+    fn listed(store: &Path) -> Vec<(String, u32)> {
+        read_manifest(store).unwrap().datasets.into_iter().map(|entry| (entry.name, entry.number)).collect()
+    }
+
+    #[test]
+    fn of_two_writers_of_one_name_the_first_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path();
+        let (first, second) = (begin(store, "d").unwrap(), begin(store, "d").unwrap());
+        std::fs::write(first.folder().join("whose"), b"first").unwrap();
+        publish(first, "d").unwrap();
+        let error = publish(second, "d").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(store.join("d/whose")).unwrap(), b"first");
+        assert_eq!(listed(store), [("d".to_owned(), 0)]);
+        assert!(!store.join("d").join(UNPUBLISHED).exists());
+        assert_eq!(begin(store, "d").err().unwrap().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(entries(&store.join(".staging")).unwrap(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn writers_that_race_all_get_in_with_numbers_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path();
+        std::thread::scope(|scope| {
+            for i in 0..8 {
+                scope.spawn(move || {
+                    let name = format!("d{i}");
+                    publish(begin(store, &name).unwrap(), &name).unwrap();
+                });
+            }
+        });
+        let mut found = listed(store);
+        let mut numbers: Vec<u32> = found.iter().map(|entry| entry.1).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..8).collect::<Vec<_>>());
+        found.sort();
+        assert_eq!(
+            found.iter().map(|entry| entry.0.as_str()).collect::<Vec<_>>(),
+            ["d0", "d1", "d2", "d3", "d4", "d5", "d6", "d7"]
+        );
+    }
+
+    #[test]
+    fn numbers_are_given_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path();
+        publish(begin(store, "a").unwrap(), "a").unwrap();
+        publish(begin(store, "b").unwrap(), "b").unwrap();
+        let mut manifest = read_manifest(store).unwrap();
+        manifest.datasets.pop();
+        write_manifest(store, &manifest).unwrap();
+        std::fs::remove_dir_all(store.join("b")).unwrap();
+        publish(begin(store, "c").unwrap(), "c").unwrap();
+        assert_eq!(listed(store), [("a".to_owned(), 0), ("c".to_owned(), 2)]);
+    }
+
+    #[test]
+    fn what_dead_writers_left_is_removed_and_what_living_ones_write_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path();
+        let living = begin(store, "living").unwrap();
+        // A process that died has no lock any more, and its folder stays.
+        let dead = store.join(".staging/11111111-1111-1111-1111-111111111111");
+        std::fs::create_dir(&dead).unwrap();
+        std::fs::write(dead.with_extension("lock"), b"").unwrap();
+        // Another died after moving its dataset in, before listing it.
+        let unlisted = store.join("unlisted");
+        std::fs::create_dir(&unlisted).unwrap();
+        describe(&unlisted, "unlisted");
+        std::fs::write(unlisted.join(UNPUBLISHED), b"").unwrap();
+
+        drop(begin(store, "next").unwrap());
+        assert!(!dead.exists() && !dead.with_extension("lock").exists() && !unlisted.exists());
+        assert!(living.folder().exists());
+        publish(living, "living").unwrap();
+        // Its name is free again.
+        publish(begin(store, "unlisted").unwrap(), "unlisted").unwrap();
+    }
+
+    #[test]
+    fn a_marker_that_stayed_in_a_listed_dataset_removes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path();
+        publish(begin(store, "d").unwrap(), "d").unwrap();
+        std::fs::write(store.join("d").join(UNPUBLISHED), b"").unwrap();
+        drop(begin(store, "e").unwrap());
+        assert!(store.join("d").join(MANIFEST).exists() && !store.join("d").join(UNPUBLISHED).exists());
+    }
+
+    #[test]
+    fn folders_of_others_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path();
+        std::fs::create_dir(store.join("mine")).unwrap();
+        // Our marker alone is not enough: it must describe itself as that dataset.
+        std::fs::write(store.join("mine").join(UNPUBLISHED), b"").unwrap();
+        std::fs::write(store.join("mine/notes.txt"), b"precious").unwrap();
+        assert_eq!(begin(store, "mine").err().unwrap().kind(), ErrorKind::AlreadyExists);
+        let staging = begin(store, "other").unwrap();
+        assert_eq!(publish(staging, "mine").unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(store.join("mine/notes.txt")).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_store_that_lost_its_manifest_gets_no_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path();
+        publish(begin(store, "d").unwrap(), "d").unwrap();
+        std::fs::remove_file(store.join(MANIFEST)).unwrap();
+        let error = begin(store, "e").err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("no manifest"), "{error}");
+    }
+
+    #[test]
+    fn names_that_are_no_folders_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = "x".repeat(201);
+        for name in ["", ".", "..", ".hidden", "a/b", "a\\b", "a\nb", MANIFEST, long.as_str()] {
+            assert_eq!(begin(folder.path(), name).err().unwrap().kind(), ErrorKind::Value, "{name:?}");
+        }
+        assert!(begin(folder.path(), &"x".repeat(200)).is_ok());
+        assert_eq!(Staging::begin("s3://bucket/store", "d").err().unwrap().kind(), ErrorKind::Value);
+    }
+
+    #[test]
+    fn a_failure_while_listing_publishes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path();
+        let staging = begin(store, "d").unwrap();
+        describe(staging.folder(), "d");
+        let error = staging.publish("d", |_, _| Err(DaoError::value("no"))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        assert!(!store.join("d").exists() && !store.join(MANIFEST).exists());
+        assert_eq!(entries(&store.join(".staging")).unwrap(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn an_addition_goes_to_the_dataset_it_was_made_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path();
+        publish(begin(store, "d").unwrap(), "d").unwrap();
+        let addition = || {
+            let staging = begin(store, "unused").unwrap();
+            std::fs::write(staging.folder().join(MANIFEST), b"{}").unwrap();
+            staging
+        };
+        let stale = Dataset { checksum: Some("other".into()), ..entry("d", 0) };
+        assert_eq!(addition().publish_into(&stale, "index").unwrap_err().kind(), ErrorKind::Value);
+        // What lies there without a description is a leftover.
+        std::fs::create_dir(store.join("d/index")).unwrap();
+        assert!(addition().publish_into(&entry("d", 0), "index").unwrap());
+        assert!(!addition().publish_into(&entry("d", 0), "index").unwrap());
+    }
 }

@@ -71,11 +71,11 @@ impl<T: Num> Spill<T> {
             .map_err(|e| DaoError::io(&self.folder.display().to_string(), "writing", &e))
     }
 
-    /// Gives the blocks, in the order of their rows, to `take`, and removes the files.
+    /// Gives the blocks, in the order of their rows, to `consume`, and removes the files.
     ///
     /// # Errors
-    /// `Io`, and what `take` fails with.
-    pub fn finish(self, mut take: impl FnMut(Block<T>) -> Result<()>) -> Result<()> {
+    /// `Io`, and what `consume` fails with.
+    pub fn finish(self, mut consume: impl FnMut(Block<T>) -> Result<()>) -> Result<()> {
         let failed = |e: &std::io::Error| DaoError::io(&self.folder.display().to_string(), "reading back", e);
         for (i, file) in (0_u64..).zip(self.blocks) {
             let file = file
@@ -86,13 +86,14 @@ impl<T: Num> Spill<T> {
             let bytes = std::fs::read(&path).map_err(|e| failed(&e))?;
             let first = i * self.block_rows;
             let n_rows = self.block_rows.min(self.n_rows - first);
-            take(sort_block(&bytes, first, usize::try_from(n_rows).unwrap_or(0)))?;
+            consume(sort_block(&bytes, first, usize::try_from(n_rows).unwrap_or(0)))?;
             std::fs::remove_file(&path).map_err(|e| failed(&e))?;
         }
         std::fs::remove_dir(&self.folder).map_err(|e| failed(&e))
     }
 }
 
+/// Puts the entries of a file together by rows: a counting sort, which keeps the order they came in.
 fn sort_block<T: Num>(bytes: &[u8], first: u64, n_rows: usize) -> Block<T> {
     let entry = 8 + size_of::<T>();
     let word = |entry: &[u8]| -> [u8; 4] { [entry[0], entry[1], entry[2], entry[3]] };
@@ -121,4 +122,88 @@ fn sort_block<T: Num>(bytes: &[u8], first: u64, n_rows: usize) -> Block<T> {
 
 fn block_path(folder: &Path, i: u64) -> PathBuf {
     folder.join(format!("rows-{i:05}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows that entries end up in.
+    fn spilled(entries: &[(u32, i32, f32)], n_rows: u64, nnz: u64) -> (Vec<Vec<(i32, f32)>>, usize) {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("spill");
+        let mut spill = Spill::new(&at, n_rows, nnz).unwrap();
+        for &(row, column, value) in entries {
+            spill.push(row, column, value).unwrap();
+        }
+        let (mut rows, mut blocks) = (Vec::new(), 0);
+        spill
+            .finish(|block| {
+                blocks += 1;
+                assert_eq!(block.indices.len(), block.data.len());
+                for ends in block.indptr.windows(2) {
+                    let row = ends[0]..ends[1];
+                    rows.push(
+                        block.indices[row.clone()].iter().copied().zip(block.data[row].iter().copied()).collect(),
+                    );
+                }
+                Ok(())
+            })
+            .unwrap();
+        assert!(!at.exists(), "the files are removed");
+        (rows, blocks)
+    }
+
+    #[test]
+    fn entries_come_together_by_rows_in_the_order_they_came() {
+        // As a CSC source sends them: column by column.
+        let entries = [(2, 0, 1.0), (0, 0, 2.0), (2, 1, 3.0), (4, 1, 4.0), (0, 2, 5.0), (2, 0, 6.0)];
+        let expected =
+            vec![vec![(0, 2.0), (2, 5.0)], vec![], vec![(0, 1.0), (1, 3.0), (0, 6.0)], vec![], vec![(1, 4.0)], vec![]];
+        let one_file = spilled(&entries, 6, 6);
+        assert_eq!(one_file, (expected.clone(), 1));
+        // As many files as rows, and more rows than fit evenly: 4 files of 2 rows for 6 rows.
+        let many = spilled(&entries, 6, 4 * BLOCK_BYTES / 12);
+        assert_eq!(many.0, expected);
+        assert_eq!(many.1, 3);
+    }
+
+    #[test]
+    fn rows_permuted_are_the_permuted_rows() {
+        // A cycle of all rows, which is not its own inverse.
+        let n = 500_u32;
+        let to = |row: u32| (row * 7 + 3) % n;
+        let column = |row: u32| i32::try_from(row).unwrap();
+        let entries: Vec<_> = (0..n).map(|row| (to(row), column(row), 1.0)).collect();
+        for nnz in [1, 100 * BLOCK_BYTES / 12, u64::from(u32::MAX)] {
+            let (rows, _) = spilled(&entries, u64::from(n), nnz);
+            for row in 0..n {
+                assert_eq!(rows[to(row) as usize], [(column(row), 1.0)]);
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_files_are_open_than_a_process_may_have() {
+        let (rows, blocks) = spilled(&[], 1_000, u64::from(u32::MAX) * 100);
+        assert_eq!(rows.len(), 1_000);
+        assert!(blocks as u64 <= MAX_BLOCKS);
+    }
+
+    #[test]
+    fn no_rows_and_rows_past_the_end() {
+        assert_eq!(spilled(&[], 0, 0), (vec![], 0));
+        let folder = tempfile::tempdir().unwrap();
+        let mut spill = Spill::<u8>::new(&folder.path().join("s"), 3, 10).unwrap();
+        assert!(spill.push(3, 0, 1).unwrap_err().to_string().contains("past the matrix's 3 rows"));
+    }
+
+    #[test]
+    fn an_error_of_the_consumer_is_the_callers() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spill = Spill::<u8>::new(&folder.path().join("s"), 3, 10).unwrap();
+        spill.push(1, 0, 1).unwrap();
+        let error = spill.finish(|_| Err(DaoError::value("no"))).unwrap_err();
+        assert_eq!(error.to_string(), DaoError::value("no").to_string());
+    }
 }

@@ -10,15 +10,15 @@ use crate::matrix::TOTALS;
 use crate::number::{Dtype, Num};
 
 /// Totals of the rows written so far; 12 bytes a row.
-pub struct Kept {
+pub struct RowTotals {
     folder: PathBuf,
     portable: bool,
     sums: Vec<f64>,
     counts: Vec<u32>,
 }
 
-impl Kept {
-    /// None yet; they will lie in the new folder `folder`.
+impl RowTotals {
+    /// The totals of no rows yet; they will lie in the new folder `folder`.
     pub fn new(folder: PathBuf, portable: bool) -> Self {
         Self { folder, portable, sums: Vec::new(), counts: Vec::new() }
     }
@@ -34,7 +34,7 @@ impl Kept {
         }
     }
 
-    /// Writes them, for `n_rows` rows.
+    /// Writes the totals, for `n_rows` rows.
     ///
     /// # Errors
     /// `Io` for a full disk.
@@ -53,5 +53,54 @@ impl Kept {
         let mut counts = array(1, Dtype::U32)?;
         counts.push(&self.counts)?;
         counts.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::matrix::Totals;
+    use crate::storage::{Local, Storage};
+
+    /// The totals of rows, written and read back.
+    fn round_trip<T: Num>(blocks: &[Block<T>], n_rows: usize, portable: bool) -> Vec<(f64, u32)> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut totals = RowTotals::new(folder.path().join("X"), portable);
+        for block in blocks {
+            totals.push(block);
+        }
+        totals.finish(n_rows).unwrap();
+        let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
+        let totals = Totals::open(&storage, "X", n_rows as u64).unwrap();
+        (0..u32::try_from(n_rows).unwrap()).map(|row| totals.of(row)).collect()
+    }
+
+    #[test]
+    fn rows_are_summed_and_counted_over_blocks() {
+        for portable in [false, true] {
+            let blocks = [
+                Block { indptr: vec![0, 2, 2], indices: vec![0, 3], data: vec![200_u8, 255] },
+                Block { indptr: vec![0, 3], indices: vec![0, 1, 2], data: vec![1, 0, 4] },
+            ];
+            // A stored zero counts as no value; the fourth row never came.
+            assert_eq!(round_trip(&blocks, 4, portable), [(455.0, 2), (0.0, 0), (5.0, 2), (0.0, 0)]);
+        }
+    }
+
+    #[test]
+    fn sums_that_are_no_counts_stay_exact() {
+        let block =
+            |data: Vec<f64>| [Block { indptr: vec![0, data.len()], indices: (0..).take(data.len()).collect(), data }];
+        assert_eq!(round_trip(&block(vec![0.25, 0.5]), 1, false), [(0.75, 2)]);
+        assert_eq!(round_trip(&block(vec![-3.0, 1.0]), 1, false), [(-2.0, 2)]);
+        assert_eq!(round_trip(&block(vec![4_294_967_295.0, 1.0]), 1, true), [(4_294_967_296.0, 2)]);
+        assert!(round_trip(&block(vec![f64::NAN]), 1, false)[0].0.is_nan());
+    }
+
+    #[test]
+    fn no_rows_have_totals_too() {
+        assert_eq!(round_trip::<u16>(&[], 0, false), []);
     }
 }

@@ -48,7 +48,16 @@ def random_obs(rng: np.random.Generator, n: int, kind: int) -> pl.DataFrame:
         "empty": some([None], pl.Null() if kind % 2 else pl.String()),
         "sorted": pl.Series(sorted(rng.integers(0, 50, n).tolist()), dtype=pl.Int64()),
         "tissue": some(["lung", "liver"], pl.String()),
+        # CELLxGENE's is_primary_data is a bool in one study and text in another
+        "flag": some([True, False, None], pl.Boolean())
+        if kind % 2
+        else some([["True", "False", None], ["true", "FALSE"], ["False"]][kind % 3], pl.String()),
+        "verdict": some([True, False, None], pl.Boolean())
+        if kind % 2
+        else some(["True", "unsure", "false", None], pl.String()),
     }
+    if kind % 7 == 3:
+        del columns["flag"]
     for name in ("donor", "pct", "day", "tissue")[: kind % 5]:
         del columns[name]
     return pl.DataFrame(columns)
@@ -61,7 +70,7 @@ def random_studies() -> dict[str, Study]:
     for kind, n in enumerate(sizes):
         constants = {"organism": "mouse" if kind % 3 == 1 else "human", "year": 2000 + kind}
         if kind == 3:
-            constants = {"year": "unknown", "tissue": "lung"}
+            constants = {"year": "unknown", "tissue": "lung", "flag": True}
         if kind == 4:
             constants |= {"tissue": "brain", "pct": 2, "is_clean": True}
         studies[f"study-{'zyxwvu'[kind]}"] = Study(random_obs(rng, n, kind), constants)
@@ -115,6 +124,8 @@ def test_the_frame_and_its_schema(store: Path, eager: pl.DataFrame) -> None:
     assert schema["age"] == pl.String
     assert schema["year"] == pl.String
     assert schema["organism"] == pl.Enum(["human", "mouse"])
+    assert schema["flag"] == pl.Boolean
+    assert schema["verdict"] == pl.String
 
 
 def test_keys_are_dataset_number_and_row(store: Path, studies: dict[str, Study]) -> None:
@@ -136,6 +147,65 @@ def test_more_values_than_an_enum_should_have_stay_text(tmp_path: Path) -> None:
     assert schema["barcode"] == pl.String
     assert schema["few"] == pl.Enum(["x"])
     assert dao.scan(path).filter(C("barcode") == "b65000").collect().height == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([[True, None], ["True", "False"]], [True, None, True, False]),
+        ([["false", None], [False, True]], [False, None, False, True]),
+        ([[None, None], ["True", "False"], [True, False]], [None, None, True, False, True, False]),
+        ([["TRUE", "true"], [False, None], ["False"]], [True, True, False, None, False]),
+        ([[True, False], ["True", "maybe"]], ["True", "False", "True", "maybe"]),
+        ([[True, False], ["yes"], [1, 2]], ["True", "False", "yes", "1", "2"]),
+        ([[True, False], [1, 2]], [1, 0, 1, 2]),
+        ([[True], [None]], [True, None]),
+    ],
+)
+def test_bools_and_their_text_are_one_column(
+    values: list[list[object]], expected: list[object], tmp_path: Path
+) -> None:
+    studies = {f"s{i}": Study(pl.DataFrame({"flag": v})) for i, v in enumerate(values)}
+    path = make_store(tmp_path / "s", studies)
+    assert dao.scan(path).collect()["flag"].to_list() == expected
+    for value in {v for v in expected if v is not None}:
+        for engine in ENGINES:
+            found = (
+                dao.scan(path).filter(C("flag") == value).select(pl.len()).collect(engine=engine)
+            )
+            assert found.item() == expected.count(value)
+    eager = plain_frame(studies)
+    if dao.scan(path).collect_schema()["flag"] == pl.Boolean:
+        check(path, eager, lambda lf: lf.filter(C("flag")))
+        check(path, eager, lambda lf: lf.filter(~C("flag") | (C("dataset") == "s0")))
+        check(path, eager, lambda lf: lf.filter(C("flag").is_null()).select("dataset"))
+    else:
+        check(path, eager, lambda lf: lf.filter(C("flag").is_not_null()))
+
+
+@pytest.mark.parametrize("constant", [True, False, "True", "false", "maybe"])
+def test_a_constant_and_a_column_are_one_column(constant: bool | str, tmp_path: Path) -> None:
+    obs = pl.DataFrame({"flag": [True, False, None]})
+    text = pl.DataFrame({"flag": ["True", "False"]})
+    bare = Study(pl.DataFrame({"n": [1]}), {"flag": constant})
+    studies = {"a": Study(obs), "b": bare, "c": Study(text)}
+    path = make_store(tmp_path / "s", studies)
+    eager = plain_frame(studies)
+    check(path, eager, lambda lf: lf)
+    dtype = pl.String if constant == "maybe" else pl.Boolean
+    assert dao.scan(path).collect_schema()["flag"] == dtype
+    value = "True" if constant == "maybe" else True
+    for query in (C("flag") == value, C("flag") != value, C("flag").eq_missing(value)):
+        check(path, eager, lambda lf, q=query: lf.filter(q))
+
+
+def test_text_that_contradicts_the_manifest_is_no_truth_value(tmp_path: Path) -> None:
+    studies = {"a": Study(pl.DataFrame({"f": [True]})), "b": Study(pl.DataFrame({"f": ["True"]}))}
+    path = make_store(tmp_path / "s", studies)
+    file = path / "b" / "parquet" / "obs.parquet"
+    pl.read_parquet(file).with_columns(f=pl.lit("maybe")).write_parquet(file)
+    with pytest.raises(dao.DaoCorruptError, match=r"'b'.*column 'f': values that the manifest"):
+        dao.scan(path).collect()
 
 
 def test_a_store_without_datasets(tmp_path: Path) -> None:
@@ -174,8 +244,10 @@ VALUES = {
     "at": [dt.datetime(2020, 1, 1), dt.datetime(2019, 1, 1)],
     "is_primary": [True, False],
     "is_clean": [True, False],
+    "flag": [True, False],
+    "verdict": ["True", "False", "false", "unsure"],
 }
-TEXT = ("cell_type", "dataset", "donor", "organism", "tissue", "obs_name", "age", "year")
+TEXT = ("cell_type", "dataset", "donor", "organism", "tissue", "obs_name", "age", "year", "verdict")
 STEPS = ["filter", "filter", "filters", "head", "slice", "tail", "reverse", "index"]
 ENDS = ["none", "select", "select", "len", "group", "sort", "unique"]
 NUMBER = ("n_counts", "pct", "score", "sorted")
@@ -516,10 +588,15 @@ def test_parts_have_no_more_rows_than_polars_can_number() -> None:
     datasets = [ScannedDataset(i, f"d{i}", f"d{i}", n, columns) for i, n in enumerate(sizes)]
     schema = frame_schema(datasets, {}, Cell("/s", "id"))
     plan = make_plan(datasets, schema, None, C("obs_name") == "a", None)
-    assert [[d.number for d in part.datasets] for part in plan.parts] == [[0, 1], [2, 3], [5], [6]]
-    assert not any(part.cut_short for part in plan.parts)
+    assert [[d.number for d in group.datasets] for group in plan.groups] == [
+        [0, 1],
+        [2, 3],
+        [5],
+        [6],
+    ]
+    assert not any(group.cut_short for group in plan.groups)
     plan = make_plan(datasets, schema, None, None, half + 7)
-    assert [(part.n_rows, part.cut_short) for part in plan.parts] == [(half + 7, True)]
+    assert [(group.n_rows, group.cut_short) for group in plan.groups] == [(half + 7, True)]
 
 
 # --- errors

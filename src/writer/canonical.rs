@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::array::{ArrayWriter, Coding, make_folder, write_json};
-use super::matrix::MatrixSpec;
+use super::array::{ArrayWriter, Coding, make_folder, write_group};
+use super::spec::MatrixSpec;
 use super::spill::Block;
-use super::totals::Kept;
+use super::totals::RowTotals;
 use crate::codec::Pfor;
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Layout, Num};
 
-/// Where canonical rows go, in output order.
-pub struct Sink {
+/// Makes rows canonical, in output order, and writes them.
+pub struct CanonicalRows {
     arrays: Arrays,
-    totals: Option<Kept>,
+    totals: Option<RowTotals>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "one exists for each matrix being written")]
@@ -37,14 +37,15 @@ enum Arrays {
     },
 }
 
-impl Sink {
-    /// A sink in the new folder `folder`, with `totals` of its rows beside it.
+impl CanonicalRows {
+    /// A matrix in the new folder `folder`, with `totals` of its rows beside it.
     ///
     /// # Errors
     /// `Io` if the folders cannot be made.
-    pub fn new(folder: &Path, spec: &MatrixSpec, totals: Option<Kept>) -> Result<Self> {
+    pub fn new(folder: &Path, spec: &MatrixSpec, totals: Option<RowTotals>) -> Result<Self> {
         Ok(Self { arrays: Arrays::new(folder, spec)?, totals })
     }
+
     /// The next rows.
     ///
     /// # Errors
@@ -77,7 +78,7 @@ impl Sink {
         }
     }
 
-    /// Writes the rest, of a matrix of `shape`; the number of stored values.
+    /// Writes what is left of a matrix of `shape`; returns the number of stored values.
     ///
     /// # Errors
     /// `Io` for a full disk.
@@ -181,10 +182,77 @@ fn sum<T: Num>(a: T, b: T, name: &str) -> Result<T> {
     .hint("read the study with anndata, call X.sum_duplicates() and write that AnnData"))
 }
 
-/// Writes the metadata of a zarr group.
-///
-/// # Errors
-/// `Io`.
-pub fn write_group(folder: &Path, attributes: &serde_json::Value) -> Result<()> {
-    write_json(&folder.join("zarr.json"), &json!({"zarr_format": 3, "node_type": "group", "attributes": attributes}))
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::matrix::Matrix;
+    use crate::storage::{Local, Storage};
+    use crate::store::MatrixName;
+
+    fn spec(layout: Layout, shape: [u64; 2], portable: bool) -> MatrixSpec {
+        MatrixSpec {
+            name: MatrixName::X,
+            layout,
+            portable,
+            shape,
+            stored: Dtype::U16,
+            columns: None,
+            rows: None,
+            source_nnz: 10,
+            totals: false,
+            transposed: false,
+        }
+    }
+
+    #[test]
+    fn rows_are_sorted_and_duplicates_summed() {
+        let mut block = Block {
+            indptr: vec![0, 4, 4, 6, 7],
+            indices: vec![5, 2, 5, 0, 3, 3, 1],
+            data: vec![1_u16, 2, 3, 4, 5, 6, 7],
+        };
+        canonicalize(&mut block, "X").unwrap();
+        assert_eq!(block.indptr, [0, 3, 3, 4, 5]);
+        assert_eq!(block.indices, [0, 2, 5, 3, 1]);
+        assert_eq!(block.data, [4, 2, 4, 11, 7]);
+    }
+
+    #[test]
+    fn duplicates_whose_sum_does_not_fit_are_refused() {
+        let block = |data: Vec<u8>| Block { indptr: vec![0, 2], indices: vec![1, 1], data };
+        canonicalize(&mut block(vec![200, 55]), "X").unwrap();
+        let error = canonicalize(&mut block(vec![200, 56]), "layers/counts").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        let text = error.to_string();
+        assert!(text.contains("sum to 256") && text.contains("uint8") && text.contains("layers/counts"), "{text}");
+    }
+
+    #[test]
+    fn both_layouts_read_back_as_they_were_written() {
+        for (layout, portable) in [(Layout::Csr, false), (Layout::Csr, true), (Layout::Dense, true)] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut rows = CanonicalRows::new(&folder.path().join("X"), &spec(layout, [4, 6], portable), None).unwrap();
+            rows.write(Block { indptr: vec![0, 2], indices: vec![5, 0], data: vec![9_u16, 8] }, "X").unwrap();
+            rows.write(Block { indptr: vec![0, 0, 1, 3], indices: vec![3, 1, 1], data: vec![7, 1, 2] }, "X").unwrap();
+            assert_eq!(rows.finish([4, 6]).unwrap(), 4);
+            let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
+            let found = Matrix::open(&storage, "X", [4, 6]).unwrap().rows::<u16>(&[0, 1, 2, 3]).unwrap();
+            assert_eq!(found.indptr, [0, 2, 2, 3, 4]);
+            assert_eq!(found.indices, [0, 5, 3, 1]);
+            assert_eq!(found.data, [8, 9, 7, 3]);
+        }
+    }
+
+    #[test]
+    fn rows_that_never_came_are_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = CanonicalRows::new(&folder.path().join("X"), &spec(Layout::Csr, [3, 0], false), None).unwrap();
+        assert_eq!(rows.finish([3, 0]).unwrap(), 0);
+        let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
+        let found = Matrix::open(&storage, "X", [3, 0]).unwrap().rows::<u16>(&[0, 1, 2]).unwrap();
+        assert_eq!(found.indptr, [0, 0, 0, 0]);
+    }
 }
