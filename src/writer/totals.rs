@@ -74,7 +74,7 @@ mod tests {
         totals.finish(n_rows).unwrap();
         let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
         let totals = Totals::open(&storage, "X", n_rows as u64).unwrap();
-        (0..u32::try_from(n_rows).unwrap()).map(|row| totals.of(row)).collect()
+        (0..u32::try_from(n_rows).unwrap()).map(|row| totals.cell(row)).collect()
     }
 
     #[test]
