@@ -14,7 +14,7 @@ __all__ = [
     "Description",
     "Epoch",
     "EpochPlan",
-    "Lookup",
+    "Genes",
     "MatrixMeta",
     "MatrixName",
     "MatrixWriter",
@@ -23,6 +23,10 @@ __all__ = [
     "Store",
     "TableMeta",
     "ValueScan",
+    "feature_space_id",
+    "keep_reports",
+    "match_genes",
+    "next_report",
     "pfor_decode",
     "pfor_encode",
 ]
@@ -265,8 +269,30 @@ class Store:
         is not written to, DaoIOError for a full disk; nothing of it stays then.
         """
 
-    def var_text(self, dataset: str, column: str) -> list[str | None] | None:
-        """A text column of var, (n_vars,), read without polars; None if there is no such."""
+    @staticmethod
+    def options_of(uri: str) -> dict[str, str]:
+        """What the store at ``uri`` was last opened with in this process."""
+
+    def check_is(self, uri: str, id: str) -> None:
+        """Raise DaoValueError unless it is the store ``id`` that cells at ``uri`` were of."""
+
+    def feature_space(self, number: int) -> str:
+        """Name a dataset's feature space: the same exactly where the genes and their order are."""
+
+    def genes(
+        self,
+        numbers: list[int],
+        genes: str | list[str] | None = None,
+        *,
+        gene_key: str | None = None,
+        duplicates: str = "error",
+    ) -> Genes:
+        """What a request for genes means in the datasets of these numbers; [] for no cells.
+
+        Raises DaoValueError for several feature spaces and no ``genes``, for a name that is there
+        twice or has several genes in a dataset, DaoKeyError for a gene that no dataset of the
+        store has and for a ``gene_key`` that is no column of var.
+        """
 
     def has_gene_index(self, dataset: str) -> bool:
         """Whether a dataset has a gene-major copy of X."""
@@ -337,28 +363,21 @@ class EpochPlan:
         """The position of the first row if the others follow one by one."""
 
 @final
-class Lookup:
-    """Numbers of cells that an expression asks for; the polars plugin reads them."""
+class Genes:
+    """Genes that were asked for, and which columns of each dataset they are."""
 
-    def __new__(
-        cls,
-        store: Store,
-        parts: list[tuple[list[int], NDArray[np.int64] | NDArray[np.uint64] | str]],
-        *,
-        shape: Literal["one", "struct", "array", "sums"],
-        names: list[str],
-        width: int,
-        matrix: MatrixName = ...,
-        dtype: str = "float32",
-        target_sum: float | None = None,
-        log1p: bool = False,
-    ) -> Lookup:
-        """A lookup of ``width`` numbers a cell, in fields of these names.
+    @property
+    def names(self) -> list[str] | None:
+        """Their names, (n_genes,), where names were matched; None: all of one feature space."""
 
-        ``parts`` has the numbers of datasets and what is asked of them: for genes their columns
-        (width,) int64, -1 for none; for sums the sets that each column is in, (n_vars,) uint64,
-        a bit each; or why nothing can be asked. Sums are two, of all columns and of those that
-        are not zero, then one a set. Raises DaoValueError for settings that have no meaning.
+    @property
+    def n_genes(self) -> int:
+        """How many there are."""
+
+    def columns(self, number: int) -> NDArray[np.int64] | None:
+        """The (first) column of each gene in a dataset, -1: none; None where these are the genes.
+
+        Raises DaoValueError for a dataset that they were not resolved for.
         """
 
 class _MatrixForm(Protocol):
@@ -383,14 +402,13 @@ class Reader:
         cls,
         store: Store,
         keys: NDArray[np.uint64],
-        columns: Sequence[tuple[int, NDArray[np.int32] | None]],
+        genes: Genes,
         matrices: Sequence[_MatrixForm],
     ) -> Reader:
         """Open the matrices of the datasets that ``keys`` name.
 
-        ``columns`` has for each dataset number the output column of each of its genes (-1: none),
-        or None where they are the output's: for X and layers, which all have the same. Rows are
-        normalized (over all columns) while they are read. Raises DaoValueError for keys of no
+        ``genes`` are the columns of X and layers, which all have the same. Rows are normalized
+        (over all columns) while they are read. Raises DaoValueError for keys of no
         dataset or row, DaoKeyError for an unknown matrix, DaoFileNotFoundError or DaoCorruptError
         for broken ones.
         """
@@ -534,6 +552,20 @@ class MatrixWriter:
 
     def finish(self) -> int:
         """Write the rest; the number of stored values."""
+
+def feature_space_id(names: list[str | None]) -> str:
+    """Name an ordered var index: equal exactly where the names and their order are."""
+
+def match_genes(
+    have: list[str | None], wanted: list[str], duplicates: str = "error"
+) -> tuple[NDArray[np.int32], list[str]]:
+    """For each of ``have`` its place in ``wanted``, -1: none; and names that may not repeat."""
+
+def keep_reports(wanted: bool) -> None:
+    """Whether reports of how cells were looked up are kept from now on."""
+
+def next_report() -> tuple[str, int, str] | None:
+    """Wait for the next report: names, cells, datasets by each way; None once none are kept."""
 
 def pfor_encode(values: NDArray[Any], delta: bool) -> bytes:
     """Make a chunk of ``dao_polars.pfor``: any integer, float or bool type; any shape, flattened.

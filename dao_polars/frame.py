@@ -19,7 +19,7 @@ from .batches.matrices import Layout, Matrices
 from .batches.sampling import Sampling, Shuffle
 from .convert.to_anndata import to_anndata
 from .errors import DaoTypeError
-from .genes.request import Genes
+from .genes.request import Duplicates, Genes
 from .select import splits
 from .select.selection import select
 
@@ -57,6 +57,7 @@ class DaoFrame(AnalysisFrame):
         group_by: Column | Iterable[Column] | None = None,
         genes: Genes = None,
         gene_key: str | None = None,
+        duplicates: Duplicates = "error",
         layer: str | None = None,
         layers: Iterable[str] | str = (),
         obsm: Iterable[str] | str = (),
@@ -100,6 +101,10 @@ class DaoFrame(AnalysisFrame):
                 columns of x, in this order. ``"intersection"`` or ``"union"`` of the datasets'
                 genes. A gene that a dataset lacks is zero there.
             gene_key: the var column that genes are matched on, instead of the index.
+            duplicates: what a name means that several genes of a dataset have, as 10x symbols do:
+                an error; the "first" of them; the "sum" of their values (of counts exactly, or an
+                error where ``dtype`` cannot hold it; before ``normalize``); or "drop": no gene, as
+                if the dataset had none of that name.
             layer: a layer's name; None: X.
             layers: names of layers for ``batch.layers``.
             obsm: names for ``batch.obsm``; their number type is ``dtype`` if that is a float.
@@ -154,6 +159,7 @@ class DaoFrame(AnalysisFrame):
             selection,
             genes=genes,
             gene_key=gene_key,
+            duplicates=duplicates,
             layer=layer,
             layers=layers,
             obsm=obsm,
@@ -285,6 +291,7 @@ class DaoFrame(AnalysisFrame):
         *,
         genes: Genes = None,
         gene_key: str | None = None,
+        duplicates: Duplicates = "error",
         layer: str | None = None,
         layers: Iterable[str] | str | None = None,
         obsm: Iterable[str] | str | None = None,
@@ -297,6 +304,7 @@ class DaoFrame(AnalysisFrame):
         Args:
             genes: as in [`iter_batches`][].
             gene_key: as in [`iter_batches`][]; the matched names become the var index.
+            duplicates: as in [`iter_batches`][]; var has the first gene's row.
             layer: what becomes X; None: X.
             layers: names of layers; None: those that every dataset selected has; ``[]``: none.
             obsm: as ``layers``.
@@ -319,6 +327,7 @@ class DaoFrame(AnalysisFrame):
             self._frame,
             genes=genes,
             gene_key=gene_key,
+            duplicates=duplicates,
             layer=layer,
             layers=layers,
             obsm=obsm,

@@ -27,6 +27,7 @@ pub mod codec;
 pub mod error;
 #[cfg(feature = "python")]
 mod expr;
+pub mod genes;
 pub mod lookup;
 pub mod matrix;
 pub mod number;

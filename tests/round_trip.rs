@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use dao_polars::batches::{Batch, BatchMatrix, BufferPool, Epoch};
 use dao_polars::error::{ErrorKind, Result};
+use dao_polars::genes::Columns;
 use dao_polars::number::{Dtype, Layout, Values};
 use dao_polars::read::schedule::Next;
-use dao_polars::read::{Columns, MatrixForm, OpenStore, Request};
+use dao_polars::read::{MatrixForm, OpenStore, Request};
 use dao_polars::sampling::{self, Order};
 use dao_polars::store::{MatrixName, Store, TableMeta};
 use dao_polars::writer::{DatasetWriter, MatrixSpec, Tables};

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from .._args import Column, listed
-from ..genes.request import Genes
+from ..genes.request import Duplicates, Genes
 from .groups import CellGroups
 from .marker_genes import Method, rank_genes_groups
 from .pseudobulk import gene_stats, pseudobulk
@@ -40,6 +40,7 @@ class AnalysisFrame:
         *,
         genes: Genes = None,
         gene_key: str | None = None,
+        duplicates: Duplicates = "error",
         layer: str | None = None,
         normalize: str | Mapping[str, Any] | None = None,
         as_anndata: bool = False,
@@ -57,6 +58,7 @@ class AnalysisFrame:
             genes: as in [`iter_batches`][]. A dataset that lacks a gene says nothing of it: its
                 cells do not count there.
             gene_key: as in [`iter_batches`][].
+            duplicates: as in [`iter_batches`][].
             layer: a layer's name; None: X.
             normalize: as in [`iter_batches`][], before anything is added up, in float64.
             as_anndata: an AnnData instead.
@@ -75,7 +77,7 @@ class AnalysisFrame:
             DaoImportError: ``as_anndata`` without anndata.
             Everything that [`iter_batches`][] raises for the same arguments.
         """
-        grouped = self._grouped(by, genes, gene_key, layer, normalize, store)
+        grouped = self._grouped(by, genes, gene_key, duplicates, layer, normalize, store)
         return pseudobulk(grouped, agg, as_anndata=as_anndata, progress=progress)
 
     def gene_stats(
@@ -85,6 +87,7 @@ class AnalysisFrame:
         ddof: int = 1,
         genes: Genes = None,
         gene_key: str | None = None,
+        duplicates: Duplicates = "error",
         layer: str | None = None,
         normalize: str | Mapping[str, Any] | None = None,
         progress: bool | None = None,
@@ -97,6 +100,7 @@ class AnalysisFrame:
             ddof: variances are divided by n - ddof.
             genes: as in [`pseudobulk`][].
             gene_key: as in [`pseudobulk`][].
+            duplicates: as in [`pseudobulk`][].
             layer: as in [`pseudobulk`][].
             normalize: as in [`pseudobulk`][].
             progress: as in [`pseudobulk`][].
@@ -111,7 +115,7 @@ class AnalysisFrame:
         Raises:
             As [`pseudobulk`][].
         """
-        grouped = self._grouped(by, genes, gene_key, layer, normalize, store)
+        grouped = self._grouped(by, genes, gene_key, duplicates, layer, normalize, store)
         return gene_stats(grouped, ddof=ddof, progress=progress)
 
     def highly_variable_genes(
@@ -122,6 +126,7 @@ class AnalysisFrame:
         span: float = 0.3,
         genes: Genes = None,
         gene_key: str | None = None,
+        duplicates: Duplicates = "error",
         layer: str | None = None,
         progress: bool | None = None,
         store: Store | str | None = None,
@@ -137,6 +142,7 @@ class AnalysisFrame:
             span: share of the genes that each point of the fit (loess, mean against variance) sees.
             genes: as in [`iter_batches`][]; every dataset must have them.
             gene_key: as in [`iter_batches`][].
+            duplicates: as in [`iter_batches`][].
             layer: a layer's name; None: X.
             progress: as in [`pseudobulk`][].
             store: as in [`pseudobulk`][].
@@ -151,7 +157,7 @@ class AnalysisFrame:
             DaoValueError: no cells, or genes that some of the datasets lack.
             Everything that [`iter_batches`][] raises for the same arguments.
         """
-        grouped = self._grouped(batch_key, genes, gene_key, layer, None, store)
+        grouped = self._grouped(batch_key, genes, gene_key, duplicates, layer, None, store)
         return highly_variable_genes(grouped, n_top_genes, span=span, progress=progress)
 
     def rank_genes_groups(
@@ -162,6 +168,7 @@ class AnalysisFrame:
         method: Method = "t-test",
         genes: Genes = None,
         gene_key: str | None = None,
+        duplicates: Duplicates = "error",
         layer: str | None = None,
         normalize: str | Mapping[str, Any] | None = "log1p_cp10k",
         progress: bool | None = None,
@@ -179,6 +186,7 @@ class AnalysisFrame:
                 reference as the group has.
             genes: as in [`iter_batches`][].
             gene_key: as in [`iter_batches`][].
+            duplicates: as in [`iter_batches`][].
             layer: a layer's name; None: X.
             normalize: what is done to counts first; None for values that are logarithms already.
             progress: as in [`pseudobulk`][].
@@ -199,7 +207,9 @@ class AnalysisFrame:
                 frame = frame.filter(
                     (pl.col(part) if isinstance(part, str) else part).is_not_null()
                 )
-        grouped = AnalysisFrame(frame)._grouped(by, genes, gene_key, layer, normalize, store)
+        grouped = AnalysisFrame(frame)._grouped(
+            by, genes, gene_key, duplicates, layer, normalize, store
+        )
         return rank_genes_groups(grouped, reference=reference, method=method, progress=progress)
 
     def _grouped(
@@ -207,6 +217,7 @@ class AnalysisFrame:
         by: Column | Iterable[Column] | None,
         genes: Genes,
         gene_key: str | None,
+        duplicates: Duplicates,
         layer: str | None,
         normalize: str | Mapping[str, Any] | None,
         store: Store | str | None,
@@ -216,6 +227,7 @@ class AnalysisFrame:
             by,
             genes=genes,
             gene_key=gene_key,
+            duplicates=duplicates,
             layer=layer,
             normalize=normalize,
             store=store,

@@ -16,11 +16,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from .._args import Column, codes, columns_of, listed, normalization
+from .._core import Genes as ResolvedGenes
 from .._core import Reader
 from .._progress import progress_bar
 from ..convert.arrays import MatrixForm
 from ..errors import DaoKeyError, DaoValueError
-from ..genes.request import Genes, Resolved
+from ..genes.request import Duplicates, Genes
 from ..select.selection import Selection, matrix_name, select, stored_types
 from ..store.store import Store
 
@@ -130,6 +131,7 @@ class CellGroups:
         *,
         genes: Genes,
         gene_key: str | None,
+        duplicates: Duplicates,
         layer: str | None,
         normalize: str | Mapping[str, Any] | None,
         store: Store | str | None,
@@ -140,18 +142,17 @@ class CellGroups:
         self._codes, self.labels = _groups(selection.frame, by)
         n_groups = self.labels.height
         self.n_cells = np.bincount(self._codes, minlength=n_groups).astype(np.int64)
-        resolved, columns = selection.resolve(genes, gene_key)
-        named = resolved.names
-        self.genes = _all_names(selection, gene_key, resolved) if named is None else named
+        resolved = selection.resolve(genes, gene_key, duplicates)
+        self.genes = _names(selection, gene_key, resolved)
         self.matrix = matrix_name(layer)
         normalized = normalization(normalize, "float64")
         stored = stored_types(selection.store, selection.datasets(), self.matrix)
-        narrow = normalized is None and _NARROW.issuperset(stored)
+        # Sums of a float32's numbers may need more digits than it has.
+        narrow = normalized is None and duplicates != "sum" and _NARROW.issuperset(stored)
         dtype = "float32" if narrow else "float64"
         form = MatrixForm(self.matrix, len(self.genes), dtype=dtype, normalize=normalized)
-        self.measured = _measured(selection, self._codes, n_groups, columns, len(self.genes))
-        opened = columns if len(selection.keys) else []
-        self._reader = Reader(selection.store._core, selection.keys, opened, [form])
+        self.measured = _measured(selection, self._codes, n_groups, resolved)
+        self._reader = Reader(selection.store._core, selection.keys, resolved, [form])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -206,31 +207,27 @@ def _groups(
     return rank[found], order.drop("\0code")
 
 
-def _all_names(selection: Selection, gene_key: str | None, resolved: Resolved) -> pl.Series:
-    """The names of all genes of the one feature space."""
+def _names(selection: Selection, gene_key: str | None, genes: ResolvedGenes) -> pl.Series:
+    """The genes' names: those that were matched, or all of the one feature space."""
+    if genes.names is not None:
+        return pl.Series("name", genes.names, dtype=pl.String)
     entries = selection.datasets()
-    if not entries or entries[0].n_vars != resolved.n_genes:
+    if not entries or entries[0].n_vars != genes.n_genes:
         return pl.Series("gene", [], dtype=pl.String)
     return selection.store.var(entries[0].name)[gene_key or "var_name"].cast(pl.String)
 
 
 def _measured(
-    selection: Selection,
-    groups: NDArray[np.uint32],
-    n_groups: int,
-    columns: list[tuple[int, NDArray[np.int32] | None]],
-    n_genes: int,
+    selection: Selection, groups: NDArray[np.uint32], n_groups: int, genes: ResolvedGenes
 ) -> NDArray[np.int64]:
     """The cells of each group whose dataset has the gene, (n_groups, n_genes); read-only."""
-    if all(output is None for _, output in columns):
+    columns = {number: genes.columns(number) for number in selection.numbers()}
+    if all(found is None for found in columns.values()):
         cells = np.bincount(groups, minlength=n_groups)[:, None]
-        return np.broadcast_to(cells, (n_groups, n_genes))
-    measured = np.zeros((n_groups, n_genes), np.int64)
+        return np.broadcast_to(cells, (n_groups, genes.n_genes))
+    measured = np.zeros((n_groups, genes.n_genes), np.int64)
     numbers = selection.keys >> np.uint64(32)
-    for number, output in columns:
+    for number, found in columns.items():
         cells = np.bincount(groups[numbers == number], minlength=n_groups)
-        if output is None:
-            measured += cells[:, None]
-        else:
-            measured[:, output[output >= 0]] += cells[:, None]
+        measured[:, slice(None) if found is None else found >= 0] += cells[:, None]
     return measured

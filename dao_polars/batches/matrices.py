@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import polars as pl
+
 from .._args import normalization
 from .._core import MatrixName, Reader
 from ..convert.arrays import Layout, MatrixForm
 from ..errors import DaoKeyError, DaoTypeError, DaoValueError
-from ..genes.request import Genes
+from ..genes.request import Duplicates, Genes
 from ..select.selection import Selection, matrix_name, number_type
 from ..store.store import Store
 from .sampling import digest
@@ -37,6 +39,7 @@ class Matrices:
         *,
         genes: Genes,
         gene_key: str | None,
+        duplicates: Duplicates,
         layer: str | None,
         layers: Iterable[str] | str,
         obsm: Iterable[str] | str,
@@ -49,10 +52,10 @@ class Matrices:
         self.layout = layout
         dtype = number_type(dtype)
         normalized = normalization(normalize, dtype)
-        resolved, columns = selection.resolve(genes, gene_key)
-        self.genes = resolved.names
-        self.n_vars = resolved.n_genes
-        self._columns = columns if len(selection.keys) else []
+        self._genes = selection.resolve(genes, gene_key, duplicates)
+        names = self._genes.names
+        self.genes = None if names is None else pl.Series("name", names, dtype=pl.String)
+        self.n_vars = self._genes.n_genes
         self._keys = selection.keys
         self._layers = _listed(layers, "layers")
         self._obsm = _listed(obsm, "obsm")
@@ -68,6 +71,7 @@ class Matrices:
         self.settings: dict[str, Any] = {
             "genes": None if self.genes is None else digest(self.genes.to_list()),
             "gene_key": gene_key,
+            **({} if duplicates == "error" else {"duplicates": duplicates}),
             "matrices": [str(form.name) for form in self.forms],
             "layout": layout,
             "dtype": dtype,
@@ -76,7 +80,7 @@ class Matrices:
 
     def open(self, store: Store) -> Reader:
         """The reader of all of them."""
-        return Reader(store._core, self._keys, self._columns, self.forms)
+        return Reader(store._core, self._keys, self._genes, self.forms)
 
     def entries(self) -> list[tuple[str, MatrixForm]]:
         """The matrices by their names in tensors: ``X``, ``layers/…``, ``obsm/…``."""

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
+from .._core import Genes as ResolvedGenes
 from .._core import MatrixMeta, MatrixName, Reader, TableMeta
 from .._extras import require
 from .._progress import progress_bar
-from ..genes.request import Genes, Resolved
+from ..genes.request import Duplicates, Genes
 from ..legacy.tables import truth_notes
 from ..legacy.unpickle import Refused
 from ..select.selection import Selection, matrix_name, number_type, select
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
     from ..store.store import Store
 
-#: Names of columns: of matched genes while var is put together, and of var's own index then.
-_KEY = "\0matched"
+#: Names of columns: of a gene's position while var is put together, and of var's own index then.
+_POSITION = "\0position"
 _INDEX = "source_var_name"
 #: Bytes held beside the result.
 _BUDGET = 256 << 20
@@ -40,6 +41,7 @@ def to_anndata(
     *,
     genes: Genes,
     gene_key: str | None,
+    duplicates: Duplicates,
     layer: str | None,
     layers: Iterable[str] | str | None,
     obsm: Iterable[str] | str | None,
@@ -50,7 +52,7 @@ def to_anndata(
     """See [`DaoFrame.to_anndata`][]."""
     anndata = require("anndata", "to_anndata")
     selection = select(frame, store, None)
-    resolved, columns = selection.resolve(genes, gene_key)
+    resolved = selection.resolve(genes, gene_key, duplicates)
     described = _Descriptions(selection)
     x_name = matrix_name(layer)
     layer_names = _named(layers, MatrixName.layer, described.common("layers"))
@@ -59,9 +61,7 @@ def to_anndata(
         MatrixForm(name, resolved.n_genes, dtype=described.number_type(name, dtype))
         for name in dict.fromkeys([x_name, *layer_names])
     ] + [described.embedding(name) for name in dict.fromkeys(obsm_names)]
-    reader = Reader(
-        selection.store._core, selection.keys, columns if len(selection.keys) else [], forms
-    )
+    reader = Reader(selection.store._core, selection.keys, resolved, forms)
     n_obs = len(selection.keys)
     total = n_obs * len(forms)
     with progress_bar(progress, total=total, unit="cell", label="to_anndata") as advance:
@@ -199,33 +199,35 @@ def _without_refused(value: Any) -> Any:
 
 
 def _var(
-    selection: Selection, resolved: Resolved, gene_key: str | None, tables: list[TableMeta]
+    selection: Selection, genes: ResolvedGenes, gene_key: str | None, tables: list[TableMeta]
 ) -> pd.DataFrame:
     """The genes' rows of var: of the first dataset that has each."""
     entries = selection.datasets()
-    if resolved.names is None:
-        if not entries or entries[0].n_vars != resolved.n_genes:
+    if genes.names is None:
+        if not entries or entries[0].n_vars != genes.n_genes:
             return to_pandas(
                 pl.DataFrame({"var_name": pl.Series([], dtype=pl.String)}), [], complete=True
             )
         return to_pandas(selection.store.var(entries[0].name), tables[:1], complete=True)
-    seen: set[str] = set()
-    frames = []
+    missing = np.ones(genes.n_genes, bool)
+    frames: list[pl.DataFrame] = []
     for entry in entries:
-        space = selection.store._tables.feature_space(entry)
-        if gene_key is not None or space not in seen:
-            seen.add(space)
-            var = selection.store.var(entry.name)
-            key = var["var_name" if gene_key is None else gene_key].cast(pl.String)
-            # Matched names stand in front, under a name that no column of var has.
-            frames.append(var.insert_column(0, key.alias(_KEY)))
+        columns = genes.columns(entry.number)
+        if columns is None:
+            columns = np.arange(genes.n_genes)
+        positions = np.flatnonzero(missing & (columns >= 0))
+        missing[positions] = False
+        if len(positions) or not frames:
+            rows = selection.store.var(entry.name)[columns[positions]]
+            frames.append(rows.insert_column(0, pl.Series(_POSITION, positions)))
     try:
         joined = pl.concat(frames, how="diagonal_relaxed")
     except pl.exceptions.SchemaError:  # columns of types that have nothing in common
-        joined = pl.concat([frame.cast(pl.String) for frame in frames], how="diagonal")
-    genes = joined.unique(_KEY, keep="first", maintain_order=True)
-    wanted = pl.DataFrame({_KEY: resolved.names})
-    found = wanted.join(genes, on=_KEY, how="left", maintain_order="left")
+        text = [frame.with_columns(pl.exclude(_POSITION).cast(pl.String)) for frame in frames]
+        joined = pl.concat(text, how="diagonal")
+    # A gene that no dataset here has has no row of var either, and keeps its name.
+    everything = pl.DataFrame({_POSITION: np.arange(genes.n_genes)})
+    found = everything.join(joined, on=_POSITION, how="left", maintain_order="left")
     if gene_key is not None and gene_key != "var_name":
         # The old index becomes a column where its name is free.
         keep = [] if _INDEX in found.columns else [pl.col("var_name").alias(_INDEX)]
@@ -233,5 +235,5 @@ def _var(
     if len(entries) > 1 and len(found):
         # Columns of datasets whose genes these are not hold nothing, which no file could hold.
         found = found.select(s for s in found if s.null_count() < len(s))
-    # A gene that no dataset here has has no row of var either, and keeps its name.
-    return to_pandas(found.with_columns(var_name=_KEY).drop(_KEY), tables, complete=False)
+    names = pl.Series("var_name", genes.names, dtype=pl.String)
+    return to_pandas(found.with_columns(names).drop(_POSITION), tables, complete=False)

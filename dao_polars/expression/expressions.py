@@ -1,7 +1,7 @@
 """Expressions on the column ``cell``: a gene's values, many genes', quality control.
 
-Owns the public functions and the expression namespace. What is asked is put into text for the
-plugin; resolving it is [`lookups`][dao_polars.lookups]'s, values are the Rust core's.
+Owns the public functions and the expression namespace, and what they tell the plugin: all of a
+request, so that it asks nobody. What it means is the Rust core's to say.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import polars as pl
 from polars.plugins import register_plugin_function
 
@@ -18,11 +19,11 @@ from .. import _core
 from .._args import normalization
 from ..errors import DaoTypeError, DaoValueError
 from ..genes import ontology
-from ..genes.request import listed
+from ..genes.request import Duplicates, each_once, gene_names
 from ..scan.cell import COLUMN
 from ..select.selection import matrix_name, number_type
-from ..store.store import Store, as_uri
-from .lookups import Ask
+from ..store.store import Store, as_uri, load_store
+from .reports import log_if_wanted
 
 __all__ = ["DaoExpr", "gene", "genes", "qc"]
 
@@ -46,6 +47,7 @@ class DaoExpr:
         *,
         layer: str | None = None,
         gene_key: str | None = None,
+        duplicates: Duplicates = "error",
         normalize: Normalize = None,
         dtype: Any = "float32",
         store: StoreLike = None,
@@ -53,8 +55,8 @@ class DaoExpr:
         """Each cell's value of a gene; see [`dao.gene`][gene]."""
         if not isinstance(name, str):
             raise DaoTypeError(f"gene {name!r}; expected a name (str). For several: dao.genes([…])")
-        settings = _settings(layer, gene_key, normalize, dtype, store)
-        return self._ask(Ask("one", _encodable([name]), **settings)).alias(name)
+        settings = _settings(layer, gene_key, duplicates, normalize, dtype, store)
+        return self._look_up("one", names=gene_names([name]), **settings).alias(name)
 
     def genes(
         self,
@@ -63,6 +65,7 @@ class DaoExpr:
         as_array: bool = False,
         layer: str | None = None,
         gene_key: str | None = None,
+        duplicates: Duplicates = "error",
         normalize: Normalize = None,
         dtype: Any = "float32",
         store: StoreLike = None,
@@ -70,11 +73,12 @@ class DaoExpr:
         """Each cell's values of several genes; see [`dao.genes`][genes]."""
         if isinstance(names, str):
             raise DaoTypeError(f"genes {names!r}; expected a list of names. For one: dao.gene(…)")
-        wanted = listed(_encodable(names)).to_list()
+        wanted = each_once(gene_names(names))
         if not wanted:
             raise DaoValueError("genes=[] names no gene")
-        settings = _settings(layer, gene_key, normalize, dtype, store)
-        return self._ask(Ask("array" if as_array else "struct", wanted, **settings)).alias("genes")
+        settings = _settings(layer, gene_key, duplicates, normalize, dtype, store)
+        shape = "array" if as_array else "struct"
+        return self._look_up(shape, names=wanted, **settings).alias("genes")
 
     def qc(
         self,
@@ -85,8 +89,8 @@ class DaoExpr:
         store: StoreLike = None,
     ) -> pl.Expr:
         """Each cell's totals and shares of gene sets; see [`dao.qc`][qc]."""
-        settings = _settings(layer, gene_key, None, "float64", store)
-        return self._ask(Ask("sums", [], sets=_sets(sets), **settings)).alias("qc")
+        settings = _settings(layer, gene_key, "error", None, "float64", store)
+        return self._look_up("sums", sets=_sets(sets, store), **settings).alias("qc")
 
     def is_a(
         self,
@@ -116,12 +120,13 @@ class DaoExpr:
         """
         return _is_a(self._expr, term, excluded=excluded, ontology=ontology)
 
-    def _ask(self, ask: Ask) -> pl.Expr:
+    def _look_up(self, shape: str, **request: Any) -> pl.Expr:
+        log_if_wanted()
         return register_plugin_function(
             plugin_path=_PLUGIN,
             function_name="dao_lookup",
             args=[self._expr],
-            kwargs={"ask": ask.to_json()},
+            kwargs={"shape": shape, **request},
             is_elementwise=True,
         )
 
@@ -134,6 +139,7 @@ def gene(
     *,
     layer: str | None = None,
     gene_key: str | None = None,
+    duplicates: Duplicates = "error",
     normalize: Normalize = None,
     dtype: Any = "float32",
     store: StoreLike = None,
@@ -148,6 +154,8 @@ def gene(
         name: as in the var index, or in ``gene_key``.
         layer: a layer's name; None: X.
         gene_key: the column of var that holds ``name``.
+        duplicates: what it means that several genes of a dataset have that name: an error; the
+            "first" of them; the "sum" of their values (before ``normalize``); or "drop": none.
         normalize: as in [`iter_batches`][dao_polars.DaoFrame.iter_batches].
         dtype: of the column. An integer that it cannot hold exactly is an error. None: the stored
             type, that of all datasets together.
@@ -165,7 +173,13 @@ def gene(
             file.
     """
     return _cells().gene(
-        name, layer=layer, gene_key=gene_key, normalize=normalize, dtype=dtype, store=store
+        name,
+        layer=layer,
+        gene_key=gene_key,
+        duplicates=duplicates,
+        normalize=normalize,
+        dtype=dtype,
+        store=store,
     )
 
 
@@ -175,6 +189,7 @@ def genes(
     as_array: bool = False,
     layer: str | None = None,
     gene_key: str | None = None,
+    duplicates: Duplicates = "error",
     normalize: Normalize = None,
     dtype: Any = "float32",
     store: StoreLike = None,
@@ -186,6 +201,7 @@ def genes(
         as_array: arrays instead of structs.
         layer: as in [`gene`][].
         gene_key: as in [`gene`][].
+        duplicates: as in [`gene`][].
         normalize: as in [`gene`][].
         dtype: as in [`gene`][].
         store: as in [`gene`][].
@@ -203,6 +219,7 @@ def genes(
         as_array=as_array,
         layer=layer,
         gene_key=gene_key,
+        duplicates=duplicates,
         normalize=normalize,
         dtype=dtype,
         store=store,
@@ -222,11 +239,12 @@ def qc(
 
     Args:
         sets: sets of genes by name, such as ``{"mt": "^MT-"}``: a regular expression for their
-            names, the names themselves, or a Boolean expression over the columns of var. Or names
-            of Boolean columns of var.
+            names, the names themselves, or a Boolean column of var (``pl.col("mt")``). Or names of
+            such columns. With ``store=`` any Boolean expression over the columns of var. Genes of
+            one name are in a set together.
         layer: a layer's name; None: X.
         gene_key: the column of var that holds the genes' names.
-        store: where the store is now, if it moved.
+        store: where the store is now, if it moved; or whose var an expression in ``sets`` is of.
 
     Returns:
         A struct ``qc``: ``total_counts`` (Float64), ``n_genes_by_counts`` (UInt32, of genes that
@@ -245,22 +263,18 @@ def _cells() -> DaoExpr:
     return DaoExpr(pl.col(COLUMN))
 
 
-def _encodable(names: Iterable[str] | pl.Series) -> list[str]:
-    """Names that can be written as UTF-8, which half of a surrogate pair cannot."""
-    found = list(names)
-    for name in found:
-        if isinstance(name, str):
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                raise DaoValueError(f"gene {name!r} is no text that a file can hold") from None
-    return found
-
-
 def _settings(
-    layer: str | None, gene_key: str | None, normalize: Normalize, dtype: Any, store: StoreLike
+    layer: str | None,
+    gene_key: str | None,
+    duplicates: Duplicates,
+    normalize: Normalize,
+    dtype: Any,
+    store: StoreLike,
 ) -> dict[str, Any]:
     matrix_name(layer)
+    if duplicates not in get_args(Duplicates):
+        known = ", ".join(map(repr, get_args(Duplicates)))
+        raise DaoValueError(f"duplicates={duplicates!r}; expected one of {known}")
     if gene_key is not None and not isinstance(gene_key, str):
         raise DaoTypeError(f"gene_key={gene_key!r}; expected the name of a column of var, or None")
     if dtype is None and normalize is not None:
@@ -275,28 +289,64 @@ def _settings(
     return {
         "layer": layer,
         "gene_key": gene_key,
+        "duplicates": duplicates,
         "normalize": normalization(normalize, named or "float32"),
         "dtype": named,
         "store": store,
     }
 
 
-def _sets(sets: Any) -> dict[str, Any]:
+def _sets(sets: Any, store: StoreLike) -> list[dict[str, Any]]:
+    """Sets of genes as the plugin takes them."""
     if sets is None:
-        return {}
+        return []
     if isinstance(sets, str) or not isinstance(sets, Iterable):
         raise DaoTypeError(f"sets={sets!r}; expected sets of genes by name, or columns of var")
     named = sets if isinstance(sets, Mapping) else {name: pl.col(name) for name in sets}
     if len(named) > _MAX_SETS:
         raise DaoValueError(f"sets= has {len(named)} sets; expected at most {_MAX_SETS}")
-    rules: dict[str, Any] = {}
-    for name, rule in named.items():
-        if not isinstance(name, str):
-            raise DaoTypeError(f"sets= holds {name!r}; expected names (str)")
-        if isinstance(rule, pl.Expr):
-            rules[name] = {"expr": rule.meta.serialize(format="json")}
-        elif isinstance(rule, str):
-            rules[name] = rule
-        else:
-            rules[name] = listed(rule).to_list()
-    return rules
+    return [_set(name, rule, store) for name, rule in named.items()]
+
+
+def _set(name: Any, rule: Any, store: StoreLike) -> dict[str, Any]:
+    if not isinstance(name, str):
+        raise DaoTypeError(f"sets= holds {name!r}; expected names (str)")
+    if isinstance(rule, str):
+        return {"name": name, "pattern": gene_names([rule])[0]}
+    if not isinstance(rule, pl.Expr):
+        return {"name": name, "names": each_once(gene_names(rule))}
+    columns = rule.meta.root_names()
+    if len(columns) == 1 and rule.meta.eq(pl.col(columns[0])):
+        return {"name": name, "column": columns[0]}
+    if store is None:
+        raise DaoValueError(
+            f"gene set {name!r} is an expression over columns of var, which says nothing before it "
+            "is known whose: pass store=, or a regular expression, names, or a Boolean column"
+        )
+    opened = store if isinstance(store, Store) else load_store(store)
+    members = {
+        dataset.name: _members(name, rule, opened.var(dataset.name), dataset.name)
+        for dataset in opened._core.datasets
+    }
+    if members and all("refused" in found for found in members.values()):
+        raise DaoValueError(f"gene set {name!r}: {next(iter(members.values()))['refused']}")
+    return {"name": name, "members": members}
+
+
+def _members(name: str, rule: pl.Expr, var: pl.DataFrame, dataset: str) -> dict[str, Any]:
+    """For which genes of a dataset an expression over var is true, or why that cannot be said."""
+    missing = [column for column in rule.meta.root_names() if column not in var.columns]
+    if missing:
+        known = ", ".join(map(repr, var.columns))
+        why = f"dataset {dataset!r} has no such column of var: {missing[0]!r}; its columns: {known}"
+        return {"refused": why}
+    try:
+        found = var.select(rule.alias(name)).to_series()
+    except pl.exceptions.PolarsError as error:
+        return {"refused": str(error)}
+    if found.dtype != pl.Boolean or len(found) != len(var):
+        return {
+            "refused": f"expected a Boolean for each of {len(var)} genes of dataset {dataset!r}, "
+            f"found {len(found)} of {found.dtype}"
+        }
+    return {"columns": np.flatnonzero(found.fill_null(False).to_numpy()).tolist()}

@@ -18,7 +18,6 @@ import polars as pl
 
 from .. import _core
 from ..errors import DaoCorruptError
-from ..genes.request import feature_space_id
 from ..scan.columns import (
     MAX_CATEGORIES,
     RESERVED,
@@ -79,10 +78,6 @@ class SfairaTables:
         """The organism that a dataset's uns names."""
         value = self.uns(dataset)[0].get("organism")
         return value if isinstance(value, str) else None
-
-    def feature_space(self, dataset: _core.Dataset) -> str:
-        """What names a dataset's feature space."""
-        return feature_space_id(self.var(dataset)["var_name"])
 
     def check_obs(self, dataset: _core.Dataset) -> None:
         """Raises a DaoCorruptError where a dataset's obs has not a row a cell."""

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from .. import _core
 from .._core import Dataset, Description, MatrixName
-from ..errors import DaoFileNotFoundError, DaoKeyError, DaoTypeError, DaoValueError
-from ..genes.request import FeatureSpace, Genes, Resolved, resolve
-from ..genes.spaces import by_space, space_of
+from .._core import Genes as ResolvedGenes
+from ..errors import DaoFileNotFoundError, DaoKeyError, DaoTypeError
+from ..genes.request import Duplicates, Genes, wanted
 from ..scan.cell import COLUMN, Keys, cell_type, check_keys, key_of
-from ..store.store import Store, load_store, options_of
+from ..store.store import Store, load_store
 
-__all__ = ["Selection", "matrix_name", "number_type", "open_of", "select", "stored_types"]
+__all__ = ["Selection", "matrix_name", "number_type", "open_store", "select", "stored_types"]
 
 
 @dataclass(frozen=True)
@@ -61,48 +61,20 @@ class Selection:
         return [self.store._core.description(dataset.name) for dataset in self.datasets()]
 
     def resolve(
-        self, genes: Genes, gene_key: str | None
-    ) -> tuple[Resolved, list[tuple[int, NDArray[np.int32] | None]]]:
-        """Output genes, and for each dataset number where its columns go.
+        self, genes: Genes, gene_key: str | None, duplicates: Duplicates = "error"
+    ) -> ResolvedGenes:
+        """The genes that are asked for, and which columns of each dataset they are.
 
         Raises:
-            DaoValueError, DaoKeyError, DaoTypeError: as [`genes.resolve`][], and for a
-                ``gene_key`` that is no column of var.
+            DaoValueError: several feature spaces and no ``genes``, a name twice in the list or with
+                several genes in a dataset.
+            DaoKeyError: a gene that no dataset of the store has, a ``gene_key`` that is no column
+                of var.
+            DaoTypeError: ``genes`` is something else.
         """
-        entries = self.datasets()
-        spaces_here = {self.store._tables.feature_space(entry) for entry in entries}
-        if genes is None and gene_key is None and len(spaces_here) <= 1:
-            n_vars = entries[0].n_vars if entries else 0
-            return Resolved(n_vars, None, [None]), [(entry.number, None) for entry in entries]
-        if genes is None and not len(self.keys):
-            return Resolved(0, None, []), []
-        spaces = [
-            space_of(self.store, group, gene_key)
-            for group in by_space(self.store, entries, gene_key)
-        ]
-        if genes is None and all(space.names.equals(spaces[0].names) for space in spaces):
-            return Resolved(len(spaces[0].names), None, [None]), [
-                (entry.number, None) for entry in entries
-            ]
-
-        def elsewhere() -> list[FeatureSpace]:
-            others = [d for d in self.store._core.datasets if d not in entries]
-            if gene_key is not None:
-                others = [d for d in others if gene_key in self.store.var(d.name).columns]
-            return [
-                space_of(self.store, group, gene_key)
-                for group in by_space(self.store, others, gene_key)
-            ]
-
-        if not spaces:
-            spaces = [FeatureSpace((), pl.Series("var_name", [], dtype=pl.String))]
-        resolved = resolve(genes, spaces, elsewhere)
-        columns = {
-            id: mapped
-            for space, mapped in zip(spaces, resolved.columns, strict=True)
-            for id in space.datasets
-        }
-        return resolved, [(entry.number, columns[entry.name]) for entry in entries]
+        return self.store._core.genes(
+            self.numbers(), wanted(genes), gene_key=gene_key, duplicates=duplicates
+        )
 
 
 def select(
@@ -125,7 +97,7 @@ def select(
     schema = frame.collect_schema()
     cell = cell_type(schema)
     names = _obs_columns(schema, obs)
-    opened = open_of(cell.uri, cell.id, store)
+    opened = open_store(cell.uri, cell.id, store)
     beside = [name for name in dict.fromkeys(also) if name in schema and name not in names]
     beside = [name for name in beside if name != COLUMN]
     collected = frame.select(COLUMN, *names, *beside).collect()
@@ -156,7 +128,7 @@ def _obs_columns(schema: pl.Schema, obs: Iterable[str] | bool | None) -> list[st
     return list(dict.fromkeys(names))
 
 
-def open_of(uri: str, id: str, store: Store | str | None) -> Store:
+def open_store(uri: str, id: str, store: Store | str | None) -> Store:
     """The store that cells of the store ``id`` were selected from, there or where ``store`` says.
 
     Raises:
@@ -166,7 +138,7 @@ def open_of(uri: str, id: str, store: Store | str | None) -> Store:
         opened = store
     elif store is None:
         try:
-            opened = load_store(uri, storage_options=options_of(uri))
+            opened = load_store(uri, storage_options=_core.Store.options_of(uri) or None)
         except DaoFileNotFoundError as error:
             raise DaoFileNotFoundError(
                 f"{error}\nThe cells were selected from there. If the store moved, name its new "
@@ -176,13 +148,7 @@ def open_of(uri: str, id: str, store: Store | str | None) -> Store:
         opened = load_store(store)
     else:
         raise DaoTypeError(f"store={store!r}; expected a Store, or its path or URL")
-    if opened.id != id:
-        raise DaoValueError(
-            f"the cells are of store {id} (at {uri!r} when they were selected), and {opened.uri!r} "
-            f"is store {opened.id}. A store that moved keeps its id: name its new place with "
-            "store=; a store that was written again, or (sfaira's) got or lost datasets, has new "
-            "cells: make the selection again from dao.scan."
-        )
+    opened._core.check_is(uri, id)
     return opened
 
 

@@ -25,7 +25,7 @@ from ..scan.source import ScannedStore, scan_store
 from . import show
 from .tables import OwnTables, Tables
 
-__all__ = ["Store", "Uns", "as_uri", "load_store", "options_of", "scan"]
+__all__ = ["Store", "Uns", "as_uri", "load_store", "scan"]
 
 
 def load_store(
@@ -71,8 +71,6 @@ def scan(
         DaoValueError: a store of a newer format version.
         DaoCorruptError: now or when the query runs: files that contradict the manifest.
     """
-    from ..store.store import load_store
-
     return load_store(uri, storage_options=storage_options).scan()
 
 
@@ -91,15 +89,6 @@ def as_uri(uri: str | os.PathLike[str]) -> str:
     if not text:
         raise DaoValueError("uri='': expected a path or a URL; '.' is the working directory")
     return text if "://" in text else os.path.expanduser(text)
-
-
-#: Options of the stores opened by this process, so that keys, which do not carry them, need none.
-_OPTIONS: dict[str, dict[str, str]] = {}
-
-
-def options_of(uri: str) -> dict[str, str] | None:
-    """The storage options that the store at ``uri`` was last opened with in this process."""
-    return _OPTIONS.get(uri)
 
 
 class Uns(dict[str, Any]):
@@ -125,8 +114,6 @@ class Store:
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
         self._storage_options = dict(storage_options) if storage_options else None
         self._core = _core.Store.open(uri, self._storage_options)
-        if self._storage_options:
-            _OPTIONS[self._core.uri] = self._storage_options
         self._tables: Tables = (
             SfairaTables(self._core)
             if self._core.has_sfaira_tables
@@ -287,7 +274,7 @@ class Store:
         """The first dataset, where all have the same genes in one order."""
         spaces: dict[str, list[_core.Dataset]] = {}
         for dataset in self._core.datasets:
-            spaces.setdefault(self._tables.feature_space(dataset), []).append(dataset)
+            spaces.setdefault(self._core.feature_space(dataset.number), []).append(dataset)
         if len(spaces) == 1:
             return self._core.datasets[0]
         if not spaces:

@@ -38,9 +38,6 @@ class Tables(Protocol):
     def organism(self, dataset: _core.Dataset) -> str | None:
         """What all cells of a dataset are of, where that is one organism."""
 
-    def feature_space(self, dataset: _core.Dataset) -> str:
-        """What names a dataset's feature space: the same where the genes and their order are."""
-
     def check_obs(self, dataset: _core.Dataset) -> None:
         """Raises a DaoError where a dataset's obs cannot be read, or has not a row a cell."""
 
@@ -72,10 +69,6 @@ class OwnTables:
         """See [`Tables`][]."""
         value = dataset.organism or dataset.constants.get("organism")
         return value if isinstance(value, str) else None
-
-    def feature_space(self, dataset: _core.Dataset) -> str:
-        """See [`Tables`][]."""
-        return dataset.feature_space
 
     def check_obs(self, dataset: _core.Dataset) -> None:
         """See [`Tables`][]; reads every column."""

@@ -1,6 +1,6 @@
 """Writing a dataset in a given feature space: which source column goes where.
 
-Owns the matching of gene names on the way in. Sees the source's var table alone: no matrices,
+Owns the stored var table; the core matches names. Sees the source's var table alone: no matrices,
 no files.
 """
 
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from .._core import ColumnMeta, TableMeta
+from .._core import ColumnMeta, TableMeta, match_genes
 from ..convert.tables import Table
 from ..errors import DaoKeyError, DaoTypeError, DaoValueError
-from ..genes.request import listed, some
+from ..genes.request import Duplicates, each_once, first_few, gene_names
 
 _TEXT_NOTE = {"kind": "object", "of": "string"}
 
@@ -28,13 +28,15 @@ class Alignment:
 
     ``var``: as stored. ``columns``: int32, for each source column its output column or -1; None
     where they are the same. ``dropped``, ``absent``: numbers of source and target genes without
-    a counterpart.
+    a counterpart. ``most_summed``: of how many of the source's genes an output gene is at most the
+    sum.
     """
 
     var: Table
     columns: np.ndarray | None = None
     dropped: int = 0
     absent: int = 0
+    most_summed: int = 1
 
     def warn(self, where: str, stacklevel: int) -> None:
         """A UserWarning that counts what alignment changed, if it did."""
@@ -47,7 +49,9 @@ class Alignment:
             warnings.warn(f"{where}: {'; '.join(parts)}", UserWarning, stacklevel=stacklevel + 1)
 
 
-def align(var: Table, genes: Any, gene_key: str | None, where: str) -> Alignment:
+def align(
+    var: Table, genes: Any, gene_key: str | None, duplicates: Duplicates, where: str
+) -> Alignment:
     """Output columns that are exactly ``genes``, in their order.
 
     Args:
@@ -55,6 +59,7 @@ def align(var: Table, genes: Any, gene_key: str | None, where: str) -> Alignment
         genes: names (str, each once; any iterable, or a var frame of a store), or None to keep
             the source's genes.
         gene_key: the var column to match on; None for the index.
+        duplicates: what a name means that several genes of the source have.
         where: the dataset, for errors.
 
     Raises:
@@ -71,23 +76,31 @@ def align(var: Table, genes: Any, gene_key: str | None, where: str) -> Alignment
     if not len(wanted):
         raise DaoValueError(f"{where}: genes= is empty; expected the names of the output's genes")
     have = _source_names(var, gene_key, where)
-    position = pl.DataFrame({"name": wanted}).with_row_index("target")
-    found = (
-        pl.DataFrame({"name": have})
-        .with_row_index("source")
-        .join(position, on="name", how="left", maintain_order="left")
-    )
-    _check_matches(found, wanted, gene_key, where)
-
-    columns = found["target"].cast(pl.Int32).fill_null(-1).to_numpy().astype(np.int32)
+    columns, repeated = match_genes(have.to_list(), wanted.to_list(), duplicates)
+    key = "the var index" if gene_key is None else f"var column {gene_key!r}"
+    if repeated:
+        raise DaoValueError(
+            f"{where}: {first_few(repeated)} of genes= belong to several genes of the source in "
+            f'{key}; say with duplicates="first", "sum" or "drop" what that means, match on a '
+            "column with unique values (gene_key='gene_ids', say), rename them first "
+            "(adata.var_names_make_unique()), or leave them out of genes="
+        )
+    if len(have) and not have.is_in(wanted.implode()).any():
+        raise DaoKeyError(
+            f"{where}: not one of genes= ({first_few(wanted.head(3).to_list())}, ...) is in {key} "
+            f"of the source ({first_few(have.drop_nulls().head(3).to_list())}, ...); match on "
+            "another var column with gene_key="
+        )
     source = np.full(len(wanted), -1, dtype=np.int64)
-    source[columns[columns >= 0]] = np.flatnonzero(columns >= 0)
+    places = np.flatnonzero(columns >= 0)[::-1]
+    source[columns[places]] = places  # the first of several is written last
     identity = len(columns) == len(source) and bool((columns == np.arange(len(columns))).all())
     return Alignment(
         _aligned_var(var, wanted, source, gene_key),
         None if identity else columns,
         dropped=int((columns < 0).sum()),
         absent=int((source < 0).sum()),
+        most_summed=int(np.bincount(columns[columns >= 0], minlength=1).max(initial=1)),
     )
 
 
@@ -99,7 +112,7 @@ def _names(genes: Any, where: str) -> pl.Series:
             f"{where}: genes={genes!r}: expected a list of gene names, such as "
             'store.var("dataset")["var_name"]'
         )
-    return listed(genes)
+    return pl.Series("name", each_once(gene_names(genes)), dtype=pl.String)
 
 
 def _source_names(var: Table, gene_key: str | None, where: str) -> pl.Series:
@@ -108,29 +121,10 @@ def _source_names(var: Table, gene_key: str | None, where: str) -> pl.Series:
         return var.frame["var_name"]
     if gene_key not in stored:
         raise DaoKeyError(
-            f"{where}: gene_key={gene_key!r}: var has no such column; it has {some(list(stored))}"
+            f"{where}: gene_key={gene_key!r}: var has no such column; it has "
+            f"{first_few(list(stored))}"
         )
     return var.frame[stored[gene_key]].cast(pl.String)
-
-
-def _check_matches(
-    found: pl.DataFrame, wanted: pl.Series, gene_key: str | None, where: str
-) -> None:
-    names = found.filter(pl.col("target").is_not_null())["name"]
-    key = "the var index" if gene_key is None else f"var column {gene_key!r}"
-    repeated = names.filter(names.is_duplicated()).unique(maintain_order=True).to_list()
-    if repeated:
-        raise DaoValueError(
-            f"{where}: {some(repeated)} of genes= belong to several genes of the source in {key}; "
-            "match on a column with unique values (gene_key='gene_ids', say), rename them first "
-            "(adata.var_names_make_unique()), or leave them out of genes="
-        )
-    if len(names) == 0 and len(wanted) and len(found):
-        raise DaoKeyError(
-            f"{where}: not one of genes= ({some(wanted.head(3).to_list())}, ...) is in {key} of "
-            f"the source ({some(found['name'].drop_nulls().head(3).to_list())}, ...); match on "
-            "another var column with gene_key="
-        )
 
 
 def _aligned_var(var: Table, wanted: pl.Series, source: np.ndarray, gene_key: str | None) -> Table:

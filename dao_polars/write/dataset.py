@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import polars as pl
 
-from .._core import ColumnMeta, DatasetWriter, MatrixName, TableMeta, ValueScan
+from .._core import ColumnMeta, DatasetWriter, MatrixName, TableMeta, ValueScan, feature_space_id
 from .._progress import progress_bar
 from ..convert.from_pandas import from_pandas
 from ..convert.tables import Table
 from ..errors import DaoIOError, DaoTypeError, DaoValueError
-from ..genes.request import feature_space_id
+from ..genes.request import Duplicates
 from ..scan.columns import RESERVED, categories_of
 from ..scan.constants import constants
 from ..store import uns as uns_json
@@ -54,6 +54,7 @@ def write_dataset(
     obsm: Names = True,
     genes: Iterable[str] | pl.Series | pl.DataFrame | None = None,
     gene_key: str | None = None,
+    duplicates: Duplicates = "error",
     shuffle: bool = False,
     seed: int | None = None,
     profile: Profile = "packed",
@@ -85,6 +86,8 @@ def write_dataset(
             another dataset does too). Genes that the source lacks are zero, those not listed are
             dropped; a UserWarning counts both.
         gene_key: the column of the source's var to match ``genes`` with; None for its index.
+        duplicates: what a name of ``genes`` means that several genes of the source have: an error;
+            the "first" of them; the "sum" of their values; or "drop": the source has no such gene.
         shuffle: permute the cells; obs gets ``source_row`` (UInt32), each one's row in the source.
         seed: of the permutation (numpy's PCG64), for a reproducible one.
         profile: the codec of sparse matrices. ``"packed"``: ``dao_polars.pfor``, any row of which
@@ -110,7 +113,7 @@ def write_dataset(
     uri = as_uri(uri)
     with open_source(source, layer=layer, layers=layers, obsm=obsm) as opened:
         request = _validated(
-            opened, dataset, organism, genes, gene_key, shuffle, seed, profile, uns
+            opened, dataset, organism, genes, gene_key, duplicates, shuffle, seed, profile, uns
         )
         request.alignment.warn(f"dataset {request.dataset!r}", stacklevel=2)
         if opened.left_out:
@@ -126,7 +129,7 @@ def write_dataset(
                 organism=request.organism,
                 constants=request.constants,
                 categories=_categories(request.obs.frame),
-                feature_space=feature_space_id(request.var.frame["var_name"]),
+                feature_space=feature_space_id(request.var.frame["var_name"].to_list()),
             )
         except BaseException:
             writer.abort()
@@ -162,6 +165,7 @@ def _validated(
     organism: str | None,
     genes: Any,
     gene_key: str | None,
+    duplicates: Duplicates,
     shuffle: bool,
     seed: int | None,
     profile: Profile,
@@ -187,7 +191,7 @@ def _validated(
     return ValidatedRequest(
         dataset,
         obs,
-        align(var, genes, gene_key, where),
+        align(var, genes, gene_key, duplicates, where),
         uns_json.encode(uns, where),
         constants(uns, obs.frame.columns),
         _organism(uns, obs.frame),
@@ -275,6 +279,8 @@ def _write_matrix(
         scan.update(values)
         advance(values.size)
     of_genes = name.is_of_genes
+    if of_genes and request.alignment.most_summed > 1:
+        scan.update(_widest_sum(scan, request.alignment.most_summed))
     columns = request.alignment.columns if of_genes else None
     n_columns = request.var.frame.height if of_genes else matrix.shape[1]
     order, rows = request.order, None
@@ -303,6 +309,18 @@ def _write_matrix(
             push(*block)
             advance(block[2].size)
     target.finish()
+
+
+def _widest_sum(scan: ValueScan, n: int) -> np.ndarray:
+    """What sums of ``n`` of the scanned values may be at most: their type must hold it."""
+    largest = scan.max_abs() * n
+    if scan.stored().startswith("float") or largest >= 2**64:
+        return np.array([largest])
+    if scan.stored().startswith("uint"):
+        return np.array([int(largest)], dtype=np.uint64)
+    return (
+        np.array([largest, -largest]).astype(np.int64) if largest < 2**63 else np.array([largest])
+    )
 
 
 def _layout(matrix: MatrixSource, nonzero: int, of_genes: bool) -> Literal["csr", "dense"]:

@@ -6,9 +6,10 @@
 
 use super::units::Unit;
 use crate::error::{DaoError, Result};
+use crate::genes::Columns;
 use crate::matrix::{FillRow, RowSink};
 use crate::number::{Num, zeros};
-use crate::read::{Columns, MatrixRequest, Request};
+use crate::read::{MatrixRequest, Request};
 
 /// The statistics of all groups and columns, row-major.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,9 +10,10 @@ use super::BatchMatrix;
 use super::buffers::{Buffers, Slots};
 use super::pool::MatrixBuffers;
 use crate::error::{DaoError, Result};
+use crate::genes::Columns;
 use crate::matrix::{FillRow, RowSink, Rows};
 use crate::number::{Layout, Num, for_dtype};
-use crate::read::{Columns, MatrixRequest, Request, RowPlan, split_key};
+use crate::read::{MatrixRequest, Request, RowPlan, split_key};
 
 /// One matrix of a window's batches while it is read.
 pub trait Assembly: Send + Sync {

@@ -1,49 +1,61 @@
 //! The polars expression plugin: numbers of cells as columns of a query.
 //!
 //! Turns the column `cell` into keys, and what [`crate::lookup`] finds into polars columns, with nulls where
-//! there is no cell or no such gene. What is asked for, and in which store, Python resolves
-//! (`crate::python::lookup`). Polars' interface: <https://docs.pola.rs/user-guide/plugins/expr_plugins/>.
+//! there is no cell or no such gene. Everything that an expression needs is in its arguments and in the type of its
+//! column: no Python is called, and any thread will do. Polars' interface:
+//! <https://docs.pola.rs/user-guide/plugins/expr_plugins/>.
 
 mod plugin;
+
+use std::sync::Arc;
 
 use polars::prelude::*;
 use polars_arrow::array::{FixedSizeListArray, PrimitiveArray};
 use polars_arrow::bitmap::Bitmap;
 use serde::Deserialize;
 
-use crate::lookup::Found;
+use crate::error::DaoError;
+use crate::lookup::{Found, Request, Resolved, Shape, reports, stores};
 use crate::number::{Dtype, Values};
-use crate::python::lookup::{Resolved, Shape, planned, resolve};
 use crate::read::split_key;
 
 /// Fewer cells than this are looked up by the thread that asks: polars asks from several.
 const ALONE: usize = 1024;
 
+/// What the type of a column of cells says of their store.
 #[derive(Deserialize)]
-struct Asked {
-    /// What is asked for, as `dao_polars.expression.lookups` writes it.
-    ask: String,
+struct CellType {
+    uri: String,
+    id: String,
 }
 
-fn output(inputs: &[Field], asked: &Asked) -> PolarsResult<Field> {
+/// The name and type of the column that a request gives.
+fn output(inputs: &[Field], request: &[u8]) -> PolarsResult<Field> {
     let cell = first(inputs)?;
-    let resolved = resolve(&metadata(cell.name(), cell.dtype())?, &asked.ask).map_err(failed)?;
+    let resolved = resolve(cell_type(cell.name(), cell.dtype())?, request, true)?;
     Ok(Field::new(cell.name().clone(), dtype(&resolved)))
 }
 
 /// Numbers of the cells of one column.
-fn look_up(inputs: &[Series], asked: &Asked) -> PolarsResult<Series> {
+fn look_up(inputs: &[Series], request: &[u8]) -> PolarsResult<Series> {
     let cell = first(inputs)?;
-    let metadata = metadata(cell.name(), cell.dtype())?;
+    let resolved = resolve(cell_type(cell.name(), cell.dtype())?, request, false)?;
     let storage = cell.to_storage().u64()?;
     let keys: Vec<u64> = storage.iter().flatten().collect();
-    let resolved = planned(&metadata, &asked.ask).map_err(failed)?;
-    let together = resolved.shape == Shape::Array;
     let threads = (keys.len() < ALONE).then_some(1);
-    let mut found = resolved.lookup.read(&keys, together, threads).map_err(failed)?;
-    resolved.report(&found, keys.len());
+    let mut found = resolved.lookup.read(&keys, threads).map_err(failed)?;
+    reports::report(&resolved.request, &found, keys.len());
     let cells = cells(cell.name().clone(), storage, &keys, &mut found);
     column(&resolved, found, &cells)
+}
+
+fn resolve(cell: CellType, request: &[u8], planning: bool) -> PolarsResult<Arc<Resolved>> {
+    let asked = stores::Asked { uri: cell.uri, id: cell.id, request: request.to_vec() };
+    let parse = |request: &[u8]| -> crate::error::Result<Request> {
+        serde_pickle::from_slice(request, serde_pickle::DeOptions::default())
+            .map_err(|e| DaoError::value(format!("the expression's arguments cannot be read: {e}")))
+    };
+    stores::resolved(asked, planning, parse).map_err(failed)
 }
 
 fn first<T>(inputs: &[T]) -> PolarsResult<&T> {
@@ -54,13 +66,18 @@ fn failed(error: impl std::fmt::Display) -> PolarsError {
     PolarsError::ComputeError(error.to_string().into())
 }
 
-/// What the type of a column of cell keys says of their store.
-fn metadata(name: &PlSmallStr, dtype: &DataType) -> PolarsResult<String> {
+fn cell_type(name: &PlSmallStr, dtype: &DataType) -> PolarsResult<CellType> {
     if let DataType::Extension(cell, storage) = dtype
         && cell.name() == "dao.cell"
         && **storage == DataType::UInt64
     {
-        return Ok(cell.serialize_metadata().unwrap_or_default().into_owned());
+        let metadata = cell.serialize_metadata().unwrap_or_default();
+        return serde_json::from_str(&metadata).map_err(|_| {
+            polars_err!(
+                ComputeError: "column '{name}': its type's metadata should be JSON with 'uri' and 'id', found \
+                '{metadata}'; make the frame again from dao.scan"
+            )
+        });
     }
     polars_bail!(
         ComputeError: "column '{name}' should hold cell keys (dao.cell), found {dtype}: numbers alone do not say which \
@@ -123,25 +140,26 @@ fn cells(name: PlSmallStr, storage: &UInt64Chunked, keys: &[u64], found: &mut Fo
 
 fn dtype(resolved: &Resolved) -> DataType {
     let number = polars_type(resolved.lookup.dtype());
-    let fields = |names: &[String], dtype: &dyn Fn(usize) -> DataType| {
-        DataType::Struct((0..).zip(names).map(|(i, name)| Field::new(name.as_str().into(), dtype(i))).collect())
+    let fields = |dtype: &dyn Fn(usize) -> DataType| {
+        let names = (0..).zip(resolved.request.fields());
+        DataType::Struct(names.map(|(i, name)| Field::new(name.into(), dtype(i))).collect())
     };
-    match resolved.shape {
+    match resolved.request.shape {
         Shape::One => number,
         Shape::Array => DataType::Array(Box::new(number), resolved.lookup.width()),
-        Shape::Struct => fields(&resolved.names, &|_| number.clone()),
-        Shape::Sums => fields(&resolved.names, &|i| if i == 1 { DataType::UInt32 } else { DataType::Float64 }),
+        Shape::Struct => fields(&|_| number.clone()),
+        Shape::Sums => fields(&|i| if i == 1 { DataType::UInt32 } else { DataType::Float64 }),
     }
 }
 
 fn column(resolved: &Resolved, found: Found, cells: &Cells) -> PolarsResult<Series> {
-    match resolved.shape {
+    match resolved.request.shape {
         Shape::One => {
             let values = found.values.into_iter().next().ok_or_else(|| failed("nothing was looked up"))?;
             Ok(numbers(cells.name.clone(), values, cells.mask(0), cells))
         }
         Shape::Struct => {
-            let named = (0..).zip(found.values).zip(resolved.names.iter());
+            let named = (0..).zip(found.values).zip(&resolved.request.names);
             let fields: Vec<Series> = named
                 .map(|((output, values), name)| numbers(name.as_str().into(), values, cells.mask(output), cells))
                 .collect();
@@ -155,7 +173,7 @@ fn column(resolved: &Resolved, found: Found, cells: &Cells) -> PolarsResult<Seri
                     _ => return Err(failed("sums are float64")),
                 }
             }
-            let fields = sum_fields(&resolved.names, &sums, cells);
+            let fields = sum_fields(&sums, cells);
             structs(cells, &fields)
         }
         Shape::Array => {

@@ -13,7 +13,7 @@ use polars::prelude::*;
 use polars_arrow::ffi::{ArrowSchema, export_field_to_c, import_field_from_c};
 use polars_ffi::version_0::{CallerContext, SeriesExport, export_series, import_series_buffer};
 
-use super::{Asked, look_up, output};
+use super::{look_up, output};
 use crate::error::panic_message;
 
 thread_local! {
@@ -32,11 +32,6 @@ fn guarded(call: impl FnOnce() -> PolarsResult<()>) {
     // The message crosses as a C string, which ends at the first zero.
     let message = CString::new(message.replace('\0', "\u{fffd}")).unwrap_or_default();
     LAST_ERROR.with(|last| *last.borrow_mut() = message);
-}
-
-fn arguments(pickled: &[u8]) -> PolarsResult<Asked> {
-    serde_pickle::from_slice(pickled, serde_pickle::DeOptions::default())
-        .map_err(|e| polars_err!(ComputeError: "the expression's arguments cannot be read: {e}"))
 }
 
 /// The name and type of the column that `dao_lookup` gives for inputs of these.
@@ -62,8 +57,8 @@ pub unsafe extern "C" fn _polars_plugin_field_dao_lookup(
         };
         let inputs = inputs.iter().map(import).collect::<PolarsResult<Vec<_>>>()?;
         // SAFETY: `kwargs_len` bytes that outlive the call, which the caller promises.
-        let asked = arguments(unsafe { std::slice::from_raw_parts(kwargs, kwargs_len) })?;
-        let found = output(&inputs, &asked)?;
+        let request = unsafe { std::slice::from_raw_parts(kwargs, kwargs_len) };
+        let found = output(&inputs, request)?;
         // SAFETY: `out` is the caller's to be written; what it held, an empty field, owns nothing.
         unsafe { out.write(export_field_to_c(&found.to_arrow(CompatLevel::newest()))) };
         Ok(())
@@ -88,8 +83,8 @@ pub unsafe extern "C" fn _polars_plugin_dao_lookup(
         // SAFETY: `n` valid exports, which the caller forgets: each is imported, and so freed, once.
         let inputs = unsafe { import_series_buffer(inputs, n) }?;
         // SAFETY: `kwargs_len` bytes that outlive the call, which the caller promises.
-        let asked = arguments(unsafe { std::slice::from_raw_parts(kwargs, kwargs_len) })?;
-        let found = look_up(&inputs, &asked)?;
+        let request = unsafe { std::slice::from_raw_parts(kwargs, kwargs_len) };
+        let found = look_up(&inputs, request)?;
         // SAFETY: `out` is the caller's to be written; what it held, an empty export, owns nothing.
         unsafe { out.write(export_series(&found)) };
         Ok(())
@@ -107,4 +102,25 @@ pub extern "C" fn _polars_plugin_get_last_error_message() -> *const c_char {
 pub extern "C" fn _polars_plugin_get_version() -> u32 {
     let (major, minor) = polars_ffi::get_version();
     u32::from(major) << 16 | u32::from(minor)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use super::*;
+
+    fn message(call: impl FnOnce() -> PolarsResult<()>) -> String {
+        guarded(call);
+        // SAFETY: the message of this thread's last call, which is valid until the next one fails.
+        unsafe { CStr::from_ptr(_polars_plugin_get_last_error_message()) }.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn errors_and_panics_become_messages() {
+        assert_eq!(message(|| polars_bail!(ComputeError: "no\0thing")), "no\u{fffd}thing");
+        assert!(message(|| polars_bail!(ColumnNotFound: "x")).contains('x'));
+        let panicked = message(|| panic!("at {}", 7));
+        assert_eq!(panicked, "dao-polars failed, which is a bug in it: at 7");
+    }
 }

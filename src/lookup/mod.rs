@@ -1,36 +1,44 @@
 //! Numbers about cells in any order, with repeats: values of a few genes, or sums over genes.
 //!
-//! `plan` says which cells are looked up by which road, `rows` and `genes` go there, and this puts what
-//! they find where it belongs. Knows no frames and no gene names: what is asked of a dataset is told
-//! by its column numbers.
+//! What an expression asks is a [`Request`]; `stores` finds the store that it is asked of, among those kept open,
+//! and `resolve` says what it means there. `strategy` says how each dataset's cells are looked up, `rows` and
+//! `gene_index` do it, and this puts what they find where it belongs. Knows no frames and no Python.
 
-mod genes;
-mod plan;
+mod gene_index;
+mod per_process;
+pub mod reports;
+mod request;
+mod resolve;
 mod rows;
+pub mod stores;
+mod strategy;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::error::{DaoError, Result};
+use crate::genes::Mapping;
 use crate::number::{Dtype, Num, Values, for_dtype, zeros};
 use crate::read::{Normalize, OpenStore, RowPlan, schedule};
 use crate::store::MatrixName;
-pub use plan::Road;
-use plan::{Job, jobs};
+pub use request::{Members, Request, SetRule, Shape};
+pub use stores::Resolved;
+pub use strategy::Strategy;
+use strategy::{Task, tasks};
 
-/// What is asked of a dataset's cells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Asked {
-    /// The values of these columns, one for each output; `None` where the dataset has no such gene.
-    Columns(Vec<Option<u32>>),
+/// What is wanted of a dataset's cells.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    /// The values of these columns.
+    Genes(Mapping),
     /// The sum over all columns, the number of those that are not zero, and the sum over each of some
     /// sets: bit `i` of a column's number says whether it is in the `i`-th.
     Sums(Vec<u64>),
-    /// Nothing can be asked of it; why.
+    /// Nothing that could be had; why.
     Refused(String),
 }
 
-/// What to look up; see the module.
+/// What a request means in an open store.
 pub struct Lookup {
     source: Arc<OpenStore>,
     matrix: MatrixName,
@@ -38,8 +46,10 @@ pub struct Lookup {
     normalize: Option<Normalize>,
     /// Numbers for each cell.
     width: usize,
+    /// Whether all numbers of a cell come together in one vector.
+    together: bool,
     /// By dataset number.
-    asked: HashMap<u32, Arc<Asked>>,
+    wanted: HashMap<u32, Arc<Wanted>>,
 }
 
 /// What was found.
@@ -48,37 +58,25 @@ pub struct Found {
     pub values: Vec<Values>,
     /// By dataset number, of those that lack some, which outputs it has no gene for; their numbers are zeros.
     pub absent: BTreeMap<u32, Vec<bool>>,
-    /// How many datasets were read by each road.
-    pub roads: BTreeMap<Road, usize>,
+    /// How many datasets were looked up in which way.
+    pub strategies: BTreeMap<Strategy, usize>,
 }
 
-/// A number found: which of the rows wanted, which output, and the number.
-pub(super) struct Hit<T> {
+/// A number found: which of the wanted rows, which output, and the number.
+struct Entry<T> {
     row: u32,
     output: u32,
     value: T,
 }
 
-/// A dataset, what is asked of it, and which of its rows are wanted.
-pub(super) struct Target<'a> {
+/// A dataset, what is wanted of it, and of which of its rows.
+struct Target<'a> {
     number: u32,
     rows: &'a [u32],
-    asked: Arc<Asked>,
+    wanted: Arc<Wanted>,
 }
 
 impl Lookup {
-    /// A lookup of `width` numbers in the matrix `matrix` of the store's datasets.
-    #[must_use]
-    pub fn new(
-        source: Arc<OpenStore>,
-        matrix: MatrixName,
-        dtype: Dtype,
-        normalize: Option<Normalize>,
-        width: usize,
-    ) -> Self {
-        Self { source, matrix, dtype, normalize, width, asked: HashMap::new() }
-    }
-
     /// The number type of what is found.
     #[must_use]
     pub fn dtype(&self) -> Dtype {
@@ -91,42 +89,18 @@ impl Lookup {
         self.width
     }
 
-    /// Says what is asked of some datasets.
-    ///
-    /// # Errors
-    /// `Value` for another number of columns or outputs than there are.
-    pub fn describe(&mut self, numbers: &[u32], asked: Asked) -> Result<()> {
-        let asked = Arc::new(asked);
-        for &number in numbers {
-            let entry = self.source.store().dataset_numbered(number)?;
-            let fits = match &*asked {
-                Asked::Columns(columns) => {
-                    columns.len() == self.width
-                        && columns.iter().flatten().all(|&column| u64::from(column) < entry.n_vars)
-                }
-                Asked::Sums(sets) => sets.len() as u64 == entry.n_vars && (2..=66).contains(&self.width),
-                Asked::Refused(_) => true,
-            };
-            if !fits {
-                return Err(DaoError::value("what is asked of a dataset does not fit its genes").at(entry.place()));
-            }
-            self.asked.insert(number, asked.clone());
-        }
-        Ok(())
-    }
-
-    /// What is asked of a dataset of which rows up to `last` are wanted.
-    fn asked(&self, number: u32, last: u32) -> Result<Arc<Asked>> {
+    /// What is wanted of a dataset of whose rows the largest wanted is `last`.
+    fn wanted(&self, number: u32, last: u32) -> Result<Arc<Wanted>> {
         const CHANGED: &str = "the store has changed since the keys were made, or the query; make it again";
         let entry = self.source.store().dataset_numbered(number)?;
         if u64::from(last) >= entry.n_obs {
             let what = format!("a cell key names row {last} and the dataset has {} cells", entry.n_obs);
             return Err(DaoError::value(what).at(entry.place()).hint(CHANGED));
         }
-        match self.asked.get(&number) {
-            Some(asked) => match &**asked {
-                Asked::Refused(why) => Err(DaoError::value(why.clone())),
-                _ => Ok(asked.clone()),
+        match self.wanted.get(&number) {
+            Some(wanted) => match &**wanted {
+                Wanted::Refused(why) => Err(DaoError::value(why.clone())),
+                _ => Ok(wanted.clone()),
             },
             None => Err(DaoError::value("a dataset that was not there when the query was made")
                 .at(entry.place())
@@ -134,30 +108,30 @@ impl Lookup {
         }
     }
 
-    /// Looks up the cells `keys`; `together` wants all numbers of a cell in one vector.
+    /// Looks up the cells `keys`.
     ///
     /// # Errors
-    /// `Value` for keys that are no cells of the store or of datasets that nothing can be asked of, and as [`crate::matrix::Matrix::read`], with
-    /// the dataset named.
-    pub fn read(&self, keys: &[u64], together: bool, threads: Option<usize>) -> Result<Found> {
-        for_dtype!(self.dtype, T => self.read_as::<T>(keys, together, threads))
+    /// `Value` for keys that are no cells of the store or of datasets that nothing can be had of, and as
+    /// [`crate::matrix::Matrix::read`], with the dataset named.
+    pub fn read(&self, keys: &[u64], threads: Option<usize>) -> Result<Found> {
+        for_dtype!(self.dtype, T => self.read_as::<T>(keys, threads))
     }
 
-    fn read_as<T: Num>(&self, keys: &[u64], together: bool, threads: Option<usize>) -> Result<Found> {
+    fn read_as<T: Num>(&self, keys: &[u64], threads: Option<usize>) -> Result<Found> {
         let plan = RowPlan::new(keys);
         let mut targets = Vec::with_capacity(plan.datasets.len());
         for dataset in &plan.datasets {
-            let asked = self.asked(dataset.number, dataset.rows.last().copied().unwrap_or(0))?;
-            targets.push(Target { number: dataset.number, rows: &dataset.rows, asked });
+            let wanted = self.wanted(dataset.number, dataset.rows.last().copied().unwrap_or(0))?;
+            targets.push(Target { number: dataset.number, rows: &dataset.rows, wanted });
         }
-        let (mut all, mut roads) = (Vec::new(), BTreeMap::new());
+        let (mut all, mut strategies) = (Vec::new(), BTreeMap::new());
         for (i, target) in targets.iter().enumerate() {
-            let (road, jobs) = jobs(self, target)?;
-            *roads.entry(road).or_insert(0) += 1;
-            all.extend(jobs.into_iter().map(|job| (i, job)));
+            let (strategy, tasks) = tasks(self, target)?;
+            *strategies.entry(strategy).or_insert(0) += 1;
+            all.extend(tasks.into_iter().map(|task| (i, task)));
         }
         let n = keys.len();
-        let (vectors, length) = if together { (1, n.checked_mul(self.width)) } else { (self.width, Some(n)) };
+        let (vectors, length) = if self.together { (1, n.checked_mul(self.width)) } else { (self.width, Some(n)) };
         let values: Option<Vec<Vec<T>>> = (0..vectors).map(|_| zeros(length?)).collect();
         let mut values = values.ok_or_else(|| {
             DaoError::value(format!("{} numbers of {n} cells do not fit into memory", self.width))
@@ -167,15 +141,15 @@ impl Lookup {
             all.len(),
             schedule::threads(threads),
             |i| {
-                let (target, job) = &all[i];
-                let hits = self.run::<T>(&targets[*target], job);
-                Ok((*target, hits.map_err(|e| self.in_dataset(targets[*target].number, e))?))
+                let (target, task) = &all[i];
+                let entries = self.run::<T>(&targets[*target], task);
+                Ok((*target, entries.map_err(|e| self.in_dataset(targets[*target].number, e))?))
             },
-            |(target, hits): (usize, Vec<Hit<T>>)| {
+            |(target, entries): (usize, Vec<Entry<T>>)| {
                 let ranges = &plan.datasets[target].slot_ranges;
-                for Hit { row, output, value } in hits {
+                for Entry { row, output, value } in entries {
                     for &slot in &plan.slots[ranges[row as usize].clone()] {
-                        match together {
+                        match self.together {
                             true => values[0][slot * self.width + output as usize] = value,
                             false => values[output as usize][slot] = value,
                         }
@@ -185,27 +159,30 @@ impl Lookup {
             },
             || Ok(()),
         )?;
-        let absent = targets.iter().filter_map(|target| {
-            let absent: Vec<bool> = match &*target.asked {
-                Asked::Columns(columns) => columns.iter().map(Option::is_none).collect(),
-                Asked::Sums(sets) => {
-                    // A set that no gene is in has no sum; all genes and their number always are something.
-                    let members = sets.iter().fold(0, |all, set| all | set);
-                    (0..self.width).map(|output| output >= 2 && members >> (output - 2) & 1 == 0).collect()
-                }
-                Asked::Refused(_) => return None,
-            };
-            absent.contains(&true).then_some((target.number, absent))
-        });
-        Ok(Found { absent: absent.collect(), values: values.into_iter().map(T::wrap).collect(), roads })
+        let absent = targets.iter().map(|target| (target.number, self.absent(&target.wanted)));
+        let absent = absent.filter(|(_, absent)| absent.contains(&true)).collect();
+        Ok(Found { absent, values: values.into_iter().map(T::wrap).collect(), strategies })
     }
 
-    fn run<T: Num>(&self, target: &Target<'_>, job: &Job) -> Result<Vec<Hit<T>>> {
-        match job {
-            Job::Rows { matrix, rows } => rows::look_up(self, target, matrix, rows.clone()),
-            Job::Totals { totals, rows } => Ok(rows::totals(target, totals, rows.clone())),
-            Job::Gene { index, gene, output, values, totals } => {
-                genes::look_up(self, target, index, (*gene, *output), values.clone(), totals.as_deref())
+    /// Which outputs a dataset has no gene for.
+    fn absent(&self, wanted: &Wanted) -> Vec<bool> {
+        match wanted {
+            Wanted::Genes(mapping) => mapping.first_columns(self.width).iter().map(Option::is_none).collect(),
+            Wanted::Sums(sets) => {
+                // A set that no gene is in has no sum; all genes and their number always are something.
+                let members = sets.iter().fold(0, |all, set| all | set);
+                (0..self.width).map(|output| output >= 2 && members >> (output - 2) & 1 == 0).collect()
+            }
+            Wanted::Refused(_) => Vec::new(),
+        }
+    }
+
+    fn run<T: Num>(&self, target: &Target<'_>, task: &Task) -> Result<Vec<Entry<T>>> {
+        match task {
+            Task::Rows { matrix, rows } => rows::look_up(self, target, matrix, rows.clone()),
+            Task::Totals { totals, rows } => Ok(rows::totals(target, totals, rows.clone())),
+            Task::Genes { index, genes, output, totals } => {
+                gene_index::look_up(self, target, index, (genes, *output), totals.as_deref())
             }
         }
     }

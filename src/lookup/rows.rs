@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use super::{Asked, Hit, Lookup, Target};
+use super::{Entry, Lookup, Target, Wanted};
 use crate::error::Result;
+use crate::genes::sum_exactly;
 use crate::matrix::{FillRow, Matrix, RowSink, Totals};
-use crate::number::Num;
+use crate::number::{Dtype, Num};
 use crate::read::Normalize;
 
 /// Up to so many columns are searched for in a row; more are looked up in a table of all columns.
@@ -18,60 +19,67 @@ pub fn look_up<T: Num>(
     target: &Target<'_>,
     matrix: &Matrix,
     rows: Range<usize>,
-) -> Result<Vec<Hit<T>>> {
-    let mut hits = Vec::new();
+) -> Result<Vec<Entry<T>>> {
+    let mut entries = Vec::new();
     let first = u32::try_from(rows.start).unwrap_or(u32::MAX); // rows are numbered with 32 bits
     let n_columns = usize::try_from(matrix.shape()[1]).unwrap_or(0);
-    match &*target.asked {
-        Asked::Columns(columns) => {
-            let wanted = Wanted::new(columns, n_columns);
-            let mask = wanted.mask(n_columns);
+    match &*target.wanted {
+        Wanted::Genes(mapping) => {
+            let outputs = Outputs::new(mapping.pairs(), n_columns);
+            let mask = outputs.mask(n_columns);
             let mask = if lookup.normalize.is_some() { None } else { Some(&mask[..]) };
-            let mut sink =
-                Pick { first, wanted, normalize: lookup.normalize, room: (Vec::new(), Vec::new()), hits: &mut hits };
+            let mut sink = Pick {
+                first,
+                outputs,
+                summed: mapping.sums().then(Vec::new),
+                stored: matrix.dtype(),
+                normalize: lookup.normalize,
+                row: (Vec::new(), Vec::new()),
+                entries: &mut entries,
+            };
             matrix.read(&target.rows[rows], mask, &mut sink)?;
         }
-        Asked::Sums(sets) => {
+        Wanted::Sums(sets) => {
             let rows = &target.rows[rows];
-            let sums = vec![0.0; lookup.width()];
+            let sums = vec![0.0; lookup.width];
             // What is a float32 is read faster as one.
             if matrix.dtype().is_narrow() {
-                let room = (Vec::new(), Vec::<f32>::new());
-                matrix.read(rows, None, &mut Add { first, sets, sums, room, hits: &mut hits })?;
+                let row = (Vec::new(), Vec::<f32>::new());
+                matrix.read(rows, None, &mut AddUp { first, sets, sums, row, entries: &mut entries })?;
             } else {
-                let room = (Vec::new(), Vec::<f64>::new());
-                matrix.read(rows, None, &mut Add { first, sets, sums, room, hits: &mut hits })?;
+                let row = (Vec::new(), Vec::<f64>::new());
+                matrix.read(rows, None, &mut AddUp { first, sets, sums, row, entries: &mut entries })?;
             }
         }
-        Asked::Refused(_) => {}
+        Wanted::Refused(_) => {}
     }
-    Ok(hits)
+    Ok(entries)
 }
 
 /// Sums and counts as they were kept.
-pub fn totals<T: Num>(target: &Target<'_>, totals: &Totals, rows: Range<usize>) -> Vec<Hit<T>> {
+pub fn totals<T: Num>(target: &Target<'_>, totals: &Totals, rows: Range<usize>) -> Vec<Entry<T>> {
     let first = u32::try_from(rows.start).unwrap_or(u32::MAX);
-    let of = |(i, &row): (u32, &u32)| {
+    let both = |(i, &row): (u32, &u32)| {
         let (sum, count) = totals.cell(row);
-        [Hit { row: i, output: 0, value: T::cast(sum) }, Hit { row: i, output: 1, value: T::cast(count) }]
+        [Entry { row: i, output: 0, value: T::cast(sum) }, Entry { row: i, output: 1, value: T::cast(count) }]
     };
-    (first..).zip(&target.rows[rows]).flat_map(of).collect()
+    (first..).zip(&target.rows[rows]).flat_map(both).collect()
 }
 
 /// Columns that are wanted, and which output each is.
-enum Wanted {
+enum Outputs {
     /// By column, ascending.
     Few(Vec<(i32, u32)>),
     /// For each column.
     Many(Vec<u32>),
 }
 
-impl Wanted {
-    fn new(columns: &[Option<u32>], n_columns: usize) -> Self {
-        let present = (0..).zip(columns).filter_map(|(output, column)| Some(((*column)?, output)));
-        if columns.len() > SEARCHED {
+impl Outputs {
+    /// Of columns, ascending, each with its output.
+    fn new(pairs: &[(u32, u32)], n_columns: usize) -> Self {
+        if pairs.len() > SEARCHED {
             let mut outputs = vec![NONE; n_columns];
-            for (column, output) in present {
+            for &(column, output) in pairs {
                 if let Some(to) = outputs.get_mut(column as usize) {
                     *to = output;
                 }
@@ -79,10 +87,7 @@ impl Wanted {
             return Self::Many(outputs);
         }
         // Columns are numbered with 31 bits.
-        let mut few: Vec<(i32, u32)> =
-            present.map(|(column, output)| (i32::try_from(column).unwrap_or(i32::MAX), output)).collect();
-        few.sort_unstable();
-        Self::Few(few)
+        Self::Few(pairs.iter().map(|&(column, output)| (i32::try_from(column).unwrap_or(i32::MAX), output)).collect())
     }
 
     fn mask(&self, n_columns: usize) -> Vec<bool> {
@@ -129,43 +134,54 @@ impl Wanted {
 
 struct Pick<'a, T> {
     first: u32,
-    wanted: Wanted,
+    outputs: Outputs,
+    /// Where outputs are sums of columns: of a row the outputs and the values that they are made of.
+    summed: Option<Vec<(u32, T)>>,
+    stored: Dtype,
     normalize: Option<Normalize>,
-    room: (Vec<i32>, Vec<T>),
-    hits: &'a mut Vec<Hit<T>>,
+    row: (Vec<i32>, Vec<T>),
+    entries: &'a mut Vec<Entry<T>>,
 }
 
 impl<T: Num> RowSink<T> for Pick<'_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
-        let (columns, values) = (&mut self.room.0, &mut self.room.1);
+        let (columns, values) = (&mut self.row.0, &mut self.row.1);
         columns.resize(nnz, 0);
         values.resize(nnz, T::zero());
         fill(columns, values)?;
         let row = self.first + u32::try_from(i).unwrap_or(0);
         let factor = self.normalize.map(|normalize| (normalize, normalize.factor_of(values)));
-        self.wanted.each(columns, |output, at| {
-            let value = match factor {
-                Some((normalize, factor)) => normalize.value(values[at], factor),
-                None => values[at],
-            };
-            self.hits.push(Hit { row, output, value });
-        });
+        let mut push = |output, value| {
+            let value = factor.map_or(value, |(normalize, factor)| normalize.value(value, factor));
+            self.entries.push(Entry { row, output, value });
+        };
+        match &mut self.summed {
+            None => self.outputs.each(columns, |output, at| push(output, values[at])),
+            Some(parts) => {
+                parts.clear();
+                self.outputs.each(columns, |output, at| parts.push((output, values[at])));
+                parts.sort_by_key(|&(output, _)| output);
+                for parts in parts.chunk_by(|a, b| a.0 == b.0) {
+                    push(parts[0].0, sum_exactly(parts.iter().map(|&(_, value)| value), self.stored)?);
+                }
+            }
+        }
         Ok(())
     }
 }
 
 /// Reads `S` and adds up in float64.
-struct Add<'a, S, T> {
+struct AddUp<'a, S, T> {
     first: u32,
     sets: &'a [u64],
     sums: Vec<f64>,
-    room: (Vec<i32>, Vec<S>),
-    hits: &'a mut Vec<Hit<T>>,
+    row: (Vec<i32>, Vec<S>),
+    entries: &'a mut Vec<Entry<T>>,
 }
 
-impl<S: Num, T: Num> RowSink<S> for Add<'_, S, T> {
+impl<S: Num, T: Num> RowSink<S> for AddUp<'_, S, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, S>) -> Result<()> {
-        let (columns, values) = (&mut self.room.0, &mut self.room.1);
+        let (columns, values) = (&mut self.row.0, &mut self.row.1);
         columns.resize(nnz, 0);
         values.resize(nnz, S::zero());
         fill(columns, values)?;
@@ -183,7 +199,7 @@ impl<S: Num, T: Num> RowSink<S> for Add<'_, S, T> {
         let row = self.first + u32::try_from(i).unwrap_or(0);
         for (output, &sum) in (0..).zip(&self.sums) {
             if sum != 0.0 {
-                self.hits.push(Hit { row, output, value: T::cast(sum) });
+                self.entries.push(Entry { row, output, value: T::cast(sum) });
             }
         }
         Ok(())

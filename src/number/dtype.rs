@@ -176,6 +176,28 @@ impl Dtype {
         Self::from_name(&name).ok()
     }
 
+    /// The type that holds the values of all of `types`, as numpy's `result_type` has it; `None` for none.
+    #[must_use]
+    pub fn common(types: &[Self]) -> Option<Self> {
+        let widest =
+            |of: &dyn Fn(&Self) -> bool| types.iter().filter(|dtype| of(dtype)).map(|dtype| dtype.size()).max();
+        let (floats, signed) = (widest(&|dtype| dtype.is_float()), widest(&|d| d.is_signed() && !d.is_float()));
+        let unsigned = widest(&|dtype| !dtype.is_signed());
+        let integers = signed.max(unsigned);
+        let name = match (floats, signed, unsigned) {
+            (None, None, None) => return None,
+            // An integer of more than 16 bits is no float32, and one of 64 not always a float64.
+            (Some(4), ..) if integers.is_none_or(|size| size <= 2) => "float32".to_owned(),
+            (Some(_), ..) => "float64".to_owned(),
+            (None, None, Some(size)) => format!("uint{}", 8 * size),
+            (None, Some(size), None) => format!("int{}", 8 * size),
+            (None, Some(signed), Some(unsigned)) if signed > unsigned => format!("int{}", 8 * signed),
+            (None, Some(_), Some(8)) => "float64".to_owned(),
+            (None, Some(_), Some(unsigned)) => format!("int{}", 16 * unsigned),
+        };
+        Self::from_name(&name).ok()
+    }
+
     /// Whether the type is a floating-point one.
     #[must_use]
     pub fn is_float(self) -> bool {

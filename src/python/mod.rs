@@ -7,7 +7,7 @@
 mod arrays;
 mod codec;
 mod error;
-pub(crate) mod lookup;
+mod genes;
 mod manifest;
 mod progress;
 mod reader;
@@ -22,7 +22,7 @@ mod _core {
     #[pymodule_export]
     use super::codec::{pfor_decode, pfor_encode};
     #[pymodule_export]
-    use super::lookup::PyLookup;
+    use super::genes::{PyGenes, feature_space_id, keep_reports, match_genes, next_report};
     #[pymodule_export]
     use super::manifest::{PyColumnMeta, PyDataset, PyDescription, PyMatrixMeta, PyMatrixName, PyTableMeta};
     #[pymodule_export]

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyList};
 
 use super::arrays;
+use super::genes::PyGenes;
 use super::manifest::PyMatrixName;
 use super::progress::Progress;
 use super::sampling::PyEpochPlan;
@@ -17,7 +18,7 @@ use crate::batches::{Batch, BatchMatrix, BufferPool, Epoch};
 use crate::error::DaoError;
 use crate::number::{Dtype, Layout, Values};
 use crate::read::schedule::{Next, threads};
-use crate::read::{Columns, ColumnsByDataset, MatrixForm, Normalize, Request};
+use crate::read::{ColumnsByDataset, MatrixForm, Normalize, Request};
 use crate::sampling::{self, EpochPlan};
 
 /// How long to wait before looking for Ctrl-C.
@@ -61,24 +62,16 @@ impl PyReader {
         py: Python<'_>,
         store: &PyStore,
         keys: PyReadonlyArray1<'_, u64>,
-        columns: Vec<(u32, Option<Bound<'_, PyAny>>)>,
+        genes: &PyGenes,
         matrices: Vec<PyMatrixForm>,
     ) -> PyResult<Self> {
         let forms = matrices.into_iter().map(PyMatrixForm::form).collect::<crate::error::Result<Vec<_>>>()?;
         let keys = keys.as_slice().map_err(|e| DaoError::value(e.to_string()))?.to_vec();
-        let columns = columns
-            .into_iter()
-            .map(|(number, columns)| Ok((number, columns.map(|c| arrays::indices(&c)).transpose()?)))
-            .collect::<PyResult<Vec<_>>>()?;
-        let n_genes = forms.iter().find(|form| form.name.is_of_genes()).map_or(0, |form| form.n_columns);
+        let genes = genes.0.clone();
         let request = py.detach(|| {
-            let columns = columns.into_iter().map(|(number, columns)| {
-                let columns = columns.map(|columns| Columns::new(columns, n_genes)).transpose();
-                match store.opened.store().dataset_numbered(number) {
-                    Ok(dataset) => Ok((number, columns.map_err(|e| e.at(dataset.place()))?.map(Arc::new))),
-                    Err(error) => Err(error),
-                }
-            });
+            // Of a selection without cells nothing is opened.
+            let numbers = genes.numbers().filter(|_| !keys.is_empty());
+            let columns = numbers.map(|number| Ok((number, genes.columns(number)?.map(Arc::new))));
             let columns: ColumnsByDataset = columns.collect::<crate::error::Result<_>>()?;
             Request::open(&store.opened, keys, &columns, forms)
         })?;

@@ -7,8 +7,10 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyTuple};
 
+use super::genes::{PyGenes, request};
 use super::manifest::{PyDataset, PyDescription};
 use super::progress::Progress;
+use crate::lookup::stores;
 use crate::read::OpenStore;
 use crate::storage::StorageOptions;
 use crate::store::{Categories, Store};
@@ -33,7 +35,39 @@ impl PyStore {
     fn open(py: Python<'_>, uri: &str, storage_options: Option<HashMap<String, String>>) -> PyResult<Self> {
         let storage_options = options(storage_options);
         let store = py.detach(|| Store::open(uri, &storage_options))?;
+        stores::remember_options(store.uri(), &storage_options);
         Ok(Self { opened: Arc::new(OpenStore::new(store)), datasets: PyOnceLock::new() })
+    }
+
+    /// What the store at `uri` was last opened with in this process: cells do not carry it.
+    #[staticmethod]
+    fn options_of(uri: &str) -> HashMap<String, String> {
+        stores::options_of(uri).into_iter().collect()
+    }
+
+    /// Refuses a store that is not the one that cells were selected from, at `uri` then.
+    fn check_is(&self, uri: &str, id: &str) -> PyResult<()> {
+        Ok(stores::check_is(self.opened.store(), uri, id)?)
+    }
+
+    /// Names a dataset's feature space.
+    fn feature_space(&self, py: Python<'_>, number: u32) -> PyResult<String> {
+        let store = self.opened.store();
+        Ok(py.detach(|| self.opened.spaces().id(store, store.dataset_numbered(number)?))?)
+    }
+
+    /// What a request for genes means in the datasets `numbers`; none: in a selection without cells.
+    #[pyo3(signature = (numbers, genes=None, *, gene_key=None, duplicates="error"))]
+    fn genes(
+        &self,
+        py: Python<'_>,
+        numbers: Vec<u32>,
+        genes: Option<&Bound<'_, PyAny>>,
+        gene_key: Option<String>,
+        duplicates: &str,
+    ) -> PyResult<PyGenes> {
+        let request = request(genes, gene_key, duplicates)?;
+        Ok(PyGenes(Arc::new(py.detach(|| self.opened.genes(&numbers, &request))?)))
     }
 
     #[getter]
@@ -96,6 +130,7 @@ impl PyStore {
             let entry = self.opened.store().dataset(dataset)?;
             let added = add_gene_index(&self.opened, entry, |cells| progress.advance(cells))?;
             self.opened.forget_gene_index(entry);
+            stores::forget(self.uri());
             Ok(added)
         });
         progress.or_raised(added)
@@ -104,11 +139,6 @@ impl PyStore {
     fn has_gene_index(&self, py: Python<'_>, dataset: &str) -> PyResult<bool> {
         let store = self.opened.store();
         Ok(py.detach(|| store.gene_index(store.dataset(dataset)?)).map(|path| path.is_some())?)
-    }
-
-    fn var_text(&self, py: Python<'_>, dataset: &str, column: &str) -> PyResult<Option<Vec<Option<String>>>> {
-        let store = self.opened.store();
-        Ok(py.detach(|| store.var_text(store.dataset(dataset)?, column))?)
     }
 
     fn verify(&self, py: Python<'_>, dataset: &str) -> PyResult<Vec<(String, String)>> {

@@ -1,17 +1,15 @@
 //! What every reader of cells is made of: opened matrices, requests, plans of rows, and threads that work.
 //!
 //! Owns the cell key ([`split_key`]), a store with its opened matrices ([`OpenStore`]), what is read of each cell
-//! ([`Request`], [`MatrixRequest`], [`Columns`], [`Normalize`]), which rows some cells are ([`RowPlan`]), and the
+//! ([`Request`], [`MatrixRequest`], [`crate::genes::Columns`], [`Normalize`]), which rows some cells are ([`RowPlan`]), and the
 //! one scheduler ([`schedule`]). Must not know what becomes of the rows: batches, lookups and aggregates do.
 
-mod columns;
 mod normalize;
 mod open_store;
 mod request;
 mod row_plan;
 pub mod schedule;
 
-pub use columns::Columns;
 pub use normalize::Normalize;
 pub use open_store::OpenStore;
 pub use request::{ColumnsByDataset, DatasetCells, DatasetMatrix, MatrixForm, MatrixRequest, Request};

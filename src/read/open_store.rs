@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{DaoError, ErrorKind, Result};
+use crate::genes::{self, FeatureSpaces, Genes};
 use crate::matrix::{GeneIndex, Matrix, Totals};
 use crate::store::{Dataset, GENE_INDEX, MatrixName, Store, checksum};
 
@@ -13,6 +14,7 @@ pub struct OpenStore {
     matrices: Opened<(u32, MatrixName), Matrix>,
     gene_indexes: Opened<u32, Option<Arc<GeneIndex>>>,
     totals: Opened<(u32, MatrixName), Option<Arc<Totals>>>,
+    spaces: FeatureSpaces,
 }
 
 /// What was opened, by what it is called.
@@ -39,6 +41,7 @@ impl OpenStore {
             matrices: Opened(Mutex::default()),
             gene_indexes: Opened(Mutex::default()),
             totals: Opened(Mutex::default()),
+            spaces: FeatureSpaces::default(),
         }
     }
 
@@ -46,6 +49,20 @@ impl OpenStore {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The feature spaces of its datasets.
+    #[must_use]
+    pub fn spaces(&self) -> &FeatureSpaces {
+        &self.spaces
+    }
+
+    /// What a request for genes means in the datasets `numbers`, as [`FeatureSpaces::genes`] has it.
+    ///
+    /// # Errors
+    /// As [`FeatureSpaces::genes`].
+    pub fn genes(&self, numbers: &[u32], request: &genes::Request) -> Result<Genes> {
+        self.spaces.genes(&self.store, numbers, request)
     }
 
     /// A matrix of a dataset.

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Columns, Normalize, OpenStore, split_key};
+use super::{Normalize, OpenStore, split_key};
 use crate::error::{DaoError, Result};
+use crate::genes::{Columns, Summing};
 use crate::matrix::{Cache, FillRow, Matrix, RowSink};
 use crate::number::{Dtype, Layout, Num};
 use crate::store::MatrixName;
@@ -126,8 +127,8 @@ impl Request {
         self.datasets.get(&number).ok_or_else(|| not_opened(number))
     }
 
-    /// Reads `rows` (ascending, each once) of one dataset's `matrix` into `sink`, normalized; its columns are
-    /// still the dataset's, and may lack those that go nowhere. With `cached`, where rows are decoded many at a
+    /// Reads `rows` (ascending, each once) of one dataset's `matrix` into `sink`, with columns of one output added up, and
+    /// normalized; its columns are still the dataset's, and may lack those that go nowhere. With `cached`, where rows are decoded many at a
     /// time, the others are kept in the request's cache.
     ///
     /// # Errors
@@ -148,6 +149,14 @@ impl Request {
                 wanted = None; // a row's total is over all of its columns
                 normalized = Normalized { sink, normalize };
                 &mut normalized as &mut dyn RowSink<T>
+            }
+            None => sink,
+        };
+        let mut summing;
+        let sink = match columns.as_deref().filter(|columns| columns.sums()) {
+            Some(columns) => {
+                summing = Summing::new(sink, columns, source.dtype());
+                &mut summing as &mut dyn RowSink<T>
             }
             None => sink,
         };

@@ -21,6 +21,7 @@ pub use checksum::checksum;
 pub use description::{ColumnMeta, DATASET_FORMAT, Description, GeneIndexMeta, MatrixMeta, TableMeta};
 pub use manifest::{Categories, Constants, Dataset, Manifest};
 pub use matrix_name::MatrixName;
+pub use names::{INDEX, VarColumn, VarTable};
 pub use versioned::FORMAT_VERSION;
 
 /// File name of the manifest of a store and of a dataset.
@@ -153,23 +154,22 @@ impl Store {
         Description::parse(&bytes, &format!("{}/{path}", self.uri()), dataset)
     }
 
-    /// A text column of a dataset's var, as [`names::text_column`] gives it.
+    /// A dataset's table of genes.
     ///
     /// # Errors
     /// As [`Store::dataset_file`], and `Corrupt` for a file that is no table of this dataset.
-    pub fn var_text(&self, dataset: &Dataset, column: &str) -> Result<Option<Vec<Option<String>>>> {
+    pub fn var(&self, dataset: &Dataset) -> Result<VarTable> {
         let bytes = self.dataset_file(dataset, VAR)?;
         let place = format!("{}/{}/{VAR}", self.uri(), dataset.path);
-        let values = names::text_column(bytes, column, &place).map_err(|e| e.at(dataset.place()))?;
-        match &values {
-            Some(values) if values.len() as u64 != dataset.n_vars => {
-                Err(DaoError::corrupt(&place, "the table has another number of rows than the matrix has columns")
-                    .at(dataset.place())
-                    .expected(dataset.n_vars)
-                    .found(values.len()))
-            }
-            _ => Ok(values),
+        let table = VarTable::open(bytes, self.by_sfaira, &place).map_err(|e| e.at(dataset.place()))?;
+        if table.n_rows() as u64 == dataset.n_vars {
+            return Ok(table);
         }
+        Err(DaoError::corrupt(&place, "the table has another number of rows than the matrix has columns")
+            .at(dataset.place())
+            .expected(dataset.n_vars)
+            .found(table.n_rows())
+            .hint("restore the file that is not the dataset's"))
     }
 
     /// Where the gene-major copy of a dataset's X is, relative to the store, if there is one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import pickle
 import shutil
 import subprocess
@@ -24,8 +25,8 @@ from polars.exceptions import ComputeError
 from polars.testing import assert_frame_equal
 
 import dao_polars as dao
-from dao_polars.expression import lookups
 from tests.conftest import DATA, study
+from tests.expression.log import Log
 
 ENGINES = ("in-memory", "streaming")
 
@@ -38,7 +39,7 @@ def values(adata: ad.AnnData, gene: str) -> np.ndarray:
 def log(caplog):
     """What was looked up: lines of the logger."""
     caplog.set_level(logging.DEBUG, logger="dao_polars")
-    return caplog
+    return Log(caplog)
 
 
 @pytest.fixture(scope="module")
@@ -345,11 +346,11 @@ def test_a_store_that_moves_grows_or_is_damaged(tmp_path):
         frame.select(dao.gene("a"))
     moved = frame.select(dao.gene("a", store=new))
     assert moved["a"].to_list() == values(adata, "a").tolist()
-    for file in (new / "s" / "zarr" / "X" / "data" / "c").rglob("*"):
+    damaged = shutil.copytree(new, tmp_path / "damaged")
+    for file in (damaged / "s" / "zarr" / "X" / "data" / "c").rglob("*"):
         file.write_bytes(b"\0" * file.stat().st_size)
-    lookups.forget()
     with pytest.raises(ComputeError, match=r"dataset 's', path '.*data"):
-        frame.select(dao.gene("a", store=new))
+        frame.select(dao.gene("a", store=damaged))
 
 
 def test_keys_that_the_store_does_not_have(mixed):
@@ -382,17 +383,16 @@ def test_concurrent_and_nested_queries(mixed, expected):
 def test_many_threads_plan_and_run_at_once(mixed):
     """New genes are resolved while others' queries run on all of polars' threads."""
     code = f"""
-        import sys
+        import os
         from concurrent.futures import ThreadPoolExecutor
         import polars as pl
         import dao_polars as dao
-        from dao_polars.expression import lookups
 
         lf = dao.scan({mixed[0].uri!r})
 
         def ask(i):
             if i % 10 == 0:
-                lookups.forget()
+                os.utime({mixed[0].uri + "/dao.json"!r})  # as if it had changed: opened again
             gene, other = dao.gene(f"g{{i % 30}}"), dao.genes([f"g{{i % 7}}", f"g{{7 + i % 11}}"])
             query = lf.filter(gene.fill_null(1) > 0).with_columns(other, gene.alias("again"))
             return query.collect(engine=["streaming", "in-memory"][i % 2]).height
@@ -416,19 +416,17 @@ def test_queries_that_polars_plans_on_its_own_threads(mixed, expected):
         return await query.collect_async()
 
     for engine in ENGINES:
-        lookups.forget()
+        os.utime(Path(mixed[0].uri) / "dao.json")  # as if it had changed: opened again
         batches = list(lf.select(asks).collect_batches(engine=engine))
         assert_frame_equal(pl.concat(batches), wanted)
-    lookups.forget()
+    os.utime(Path(mixed[0].uri) / "dao.json")
     assert_frame_equal(asyncio.run(ask(lf.select(asks))), wanted)
     with pytest.raises(ComputeError, match=r"unknown gene 'G3x' \(nearest: 'g3'"):
         asyncio.run(ask(lf.select(dao.gene("G3x"))))
-    sets = dao.qc({"s": pl.col("var_name").is_in(["g7", "g12"])})
-    with pytest.raises(ComputeError, match=r"call collect_schema\(\) on the frame first"):
-        asyncio.run(ask(lf.select(sets)))
-    planned = lf.select(sets)
-    planned.collect_schema()
-    assert_frame_equal(asyncio.run(ask(planned)), planned.collect())
+    sets = dao.qc({"s": pl.col("var_name").is_in(["g7", "g12"])}, store=mixed[0])
+    assert_frame_equal(asyncio.run(ask(lf.select(sets))), lf.select(sets).collect())
+    by_names = lf.select(dao.qc({"s": "^g(7|12)$"}))
+    assert_frame_equal(lf.select(sets).collect(), by_names.collect())
     inside = lf.select(
         pl.col("cell").map_batches(
             lambda cells: cells.to_frame().select(dao.gene("g9", dtype="float64")).to_series(),
@@ -486,7 +484,7 @@ def test_quality_control_is_scanpys(real_store, real, name, engine, log):
     wanted, _ = sc.pp.calculate_qc_metrics(adata, qc_vars=sets, percent_top=None, log1p=False)
     lf = real_store.scan().filter(pl.col("dataset") == name)
     rules = {"mt": "^MT-", "ribo": pl.col("var_name").str.contains("^RP[SL]"), "few": few}
-    found = lf.select(dao.qc(rules)).unnest("qc").collect(engine=engine)
+    found = lf.select(dao.qc(rules, store=real_store)).unnest("qc").collect(engine=engine)
     assert list(found.columns)[:2] == ["total_counts", "n_genes_by_counts"]
     for column in found:
         if name == "pancreas_human" and column.name.endswith("_mt"):

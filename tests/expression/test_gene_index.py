@@ -1,4 +1,4 @@
-"""The gene-major copy: the same values by another road, written whole or not at all."""
+"""The gene-major copy: the same values in another order, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from polars.exceptions import ComputeError
 
 import dao_polars as dao
-from dao_polars.expression import lookups
 from tests.conftest import DATA, study
+from tests.expression.log import Log
 
 GENES = [f"g{i}" for i in range(12)]
 
@@ -43,8 +43,9 @@ def indexed(request, tmp_path_factory) -> tuple[pl.LazyFrame, pl.LazyFrame, ad.A
     return with_copy.scan(), without.scan(), adata
 
 
-def roads(caplog) -> list[str]:
-    return [record.args[2] for record in caplog.records]
+def strategies(caplog) -> list[str]:
+    """How cells were looked up, call by call."""
+    return [record.args[2] for record in Log(caplog).records]
 
 
 @given(
@@ -55,7 +56,7 @@ def roads(caplog) -> list[str]:
     gene=st.sampled_from(GENES),
     normalize=st.sampled_from([None, "log1p_cp10k", "log1p"]),
 )
-def test_values_are_the_same_by_both_roads(indexed, rows, gene, normalize):
+def test_values_are_the_same_either_way(indexed, rows, gene, normalize):
     with_copy, without, adata = indexed
     take = pl.col("cell").gather(pl.Series(rows, dtype=pl.UInt32))
     expr = dao.gene(gene, normalize=normalize)
@@ -76,15 +77,15 @@ def test_it_is_used_where_it_pays(real_store, real, tmp_path, caplog):
     caplog.set_level(logging.DEBUG, logger="dao_polars")
     lf = store.scan()
     all_cells = lf.select(dao.gene("INS")).collect()
-    assert roads(caplog)[-1] == "1 by gene index"
+    assert strategies(caplog)[-1] == "1 by gene index"
     few = lf.select("cell").collect().sample(3, seed=0)
     few.select(dao.gene("INS"))
-    assert roads(caplog)[-1] == "1 by rows"
+    assert strategies(caplog)[-1] == "1 by rows"
     names = list(real["pancreas_human"].var_names)
     lf.select(dao.genes(names, as_array=True)).collect()
-    assert roads(caplog)[-1] == "1 by rows"
+    assert strategies(caplog)[-1] == "1 by rows"
     some = lf.select(dao.genes(names[:40], as_array=True)).collect()["genes"].to_numpy()
-    assert roads(caplog)[-1] == "1 by gene index"
+    assert strategies(caplog)[-1] == "1 by gene index"
     assert np.array_equal(some, real["pancreas_human"].X[:, :40].toarray())
     assert np.array_equal(all_cells["INS"], real["pancreas_human"][:, "INS"].X.toarray().ravel())
 
@@ -127,13 +128,13 @@ def test_added_later_to_those_that_lack_it(tmp_path, caplog):
     assert store.add_gene_index(progress=False) == []
     caplog.set_level(logging.DEBUG, logger="dao_polars")
     assert store.scan().select(dao.gene("g5")).collect().equals(wanted)
-    assert roads(caplog)[-1] == "2 by gene index"  # in this process at once
+    assert strategies(caplog)[-1] == "2 by gene index"  # in this process at once
     with pytest.raises(dao.DaoKeyError, match="no dataset 'c'"):
         store.add_gene_index("c")
 
 
 def test_values_of_other_cells_do_not_matter(tmp_path):
-    """One that float32 cannot hold is an error of its own cell, by either road."""
+    """One that float32 cannot hold is an error of its own cell, either way."""
     x = study(1, 2000, GENES).X.astype(np.int64)
     x[7, 5] = 2**24 + 1
     store = dao.write_dataset(tmp_path, ad.AnnData(x), dataset="s", gene_index=True, progress=False)
@@ -163,7 +164,6 @@ def test_what_is_damaged_is_noticed(tmp_path):
         file.write_bytes(data)
     problems = dao.load_store(tmp_path).verify()
     assert problems["path"].to_list() == ["s/gene_index"]
-    lookups.forget()
     with pytest.raises(ComputeError, match=r"dataset 's'.*gene_index"):
         store.scan().select(dao.gene(g) for g in GENES).collect()
 

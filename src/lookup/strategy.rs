@@ -1,4 +1,4 @@
-//! By which road a dataset's cells are looked up, and in which pieces.
+//! Where a dataset's numbers are taken from, and in which pieces.
 //!
 //! Every cell's row can be decoded; the gene-major copy, where there is one, has a gene's values of all
 //! cells together; totals were kept when the dataset was written.
@@ -6,14 +6,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Asked, Lookup, Target};
+use super::{Lookup, Target, Wanted};
 use crate::error::Result;
+use crate::genes::Mapping;
 use crate::matrix::{GeneIndex, Matrix, Totals};
 use crate::store::MatrixName;
 
 /// Where the numbers come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Road {
+pub enum Strategy {
     /// The cells' rows.
     Rows,
     /// The gene-major copy.
@@ -24,7 +25,7 @@ pub enum Road {
     Nowhere,
 }
 
-impl Road {
+impl Strategy {
     /// Its name, for log lines.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -37,11 +38,23 @@ impl Road {
     }
 }
 
-/// A piece of work; `rows` are places among the rows wanted.
-pub(super) enum Job {
-    Rows { matrix: Arc<Matrix>, rows: Range<usize> },
-    Totals { totals: Arc<Totals>, rows: Range<usize> },
-    Gene { index: Arc<GeneIndex>, gene: u32, output: u32, values: Range<u64>, totals: Option<Arc<Totals>> },
+/// A piece of work; `rows` are positions among the rows wanted.
+pub(super) enum Task {
+    Rows {
+        matrix: Arc<Matrix>,
+        rows: Range<usize>,
+    },
+    Totals {
+        totals: Arc<Totals>,
+        rows: Range<usize>,
+    },
+    /// Some values of each of an output's genes.
+    Genes {
+        index: Arc<GeneIndex>,
+        genes: Vec<(u32, Range<u64>)>,
+        output: u32,
+        totals: Option<Arc<Totals>>,
+    },
 }
 
 /// Cells of a piece that is read row by row, and of one for which many rows are decoded together.
@@ -67,36 +80,37 @@ pub(super) fn index_pays(rows: u64, row_values: f64, genes: u64, gene_values: u6
     by_genes < by_rows
 }
 
-/// The road to a dataset's numbers, and the pieces of the work.
-pub(super) fn jobs(lookup: &Lookup, target: &Target<'_>) -> Result<(Road, Vec<Job>)> {
+/// Where a dataset's numbers are taken from, and the pieces of the work.
+pub(super) fn tasks(lookup: &Lookup, target: &Target<'_>) -> Result<(Strategy, Vec<Task>)> {
     let entry = lookup.source.store().dataset_numbered(target.number)?;
     let n_rows = target.rows.len();
-    match &*target.asked {
-        Asked::Columns(columns) => {
-            let wanted: Vec<(u32, u32)> =
-                (0..).zip(columns).filter_map(|(output, column)| Some((output, (*column)?))).collect();
-            if wanted.is_empty() {
-                return Ok((Road::Nowhere, Vec::new()));
+    match &*target.wanted {
+        Wanted::Genes(mapping) => {
+            if mapping.pairs().is_empty() {
+                return Ok((Strategy::Nowhere, Vec::new()));
             }
             let index = if lookup.matrix == MatrixName::X { lookup.source.gene_index(entry)? } else { None };
             if let Some(index) = index
-                && let Some(jobs) = by_genes(lookup, target, &index, &wanted)?
+                && let Some(tasks) = by_genes(lookup, target, &index, mapping)?
             {
-                return Ok((Road::GeneIndex, jobs));
+                return Ok((Strategy::GeneIndex, tasks));
             }
         }
-        Asked::Sums(_) if lookup.width == 2 => {
+        Wanted::Sums(_) if lookup.width == 2 => {
             if let Some(totals) = lookup.source.totals(entry, &lookup.matrix)? {
                 let pieces = pieces(n_rows, 64 * WIDE_PIECE);
-                return Ok((Road::Totals, pieces.map(|rows| Job::Totals { totals: totals.clone(), rows }).collect()));
+                return Ok((
+                    Strategy::Totals,
+                    pieces.map(|rows| Task::Totals { totals: totals.clone(), rows }).collect(),
+                ));
             }
         }
-        Asked::Sums(_) | Asked::Refused(_) => {}
+        Wanted::Sums(_) | Wanted::Refused(_) => {}
     }
     let matrix = lookup.source.matrix(entry, &lookup.matrix)?;
     let piece = if matrix.reads_rows() { PIECE } else { WIDE_PIECE };
-    let jobs = pieces(n_rows, piece).map(|rows| Job::Rows { matrix: matrix.clone(), rows }).collect();
-    Ok((Road::Rows, jobs))
+    let tasks = pieces(n_rows, piece).map(|rows| Task::Rows { matrix: matrix.clone(), rows }).collect();
+    Ok((Strategy::Rows, tasks))
 }
 
 /// The pieces of the genes' values, if that pays.
@@ -104,11 +118,12 @@ fn by_genes(
     lookup: &Lookup,
     target: &Target<'_>,
     index: &Arc<GeneIndex>,
-    wanted: &[(u32, u32)],
-) -> Result<Option<Vec<Job>>> {
+    mapping: &Mapping,
+) -> Result<Option<Vec<Task>>> {
     let entry = lookup.source.store().dataset_numbered(target.number)?;
     let (Some(&first), Some(&last)) = (target.rows.first(), target.rows.last()) else { return Ok(Some(Vec::new())) };
-    let all: u64 = wanted.iter().map(|&(_, gene)| index.nnz(gene)).sum();
+    let pairs = mapping.pairs();
+    let all: u64 = pairs.iter().map(|&(gene, _)| index.nnz(gene)).sum();
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let (mean, share) = (
         index.total_nnz() as f64 / entry.n_obs.max(1) as f64,
@@ -121,7 +136,7 @@ fn by_genes(
         reason = "an estimate"
     )]
     let within = (all as f64 * share) as u64;
-    if !index_pays(target.rows.len() as u64, mean, wanted.len() as u64, within) {
+    if !index_pays(target.rows.len() as u64, mean, pairs.len() as u64, within) {
         return Ok(None);
     }
     let mut totals = None;
@@ -132,21 +147,33 @@ fn by_genes(
             return Ok(None);
         }
     }
-    let mut jobs = Vec::new();
-    for &(output, gene) in wanted {
-        let values = if share < 0.5 {
-            index.between(gene, first, last).map_err(|e| e.at(entry.place()))?
-        } else {
-            0..index.nnz(gene)
+    let mut tasks = Vec::new();
+    let mut by_output = pairs.to_vec();
+    by_output.sort_by_key(|&(_, output)| output);
+    for genes in by_output.chunk_by(|a, b| a.1 == b.1) {
+        let within = |&(gene, _): &(u32, u32)| -> Result<(u32, Range<u64>)> {
+            let all = 0..index.nnz(gene);
+            Ok((gene, if share < 0.5 { index.between(gene, first, last)? } else { all }))
         };
-        let mut start = values.start;
-        while start < values.end {
-            let stop = values.end.min(start + GENE_PIECE);
-            jobs.push(Job::Gene { index: index.clone(), gene, output, values: start..stop, totals: totals.clone() });
-            start = stop;
+        let output = genes[0].1;
+        let genes: Vec<_> = genes.iter().map(within).collect::<Result<_>>().map_err(|e| e.at(entry.place()))?;
+        let mut push = |genes| {
+            tasks.push(Task::Genes { index: index.clone(), genes, output, totals: totals.clone() });
+        };
+        match &genes[..] {
+            [(gene, values)] => {
+                let mut start = values.start;
+                while start < values.end {
+                    let stop = values.end.min(start + GENE_PIECE);
+                    push(vec![(*gene, start..stop)]);
+                    start = stop;
+                }
+            }
+            // The values of a sum are of the same cells: not cut.
+            _ => push(genes),
         }
     }
-    Ok(Some(jobs))
+    Ok(Some(tasks))
 }
 
 fn pieces(n: usize, piece: usize) -> impl Iterator<Item = Range<usize>> {

@@ -2,33 +2,56 @@
 
 use std::ops::Range;
 
-use super::{Hit, Lookup, Target};
+use super::{Entry, Lookup, Target};
 use crate::error::{DaoError, Result};
+use crate::genes::sum_exactly;
 use crate::matrix::{GeneIndex, Totals};
 use crate::number::{Num, cast_vec, for_dtype, is_always_exact};
 
-/// Goes through some of a gene's values.
+/// Goes through some of the values of an output's genes: of one, or of several whose sum it is.
 pub fn look_up<T: Num>(
     lookup: &Lookup,
     target: &Target<'_>,
     index: &GeneIndex,
-    (gene, output): (u32, u32),
-    values: Range<u64>,
+    (genes, output): (&[(u32, Range<u64>)], u32),
     totals: Option<&Totals>,
-) -> Result<Vec<Hit<T>>> {
+) -> Result<Vec<Entry<T>>> {
+    let [(gene, values)] = genes else { return sums(lookup, target, index, (genes, output), totals) };
     if is_always_exact(index.dtype(), T::DTYPE) {
-        let (cells, values) = index.read::<T>(gene, values)?;
+        let (cells, values) = index.read::<T>(*gene, values.clone())?;
         return found(lookup, target, output, &cells, |at| Ok(values[at]), totals);
     }
     // Values of cells that are not wanted may be such as `T` cannot hold.
     for_dtype!(index.dtype(), S => {
-        let (cells, values) = index.read::<S>(gene, values)?;
+        let (cells, values) = index.read::<S>(*gene, values.clone())?;
         let value = |at: usize| Ok(cast_vec::<S, T>(&values[at..=at])?[0]);
         found(lookup, target, output, &cells, value, totals)
     })
 }
 
-/// The hits among a gene's values, of the cells `cells`.
+/// The sums of several genes' values, cell by cell.
+fn sums<T: Num>(
+    lookup: &Lookup,
+    target: &Target<'_>,
+    index: &GeneIndex,
+    (genes, output): (&[(u32, Range<u64>)], u32),
+    totals: Option<&Totals>,
+) -> Result<Vec<Entry<T>>> {
+    for_dtype!(index.dtype(), S => {
+        let mut all: Vec<(i32, S)> = Vec::new();
+        for (gene, values) in genes {
+            let (cells, values) = index.read::<S>(*gene, values.clone())?;
+            all.extend(cells.into_iter().zip(values));
+        }
+        all.sort_by_key(|&(cell, _)| cell);
+        let parts: Vec<&[(i32, S)]> = all.chunk_by(|a, b| a.0 == b.0).collect();
+        let cells: Vec<i32> = parts.iter().map(|parts| parts[0].0).collect();
+        let value = |at: usize| sum_exactly::<S, T>(parts[at].iter().map(|&(_, value)| value), index.dtype());
+        found(lookup, target, output, &cells, value, totals)
+    })
+}
+
+/// The entries of the wanted rows among `cells`, ascending, which have a value each.
 fn found<T: Num>(
     lookup: &Lookup,
     target: &Target<'_>,
@@ -36,9 +59,9 @@ fn found<T: Num>(
     cells: &[i32],
     value: impl Fn(usize) -> Result<T>,
     totals: Option<&Totals>,
-) -> Result<Vec<Hit<T>>> {
-    let mut hits = Vec::with_capacity(cells.len().min(target.rows.len()));
-    meet(target.rows, cells, |row, at| {
+) -> Result<Vec<Entry<T>>> {
+    let mut entries = Vec::with_capacity(cells.len().min(target.rows.len()));
+    intersect_sorted(target.rows, cells, |row, at| {
         let mut value = value(at)?;
         if let Some(normalize) = lookup.normalize {
             let total = totals.map_or(0.0, |totals| totals.cell(target.rows[row]).0);
@@ -46,14 +69,14 @@ fn found<T: Num>(
         }
         // Rows are numbered with 32 bits.
         let row = u32::try_from(row).map_err(|_| DaoError::value("more than 2^32 - 1 cells"))?;
-        hits.push(Hit { row, output, value });
+        entries.push(Entry { row, output, value });
         Ok(())
     })?;
-    Ok(hits)
+    Ok(entries)
 }
 
 /// Calls `both` with the places of what is in both: `rows` and `cells`, each ascending.
-fn meet(rows: &[u32], cells: &[i32], mut both: impl FnMut(usize, usize) -> Result<()>) -> Result<()> {
+fn intersect_sorted(rows: &[u32], cells: &[i32], mut both: impl FnMut(usize, usize) -> Result<()>) -> Result<()> {
     let (Some(&first), Some(&last)) = (rows.first(), rows.last()) else { return Ok(()) };
     let number = |cell: i32| u32::try_from(cell).unwrap_or(u32::MAX); // not negative: they were checked
     if (last - first) as usize + 1 == rows.len() {
@@ -100,7 +123,7 @@ mod tests {
             let rows: Vec<u32> = if run { (40..40 + u32::try_from(rows.len()).unwrap()).collect() } else { rows.into_iter().collect() };
             let cells: Vec<i32> = cells.into_iter().collect();
             let mut found = Vec::new();
-            meet(&rows, &cells, |row, at| { found.push((row, at)); Ok(()) }).unwrap();
+            intersect_sorted(&rows, &cells, |row, at| { found.push((row, at)); Ok(()) }).unwrap();
             prop_assert!(found.iter().all(|&(row, at)| i64::from(rows[row]) == i64::from(cells[at])));
             let expected: BTreeSet<u32> = rows.iter().copied().filter(|&row| cells.contains(&i32::try_from(row).unwrap())).collect();
             prop_assert_eq!(found.iter().map(|&(row, _)| rows[row]).collect::<Vec<_>>(), expected.into_iter().collect::<Vec<_>>());

@@ -1,0 +1,55 @@
+//! From the names of genes to columns: which columns of which dataset a request means.
+//!
+//! Owns feature spaces, requests for genes (`None`, names, `intersection`, `union`), sets of genes, what is
+//! done about names that repeat within a dataset, and [`Columns`], by which rows are brought to the output's
+//! columns. Everybody who is told names of genes asks here. Reads names of var alone; knows no cells and no
+//! batches.
+//!
+//! [`FeatureSpaces`] has the names of an open store's datasets; [`resolve`] and [`GeneSets`] are pure.
+
+mod columns;
+mod nearest;
+mod resolve;
+mod sets;
+mod space;
+mod spaces;
+
+pub use columns::{Columns, Summing, sum_exactly};
+pub use nearest::unknown;
+pub use resolve::{Duplicates, Genes, Group, Mapping, Request, Wanted, ambiguous, match_names, resolve};
+pub use sets::{GeneSet, Rule, members};
+pub use space::{FeatureSpace, feature_space_id};
+pub use spaces::FeatureSpaces;
+
+/// The first few names, for a message.
+#[must_use]
+pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 5;
+    let names: Vec<&str> = names.into_iter().collect();
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| quoted(name)).collect();
+    match (shown.is_empty(), names.len().saturating_sub(SHOWN)) {
+        (true, _) => "none".into(),
+        (_, 0) => shown.join(", "),
+        (_, more) => format!("{} and {} more", shown.join(", "), grouped(more)),
+    }
+}
+
+/// A name as Python shows it.
+fn quoted(name: &str) -> String {
+    let plain: String =
+        name.chars().map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }).collect();
+    if plain.contains('\'') && !plain.contains('"') { format!("\"{plain}\"") } else { format!("'{plain}'") }
+}
+
+/// A number with a comma between thousands.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,203 @@
+//! The feature spaces of an open store's datasets, read when they are asked for and kept.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use moka::sync::Cache;
+
+use super::resolve::{Group, resolve};
+use super::{FeatureSpace, Genes, Request, Wanted, feature_space_id, listed, quoted};
+use crate::error::{DaoError, ErrorKind, Result};
+use crate::store::{Dataset, INDEX, Store, VarColumn};
+
+/// Bytes of names that are kept.
+const KEPT: u64 = 128 << 20;
+
+/// Whose genes: of all datasets of a feature space, or of one dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Owner {
+    Space(String),
+    Dataset(u32),
+}
+
+/// The names that were read, by owner and column of var; `None` where there is no such column.
+type Names = Cache<(Owner, String), Option<Arc<FeatureSpace>>>;
+
+/// See the module.
+pub struct FeatureSpaces {
+    names: Names,
+    /// Of datasets whose manifest does not name their feature space, by number.
+    ids: Cache<u32, String>,
+}
+
+impl Default for FeatureSpaces {
+    fn default() -> Self {
+        let weight = |_: &_, space: &Option<Arc<FeatureSpace>>| {
+            space.as_ref().map_or(1, |space| u32::try_from(space.bytes()).unwrap_or(u32::MAX))
+        };
+        Self { names: Cache::builder().weigher(weight).max_capacity(KEPT).build(), ids: Cache::new(1 << 16) }
+    }
+}
+
+impl FeatureSpaces {
+    /// Names a dataset's feature space: the same exactly where the genes and their order are.
+    ///
+    /// # Errors
+    /// As [`Store::var`], for a dataset whose manifest does not name it.
+    pub fn id(&self, store: &Store, dataset: &Dataset) -> Result<String> {
+        if !dataset.feature_space.is_empty() {
+            return Ok(dataset.feature_space.clone());
+        }
+        if let Some(id) = self.ids.get(&dataset.number) {
+            return Ok(id);
+        }
+        let id = feature_space_id(self.of(store, dataset, None)?.names().iter().map(Option::as_deref));
+        self.ids.insert(dataset.number, id.clone());
+        Ok(id)
+    }
+
+    /// A dataset's genes by the names in the column `gene_key` of var; `None`: the index.
+    ///
+    /// # Errors
+    /// `Key` if there is no such column, `Value` if it holds no names, and as [`Store::var`].
+    pub fn of(&self, store: &Store, dataset: &Dataset, gene_key: Option<&str>) -> Result<Arc<FeatureSpace>> {
+        let column = gene_key.unwrap_or(INDEX);
+        if let Some(space) = self.if_there(store, dataset, gene_key)? {
+            return Ok(space);
+        }
+        let table = store.var(dataset)?;
+        Err(DaoError::new(
+            ErrorKind::Key,
+            format!(
+                "gene_key={} is no column of var in dataset {}; its columns: {}",
+                quoted(column),
+                quoted(&dataset.name),
+                table.names().into_iter().map(quoted).collect::<Vec<_>>().join(", ")
+            ),
+        ))
+    }
+
+    /// As [`FeatureSpaces::of`]; `None` where there is no such column.
+    ///
+    /// # Errors
+    /// As [`FeatureSpaces::of`].
+    pub fn if_there(
+        &self,
+        store: &Store,
+        dataset: &Dataset,
+        gene_key: Option<&str>,
+    ) -> Result<Option<Arc<FeatureSpace>>> {
+        let owner = match gene_key {
+            None if !dataset.feature_space.is_empty() => Owner::Space(dataset.feature_space.clone()),
+            _ => Owner::Dataset(dataset.number),
+        };
+        let key = (owner, gene_key.unwrap_or(INDEX).to_owned());
+        if let Some(known) = self.names.get(&key) {
+            return Ok(known);
+        }
+        let column = store.var(dataset)?.column(&key.1).map_err(|e| e.at(dataset.place()))?;
+        let space = column.map(|column| match column {
+            VarColumn::Names(names) => FeatureSpace::new(names),
+            VarColumn::Marks(marks) => FeatureSpace::new(marks.into_iter().map(|mark| Some(mark?.to_string()))),
+        });
+        let space = space.map(Arc::new);
+        self.names.insert(key, space.clone());
+        Ok(space)
+    }
+
+    /// Which genes of a dataset a Boolean column of var marks; nulls do not.
+    ///
+    /// # Errors
+    /// `Key` if there is no such column, `Value` if it is not Boolean, and as [`Store::var`].
+    pub fn marks(&self, store: &Store, dataset: &Dataset, column: &str) -> Result<Vec<bool>> {
+        let table = store.var(dataset)?;
+        let found = table.column(column).map_err(|e| e.at(dataset.place()))?;
+        match found {
+            Some(VarColumn::Marks(marks)) => Ok(marks.into_iter().map(|mark| mark == Some(true)).collect()),
+            Some(VarColumn::Names(names)) => {
+                let first = listed(names.iter().flatten().map(String::as_str).next());
+                Err(DaoError::value(format!("column {} of var is not Boolean", quoted(column)))
+                    .at(dataset.place())
+                    .expected(format!("true or false for each of {} genes", names.len()))
+                    .found(format!("values such as {first}")))
+            }
+            None => Err(DaoError::new(
+                ErrorKind::Key,
+                format!(
+                    "dataset {} has no such column of var: {}; its columns: {}",
+                    quoted(&dataset.name),
+                    quoted(column),
+                    table.names().into_iter().map(quoted).collect::<Vec<_>>().join(", ")
+                ),
+            )),
+        }
+    }
+
+    /// Datasets that share a feature space together; each alone where another column of var is matched, which may
+    /// differ where the index does not.
+    ///
+    /// # Errors
+    /// As [`FeatureSpaces::id`].
+    pub fn by_space<'a>(
+        &self,
+        store: &Store,
+        datasets: impl IntoIterator<Item = &'a Dataset>,
+        gene_key: Option<&str>,
+    ) -> Result<Vec<Vec<&'a Dataset>>> {
+        let (mut groups, mut known): (Vec<Vec<&Dataset>>, HashMap<String, usize>) = Default::default();
+        for dataset in datasets {
+            let at = match gene_key {
+                Some(_) => groups.len(),
+                None => *known.entry(self.id(store, dataset)?).or_insert(groups.len()),
+            };
+            match groups.get_mut(at) {
+                Some(group) => group.push(dataset),
+                None => groups.push(vec![dataset]),
+            }
+        }
+        Ok(groups)
+    }
+
+    /// What a request for genes means in the datasets `numbers`; none for a selection without cells, in which a
+    /// request means what it means in the whole store.
+    ///
+    /// # Errors
+    /// As [`resolve`] and [`FeatureSpaces::of`], and `Value` for a number that the store does not have.
+    pub fn genes(&self, store: &Store, numbers: &[u32], request: &Request) -> Result<Genes> {
+        let gene_key = request.gene_key.as_deref();
+        let datasets: Vec<&Dataset> = match numbers {
+            [] => store.manifest().datasets.iter().collect(),
+            _ => numbers.iter().map(|&number| store.dataset_numbered(number)).collect::<Result<_>>()?,
+        };
+        let groups = self.by_space(store, datasets.iter().copied(), gene_key)?;
+        if request.wanted == Wanted::All {
+            if gene_key.is_none() && groups.len() <= 1 {
+                let n_vars = datasets.first().map_or(0, |dataset| dataset.n_vars);
+                let n_genes = usize::try_from(n_vars).map_err(|_| DaoError::value("more genes than memory holds"))?;
+                return Ok(Genes::all(datasets.iter().map(|dataset| dataset.number), n_genes));
+            }
+            if numbers.is_empty() {
+                return Ok(Genes::all([], 0));
+            }
+        }
+        let named = |members: &[&Dataset], space| Group {
+            datasets: members.iter().map(|dataset| (dataset.number, dataset.name.clone())).collect(),
+            space,
+        };
+        let read = |members: Vec<&Dataset>| {
+            Ok(named(&members, self.of(store, members[0], gene_key)?)) // a group has a member
+        };
+        let groups: Vec<Group> = groups.into_iter().map(read).collect::<Result<_>>()?;
+        resolve(request, &groups, || {
+            let here: Vec<u32> = datasets.iter().map(|dataset| dataset.number).collect();
+            let others = store.manifest().datasets.iter().filter(|dataset| !here.contains(&dataset.number));
+            let mut found = Vec::new();
+            for members in self.by_space(store, others, gene_key)? {
+                if let Some(space) = self.if_there(store, members[0], gene_key)? {
+                    found.push(named(&members, space));
+                }
+            }
+            Ok(found)
+        })
+    }
+}

@@ -1,0 +1,162 @@
+//! What an expression asks of each cell, as it is told through polars.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use crate::error::{DaoError, Result};
+use crate::genes::{Duplicates, GeneSet, Rule};
+use crate::number::Dtype;
+use crate::read::Normalize;
+use crate::store::MatrixName;
+
+/// How what is found becomes a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Shape {
+    /// Of one gene: numbers.
+    One,
+    /// Of several genes: a struct with a field for each.
+    Struct,
+    /// Of several genes: arrays.
+    Array,
+    /// Of all genes and of sets: a struct of sums.
+    Sums,
+}
+
+impl TryFrom<String> for Shape {
+    type Error = DaoError;
+
+    fn try_from(text: String) -> Result<Self> {
+        match text.as_str() {
+            "one" => Ok(Self::One),
+            "struct" => Ok(Self::Struct),
+            "array" => Ok(Self::Array),
+            "sums" => Ok(Self::Sums),
+            _ => Err(DaoError::value(format!("shape '{text}'")).expected("one, struct, array or sums")),
+        }
+    }
+}
+
+/// A request, complete: it says all but which cells, and the store that they are of.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Request {
+    /// What becomes of the numbers.
+    pub shape: Shape,
+    /// Names of genes; none for sums.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// Sets of genes, for sums.
+    #[serde(default)]
+    pub sets: Vec<SetRule>,
+    /// A layer; `None`: X.
+    pub layer: Option<String>,
+    /// The column of var that names are in; `None`: the index.
+    pub gene_key: Option<String>,
+    /// The total that cells are brought to, and whether the logarithm of one more is taken.
+    pub normalize: Option<(Option<f64>, bool)>,
+    /// The number type; `None`: as stored.
+    pub dtype: Option<String>,
+    /// What a name means that several genes of a dataset have.
+    pub duplicates: String,
+    /// Where the store is now; `None`: where the cells say.
+    pub store: Option<String>,
+}
+
+/// A set of genes by name; one of the others says which.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SetRule {
+    /// What the set is called.
+    pub name: String,
+    /// A regular expression.
+    #[serde(default)]
+    pub pattern: Option<String>,
+    /// Names of genes.
+    #[serde(default)]
+    pub names: Option<Vec<String>>,
+    /// A Boolean column of var.
+    #[serde(default)]
+    pub column: Option<String>,
+    /// By dataset.
+    #[serde(default)]
+    pub members: Option<HashMap<String, Members>>,
+}
+
+/// Which genes of a dataset are in a set.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Members {
+    /// Their columns.
+    #[serde(default)]
+    pub columns: Vec<u32>,
+    /// Why it cannot be said.
+    #[serde(default)]
+    pub refused: Option<String>,
+}
+
+impl Request {
+    /// The matrix that numbers are from.
+    #[must_use]
+    pub fn matrix(&self) -> MatrixName {
+        match self.layer.as_deref() {
+            None | Some("X") => MatrixName::X,
+            Some(layer) => MatrixName::Layer(layer.to_owned()),
+        }
+    }
+
+    /// The number type, where one is named.
+    ///
+    /// # Errors
+    /// `Value` for a name that is none, or an integer for normalized values.
+    pub fn dtype(&self) -> Result<Option<Dtype>> {
+        let dtype = self.dtype.as_deref().map(Dtype::from_name).transpose()?;
+        if self.normalize.is_some() && dtype.is_some_and(|dtype| !dtype.is_float()) {
+            return Err(DaoError::value("normalized values are no integers").expected("dtype float32 or float64"));
+        }
+        Ok(dtype)
+    }
+
+    /// What is done to a cell's values.
+    #[must_use]
+    pub fn normalize(&self) -> Option<Normalize> {
+        self.normalize.map(|(target_sum, log1p)| Normalize { target_sum, log1p })
+    }
+
+    /// What a name means that several genes of a dataset have.
+    ///
+    /// # Errors
+    /// As [`Duplicates::from_name`].
+    pub fn duplicates(&self) -> Result<Duplicates> {
+        Duplicates::from_name(&self.duplicates)
+    }
+
+    /// The sets of genes.
+    #[must_use]
+    pub fn gene_sets(&self) -> Vec<GeneSet> {
+        let rule = |set: &SetRule| match set {
+            SetRule { pattern: Some(pattern), .. } => Rule::Pattern(pattern.clone()),
+            SetRule { column: Some(column), .. } => Rule::Column(column.clone()),
+            SetRule { members: Some(members), .. } => {
+                let said = |members: &Members| match &members.refused {
+                    Some(why) => Err(why.clone()),
+                    None => Ok(members.columns.clone()),
+                };
+                Rule::Genes(members.iter().map(|(dataset, members)| (dataset.clone(), said(members))).collect())
+            }
+            SetRule { names, .. } => Rule::Names(names.clone().unwrap_or_default()),
+        };
+        self.sets.iter().map(|set| GeneSet { name: set.name.clone(), rule: rule(set) }).collect()
+    }
+
+    /// The names of the fields that come of it: genes, or scanpy's names of sums.
+    #[must_use]
+    pub fn fields(&self) -> Vec<String> {
+        if self.shape != Shape::Sums {
+            return self.names.clone();
+        }
+        let mut fields = vec!["total_counts".to_owned(), "n_genes_by_counts".to_owned()];
+        for set in &self.sets {
+            fields.extend(["total_counts", "pct_counts"].map(|kind| format!("{kind}_{}", set.name)));
+        }
+        fields
+    }
+}

@@ -1,0 +1,213 @@
+//! Stores kept open between queries, and what was asked of them.
+//!
+//! A column of cells says where its store was and which one it is. The store is opened when it is first needed,
+//! is opened again when it has changed, and is told apart from another one in its place.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use moka::sync::Cache;
+
+use super::per_process::PerProcess;
+use super::resolve::resolve;
+use super::{Lookup, Request};
+use crate::error::{DaoError, ErrorKind, Result};
+use crate::read::OpenStore;
+use crate::storage::StorageOptions;
+use crate::store::{MANIFEST, Store};
+
+/// Stores kept open.
+const STORES: u64 = 8;
+/// Requests whose meaning is kept: more than a query has.
+const REQUESTS: u64 = 4096;
+/// How long what a remote store lists is taken for what is there.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// A request, and what it means in a store.
+pub struct Resolved {
+    /// What is asked.
+    pub request: Request,
+    /// What that means.
+    pub lookup: Lookup,
+    opened: Arc<Opened>,
+}
+
+/// A store, and what shows whether it has changed since.
+struct Opened {
+    source: Arc<OpenStore>,
+    stamp: Mutex<Stamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stamp {
+    /// Of the files that change when datasets do: when, how large, which.
+    Local(Vec<(i64, i64, u64, u64)>),
+    /// When it was read.
+    Remote(Instant),
+}
+
+/// Where the cells of a column are, and how that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Asked {
+    /// Where the store was when the cells were selected.
+    pub uri: String,
+    /// Which store it is.
+    pub id: String,
+    /// The request, as it came.
+    pub request: Vec<u8>,
+}
+
+struct Known {
+    stores: Cache<String, Arc<Opened>>,
+    resolved: Cache<Asked, Arc<Resolved>>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { stores: Cache::new(STORES), resolved: Cache::new(REQUESTS) }
+    }
+}
+
+static KNOWN: PerProcess<Known> = PerProcess::new();
+/// Options of the stores that were opened with some, by URI: cells do not carry them.
+static OPTIONS: Mutex<Option<HashMap<String, StorageOptions>>> = Mutex::new(None);
+
+/// What a request means in the store of its cells. `planning` looks whether the store has changed since it was last
+/// asked for; `parse` reads the request where it is not known.
+///
+/// # Errors
+/// `NotFound` or `Value` where the store is not, or is another; what is wrong with the request.
+pub fn resolved(asked: Asked, planning: bool, parse: impl FnOnce(&[u8]) -> Result<Request>) -> Result<Arc<Resolved>> {
+    let known = KNOWN.get();
+    if let Some(resolved) = known.resolved.get(&asked)
+        && !(planning && resolved.opened.has_changed())
+    {
+        return Ok(resolved);
+    }
+    let request = parse(&asked.request)?;
+    let opened = store_of(known, &asked, request.store.as_deref())?;
+    let resolution = resolve(&opened.source, &request)?;
+    let resolved = Arc::new(Resolved { request, lookup: resolution.lookup, opened });
+    if resolution.lasting {
+        known.resolved.insert(asked, resolved.clone());
+    }
+    Ok(resolved)
+}
+
+/// Opens the store at `uri` anew when it is next asked for: something of it is new that its stamp does not show.
+pub fn forget(uri: &str) {
+    let known = KNOWN.get();
+    let kept = known.stores.iter().filter(|(_, opened)| opened.source.store().uri() == uri);
+    let kept: Vec<Arc<String>> = kept.map(|(key, _)| key).collect();
+    kept.iter().for_each(|key| known.stores.invalidate(&**key));
+    known.resolved.invalidate_all();
+}
+
+/// Remembers what the store at `uri` was opened with.
+pub fn remember_options(uri: &str, options: &StorageOptions) {
+    if !options.is_empty() {
+        let mut all = OPTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get_or_insert_default().insert(uri.to_owned(), options.clone());
+    }
+}
+
+/// What the store at `uri` was last opened with.
+#[must_use]
+pub fn options_of(uri: &str) -> StorageOptions {
+    let all = OPTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    all.as_ref().and_then(|all| all.get(uri)).cloned().unwrap_or_default()
+}
+
+/// Refuses a store that is not the one that cells were selected from, at `uri` then.
+///
+/// # Errors
+/// `Value` for another store.
+pub fn check_is(store: &Store, uri: &str, id: &str) -> Result<()> {
+    let (here, found) = (store.uri(), &store.manifest().id);
+    if found == id {
+        return Ok(());
+    }
+    Err(DaoError::value(format!(
+        "the cells are of store {id} (at '{uri}' when they were selected), and '{here}' is store {found}. A store that \
+        moved keeps its id: name its new place with store=; a store that was written again, or (sfaira's) got or lost \
+        datasets, has new cells: make the selection again from dao.scan."
+    )))
+}
+
+/// The error for a store that is not where its cells were selected.
+#[must_use]
+pub fn moved(error: &DaoError) -> DaoError {
+    DaoError::new(
+        error.kind(),
+        format!("{error}\nThe cells were selected from there. If the store moved, name its new place: store=…"),
+    )
+}
+
+/// The store of some cells, there or at `place`.
+fn store_of(known: &Known, asked: &Asked, place: Option<&str>) -> Result<Arc<Opened>> {
+    let uri = place.unwrap_or(&asked.uri);
+    let kept = known.stores.get(uri);
+    if let Some(kept) = &kept
+        && !kept.has_changed()
+        && kept.source.store().manifest().id == asked.id
+    {
+        return Ok(kept.clone());
+    }
+    let store = Store::open(uri, &options_of(uri)).map_err(|error| match (error.kind(), place) {
+        (ErrorKind::NotFound, None) => moved(&error),
+        _ => error,
+    })?;
+    check_is(&store, &asked.uri, &asked.id)?;
+    let stamp = Stamp::of(&store);
+    if let (Some(kept), Some(stamp)) = (kept, &stamp)
+        && lists_the_same(kept.source.store(), &store)
+    {
+        // The same datasets: what is open of them stays so.
+        *kept.stamp.lock().unwrap_or_else(PoisonError::into_inner) = stamp.clone();
+        return Ok(kept);
+    }
+    let opened =
+        Opened { source: Arc::new(OpenStore::new(store)), stamp: Mutex::new(stamp.unwrap_or(Stamp::Local(vec![]))) };
+    let opened = Arc::new(opened);
+    known.stores.insert(uri.to_owned(), opened.clone());
+    Ok(opened)
+}
+
+fn lists_the_same(one: &Store, other: &Store) -> bool {
+    let listed = |store: &Store| -> Vec<(u32, String, u64, u64, u64)> {
+        let datasets = store.manifest().datasets.iter();
+        datasets.map(|d| (d.number, d.name.clone(), d.n_obs, d.n_vars, d.bytes)).collect()
+    };
+    one.manifest().id == other.manifest().id && listed(one) == listed(other)
+}
+
+impl Opened {
+    fn has_changed(&self) -> bool {
+        let stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match stamp {
+            Stamp::Remote(read) => read.elapsed() >= FRESH,
+            local => Stamp::of(self.source.store()).is_none_or(|now| now != local),
+        }
+    }
+}
+
+impl Stamp {
+    /// As a store is now; `None` where something of it is missing, so that opening it says what.
+    fn of(store: &Store) -> Option<Self> {
+        let Some(root) = store.storage().local_root() else { return Some(Self::Remote(Instant::now())) };
+        let mut files = vec![root.join(MANIFEST)];
+        if store.has_sfaira_tables() {
+            files = vec![root.to_owned()];
+            files.extend(
+                store.manifest().datasets.iter().map(|dataset| root.join(&dataset.path).join("zarr/X/.zarray")),
+            );
+        }
+        let stamp = |file: std::path::PathBuf| {
+            let found = std::fs::metadata(file).ok()?;
+            Some((found.mtime(), found.mtime_nsec(), found.size(), found.ino()))
+        };
+        files.into_iter().map(stamp).collect::<Option<_>>().map(Self::Local)
+    }
+}

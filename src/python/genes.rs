@@ -1,0 +1,91 @@
+//! `_core.Genes` and what is asked of names alone, and `_core.next_report`: how cells were looked up.
+
+use std::sync::Arc;
+
+use numpy::PyArray1;
+use pyo3::prelude::*;
+
+use crate::error::DaoError;
+use crate::genes::{Duplicates, FeatureSpace, Genes, Request, Wanted, feature_space_id as id_of, match_names};
+use crate::lookup::reports;
+
+/// Genes that were asked for, and which columns of each dataset they are.
+#[pyclass(name = "Genes", module = "dao_polars._core", frozen)]
+pub struct PyGenes(pub Arc<Genes>);
+
+#[pymethods]
+impl PyGenes {
+    /// Their names, where they were matched by name.
+    #[getter]
+    fn names(&self) -> Option<Vec<String>> {
+        self.0.names().map(|names| names.iter().map(|name| name.to_string()).collect())
+    }
+
+    #[getter]
+    fn n_genes(&self) -> usize {
+        self.0.n_genes()
+    }
+
+    /// Of a dataset the (first) column of each gene, or -1; `None` where its columns are the genes.
+    fn columns<'py>(&self, py: Python<'py>, number: u32) -> PyResult<Option<Bound<'py, PyArray1<i64>>>> {
+        let Some(mapping) = self.0.mapping(number)? else { return Ok(None) };
+        let columns = mapping.first_columns(self.0.n_genes());
+        Ok(Some(PyArray1::from_iter(py, columns.into_iter().map(|column| column.map_or(-1, i64::from)))))
+    }
+}
+
+/// A request for genes as the public methods take it.
+pub fn request(genes: Option<&Bound<'_, PyAny>>, gene_key: Option<String>, duplicates: &str) -> PyResult<Request> {
+    let wanted = match genes {
+        None => Wanted::All,
+        Some(genes) => match genes.extract::<String>() {
+            Ok(how) if how == "intersection" => Wanted::Intersection,
+            Ok(how) if how == "union" => Wanted::Union,
+            Ok(name) => {
+                return Err(DaoError::value(format!(
+                    "genes='{name}': expected a list of names, 'intersection', 'union' or None. For one gene pass \
+                    genes=['{name}']."
+                ))
+                .into());
+            }
+            Err(_) => Wanted::Names(genes.extract()?),
+        },
+    };
+    Ok(Request { wanted, gene_key, duplicates: Duplicates::from_name(duplicates)? })
+}
+
+/// Names an ordered var index: equal exactly where the names and their order are.
+#[pyfunction]
+pub fn feature_space_id(names: Vec<Option<String>>) -> String {
+    id_of(names.iter().map(Option::as_deref))
+}
+
+/// For each of the names `have` its place among `wanted`, or -1; and the names that repeat where they must not.
+#[pyfunction]
+#[pyo3(signature = (have, wanted, duplicates="error"))]
+#[expect(clippy::type_complexity, reason = "an array and a list")]
+pub fn match_genes<'py>(
+    py: Python<'py>,
+    have: Vec<Option<String>>,
+    wanted: Vec<String>,
+    duplicates: &str,
+) -> PyResult<(Bound<'py, PyArray1<i32>>, Vec<String>)> {
+    let duplicates = Duplicates::from_name(duplicates)?;
+    let (targets, repeated) = py.detach(|| {
+        let (mapping, repeated) = match_names(&FeatureSpace::new(have), &wanted, duplicates);
+        (mapping.targets(), repeated.into_iter().map(str::to_owned).collect())
+    });
+    Ok((PyArray1::from_vec(py, targets), repeated))
+}
+
+/// Whether reports of how cells were looked up are kept from now on.
+#[pyfunction]
+pub fn keep_reports(wanted: bool) {
+    reports::keep(wanted);
+}
+
+/// The next report, when there is one: names, cells, datasets by each way; `None` once they are not kept any more.
+#[pyfunction]
+pub fn next_report(py: Python<'_>) -> Option<(String, usize, String)> {
+    py.detach(reports::next).map(|report| (report.names, report.n_cells, report.strategies))
+}
