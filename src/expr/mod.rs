@@ -173,7 +173,7 @@ fn column(resolved: &Resolved, found: Found, cells: &Cells) -> PolarsResult<Seri
                     _ => return Err(failed("sums are float64")),
                 }
             }
-            let fields = sum_fields(&sums, cells);
+            let fields = sum_fields(&resolved.request.fields(), &sums, cells);
             structs(cells, &fields)
         }
         Shape::Array => {

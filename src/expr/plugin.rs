@@ -48,7 +48,7 @@ pub unsafe extern "C" fn _polars_plugin_field_dao_lookup(
     kwargs_len: usize,
 ) {
     guarded(|| {
-        // SAFETY: `n` fields that outlive the call, which the caller promises.
+        // SAFETY: `n` fields that outlive the call, which the caller promises; a slice's own pointer, so never null.
         let inputs = unsafe { std::slice::from_raw_parts(inputs, n) };
         let import = |field| {
             // SAFETY: a field that polars exported.
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn _polars_plugin_field_dao_lookup(
             Ok(Field::from(&field))
         };
         let inputs = inputs.iter().map(import).collect::<PolarsResult<Vec<_>>>()?;
-        // SAFETY: `kwargs_len` bytes that outlive the call, which the caller promises.
+        // SAFETY: `kwargs_len` bytes that outlive the call, which the caller promises; of a slice, so never null.
         let request = unsafe { std::slice::from_raw_parts(kwargs, kwargs_len) };
         let found = output(&inputs, request)?;
         // SAFETY: `out` is the caller's to be written; what it held, an empty field, owns nothing.
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn _polars_plugin_dao_lookup(
     guarded(|| {
         // SAFETY: `n` valid exports, which the caller forgets: each is imported, and so freed, once.
         let inputs = unsafe { import_series_buffer(inputs, n) }?;
-        // SAFETY: `kwargs_len` bytes that outlive the call, which the caller promises.
+        // SAFETY: `kwargs_len` bytes that outlive the call, which the caller promises; of a slice, so never null.
         let request = unsafe { std::slice::from_raw_parts(kwargs, kwargs_len) };
         let found = look_up(&inputs, request)?;
         // SAFETY: `out` is the caller's to be written; what it held, an empty export, owns nothing.

@@ -117,7 +117,7 @@ pub fn remember_options(uri: &str, options: &StorageOptions) {
 #[must_use]
 pub fn options_of(uri: &str) -> StorageOptions {
     let all = OPTIONS.lock().unwrap_or_else(PoisonError::into_inner);
-    all.as_ref().and_then(|all| all.get(uri)).cloned().unwrap_or_default()
+    all.as_ref().and_then(|all| all.get(uri.trim_end_matches('/'))).cloned().unwrap_or_default()
 }
 
 /// Refuses a store that is not the one that cells were selected from, at `uri` then.
