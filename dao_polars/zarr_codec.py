@@ -67,12 +67,12 @@ class Pfor(ArrayBytesCodec):
         _supported(dtype)
 
     def evolve_from_array_spec(self, array_spec: ArraySpec) -> Self:
-        """The codec as it is; refuses what ``validate`` does, which zarr does not call within shards."""
+        """The codec as it is; refuses what ``validate`` does, which zarr skips within shards."""
         _supported(array_spec.dtype)
         return self
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Raise: the size of a chunk is not known beforehand, which zarr wants to hear as an error."""
+        """Raise: a chunk's size is not known beforehand, which zarr wants to hear as an error."""
         raise NotImplementedError(f"{NAME} chunks have no fixed size")
 
     # zarr calls these two, or where it has no use for threads the synchronous ones.
@@ -100,7 +100,7 @@ class Pfor(ArrayBytesCodec):
 
 
 def _supported(dtype: Any) -> np.dtype[Any]:
-    """The numpy type of ``dtype``, where it is a supported one; zarr has types of its own since 3.1."""
+    """The numpy type of ``dtype``, if it is supported; zarr has types of its own since 3.1."""
     native: np.dtype[Any] = dtype if isinstance(dtype, np.dtype) else dtype.to_native_dtype()
     if native.name not in _SUPPORTED:
         raise DaoTypeError(
