@@ -8,21 +8,26 @@ SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# One build serves demo, test and check; it is made again only when its sources change.
+# One build serves all targets; it is made again only when its sources change.
 $(VENV)/.built: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "maturin>=1.9,<2"
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --extras anndata,progress
+	touch $@
+
+# What a developer needs beside it. Nothing is compiled anew.
+$(VENV)/.dev: $(VENV)/.built
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --extras dev
 	touch $@
 
 demo: $(VENV)/.built ## build into .venv and run the main job on the real cells in data/
 	$(BIN)/python demo.py
 
-test: $(VENV)/.built ## build and pass all tests, Rust and Python
+test: $(VENV)/.dev ## build and pass all tests, Rust and Python
 	cargo test --quiet
 	$(BIN)/python -m pytest -q
 
-test-frameworks: $(VENV)/.built ## the tests with torch, lightning and tensorflow, which it installs (some GB)
+test-frameworks: $(VENV)/.dev ## the tests with torch, lightning and tensorflow, which it installs (some GB)
 	$(BIN)/python -m pip install --quiet "torch>=2.4" "torchdata>=0.10" "lightning>=2.4" "tensorflow-cpu>=2.16"
 	# one process each: tensorflow and torch's compiler do not load into one
 	$(BIN)/python -m pytest -q tests/frameworks/test_torch.py
@@ -34,7 +39,7 @@ quick: ## after a change in Rust: an unoptimised extension in a minute, on Linux
 	rm -f dao_polars/_core.abi3.so $(VENV)/.built
 	cp target/debug/libdao_polars.so dao_polars/_core.abi3.so
 
-check: $(VENV)/.built ## formatting, lints, types and imports
+check: $(VENV)/.dev ## formatting, lints, types and imports
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --features python -- -D warnings
@@ -49,7 +54,7 @@ format: ## mend formatting and what lints can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.built ## ours beside its peers; see benchmarks/README.md (ARGS=... are passed on)
+bench: $(VENV)/.dev ## ours beside its peers; see benchmarks/README.md (ARGS=... are passed on)
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 clean: ## remove what was built
