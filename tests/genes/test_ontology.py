@@ -587,7 +587,7 @@ def planned(store: dao.Store, predicate: pl.Expr) -> ScanPlan:
 
 
 def read(plan: ScanPlan) -> set[str]:
-    return {dataset.name for part in plan.parts for dataset in part.datasets}
+    return {dataset.name for group in plan.groups for dataset in group.datasets}
 
 
 def test_the_condition_is_pushed_to_the_files(real_store: dao.Store, obs: pl.DataFrame) -> None:
@@ -596,7 +596,7 @@ def test_the_condition_is_pushed_to_the_files(real_store: dao.Store, obs: pl.Dat
     plan = planned(real_store, is_a(C(column), "endocrine cell"))
     assert "pbmc_human" not in read(plan)  # it lacks the column
     texts = obs.select(column).unique()
-    for part in plan.parts:
+    for part in plan.groups:
         assert part.residual is None
         assert part.pushed is not None
         passed = set(texts.filter(part.pushed)[column])
