@@ -605,8 +605,8 @@ def test_the_condition_is_pushed_to_the_files(real_store: dao.Store, obs: pl.Dat
 
 def test_a_kind_that_no_category_is_reads_nothing(real_store: dao.Store) -> None:
     for column in COLUMNS:
-        assert not planned(real_store, is_a(C(column), "hepatocyte")).parts
-    assert not planned(real_store, is_a(C("cell_type"), "cell", excluded="cell")).parts
+        assert not planned(real_store, is_a(C(column), "hepatocyte")).groups
+    assert not planned(real_store, is_a(C("cell_type"), "cell", excluded="cell")).groups
 
 
 @pytest.fixture
