@@ -156,3 +156,44 @@ impl fmt::Display for DaoError {
 }
 
 impl std::error::Error for DaoError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_where_what_and_what_to_do() {
+        let error = DaoError::corrupt("s/a/x", "the file is cut short")
+            .at("dataset 'a'")
+            .expected("9 bytes")
+            .found("7 bytes")
+            .hint("restore it from a copy");
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        let text =
+            "dataset 'a', path 's/a/x': the file is cut short; expected 9 bytes, found 7 bytes. Restore it from a copy";
+        assert_eq!(error.to_string(), text);
+        assert_eq!(DaoError::value("no").found(3).to_string(), "no; found 3");
+    }
+
+    #[test]
+    fn failures_of_the_system_are_told_apart() {
+        let kind = |kind: std::io::ErrorKind| DaoError::io("x", "reading", &kind.into()).kind();
+        assert_eq!(kind(std::io::ErrorKind::NotFound), ErrorKind::NotFound);
+        assert_eq!(kind(std::io::ErrorKind::UnexpectedEof), ErrorKind::Corrupt);
+        assert_eq!(kind(std::io::ErrorKind::PermissionDenied), ErrorKind::Io);
+    }
+
+    #[test]
+    fn a_panic_keeps_its_message() {
+        for (work, message) in [
+            ((|| panic!("row {} is missing", 7)) as fn() -> Result<()>, "row 7 is missing"),
+            (|| panic!("gone"), "gone"),
+            (|| std::panic::panic_any(3), "a panic without a message"),
+        ] {
+            let error = catch_panic(work).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Internal);
+            assert!(error.to_string().contains(message), "{error}");
+        }
+        assert_eq!(catch_panic(|| Ok(5)).unwrap(), 5);
+    }
+}

@@ -316,3 +316,54 @@ impl Values {
         self.len() == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_back() {
+        for dtype in [Dtype::U8, Dtype::U16, Dtype::U32, Dtype::U64, Dtype::I8, Dtype::I16, Dtype::I32, Dtype::I64] {
+            assert_eq!(Dtype::from_name(dtype.name()).unwrap(), dtype);
+            assert_eq!(dtype.is_signed(), dtype.name().starts_with('i'));
+        }
+        assert!(Dtype::from_name("float16").is_err() && Layout::from_name("coo").is_err());
+        assert_eq!(Layout::from_name(Layout::Dense.name()).unwrap(), Layout::Dense);
+    }
+
+    #[test]
+    fn typestrs_are_read_as_numpy_writes_them() {
+        let read = |text: &str| Dtype::from_typestr(text).map(Dtype::name);
+        let known = [("<f4", "float32"), (">f8", "float64"), ("|u1", "uint8"), ("|b1", "uint8"), ("<i8", "int64")];
+        assert_eq!(known.map(|(text, _)| read(text)), known.map(|(_, name)| Some(name)));
+        assert_eq!(["<f2", "<c8", "|O", "|S5", "", "<", "<é4"].map(read), [None; 7]);
+    }
+
+    #[test]
+    fn types_meet_as_numpys_do() {
+        use Dtype::{F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
+        // numpy.result_type of each, by hand.
+        let cases: [(&[Dtype], Dtype); 10] = [
+            (&[U8], U8),
+            (&[U8, U32], U32),
+            (&[I8, U8], I16),
+            (&[I32, U16], I32),
+            (&[I16, U32], I64),
+            (&[I8, U64], F64),
+            (&[F32, U16], F32),
+            (&[F32, I32], F64),
+            (&[I64, F32, U8], F64),
+            (&[F32, F64], F64),
+        ];
+        for (types, expected) in cases {
+            assert_eq!(Dtype::common(types), Some(expected), "{types:?}");
+        }
+        assert_eq!(Dtype::common(&[]), None);
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_no_zeros() {
+        assert_eq!(zeros::<u16>(3), Some(vec![0; 3]));
+        assert_eq!(zeros::<f64>(usize::MAX / 16), None);
+    }
+}
