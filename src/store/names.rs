@@ -252,8 +252,11 @@ fn shown<T>(values: Vec<Option<T>>, text: impl Fn(T) -> String) -> VarColumn {
     VarColumn::Names(values.into_iter().map(|value| value.map(&text)).collect())
 }
 
-/// Whether a column holds text, plain numbers or Booleans.
+/// Whether a column holds text, plain numbers, Booleans or nulls alone.
 fn is_named(column: &parquet::schema::types::ColumnDescriptor) -> bool {
+    if matches!(column.logical_type_ref(), Some(LogicalType::Unknown)) {
+        return true; // nothing but nulls
+    }
     match column.physical_type() {
         parquet::basic::Type::BOOLEAN | parquet::basic::Type::FLOAT | parquet::basic::Type::DOUBLE => true,
         parquet::basic::Type::BYTE_ARRAY => {
