@@ -364,7 +364,15 @@ class EpochPlan:
 
 @final
 class Genes:
-    """Genes that were asked for, and which columns of each dataset they are."""
+    """Genes that were asked for, and which columns of each dataset they are; pickles."""
+
+    @staticmethod
+    def restore(
+        names: list[str] | None,
+        n_genes: int,
+        groups: list[tuple[list[int], tuple[int, NDArray[np.uint32], NDArray[np.uint32]] | None]],
+    ) -> Genes:
+        """Make them again from what pickle took apart: by datasets the columns and outputs."""
 
     @property
     def names(self) -> list[str] | None:

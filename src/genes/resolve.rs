@@ -94,6 +94,26 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// Of a dataset of `n_columns` columns, these (ascending), each with its output.
+    ///
+    /// # Errors
+    /// `Value` for columns that do not ascend, or that the dataset does not have.
+    pub fn new(n_columns: usize, pairs: Vec<(u32, u32)>) -> Result<Self> {
+        let ascend = pairs.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        if !ascend || pairs.last().is_some_and(|&(column, _)| column as usize >= n_columns) {
+            return Err(DaoError::value("columns of genes do not ascend, or are none of the dataset's"));
+        }
+        let mut seen = HashSet::new();
+        let sums = !pairs.iter().all(|&(_, output)| seen.insert(output));
+        Ok(Self { n_columns, pairs, sums })
+    }
+
+    /// The columns of the dataset.
+    #[must_use]
+    pub fn n_columns(&self) -> usize {
+        self.n_columns
+    }
+
     /// Columns of the dataset, ascending, each with its output; an output of several is their sum.
     #[must_use]
     pub fn pairs(&self) -> &[(u32, u32)] {
@@ -151,6 +171,38 @@ impl Genes {
     #[must_use]
     pub fn all(numbers: impl IntoIterator<Item = u32>, n_genes: usize) -> Self {
         Self { names: None, n_genes, mappings: numbers.into_iter().map(|number| (number, None)).collect() }
+    }
+
+    /// The genes of these names, where they have some, and by dataset number which columns they are.
+    ///
+    /// # Errors
+    /// `Value` for another number of names than genes.
+    pub fn new(
+        names: Option<Vec<Arc<str>>>,
+        n_genes: usize,
+        mappings: BTreeMap<u32, Option<Arc<Mapping>>>,
+    ) -> Result<Self> {
+        if names.as_ref().is_some_and(|names| names.len() != n_genes) {
+            return Err(DaoError::value("there are more or fewer names than genes"));
+        }
+        Ok(Self { names, n_genes, mappings })
+    }
+
+    /// The datasets that they were resolved for, those of the same columns together.
+    #[must_use]
+    pub fn by_mapping(&self) -> Vec<(Vec<u32>, Option<&Mapping>)> {
+        let mut groups: Vec<(Vec<u32>, Option<&Arc<Mapping>>)> = Vec::new();
+        for (&number, mapping) in &self.mappings {
+            let same = groups.iter_mut().find(|(_, other)| match (other, mapping) {
+                (Some(other), Some(mapping)) => Arc::ptr_eq(other, mapping),
+                (other, mapping) => other.is_none() && mapping.is_none(),
+            });
+            match same {
+                Some((numbers, _)) => numbers.push(number),
+                None => groups.push((vec![number], mapping.as_ref())),
+            }
+        }
+        groups.into_iter().map(|(numbers, mapping)| (numbers, mapping.map(|mapping| &**mapping))).collect()
     }
 
     /// Their names, where they were matched by name.

@@ -1,13 +1,17 @@
 //! `_core.Genes` and what is asked of names alone, and `_core.next_report`: how cells were looked up.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use numpy::PyArray1;
+use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
 use crate::error::DaoError;
-use crate::genes::{Duplicates, FeatureSpace, Genes, Request, Wanted, feature_space_id as id_of, match_names};
+use crate::genes::{Duplicates, FeatureSpace, Genes, Mapping, Request, Wanted, feature_space_id as id_of, match_names};
 use crate::lookup::reports;
+
+/// A mapping as it is pickled: the dataset's columns, which of them, and the output of each.
+type SavedMapping<'py> = (usize, PyReadonlyArray1<'py, u32>, PyReadonlyArray1<'py, u32>);
 
 /// Genes that were asked for, and which columns of each dataset they are.
 #[pyclass(name = "Genes", module = "dao_polars._core", frozen)]
@@ -24,6 +28,39 @@ impl PyGenes {
     #[getter]
     fn n_genes(&self) -> usize {
         self.0.n_genes()
+    }
+
+    /// Made again from what [`Self::__reduce__`] took apart.
+    #[staticmethod]
+    fn restore(
+        names: Option<Vec<String>>,
+        n_genes: usize,
+        groups: Vec<(Vec<u32>, Option<SavedMapping<'_>>)>,
+    ) -> PyResult<Self> {
+        let mut mappings = BTreeMap::new();
+        for (numbers, saved) in groups {
+            let mapping = saved.map(|(n_columns, columns, outputs)| {
+                let (columns, outputs) = (columns.as_array(), outputs.as_array());
+                Mapping::new(n_columns, columns.iter().copied().zip(outputs.iter().copied()).collect()).map(Arc::new)
+            });
+            let mapping = mapping.transpose()?;
+            mappings.extend(numbers.into_iter().map(|number| (number, mapping.clone())));
+        }
+        let names = names.map(|names| names.into_iter().map(Arc::from).collect());
+        Ok(Self(Arc::new(Genes::new(names, n_genes, mappings)?)))
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        let (py, genes) = (slf.py(), &slf.get().0);
+        let groups = genes.by_mapping().into_iter().map(|(numbers, mapping)| {
+            let mapping = mapping.map(|mapping| {
+                let (columns, outputs): (Vec<u32>, Vec<u32>) = mapping.pairs().iter().copied().unzip();
+                (mapping.n_columns(), PyArray1::from_vec(py, columns), PyArray1::from_vec(py, outputs))
+            });
+            (numbers, mapping)
+        });
+        let state = (slf.get().names(), genes.n_genes(), groups.collect::<Vec<_>>());
+        Ok((slf.get_type().getattr("restore")?, state.into_pyobject(py)?.into_any()))
     }
 
     /// Of a dataset the (first) column of each gene, or -1; `None` where its columns are the genes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from polars.exceptions import ComputeError
 
 import dao_polars as dao
+from dao_polars.genes.request import wanted
 from tests.legacy.test_legacy import names as cell_names
 from tests.legacy.test_legacy import write_sfaira
 
@@ -106,6 +108,12 @@ def test_all_who_are_told_genes_mean_the_same(spaces, how, mode, normalize, orde
         order.shuffle(rows)
         options = {"gene_key": "key", "duplicates": mode}
         frame = store.scan().collect()[rows]
+
+        resolved = store._core.genes([0, 1, 2], wanted(genes), **options)
+        again = pickle.loads(pickle.dumps(resolved))
+        assert (again.names, again.n_genes) == (resolved.names, resolved.n_genes)
+        for number in range(3):
+            np.testing.assert_equal(again.columns(number), resolved.columns(number))
 
         found = frame.dao.to_anndata(genes=genes, **options)
         assert found.var_names.tolist() == names
