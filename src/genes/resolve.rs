@@ -291,12 +291,12 @@ fn combined(request: &Request, groups: &[Group]) -> Result<Vec<Arc<str>>> {
     let dropped = request.duplicates == Duplicates::Drop;
     let has =
         |space: &FeatureSpace, name: &str| space.first(name).is_some() && !(dropped && space.repeats(name).is_some());
-    if request.duplicates == Duplicates::Error {
-        for group in groups.iter().filter(|group| group.space.has_repeats()) {
-            let repeated: Vec<&str> =
-                group.space.distinct().map(|name| &**name).filter(|name| group.space.repeats(name).is_some()).collect();
-            return Err(ambiguous(&repeated, &group.to_string()));
-        }
+    if request.duplicates == Duplicates::Error
+        && let Some(group) = groups.iter().find(|group| group.space.has_repeats())
+    {
+        let all = group.space.distinct().map(|name| &**name);
+        let repeated: Vec<&str> = all.filter(|name| group.space.repeats(name).is_some()).collect();
+        return Err(ambiguous(&repeated, &group.to_string()));
     }
     let names_of = |group: &Group| -> Vec<Arc<str>> {
         group.space.distinct().filter(|name| has(&group.space, name)).cloned().collect()

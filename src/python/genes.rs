@@ -100,7 +100,6 @@ pub fn feature_space_id(names: Vec<Option<String>>) -> String {
 /// For each of the names `have` its place among `wanted`, or -1; and the names that repeat where they must not.
 #[pyfunction]
 #[pyo3(signature = (have, wanted, duplicates="error"))]
-#[expect(clippy::type_complexity, reason = "an array and a list")]
 pub fn match_genes<'py>(
     py: Python<'py>,
     have: Vec<Option<String>>,
