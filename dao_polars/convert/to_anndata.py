@@ -232,7 +232,7 @@ def _var(
         # The old index becomes a column where its name is free.
         keep = [] if _INDEX in found.columns else [pl.col("var_name").alias(_INDEX)]
         found = found.with_columns(*keep)
-    if len(entries) > 1 and len(found):
+    if (len(entries) > 1 or missing.any()) and len(found):
         # Columns of datasets whose genes these are not hold nothing, which no file could hold.
         found = found.select(s for s in found if s.null_count() < len(s))
     names = pl.Series("var_name", genes.names, dtype=pl.String)

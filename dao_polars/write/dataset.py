@@ -314,6 +314,8 @@ def _write_matrix(
 def _widest_sum(scan: ValueScan, n: int) -> np.ndarray:
     """What sums of ``n`` of the scanned values may be at most: their type must hold it."""
     largest = scan.max_abs() * n
+    if scan.stored() == "float32" and largest <= np.finfo(np.float32).max:
+        return np.array([largest], dtype=np.float32)
     if scan.stored().startswith("float") or largest >= 2**64:
         return np.array([largest])
     if scan.stored().startswith("uint"):

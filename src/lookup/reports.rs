@@ -49,13 +49,13 @@ pub fn keep(wanted: bool) {
     queue.changed.notify_all();
 }
 
-/// The next report, when there is one; `None` once reports are not kept any more.
+/// The next report, when there is one; `None` once reports are not kept any more and none waits.
 #[must_use]
 pub fn next() -> Option<Report> {
     let queue = QUEUE.get();
     let waits = |state: &mut State| state.wanted && state.waiting.is_empty();
     let mut state = queue.changed.wait_while(queue.lock(), waits).unwrap_or_else(PoisonError::into_inner);
-    state.waiting.pop_front().filter(|_| state.wanted)
+    state.waiting.pop_front()
 }
 
 /// Reports what a lookup found, if that is wanted.

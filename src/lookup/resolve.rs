@@ -60,7 +60,7 @@ impl Resolver<'_> {
     fn wanted(&self) -> Result<(HashMap<u32, Arc<Wanted>>, bool)> {
         let (mut wanted, mut lasting) = (HashMap::new(), true);
         let (mut spaces, mut errors): (Vec<Group>, Vec<DaoError>) = Default::default();
-        for members in self.groups()? {
+        for members in self.groups() {
             let here = self.space(&members).and_then(|space| {
                 let datasets = members.iter().map(|dataset| (dataset.number, dataset.name.clone())).collect();
                 let group = Group { datasets, space };
@@ -82,11 +82,13 @@ impl Resolver<'_> {
     }
 
     /// Datasets of which the same columns are wanted.
-    fn groups(&self) -> Result<Vec<Vec<&Dataset>>> {
+    fn groups(&self) -> Vec<Vec<&Dataset>> {
+        let alone = || self.datasets().iter().map(|dataset| vec![dataset]).collect();
         if self.sets.iter().any(|set| matches!(set.rule, Rule::Column(_) | Rule::Genes(_))) {
-            return Ok(self.datasets().iter().map(|dataset| vec![dataset]).collect());
+            return alone();
         }
-        self.source.spaces().by_space(self.source.store(), self.datasets(), self.gene_key())
+        // Where the genes of one cannot be read, that is told where its cells are met, and those of the others are.
+        self.source.spaces().by_space(self.source.store(), self.datasets(), self.gene_key()).unwrap_or_else(|_| alone())
     }
 
     /// The genes of datasets; without names where they have no such column of var.

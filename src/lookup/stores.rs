@@ -22,6 +22,8 @@ use crate::store::{MANIFEST, Store};
 const STORES: u64 = 8;
 /// Requests whose meaning is kept: more than a query has.
 const REQUESTS: u64 = 4096;
+/// How often a local store is opened again, at most, until its stamp is that of what was read.
+const STAMPED: usize = 3;
 /// How long what a remote store lists is taken for what is there.
 const FRESH: Duration = Duration::from_secs(60);
 
@@ -99,10 +101,11 @@ pub fn resolved(asked: Asked, planning: bool, parse: impl FnOnce(&[u8]) -> Resul
 /// Opens the store at `uri` anew when it is next asked for: something of it is new that its stamp does not show.
 pub fn forget(uri: &str) {
     let known = KNOWN.get();
-    let kept = known.stores.iter().filter(|(_, opened)| opened.source.store().uri() == uri);
-    let kept: Vec<Arc<String>> = kept.map(|(key, _)| key).collect();
-    kept.iter().for_each(|key| known.stores.invalidate(&**key));
-    known.resolved.invalidate_all();
+    let is_there = |opened: &Opened| opened.source.store().uri() == uri;
+    let stores = known.stores.iter().filter(|(_, opened)| is_there(opened));
+    stores.for_each(|(key, _)| known.stores.invalidate(&*key));
+    let resolved = known.resolved.iter().filter(|(_, resolved)| is_there(&resolved.opened));
+    resolved.for_each(|(key, _)| known.resolved.invalidate(&*key));
 }
 
 /// Remembers what the store at `uri` was opened with.
@@ -155,12 +158,27 @@ fn store_of(known: &Known, asked: &Asked, place: Option<&str>) -> Result<Arc<Ope
     {
         return Ok(kept.clone());
     }
-    let store = Store::open(uri, &options_of(uri)).map_err(|error| match (error.kind(), place) {
-        (ErrorKind::NotFound, None) => moved(&error),
-        _ => error,
-    })?;
+    let open = || {
+        Store::open(uri, &options_of(uri)).map_err(|error| match (error.kind(), place) {
+            (ErrorKind::NotFound, None) => moved(&error),
+            _ => error,
+        })
+    };
+    let (mut store, mut stamp) = (open()?, None);
+    for _ in 0..STAMPED {
+        stamp = Stamp::of(&store);
+        if !matches!(stamp, Some(Stamp::Local(_))) {
+            break;
+        }
+        // Another process may have added a dataset between the reading and the stamp.
+        let again = open()?;
+        let same = again.manifest().datasets == store.manifest().datasets;
+        store = again;
+        if same {
+            break;
+        }
+    }
     check_is(&store, &asked.uri, &asked.id)?;
-    let stamp = Stamp::of(&store);
     if let (Some(kept), Some(stamp)) = (kept, &stamp)
         && lists_the_same(kept.source.store(), &store)
     {
@@ -175,12 +193,12 @@ fn store_of(known: &Known, asked: &Asked, place: Option<&str>) -> Result<Arc<Ope
     Ok(opened)
 }
 
+/// Whether two openings of a store list the same datasets, down to their checksums. sfaira's have none: what is
+/// open of such a store is not kept once a file of it has changed.
 fn lists_the_same(one: &Store, other: &Store) -> bool {
-    let listed = |store: &Store| -> Vec<(u32, String, u64, u64, u64)> {
-        let datasets = store.manifest().datasets.iter();
-        datasets.map(|d| (d.number, d.name.clone(), d.n_obs, d.n_vars, d.bytes)).collect()
-    };
-    one.manifest().id == other.manifest().id && listed(one) == listed(other)
+    let (one, other) = (one.manifest(), other.manifest());
+    let known = other.datasets.iter().all(|dataset| dataset.checksum.is_some());
+    known && one.id == other.id && one.datasets == other.datasets
 }
 
 impl Opened {
@@ -200,9 +218,10 @@ impl Stamp {
         let mut files = vec![root.join(MANIFEST)];
         if store.has_sfaira_tables() {
             files = vec![root.to_owned()];
-            files.extend(
-                store.manifest().datasets.iter().map(|dataset| root.join(&dataset.path).join("zarr/X/.zarray")),
-            );
+            for dataset in &store.manifest().datasets {
+                let folder = root.join(&dataset.path);
+                files.extend(["zarr/X/.zarray", "parquet/var.parquet"].map(|file| folder.join(file)));
+            }
         }
         let stamp = |file: std::path::PathBuf| {
             let found = std::fs::metadata(file).ok()?;

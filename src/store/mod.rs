@@ -35,7 +35,7 @@ const VAR: &str = "parquet/var.parquet";
 pub struct Store {
     storage: Arc<dyn Storage>,
     manifest: Manifest,
-    /// Whether sfaira wrote it. Asked in this room alone.
+    /// Whether sfaira wrote it: its tables are then others, see [`Store::has_sfaira_tables`].
     by_sfaira: bool,
 }
 

@@ -144,8 +144,9 @@ impl VarTable {
             && *step != 0
         {
             // A table without columns has no rows in parquet.
-            let length = (number(&first, "stop", *start) - start).div_euclid(*step)
-                + i64::from((number(&first, "stop", *start) - start).rem_euclid(*step) != 0);
+            let (start, stop, step) = (i128::from(*start), i128::from(number(&first, "stop", *start)), i128::from(*step));
+            // As Python counts a range: the ceiling, for steps of either sign.
+            let length = (stop - start + step - step.signum()) / step;
             self.n_rows = usize::try_from(length).unwrap_or(0);
         }
         let taken: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
@@ -170,7 +171,10 @@ impl VarTable {
         let column = self.reader.metadata().file_metadata().schema_descr().column(leaf);
         let nullable = column.max_def_level() > 0;
         let unsigned = is_unsigned(&column);
-        let mut found = VarColumn::Names(Vec::new());
+        let mut found = match column.physical_type() {
+            parquet::basic::Type::BOOLEAN => VarColumn::Marks(Vec::new()),
+            _ => VarColumn::Names(Vec::new()),
+        };
         for group in 0..self.reader.num_row_groups() {
             let group = self.reader.get_row_group(group).map_err(|e| unreadable(&self.place, &e))?;
             let n_rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
