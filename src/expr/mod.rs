@@ -9,9 +9,9 @@ mod plugin;
 
 use std::sync::Arc;
 
-use polars::prelude::*;
 use polars_arrow::array::{FixedSizeListArray, PrimitiveArray};
 use polars_arrow::bitmap::Bitmap;
+use polars_core::prelude::*;
 use serde::Deserialize;
 
 use crate::error::DaoError;

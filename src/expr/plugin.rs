@@ -9,8 +9,8 @@ use std::cell::RefCell;
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use polars::prelude::*;
 use polars_arrow::ffi::{ArrowSchema, export_field_to_c, import_field_from_c};
+use polars_core::prelude::*;
 use polars_ffi::version_0::{CallerContext, SeriesExport, export_series, import_series_buffer};
 
 use super::{look_up, output};

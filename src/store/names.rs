@@ -144,7 +144,8 @@ impl VarTable {
             && *step != 0
         {
             // A table without columns has no rows in parquet.
-            let (start, stop, step) = (i128::from(*start), i128::from(number(&first, "stop", *start)), i128::from(*step));
+            let (start, stop, step) =
+                (i128::from(*start), i128::from(number(&first, "stop", *start)), i128::from(*step));
             // As Python counts a range: the ceiling, for steps of either sign.
             let length = (stop - start + step - step.signum()) / step;
             self.n_rows = usize::try_from(length).unwrap_or(0);
