@@ -166,7 +166,7 @@ def test_var_can_be_written(genes: object, tmp_path: Path) -> None:
     for name, (names, var) in vars_.items():
         dao.write_dataset(tmp_path / "s", study(genes=names, var=var), dataset=name)
     if isinstance(genes, list):
-        selections = [["a", "b", "c"], ["a", "b"], ["b", "c"]]
+        selections = [["a", "b", "c"], ["a", "b"], ["b", "c"], ["a"]]
     else:
         selections = [["a", "b", "c"], ["a", "c"]]
     for names in selections:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import pickle
@@ -604,3 +605,22 @@ def test_damaged_totals_are_noticed(tmp_path):
         store.scan().select(dao.qc()).collect()
     assert store.verify()["path"].to_list() == ["s/zarr/totals/X"]
     assert store.scan().select(dao.gene("a")).collect().height == 30
+
+
+def test_a_store_whose_files_were_replaced_is_read_again(tmp_path):
+    """The same store id, names, sizes and cells, and the genes in another order."""
+    genes, order = ["a", "b", "c", "d"], [2, 0, 3, 1]
+    first = study(3, 9, genes)
+    second = first[:, order].copy()
+    for folder, adata in (("one", first), ("two", second)):
+        dao.write_dataset(tmp_path / folder, adata, dataset="s", progress=False)
+    manifest = tmp_path / "two" / "dao.json"
+    ours = json.loads((tmp_path / "one" / "dao.json").read_text())
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "id": ours["id"]}))
+    lf = dao.scan(tmp_path / "one")
+    query = lf.select(dao.gene("c", dtype="float64"))
+    expected = first[:, "c"].X.toarray().ravel()
+    assert query.collect()["c"].to_list() == expected.tolist()
+    shutil.rmtree(tmp_path / "one")
+    (tmp_path / "two").rename(tmp_path / "one")
+    assert query.collect()["c"].to_list() == expected.tolist()  # by name, wherever it is now

@@ -346,3 +346,15 @@ def test_queries_from_many_threads_and_planned_long_ago(mixed):
     for i in range(40):
         lf.select(dao.gene("g5", normalize={"target_sum": 1.0 + i})).collect_schema()
     assert queries[0].collect().to_series().to_list() == values(5)
+
+
+def test_sums_of_float32_are_stored_as_float32(tmp_path):
+    x = np.array([[0.5, 0.25, 1.5], [0.0, 3.5, 0.125]], np.float32)
+    adata = ad.AnnData(x, var=pd.DataFrame(index=["a", "b", "a"]))
+    store = dao.write_dataset(
+        tmp_path, adata, dataset="s", genes=["a", "b"], duplicates="sum", progress=False
+    )
+    assert store._core.datasets[0].dtype == "float32"
+    read = store.scan().dao.to_anndata().X
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read.toarray(), [[2.0, 0.25], [0.125, 3.5]])
