@@ -4,8 +4,8 @@
 //! batches), [`in_order`] starts some for one call (lookups, aggregates). Either way a unit may be cut into
 //! pieces which several threads do at once, and is begun when what it takes fits into a budget of bytes, or
 //! when the consumer waits for it: one unit larger than the whole budget still gets through. Taking results in
-//! order makes what is added up the same in every run. Each has threads of its own, which end with it: none are left over that a
-//! forked child would lack. Knows nothing of what the work is.
+//! order makes what is added up the same in every run. Each has threads of its own, which end with it: a forked
+//! child would lack them. Knows nothing of what the work is.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
