@@ -16,7 +16,7 @@ pub const FRAME: usize = BitPacker8x::BLOCK_LEN;
 /// Bytes before the packed numbers: their width, how many are patched, the width of a patch.
 pub const HEAD: usize = 3;
 
-/// What a patch costs beside its bits and its position, in bits: time, weighed against size.
+/// The cost of a patch beside its bits and its position, in bits: its time, expressed as size.
 const PATCH_COST: usize = 4;
 
 /// Appends the frame of `numbers`.
@@ -68,7 +68,7 @@ pub fn len(bytes: &[u8]) -> Result<usize, Broken> {
     Ok(HEAD + packed_len(width.into()) + usize::from(patched) + patches_len(patched.into(), high.into()))
 }
 
-/// Decodes the frame at the start of `bytes`; how long it was.
+/// Decodes the frame at the start of `bytes`; returns its length.
 #[inline(always)]
 pub fn decode(bytes: &[u8], numbers: &mut [u32; FRAME]) -> Result<usize, Broken> {
     let len = len(bytes)?;
