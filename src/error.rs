@@ -8,7 +8,7 @@ use std::fmt;
 /// The result of everything in the core that can fail.
 pub type Result<T> = std::result::Result<T, DaoError>;
 
-/// Which builtin exception an error resembles.
+/// The kind of an error, by the builtin exception that it resembles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// A store, dataset or file is missing.
@@ -126,7 +126,7 @@ impl DaoError {
         self
     }
 
-    /// Which kind of error this is.
+    /// The kind of the error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

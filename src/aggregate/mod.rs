@@ -17,7 +17,7 @@ pub use moments::GroupSums;
 use moments::{GroupScratch, UnitSums};
 use units::{Unit, units};
 
-/// Which group each cell of a request is in, and what values are cut at.
+/// The group of each cell of a request, and the limits that values are clipped at.
 pub struct CellGrouping<'a> {
     /// The group of each key, below `n_groups`.
     pub groups: &'a [u32],

@@ -24,7 +24,7 @@ pub type Scratch = [[u32; FRAME]; FRAMES];
 /// A [`Scratch`] to begin with.
 pub const SCRATCH: Scratch = [[0; FRAME]; FRAMES];
 
-/// Bytes of the checksum at a block's end.
+/// The bytes of the checksum at a block's end.
 const CHECKSUM: usize = 4;
 
 /// The first byte of a frame of 64-bit words too far apart to be packed, where others have a width: no width is 255.

@@ -181,7 +181,7 @@ impl Genes {
         }
     }
 
-    /// How rows of a dataset become rows of the output; `None` where they are the same.
+    /// The map from a dataset's columns to the output's; `None` where they are the same.
     ///
     /// # Errors
     /// As [`Genes::mapping`].

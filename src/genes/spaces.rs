@@ -158,7 +158,7 @@ impl FeatureSpaces {
         Ok(groups)
     }
 
-    /// What a request for genes means in the datasets `numbers`; none for a selection without cells, in which a
+    /// The genes that a request means in the datasets `numbers`; none for a selection without cells, in which a
     /// request means what it means in the whole store.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ pub use stores::Resolved;
 pub use strategy::Strategy;
 use strategy::{Task, tasks};
 
-/// What is wanted of a dataset's cells.
+/// The numbers that are wanted of a dataset's cells.
 #[derive(Debug, PartialEq, Eq)]
 enum WantedNumbers {
     /// The values of these columns.
@@ -38,7 +38,7 @@ enum WantedNumbers {
     Refused(String),
 }
 
-/// What a request means in an open store.
+/// A request resolved in an open store: the numbers to read, and how they are returned.
 pub struct Lookup {
     source: Arc<OpenStore>,
     matrix: MatrixName,
@@ -48,7 +48,7 @@ pub struct Lookup {
     width: usize,
     /// Whether all numbers of a cell lie side by side in one vector; otherwise each output has its own vector.
     together: bool,
-    /// What is wanted of each dataset, by its number.
+    /// The wanted numbers of each dataset, by the dataset's number.
     wanted: HashMap<u32, Arc<WantedNumbers>>,
 }
 
@@ -89,7 +89,7 @@ impl Lookup {
         self.width
     }
 
-    /// What is wanted of a dataset; `last` is the largest row that is looked up, for a check.
+    /// The wanted numbers of a dataset; `last` is the largest row that is looked up, for a check.
     fn wanted(&self, number: u32, last: u32) -> Result<Arc<WantedNumbers>> {
         const CHANGED: &str = "the store has changed since the keys were made, or the query; make it again";
         let entry = self.source.store().dataset_numbered(number)?;
@@ -164,7 +164,7 @@ impl Lookup {
         Ok(Found { absent, values: values.into_iter().map(T::wrap).collect(), strategies })
     }
 
-    /// Which outputs a dataset has no gene for.
+    /// Whether a dataset lacks the gene of each output.
     fn absent(&self, wanted: &WantedNumbers) -> Vec<bool> {
         match wanted {
             WantedNumbers::Genes(mapping) => mapping.first_columns(self.width).iter().map(Option::is_none).collect(),

@@ -10,7 +10,7 @@ use super::{Found, LookupRequest};
 /// The most reports that wait to be taken; past that the oldest are dropped.
 const KEPT: usize = 10_000;
 
-/// How the cells of one call were looked up.
+/// A report of how the cells of one call were looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The first few names that were looked up.

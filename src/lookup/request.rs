@@ -10,7 +10,7 @@ use crate::number::Dtype;
 use crate::read::Normalize;
 use crate::store::MatrixName;
 
-/// How what is found becomes a column.
+/// The form of the column that the numbers become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Shape {
@@ -57,7 +57,7 @@ pub struct LookupRequest {
     pub normalize: Option<(Option<f64>, bool)>,
     /// The number type of the result; `None` for the stored one.
     pub dtype: Option<String>,
-    /// What a name means that several genes of a dataset have.
+    /// The meaning of a name that several genes of one dataset have.
     pub duplicates: String,
     /// The URI of the store now; `None` for the one that the cells name.
     pub store: Option<String>,
@@ -66,7 +66,7 @@ pub struct LookupRequest {
 /// A named set of genes. One of the other fields says which genes are in it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct SetRule {
-    /// What the set is called.
+    /// The name of the set.
     pub name: String,
     /// A regular expression.
     #[serde(default)]
@@ -82,7 +82,7 @@ pub struct SetRule {
     pub members: Option<HashMap<String, Members>>,
 }
 
-/// Which genes of a dataset are in a set.
+/// The genes of a dataset that are in a set.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Members {
     /// The columns of these genes.
@@ -121,7 +121,7 @@ impl LookupRequest {
         self.normalize.map(|(target_sum, log1p)| Normalize { target_sum, log1p })
     }
 
-    /// What a name means that several genes of a dataset have.
+    /// The meaning of a name that several genes of one dataset have.
     ///
     /// # Errors
     /// As [`Duplicates::from_name`].

@@ -56,7 +56,7 @@ impl Resolver<'_> {
         self.request.gene_key.as_deref()
     }
 
-    /// What is wanted of each dataset, by number, and whether that may be kept: see [`Resolution::lasting`].
+    /// The wanted numbers of each dataset, and whether they may be kept: see [`Resolution::lasting`].
     fn wanted(&self) -> Result<(HashMap<u32, Arc<WantedNumbers>>, bool)> {
         let (mut wanted, mut lasting) = (HashMap::new(), true);
         let (mut spaces, mut errors): (Vec<Group>, Vec<DaoError>) = Default::default();
@@ -114,7 +114,7 @@ impl Resolver<'_> {
         Ok(WantedNumbers::Sums(masks))
     }
 
-    /// For each gene of a dataset whether it is in a set.
+    /// Whether each gene of a dataset is in a set.
     fn members(&self, set: &GeneSet, dataset: &Dataset, space: &FeatureSpace) -> Result<Vec<bool>> {
         let (store, spaces) = (self.source.store(), self.source.spaces());
         match &set.rule {

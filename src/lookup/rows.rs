@@ -135,7 +135,7 @@ impl Outputs {
 struct PickSink<'a, T> {
     first: u32,
     outputs: Outputs,
-    /// Where outputs are sums of columns: the outputs in the current row, with the values that make them up.
+    /// The outputs in the current row with the values that make them up, where outputs are sums of columns.
     summed: Option<Vec<(u32, T)>>,
     stored: Dtype,
     normalize: Option<Normalize>,

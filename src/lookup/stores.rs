@@ -22,14 +22,14 @@ use crate::store::{MANIFEST, Store};
 const STORES: u64 = 8;
 /// The number of requests whose meaning is kept: more than one query has.
 const REQUESTS: u64 = 4096;
-/// How long the listing of a remote store is trusted before it is read again.
+/// The time for which the listing of a remote store is trusted before it is read again.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// A request, and what it means in a store.
 pub struct Resolved {
     /// The request.
     pub request: LookupRequest,
-    /// What the request means in the store.
+    /// The request resolved in the store.
     pub lookup: Lookup,
     opened: Arc<KeptStore>,
 }
@@ -51,9 +51,9 @@ enum Stamp {
 /// The key under which a resolved request is kept: the store of a column of cells, and the request as it came.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RequestKey {
-    /// Where the store was when the cells were selected.
+    /// The URI of the store when the cells were selected.
     pub uri: String,
-    /// Which store it is.
+    /// The id of the store.
     pub id: String,
     /// The bytes of the request, as polars passed them.
     pub request: Vec<u8>,
@@ -117,7 +117,7 @@ pub fn remember_options(uri: &str, options: &StorageOptions) {
     }
 }
 
-/// What the store at `uri` was last opened with.
+/// The options that the store at `uri` was last opened with.
 #[must_use]
 pub fn options_of(uri: &str) -> StorageOptions {
     let all = OPTIONS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -188,7 +188,7 @@ impl ZarrArray {
         }
     }
 
-    /// Where the inner chunk at the grid position `chunk` is stored.
+    /// The place where the inner chunk at the grid position `chunk` is stored.
     ///
     /// # Errors
     /// As [`ZarrArray::decode`].

@@ -27,7 +27,7 @@ const KEPT_BYTES: u64 = 64 << 20;
 pub struct ShardIndexes {
     codecs: CodecChain,
     shape: ChunkShape,
-    /// Bytes of an encoded index.
+    /// The bytes of an encoded index.
     encoded_len: u64,
     at_end: bool,
     options: CodecOptions,

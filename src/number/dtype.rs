@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{DaoError, Result};
 
-/// How the values of a matrix are laid out.
+/// The layout of a matrix's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
@@ -144,7 +144,7 @@ macro_rules! nums {
                         .expected([$($text),*].join(", "))),
                 }
             }
-            /// Bytes of one value.
+            /// The bytes of one value.
             #[must_use]
             pub fn size(self) -> usize {
                 match self { $(Self::$name => size_of::<$type>(),)* }

@@ -79,7 +79,7 @@ impl PyReader {
         Ok(Self { request: Arc::new(request), pool })
     }
 
-    /// All cells as one batch, in frame order; `advance` is called with the cells of each matrix read since its last call.
+    /// All cells as one batch, in frame order; `advance` is called with the cells read since its last call, per matrix.
     #[pyo3(signature = (*, advance=None, budget=134_217_728, threads=None))]
     fn read<'py>(
         &self,

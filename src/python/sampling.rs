@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use crate::error::{DaoError, Result};
 use crate::sampling::{Draw, EpochPlan, EpochStart, Order, Sampler, Share};
 
-/// How the epochs over a selection are made.
+/// The settings of the epochs over a selection.
 #[pyclass(name = "Sampler", module = "dao_polars._core", frozen)]
 pub struct PySampler(Sampler);
 

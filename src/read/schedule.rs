@@ -16,7 +16,7 @@ use crate::error::{DaoError, ErrorKind, Result, catch_panic};
 
 /// The units per thread that may be begun or finished before the consumer takes them.
 const AHEAD: usize = 2;
-/// How long [`in_order`] waits for a unit before `tick` is called.
+/// The time that [`in_order`] waits for a unit before it calls `tick`.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The number of threads to use: the requested one, or one for each core.

@@ -17,14 +17,14 @@ pub use order::Order;
 use random::{Stream, generator};
 pub use share::{EpochStart, Share};
 
-/// How the epochs over a selection are made.
+/// The settings of the epochs over a selection.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     /// The number of cells of the selection.
     pub n: u32,
     /// The order in which an epoch visits its positions.
     pub order: Order,
-    /// How the cells of an epoch are drawn; `None`: every position comes once.
+    /// The draw of the cells of an epoch; `None`: every position comes once.
     pub draw: Option<Draw>,
     /// The group of each position, below `n`; each batch is then of one group.
     pub groups: Option<Arc<[u32]>>,

@@ -22,7 +22,7 @@ pub struct Share {
     pub workers: usize,
 }
 
-/// Where in an epoch to begin.
+/// The point of an epoch to begin at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EpochStart {
     /// The number of cells, in the epoch's sequence, that were visited before the rest was shared out.

@@ -19,9 +19,9 @@ const GENE_INDEX_FORMAT: &str = "dao-gene-index";
 /// A dataset's description of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Description {
-    /// Always [`DATASET_FORMAT`].
+    /// The format's name, always [`DATASET_FORMAT`].
     pub format: String,
-    /// At most [`FORMAT_VERSION`].
+    /// The format version, at most [`FORMAT_VERSION`].
     pub version: u32,
     /// The dataset's name.
     #[serde(rename = "id")]

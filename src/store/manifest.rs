@@ -26,9 +26,9 @@ pub type Categories = BTreeMap<String, Option<BTreeSet<String>>>;
 /// The manifest of a store: its identity, its datasets, the categories of its obs columns.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Always [`STORE_FORMAT`].
+    /// The format's name, always [`STORE_FORMAT`].
     pub format: String,
-    /// At most [`FORMAT_VERSION`].
+    /// The format version, at most [`FORMAT_VERSION`].
     pub version: u32,
     /// The store's identity: a UUID; for sfaira's stores a fingerprint of names and cell counts.
     pub id: String,
@@ -47,7 +47,7 @@ pub struct Manifest {
 /// A dataset as the manifest lists it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dataset {
-    /// Upper half of the dataset's cell keys.
+    /// The number of the dataset: the upper half of its cell keys.
     pub number: u32,
     /// The dataset's name, unique in the store.
     #[serde(rename = "id")]
@@ -67,7 +67,7 @@ pub struct Dataset {
     pub layout: Layout,
     /// The number type that X is stored in; `None` for one that cannot be read.
     pub dtype: Option<Dtype>,
-    /// Bytes on disk.
+    /// The bytes of the dataset on disk.
     pub bytes: u64,
     /// The organism of all cells, where it is one.
     #[serde(default)]

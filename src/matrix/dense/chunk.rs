@@ -166,9 +166,9 @@ struct ChunkRows<'a> {
     rows: &'a [usize],
     /// The chunk's first column.
     column: usize,
-    /// Bytes of a row of the chunk.
+    /// The bytes of a row of the chunk.
     row_len: usize,
-    /// Bytes of those columns that the matrix has.
+    /// The bytes of those columns of a row that the matrix has.
     used_len: usize,
     wanted: Option<&'a ColumnMask>,
 }

@@ -28,7 +28,7 @@ pub use compact_row::CompactRow;
 pub struct Dense {
     array: ZarrArray,
     encoding: ChunkEncoding,
-    /// Bytes of values that are decoded together, as in the chunk read last; 0 before the first.
+    /// The bytes of values that are decoded together, as in the chunk read last; 0 before the first.
     block_len: AtomicUsize,
     /// The numbers of rows and of values read so far, for [`Dense::row_bytes`].
     seen: [AtomicU64; 2],
