@@ -16,7 +16,7 @@ use dao_polars::read::schedule::Next;
 use dao_polars::read::{MatrixForm, OpenStore, ReadRequest, RowPlan};
 use dao_polars::sampling::{Order, batches};
 use dao_polars::store::{MatrixName, Store, TableMeta};
-use dao_polars::writer::{DatasetWriter, MatrixSpec, Tables};
+use dao_polars::writer::{DatasetTables, DatasetWriter, MatrixSpec};
 
 const CELLS: u32 = 10_000;
 const GENES: i32 = 20_000;
@@ -108,7 +108,7 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<ReadRequest> {
         }
         writer.set_nnz(&MatrixName::X, matrix.finish().unwrap());
         writer
-            .commit(Tables {
+            .commit(DatasetTables {
                 obs: table.clone(),
                 var: table,
                 organism: None,

@@ -52,8 +52,8 @@ impl Epoch {
         let for_cache = kept_bytes(&request).min(budget / 2);
         request.cache.limit(usize::try_from(for_cache).unwrap_or(usize::MAX));
         let windows = windows(&batches);
-        let kinds = kinds(&request.matrices);
-        let work = Windows { request, order, batches, windows, kinds, pool, cells: AtomicUsize::new(0) };
+        let matrix_groups = matrix_groups(&request.matrices);
+        let work = Windows { request, order, batches, windows, matrix_groups, pool, cells: AtomicUsize::new(0) };
         Ok(Self { workers: Workers::start(work, budget - for_cache, threads)?, ready: Vec::new().into_iter() })
     }
 
@@ -90,10 +90,11 @@ struct MatrixGroup {
 }
 
 /// The matrices whose rows are decoded one by one, and the others.
-fn kinds(matrices: &[MatrixRequest]) -> Vec<MatrixGroup> {
+fn matrix_groups(matrices: &[MatrixRequest]) -> Vec<MatrixGroup> {
     let (narrow, wide): (Vec<usize>, _) = (0..matrices.len()).partition(|&i| matrices[i].reads_rows());
-    let kinds = [MatrixGroup { matrices: narrow, piece: PIECE }, MatrixGroup { matrices: wide, piece: WIDE_PIECE }];
-    kinds.into_iter().filter(|kind| !kind.matrices.is_empty()).collect()
+    let matrix_groups =
+        [MatrixGroup { matrices: narrow, piece: PIECE }, MatrixGroup { matrices: wide, piece: WIDE_PIECE }];
+    matrix_groups.into_iter().filter(|kind| !kind.matrices.is_empty()).collect()
 }
 
 /// The most bytes that rows decoded along with wanted ones can take.
@@ -113,7 +114,7 @@ struct Windows {
     order: Arc<[u32]>,
     batches: Vec<Range<usize>>,
     windows: Vec<Window>,
-    kinds: Vec<MatrixGroup>,
+    matrix_groups: Vec<MatrixGroup>,
     pool: Arc<BufferPool>,
     cells: AtomicUsize,
 }
@@ -162,7 +163,7 @@ impl Work for Windows {
 
     fn n_pieces(&self, window: usize) -> usize {
         let window = &self.windows[window];
-        let pieces = self.kinds.iter().map(|kind| window.rows.len().div_ceil(window.piece(kind.piece)).max(1));
+        let pieces = self.matrix_groups.iter().map(|kind| window.rows.len().div_ceil(window.piece(kind.piece)).max(1));
         pieces.sum::<usize>().max(1)
     }
 
@@ -184,7 +185,7 @@ impl Work for Windows {
     fn piece(&self, unit: usize, open: &OpenWindow, number: usize, stop: &AtomicBool) -> Result<()> {
         let window = &self.windows[unit];
         let mut number = number;
-        for kind in &self.kinds {
+        for kind in &self.matrix_groups {
             let piece = window.piece(kind.piece);
             let n_pieces = window.rows.len().div_ceil(piece).max(1);
             if number >= n_pieces {

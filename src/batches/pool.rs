@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::number::{Num, Values};
 
 /// The most values that a buffer has beyond the requested ones.
-const MAX_ROOM: usize = 1 << 20;
+const MAX_SLACK: usize = 1 << 20;
 /// The bytes of a large memory page, on processors that have them.
 #[cfg(target_os = "linux")]
 const LARGE_PAGE: usize = 2 << 20;
@@ -130,7 +130,7 @@ fn sized<T: Num>(buffer: Option<Vec<T>>, len: usize) -> Vec<T> {
     let Some(mut buffer) = buffer.filter(|buffer| buffer.capacity() >= len) else {
         // Batches differ a little in length: with some room the next one fits too. Zeroed by
         // the system, as it comes from it.
-        let mut fresh = vec![T::zero(); len + (len / 8).min(MAX_ROOM)];
+        let mut fresh = vec![T::zero(); len + (len / 8).min(MAX_SLACK)];
         in_large_pages(&mut fresh);
         fresh.truncate(len);
         return fresh;

@@ -20,7 +20,7 @@ use crate::number::{Dtype, Values};
 use crate::read::split_key;
 
 /// The number of cells from which several threads look them up; fewer are left to polars' calling thread.
-const ALONE: usize = 1024;
+const THREADS_FROM: usize = 1024;
 
 /// The metadata of a column of cells: the store that they belong to.
 #[derive(Deserialize)]
@@ -42,7 +42,7 @@ fn look_up(inputs: &[Series], request: &[u8]) -> PolarsResult<Series> {
     let resolved = resolve(cell_type(cell.name(), cell.dtype())?, request, false)?;
     let storage = cell.to_storage().u64()?;
     let keys: Vec<u64> = storage.iter().flatten().collect();
-    let threads = (keys.len() < ALONE).then_some(1);
+    let threads = (keys.len() < THREADS_FROM).then_some(1);
     let mut found = resolved.lookup.read(&keys, threads).map_err(failed)?;
     reports::report(&resolved.request, &found, keys.len());
     let cells = cells(cell.name().clone(), storage, &keys, &mut found);

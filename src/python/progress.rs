@@ -21,11 +21,11 @@ impl Progress {
     /// # Errors
     /// An error when the callback raised, or Ctrl-C was pressed.
     pub fn advance(&mut self, amount: usize) -> Result<()> {
-        let told = Python::attach(|py| {
+        let result = Python::attach(|py| {
             py.check_signals()?;
             self.advance.as_ref().map_or(Ok(()), |advance| advance.bind(py).call1((amount,)).map(drop))
         });
-        told.map_err(|error| {
+        result.map_err(|error| {
             self.raised = Some(error);
             DaoError::value("stopped")
         })

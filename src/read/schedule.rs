@@ -191,7 +191,7 @@ impl<W: Work> Schedule<W> {
             }
             let n_pieces = self.work.n_pieces(unit);
             if number == 0 {
-                let Some(estimate) = self.room_for(unit, &state) else {
+                let Some(estimate) = self.estimate_if_fits(unit, &state) else {
                     state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                     continue;
                 };
@@ -209,7 +209,7 @@ impl<W: Work> Schedule<W> {
 
     /// The estimate of a unit that may begin now. Few results wait at a time, even where more would fit:
     /// buffers that are soon used again stay in the processor's cache.
-    fn room_for(&self, unit: usize, state: &ScheduleState<W>) -> Option<u64> {
+    fn estimate_if_fits(&self, unit: usize, state: &ScheduleState<W>) -> Option<u64> {
         let awaited = unit == state.wanted;
         if !awaited && unit > state.wanted + self.ahead {
             return None;
