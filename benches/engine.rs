@@ -13,10 +13,10 @@ use dao_polars::batches::{BufferPool, Epoch};
 use dao_polars::codec::{BLOCK, Kind, SCRATCH, decode_block, directory, directory_len, encode};
 use dao_polars::number::{Dtype, Layout, Values};
 use dao_polars::read::schedule::Next;
-use dao_polars::read::{MatrixForm, OpenStore, Request, RowPlan};
+use dao_polars::read::{MatrixForm, OpenStore, ReadRequest, RowPlan};
 use dao_polars::sampling::{Order, batches};
 use dao_polars::store::{MatrixName, Store, TableMeta};
-use dao_polars::writer::{DatasetWriter, MatrixSpec, Tables};
+use dao_polars::writer::{DatasetTables, DatasetWriter, MatrixSpec};
 
 const CELLS: u32 = 10_000;
 const GENES: i32 = 20_000;
@@ -83,7 +83,7 @@ fn planning(c: &mut Criterion) {
 }
 
 /// A store of one dataset in `folder`, and its cells as a request.
-fn request(folder: &std::path::Path, layout: Layout) -> Arc<Request> {
+fn request(folder: &std::path::Path, layout: Layout) -> Arc<ReadRequest> {
     let store = folder.join("store");
     if !store.exists() {
         let table = TableMeta::default();
@@ -108,7 +108,7 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<Request> {
         }
         writer.set_nnz(&MatrixName::X, matrix.finish().unwrap());
         writer
-            .commit(Tables {
+            .commit(DatasetTables {
                 obs: table.clone(),
                 var: table,
                 organism: None,
@@ -127,7 +127,7 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<Request> {
         normalize: None,
     };
     let keys = (0..CELLS).map(u64::from).collect();
-    Arc::new(Request::open(&store, keys, &HashMap::from([(0, None)]), vec![form]).unwrap())
+    Arc::new(ReadRequest::open(&store, keys, &HashMap::from([(0, None)]), vec![form]).unwrap())
 }
 
 fn epochs(c: &mut Criterion) {

@@ -20,7 +20,7 @@ __all__ = ["Column", "codes", "column_values", "columns_of", "integer", "listed"
 #: A column of a frame, by name or computed from others.
 Column = str | pl.Expr
 
-#: Totals that cells are brought to, and whether the logarithm of one more is taken then.
+#: The total that cells are brought to, and whether log(1 + x) is taken then, by name.
 _NORMALIZE: dict[str, tuple[float | None, bool]] = {
     "cp10k": (1e4, False),
     "log1p_cp10k": (1e4, True),
@@ -31,7 +31,7 @@ _NORMALIZE: dict[str, tuple[float | None, bool]] = {
 
 
 def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """An argument as an int. A bool, a float (NaN too) or a string is none.
+    """An argument as an int; a bool, a float (NaN too) or a string is refused.
 
     Raises:
         DaoTypeError: it is no integer.
@@ -77,7 +77,7 @@ def _roots(column: Any) -> list[str]:
 def codes(
     frame: pl.DataFrame, columns: Column | Iterable[Column], what: str
 ) -> tuple[NDArray[np.uint32], pl.DataFrame]:
-    """The number of each row's value (or tuple of several), as they first come, and the values.
+    """The code of each row's value (or tuple of several), in order of appearance, and the values.
 
     Nulls are a value like others.
     """

@@ -59,7 +59,7 @@ class MatrixName:
 
     @property
     def is_of_genes(self) -> bool:
-        """Whether its columns are the dataset's genes."""
+        """Whether the columns of the matrix are the dataset's genes."""
 
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
@@ -75,31 +75,31 @@ class Dataset:
 
     @property
     def number(self) -> int:
-        """Upper half of its cell keys."""
+        """The number of the dataset: the upper half of its cell keys."""
 
     @property
     def name(self) -> str:
-        """Unique in its store."""
+        """The name of the dataset, unique in its store."""
 
     @property
     def path(self) -> str:
-        """Its folder, relative to the store."""
+        """The dataset's folder, relative to the store."""
 
     @property
     def n_obs(self) -> int:
-        """Number of cells."""
+        """The number of cells."""
 
     @property
     def n_vars(self) -> int:
-        """Number of genes."""
+        """The number of genes."""
 
     @property
     def nnz(self) -> int | None:
-        """Stored values of X; None where it is not known."""
+        """The number of stored values of X; None where it is not known."""
 
     @property
     def layout(self) -> Literal["csr", "dense"]:
-        """How X is laid out."""
+        """The layout of X."""
 
     @property
     def dtype(self) -> str | None:
@@ -107,31 +107,31 @@ class Dataset:
 
     @property
     def bytes(self) -> int:
-        """Bytes on disk."""
+        """The bytes of the dataset on disk."""
 
     @property
     def organism(self) -> str | None:
-        """What all cells are of; None where it is not said, or in a table of sfaira's."""
+        """The organism of all cells; None where it is not said, or only in a table of sfaira's."""
 
     @property
     def obs(self) -> tuple[tuple[str, str], ...]:
-        """Names and types of the columns of obs but the index; none for sfaira's."""
+        """The names and types of the columns of obs but the index; none for sfaira's."""
 
     @property
     def constants(self) -> Mapping[str, Any]:
-        """Values that all its cells share, by name; none for sfaira's."""
+        """The values that all cells share, by name; none for sfaira's."""
 
     @property
     def feature_space(self) -> str:
-        """The same exactly where the genes and their order are; empty for sfaira's."""
+        """An id, the same exactly where the genes and their order are; empty for sfaira's."""
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of its layers."""
+        """The names of the layers."""
 
     @property
     def obsm(self) -> tuple[str, ...]:
-        """Names of its embeddings."""
+        """The names of the embeddings."""
 
 @final
 class MatrixMeta:
@@ -139,48 +139,48 @@ class MatrixMeta:
 
     @property
     def layout(self) -> Literal["csr", "dense"]:
-        """How it is laid out."""
+        """The layout of the matrix."""
 
     @property
     def dtype(self) -> str | None:
-        """The number type that it is stored in; None for one that cannot be read."""
+        """The number type that the matrix is stored in; None for one that cannot be read."""
 
     @property
     def source_dtype(self) -> str:
-        """The number type that it had at its source, as numpy names it."""
+        """The number type that the matrix had at its source, as numpy names it."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """The numbers of rows and columns."""
 
     @property
     def nnz(self) -> int | None:
-        """Stored values; None where nobody has counted them."""
+        """The number of stored values; None where nobody has counted them."""
 
     @property
     def max_abs(self) -> float | None:
-        """The largest absolute value; None where nobody has looked."""
+        """The largest absolute value; None where nobody has looked for it."""
 
 @final
 class ColumnMeta:
-    """A column of a table: as it lies in parquet, and what it was in pandas."""
+    """A column of a table: its form in parquet, and the one that it had in pandas."""
 
     def __new__(cls, name: str, source: str, dtype: str, pandas: dict[str, Any]) -> ColumnMeta: ...
     @property
     def name(self) -> str:
-        """Its name in parquet."""
+        """The column's name in parquet."""
 
     @property
     def source(self) -> str:
-        """Its name in pandas."""
+        """The column's name in pandas."""
 
     @property
     def dtype(self) -> str:
-        """Its type in parquet; see ``dao_polars.scan.dtypes``."""
+        """The column's type in parquet; see ``dao_polars.scan.dtypes``."""
 
     @property
     def pandas(self) -> dict[str, Any]:
-        """What it was in pandas; see ``dao_polars.convert``."""
+        """The column's form in pandas; see ``dao_polars.convert``."""
 
 @final
 class TableMeta:
@@ -195,7 +195,7 @@ class TableMeta:
 
     @property
     def index(self) -> dict[str, Any] | None:
-        """What the index was in pandas; see ``dao_polars.convert``."""
+        """The index's form in pandas; see ``dao_polars.convert``."""
 
     @property
     def columns(self) -> tuple[ColumnMeta, ...]:
@@ -203,11 +203,11 @@ class TableMeta:
 
 @final
 class Description:
-    """What a dataset says of itself."""
+    """The description of a dataset, from its own ``dao.json``."""
 
     @property
     def matrices(self) -> Mapping[MatrixName, MatrixMeta]:
-        """Its matrices, X first."""
+        """The matrices of the dataset, X first."""
 
     @property
     def obs(self) -> TableMeta:
@@ -239,7 +239,7 @@ class Store:
 
     @property
     def has_sfaira_tables(self) -> bool:
-        """Whether its tables are pandas' parquet and pickles, as sfaira wrote them."""
+        """Whether the tables are pandas' parquet and pickles, as sfaira wrote them."""
 
     @property
     def datasets(self) -> tuple[Dataset, ...]:
@@ -247,13 +247,13 @@ class Store:
 
     @property
     def categories(self) -> dict[str, set[str] | None]:
-        """For each string-like obs column the union of its values; None where they are too many.
+        """The union of the values of each string-like obs column; None where they are too many.
 
         Empty for a store that sfaira wrote, whose tables say it.
         """
 
     def description(self, dataset: str) -> Description:
-        """What a dataset says of itself, checked against the manifest.
+        """The description of a dataset, checked against the manifest.
 
         Raises DaoKeyError for an unknown name, DaoFileNotFoundError or DaoCorruptError for a
         ``dao.json`` that is missing or not the one that was written.
@@ -271,13 +271,13 @@ class Store:
 
     @staticmethod
     def options_of(uri: str) -> dict[str, str]:
-        """What the store at ``uri`` was last opened with in this process."""
+        """The options that the store at ``uri`` was last opened with in this process."""
 
     def check_is(self, uri: str, id: str) -> None:
         """Raise DaoValueError unless it is the store ``id`` that cells at ``uri`` were of."""
 
     def feature_space(self, number: int) -> str:
-        """Name a dataset's feature space: the same exactly where the genes and their order are."""
+        """A dataset's feature space id: equal exactly where the genes and their order are."""
 
     def genes(
         self,
@@ -287,7 +287,7 @@ class Store:
         gene_key: str | None = None,
         duplicates: str = "error",
     ) -> Genes:
-        """What a request for genes means in the datasets of these numbers; [] for no cells.
+        """The genes that a request means in the datasets of these numbers; [] for no cells.
 
         Raises DaoValueError for several feature spaces and no ``genes``, for a name that is there
         twice or has several genes in a dataset, DaoKeyError for a gene that no dataset of the
@@ -298,11 +298,11 @@ class Store:
         """Whether a dataset has a gene-major copy of X."""
 
     def verify(self, dataset: str) -> list[tuple[str, str]]:
-        """Read all of a dataset but its tables' contents: (path, problem) of what is wrong."""
+        """Read all of a dataset but its tables' contents; gives (path, problem) of each fault."""
 
 @final
 class Sampler:
-    """How the epochs over a selection of ``n`` cells are made, by their positions in it."""
+    """The settings of the epochs over a selection of ``n`` cells, as positions in it."""
 
     def __new__(
         cls,
@@ -318,14 +318,14 @@ class Sampler:
         groups: NDArray[np.uint32] | None = None,
         drop_last: bool = False,
     ) -> Sampler:
-        """In frame order without ``seed``, else shuffled, ``block_size`` cells at a time.
+        """Epochs in frame order without ``seed``, else shuffled, ``block_size`` cells at a time.
 
         With ``n_samples`` so many are drawn, in proportion to ``weights`` (n,). A batch is of one
         of ``groups`` (n,), numbers below n. Raises DaoValueError for what cannot be drawn.
         """
 
     def n_batches(self, epoch: int, world_size: int = 1) -> int:
-        """Batches of each of so many ranks."""
+        """The number of batches of each of ``world_size`` ranks."""
 
     def plan(
         self,
@@ -339,14 +339,14 @@ class Sampler:
         rounds: int = 0,
         skip: int = 0,
     ) -> EpochPlan:
-        """A share of an epoch, of what is left.
+        """The plan of one share of what is left of an epoch.
 
         Left out are its first ``cells``, then so many ``rounds`` of a batch for each rank, and
         ``skip`` batches of this worker's own.
         """
 
     def cells_after(self, epoch: int, *, world_size: int, cells: int, rounds: int) -> int:
-        """Cells of the epoch, in its sequence, that all ranks together have had by then."""
+        """The number of cells of the epoch that all ranks together have had by then."""
 
 @final
 class EpochPlan:
@@ -357,14 +357,14 @@ class EpochPlan:
         """The positions of rows ``start`` to ``stop``."""
 
     def ends(self) -> NDArray[np.uint64]:
-        """After which row each batch ends."""
+        """The row after which each batch ends."""
 
     def first(self) -> int | None:
         """The position of the first row if the others follow one by one."""
 
 @final
 class Genes:
-    """Genes that were asked for, and which columns of each dataset they are; pickles."""
+    """The requested genes, and the columns of each dataset that they are; pickles."""
 
     @staticmethod
     def restore(
@@ -376,11 +376,11 @@ class Genes:
 
     @property
     def names(self) -> list[str] | None:
-        """Their names, (n_genes,), where names were matched; None: all of one feature space."""
+        """The names, (n_genes,), where genes were matched by name; None: all of one space."""
 
     @property
     def n_genes(self) -> int:
-        """How many there are."""
+        """The number of genes."""
 
     def columns(self, number: int) -> NDArray[np.int64] | None:
         """The (first) column of each gene in a dataset, -1: none; None where these are the genes.
@@ -389,7 +389,7 @@ class Genes:
         """
 
 class _MatrixForm(Protocol):
-    """One matrix that is asked for; see ``convert.arrays.MatrixForm``."""
+    """One requested matrix; see ``convert.arrays.MatrixForm``."""
 
     @property
     def name(self) -> MatrixName: ...
@@ -428,7 +428,7 @@ class Reader:
         budget: int = 134217728,
         threads: int | None = None,
     ) -> list[Any]:
-        """All cells in frame order, of each matrix: its arrays as an epoch has them.
+        """The arrays of each matrix, as an epoch gives them, of all cells in frame order.
 
         ``advance`` is called now and then with the cells read since, once for each matrix;
         ``budget`` bounds what is held beside the result, in bytes; ``threads=None`` is one a core.
@@ -465,7 +465,7 @@ class Epoch:
 
     def __iter__(self) -> Epoch: ...
     def __next__(self) -> tuple[int, list[Any]]:
-        """The cells of a batch, and of each matrix ``(data, indices, indptr)`` or one array.
+        """The number of cells of a batch, and each matrix: ``(data, indices, indptr)`` or an array.
 
         The arrays, (rows, columns) where dense, are writable; their memory is used again
         once nothing refers to it. Raises the first DaoError of reading.
@@ -489,7 +489,7 @@ class ValueScan:
         """The largest absolute value."""
 
     def nonzero(self) -> int:
-        """How many values are not zero."""
+        """The number of values that are not zero."""
 
 @final
 class DatasetWriter:
@@ -550,30 +550,30 @@ class MatrixWriter:
     """Takes one matrix in source order, by rows, columns or dense rows."""
 
     def push_rows(self, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]) -> None:
-        """The next rows, CSR; unsorted columns are sorted, duplicates summed."""
+        """Take the next rows, CSR; unsorted columns are sorted, duplicates summed."""
 
     def push_columns(self, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]) -> None:
-        """The next columns, CSC."""
+        """Take the next columns, CSC."""
 
     def push_dense(self, block: NDArray[Any]) -> None:
-        """The next rows, (rows, columns)."""
+        """Take the next rows, (rows, columns)."""
 
     def finish(self) -> int:
-        """Write the rest; the number of stored values."""
+        """Write the rest; returns the number of stored values."""
 
 def feature_space_id(names: list[str | None]) -> str:
-    """Name an ordered var index: equal exactly where the names and their order are."""
+    """The id of an ordered var index: equal exactly where the names and their order are."""
 
 def match_genes(
     have: list[str | None], wanted: list[str], duplicates: str = "error"
 ) -> tuple[NDArray[np.int32], list[str]]:
-    """For each of ``have`` its place in ``wanted``, -1: none; and names that may not repeat."""
+    """The position in ``wanted`` of each of ``have``, or -1; and names that may not repeat."""
 
 def keep_reports(wanted: bool) -> None:
-    """Whether reports of how cells were looked up are kept from now on."""
+    """Set whether reports of how cells were looked up are kept from now on."""
 
 def next_report() -> tuple[str, int, str] | None:
-    """Wait for the next report: names, cells, datasets by each way; None once none are kept."""
+    """Wait for the next report: names, cells, datasets by strategy; None once none are kept."""
 
 def pfor_encode(values: NDArray[Any], delta: bool) -> bytes:
     """Make a chunk of ``dao_polars.pfor``: any integer, float or bool type; any shape, flattened.

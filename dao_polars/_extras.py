@@ -20,7 +20,7 @@ _EXTRAS = {
 
 
 def require(module: str, purpose: str) -> ModuleType:
-    """The module, imported.
+    """The module of this name, imported.
 
     Raises:
         DaoImportError: it is not installed; names ``purpose`` and the extra that brings it.

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 def progress_bar(
     progress: bool | None, *, total: int, unit: str, label: str
 ) -> Iterator[Callable[[int], object]]:
-    """Gives a function to call with each amount of work done.
+    """A context that gives a function to call with each amount of work done.
 
     Args:
         progress: True or False to force the bar; None shows one where a person is looking.

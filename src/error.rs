@@ -8,7 +8,7 @@ use std::fmt;
 /// The result of everything in the core that can fail.
 pub type Result<T> = std::result::Result<T, DaoError>;
 
-/// Which builtin exception an error resembles.
+/// The kind of an error, by the builtin exception that it resembles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// A store, dataset or file is missing.
@@ -27,7 +27,7 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// What a panic was called with, where that is text.
+/// The message of a panic, where it is text.
 #[must_use]
 pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
@@ -37,12 +37,12 @@ pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     }
 }
 
-/// What `work` gives; a panic as an error that has its message.
+/// The result of `work`; a panic becomes an error that has its message.
 ///
 /// # Errors
 /// What `work` fails with, or `Internal`.
 pub fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    // Whatever was half done is dropped with the error: nobody sees it.
+    // Unwind safe: whatever was half done is dropped with the error, so nobody sees it.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
         .unwrap_or_else(|panic| Err(DaoError::internal(panic_message(&*panic))))
 }
@@ -105,28 +105,28 @@ impl DaoError {
         self
     }
 
-    /// What should have been there.
+    /// Adds what was expected.
     #[must_use]
     pub fn expected(mut self, expected: impl fmt::Display) -> Self {
         self.0.expected = Some(expected.to_string());
         self
     }
 
-    /// What was there instead.
+    /// Adds what was found instead.
     #[must_use]
     pub fn found(mut self, found: impl fmt::Display) -> Self {
         self.0.found = Some(found.to_string());
         self
     }
 
-    /// What to do about it.
+    /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// Which kind of error this is.
+    /// The kind of the error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

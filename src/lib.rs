@@ -1,7 +1,7 @@
 //! The core of dao-polars: stores of single-cell studies, read in any order of cells.
 //!
-//! A subject a room, each with a head that says what it owns and must not know. Data flows downwards, and a
-//! room uses none that stands below it:
+//! Each module is a room with one subject, whose head says what it owns and must not know. Data flows down this
+//! list: a room uses rooms above it and none below.
 //!
 //! - `error`: what went wrong, where, and what was expected;
 //! - `number`: number types, their names, casts that are exact or an error;

@@ -13,10 +13,10 @@ use dao_polars::error::{ErrorKind, Result};
 use dao_polars::genes::Columns;
 use dao_polars::number::{Dtype, Layout, Values};
 use dao_polars::read::schedule::Next;
-use dao_polars::read::{MatrixForm, OpenStore, Request};
+use dao_polars::read::{MatrixForm, OpenStore, ReadRequest};
 use dao_polars::sampling::{self, Order};
 use dao_polars::store::{MatrixName, Store, TableMeta};
-use dao_polars::writer::{DatasetWriter, MatrixSpec, Tables};
+use dao_polars::writer::{DatasetTables, DatasetWriter, MatrixSpec};
 use proptest::prelude::*;
 
 const N_GENES: usize = 300;
@@ -24,9 +24,9 @@ const GENES: std::ops::Range<i32> = 0..300;
 
 type Cells = Vec<BTreeMap<i32, u16>>;
 
-fn tables() -> Tables {
+fn tables() -> DatasetTables {
     let table = TableMeta::default();
-    Tables {
+    DatasetTables {
         obs: table.clone(),
         var: table,
         organism: None,
@@ -103,14 +103,14 @@ fn request(
     keys: Vec<u64>,
     columns: Option<Vec<i32>>,
     forms: Vec<MatrixForm>,
-) -> Result<Arc<Request>> {
+) -> Result<Arc<ReadRequest>> {
     let columns = columns.map(|target| Columns::new(target, forms[0].n_columns)).transpose()?.map(Arc::new);
     let datasets = &store.store().manifest().datasets;
     let columns = datasets.iter().map(|dataset| (dataset.number, columns.clone())).collect();
-    Request::open(store, keys, &columns, forms).map(Arc::new)
+    ReadRequest::open(store, keys, &columns, forms).map(Arc::new)
 }
 
-fn batches(request: &Arc<Request>, order: Vec<u32>, batch_size: usize, budget: u64, threads: usize) -> Vec<Batch> {
+fn batches(request: &Arc<ReadRequest>, order: Vec<u32>, batch_size: usize, budget: u64, threads: usize) -> Vec<Batch> {
     let cut = sampling::batches(order.len(), batch_size, false);
     let pool = BufferPool::new(request.matrices.len());
     let mut epoch = Epoch::start(request.clone(), order.into(), cut, budget, threads, pool).unwrap();
@@ -296,7 +296,7 @@ proptest! {
         let columns: Option<Arc<Columns>> = columns.map(|target| Columns::new(target, n_columns).unwrap()).map(Arc::new);
         let columns = (0..3).map(|number| (number, columns.clone())).collect();
         let keys = picked.iter().map(|pick| pick.0).collect();
-        let request = Arc::new(Request::open(&store, keys, &columns, forms).unwrap());
+        let request = Arc::new(ReadRequest::open(&store, keys, &columns, forms).unwrap());
         let order = Order::Shuffled { seed }.positions(u32::try_from(picked.len()).unwrap(), 0);
         let got = batches(&request, order.clone(), batch_size, budget, threads);
 

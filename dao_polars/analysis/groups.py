@@ -25,11 +25,11 @@ from ..genes.request import Duplicates, Genes
 from ..select.selection import Selection, matrix_name, select, stored_types
 from ..store.store import Store
 
-__all__ = ["CellGroups", "Counted", "Moments"]
+__all__ = ["CellGroups", "GroupSums", "Moments"]
 
 Floats = NDArray[np.float64]
 
-#: Stored types whose every value is a float32, which is read faster.
+#: The stored types whose every value is a float32: reading as float32 is faster.
 _NARROW = {"uint8", "int8", "uint16", "int16", "float32"}
 
 
@@ -40,7 +40,7 @@ def _per_cell(values: NDArray[Any], cells: NDArray[np.int64]) -> Floats:
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and squared deviations of groups × genes, zeros among them.
+    """The moments of groups × genes: count, total and squared deviations, zeros included.
 
     Attributes:
         cells: cells of which the gene was measured.
@@ -63,7 +63,7 @@ class Moments:
             return np.where(self.cells > ddof, self.m2 / (self.cells - ddof), np.nan)
 
     def __or__(self, other: Moments) -> Moments:
-        """The statistics of the cells of both (Chan, Golub and LeVeque 1979)."""
+        """The moments of the cells of both (Chan, Golub and LeVeque 1979)."""
         cells = self.cells + other.cells
         both = (self.cells > 0) & (other.cells > 0)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -76,8 +76,8 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """What a pass over the cells gave, groups × genes.
+class GroupSums:
+    """The sums of groups × genes that one pass over the cells gave, zeros left out.
 
     Attributes:
         cells: cells of which the gene was measured.
@@ -103,7 +103,7 @@ class Counted:
 
     @property
     def moments(self) -> Moments:
-        """The statistics with the zeros: as [`Moments`][] of both, in little more memory."""
+        """The moments with the zeros included, as [`Moments`][]."""
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             between = self.total / self.count
             between *= self.total
@@ -115,7 +115,7 @@ class Counted:
 
 
 class CellGroups:
-    """A frame's cells in groups, and the matrix that is asked of them.
+    """A frame's cells in groups, and the matrix that is read of them.
 
     Attributes:
         labels: the values that name each group, (n_groups, columns of ``by``), sorted, nulls last.
@@ -147,7 +147,7 @@ class CellGroups:
         self.matrix = matrix_name(layer)
         normalized = normalization(normalize, "float64")
         stored = stored_types(selection.store, selection.datasets(), self.matrix)
-        # Sums of a float32's numbers may need more digits than it has.
+        # Not as float32 where duplicates are summed: a sum may need more digits than it has.
         narrow = normalized is None and duplicates != "sum" and _NARROW.issuperset(stored)
         dtype = "float32" if narrow else "float64"
         form = MatrixForm(self.matrix, len(self.genes), dtype=dtype, normalize=normalized)
@@ -161,8 +161,8 @@ class CellGroups:
 
     def counted(
         self, *, clip: Floats | None = None, progress: bool | None = None, label: str
-    ) -> Counted:
-        """One pass over the cells.
+    ) -> GroupSums:
+        """The sums of all groups, from one pass over the cells.
 
         Args:
             clip: (n_groups, n_genes), ≥ 0: larger values count as this.
@@ -177,7 +177,9 @@ class CellGroups:
                 advance=advance,
             )
         shape = self.shape
-        return Counted(self.measured, count.reshape(shape), total.reshape(shape), m2.reshape(shape))
+        return GroupSums(
+            self.measured, count.reshape(shape), total.reshape(shape), m2.reshape(shape)
+        )
 
 
 def _check_columns(frame: pl.LazyFrame, by: list[Column] | None) -> None:

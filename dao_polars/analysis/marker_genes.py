@@ -26,7 +26,7 @@ _TINY = 1e-9  # keeps fold changes of genes that are zero finite
 def rank_genes_groups(
     groups: CellGroups, *, reference: Any, method: Method, progress: bool | None
 ) -> pl.DataFrame:
-    """See [`DaoFrame.rank_genes_groups`][]."""
+    """The genes that mark each group; see [`DaoFrame.rank_genes_groups`][]."""
     if method not in get_args(Method):
         raise DaoValueError(f"method={method!r}; expected one of {', '.join(get_args(Method))}")
     if groups.labels.width != 1:
@@ -65,7 +65,7 @@ def _at(names: pl.Series, reference: Any) -> int:
 
 
 def _rests(groups: list[Moments]) -> list[Moments]:
-    """The statistics of all other groups, for each group, put together from both ends."""
+    """The moments of all other groups, for each group, merged from both ends."""
     before = [None, *accumulate(groups[:-1], Moments.__or__)]
     after = [None, *accumulate(groups[:0:-1], Moments.__or__)][::-1]
     pairs = zip(before, after, strict=True)

@@ -16,7 +16,7 @@ from .._args import integer
 from .._extras import require
 from ..convert.to_pandas import to_pandas
 from ..errors import DaoValueError
-from .groups import CellGroups, Counted
+from .groups import CellGroups, GroupSums
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,7 +28,7 @@ _Column = tuple[NDArray[Any], int]
 
 
 def gene_stats(groups: CellGroups, *, ddof: int = 1, progress: bool | None = None) -> pl.DataFrame:
-    """See [`DaoFrame.gene_stats`][]."""
+    """The table of statistics; see [`DaoFrame.gene_stats`][]."""
     ddof = integer("ddof", ddof, 0, 2**31)
     _check_names(groups, {"gene", *_STATISTICS})
     counted = groups.counted(progress=progress, label="gene_stats")
@@ -54,7 +54,7 @@ def _check_names(groups: CellGroups, own: set[str]) -> None:
         )
 
 
-_AGGREGATES: dict[str, Callable[[Counted], _Column]] = {
+_AGGREGATES: dict[str, Callable[[GroupSums], _Column]] = {
     "sum": lambda counted: (counted.total, 1),
     "mean": lambda counted: (counted.mean, 1),
     "var": lambda counted: (counted.moments.variance(), 2),
@@ -71,7 +71,7 @@ def pseudobulk(
     as_anndata: bool = False,
     progress: bool | None = None,
 ) -> pl.DataFrame | AnnData:
-    """See [`DaoFrame.pseudobulk`][]."""
+    """The summed genes of each group; see [`DaoFrame.pseudobulk`][]."""
     names = [agg] if isinstance(agg, str) else list(agg)
     for name in names:
         if name not in _AGGREGATES:
@@ -104,7 +104,7 @@ def pseudobulk(
 
 
 def _tidy(groups: CellGroups, columns: Mapping[str, _Column]) -> pl.DataFrame:
-    """A row a group and gene; what is not defined is null."""
+    """The table with one row for each group and gene; undefined values are null."""
     labels, (n_groups, n_genes) = groups.labels, groups.shape
     frame = pl.DataFrame(
         {

@@ -29,7 +29,7 @@ _LEAST = 4  # genes that a point of the fit sees: it is a parabola
 def highly_variable_genes(
     groups: CellGroups, n_top_genes: int, *, span: float, progress: bool | None
 ) -> pl.DataFrame:
-    """See [`DaoFrame.highly_variable_genes`][]; groups are batches."""
+    """The highly variable genes; see [`DaoFrame.highly_variable_genes`][]. Groups are batches."""
     n_top_genes = integer("n_top_genes", n_top_genes, 1)
     loess = require("skmisc.loess", "highly_variable_genes").loess
     if not groups.n_cells.sum():

@@ -59,7 +59,7 @@ class Batch:
         return len(self.cells)
 
     def matrices(self) -> dict[str, Any]:
-        """All of them by name: ``"X"``, ``"layers/…"``, ``"obsm/…"``."""
+        """The matrices of the batch by name: ``"X"``, ``"layers/…"``, ``"obsm/…"``."""
         layers = {f"layers/{name}": x for name, x in self.layers.items()}
         return {"X": self.x, **layers, **{f"obsm/{name}": x for name, x in self.obsm.items()}}
 
@@ -125,7 +125,7 @@ class BatchIterable:
         return self.sampling.seed
 
     def __len__(self) -> int:
-        """Batches of this rank in an epoch."""
+        """The number of batches of this rank in an epoch."""
         return self.sampling.n_batches(self.epoch, self.rank()[1])
 
     def rank(self) -> tuple[int, int]:
@@ -293,7 +293,7 @@ def _in_order(plan: EpochPlan, columns: list[pl.Series]) -> Iterator[list[pl.Ser
         if first is not None:
             at = start + first
         elif start >= end:
-            # For many batches at a time: each call has its price.
+            # Done for many batches at a time, since each call has a fixed cost.
             last = int(np.searchsorted(ends, start + _REORDERED, side="right")) - 1
             end = int(ends[max(last, i)])
             positions = plan.order(start, end)

@@ -1,4 +1,4 @@
-"""How mixed batches are: the entropy of a column within them.
+"""The mixing of batches: the entropy of a column within them.
 
 Owns the formula. Reads nothing: a plan says which cells are in which batch.
 """
@@ -18,7 +18,7 @@ __all__ = ["batch_diversity"]
 
 
 def batch_diversity(obs: list[pl.Series], sampling: Sampling, epoch: int, column: Column) -> float:
-    """See ``BatchIterable.batch_diversity``."""
+    """The mixing of a column within batches; see ``BatchIterable.batch_diversity``."""
     numbers, distinct = codes(pl.DataFrame(obs), column, "column")
     plan = sampling.plan(epoch)
     if not len(plan):

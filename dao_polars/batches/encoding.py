@@ -22,7 +22,7 @@ __all__ = ["ObsEncoder"]
 
 
 class ObsEncoder:
-    """Columns of obs as arrays.
+    """An encoder of columns of obs as arrays of numbers.
 
     Numbers and booleans as they are, dates as the integers behind them, categories as int64 codes
     into ``classes`` (null: -1), text and all else as lists.
@@ -88,7 +88,7 @@ class ObsEncoder:
     def encode(self, obs: pl.DataFrame) -> dict[str, NDArray[Any] | list[Any]]:
         """A batch's columns, (n_cells,) each, C-contiguous and writable."""
         return {
-            # A copy: what polars shows is read-only, and tensors are not.
+            # Copied, since the array that polars gives is read-only and tensors are writable.
             name: obs[name].to_list()
             if dtype.hasobject
             else np.array(obs[name].to_numpy(), dtype=dtype)

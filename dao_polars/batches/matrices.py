@@ -1,4 +1,4 @@
-"""What a batch has of each cell: X, layers and obsm.
+"""The matrices of a batch: X, layers and obsm.
 
 Owns which matrices are read, as which number type, and what is done to X while it is read.
 Knows no order of cells and no batches.
@@ -79,11 +79,11 @@ class Matrices:
         }
 
     def open(self, store: Store) -> Reader:
-        """The reader of all of them."""
+        """The core's reader of all these matrices."""
         return Reader(store._core, self._keys, self._genes, self.forms)
 
     def entries(self) -> list[tuple[str, MatrixForm]]:
-        """The matrices by their names in tensors: ``X``, ``layers/…``, ``obsm/…``."""
+        """The matrices by their names among tensors: ``X``, ``layers/…``, ``obsm/…``."""
         return [(str(form.name) if i else "X", form) for i, form in enumerate(self.forms)]
 
     def shaped(self, n_rows: int, read: list[Any]) -> tuple[Any, dict[str, Any], dict[str, Any]]:

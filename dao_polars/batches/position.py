@@ -1,4 +1,4 @@
-"""Where in an epoch an iteration is, and that as data to go on from.
+"""The position of an iteration within an epoch, and that as data to go on from.
 
 Owns the position, and the shape and the checks of what ``BatchIterable.state_dict`` gives. Knows no
 batches.
@@ -22,7 +22,7 @@ _VERSION = 1
 
 @dataclass
 class EpochPosition:
-    """Where in an epoch: ``rounds`` batches of each of ``world_size`` ranks, since the first
+    """A point in an epoch: ``rounds`` batches of each of ``world_size`` ranks, since the first
     ``cells``. A ``world_size`` of 0 is the epoch's beginning, for any number of ranks.
 
     Of one of several workers: ``taken`` batches of its own since then.
@@ -35,13 +35,13 @@ class EpochPosition:
     worker: int = 0
     workers: int = 1
     taken: int = 0
-    #: Rounds that there are, once somebody asked.
+    #: The number of rounds of the epoch, once it was computed.
     total: int | None = None
 
     def is_over(self, sampling: Sampling) -> bool:
         """Whether no batch of the epoch is left."""
         if self.workers > 1:
-            return False  # the others may not be
+            return False  # other workers may not be finished
         if self.total is None:
             if self.cells:
                 left = sampling.plan(self.epoch, world_size=self.world_size, cells=self.cells)
@@ -118,7 +118,7 @@ def position_of(state: Mapping[str, Any]) -> tuple[EpochPosition, int | None]:
 
 
 def check_same(state: Any, sampling: Sampling, selection: str, settings: Mapping[str, Any]) -> None:
-    """An error for a state of other cells or of other settings.
+    """Refuses a state of other cells or of other settings.
 
     Raises:
         DaoTypeError: it is no such state.

@@ -1,4 +1,4 @@
-"""Who shares an epoch: ranks of a distributed training, and the workers of a DataLoader.
+"""The processes that share an epoch: ranks of a distributed training, workers of a DataLoader.
 
 Owns finding out which of them this process is. Imports torch only where it is imported already.
 """
@@ -18,7 +18,7 @@ _VARIABLES = (("RANK", "WORLD_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_
 
 
 def check_rank(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
-    """Both, or None where neither was given.
+    """The rank and the number of ranks, checked; None where neither was given.
 
     Raises:
         DaoTypeError, DaoValueError: one without the other, or no rank of that world.
@@ -32,7 +32,7 @@ def check_rank(rank: int | None, world_size: int | None) -> tuple[int, int] | No
 
 
 def find_rank() -> tuple[int, int]:
-    """Which rank this is, and of how many: torch.distributed's, else the environment's.
+    """The rank of this process, and of how many: torch.distributed's, else the environment's.
 
     Raises:
         DaoValueError: environment variables that contradict each other.

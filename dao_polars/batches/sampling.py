@@ -1,4 +1,4 @@
-"""How the epochs over a selection are made: which cells, how often, in what order.
+"""The settings of the epochs over a selection: which cells, how often, in what order.
 
 Owns the checking of these settings and the weights, classes and groups that they name. The
 permutations and draws themselves are the Rust core's.
@@ -130,15 +130,15 @@ class Sampling:
         self._core = self._sampler()
 
     def n_batches(self, epoch: int, world_size: int) -> int:
-        """Batches of a rank."""
+        """The number of batches of a rank."""
         return self._core.n_batches(epoch, world_size)
 
     def plan(self, epoch: int, **share: int) -> EpochPlan:
-        """An epoch, or a share of it; see ``_core.Sampler.plan``."""
+        """The plan of an epoch, or of a share of it; see ``_core.Sampler.plan``."""
         return self._core.plan(epoch, **share)
 
     def cells_after(self, epoch: int, *, world_size: int, cells: int, rounds: int) -> int:
-        """Cells of the epoch that all ranks together have had; see ``_core.Sampler``."""
+        """The number of cells that all ranks together have had; see ``_core.Sampler``."""
         return self._core.cells_after(epoch, world_size=world_size, cells=cells, rounds=rounds)
 
 

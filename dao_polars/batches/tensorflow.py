@@ -19,7 +19,7 @@ __all__ = ["dataset"]
 
 
 def dataset(batches: BatchIterable) -> Any:
-    """See [`DaoFrame.to_tensorflow`][]."""
+    """The batches as a ``tf.data.Dataset``; see [`DaoFrame.to_tensorflow`][]."""
     encoder = ObsEncoder.prepare(batches)
 
     def elements() -> Iterator[dict[str, Any]]:

@@ -27,7 +27,7 @@ __all__ = ["TorchDataset"]
 
 
 class _Tensors:
-    """A batch as a dict of tensors. A class and no closure: workers that are spawned get a copy."""
+    """A batch as a dict of tensors. A class, not a closure: spawned workers get a pickled copy."""
 
     def __init__(
         self, encoder: ObsEncoder, transform: Callable[[Any], Any] | None, pin_memory: bool
@@ -125,7 +125,7 @@ class TorchDataset(IterableDataset):
 
     @property
     def epoch(self) -> int:
-        """Which epoch the next pass gives; see [`BatchIterable`][]."""
+        """The epoch that the next pass gives; see [`BatchIterable`][]."""
         following, of_workers = self._epochs.next_epoch()
         return following if of_workers and get_worker_info() is None else self.batches.epoch
 
@@ -135,7 +135,7 @@ class TorchDataset(IterableDataset):
         self._share_position()
 
     def state_dict(self) -> dict[str, Any]:
-        """See [`BatchIterable.state_dict`][].
+        """The state to go on from; see [`BatchIterable.state_dict`][].
 
         Raises:
             DaoValueError: the batches come from the workers of a DataLoader, who alone know.
@@ -148,7 +148,7 @@ class TorchDataset(IterableDataset):
         return self.batches.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See [`BatchIterable.load_state_dict`][].
+        """Goes on from a state; see [`BatchIterable.load_state_dict`][].
 
         Takes the state of a ``StatefulDataLoader`` over such a dataset, too: for another loader,
         with any number of workers.

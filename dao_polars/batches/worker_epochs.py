@@ -1,4 +1,4 @@
-"""Which epoch the workers of a DataLoader are in.
+"""The epoch that the workers of a DataLoader are in.
 
 A DataLoader makes its workers anew for each epoch, or keeps them; each has the dataset as it was
 when it was made, and nobody tells it which epoch begins. So they agree in memory that they share.
@@ -43,7 +43,7 @@ class WorkerEpochs:
             self._append(os.getpid(), _BY_OWNER, 0, 0, position)
 
     def next_epoch(self) -> tuple[int, bool]:
-        """Of this process's DataLoaders: the next epoch, and whether workers have begun one."""
+        """The next epoch of this process's DataLoaders, and whether workers have begun one."""
         with self._table:
             for row in self._newest(os.getpid()):
                 fields = self._table[row : row + _FIELDS]
@@ -52,7 +52,7 @@ class WorkerEpochs:
         return 0, False
 
     def begin(self, number: int, worker: int, resumed: int | None) -> EpochPosition:
-        """Where a worker begins: as the others of its set, the first of which says so.
+        """The position where a worker begins: that of its set, which the first worker sets.
 
         Args:
             number: the same for all workers of a set, and another for other sets.

@@ -1,6 +1,6 @@
-"""Matrices that are asked of the core, and scipy's and numpy's on what it gives.
+"""Matrices requested from the core, and scipy's and numpy's matrices on the arrays it gives.
 
-Owns the form in which a matrix is asked for. Knows no cells and no files.
+Owns the form in which a matrix is requested. Knows no cells and no files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Layout = Literal["csr", "dense"]
 
 
 class MatrixForm(NamedTuple):
-    """One matrix that is read of cells, and in which form; the core looks at the attributes.
+    """The form in which one matrix is read; the core reads the attributes.
 
     Attributes:
         name: which matrix of each dataset.

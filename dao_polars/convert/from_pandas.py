@@ -247,7 +247,7 @@ def _arrow_to_polars(column: pd.Series, where: str) -> pl.Series:
 
 
 def _categorical_to_polars(values: pd.Categorical, where: str) -> tuple[pl.Series, Note]:
-    """Values, not codes; the note lists the categories unless they are what sorting would give."""
+    """A categorical's values, and a note with its categories unless sorting would give them."""
     ordered = bool(values.ordered)
     categories, of = _to_polars(values.categories.to_series(), f"{where}, categories")
     codes = pl.Series(values.codes.astype(np.int64))

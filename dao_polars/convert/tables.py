@@ -1,4 +1,4 @@
-"""What obs and var are in a store: a polars frame, and notes that bring the pandas frame back.
+"""The form of obs and var in a store: a polars frame, and notes that bring the pandas frame back.
 
 Owns the notes that [`from_pandas`][dao_polars.convert.from_pandas] makes and
 [`to_pandas`][dao_polars.convert.to_pandas] reads. No I/O; knows neither stores nor AnnData.
@@ -40,7 +40,7 @@ class Table:
 
 
 def to_json(s: pl.Series) -> list[Any]:
-    """Exact in any JSON reader: floats as text, times as integers."""
+    """Values as JSON that every reader gets exactly: floats as text, times as integers."""
     if s.dtype.is_float():
         return [repr(value) for value in s.to_list()]
     return s.to_physical().to_list()

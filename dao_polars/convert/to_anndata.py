@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: Names of columns: of a gene's position while var is put together, and of var's own index then.
 _POSITION = "\0position"
 _INDEX = "source_var_name"
-#: Bytes held beside the result.
+#: The bytes that reading holds beside the result.
 _BUDGET = 256 << 20
 
 
@@ -49,7 +49,7 @@ def to_anndata(
     progress: bool | None,
     store: Store | str | None,
 ) -> AnnData:
-    """See [`DaoFrame.to_anndata`][]."""
+    """A selection as an AnnData; see [`DaoFrame.to_anndata`][]."""
     anndata = require("anndata", "to_anndata")
     selection = select(frame, store, None)
     resolved = selection.resolve(genes, gene_key, duplicates)
@@ -84,14 +84,14 @@ def to_anndata(
 
 
 class _Descriptions:
-    """What each of the datasets selected says of itself."""
+    """The descriptions of the selected datasets."""
 
     def __init__(self, selection: Selection) -> None:
         self.datasets = selection.datasets()
         self.found = selection.descriptions()
 
     def tables(self, name: Literal["obs", "var"]) -> list[TableMeta]:
-        """Descriptions of the datasets' obs or var."""
+        """The descriptions of the datasets' obs or var."""
         return [getattr(description, name) for description in self.found]
 
     def matrices(self, name: MatrixName) -> list[MatrixMeta]:
@@ -188,7 +188,7 @@ def _named(
 
 
 def _without_refused(value: Any) -> Any:
-    """``uns`` without what a pickle was refused: no file could hold the placeholders."""
+    """``uns`` without what was refused in a pickle: no file could hold the placeholders."""
     if isinstance(value, dict):
         return {k: _without_refused(v) for k, v in value.items() if not isinstance(v, Refused)}
     if isinstance(value, (list, tuple)):

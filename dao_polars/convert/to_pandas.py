@@ -258,7 +258,7 @@ def _plain_to_pandas(s: pl.Series) -> Any:
 
 
 def _categorical_to_pandas(s: pl.Series, notes: list[ColumnMeta], complete: bool) -> Any:
-    """Every dataset says category: its own categories if all agree, else the sorted union."""
+    """A categorical, if every dataset has one: with their categories if equal, else the union."""
     first = notes[0]
     same = all(n.pandas == first.pandas and n.dtype == first.dtype for n in notes)
     if same:

@@ -1,4 +1,4 @@
-"""How cells were looked up, in the log.
+"""Log lines that say how cells were looked up.
 
 Owns the logger ``dao_polars`` and the thread that brings the core's reports to it: the plugin
 calls no Python. The thread is there once an expression was made while the logger was at DEBUG.
@@ -53,5 +53,5 @@ def _fork() -> None:
     _lock = threading.Lock()
 
 
-# In a child the lock may be held by a thread that is not there.
+# In a forked child the lock may be held by a thread that does not exist there.
 os.register_at_fork(after_in_child=_fork)

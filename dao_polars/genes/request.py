@@ -23,7 +23,7 @@ Duplicates = Literal["error", "first", "sum", "drop"]
 
 
 def wanted(genes: Genes) -> str | list[str] | None:
-    """``genes=`` as the core takes it.
+    """The argument ``genes=``, as the core takes it.
 
     Raises:
         DaoTypeError: it is no request for genes.
@@ -52,7 +52,7 @@ def gene_names(genes: Iterable[str] | pl.Series) -> list[str]:
 
 
 def each_once(names: list[str]) -> list[str]:
-    """The names themselves.
+    """The names themselves, or an error where one repeats.
 
     Raises:
         DaoValueError: a name that is there twice.

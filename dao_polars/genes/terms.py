@@ -37,7 +37,7 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Ontology:
-    """Terms, and which are kinds of which.
+    """The terms of an ontology, and which are kinds of which.
 
     ``load_ontology`` makes one. Wherever a term is asked for, its id or its label will do:
     exactly, else a label in other case, else an exact synonym that only one term has.
@@ -87,7 +87,7 @@ class Ontology:
         return ids[0]
 
     def descendants(self, term: str, *, excluded: str | Iterable[str] = ()) -> list[str]:
-        """Ids of a term and of all its kinds, sorted.
+        """The ids of a term and of all its kinds, sorted.
 
         Args:
             term: an id or a label.
@@ -102,7 +102,7 @@ class Ontology:
         return sorted(found)
 
     def ancestors(self, term: str) -> list[str]:
-        """Ids of a term and of all that it is a kind of, sorted.
+        """The ids of a term and of all that it is a kind of, sorted.
 
         Raises:
             DaoKeyError, DaoValueError, DaoTypeError: as ``id`` does.
@@ -118,7 +118,7 @@ class Ontology:
         return f"{term!r} ({found.label})" if found and found.label else repr(term)
 
     def _find(self, term: str) -> Sequence[str]:
-        """Ids of the terms that it may mean, by the most exact way that gives any."""
+        """The ids of the terms that a text may mean, by the most exact way that gives any."""
         if term in self._terms:
             return [term]
         folded = term.casefold()
@@ -187,7 +187,7 @@ def _closure(start: str, edges: Mapping[str, Iterable[str]]) -> set[str]:
 
 
 def _inverted(pairs: Iterable[tuple[str, Iterable[str]]]) -> dict[str, list[str]]:
-    """For each of the values, the keys that have it, once each."""
+    """The keys of each value, once each."""
     found: dict[str, list[str]] = {}
     for key, values in pairs:
         for value in set(values):

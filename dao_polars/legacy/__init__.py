@@ -1,4 +1,4 @@
 """Stores that sfaira wrote: pandas' parquet tables and pickles, read as what our own tables are.
 
-Owns the only code that knows of them in Python. Must not execute anything that a pickle names.
+Owns all Python code that knows such stores. Must not execute anything that a pickle names.
 """

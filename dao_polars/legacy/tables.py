@@ -71,7 +71,7 @@ class SfairaTables:
         return self._obs[0]
 
     def categories(self) -> Mapping[str, Sequence[str] | None]:
-        """For each text column of obs the sorted union of its values; None: too many."""
+        """The sorted union of the values of each text column of obs; None: too many."""
         return self._obs[1]
 
     def organism(self, dataset: _core.Dataset) -> str | None:
@@ -228,7 +228,7 @@ class _Categories:
                     self._values[name] = None
 
     def union(self) -> dict[str, list[str] | None]:
-        """For each column the sorted values; None where they are no categories."""
+        """The sorted values of each column; None where they are too many for categories."""
         return {n: None if v is None else sorted(v) for n, v in self._values.items()}
 
 

@@ -92,13 +92,13 @@ class Machine:
             raise MalformedError("it builds far more than it holds")
 
     def resolve(self, module: str, name: str) -> AllowedName | Refused:
-        """What a global name stands for; nothing is imported."""
+        """The value that a global name stands for; nothing is imported."""
         full = f"{_MODULES.get(module, module)}.{name}"
         build = _BUILDERS.get(full)
         return self.refuse(full) if build is None else AllowedName(full, build)
 
     def call(self, function: Any, args: Any) -> Any:
-        """What a call gives: our own build for the allowed names, an inert value for the rest."""
+        """The result of a call: our own build for allowed names, an inert value for the rest."""
         if isinstance(function, Refused):
             return function
         if not isinstance(function, AllowedName) or not isinstance(args, tuple):

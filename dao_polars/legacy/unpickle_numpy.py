@@ -35,7 +35,7 @@ class PendingDtype:
         self.dtype, self.nesting = dtype, nesting
 
     def set_state(self, state: Any) -> None:
-        """Completes it from ``(version, byte order, subarray, names, fields, itemsize, …)``."""
+        """Completes the dtype from ``(version, byte order, subarray, names, fields, …)``."""
         if not isinstance(state, tuple) or len(state) < 5:
             raise MalformedError("a dtype's state is not as numpy writes it")
         _, order, subarray, names, fields, *rest = state
@@ -78,7 +78,7 @@ def _with_unit(dtype: np.dtype, detail: Any) -> np.dtype:
 
 
 def new_dtype(code: Any = None, *_flags: Any) -> Any:
-    """What ``numpy.dtype(code, …)`` makes; ``NotImplemented`` if the code is not a plain one."""
+    """The dtype of ``numpy.dtype(code, …)``; ``NotImplemented`` if the code is not a plain one."""
     if getattr(code, "name", None) in NUMPY_TYPES:  # numpy.record: the state has the fields
         code = "V0"
     if not isinstance(code, str) or not _CODE.fullmatch(code):
@@ -120,7 +120,7 @@ class PendingArray:
         self._spend, self._file_size = spend, file_size
 
     def set_state(self, state: Any) -> None:
-        """Completes it from ``(version, shape, dtype, Fortran order, bytes or objects)``."""
+        """Completes the array from ``(version, shape, dtype, Fortran order, bytes or objects)``."""
         if not isinstance(state, tuple) or len(state) not in (4, 5):
             raise MalformedError("an array's state is not as numpy writes it")
         shape, pending, self.fortran, values = state[-4:]

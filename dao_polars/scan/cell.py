@@ -42,7 +42,7 @@ class Cell(pl.BaseExtension):
 
     @property
     def uri(self) -> str:
-        """Where the store was when the keys were made."""
+        """The URI of the store when the keys were made."""
         return self._field("uri")
 
     @property
@@ -132,7 +132,7 @@ def split_keys(keys: Keys) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint3
 
 
 def check_keys(keys: Keys, n_obs: Mapping[int, int], store: str) -> None:
-    """Sees that every key is a cell of the store.
+    """Checks that every key is a cell of the store.
 
     Args:
         keys: ``(n,)``.

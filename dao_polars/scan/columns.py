@@ -54,7 +54,7 @@ class ScannedDataset:
 
     @property
     def obs_path(self) -> str:
-        """Its obs table, relative to the store."""
+        """The path of the dataset's obs table, relative to the store."""
         return f"{self.path}/parquet/obs.parquet"
 
 

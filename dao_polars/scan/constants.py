@@ -15,7 +15,7 @@ __all__ = ["constants"]
 
 
 def constants(uns: Mapping[str, Any], obs_columns: Collection[str]) -> dict[str, Any]:
-    """Top-level scalars of ``uns`` that hold for every cell: str, int, float and bool values.
+    """The top-level scalars of ``uns``, which hold for every cell: str, int, float and bool.
 
     numpy scalars count as what they hold. Names in ``obs_columns`` (which should include the
     reserved ones) are left out, as are NaN and infinities, integers beyond 64 bits and text that

@@ -36,7 +36,7 @@ _TIMED = re.compile(r"(Datetime|Duration)\((ns|us|ms)(?:,(.+))?\)")
 
 
 def dtype_name(dtype: pl.DataType) -> str:
-    """The store's name of a polars dtype: ``"Int64"``, ``"Datetime(us,UTC)"``.
+    """The store's name of a polars dtype, such as ``"Int64"`` or ``"Datetime(us,UTC)"``.
 
     Raises:
         DaoValueError: a dtype that a store does not hold (lists, structs, decimals, ...).

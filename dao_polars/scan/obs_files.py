@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .source import ScannedStore
 
 FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
-"""What polars raises for files that it cannot read."""
+"""The errors that polars raises for files that it cannot read."""
 
 _RESTORE = "restore the file from a copy, or write the dataset again"
 _Seen = dict[tuple[str | int, ...], int]
@@ -30,7 +30,7 @@ _MAX_SEEN = 100_000
 
 
 def check_rows(store: ScannedStore, datasets: Sequence[ScannedDataset]) -> None:
-    """Sees that each obs table has as many rows as its dataset has cells.
+    """Checks that each obs table has as many rows as its dataset has cells.
 
     A file is looked into once, and again when its size or time has changed; a remote one once
     for each opened store.
@@ -55,7 +55,7 @@ def check_rows(store: ScannedStore, datasets: Sequence[ScannedDataset]) -> None:
 
 
 def _state(store: ScannedStore, dataset: ScannedDataset) -> tuple[str | int, ...]:
-    """Changes when the file does; of a remote file only its place is known."""
+    """A value that changes when a local file does; of a remote file only the path is known."""
     path = store.path_of(dataset.obs_path)
     if not store.is_local:
         return (path,)

@@ -1,4 +1,4 @@
-"""What a query on a store has to read: which datasets, columns and rows, filtered by what.
+"""The plan of a query on a store: the datasets, columns and rows to read, filtered by what.
 
 Owns the pruning of datasets, the splitting of predicates, and the choice of what the parquet
 reader may filter by itself. Pure planning: no file is opened here.
@@ -44,7 +44,7 @@ class ScanGroup:
 
 @dataclass(frozen=True)
 class ScanPlan:
-    """``columns`` of the result in order, and the groups that give its rows in order."""
+    """The plan of a scan: the result's ``columns`` in order, and the groups that give its rows."""
 
     columns: list[str]
     groups: list[ScanGroup] = field(default_factory=list)
@@ -171,7 +171,7 @@ def _runs(
     rows: Mapping[int, int],
     signature: Callable[[ScannedDataset], object],
 ) -> Iterator[list[ScannedDataset]]:
-    """Neighbours of one signature, together no more rows than polars can number."""
+    """Runs of datasets of one signature, with no more rows together than polars can number."""
     for _, group in groupby(kept, signature):
         run: list[ScannedDataset] = []
         n_rows = 0
@@ -187,7 +187,7 @@ def _runs(
 def _signature(
     dataset: ScannedDataset, needed: Sequence[str], settled: Sequence[set[int]]
 ) -> tuple[object, ...]:
-    """Equal for datasets that can be read as one group."""
+    """A value that is equal for datasets that can be read as one group."""
     stored = tuple((name, dataset.columns.get(name)) for name in needed)
     return (*stored, *(dataset.number in true_in for true_in in settled))
 

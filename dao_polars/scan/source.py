@@ -31,7 +31,7 @@ _GROUPS_AHEAD = 4
 
 @dataclass(frozen=True)
 class ScannedStore:
-    """What a scan knows of a store.
+    """The part of a store that a scan needs to know.
 
     ``datasets``: in the order of the frame's rows. ``schema``: the frame's. ``rows_seen``: of
     remote obs files that were looked into, the number of rows.
@@ -57,7 +57,7 @@ def scan_store(store: ScannedStore) -> pl.LazyFrame:
     """The lazy frame of a store's cells."""
     n_obs = sum(dataset.n_obs for dataset in store.datasets)
     return register_io_source(
-        _Source(store),
+        _IOSource(store),
         schema=store.schema,
         is_pure=True,
         explain_name="dao",
@@ -65,8 +65,8 @@ def scan_store(store: ScannedStore) -> pl.LazyFrame:
     )
 
 
-class _Source:
-    """What polars calls to read; makes no I/O before the first batch is asked for."""
+class _IOSource:
+    """The IO source that polars calls; does no I/O before the first batch is requested."""
 
     def __init__(self, store: ScannedStore) -> None:
         self.store = store
@@ -92,7 +92,7 @@ def read(store: ScannedStore, plan: ScanPlan, batch_rows: int) -> Iterator[pl.Da
 
 
 def _group_frames(store: ScannedStore, plan: ScanPlan, batch_rows: int) -> Iterator[pl.DataFrame]:
-    """Group after group; small ones are started ahead: one file alone does not fill the cores."""
+    """The frames of each group; small ones start ahead, as one file does not fill the cores."""
     waiting = deque(plan.groups)
     started: deque[Iterator[pl.DataFrame]] = deque()
     while waiting or started:
@@ -155,14 +155,14 @@ def _in_frame_terms(
     needed = list(columns)
     if group.residual is not None:
         needed = list(dict.fromkeys([*needed, *group.residual.meta.root_names()]))
-    rows = _Rows(group.datasets)
+    rows = _GroupRows(group.datasets)
     lf = lf.with_columns(_column(store.schema, name, group, rows).alias(name) for name in needed)
     if group.residual is not None:
         lf = lf.filter(group.residual)
     return lf.select(columns)
 
 
-def _column(schema: pl.Schema, name: str, group: ScanGroup, rows: _Rows) -> pl.Expr:
+def _column(schema: pl.Schema, name: str, group: ScanGroup, rows: _GroupRows) -> pl.Expr:
     dtype = schema[name]
     if isinstance(dtype, Cell):
         return rows.apply(rows.keys, pl.UInt64()).ext.to(dtype)
@@ -178,7 +178,7 @@ def _column(schema: pl.Schema, name: str, group: ScanGroup, rows: _Rows) -> pl.E
     return converted(pl.col(column.name), column.dtype, dtype)
 
 
-class _Rows:
+class _GroupRows:
     """Turns row numbers of a group into what depends on the dataset and the row in it."""
 
     def __init__(self, datasets: Sequence[ScannedDataset]) -> None:

@@ -40,12 +40,12 @@ class Selection:
 
     @property
     def obs(self) -> pl.DataFrame:
-        """The chosen columns."""
+        """The columns of obs that were chosen."""
         return self.frame.select(self.obs_names)
 
     def numbers(self) -> list[int]:
         """The numbers of the datasets that have cells here, ascending."""
-        # Keys of one dataset are neighbours in most frames: look at where they change alone.
+        # Keys of one dataset are neighbours in most frames: look only at where they change.
         numbers = self.keys >> np.uint64(32)
         changes = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
         starts = numbers[np.concatenate([[0], changes])] if len(numbers) else numbers
@@ -57,13 +57,13 @@ class Selection:
         return [d for d in self.store._core.datasets if not numbers or d.number in numbers]
 
     def descriptions(self) -> list[Description]:
-        """What each of these datasets says of itself."""
+        """The descriptions of these datasets."""
         return [self.store._core.description(dataset.name) for dataset in self.datasets()]
 
     def resolve(
         self, genes: Genes, gene_key: str | None, duplicates: Duplicates = "error"
     ) -> ResolvedGenes:
-        """The genes that are asked for, and which columns of each dataset they are.
+        """The requested genes, and the columns of each dataset that they are.
 
         Raises:
             DaoValueError: several feature spaces and no ``genes``, a name twice in the list or with
@@ -162,7 +162,7 @@ def matrix_name(layer: str | None) -> MatrixName:
 
 
 def stored_types(store: Store, datasets: Iterable[Dataset], matrix: MatrixName) -> list[str]:
-    """Names of the number types that those of the datasets which have a matrix store it in."""
+    """The names of the number types that a matrix is stored in, over the datasets that have it."""
     if matrix == MatrixName.X:
         return [dataset.dtype for dataset in datasets if dataset.dtype is not None]
     found = [store._core.description(dataset.name).matrices for dataset in datasets]

@@ -33,7 +33,7 @@ def split(
     stratify: str | None,
     seed: int,
 ) -> dict[str, pl.LazyFrame]:
-    """See [`DaoFrame.split`][]."""
+    """Parts of a frame without a common cell; see [`DaoFrame.split`][]."""
     seed = integer("seed", seed, 0, 2**64 - 1)
     bounds = _bounds(fractions)
     schema = frame.collect_schema()
@@ -53,7 +53,7 @@ def split(
 
 
 def sample(frame: pl.LazyFrame, n: int, *, by: str | Iterable[str], seed: int) -> pl.LazyFrame:
-    """See [`DaoFrame.sample`][]."""
+    """At most ``n`` cells of each group; see [`DaoFrame.sample`][]."""
     n = integer("n", n, 0, 2**32 - 1)
     seed = integer("seed", seed, 0, 2**64 - 1)
     schema = frame.collect_schema()

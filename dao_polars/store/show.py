@@ -1,4 +1,7 @@
-"""How a store shows itself, in a terminal and in a notebook."""
+"""The summary of a store that a terminal and a notebook show.
+
+Owns the layout of both. Sees the open store alone; opens no matrix.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _LEFT = (0, 1, 4)  # columns of the shown table that are text
 
 
 def text(store: Store) -> str:
-    """A store as a terminal shows it."""
+    """The summary of a store as text, for a terminal."""
     table = _shown_datasets(store)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [f"Store {store.uri!r}: {_summary(store)}"]
@@ -38,7 +41,7 @@ def text(store: Store) -> str:
 
 
 def html(store: Store) -> str:
-    """A store as a notebook shows it."""
+    """The summary of a store as HTML, for a notebook."""
     head, *rows = _shown_datasets(store)
 
     def line(values: tuple[str, ...], tag: str) -> str:
@@ -98,7 +101,7 @@ def _shown_type(dtype: pl.DataType) -> str:
 
 
 def human_size(n_bytes: int) -> str:
-    """``1234567`` as ``"1.2 MB"``."""
+    """A number of bytes for people: ``1234567`` as ``"1.2 MB"``."""
     size, unit = float(n_bytes), "B"
     for larger in ("kB", "MB", "GB", "TB", "PB"):
         if size < 1000:

@@ -75,7 +75,7 @@ def scan(
 
 
 def as_uri(uri: str | os.PathLike[str]) -> str:
-    """What a user names a store with, as the core takes it: ``~`` expanded.
+    """The path or URL of a store as the core takes it: ``~`` expanded.
 
     Raises:
         DaoTypeError, DaoValueError: it is no path and no URL.
@@ -125,17 +125,17 @@ class Store:
 
     @property
     def uri(self) -> str:
-        """Absolute path, or URL without a trailing slash."""
+        """The store's absolute path, or URL without a trailing slash."""
         return self._core.uri
 
     @property
     def id(self) -> str:
-        """Stays when the store moves; for sfaira's stores a fingerprint of names and counts."""
+        """The id, the same after a move; for sfaira's stores a fingerprint of names and counts."""
         return self._core.id
 
     @property
     def n_obs(self) -> int:
-        """Cells of all datasets."""
+        """The number of cells of all datasets."""
         return sum(dataset.n_obs for dataset in self._core.datasets)
 
     @cached_property

@@ -33,10 +33,10 @@ class Tables(Protocol):
         """The datasets as a scan sees them, in the order of their numbers."""
 
     def categories(self) -> Mapping[str, Sequence[str] | None]:
-        """For each string-like obs column the sorted union of its values; None: too many."""
+        """The sorted union of the values of each string-like obs column; None: too many."""
 
     def organism(self, dataset: _core.Dataset) -> str | None:
-        """What all cells of a dataset are of, where that is one organism."""
+        """The organism of all cells of a dataset, where it is one."""
 
     def check_obs(self, dataset: _core.Dataset) -> None:
         """Raises a DaoError where a dataset's obs cannot be read, or has not a row a cell."""
@@ -49,7 +49,7 @@ class Tables(Protocol):
 
 
 class OwnTables:
-    """Tables as `write_dataset` writes them."""
+    """The tables of a store that `write_dataset` wrote."""
 
     uns_path = "uns.json"
 
@@ -57,21 +57,21 @@ class OwnTables:
         self._core, self._storage_options = core, storage_options
 
     def datasets(self) -> list[ScannedDataset]:
-        """See [`Tables`][]."""
+        """The datasets as a scan sees them; see [`Tables`][]."""
         return scanned_datasets(self._core.datasets)
 
     def categories(self) -> Mapping[str, Sequence[str] | None]:
-        """See [`Tables`][]."""
+        """The sorted unions of text values; see [`Tables`][]."""
         found = self._core.categories
         return {name: None if values is None else sorted(values) for name, values in found.items()}
 
     def organism(self, dataset: _core.Dataset) -> str | None:
-        """See [`Tables`][]."""
+        """The organism of all cells; see [`Tables`][]."""
         value = dataset.organism or dataset.constants.get("organism")
         return value if isinstance(value, str) else None
 
     def check_obs(self, dataset: _core.Dataset) -> None:
-        """See [`Tables`][]; reads every column."""
+        """Raises where obs is damaged; see [`Tables`][]; reads every column."""
         found = scanned_datasets([dataset])
         uri = self._core.uri
         schema = frame_schema(found, self.categories(), Cell(uri, self._core.id))
@@ -81,7 +81,7 @@ class OwnTables:
             pass
 
     def var(self, dataset: _core.Dataset) -> pl.DataFrame:
-        """See [`Tables`][]."""
+        """A dataset's genes; see [`Tables`][]."""
         where, data = self._read(dataset, "parquet/var.parquet")
         try:
             frame = pl.read_parquet(io.BytesIO(data))
@@ -96,7 +96,7 @@ class OwnTables:
         return frame
 
     def uns(self, dataset: _core.Dataset) -> tuple[dict[Any, Any], list[str]]:
-        """See [`Tables`][]."""
+        """A dataset's uns; see [`Tables`][]."""
         where, data = self._read(dataset, self.uns_path)
         try:
             return uns_json.decode(data), []
@@ -104,7 +104,7 @@ class OwnTables:
             raise DaoCorruptError(f"{where}: {error}") from error
 
     def _read(self, dataset: _core.Dataset, path: str) -> tuple[str, bytes]:
-        """What to call a dataset's file in errors, and its bytes, whose checksum is checked."""
+        """The name of a dataset's file in errors, and its bytes, whose checksum is checked."""
         path = f"{dataset.path}/{path}"
         where = f"dataset {dataset.name!r}, '{self._core.uri}/{path}'"
         return where, self._core.get_bytes(path, dataset.name)

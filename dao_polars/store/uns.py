@@ -268,7 +268,7 @@ def _decode_array(value: Tagged) -> Any:
 
 
 def _fill(array: np.ndarray, items: Iterable[Any], count: int) -> None:
-    """Item by item, so that an item that is itself an array stays one item."""
+    """Fills an object array item by item, so that an item that is an array stays one item."""
     if count != array.size:
         raise ValueError(f"an array of {array.size} items has {count}")
     for i, item in enumerate(items):

@@ -39,7 +39,7 @@ class Alignment:
     most_summed: int = 1
 
     def warn(self, where: str, stacklevel: int) -> None:
-        """A UserWarning that counts what alignment changed, if it did."""
+        """Gives a UserWarning that counts what alignment changed, if it did."""
         parts = []
         if self.dropped:
             parts.append(f"{self.dropped:,} genes of the source are not in genes= and are dropped")
@@ -52,7 +52,7 @@ class Alignment:
 def align(
     var: Table, genes: Any, gene_key: str | None, duplicates: Duplicates, where: str
 ) -> Alignment:
-    """Output columns that are exactly ``genes``, in their order.
+    """The alignment whose output columns are exactly ``genes``, in their order.
 
     Args:
         var: the source's.

@@ -44,12 +44,12 @@ class MemoryParts:
         return self._adata.X is not None
 
     def label(self, key: str) -> str:
-        """What a part is called in errors."""
+        """The name of a part in errors."""
         group, _, name = key.partition("/")
         return f"adata.{group}[{name!r}]" if name and group != "raw" else "adata." + group
 
     def table(self, key: str) -> pd.DataFrame:
-        """``obs``, ``var`` or ``raw/var``."""
+        """The table ``obs``, ``var`` or ``raw/var``."""
         import pandas as pd
 
         owner, _, name = key.rpartition("/")
@@ -62,7 +62,7 @@ class MemoryParts:
         return table
 
     def array(self, key: str) -> Any:
-        """``X``, ``raw/X``, a layer or an obsm, unread; None where it is missing."""
+        """The array ``X``, ``raw/X``, a layer or an obsm, unread; None where it is missing."""
         if key == "X":
             return self._adata.X
         if key == "raw/X":
@@ -98,7 +98,7 @@ class FileParts:
             return sorted(keys or ())
 
     def label(self, key: str) -> str:
-        """What a part is called in errors."""
+        """The name of a part in errors."""
         return f"{self.where}: {key}"
 
     def _element(self, key: str) -> Any:
@@ -108,7 +108,7 @@ class FileParts:
             return self._root[key]
 
     def table(self, key: str) -> pd.DataFrame:
-        """``obs``, ``var``, ``raw/var`` or a frame in obsm."""
+        """The table ``obs``, ``var``, ``raw/var`` or a frame in obsm."""
         import pandas as pd
 
         if key in self._old_tables:
@@ -143,7 +143,7 @@ class FileParts:
         return tables
 
     def array(self, key: str) -> Any:
-        """``X``, ``raw/X``, a layer or an obsm, unread; None where it is missing."""
+        """The array ``X``, ``raw/X``, a layer or an obsm, unread; None where it is missing."""
         if key == "X" and not self.has_x:
             return None
         group, _, name = key.partition("/")
@@ -182,7 +182,7 @@ Parts = MemoryParts | FileParts
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Old files are what we are here to convert: no warnings that they are old."""
+    """Silences warnings that a file is old: old files are what we are here to convert."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -171,7 +171,7 @@ def _validated(
     profile: Profile,
     keep_uns: bool,
 ) -> ValidatedRequest:
-    """Everything that can be wrong with the request is found here."""
+    """The request, validated: everything that can be wrong with it is found here."""
     if profile not in get_args(Profile):
         raise DaoValueError(f"profile={profile!r}; expected 'packed' or 'portable'")
     dataset = _dataset_id(dataset, opened)
@@ -312,7 +312,7 @@ def _write_matrix(
 
 
 def _widest_sum(scan: ValueScan, n: int) -> np.ndarray:
-    """What sums of ``n`` of the scanned values may be at most: their type must hold it."""
+    """The largest sum that ``n`` of the scanned values may have, which its type must hold."""
     largest = scan.max_abs() * n
     if scan.stored() == "float32" and largest <= np.finfo(np.float32).max:
         return np.array([largest], dtype=np.float32)
@@ -326,7 +326,7 @@ def _widest_sum(scan: ValueScan, n: int) -> np.ndarray:
 
 
 def _layout(matrix: MatrixSource, nonzero: int, of_genes: bool) -> Literal["csr", "dense"]:
-    """Dense stays dense for embeddings, and for an X that CSR would make larger."""
+    """The layout to store: dense stays so for embeddings, and where CSR would be larger."""
     if matrix.layout != "dense" or 0 in matrix.shape:
         return "csr"
     return "dense" if not of_genes or nonzero > _DENSE_ABOVE * _size(matrix) else "csr"
@@ -345,7 +345,7 @@ def _write_tables(folder: Path, request: ValidatedRequest) -> None:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """A full disk, as polars or the system tells of it, as a Dao error."""
+    """Turns a full disk, as polars or the system reports it, into a Dao error."""
     try:
         yield
     except (OSError, pl.exceptions.ComputeError) as error:

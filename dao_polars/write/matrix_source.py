@@ -113,7 +113,7 @@ class MatrixSource(ABC):
 
 
 class SparseSource(MatrixSource):
-    """CSR or CSC. ``indices`` and ``data`` are numpy, HDF5 or zarr arrays, sliced as needed."""
+    """A CSR or CSC matrix: numpy, HDF5 or zarr arrays, sliced as needed."""
 
     def __init__(
         self, where: str, layout: str, shape: Any, indptr: Any, indices: Any, data: Any
@@ -154,7 +154,7 @@ class SparseSource(MatrixSource):
         return nnz
 
     def blocks(self, order: np.ndarray | None = None) -> Iterator[SparseBlock]:
-        """See [`MatrixSource.blocks`][]."""
+        """The matrix in order, in blocks; see [`MatrixSource.blocks`][]."""
         lengths = np.diff(self._indptr) if order is None else np.diff(self._indptr)[order]
         ends = np.concatenate([[0], np.cumsum(lengths)])
         entry_bytes = self._indices.dtype.itemsize + max(self.dtype.itemsize, 4)
@@ -181,7 +181,7 @@ class SparseSource(MatrixSource):
         return np.ascontiguousarray(indices, dtype=np.int64 if wide else np.int32)
 
     def values(self) -> Iterator[np.ndarray]:
-        """See [`MatrixSource.values`][]."""
+        """The values alone, in blocks; see [`MatrixSource.values`][]."""
         step = BLOCK_BYTES // max(self.dtype.itemsize, 4)
         for start in range(0, self.nnz or 0, step):
             with reading(self.where):
@@ -204,7 +204,7 @@ class DenseSource(MatrixSource):
         self._array = np.asarray(array) if self.reorders else array
 
     def blocks(self, order: np.ndarray | None = None) -> Iterator[np.ndarray]:
-        """See [`MatrixSource.blocks`][]."""
+        """The matrix in order, in blocks; see [`MatrixSource.blocks`][]."""
         step = self._step()
         for start in range(0, self.shape[0], step):
             at = slice(start, min(start + step, self.shape[0]))
@@ -213,7 +213,7 @@ class DenseSource(MatrixSource):
             yield _native(block)
 
     def _step(self) -> int:
-        """Rows a block: whole chunks where these are not too large, so that none is read twice."""
+        """The rows of a block: whole chunks where they are not too large, so none is read twice."""
         row_bytes = max(1, self.shape[1] * max(self.dtype.itemsize, 4))
         step = max(1, BLOCK_BYTES // row_bytes)
         chunks = getattr(self._array, "shards", None) or getattr(self._array, "chunks", None)
@@ -223,7 +223,7 @@ class DenseSource(MatrixSource):
         return step - step % max(tall, 1)
 
     def values(self) -> Iterator[np.ndarray]:
-        """See [`MatrixSource.values`][]."""
+        """The values alone, in blocks; see [`MatrixSource.values`][]."""
         return self.blocks()
 
 
@@ -321,6 +321,6 @@ def _numeric(found: Any, where: str) -> np.dtype[Any]:
 
 
 def _native(values: np.ndarray) -> np.ndarray:
-    """C-contiguous, in this machine's byte order; float16 as float32."""
+    """An array C-contiguous and in this machine's byte order; float16 becomes float32."""
     dtype = np.float32 if values.dtype == np.float16 else values.dtype.newbyteorder("=")
     return np.ascontiguousarray(values, dtype=dtype)

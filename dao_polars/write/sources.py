@@ -74,17 +74,17 @@ class Source:
 
     @property
     def n_obs(self) -> int:
-        """Number of cells."""
+        """The number of cells."""
         return len(self.obs)
 
     @property
     def n_vars(self) -> int:
-        """Number of genes of X and the layers."""
+        """The number of genes of X and the layers."""
         return len(self.var)
 
     @cached_property
     def uns(self) -> dict[str, Any]:
-        """AnnData's uns, read when first asked for."""
+        """AnnData's uns, read when first used."""
         return self._read_uns()
 
     def __enter__(self) -> Source:
@@ -246,7 +246,7 @@ def _embeddings(parts: Parts, obsm: Names) -> tuple[dict[MatrixName, MatrixSourc
 
 
 def _left_out(parts: Parts, x_key: str, kept: set[str], refused: dict[str, str]) -> list[str]:
-    """What of a source is not kept, in words; looks at names alone."""
+    """The parts of a source that are not kept, in words; looks only at names."""
     found = []
     if x_key != "X" and parts.has_x:
         found.append("X")
@@ -294,7 +294,7 @@ def _numeric_frame(frame: pd.DataFrame, where: str) -> np.ndarray:
 
 
 def _pick(wanted: Names | None, available: Sequence[str], what: str, where: str) -> list[str]:
-    """The names asked for, each once, all of them there."""
+    """The requested names, each once; an error where one is missing."""
     if wanted is True:
         names = list(available)
     elif not wanted:

@@ -9,22 +9,22 @@ use crate::error::{DaoError, Result};
 use crate::genes::Columns;
 use crate::matrix::{FillRow, RowSink};
 use crate::number::{Num, zeros};
-use crate::read::{MatrixRequest, Request};
+use crate::read::{MatrixRequest, ReadRequest};
 
 /// The statistics of all groups and columns, row-major.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Moments {
+pub struct GroupSums {
     n_columns: usize,
-    /// Values that are not zero.
+    /// The number of values that are not zero.
     pub count: Vec<u32>,
-    /// Their sum.
+    /// The sum of these values.
     pub sum: Vec<f64>,
-    /// Their squared deviations from their mean, summed.
+    /// The sum of their squared deviations from their mean.
     pub m2: Vec<f64>,
 }
 
-/// The sums of one unit and group: columns that have values.
-pub struct Partial {
+/// The sums of one group within one unit, for the columns that have values.
+pub struct UnitSums {
     group: u32,
     columns: Vec<(u32, Sums)>,
 }
@@ -33,24 +33,24 @@ pub struct Partial {
 #[derive(Clone, Copy, Default)]
 struct Sums {
     count: u32,
-    /// The first value; the sums are of differences from it.
+    /// The first value; what is summed are differences from it.
     first: f64,
     sum: f64,
     squares: f64,
 }
 
-/// Sums of one group while a unit is read: all columns, and which have values.
-pub struct Scratch {
+/// The sums of one group while a unit is read: those of all columns, and which columns have values.
+pub struct GroupScratch {
     sums: Vec<Sums>,
     touched: Vec<u32>,
 }
 
-impl Scratch {
-    /// The bytes that each column takes.
+impl GroupScratch {
+    /// The bytes of each column.
     pub const BYTES: usize = size_of::<Sums>() + size_of::<u32>();
 }
 
-impl Moments {
+impl GroupSums {
     /// The statistics of no cells.
     ///
     /// # Errors
@@ -65,14 +65,14 @@ impl Moments {
         })
     }
 
-    /// Takes the sums of a unit in.
-    pub fn merge(&mut self, partial: &Partial) {
+    /// Merges the sums of a unit into these.
+    pub fn merge(&mut self, partial: &UnitSums) {
         let start = partial.group as usize * self.n_columns;
         for &(column, Sums { count, first, sum, squares }) in &partial.columns {
             let at = start + column as usize;
             let (here, there) = (f64::from(self.count[at]), f64::from(count));
             let total = first * there + sum;
-            // Below zero by rounding alone; not `max`, which would lose a NaN.
+            // Only rounding makes it negative, so it becomes 0; `max` would turn a NaN into 0 as well.
             let m2 = squares - sum * sum / there;
             let m2 = if m2 < 0.0 { 0.0 } else { m2 };
             let apart = if here > 0.0 { total / there - self.sum[at] / here } else { 0.0 };
@@ -85,16 +85,16 @@ impl Moments {
 
 /// Adds up a unit's values. `spare` gives scratch that is not in use; all that was used comes back.
 pub fn add_up<T: Num>(
-    request: &Request,
+    request: &ReadRequest,
     matrix: &MatrixRequest,
     unit: &Unit,
     clip: Option<&[f64]>,
-    spare: impl Fn() -> Option<Scratch>,
-) -> Result<(Vec<Partial>, Vec<Scratch>)> {
+    spare: impl Fn() -> Option<GroupScratch>,
+) -> Result<(Vec<UnitSums>, Vec<GroupScratch>)> {
     let n_columns = matrix.form.n_columns;
-    let new = || Scratch { sums: vec![Sums::default(); n_columns], touched: Vec::new() };
-    let mut scratch: Vec<Scratch> = unit.groups.iter().map(|_| spare().unwrap_or_else(new)).collect();
-    let mut adding: Adding<'_, T> = Adding {
+    let new = || GroupScratch { sums: vec![Sums::default(); n_columns], touched: Vec::new() };
+    let mut scratch: Vec<GroupScratch> = unit.groups.iter().map(|_| spare().unwrap_or_else(new)).collect();
+    let mut adding: GroupSumSink<'_, T> = GroupSumSink {
         unit,
         columns: matrix.dataset(unit.number)?.columns.as_deref(),
         clip,
@@ -107,23 +107,23 @@ pub fn add_up<T: Num>(
     let mut partials = Vec::with_capacity(unit.groups.len());
     for (scratch, &group) in scratch.iter_mut().zip(&unit.groups) {
         let taken = |column: u32| (column, std::mem::take(&mut scratch.sums[column as usize]));
-        partials.push(Partial { group, columns: scratch.touched.drain(..).map(taken).collect() });
+        partials.push(UnitSums { group, columns: scratch.touched.drain(..).map(taken).collect() });
     }
     Ok((partials, scratch))
 }
 
-/// Adds rows up by group.
-struct Adding<'a, T> {
+/// A sink that adds rows up by group.
+struct GroupSumSink<'a, T> {
     unit: &'a Unit,
     columns: Option<&'a Columns>,
     clip: Option<&'a [f64]>,
     n_columns: usize,
-    scratch: &'a mut [Scratch],
+    scratch: &'a mut [GroupScratch],
     row: (Vec<i32>, Vec<T>),
     positions: Vec<u32>,
 }
 
-impl<T: Num> RowSink<T> for Adding<'_, T> {
+impl<T: Num> RowSink<T> for GroupSumSink<'_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         let (columns, values) = (&mut self.row.0, &mut self.row.1);
         columns.resize(nnz, 0);
@@ -139,21 +139,21 @@ impl<T: Num> RowSink<T> for Adding<'_, T> {
                 let start = self.unit.groups[group as usize] as usize * self.n_columns;
                 &clip[start..start + self.n_columns]
             });
-            let Scratch { sums, touched } = &mut self.scratch[group as usize];
+            let GroupScratch { sums, touched } = &mut self.scratch[group as usize];
             for (&column, &value) in columns.iter().zip(values) {
                 let mut value: f64 = value.as_();
                 if value == 0.0 {
                     continue;
                 }
-                // Columns were held against the matrix, and those of the map are the output's.
+                // In range: columns were checked against the matrix, and mapped ones are columns of the output.
                 let column = column.cast_unsigned();
                 if let Some(clip) = clip {
-                    // Not `min`, which would lose a NaN.
+                    // A comparison, since `min` would turn a NaN into the limit.
                     value = if value > clip[column as usize] { clip[column as usize] } else { value };
                 }
                 let at = &mut sums[column as usize];
                 if at.count == 0 {
-                    // Infinity less infinity would be no number.
+                    // Infinity minus infinity would be NaN.
                     at.first = if value.is_finite() { value } else { 0.0 };
                     touched.push(column);
                 }
@@ -173,14 +173,14 @@ mod tests {
 
     use super::*;
 
-    fn partial(values: &[f64]) -> Partial {
+    fn partial(values: &[f64]) -> UnitSums {
         let mut sums = Sums { count: 0, first: values[0], ..Sums::default() };
         for value in values {
             sums.count += 1;
             sums.sum += value - sums.first;
             sums.squares += (value - sums.first) * (value - sums.first);
         }
-        Partial { group: 0, columns: vec![(0, sums)] }
+        UnitSums { group: 0, columns: vec![(0, sums)] }
     }
 
     proptest! {
@@ -188,7 +188,7 @@ mod tests {
         fn merged_units_are_as_all_values_at_once(units in prop::collection::vec(prop::collection::vec(1.0_f64..9.0, 1..20), 1..9), far: bool) {
             let shift = if far { 1e9 } else { 0.0 };
             let units: Vec<Vec<f64>> = units.into_iter().map(|unit| unit.into_iter().map(|v| v + shift).collect()).collect();
-            let mut all = Moments::new(1, 1).unwrap();
+            let mut all = GroupSums::new(1, 1).unwrap();
             units.iter().for_each(|unit| all.merge(&partial(unit)));
             let values: Vec<f64> = units.concat();
             let n = f64::from(u32::try_from(values.len()).unwrap());

@@ -6,33 +6,33 @@ use std::ops::Range;
 
 use crate::read::{MatrixRequest, split_key};
 
-/// Cells of a unit, where rows are read for themselves and where many are decoded together.
+/// The cells of a unit: where rows are decoded one by one, and where many are decoded together.
 const CELLS: usize = 2048;
 const WIDE_CELLS: usize = 8192;
 
-/// Some rows of one dataset.
+/// Some rows of one dataset, which one thread reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
     /// The dataset's number.
     pub number: u32,
-    /// Its rows, ascending, each once.
+    /// The rows of the unit, ascending, each once.
     pub rows: Vec<u32>,
-    /// For each row, where in `entries` its are.
+    /// The range in `entries` of each row.
     pub entry_ranges: Vec<Range<usize>>,
-    /// By row, for each time that the cell counts, the position of its group in `groups`.
+    /// The position in `groups` of each cell's group, row after row; a cell that is there twice has two entries.
     pub entries: Vec<u32>,
-    /// The groups, each once.
+    /// The groups of the unit, each once.
     pub groups: Vec<u32>,
 }
 
 impl Unit {
-    /// How often its cells count in all.
+    /// The number of entries: cells, counted as often as they are there.
     pub fn n_cells(&self) -> usize {
         self.entries.len()
     }
 }
 
-/// Units of at most `at_once` groups that together have all cells `keys`.
+/// The units that together contain all cells `keys`, each of at most `at_once` groups.
 ///
 /// Where a row is read for itself, cells of one group come together, so that what is added up stays in
 /// the processor's cache; elsewhere neighbours do, so that a chunk is decoded once.
@@ -84,7 +84,7 @@ fn unit(number: u32, cells: &mut [(u32, u32, u32, u32)], groups: Vec<u32>) -> Un
             }
         }
         let position = unit.groups.partition_point(|&known| known < group);
-        unit.entries.push(u32::try_from(position).unwrap_or(u32::MAX)); // fewer than cells, which are numbered with 32 bits
+        unit.entries.push(u32::try_from(position).unwrap_or(u32::MAX)); // 32 bits: fewer groups than cells
     }
     unit
 }

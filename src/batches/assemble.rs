@@ -13,14 +13,14 @@ use crate::error::{DaoError, Result};
 use crate::genes::Columns;
 use crate::matrix::{FillRow, RowSink, Rows};
 use crate::number::{Layout, Num, for_dtype};
-use crate::read::{MatrixRequest, Request, RowPlan, split_key};
+use crate::read::{MatrixRequest, ReadRequest, RowPlan, split_key};
 
-/// One matrix of a window's batches while it is read.
+/// The batches of a window in one matrix, while they are read.
 pub trait Assembly: Send + Sync {
-    /// Reads the rows of `plan`, those of a piece, each once; fails early once `stop` is set.
+    /// Reads the rows of `plan`, which are those of a piece, each once; fails early once `stop` is set.
     ///
     /// # Errors
-    /// As [`Request::read`].
+    /// As [`ReadRequest::read`].
     fn read(&self, piece: usize, plan: &RowPlan, stop: &AtomicBool) -> Result<()>;
 
     /// The rows of each batch, when all pieces have been read.
@@ -33,7 +33,7 @@ pub trait Assembly: Send + Sync {
 /// # Errors
 /// `Value` for cells of a dataset that was not opened.
 pub fn assembly(
-    request: &Arc<Request>,
+    request: &Arc<ReadRequest>,
     matrix: usize,
     keys: &[u64],
     batches: &[usize],
@@ -58,19 +58,19 @@ pub fn assembly(
 }
 
 struct TypedAssembly<T> {
-    request: Arc<Request>,
-    /// Which of the request's matrices.
+    request: Arc<ReadRequest>,
+    /// The position of the matrix in the request.
     matrix: usize,
-    /// Rows of each batch.
+    /// The number of rows of each batch.
     batches: Vec<usize>,
     pool: MatrixBuffers,
     target: Target<T>,
 }
 
 enum Target<T> {
-    /// Where every row goes is known.
+    /// The place of every row is known before it is read.
     Known(Vec<Buffers<T>>),
-    /// By piece, what was read of each batch.
+    /// The places are known only after reading: the buffers of each batch that a piece gave, by piece.
     Unknown(Mutex<BTreeMap<usize, Vec<Buffers<T>>>>),
 }
 
@@ -79,22 +79,22 @@ impl<T: Num> TypedAssembly<T> {
         &self.request.matrices[self.matrix]
     }
 
-    /// Where the rows of a piece go.
+    /// The slots that the rows of a piece go to.
     fn slots<'a>(&self, buffers: &'a [Buffers<T>], piece: usize) -> Result<Slots<'a, T>> {
         let form = &self.wanted().form;
         Slots::new(buffers, piece, (form.layout == Layout::Dense).then_some(form.n_columns))
     }
 
     fn read_rows(&self, number: u32, rows: &[u32], stop: &AtomicBool, sink: &mut dyn RowSink<T>) -> Result<()> {
-        self.request.read(self.wanted(), number, rows, true, &mut Stoppable { sink, stop })
+        self.request.read(self.wanted(), number, rows, true, &mut StoppableSink { sink, stop })
     }
 
-    /// Reads rows whose lengths are known once they are read.
+    /// Reads rows whose lengths are not known before they are read, and then puts them in order.
     fn stage(&self, plan: &RowPlan, stop: &AtomicBool) -> Result<Vec<Buffers<T>>> {
         let mut staged: Vec<Rows<T>> = Vec::with_capacity(plan.datasets.len());
         for dataset in &plan.datasets {
             let columns = self.wanted().dataset(dataset.number)?.columns.as_deref();
-            let mut sink = Stage { rows: Rows::empty(), columns, positions: Vec::new() };
+            let mut sink = StagingSink { rows: Rows::empty(), columns, positions: Vec::new() };
             self.read_rows(dataset.number, &dataset.rows, stop, &mut sink)?;
             staged.push(sink.rows);
         }
@@ -107,7 +107,7 @@ impl<T: Num> TypedAssembly<T> {
             }
         }
         let lengths: Vec<usize> = sources.iter().map(|(_, range)| range.len()).collect();
-        // A piece is some of one batch, or all of several.
+        // A piece is part of one batch, or all of several batches.
         let batches = if self.batches.len() == 1 { &[lengths.len()][..] } else { &self.batches };
         let buffers = csr(&lengths, batches, lengths.len(), &self.pool)?;
         let mut slots = self.slots(&buffers, 0)?;
@@ -136,13 +136,13 @@ impl<T: Num> Assembly for TypedAssembly<T> {
             let ranges = &dataset.slot_ranges;
             match self.wanted().form.layout {
                 Layout::Csr => {
-                    let mut sink = Direct { plan, ranges, slots: &mut slots };
+                    let mut sink = DirectSink { plan, ranges, slots: &mut slots };
                     self.read_rows(dataset.number, &dataset.rows, stop, &mut sink)?;
                 }
                 Layout::Dense => {
                     let columns = self.wanted().dataset(dataset.number)?.columns.as_deref();
                     let row = (Vec::new(), Vec::new());
-                    let mut sink = Scatter { plan, ranges, columns, slots: &mut slots, row, positions: Vec::new() };
+                    let mut sink = ScatterSink { plan, ranges, columns, slots: &mut slots, row, positions: Vec::new() };
                     self.read_rows(dataset.number, &dataset.rows, stop, &mut sink)?;
                 }
             }
@@ -179,14 +179,14 @@ fn csr<T: Num>(lengths: &[usize], batches: &[usize], piece: usize, pool: &Matrix
     Ok(buffers)
 }
 
-/// Decodes rows whose lengths are known straight into their slots.
-struct Direct<'a, 'b, T> {
+/// A sink that decodes rows of known length straight into their slots.
+struct DirectSink<'a, 'b, T> {
     plan: &'a RowPlan,
     ranges: &'a [Range<usize>],
     slots: &'a mut Slots<'b, T>,
 }
 
-impl<T: Num> RowSink<T> for Direct<'_, '_, T> {
+impl<T: Num> RowSink<T> for DirectSink<'_, '_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         let filled = &self.plan.slots[self.ranges[i].clone()];
         let Some((&first, others)) = filled.split_first() else { return Ok(()) };
@@ -200,8 +200,8 @@ impl<T: Num> RowSink<T> for Direct<'_, '_, T> {
     }
 }
 
-/// Scatters rows into dense slots.
-struct Scatter<'a, 'b, T> {
+/// A sink that scatters rows into dense slots.
+struct ScatterSink<'a, 'b, T> {
     plan: &'a RowPlan,
     ranges: &'a [Range<usize>],
     columns: Option<&'a Columns>,
@@ -210,7 +210,7 @@ struct Scatter<'a, 'b, T> {
     positions: Vec<u32>,
 }
 
-impl<T: Num> RowSink<T> for Scatter<'_, '_, T> {
+impl<T: Num> RowSink<T> for ScatterSink<'_, '_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         let filled = &self.plan.slots[self.ranges[i].clone()];
         let Some((&first, others)) = filled.split_first() else { return Ok(()) };
@@ -220,7 +220,7 @@ impl<T: Num> RowSink<T> for Scatter<'_, '_, T> {
         fill(columns, values)?;
         let (_, out) = self.slots.row(first);
         out.fill(T::zero());
-        // Columns were checked against the matrix when they were decoded, and the map when it was made.
+        // In range: columns were checked against the matrix when decoded, and the map when it was made.
         let mut put = |column: i32, value| out[usize::try_from(column).unwrap_or(usize::MAX)] = value;
         match self.columns {
             Some(map) => {
@@ -237,14 +237,14 @@ impl<T: Num> RowSink<T> for Scatter<'_, '_, T> {
     }
 }
 
-/// Keeps rows whose lengths are known once they are read, one after another.
-struct Stage<'a, T> {
+/// A sink that keeps rows one after another, for rows whose lengths are not known before they are read.
+struct StagingSink<'a, T> {
     rows: Rows<T>,
     columns: Option<&'a Columns>,
     positions: Vec<u32>,
 }
 
-impl<T: Num> RowSink<T> for Stage<'_, T> {
+impl<T: Num> RowSink<T> for StagingSink<'_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         let start = self.rows.data.len();
         self.rows.row(i, nnz, fill)?;
@@ -261,12 +261,12 @@ impl<T: Num> RowSink<T> for Stage<'_, T> {
 }
 
 /// A sink that fails once nobody waits for it any more.
-struct Stoppable<'a, T> {
+struct StoppableSink<'a, T> {
     sink: &'a mut dyn RowSink<T>,
     stop: &'a AtomicBool,
 }
 
-impl<T> RowSink<T> for Stoppable<'_, T> {
+impl<T> RowSink<T> for StoppableSink<'_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(DaoError::value("reading was stopped"));
@@ -275,14 +275,14 @@ impl<T> RowSink<T> for Stoppable<'_, T> {
     }
 }
 
-/// How many values the row of each key will have, where that is known before it is read.
+/// The number of values in the row of each key, where that is known before the row is read.
 fn lengths(matrix: &MatrixRequest, keys: &[u64]) -> Result<Option<Vec<usize>>> {
     let mut lengths = Vec::with_capacity(keys.len());
     for &key in keys {
         let (number, row) = split_key(key);
         let dataset = matrix.dataset(number)?;
         let Some(nnz) = dataset.matrix.row_nnz(row).filter(|_| dataset.columns.is_none()) else { return Ok(None) };
-        // More than memory holds fails where it is allocated.
+        // A length that memory cannot hold fails later, where the buffer is allocated.
         lengths.push(usize::try_from(nnz).unwrap_or(usize::MAX));
     }
     Ok(Some(lengths))
@@ -314,7 +314,7 @@ mod tests {
         let ranges = &plan.datasets[0].slot_ranges;
         let buffers = csr::<f32>(&[2, 3, 2, 2], &[3, 1], 4, &pool).unwrap();
         let mut slots = Slots::new(&buffers, 0, None).unwrap();
-        fill(&mut Direct { plan: &plan, ranges, slots: &mut slots });
+        fill(&mut DirectSink { plan: &plan, ranges, slots: &mut slots });
         let batches: Vec<BatchMatrix> = buffers.into_iter().map(Buffers::finish).collect();
         assert_eq!(batches[0].indptr, [0, 2, 5, 7]);
         assert_eq!(batches[0].data, Values::F32(vec![4., 5., 1., 2., 3., 4., 5.]));
@@ -323,7 +323,7 @@ mod tests {
         let buffers = [3, 1].map(|rows| Buffers::<f32>::dense(rows, 4, 4, &pool).unwrap());
         let mut slots = Slots::new(&buffers, 0, Some(4)).unwrap();
         let row = (Vec::new(), Vec::new());
-        fill(&mut Scatter { plan: &plan, ranges, columns: None, slots: &mut slots, row, positions: Vec::new() });
+        fill(&mut ScatterSink { plan: &plan, ranges, columns: None, slots: &mut slots, row, positions: Vec::new() });
         let [first, second] = buffers.map(Buffers::finish);
         assert_eq!(first.data, Values::F32(vec![0., 4., 0., 5., 1., 2., 3., 0., 0., 4., 0., 5.]));
         assert_eq!(second.data, Values::F32(vec![0., 4., 0., 5.]));

@@ -11,9 +11,9 @@ use crate::number::Num;
 /// The buffers of one matrix of one batch.
 pub struct Buffers<T> {
     n_rows: usize,
-    /// Rows of each part but the last.
+    /// The number of rows of each part but the last.
     part: usize,
-    /// Empty where the batch is dense.
+    /// The row offsets; empty where the batch is dense.
     indptr: Vec<i64>,
     indices: Parted<i32>,
     data: Parted<T>,
@@ -53,7 +53,7 @@ impl<T: Num> Buffers<T> {
         Ok(Self { n_rows, part, indptr: Vec::new(), indices: none, data })
     }
 
-    /// The rows that were filled.
+    /// The batch's rows, when all parts have been filled.
     pub fn finish(self) -> BatchMatrix {
         let (indices, data) = (self.indices.finish(), T::wrap(self.data.finish()));
         BatchMatrix { indptr: self.indptr, indices, data }
@@ -77,16 +77,16 @@ impl<T: Num> Buffers<T> {
     }
 }
 
-/// Where the rows of one piece go, slot by slot.
+/// The slots that the rows of one piece go to.
 pub struct Slots<'a, T> {
     batches: Vec<BatchSlots<'a, T>>,
-    /// The columns where rows are dense.
+    /// The number of columns where rows are dense; `None` for CSR.
     n_columns: Option<usize>,
 }
 
 /// The slots of a piece that lie in one batch.
 struct BatchSlots<'a, T> {
-    /// The slot of the first row.
+    /// The slot of the batch's first row.
     first: usize,
     indptr: &'a [i64],
     indices: &'a mut [i32],
@@ -94,11 +94,11 @@ struct BatchSlots<'a, T> {
 }
 
 impl<'a, T: Num> Slots<'a, T> {
-    /// The slots of part `piece` of each of `buffers`, which are one, or several that have but one part;
+    /// The slots of part `piece` of each of `buffers`: one buffer, or several that have only one part each;
     /// with `n_columns` they are dense.
     ///
     /// # Errors
-    /// `Internal` for a part that was had before.
+    /// `Internal` for a part that was given out before.
     pub fn new(buffers: &'a [Buffers<T>], piece: usize, n_columns: Option<usize>) -> Result<Self> {
         let mut first = 0;
         let mut batches = Vec::with_capacity(buffers.len());

@@ -12,12 +12,12 @@ use super::{Batch, BatchMatrix};
 use crate::error::{DaoError, Result};
 use crate::number::Layout;
 use crate::read::schedule::{Next, Work, Workers};
-use crate::read::{MatrixRequest, Request, RowPlan, split_key};
+use crate::read::{MatrixRequest, ReadRequest, RowPlan, split_key};
 
-/// Cells of a piece where each row is read for itself: few, so that threads share a batch and its
+/// The cells of a piece where rows are decoded one by one: few, so that threads share a batch and its
 /// buffers stay in the processor's cache.
 const PIECE: usize = 256;
-/// Cells of a piece where rows are cheaper together: each costs a request, or a chunk of many rows.
+/// The cells of a piece where rows are cheaper together, since each costs a request or a chunk of many rows.
 const WIDE_PIECE: usize = 8192;
 
 /// One pass over a request's cells. Dropping it stops and joins its threads.
@@ -34,7 +34,7 @@ impl Epoch {
     /// `Value` for an order that the keys do not have or batches that do not fit it, `Io` if the system gives
     /// no thread.
     pub fn start(
-        request: Arc<Request>,
+        request: Arc<ReadRequest>,
         order: Arc<[u32]>,
         batches: Vec<Range<usize>>,
         budget: u64,
@@ -52,8 +52,8 @@ impl Epoch {
         let for_cache = kept_bytes(&request).min(budget / 2);
         request.cache.limit(usize::try_from(for_cache).unwrap_or(usize::MAX));
         let windows = windows(&batches);
-        let kinds = kinds(&request.matrices);
-        let work = Windows { request, order, batches, windows, kinds, pool, cells: AtomicUsize::new(0) };
+        let matrix_groups = matrix_groups(&request.matrices);
+        let work = Windows { request, order, batches, windows, matrix_groups, pool, cells: AtomicUsize::new(0) };
         Ok(Self { workers: Workers::start(work, budget - for_cache, threads)?, ready: Vec::new().into_iter() })
     }
 
@@ -82,22 +82,23 @@ impl Epoch {
 }
 
 /// Matrices that are read in the same pieces.
-struct Kind {
-    /// Which of the request's.
+struct MatrixGroup {
+    /// The positions of these matrices in the request.
     matrices: Vec<usize>,
     /// The most cells of a piece.
     piece: usize,
 }
 
-/// The matrices whose rows are read for themselves, and the others.
-fn kinds(matrices: &[MatrixRequest]) -> Vec<Kind> {
+/// The matrices whose rows are decoded one by one, and the others.
+fn matrix_groups(matrices: &[MatrixRequest]) -> Vec<MatrixGroup> {
     let (narrow, wide): (Vec<usize>, _) = (0..matrices.len()).partition(|&i| matrices[i].reads_rows());
-    let kinds = [Kind { matrices: narrow, piece: PIECE }, Kind { matrices: wide, piece: WIDE_PIECE }];
-    kinds.into_iter().filter(|kind| !kind.matrices.is_empty()).collect()
+    let matrix_groups =
+        [MatrixGroup { matrices: narrow, piece: PIECE }, MatrixGroup { matrices: wide, piece: WIDE_PIECE }];
+    matrix_groups.into_iter().filter(|kind| !kind.matrices.is_empty()).collect()
 }
 
-/// At most so many bytes are ever kept of rows that were decoded along with others.
-fn kept_bytes(request: &Request) -> u64 {
+/// The most bytes that rows decoded along with wanted ones can take.
+fn kept_bytes(request: &ReadRequest) -> u64 {
     let datasets = request.matrices.iter().flat_map(|matrix| matrix.datasets.values());
     let kept = datasets.filter(|dataset| dataset.matrix.keeps_rows()).map(|dataset| {
         let [n_obs, n_columns] = dataset.matrix.shape();
@@ -107,22 +108,22 @@ fn kept_bytes(request: &Request) -> u64 {
     kept.fold(0, u64::saturating_add)
 }
 
-/// An epoch as work: a window is a unit.
+/// The work of an epoch, as the scheduler sees it: a unit is a window.
 struct Windows {
-    request: Arc<Request>,
+    request: Arc<ReadRequest>,
     order: Arc<[u32]>,
     batches: Vec<Range<usize>>,
     windows: Vec<Window>,
-    kinds: Vec<Kind>,
+    matrix_groups: Vec<MatrixGroup>,
     pool: Arc<BufferPool>,
     cells: AtomicUsize,
 }
 
 /// A window while it is read.
 struct OpenWindow {
-    /// Its cells, in order.
+    /// The keys of the window's cells, in order.
     keys: Vec<u64>,
-    /// By matrix of the request.
+    /// The batches in the making, one entry for each matrix of the request.
     assemblies: Vec<Box<dyn Assembly>>,
 }
 
@@ -162,7 +163,7 @@ impl Work for Windows {
 
     fn n_pieces(&self, window: usize) -> usize {
         let window = &self.windows[window];
-        let pieces = self.kinds.iter().map(|kind| window.rows.len().div_ceil(window.piece(kind.piece)).max(1));
+        let pieces = self.matrix_groups.iter().map(|kind| window.rows.len().div_ceil(window.piece(kind.piece)).max(1));
         pieces.sum::<usize>().max(1)
     }
 
@@ -184,7 +185,7 @@ impl Work for Windows {
     fn piece(&self, unit: usize, open: &OpenWindow, number: usize, stop: &AtomicBool) -> Result<()> {
         let window = &self.windows[unit];
         let mut number = number;
-        for kind in &self.kinds {
+        for kind in &self.matrix_groups {
             let piece = window.piece(kind.piece);
             let n_pieces = window.rows.len().div_ceil(piece).max(1);
             if number >= n_pieces {

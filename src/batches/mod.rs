@@ -20,9 +20,9 @@ pub use pool::{BufferPool, MatrixBuffers};
 /// A finished batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// Which rows of the epoch it has: the order says where in [`crate::read::Request::keys`] their cells are.
+    /// The rows of the epoch in the batch; the order says where in [`crate::read::ReadRequest::keys`] their cells are.
     pub rows: Range<usize>,
-    /// Its rows of each matrix of the request, in its order.
+    /// The batch's rows of each matrix, in the order of the request.
     pub matrices: Vec<BatchMatrix>,
 }
 
@@ -46,7 +46,7 @@ impl BatchMatrix {
         Self { indptr, indices: Vec::new(), data }
     }
 
-    /// The bytes that it holds.
+    /// The bytes that the arrays hold.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let values = for_dtype_values!(&self.data, values => std::mem::size_of_val(values.as_slice()));

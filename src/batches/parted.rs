@@ -5,25 +5,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{DaoError, Result};
 
-/// A vector cut into parts, each to be had once.
+/// A vector cut into parts, each of which is given out once.
 pub struct Parted<T> {
     start: *mut T,
     len: usize,
     capacity: usize,
-    /// Where each part ends, and whether somebody has it; ascending, the last at `len`.
+    /// The ascending ends of the parts, the last at `len`, and whether each was given out.
     ends: Vec<(usize, AtomicBool)>,
 }
 
-// SAFETY: it owns a vector of `T`, and its pointer reaches nothing else.
+// SAFETY: this type owns a vector of `T`, and its pointer reaches nothing else.
 unsafe impl<T: Send> Send for Parted<T> {}
-// SAFETY: sharing it gives each thread parts that no other thread has, which is as sending them.
+// SAFETY: sharing this type gives each thread parts that no other thread has, which is like sending them.
 unsafe impl<T: Send> Sync for Parted<T> {}
 
 impl<T> Parted<T> {
     /// Cuts `values` at `ends`.
     ///
     /// # Errors
-    /// `Internal` if they do not ascend to its length.
+    /// `Internal` if `ends` do not ascend to the vector's length.
     pub fn new(values: Vec<T>, ends: Vec<usize>) -> Result<Self> {
         if !ends.is_sorted() || ends.last().copied().unwrap_or(0) != values.len() {
             return Err(DaoError::internal("the parts of a buffer do not cover it"));
@@ -33,7 +33,7 @@ impl<T> Parted<T> {
         Ok(Self { start: values.as_mut_ptr(), len: values.len(), capacity: values.capacity(), ends })
     }
 
-    /// The part `i`; `None` if there is none, or somebody has had it.
+    /// The part `i`; `None` if there is none, or it was given out before.
     #[allow(clippy::mut_from_ref, reason = "each part is given once")]
     pub fn part(&self, i: usize) -> Option<&mut [T]> {
         let (end, taken) = self.ends.get(i)?;
@@ -47,7 +47,7 @@ impl<T> Parted<T> {
         Some(unsafe { std::slice::from_raw_parts_mut(self.start.add(start), end - start) })
     }
 
-    /// Values of the whole vector.
+    /// The number of values of the whole vector.
     pub fn len(&self) -> usize {
         self.len
     }

@@ -4,19 +4,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::number::{Num, Values};
 
-/// The most values that a buffer has beyond those asked for.
-const MAX_ROOM: usize = 1 << 20;
-/// Bytes of a large page on the processors that have one of the kind.
+/// The most values that a buffer has beyond the requested ones.
+const MAX_SLACK: usize = 1 << 20;
+/// The bytes of a large memory page, on processors that have them.
 #[cfg(target_os = "linux")]
 const LARGE_PAGE: usize = 2 << 20;
 
-/// Buffers that came back, of all matrices of a reader, up to a number of bytes.
+/// The returned buffers of all matrices of a reader, up to a number of bytes.
 pub struct BufferPool(Mutex<Shelves>);
 
 struct Shelves {
     limit: usize,
     bytes: usize,
-    /// By matrix: buffers of one matrix are about alike in size.
+    /// The kept buffers of each matrix: those of one matrix are of similar size.
     shelves: Vec<Shelf>,
 }
 
@@ -46,20 +46,20 @@ impl BufferPool {
         self.lock().limit = limit;
     }
 
-    /// The buffers of the `matrix`-th matrix; of one that it was not made for, all are fresh.
+    /// The buffers of the `matrix`-th matrix; always fresh ones past `n_matrices`.
     #[must_use]
     pub fn of_matrix(self: &Arc<Self>, matrix: usize) -> MatrixBuffers {
         MatrixBuffers { pool: self.clone(), matrix }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shelves> {
-        // Whole at every point where a panic could be.
+        // A panic elsewhere cannot leave the shelves half changed, so a poisoned lock is safe to use.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Shelves {
-    /// Whether a buffer of so many bytes is kept, which are then counted.
+    /// Whether a buffer of `bytes` is kept; if so, its bytes are counted.
     fn keeps(&mut self, bytes: usize) -> bool {
         let keeps = self.bytes + bytes <= self.limit;
         self.bytes += if keeps { bytes } else { 0 };
@@ -68,7 +68,7 @@ impl Shelves {
 }
 
 impl MatrixBuffers {
-    /// `len` column numbers, of any values.
+    /// A buffer for `len` column numbers, whose contents are arbitrary.
     #[must_use]
     pub fn indices(&self, len: usize) -> Vec<i32> {
         let mut pool = self.pool.lock();
@@ -78,7 +78,7 @@ impl MatrixBuffers {
         sized(buffer, len)
     }
 
-    /// `len` numbers, of any values.
+    /// A buffer for `len` values, whose contents are arbitrary.
     #[must_use]
     pub fn data<T: Num>(&self, len: usize) -> Vec<T> {
         let mut pool = self.pool.lock();
@@ -109,7 +109,7 @@ impl MatrixBuffers {
     }
 }
 
-/// Asks for pages of 2 MiB, of which first touching them and finding them again cost less.
+/// Asks the system for pages of 2 MiB: they cost fewer page faults and fewer address lookups.
 fn in_large_pages<T>(fresh: &mut [T]) {
     #[cfg(target_os = "linux")]
     {
@@ -120,7 +120,7 @@ fn in_large_pages<T>(fresh: &mut [T]) {
             // what is in it nor who may use it.
             let advised =
                 unsafe { rustix::mm::madvise(start.add(skip).cast(), len - skip, rustix::mm::Advice::LinuxHugepage) };
-            // A kernel without them goes on with small ones.
+            // A kernel without large pages goes on with small ones.
             let _ = advised;
         }
     }
@@ -130,7 +130,7 @@ fn sized<T: Num>(buffer: Option<Vec<T>>, len: usize) -> Vec<T> {
     let Some(mut buffer) = buffer.filter(|buffer| buffer.capacity() >= len) else {
         // Batches differ a little in length: with some room the next one fits too. Zeroed by
         // the system, as it comes from it.
-        let mut fresh = vec![T::zero(); len + (len / 8).min(MAX_ROOM)];
+        let mut fresh = vec![T::zero(); len + (len / 8).min(MAX_SLACK)];
         in_large_pages(&mut fresh);
         fresh.truncate(len);
         return fresh;

@@ -10,9 +10,9 @@ const TOGETHER: usize = 1024;
 /// Consecutive batches that are read together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// Which batches.
+    /// The numbers of the batches.
     pub batches: Range<usize>,
-    /// Their rows of the epoch.
+    /// The rows of the epoch that the batches consist of.
     pub rows: Range<usize>,
 }
 

@@ -24,13 +24,13 @@ pub type Scratch = [[u32; FRAME]; FRAMES];
 /// A [`Scratch`] to begin with.
 pub const SCRATCH: Scratch = [[0; FRAME]; FRAMES];
 
-/// Bytes of the checksum at a block's end.
+/// The bytes of the checksum at a block's end.
 const CHECKSUM: usize = 4;
 
-/// What tells a frame of 64-bit words too far apart to be packed: no width is 255.
+/// The first byte of a frame of 64-bit words too far apart to be packed, where others have a width: no width is 255.
 const RAW: u8 = 255;
 
-/// How values become small numbers.
+/// The way in which values become small numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Distance from the frame's least value.
@@ -130,7 +130,7 @@ pub fn decode<S: Stored, T: Num>(
     decode_here::<S, T, false>(bytes, kind, range, out, scratch)
 }
 
-/// [`decode`] with AVX2.
+/// Decodes as [`decode`], compiled for AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn decode_avx2<S: Stored, T: Num>(
@@ -143,7 +143,7 @@ fn decode_avx2<S: Stored, T: Num>(
     decode_here::<S, T, true>(bytes, kind, range, out, scratch)
 }
 
-/// [`decode`], compiled with and without AVX2; `AVX2` says whether the processor is known to have it.
+/// Decodes as [`decode`]; `AVX2` says whether it is compiled for processors that have AVX2.
 #[inline(always)]
 fn decode_here<S: Stored, T: Num, const AVX2: bool>(
     bytes: &[u8],

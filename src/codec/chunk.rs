@@ -7,7 +7,7 @@ use super::Broken;
 use super::block::{self, BLOCK, Kind, SCRATCH};
 use super::word::{Stored, Word};
 
-/// Bytes of the directory of a chunk of `n` values.
+/// The bytes of the directory of a chunk of `n` values.
 #[must_use]
 pub fn directory_len(n: usize) -> usize {
     2 * n.div_ceil(BLOCK) + 4
@@ -32,7 +32,7 @@ pub fn encode<W: Word>(values: &[W], kind: Kind) -> Result<Vec<u8>, Broken> {
     Ok(out)
 }
 
-/// Where each block of a chunk of `n` values and `chunk_len` bytes begins, and the last one ends,
+/// The start of each block of a chunk of `n` values and `chunk_len` bytes, and the end of the last one,
 /// from the chunk's start. `head` is the chunk's first [`directory_len`] bytes.
 ///
 /// # Errors

@@ -13,10 +13,10 @@ use super::Broken;
 /// The number of numbers in a frame.
 pub const FRAME: usize = BitPacker8x::BLOCK_LEN;
 
-/// Bytes before the packed numbers: their width, how many are patched, the width of a patch.
+/// The bytes before the packed numbers: their width, how many are patched, the width of a patch.
 pub const HEAD: usize = 3;
 
-/// What a patch costs beside its bits and its position, in bits: time, weighed against size.
+/// The cost of a patch beside its bits and its position, in bits: its time, expressed as size.
 const PATCH_COST: usize = 4;
 
 /// Appends the frame of `numbers`.
@@ -58,7 +58,7 @@ pub fn encode(numbers: &[u32; FRAME], out: &mut Vec<u8>) {
     out.truncate(start + patches_len(patched.len(), high));
 }
 
-/// Bytes of the frame that `bytes` begins with.
+/// The length in bytes of the frame that `bytes` begins with.
 #[inline(always)]
 pub fn len(bytes: &[u8]) -> Result<usize, Broken> {
     let &[width, patched, high, ..] = bytes else { return Err(Broken("a frame is cut short")) };
@@ -68,7 +68,7 @@ pub fn len(bytes: &[u8]) -> Result<usize, Broken> {
     Ok(HEAD + packed_len(width.into()) + usize::from(patched) + patches_len(patched.into(), high.into()))
 }
 
-/// Decodes the frame at the start of `bytes`; how long it was.
+/// Decodes the frame at the start of `bytes`; returns its length.
 #[inline(always)]
 pub fn decode(bytes: &[u8], numbers: &mut [u32; FRAME]) -> Result<usize, Broken> {
     let len = len(bytes)?;

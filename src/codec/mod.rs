@@ -31,5 +31,5 @@ impl std::fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// Reads one block: see [`block::decode`].
+/// Decodes values of one block: see [`block::decode`].
 pub use block::decode as decode_block;

@@ -151,7 +151,7 @@ pub fn dtype_of(found: &DataType) -> Option<Dtype> {
     .find_map(|(known, dtype)| (*found == known).then_some(dtype))
 }
 
-/// [`dtype_of`], or the error that this codec does not hold such values.
+/// The number type as [`dtype_of`] gives it, or the error that this codec holds no such values.
 fn number_type(data_type: &DataType) -> Result<Dtype, CodecError> {
     dtype_of(data_type).ok_or_else(|| CodecError::Other(format!("{NAME} holds no {data_type:?}")))
 }

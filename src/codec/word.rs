@@ -8,11 +8,11 @@ use crate::number::Num;
 pub trait Word: Pod + Ord + std::hash::Hash {
     /// The word's width in bits.
     const BITS: u32;
-    /// The word as a wide one.
+    /// The word as 64 bits.
     fn wide(self) -> u64;
-    /// The low bits of a wide word.
+    /// The word that has the low bits of 64.
     fn low(wide: u64) -> Self;
-    /// The low bits of a word of 32, where this one is no wider.
+    /// The word that has the low bits of 32, where it is no wider.
     fn low32(word: u32) -> Self;
 }
 

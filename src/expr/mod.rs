@@ -15,14 +15,14 @@ use polars_core::prelude::*;
 use serde::Deserialize;
 
 use crate::error::DaoError;
-use crate::lookup::{Found, Request, Resolved, Shape, reports, stores};
+use crate::lookup::{Found, LookupRequest, Resolved, Shape, reports, stores};
 use crate::number::{Dtype, Values};
 use crate::read::split_key;
 
-/// Fewer cells than this are looked up by the thread that asks: polars asks from several.
-const ALONE: usize = 1024;
+/// The number of cells from which several threads look them up; fewer are left to polars' calling thread.
+const THREADS_FROM: usize = 1024;
 
-/// What the type of a column of cells says of their store.
+/// The metadata of a column of cells: the store that they belong to.
 #[derive(Deserialize)]
 struct CellType {
     uri: String,
@@ -42,7 +42,7 @@ fn look_up(inputs: &[Series], request: &[u8]) -> PolarsResult<Series> {
     let resolved = resolve(cell_type(cell.name(), cell.dtype())?, request, false)?;
     let storage = cell.to_storage().u64()?;
     let keys: Vec<u64> = storage.iter().flatten().collect();
-    let threads = (keys.len() < ALONE).then_some(1);
+    let threads = (keys.len() < THREADS_FROM).then_some(1);
     let mut found = resolved.lookup.read(&keys, threads).map_err(failed)?;
     reports::report(&resolved.request, &found, keys.len());
     let cells = cells(cell.name().clone(), storage, &keys, &mut found);
@@ -50,12 +50,12 @@ fn look_up(inputs: &[Series], request: &[u8]) -> PolarsResult<Series> {
 }
 
 fn resolve(cell: CellType, request: &[u8], planning: bool) -> PolarsResult<Arc<Resolved>> {
-    let asked = stores::Asked { uri: cell.uri, id: cell.id, request: request.to_vec() };
-    let parse = |request: &[u8]| -> crate::error::Result<Request> {
+    let key = stores::RequestKey { uri: cell.uri, id: cell.id, request: request.to_vec() };
+    let parse = |request: &[u8]| -> crate::error::Result<LookupRequest> {
         serde_pickle::from_slice(request, serde_pickle::DeOptions::default())
             .map_err(|e| DaoError::value(format!("the expression's arguments cannot be read: {e}")))
     };
-    stores::resolved(asked, planning, parse).map_err(failed)
+    stores::resolved(key, planning, parse).map_err(failed)
 }
 
 fn first<T>(inputs: &[T]) -> PolarsResult<&T> {
@@ -89,11 +89,11 @@ fn cell_type(name: &PlSmallStr, dtype: &DataType) -> PolarsResult<CellType> {
 struct Cells {
     name: PlSmallStr,
     n: usize,
-    /// Which are not null; `None` where all are.
+    /// Whether each cell is not null; `None` where all are valid.
     valid: Option<Bitmap>,
-    /// For each that is not null its dataset's place among `absent`, if it is there.
+    /// The position in `absent` of the dataset of each valid cell, if that dataset lacks outputs.
     lacks: Vec<Option<usize>>,
-    /// Of each dataset that lacks some, which outputs.
+    /// The outputs that are missing, for each dataset that lacks any.
     absent: Vec<Vec<bool>>,
 }
 
@@ -113,7 +113,7 @@ impl Cells {
         all
     }
 
-    /// Which rows have a number for an output; `None` where all do.
+    /// Whether each row has a number for an output; `None` where all do.
     fn mask(&self, output: usize) -> Option<Bitmap> {
         if !self.absent.iter().any(|absent| absent[output]) {
             return self.valid.clone();
@@ -127,7 +127,7 @@ impl Cells {
     }
 }
 
-/// What is known of a column's cells once they were looked up.
+/// The cells of a column after a lookup: which are null, and which outputs their datasets lack.
 fn cells(name: PlSmallStr, storage: &UInt64Chunked, keys: &[u64], found: &mut Found) -> Cells {
     let absent = std::mem::take(&mut found.absent);
     let numbers: Vec<u32> = absent.keys().copied().collect();
@@ -202,7 +202,7 @@ fn column(resolved: &Resolved, found: Found, cells: &Cells) -> PolarsResult<Seri
     }
 }
 
-/// A struct, null where there is no cell.
+/// A column of structs, null where there is no cell.
 fn structs(cells: &Cells, fields: &[Series]) -> PolarsResult<Series> {
     let made = StructChunked::from_series(cells.name.clone(), cells.n, fields.iter())?;
     Ok(made.with_outer_validity(cells.valid.clone()).into_series())

@@ -17,11 +17,11 @@ use super::{look_up, output};
 use crate::error::panic_message;
 
 thread_local! {
-    /// What the last call on this thread failed with.
+    /// The message of the last failure on this thread.
     static LAST_ERROR: RefCell<CString> = RefCell::default();
 }
 
-/// Runs a call of polars', and keeps what it fails or panics with for [`_polars_plugin_get_last_error_message`].
+/// Runs a call from polars, and keeps its error or panic message for [`_polars_plugin_get_last_error_message`].
 fn guarded(call: impl FnOnce() -> PolarsResult<()>) {
     let message = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(())) => return,
@@ -91,7 +91,7 @@ pub unsafe extern "C" fn _polars_plugin_dao_lookup(
     });
 }
 
-/// What the last call on this thread failed with; valid until the next one fails.
+/// The message of the last failure on this thread; valid until the next failure.
 #[unsafe(no_mangle)]
 pub extern "C" fn _polars_plugin_get_last_error_message() -> *const c_char {
     LAST_ERROR.with(|last| last.borrow().as_ptr())

@@ -4,25 +4,25 @@ use crate::error::{DaoError, Result};
 use crate::matrix::{FillRow, RowSink};
 use crate::number::{Dtype, Num, cast_vec};
 
-/// Where a dataset's columns go in the output.
+/// The output columns that a dataset's columns become.
 #[derive(Debug, Clone)]
 pub struct Columns {
-    /// For each source column the output column, or -1 for none.
+    /// The output column of each source column, or -1 for none.
     target: Vec<i32>,
-    /// Which source columns go anywhere.
+    /// Whether each source column has an output column.
     wanted: Vec<bool>,
     /// Whether ascending source columns give ascending output columns.
     ascending: bool,
-    /// For each source column whether others go where it goes; empty where that is so of none.
+    /// Whether each source column shares its output column with others; empty where none does.
     shared: Vec<bool>,
 }
 
 impl Columns {
-    /// From `target`, which has an entry for each source column, below `n_columns`; several to one output are its
-    /// parts, which [`Summing`] adds up before rows are moved.
+    /// The columns that `target` describes, with an entry below `n_columns` for each source column. Several columns of
+    /// one output are its parts, which [`SummingSink`] adds up before rows are moved.
     ///
     /// # Errors
-    /// `Value` if it has not.
+    /// `Value` if an entry is not below `n_columns`.
     pub fn new(target: Vec<i32>, n_columns: usize) -> Result<Self> {
         let mut parts = vec![0_u32; n_columns];
         for &column in target.iter().filter(|&&column| column >= 0) {
@@ -46,13 +46,13 @@ impl Columns {
         !self.shared.is_empty()
     }
 
-    /// Which source columns go anywhere.
+    /// Whether each source column has an output column.
     #[must_use]
     pub fn wanted(&self) -> &[bool] {
         &self.wanted
     }
 
-    /// Source columns.
+    /// The number of source columns.
     #[must_use]
     pub fn len(&self) -> usize {
         self.target.len()
@@ -64,12 +64,12 @@ impl Columns {
         self.target.is_empty()
     }
 
-    /// The places in a row of those of its `columns` (which the dataset has) that go anywhere, ascending.
+    /// The ascending positions, in a row of `columns` of the dataset, of those that have an output column.
     pub fn kept<'a>(&self, columns: &[i32], places: &'a mut Vec<u32>) -> &'a [u32] {
         places.resize(columns.len().max(places.len()), 0);
         let mut kept = 0;
         for (place, &column) in (0..).zip(columns) {
-            // Written whether or not it stays: no branch to mispredict.
+            // Written whether or not it is kept: without a branch the processor cannot mispredict it.
             places[kept] = place;
             let wanted = usize::try_from(column).ok().and_then(|column| self.wanted.get(column));
             kept += usize::from(wanted.copied().unwrap_or(false));
@@ -77,12 +77,12 @@ impl Columns {
         &places[..kept]
     }
 
-    /// The output column of one that goes there.
+    /// The output column of a source column; -1 for none.
     pub fn target(&self, column: i32) -> i32 {
         usize::try_from(column).ok().and_then(|column| self.target.get(column)).copied().unwrap_or(-1)
     }
 
-    /// See [`Summing`].
+    /// Adds up, in place, the values of a row that belong to one output; see [`SummingSink`].
     fn add_up<T: Num>(
         &self,
         columns: &mut [i32],
@@ -107,11 +107,11 @@ impl Columns {
         Ok(())
     }
 
-    /// Moves a row to the output's columns, in place; how many of its values are left.
+    /// Moves a row to the output's columns, in place; returns the number of values that are left.
     pub fn apply<T: Num>(&self, columns: &mut [i32], values: &mut [T], places: &mut Vec<u32>) -> usize {
         let kept = self.kept(columns, places);
         for (to, &from) in kept.iter().enumerate() {
-            // Never before `to`: places ascend.
+            // `from` is never before `to`, since the positions ascend, so no value is overwritten before it is moved.
             let from = from as usize;
             columns[to] = self.target(columns[from]);
             values[to] = values[from];
@@ -131,22 +131,22 @@ impl Columns {
 
 /// A sink that gets rows in which columns of one output are added up: the first in the row has the sum, the others
 /// are column -1, which goes nowhere, with a zero. Normalization comes after it, so that it is of the sum.
-pub struct Summing<'a, T> {
+pub struct SummingSink<'a, T> {
     sink: &'a mut dyn RowSink<T>,
     columns: &'a Columns,
     stored: Dtype,
-    /// Of a row's shared columns the output and the place.
+    /// The output and the position of each shared column in the current row.
     parts: Vec<(i32, usize)>,
 }
 
-impl<'a, T> Summing<'a, T> {
-    /// Before `sink`, for rows of a matrix that is stored as `stored`.
+impl<'a, T> SummingSink<'a, T> {
+    /// A summing sink in front of `sink`, for rows of a matrix whose stored type is `stored`.
     pub fn new(sink: &'a mut dyn RowSink<T>, columns: &'a Columns, stored: Dtype) -> Self {
         Self { sink, columns, stored, parts: Vec::new() }
     }
 }
 
-impl<T: Num> RowSink<T> for Summing<'_, T> {
+impl<T: Num> RowSink<T> for SummingSink<'_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         let Self { sink, columns: map, stored, parts } = self;
         sink.row(i, nnz, &mut |columns, values| {
@@ -156,7 +156,7 @@ impl<T: Num> RowSink<T> for Summing<'_, T> {
     }
 }
 
-/// The sum of some numbers of a matrix that is stored as `stored`: of integers exactly.
+/// The sum of some values of a matrix whose stored type is `stored`; exact for integers.
 ///
 /// # Errors
 /// `Value` for a sum that `T` cannot hold.
@@ -165,7 +165,7 @@ pub fn sum_exactly<S: Num, T: Num>(values: impl Iterator<Item = S> + Clone, stor
         let sum: f64 = values.map(|value| -> f64 { value.as_() }).sum();
         return Ok(cast_vec::<f64, T>(&[sum])?[0]);
     }
-    // An integer, or a float that was seen to be one. Fewer than 2^31 numbers of 64 bits fit into 128.
+    // Exact where all values are integers (checked below): fewer than 2^31 numbers of 64 bits fit into 128.
     let exact: i128 = values.clone().map(|value| -> i128 { value.as_() }).sum();
     let sum = T::of_i128(exact);
     let back: i128 = sum.as_();
@@ -230,7 +230,7 @@ mod tests {
                 }
             }
             let mut rows = Rows::<f32>::empty();
-            Summing::new(&mut rows, &map, Dtype::U8)
+            SummingSink::new(&mut rows, &map, Dtype::U8)
                 .row(0, row.len(), &mut |columns, values| {
                     for (at, &(column, value)) in row.iter().enumerate() {
                         (columns[at], values[at]) = (column, value);

@@ -2,7 +2,7 @@
 //!
 //! Owns feature spaces, requests for genes (`None`, names, `intersection`, `union`), sets of genes, what is
 //! done about names that repeat within a dataset, and [`Columns`], by which rows are brought to the output's
-//! columns. Everybody who is told names of genes asks here. Reads names of var alone; knows no cells and no
+//! columns. Every room that is given names of genes resolves them here. Reads names of var alone; knows no cells and no
 //! batches.
 //!
 //! [`FeatureSpaces`] has the names of an open store's datasets; [`resolve`] and [`GeneSets`] are pure.
@@ -14,9 +14,9 @@ mod sets;
 mod space;
 mod spaces;
 
-pub use columns::{Columns, Summing, sum_exactly};
+pub use columns::{Columns, SummingSink, sum_exactly};
 pub use nearest::unknown;
-pub use resolve::{Duplicates, Genes, Group, Mapping, Request, Wanted, ambiguous, match_names, resolve};
+pub use resolve::{Duplicates, GeneRequest, Genes, Group, Mapping, WantedGenes, ambiguous, match_names, resolve};
 pub use sets::{GeneSet, Rule, members};
 pub use space::{FeatureSpace, feature_space_id};
 pub use spaces::FeatureSpaces;
@@ -34,7 +34,7 @@ pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
-/// A name as Python shows it.
+/// A name in quotes, as Python's `repr` writes it.
 fn quoted(name: &str) -> String {
     let plain: String =
         name.chars().map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }).collect();

@@ -1,4 +1,4 @@
-//! The error for names that nobody has, with the nearest that there are.
+//! The error for names that no dataset has, with the nearest names that exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,12 +7,12 @@ use strsim::{jaro_winkler, normalized_damerau_levenshtein};
 use super::{FeatureSpace, quoted};
 use crate::error::{DaoError, ErrorKind};
 
-/// How alike two names must be to be called near, from 0 to 1: in how they begin, or in letters to be changed.
+/// The least similarity of two names that are called near, from 0 to 1: by common beginning or by letters to change.
 const BEGIN_ALIKE: f64 = 0.75;
 const SPELT_ALIKE: f64 = 0.6;
-/// Unknown names whose neighbours are looked for.
+/// The most unknown names whose nearest names are looked for.
 const NAMED: usize = 5;
-/// Neighbours of each.
+/// The most near names that are listed for each.
 const NEAR: usize = 3;
 
 /// The error for `unknown` names; `such_as` is a feature space to look at, as messages name it.
@@ -36,10 +36,10 @@ pub fn unknown<'a>(unknown: &[&str], spaces: impl IntoIterator<Item = &'a Featur
     )
 }
 
-/// A name, and those that are near it.
+/// An unknown name, followed by the names that are near it.
 fn hint<'a>(name: &str, lower: &BTreeMap<String, &'a str>) -> String {
     let wanted = name.to_lowercase();
-    // A family's members first: CD3 is nearer to CD3E than to CHD3.
+    // Members of a gene family come first: CD3 is nearer to CD3E than to CHD3.
     let mut near: Vec<&str> = Vec::new();
     if !wanted.is_empty() {
         let mut family: Vec<(&String, &&str)> =

@@ -1,4 +1,4 @@
-//! What a request for genes means in some feature spaces. Pure: names in, columns out.
+//! Requests for genes resolved in feature spaces. Pure: names in, columns out.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -7,35 +7,35 @@ use std::sync::Arc;
 use super::{Columns, FeatureSpace, grouped, listed, nearest, quoted};
 use crate::error::{DaoError, ErrorKind, Result};
 
-/// Which genes are wanted.
+/// The genes that a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
-    /// All, of datasets that share one feature space.
+pub enum WantedGenes {
+    /// All genes, of datasets that share one feature space.
     All,
-    /// These, in this order.
+    /// The genes of these names, in this order.
     Names(Vec<String>),
-    /// Those that every dataset has, in the first one's order.
+    /// The genes that every dataset has, in the order of the first dataset.
     Intersection,
-    /// Those that any dataset has, in order of first appearance.
+    /// The genes that any dataset has, in order of first appearance.
     Union,
 }
 
-/// What a name means that several genes of a dataset have.
+/// The meaning of a name that several genes of one dataset have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Duplicates {
-    /// Nothing: it is an error.
+    /// The name is an error.
     #[default]
     Error,
-    /// The first of them.
+    /// The name means the first of these genes.
     First,
-    /// The sum of their values.
+    /// The name means the sum of these genes' values.
     Sum,
-    /// No gene, as if the dataset had none of that name.
+    /// The name means no gene, as if the dataset had none of that name.
     Drop,
 }
 
 impl Duplicates {
-    /// What `name` names.
+    /// The rule that users call `name`.
     ///
     /// # Errors
     /// `Value` for any other name.
@@ -55,21 +55,21 @@ impl Duplicates {
 
 /// A request for genes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// Which genes.
-    pub wanted: Wanted,
-    /// The column of var that their names are in; `None`: the index.
+pub struct GeneRequest {
+    /// The genes that are asked for.
+    pub wanted: WantedGenes,
+    /// The column of var that names are looked up in; `None` for the index.
     pub gene_key: Option<String>,
-    /// What is done about names that repeat within a dataset.
+    /// The meaning of names that repeat within a dataset.
     pub duplicates: Duplicates,
 }
 
 /// Datasets that share a feature space.
 #[derive(Debug, Clone)]
 pub struct Group {
-    /// Their numbers and names.
+    /// The numbers and names of the datasets.
     pub datasets: Vec<(u32, String)>,
-    /// Their genes.
+    /// The genes that the datasets share.
     pub space: Arc<FeatureSpace>,
 }
 
@@ -84,7 +84,7 @@ impl fmt::Display for Group {
     }
 }
 
-/// Which columns of a dataset become which of the output.
+/// The columns of a dataset that become columns of the output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
     n_columns: usize,
@@ -126,7 +126,7 @@ impl Mapping {
         self.sums
     }
 
-    /// For each of `n_outputs` outputs its first column.
+    /// The first column of each of `n_outputs` outputs.
     #[must_use]
     pub fn first_columns(&self, n_outputs: usize) -> Vec<Option<u32>> {
         let mut first = vec![None; n_outputs];
@@ -138,7 +138,7 @@ impl Mapping {
         first
     }
 
-    /// For each of the dataset's columns its output, or -1 for none.
+    /// The output of each of the dataset's columns, or -1 for none.
     #[must_use]
     pub fn targets(&self) -> Vec<i32> {
         let mut targets = vec![-1; self.n_columns];
@@ -157,12 +157,12 @@ impl Mapping {
     }
 }
 
-/// The output's genes, and which columns of each dataset they are.
+/// The genes of an output, and the columns of each dataset that they are.
 #[derive(Debug, Clone)]
 pub struct Genes {
     names: Option<Vec<Arc<str>>>,
     n_genes: usize,
-    /// By dataset number; `None` where its columns are the output's.
+    /// The mapping of each dataset, by number; `None` where its columns are the output's already.
     mappings: BTreeMap<u32, Option<Arc<Mapping>>>,
 }
 
@@ -205,27 +205,27 @@ impl Genes {
         groups.into_iter().map(|(numbers, mapping)| (numbers, mapping.map(|mapping| &**mapping))).collect()
     }
 
-    /// Their names, where they were matched by name.
+    /// The names of the genes, where they were matched by name.
     #[must_use]
     pub fn names(&self) -> Option<&[Arc<str>]> {
         self.names.as_deref()
     }
 
-    /// How many there are.
+    /// The number of genes.
     #[must_use]
     pub fn n_genes(&self) -> usize {
         self.n_genes
     }
 
-    /// The numbers of the datasets that they were resolved for.
+    /// The numbers of the datasets that the genes were resolved for.
     pub fn numbers(&self) -> impl Iterator<Item = u32> {
         self.mappings.keys().copied()
     }
 
-    /// Which columns of a dataset they are; `None` where these are the output's.
+    /// The columns of a dataset that the genes are; `None` where its columns are the output's already.
     ///
     /// # Errors
-    /// `Value` for a dataset that they were not resolved for.
+    /// `Value` for a dataset that the genes were not resolved for.
     pub fn mapping(&self, number: u32) -> Result<Option<&Mapping>> {
         match self.mappings.get(&number) {
             Some(mapping) => Ok(mapping.as_deref()),
@@ -233,7 +233,7 @@ impl Genes {
         }
     }
 
-    /// How rows of a dataset become rows of the output; `None` where they are.
+    /// The map from a dataset's columns to the output's; `None` where they are the same.
     ///
     /// # Errors
     /// As [`Genes::mapping`].
@@ -248,11 +248,15 @@ impl Genes {
 /// # Errors
 /// `Value` for several spaces where all genes are wanted, for a name that is wanted twice, and for one that
 /// several genes have; `Key` for a name that no dataset has.
-pub fn resolve(request: &Request, groups: &[Group], elsewhere: impl FnOnce() -> Result<Vec<Group>>) -> Result<Genes> {
+pub fn resolve(
+    request: &GeneRequest,
+    groups: &[Group],
+    elsewhere: impl FnOnce() -> Result<Vec<Group>>,
+) -> Result<Genes> {
     let wanted: Vec<Arc<str>> = match &request.wanted {
-        Wanted::All => return all(groups),
-        Wanted::Intersection | Wanted::Union => combined(request, groups)?,
-        Wanted::Names(names) => {
+        WantedGenes::All => return all(groups),
+        WantedGenes::Intersection | WantedGenes::Union => combined(request, groups)?,
+        WantedGenes::Names(names) => {
             refuse_twice(names)?;
             refuse_unknown(names, groups, elsewhere)?;
             names.iter().map(|name| Arc::from(name.as_str())).collect()
@@ -286,8 +290,8 @@ fn all(groups: &[Group]) -> Result<Genes> {
     Ok(Genes::all(numbers, first.space.len()))
 }
 
-/// The names that every group has, or any.
-fn combined(request: &Request, groups: &[Group]) -> Result<Vec<Arc<str>>> {
+/// The names that every group has (intersection), or any group (union).
+fn combined(request: &GeneRequest, groups: &[Group]) -> Result<Vec<Arc<str>>> {
     let dropped = request.duplicates == Duplicates::Drop;
     let has =
         |space: &FeatureSpace, name: &str| space.first(name).is_some() && !(dropped && space.repeats(name).is_some());
@@ -301,7 +305,7 @@ fn combined(request: &Request, groups: &[Group]) -> Result<Vec<Arc<str>>> {
     let names_of = |group: &Group| -> Vec<Arc<str>> {
         group.space.distinct().filter(|name| has(&group.space, name)).cloned().collect()
     };
-    if request.wanted == Wanted::Union {
+    if request.wanted == WantedGenes::Union {
         let mut seen = HashSet::new();
         return Ok(groups.iter().flat_map(names_of).filter(|name| seen.insert(name.clone())).collect());
     }
@@ -409,8 +413,8 @@ mod tests {
         Group { datasets: vec![(number, format!("d{number}"))], space: Arc::new(FeatureSpace::new(names)) }
     }
 
-    fn request(wanted: Wanted, duplicates: Duplicates) -> Request {
-        Request { wanted, gene_key: None, duplicates }
+    fn request(wanted: WantedGenes, duplicates: Duplicates) -> GeneRequest {
+        GeneRequest { wanted, gene_key: None, duplicates }
     }
 
     fn names(genes: &Genes) -> Vec<&str> {
@@ -421,19 +425,19 @@ mod tests {
     fn repeated_names_are_what_duplicates_says() {
         let groups = [group(0, &[Some("a"), Some("b"), None, Some("a")]), group(3, &[Some("b"), Some("a")])];
         let get = |wanted, duplicates| resolve(&request(wanted, duplicates), &groups, || Ok(Vec::new()));
-        let error = get(Wanted::Intersection, Duplicates::Error).unwrap_err().to_string();
+        let error = get(WantedGenes::Intersection, Duplicates::Error).unwrap_err().to_string();
         assert!(error.starts_with("ambiguous gene name 'a': several genes of 'd0' (4 genes)"), "{error}");
-        let first = get(Wanted::Intersection, Duplicates::First).unwrap();
+        let first = get(WantedGenes::Intersection, Duplicates::First).unwrap();
         assert_eq!(names(&first), ["a", "b"]);
         assert_eq!(first.mapping(0).unwrap().unwrap().pairs(), [(0, 0), (1, 1)]);
         assert_eq!(first.mapping(3).unwrap().unwrap().pairs(), [(0, 1), (1, 0)]);
-        let sum = get(Wanted::Union, Duplicates::Sum).unwrap();
+        let sum = get(WantedGenes::Union, Duplicates::Sum).unwrap();
         assert_eq!(sum.mapping(0).unwrap().unwrap().pairs(), [(0, 0), (1, 1), (3, 0)]);
         assert_eq!(sum.mapping(0).unwrap().unwrap().first_columns(2), [Some(0), Some(1)]);
-        assert_eq!(names(&get(Wanted::Intersection, Duplicates::Drop).unwrap()), ["b"]);
-        let dropped = get(Wanted::Names(vec!["a".into(), "b".into()]), Duplicates::Drop).unwrap();
+        assert_eq!(names(&get(WantedGenes::Intersection, Duplicates::Drop).unwrap()), ["b"]);
+        let dropped = get(WantedGenes::Names(vec!["a".into(), "b".into()]), Duplicates::Drop).unwrap();
         assert_eq!(dropped.mapping(0).unwrap().unwrap().pairs(), [(1, 1)]);
-        assert!(get(Wanted::Names(vec!["b".into()]), Duplicates::Error).is_ok());
+        assert!(get(WantedGenes::Names(vec!["b".into()]), Duplicates::Error).is_ok());
         assert!(dropped.mapping(7).is_err());
     }
 
@@ -442,12 +446,12 @@ mod tests {
         let groups = [group(0, &[Some("a")]), group(1, &[Some("b")])];
         let get = |wanted| resolve(&request(wanted, Duplicates::Error), &groups, || Ok(vec![group(2, &[Some("z")])]));
         let text = |wanted| get(wanted).unwrap_err().to_string();
-        assert!(text(Wanted::All).contains("2 different feature spaces:\n  - 'd0' (1 genes)\n  - 'd1'"));
-        assert!(text(Wanted::Intersection).contains("no gene in common: 'd0' (1 genes) with 'a'; 'd1'"));
-        assert!(text(Wanted::Names(vec!["a".into(), "a".into()])).contains("'a' more than once"));
-        assert!(text(Wanted::Names(vec!["A".into()])).contains("unknown gene 'A' (nearest: 'a')"));
-        assert_eq!(get(Wanted::Names(vec!["z".into()])).unwrap().n_genes(), 1);
-        assert_eq!(get(Wanted::Names(vec![])).unwrap().n_genes(), 0);
+        assert!(text(WantedGenes::All).contains("2 different feature spaces:\n  - 'd0' (1 genes)\n  - 'd1'"));
+        assert!(text(WantedGenes::Intersection).contains("no gene in common: 'd0' (1 genes) with 'a'; 'd1'"));
+        assert!(text(WantedGenes::Names(vec!["a".into(), "a".into()])).contains("'a' more than once"));
+        assert!(text(WantedGenes::Names(vec!["A".into()])).contains("unknown gene 'A' (nearest: 'a')"));
+        assert_eq!(get(WantedGenes::Names(vec!["z".into()])).unwrap().n_genes(), 1);
+        assert_eq!(get(WantedGenes::Names(vec![])).unwrap().n_genes(), 0);
     }
 
     proptest! {
@@ -461,7 +465,7 @@ mod tests {
             let groups: Vec<Group> = (0..).zip(&spaces)
                 .map(|(i, space)| Group { datasets: vec![(i, format!("d{i}"))], space: Arc::new(named(space)) })
                 .collect();
-            let wanted = if union { Wanted::Union } else { Wanted::Intersection };
+            let wanted = if union { WantedGenes::Union } else { WantedGenes::Intersection };
             let Ok(genes) = resolve(&request(wanted, duplicates), &groups, || Ok(Vec::new())) else {
                 prop_assert!(!union);
                 return Ok(());

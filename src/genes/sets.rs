@@ -10,22 +10,22 @@ use crate::error::{DaoError, Result};
 /// A set of genes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GeneSet {
-    /// What it is called.
+    /// The name of the set.
     pub name: String,
-    /// Which genes are in it.
+    /// The rule that says which genes are in the set.
     pub rule: Rule,
 }
 
-/// Which genes are in a set.
+/// The rule by which a gene is in a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rule {
-    /// Those whose names a regular expression finds something in.
+    /// The genes in whose names this regular expression finds a match.
     Pattern(String),
-    /// Those of these names.
+    /// The genes of these names.
     Names(Vec<String>),
-    /// Those that a Boolean column of var marks.
+    /// The genes that this Boolean column of var marks.
     Column(String),
-    /// By the name of a dataset its genes, or why it cannot be said.
+    /// The columns of the genes by dataset name, or the reason why they cannot be told.
     Genes(HashMap<String, std::result::Result<Vec<u32>, String>>),
 }
 
@@ -37,7 +37,7 @@ impl GeneSet {
     }
 }
 
-/// For each gene whether its name is in a set that is told by names.
+/// Whether each gene is in a set, for sets that only names decide.
 ///
 /// # Errors
 /// `Value` for a pattern that is no regular expression, or that takes too long to be matched.

@@ -8,16 +8,16 @@ use sha2::{Digest, Sha256};
 /// The names that a request for genes is matched against, and where each is.
 #[derive(Debug, Default)]
 pub struct FeatureSpace {
-    /// The name of each gene; `None` for a null.
+    /// The name of each gene; `None` for a null in var.
     names: Vec<Option<Arc<str>>>,
     /// The first gene of each name.
     first: HashMap<Arc<str>, u32>,
-    /// Of each name that repeats its genes, ascending.
+    /// The genes of each name that repeats, ascending.
     repeated: HashMap<Arc<str>, Vec<u32>>,
 }
 
 impl FeatureSpace {
-    /// A feature space of these names.
+    /// A feature space of genes with these names.
     #[must_use]
     pub fn new(names: impl IntoIterator<Item = Option<String>>) -> Self {
         let mut space = Self::default();
@@ -40,13 +40,13 @@ impl FeatureSpace {
         space
     }
 
-    /// Genes.
+    /// The number of genes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.names.len()
     }
 
-    /// Whether there are none.
+    /// Whether the space has no genes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
@@ -88,7 +88,7 @@ impl FeatureSpace {
             .map(|(_, name)| name)
     }
 
-    /// Bytes that it takes in memory, about.
+    /// The bytes that the space takes in memory, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.names.iter().flatten().map(|name| name.len() + 96).sum::<usize>() + 16 * self.names.len()
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn ids_are_those_of_stores_that_were_written() {
-        // As Python's hashlib and json.dumps(names, ensure_ascii=False) give them.
+        // The values that Python's hashlib and json.dumps(names, ensure_ascii=False) give.
         assert_eq!(feature_space_id(["g0", "g1"].map(Some)), "1aabc1bec6a094adbb058441366812e4");
         assert_eq!(feature_space_id([Some("a\"\\\n\u{1}\u{7f}é😀/"), None]), "c36dcb870b20732c552c8e6ba50b72c5");
         assert_eq!(feature_space_id([]), "4f53cda18c2baa0c0354bb5f9a3ecbe5");

@@ -1,4 +1,4 @@
-//! The feature spaces of an open store's datasets, read when they are asked for and kept.
+//! The feature spaces of an open store's datasets, read when first needed, and kept.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,14 +6,14 @@ use std::sync::Arc;
 use moka::sync::Cache;
 
 use super::resolve::{Group, resolve};
-use super::{FeatureSpace, Genes, Request, Wanted, feature_space_id, listed, quoted};
+use super::{FeatureSpace, GeneRequest, Genes, WantedGenes, feature_space_id, listed, quoted};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::store::{Dataset, INDEX, Store, VarColumn};
 
-/// Bytes of names that are kept.
+/// The most bytes of names that are kept in memory.
 const KEPT: u64 = 128 << 20;
 
-/// Whose genes: of all datasets of a feature space, or of one dataset.
+/// The owner of names: all datasets of a feature space, or one dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Owner {
     Space(String),
@@ -23,10 +23,10 @@ enum Owner {
 /// The names that were read, by owner and column of var; `None` where there is no such column.
 type Names = Cache<(Owner, String), Option<Arc<FeatureSpace>>>;
 
-/// See the module.
+/// The feature spaces of an open store's datasets; see the module.
 pub struct FeatureSpaces {
     names: Names,
-    /// Of datasets whose manifest does not name their feature space, by number.
+    /// The ids of feature spaces that the manifest does not name, by dataset number.
     ids: Cache<u32, String>,
 }
 
@@ -40,7 +40,7 @@ impl Default for FeatureSpaces {
 }
 
 impl FeatureSpaces {
-    /// Names a dataset's feature space: the same exactly where the genes and their order are.
+    /// The id of a dataset's feature space: two are equal exactly where the genes and their order are.
     ///
     /// # Errors
     /// As [`Store::var`], for a dataset whose manifest does not name it.
@@ -51,16 +51,16 @@ impl FeatureSpaces {
         if let Some(id) = self.ids.get(&dataset.number) {
             return Ok(id);
         }
-        let id = feature_space_id(self.of(store, dataset, None)?.names().iter().map(Option::as_deref));
+        let id = feature_space_id(self.space(store, dataset, None)?.names().iter().map(Option::as_deref));
         self.ids.insert(dataset.number, id.clone());
         Ok(id)
     }
 
-    /// A dataset's genes by the names in the column `gene_key` of var; `None`: the index.
+    /// A dataset's genes by the names in the column `gene_key` of var; `None` for the index.
     ///
     /// # Errors
     /// `Key` if there is no such column, `Value` if it holds no names, and as [`Store::var`].
-    pub fn of(&self, store: &Store, dataset: &Dataset, gene_key: Option<&str>) -> Result<Arc<FeatureSpace>> {
+    pub fn space(&self, store: &Store, dataset: &Dataset, gene_key: Option<&str>) -> Result<Arc<FeatureSpace>> {
         let column = gene_key.unwrap_or(INDEX);
         if let Some(space) = self.if_there(store, dataset, gene_key)? {
             return Ok(space);
@@ -77,10 +77,10 @@ impl FeatureSpaces {
         ))
     }
 
-    /// As [`FeatureSpaces::of`]; `None` where there is no such column.
+    /// A dataset's genes as [`FeatureSpaces::space`] gives them; `None` where there is no such column.
     ///
     /// # Errors
-    /// As [`FeatureSpaces::of`].
+    /// As [`FeatureSpaces::space`].
     pub fn if_there(
         &self,
         store: &Store,
@@ -105,7 +105,7 @@ impl FeatureSpaces {
         Ok(space)
     }
 
-    /// Which genes of a dataset a Boolean column of var marks; nulls do not.
+    /// Whether a Boolean column of var marks each gene of a dataset; a null does not.
     ///
     /// # Errors
     /// `Key` if there is no such column, `Value` if it is not Boolean, and as [`Store::var`].
@@ -133,7 +133,7 @@ impl FeatureSpaces {
         }
     }
 
-    /// Datasets that share a feature space together; each alone where another column of var is matched, which may
+    /// The datasets grouped by feature space; each alone where another column of var is matched, which may
     /// differ where the index does not.
     ///
     /// # Errors
@@ -158,19 +158,19 @@ impl FeatureSpaces {
         Ok(groups)
     }
 
-    /// What a request for genes means in the datasets `numbers`; none for a selection without cells, in which a
+    /// The genes that a request means in the datasets `numbers`; none for a selection without cells, in which a
     /// request means what it means in the whole store.
     ///
     /// # Errors
-    /// As [`resolve`] and [`FeatureSpaces::of`], and `Value` for a number that the store does not have.
-    pub fn genes(&self, store: &Store, numbers: &[u32], request: &Request) -> Result<Genes> {
+    /// As [`resolve`] and [`FeatureSpaces::space`], and `Value` for a number that the store does not have.
+    pub fn genes(&self, store: &Store, numbers: &[u32], request: &GeneRequest) -> Result<Genes> {
         let gene_key = request.gene_key.as_deref();
         let datasets: Vec<&Dataset> = match numbers {
             [] => store.manifest().datasets.iter().collect(),
             _ => numbers.iter().map(|&number| store.dataset_numbered(number)).collect::<Result<_>>()?,
         };
         let groups = self.by_space(store, datasets.iter().copied(), gene_key)?;
-        if request.wanted == Wanted::All {
+        if request.wanted == WantedGenes::All {
             if gene_key.is_none() && groups.len() <= 1 {
                 let n_vars = datasets.first().map_or(0, |dataset| dataset.n_vars);
                 let n_genes = usize::try_from(n_vars).map_err(|_| DaoError::value("more genes than memory holds"))?;
@@ -185,7 +185,7 @@ impl FeatureSpaces {
             space,
         };
         let read = |members: Vec<&Dataset>| {
-            Ok(named(&members, self.of(store, members[0], gene_key)?)) // a group has a member
+            Ok(named(&members, self.space(store, members[0], gene_key)?)) // a group has a member
         };
         let groups: Vec<Group> = groups.into_iter().map(read).collect::<Result<_>>()?;
         resolve(request, &groups, || {

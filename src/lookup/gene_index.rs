@@ -2,16 +2,16 @@
 
 use std::ops::Range;
 
-use super::{Entry, Lookup, Target};
+use super::{DatasetLookup, Entry, Lookup};
 use crate::error::{DaoError, Result};
 use crate::genes::sum_exactly;
 use crate::matrix::{GeneIndex, Totals};
 use crate::number::{Num, cast_vec, for_dtype, is_always_exact};
 
-/// Goes through some of the values of an output's genes: of one, or of several whose sum it is.
+/// The entries of one output, from part of the values of its gene, or of several genes whose sum it is.
 pub fn look_up<T: Num>(
     lookup: &Lookup,
-    target: &Target<'_>,
+    target: &DatasetLookup<'_>,
     index: &GeneIndex,
     (genes, output): (&[(u32, Range<u64>)], u32),
     totals: Option<&Totals>,
@@ -21,7 +21,7 @@ pub fn look_up<T: Num>(
         let (cells, values) = index.read::<T>(*gene, values.clone())?;
         return found(lookup, target, output, &cells, |at| Ok(values[at]), totals);
     }
-    // Values of cells that are not wanted may be such as `T` cannot hold.
+    // Only wanted values are cast: those of other cells may not fit into `T`.
     for_dtype!(index.dtype(), S => {
         let (cells, values) = index.read::<S>(*gene, values.clone())?;
         let value = |at: usize| Ok(cast_vec::<S, T>(&values[at..=at])?[0]);
@@ -32,7 +32,7 @@ pub fn look_up<T: Num>(
 /// The sums of several genes' values, cell by cell.
 fn sums<T: Num>(
     lookup: &Lookup,
-    target: &Target<'_>,
+    target: &DatasetLookup<'_>,
     index: &GeneIndex,
     (genes, output): (&[(u32, Range<u64>)], u32),
     totals: Option<&Totals>,
@@ -51,10 +51,10 @@ fn sums<T: Num>(
     })
 }
 
-/// The entries of the wanted rows among `cells`, ascending, which have a value each.
+/// The entries of those wanted rows that are among `cells` (ascending), each with the cell's value.
 fn found<T: Num>(
     lookup: &Lookup,
-    target: &Target<'_>,
+    target: &DatasetLookup<'_>,
     output: u32,
     cells: &[i32],
     value: impl Fn(usize) -> Result<T>,
@@ -75,12 +75,12 @@ fn found<T: Num>(
     Ok(entries)
 }
 
-/// Calls `both` with the places of what is in both: `rows` and `cells`, each ascending.
+/// Calls `both` with the positions in `rows` and in `cells` of each number that both (ascending) contain.
 fn intersect_sorted(rows: &[u32], cells: &[i32], mut both: impl FnMut(usize, usize) -> Result<()>) -> Result<()> {
     let (Some(&first), Some(&last)) = (rows.first(), rows.last()) else { return Ok(()) };
     let number = |cell: i32| u32::try_from(cell).unwrap_or(u32::MAX); // not negative: they were checked
     if (last - first) as usize + 1 == rows.len() {
-        // Without gaps: a row's place is known.
+        // The rows have no gaps, so a row's position follows from its number.
         let start = cells.partition_point(|&cell| number(cell) < first);
         for (at, &cell) in cells.iter().enumerate().skip(start) {
             if number(cell) > last {

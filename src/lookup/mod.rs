@@ -1,8 +1,8 @@
 //! Numbers about cells in any order, with repeats: values of a few genes, or sums over genes.
 //!
-//! What an expression asks is a [`Request`]; `stores` finds the store that it is asked of, among those kept open,
-//! and `resolve` says what it means there. `strategy` says how each dataset's cells are looked up, `rows` and
-//! `gene_index` do it, and this puts what they find where it belongs. Knows no frames and no Python.
+//! An expression sends a [`LookupRequest`]. `stores` finds its store among those kept open, and `resolve` works out
+//! which columns it means there. `strategy` chooses how each dataset's cells are looked up, `rows` and `gene_index` do
+//! it, and this module puts the numbers that they find in their places. Knows no frames and no Python.
 
 mod gene_index;
 mod per_process;
@@ -21,59 +21,59 @@ use crate::genes::Mapping;
 use crate::number::{Dtype, Num, Values, for_dtype, zeros};
 use crate::read::{Normalize, OpenStore, RowPlan, schedule};
 use crate::store::MatrixName;
-pub use request::{Members, Request, SetRule, Shape};
+pub use request::{LookupRequest, Members, SetRule, Shape};
 pub use stores::Resolved;
 pub use strategy::Strategy;
 use strategy::{Task, tasks};
 
-/// What is wanted of a dataset's cells.
+/// The numbers that are wanted of a dataset's cells.
 #[derive(Debug, PartialEq, Eq)]
-enum Wanted {
+enum WantedNumbers {
     /// The values of these columns.
     Genes(Mapping),
     /// The sum over all columns, the number of those that are not zero, and the sum over each of some
     /// sets: bit `i` of a column's number says whether it is in the `i`-th.
     Sums(Vec<u64>),
-    /// Nothing that could be had; why.
+    /// Nothing can be read, for this reason.
     Refused(String),
 }
 
-/// What a request means in an open store.
+/// A request resolved in an open store: the numbers to read, and how they are returned.
 pub struct Lookup {
     source: Arc<OpenStore>,
     matrix: MatrixName,
     dtype: Dtype,
     normalize: Option<Normalize>,
-    /// Numbers for each cell.
+    /// The number of outputs of each cell.
     width: usize,
-    /// Whether all numbers of a cell come together in one vector.
+    /// Whether all numbers of a cell lie side by side in one vector; otherwise each output has its own vector.
     together: bool,
-    /// By dataset number.
-    wanted: HashMap<u32, Arc<Wanted>>,
+    /// The wanted numbers of each dataset, by the dataset's number.
+    wanted: HashMap<u32, Arc<WantedNumbers>>,
 }
 
-/// What was found.
+/// The numbers that a lookup found.
 pub struct Found {
     /// `width` vectors with a number for each key; or one with `width` numbers for each key.
     pub values: Vec<Values>,
-    /// By dataset number, of those that lack some, which outputs it has no gene for; their numbers are zeros.
+    /// The outputs that a dataset has no gene for, by the number of each dataset that lacks any; they are zeros.
     pub absent: BTreeMap<u32, Vec<bool>>,
-    /// How many datasets were looked up in which way.
+    /// The number of datasets that were looked up by each strategy.
     pub strategies: BTreeMap<Strategy, usize>,
 }
 
-/// A number found: which of the wanted rows, which output, and the number.
+/// A number that was found, with the position of its row among those wanted and its output.
 struct Entry<T> {
     row: u32,
     output: u32,
     value: T,
 }
 
-/// A dataset, what is wanted of it, and of which of its rows.
-struct Target<'a> {
+/// One dataset in a lookup: its number, the rows to look up, and what is wanted of them.
+struct DatasetLookup<'a> {
     number: u32,
     rows: &'a [u32],
-    wanted: Arc<Wanted>,
+    wanted: Arc<WantedNumbers>,
 }
 
 impl Lookup {
@@ -83,14 +83,14 @@ impl Lookup {
         self.dtype
     }
 
-    /// Numbers for each cell.
+    /// The number of outputs of each cell.
     #[must_use]
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// What is wanted of a dataset of whose rows the largest wanted is `last`.
-    fn wanted(&self, number: u32, last: u32) -> Result<Arc<Wanted>> {
+    /// The wanted numbers of a dataset; `last` is the largest row that is looked up, for a check.
+    fn wanted(&self, number: u32, last: u32) -> Result<Arc<WantedNumbers>> {
         const CHANGED: &str = "the store has changed since the keys were made, or the query; make it again";
         let entry = self.source.store().dataset_numbered(number)?;
         if u64::from(last) >= entry.n_obs {
@@ -99,7 +99,7 @@ impl Lookup {
         }
         match self.wanted.get(&number) {
             Some(wanted) => match &**wanted {
-                Wanted::Refused(why) => Err(DaoError::value(why.clone())),
+                WantedNumbers::Refused(why) => Err(DaoError::value(why.clone())),
                 _ => Ok(wanted.clone()),
             },
             None => Err(DaoError::value("a dataset that was not there when the query was made")
@@ -122,7 +122,7 @@ impl Lookup {
         let mut targets = Vec::with_capacity(plan.datasets.len());
         for dataset in &plan.datasets {
             let wanted = self.wanted(dataset.number, dataset.rows.last().copied().unwrap_or(0))?;
-            targets.push(Target { number: dataset.number, rows: &dataset.rows, wanted });
+            targets.push(DatasetLookup { number: dataset.number, rows: &dataset.rows, wanted });
         }
         let (mut all, mut strategies) = (Vec::new(), BTreeMap::new());
         for (i, target) in targets.iter().enumerate() {
@@ -164,20 +164,20 @@ impl Lookup {
         Ok(Found { absent, values: values.into_iter().map(T::wrap).collect(), strategies })
     }
 
-    /// Which outputs a dataset has no gene for.
-    fn absent(&self, wanted: &Wanted) -> Vec<bool> {
+    /// Whether a dataset lacks the gene of each output.
+    fn absent(&self, wanted: &WantedNumbers) -> Vec<bool> {
         match wanted {
-            Wanted::Genes(mapping) => mapping.first_columns(self.width).iter().map(Option::is_none).collect(),
-            Wanted::Sums(sets) => {
-                // A set that no gene is in has no sum; all genes and their number always are something.
+            WantedNumbers::Genes(mapping) => mapping.first_columns(self.width).iter().map(Option::is_none).collect(),
+            WantedNumbers::Sums(sets) => {
+                // A set without genes has no sum. The first two outputs, over all genes, always have a value.
                 let members = sets.iter().fold(0, |all, set| all | set);
                 (0..self.width).map(|output| output >= 2 && members >> (output - 2) & 1 == 0).collect()
             }
-            Wanted::Refused(_) => Vec::new(),
+            WantedNumbers::Refused(_) => Vec::new(),
         }
     }
 
-    fn run<T: Num>(&self, target: &Target<'_>, task: &Task) -> Result<Vec<Entry<T>>> {
+    fn run<T: Num>(&self, target: &DatasetLookup<'_>, task: &Task) -> Result<Vec<Entry<T>>> {
         match task {
             Task::Rows { matrix, rows } => rows::look_up(self, target, matrix, rows.clone()),
             Task::Totals { totals, rows } => Ok(rows::totals(target, totals, rows.clone())),

@@ -3,16 +3,16 @@
 
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// See the module.
+/// A value that each process makes for itself; see the module.
 pub struct PerProcess<T>(AtomicPtr<(u32, T)>);
 
 impl<T: Default + Send + Sync> PerProcess<T> {
-    /// Nothing yet.
+    /// A value that no process has made yet.
     pub const fn new() -> Self {
         Self(AtomicPtr::new(std::ptr::null_mut()))
     }
 
-    /// This process's, made when it is first asked for.
+    /// The value of this process, made at the first call.
     pub fn get(&self) -> &T {
         let pid = std::process::id();
         let current = self.0.load(Ordering::Acquire);
@@ -20,7 +20,7 @@ impl<T: Default + Send + Sync> PerProcess<T> {
         if let Some((_, state)) = unsafe { current.as_ref() }.filter(|(made_by, _)| *made_by == pid) {
             return state;
         }
-        // What a parent had is not dropped: that might ask for its locks.
+        // The parent's value is leaked, not dropped: dropping it might wait for a lock that no thread here holds.
         let made = Box::into_raw(Box::new((pid, T::default())));
         let kept = match self.0.compare_exchange(current, made, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => made,

@@ -1,34 +1,34 @@
-//! How cells were looked up, for who wants to know: kept until somebody takes it, so that nobody is called from the
-//! threads that look up.
+//! Reports of how cells were looked up, for the log. They are kept until Python takes them, so that the threads that
+//! look up never call Python.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::per_process::PerProcess;
-use super::{Found, Request};
+use super::{Found, LookupRequest};
 
-/// Reports that wait to be taken; the oldest go first.
+/// The most reports that wait to be taken; past that the oldest are dropped.
 const KEPT: usize = 10_000;
 
-/// How the cells of one call were looked up.
+/// A report of how the cells of one call were looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// What was asked of them, a few names.
+    /// The first few names that were looked up.
     pub names: String,
-    /// How many cells.
+    /// The number of cells.
     pub n_cells: usize,
-    /// How many datasets in which way.
+    /// The number of datasets by each strategy, as text.
     pub strategies: String,
 }
 
 #[derive(Default)]
 struct Queue {
-    state: Mutex<State>,
+    state: Mutex<ReportState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct ReportState {
     wanted: bool,
     waiting: VecDeque<Report>,
 }
@@ -36,13 +36,13 @@ struct State {
 static QUEUE: PerProcess<Queue> = PerProcess::new();
 
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Whole at every point where a panic could be.
+    fn lock(&self) -> MutexGuard<'_, ReportState> {
+        // A panic elsewhere cannot leave the queue half changed, so a poisoned lock is safe to use.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether reports are kept from now on; without, who waits for the next is let go.
+/// Sets whether reports are kept from now on; if not, a thread that waits for the next one returns.
 pub fn keep(wanted: bool) {
     let queue = QUEUE.get();
     queue.lock().wanted = wanted;
@@ -53,13 +53,13 @@ pub fn keep(wanted: bool) {
 #[must_use]
 pub fn next() -> Option<Report> {
     let queue = QUEUE.get();
-    let waits = |state: &mut State| state.wanted && state.waiting.is_empty();
+    let waits = |state: &mut ReportState| state.wanted && state.waiting.is_empty();
     let mut state = queue.changed.wait_while(queue.lock(), waits).unwrap_or_else(PoisonError::into_inner);
     state.waiting.pop_front()
 }
 
 /// Reports what a lookup found, if that is wanted.
-pub fn report(request: &Request, found: &Found, n_cells: usize) {
+pub fn report(request: &LookupRequest, found: &Found, n_cells: usize) {
     let queue = QUEUE.get();
     let mut state = queue.lock();
     if !state.wanted {

@@ -1,4 +1,4 @@
-//! What an expression asks of each cell, as it is told through polars.
+//! The request of an expression, as it comes through polars: what is to be read of each cell.
 
 use std::collections::HashMap;
 
@@ -10,17 +10,17 @@ use crate::number::Dtype;
 use crate::read::Normalize;
 use crate::store::MatrixName;
 
-/// How what is found becomes a column.
+/// The form of the column that the numbers become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Shape {
-    /// Of one gene: numbers.
+    /// One gene: a column of numbers.
     One,
-    /// Of several genes: a struct with a field for each.
+    /// Several genes: a column of structs with a field for each.
     Struct,
-    /// Of several genes: arrays.
+    /// Several genes: a column of arrays.
     Array,
-    /// Of all genes and of sets: a struct of sums.
+    /// All genes, and sets of genes: a column of structs of sums.
     Sums,
 }
 
@@ -40,8 +40,8 @@ impl TryFrom<String> for Shape {
 
 /// A request, complete: it says all but which cells, and the store that they are of.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Request {
-    /// What becomes of the numbers.
+pub struct LookupRequest {
+    /// The type of column that the numbers become.
     pub shape: Shape,
     /// Names of genes; none for sums.
     #[serde(default)]
@@ -49,24 +49,24 @@ pub struct Request {
     /// Sets of genes, for sums.
     #[serde(default)]
     pub sets: Vec<SetRule>,
-    /// A layer; `None`: X.
+    /// The layer to read; `None` for X.
     pub layer: Option<String>,
-    /// The column of var that names are in; `None`: the index.
+    /// The column of var that names are looked up in; `None` for the index.
     pub gene_key: Option<String>,
     /// The total that cells are brought to, and whether the logarithm of one more is taken.
     pub normalize: Option<(Option<f64>, bool)>,
-    /// The number type; `None`: as stored.
+    /// The number type of the result; `None` for the stored one.
     pub dtype: Option<String>,
-    /// What a name means that several genes of a dataset have.
+    /// The meaning of a name that several genes of one dataset have.
     pub duplicates: String,
-    /// Where the store is now; `None`: where the cells say.
+    /// The URI of the store now; `None` for the one that the cells name.
     pub store: Option<String>,
 }
 
-/// A set of genes by name; one of the others says which.
+/// A named set of genes. One of the other fields says which genes are in it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct SetRule {
-    /// What the set is called.
+    /// The name of the set.
     pub name: String,
     /// A regular expression.
     #[serde(default)]
@@ -77,23 +77,23 @@ pub struct SetRule {
     /// A Boolean column of var.
     #[serde(default)]
     pub column: Option<String>,
-    /// By dataset.
+    /// The columns in the set, by dataset name.
     #[serde(default)]
     pub members: Option<HashMap<String, Members>>,
 }
 
-/// Which genes of a dataset are in a set.
+/// The genes of a dataset that are in a set.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Members {
-    /// Their columns.
+    /// The columns of these genes.
     #[serde(default)]
     pub columns: Vec<u32>,
-    /// Why it cannot be said.
+    /// The reason, where the columns cannot be told.
     #[serde(default)]
     pub refused: Option<String>,
 }
 
-impl Request {
+impl LookupRequest {
     /// The matrix that numbers are from.
     #[must_use]
     pub fn matrix(&self) -> MatrixName {
@@ -115,13 +115,13 @@ impl Request {
         Ok(dtype)
     }
 
-    /// What is done to a cell's values.
+    /// The normalization of a cell's values, where there is one.
     #[must_use]
     pub fn normalize(&self) -> Option<Normalize> {
         self.normalize.map(|(target_sum, log1p)| Normalize { target_sum, log1p })
     }
 
-    /// What a name means that several genes of a dataset have.
+    /// The meaning of a name that several genes of one dataset have.
     ///
     /// # Errors
     /// As [`Duplicates::from_name`].
@@ -147,7 +147,7 @@ impl Request {
         self.sets.iter().map(|set| GeneSet { name: set.name.clone(), rule: rule(set) }).collect()
     }
 
-    /// The names of the fields that come of it: genes, or scanpy's names of sums.
+    /// The names of the fields that the request gives: genes, or scanpy's names of sums.
     #[must_use]
     pub fn fields(&self) -> Vec<String> {
         if self.shape != Shape::Sums {

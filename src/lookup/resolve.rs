@@ -1,9 +1,9 @@
-//! What a request means in an open store: of each dataset the columns, or why nothing can be had.
+//! Requests resolved in an open store: the columns of each dataset, or the reason why it cannot be read.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::{Lookup, Request, Shape, Wanted};
+use super::{Lookup, LookupRequest, Shape, WantedNumbers};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::genes::{Duplicates, FeatureSpace, GeneSet, Group, Rule, ambiguous, match_names, members, unknown};
 use crate::number::Dtype;
@@ -13,7 +13,7 @@ use crate::store::{Dataset, MatrixName};
 /// A lookup, and whether it stays right as long as the store is as it is.
 pub struct Resolution {
     pub lookup: Lookup,
-    /// False where something could not be read, which may pass.
+    /// Whether the lookup may be kept; false where a file could not be read, since the next try may succeed.
     pub lasting: bool,
 }
 
@@ -22,7 +22,7 @@ pub struct Resolution {
 /// # Errors
 /// `Key` for genes, a layer or a column of var that no dataset has; `Value` for sets that mean something nowhere.
 /// What is wrong with some datasets alone is told where their cells are met.
-pub fn resolve(source: &Arc<OpenStore>, request: &Request) -> Result<Resolution> {
+pub fn resolve(source: &Arc<OpenStore>, request: &LookupRequest) -> Result<Resolution> {
     let resolver = Resolver { source, request, sets: request.gene_sets(), duplicates: request.duplicates()? };
     resolver.check_layer()?;
     resolver.check_key()?;
@@ -42,7 +42,7 @@ pub fn resolve(source: &Arc<OpenStore>, request: &Request) -> Result<Resolution>
 
 struct Resolver<'a> {
     source: &'a OpenStore,
-    request: &'a Request,
+    request: &'a LookupRequest,
     sets: Vec<GeneSet>,
     duplicates: Duplicates,
 }
@@ -56,32 +56,32 @@ impl Resolver<'_> {
         self.request.gene_key.as_deref()
     }
 
-    /// What is wanted of each dataset, by number; false where something could not be read.
-    fn wanted(&self) -> Result<(HashMap<u32, Arc<Wanted>>, bool)> {
+    /// The wanted numbers of each dataset, and whether they may be kept: see [`Resolution::lasting`].
+    fn wanted(&self) -> Result<(HashMap<u32, Arc<WantedNumbers>>, bool)> {
         let (mut wanted, mut lasting) = (HashMap::new(), true);
         let (mut spaces, mut errors): (Vec<Group>, Vec<DaoError>) = Default::default();
         for members in self.groups() {
-            let here = self.space(&members).and_then(|space| {
+            let numbers = self.space(&members).and_then(|space| {
                 let datasets = members.iter().map(|dataset| (dataset.number, dataset.name.clone())).collect();
                 let group = Group { datasets, space };
                 let wanted = self.wanted_of(members[0], &group); // a group has a member
                 spaces.push(group);
                 wanted
             });
-            let here = here.unwrap_or_else(|error| {
+            let numbers = numbers.unwrap_or_else(|error| {
                 lasting &= matches!(error.kind(), ErrorKind::Key | ErrorKind::Value);
                 errors.push(error.clone());
-                Wanted::Refused(error.to_string())
+                WantedNumbers::Refused(error.to_string())
             });
-            let here = Arc::new(here);
-            wanted.extend(members.iter().map(|dataset| (dataset.number, here.clone())));
+            let numbers = Arc::new(numbers);
+            wanted.extend(members.iter().map(|dataset| (dataset.number, numbers.clone())));
         }
         self.check_names(&self.request.names, &spaces, &errors)?;
         self.check_sets(&wanted, &spaces, &errors)?;
         Ok((wanted, lasting))
     }
 
-    /// Datasets of which the same columns are wanted.
+    /// Groups of datasets in which a request means the same columns.
     fn groups(&self) -> Vec<Vec<&Dataset>> {
         let alone = || self.datasets().iter().map(|dataset| vec![dataset]).collect();
         if self.sets.iter().any(|set| matches!(set.rule, Rule::Column(_) | Rule::Genes(_))) {
@@ -91,18 +91,18 @@ impl Resolver<'_> {
         self.source.spaces().by_space(self.source.store(), self.datasets(), self.gene_key()).unwrap_or_else(|_| alone())
     }
 
-    /// The genes of datasets; without names where they have no such column of var.
+    /// The genes of datasets in one group; all without a name where var has no column `gene_key`.
     fn space(&self, members: &[&Dataset]) -> Result<Arc<FeatureSpace>> {
         let found = self.source.spaces().if_there(self.source.store(), members[0], self.gene_key())?;
         let unnamed = || FeatureSpace::new((0..members[0].n_vars).map(|_| None));
         Ok(found.unwrap_or_else(|| Arc::new(unnamed())))
     }
 
-    fn wanted_of(&self, dataset: &Dataset, group: &Group) -> Result<Wanted> {
+    fn wanted_of(&self, dataset: &Dataset, group: &Group) -> Result<WantedNumbers> {
         if self.request.shape != Shape::Sums {
             let (mapping, repeated) = match_names(&group.space, &self.request.names, self.duplicates);
             return if repeated.is_empty() {
-                Ok(Wanted::Genes(mapping))
+                Ok(WantedNumbers::Genes(mapping))
             } else {
                 Err(ambiguous(&repeated, &group.to_string()))
             };
@@ -113,10 +113,10 @@ impl Resolver<'_> {
                 *mask |= u64::from(member) << bit;
             }
         }
-        Ok(Wanted::Sums(masks))
+        Ok(WantedNumbers::Sums(masks))
     }
 
-    /// For each gene of a dataset whether it is in a set.
+    /// Whether each gene of a dataset is in a set.
     fn members(&self, set: &GeneSet, dataset: &Dataset, space: &FeatureSpace) -> Result<Vec<bool>> {
         let (store, spaces) = (self.source.store(), self.source.spaces());
         match &set.rule {
@@ -159,10 +159,15 @@ impl Resolver<'_> {
     }
 
     /// Refuses sets that mean something nowhere.
-    fn check_sets(&self, wanted: &HashMap<u32, Arc<Wanted>>, spaces: &[Group], errors: &[DaoError]) -> Result<()> {
+    fn check_sets(
+        &self,
+        wanted: &HashMap<u32, Arc<WantedNumbers>>,
+        spaces: &[Group],
+        errors: &[DaoError],
+    ) -> Result<()> {
         let masks: Vec<&Vec<u64>> = wanted
             .values()
-            .filter_map(|wanted| if let Wanted::Sums(masks) = &**wanted { Some(masks) } else { None })
+            .filter_map(|wanted| if let WantedNumbers::Sums(masks) = &**wanted { Some(masks) } else { None })
             .collect();
         if self.request.shape == Shape::Sums
             && masks.is_empty()
@@ -188,11 +193,11 @@ impl Resolver<'_> {
     fn check_key(&self) -> Result<()> {
         let Some(gene_key) = self.gene_key() else { return Ok(()) };
         let (store, spaces) = (self.source.store(), self.source.spaces());
-        // One that cannot be read may have it.
+        // A dataset that cannot be read may have the layer.
         let has =
             |dataset: &Dataset| spaces.if_there(store, dataset, Some(gene_key)).map_or(true, |space| space.is_some());
         match self.datasets().first() {
-            Some(first) if !self.datasets().iter().any(has) => spaces.of(store, first, Some(gene_key)).map(drop),
+            Some(first) if !self.datasets().iter().any(has) => spaces.space(store, first, Some(gene_key)).map(drop),
             _ => Ok(()),
         }
     }

@@ -2,21 +2,21 @@
 
 use std::ops::Range;
 
-use super::{Entry, Lookup, Target, Wanted};
+use super::{DatasetLookup, Entry, Lookup, WantedNumbers};
 use crate::error::Result;
 use crate::genes::sum_exactly;
 use crate::matrix::{FillRow, Matrix, RowSink, Totals};
 use crate::number::{Dtype, Num};
 use crate::read::Normalize;
 
-/// Up to so many columns are searched for in a row; more are looked up in a table of all columns.
+/// The most columns that are searched for in a row; more are looked up in a table of all columns.
 const SEARCHED: usize = 24;
 const NONE: u32 = u32::MAX;
 
-/// Goes through some of the rows wanted.
+/// The entries of some of the wanted rows, which are decoded one after another.
 pub fn look_up<T: Num>(
     lookup: &Lookup,
-    target: &Target<'_>,
+    target: &DatasetLookup<'_>,
     matrix: &Matrix,
     rows: Range<usize>,
 ) -> Result<Vec<Entry<T>>> {
@@ -24,11 +24,11 @@ pub fn look_up<T: Num>(
     let first = u32::try_from(rows.start).unwrap_or(u32::MAX); // rows are numbered with 32 bits
     let n_columns = usize::try_from(matrix.shape()[1]).unwrap_or(0);
     match &*target.wanted {
-        Wanted::Genes(mapping) => {
+        WantedNumbers::Genes(mapping) => {
             let outputs = Outputs::new(mapping.pairs(), n_columns);
             let mask = outputs.mask(n_columns);
             let mask = if lookup.normalize.is_some() { None } else { Some(&mask[..]) };
-            let mut sink = Pick {
+            let mut sink = PickSink {
                 first,
                 outputs,
                 summed: mapping.sums().then(Vec::new),
@@ -39,25 +39,25 @@ pub fn look_up<T: Num>(
             };
             matrix.read(&target.rows[rows], mask, &mut sink)?;
         }
-        Wanted::Sums(sets) => {
+        WantedNumbers::Sums(sets) => {
             let rows = &target.rows[rows];
             let sums = vec![0.0; lookup.width];
-            // What is a float32 is read faster as one.
+            // Where every stored value is a float32, reading as float32 is faster.
             if matrix.dtype().is_narrow() {
                 let row = (Vec::new(), Vec::<f32>::new());
-                matrix.read(rows, None, &mut AddUp { first, sets, sums, row, entries: &mut entries })?;
+                matrix.read(rows, None, &mut SumSink { first, sets, sums, row, entries: &mut entries })?;
             } else {
                 let row = (Vec::new(), Vec::<f64>::new());
-                matrix.read(rows, None, &mut AddUp { first, sets, sums, row, entries: &mut entries })?;
+                matrix.read(rows, None, &mut SumSink { first, sets, sums, row, entries: &mut entries })?;
             }
         }
-        Wanted::Refused(_) => {}
+        WantedNumbers::Refused(_) => {}
     }
     Ok(entries)
 }
 
-/// Sums and counts as they were kept.
-pub fn totals<T: Num>(target: &Target<'_>, totals: &Totals, rows: Range<usize>) -> Vec<Entry<T>> {
+/// The entries of some rows, from the sums and counts that were kept when the matrix was written.
+pub fn totals<T: Num>(target: &DatasetLookup<'_>, totals: &Totals, rows: Range<usize>) -> Vec<Entry<T>> {
     let first = u32::try_from(rows.start).unwrap_or(u32::MAX);
     let both = |(i, &row): (u32, &u32)| {
         let (sum, count) = totals.cell(row);
@@ -66,16 +66,16 @@ pub fn totals<T: Num>(target: &Target<'_>, totals: &Totals, rows: Range<usize>) 
     (first..).zip(&target.rows[rows]).flat_map(both).collect()
 }
 
-/// Columns that are wanted, and which output each is.
+/// The wanted columns, and the output that each belongs to.
 enum Outputs {
-    /// By column, ascending.
+    /// The wanted columns with their outputs, ascending, to search in.
     Few(Vec<(i32, u32)>),
-    /// For each column.
+    /// The output of every column of the matrix, as a table.
     Many(Vec<u32>),
 }
 
 impl Outputs {
-    /// Of columns, ascending, each with its output.
+    /// The outputs of the columns in `pairs` (ascending), in the form that finds them fastest.
     fn new(pairs: &[(u32, u32)], n_columns: usize) -> Self {
         if pairs.len() > SEARCHED {
             let mut outputs = vec![NONE; n_columns];
@@ -105,7 +105,7 @@ impl Outputs {
         }
     }
 
-    /// The outputs in a row of `columns`, ascending, and their places in it.
+    /// Calls `found` with each output that is in a row of `columns` (ascending), and its position in the row.
     fn each(&self, columns: &[i32], mut found: impl FnMut(u32, usize)) {
         match self {
             Self::Few(few) => {
@@ -132,10 +132,10 @@ impl Outputs {
     }
 }
 
-struct Pick<'a, T> {
+struct PickSink<'a, T> {
     first: u32,
     outputs: Outputs,
-    /// Where outputs are sums of columns: of a row the outputs and the values that they are made of.
+    /// The outputs in the current row with the values that make them up, where outputs are sums of columns.
     summed: Option<Vec<(u32, T)>>,
     stored: Dtype,
     normalize: Option<Normalize>,
@@ -143,7 +143,7 @@ struct Pick<'a, T> {
     entries: &'a mut Vec<Entry<T>>,
 }
 
-impl<T: Num> RowSink<T> for Pick<'_, T> {
+impl<T: Num> RowSink<T> for PickSink<'_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         let (columns, values) = (&mut self.row.0, &mut self.row.1);
         columns.resize(nnz, 0);
@@ -170,8 +170,8 @@ impl<T: Num> RowSink<T> for Pick<'_, T> {
     }
 }
 
-/// Reads `S` and adds up in float64.
-struct AddUp<'a, S, T> {
+/// A sink that takes rows of `S` and adds up their values in float64.
+struct SumSink<'a, S, T> {
     first: u32,
     sets: &'a [u64],
     sums: Vec<f64>,
@@ -179,7 +179,7 @@ struct AddUp<'a, S, T> {
     entries: &'a mut Vec<Entry<T>>,
 }
 
-impl<S: Num, T: Num> RowSink<S> for AddUp<'_, S, T> {
+impl<S: Num, T: Num> RowSink<S> for SumSink<'_, S, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, S>) -> Result<()> {
         let (columns, values) = (&mut self.row.0, &mut self.row.1);
         columns.resize(nnz, 0);

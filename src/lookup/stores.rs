@@ -1,4 +1,4 @@
-//! Stores kept open between queries, and what was asked of them.
+//! Stores kept open between queries, and the requests that were resolved in them.
 //!
 //! A column of cells says where its store was and which one it is. The store is opened when it is first needed,
 //! is opened again when it has changed, and is told apart from another one in its place.
@@ -12,58 +12,58 @@ use moka::sync::Cache;
 
 use super::per_process::PerProcess;
 use super::resolve::resolve;
-use super::{Lookup, Request};
+use super::{Lookup, LookupRequest};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::read::OpenStore;
 use crate::storage::StorageOptions;
 use crate::store::{MANIFEST, Store};
 
-/// Stores kept open.
+/// The number of stores that are kept open.
 const STORES: u64 = 8;
-/// Requests whose meaning is kept: more than a query has.
+/// The number of requests whose meaning is kept: more than one query has.
 const REQUESTS: u64 = 4096;
 /// How often a local store is opened again, at most, until its stamp is that of what was read.
 const STAMPED: usize = 3;
-/// How long what a remote store lists is taken for what is there.
+/// The time for which the listing of a remote store is trusted before it is read again.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// A request, and what it means in a store.
 pub struct Resolved {
-    /// What is asked.
-    pub request: Request,
-    /// What that means.
+    /// The request.
+    pub request: LookupRequest,
+    /// The request resolved in the store.
     pub lookup: Lookup,
-    opened: Arc<Opened>,
+    opened: Arc<KeptStore>,
 }
 
 /// A store, and what shows whether it has changed since.
-struct Opened {
+struct KeptStore {
     source: Arc<OpenStore>,
     stamp: Mutex<Stamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Stamp {
-    /// Of the files that change when datasets do: when, how large, which.
+    /// The times, size and inode of each file that changes when datasets do.
     Local(Vec<(i64, i64, u64, u64)>),
-    /// When it was read.
+    /// The time at which a remote store was read.
     Remote(Instant),
 }
 
-/// Where the cells of a column are, and how that was asked for.
+/// The key under which a resolved request is kept: the store of a column of cells, and the request as it came.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Asked {
-    /// Where the store was when the cells were selected.
+pub struct RequestKey {
+    /// The URI of the store when the cells were selected.
     pub uri: String,
-    /// Which store it is.
+    /// The id of the store.
     pub id: String,
-    /// The request, as it came.
+    /// The bytes of the request, as polars passed them.
     pub request: Vec<u8>,
 }
 
 struct Known {
-    stores: Cache<String, Arc<Opened>>,
-    resolved: Cache<Asked, Arc<Resolved>>,
+    stores: Cache<String, Arc<KeptStore>>,
+    resolved: Cache<RequestKey, Arc<Resolved>>,
 }
 
 impl Default for Known {
@@ -76,24 +76,28 @@ static KNOWN: PerProcess<Known> = PerProcess::new();
 /// Options of the stores that were opened with some, by URI: cells do not carry them.
 static OPTIONS: Mutex<Option<HashMap<String, StorageOptions>>> = Mutex::new(None);
 
-/// What a request means in the store of its cells. `planning` looks whether the store has changed since it was last
-/// asked for; `parse` reads the request where it is not known.
+/// A request, resolved in the store of its cells. `planning` checks whether the store has changed since it was last
+/// opened; `parse` reads a request that is not known yet.
 ///
 /// # Errors
 /// `NotFound` or `Value` where the store is not, or is another; what is wrong with the request.
-pub fn resolved(asked: Asked, planning: bool, parse: impl FnOnce(&[u8]) -> Result<Request>) -> Result<Arc<Resolved>> {
+pub fn resolved(
+    key: RequestKey,
+    planning: bool,
+    parse: impl FnOnce(&[u8]) -> Result<LookupRequest>,
+) -> Result<Arc<Resolved>> {
     let known = KNOWN.get();
-    if let Some(resolved) = known.resolved.get(&asked)
+    if let Some(resolved) = known.resolved.get(&key)
         && !(planning && resolved.opened.has_changed())
     {
         return Ok(resolved);
     }
-    let request = parse(&asked.request)?;
-    let opened = store_of(known, &asked, request.store.as_deref())?;
+    let request = parse(&key.request)?;
+    let opened = store_of(known, &key, request.store.as_deref())?;
     let resolution = resolve(&opened.source, &request)?;
     let resolved = Arc::new(Resolved { request, lookup: resolution.lookup, opened });
     if resolution.lasting {
-        known.resolved.insert(asked, resolved.clone());
+        known.resolved.insert(key, resolved.clone());
     }
     Ok(resolved)
 }
@@ -101,7 +105,7 @@ pub fn resolved(asked: Asked, planning: bool, parse: impl FnOnce(&[u8]) -> Resul
 /// Opens the store at `uri` anew when it is next asked for: something of it is new that its stamp does not show.
 pub fn forget(uri: &str) {
     let known = KNOWN.get();
-    let is_there = |opened: &Opened| opened.source.store().uri() == uri;
+    let is_there = |opened: &KeptStore| opened.source.store().uri() == uri;
     let stores = known.stores.iter().filter(|(_, opened)| is_there(opened));
     stores.for_each(|(key, _)| known.stores.invalidate(&*key));
     let resolved = known.resolved.iter().filter(|(_, resolved)| is_there(&resolved.opened));
@@ -116,7 +120,7 @@ pub fn remember_options(uri: &str, options: &StorageOptions) {
     }
 }
 
-/// What the store at `uri` was last opened with.
+/// The options that the store at `uri` was last opened with.
 #[must_use]
 pub fn options_of(uri: &str) -> StorageOptions {
     let all = OPTIONS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,13 +152,13 @@ pub fn moved(error: &DaoError) -> DaoError {
     )
 }
 
-/// The store of some cells, there or at `place`.
-fn store_of(known: &Known, asked: &Asked, place: Option<&str>) -> Result<Arc<Opened>> {
-    let uri = place.unwrap_or(&asked.uri);
+/// The store of the cells that `key` names: where it was when they were selected, or at `place`.
+fn store_of(known: &Known, key: &RequestKey, place: Option<&str>) -> Result<Arc<KeptStore>> {
+    let uri = place.unwrap_or(&key.uri);
     let kept = known.stores.get(uri);
     if let Some(kept) = &kept
         && !kept.has_changed()
-        && kept.source.store().manifest().id == asked.id
+        && kept.source.store().manifest().id == key.id
     {
         return Ok(kept.clone());
     }
@@ -166,7 +170,7 @@ fn store_of(known: &Known, asked: &Asked, place: Option<&str>) -> Result<Arc<Ope
     };
     let (mut store, mut stamp) = (open()?, None);
     for _ in 0..STAMPED {
-        stamp = Stamp::of(&store);
+        stamp = Stamp::now(&store);
         if !matches!(stamp, Some(Stamp::Local(_))) {
             break;
         }
@@ -178,16 +182,16 @@ fn store_of(known: &Known, asked: &Asked, place: Option<&str>) -> Result<Arc<Ope
             break;
         }
     }
-    check_is(&store, &asked.uri, &asked.id)?;
+    check_is(&store, &key.uri, &key.id)?;
     if let (Some(kept), Some(stamp)) = (kept, &stamp)
         && lists_the_same(kept.source.store(), &store)
     {
-        // The same datasets: what is open of them stays so.
+        // The datasets are the same, so their open matrices remain valid and are kept.
         *kept.stamp.lock().unwrap_or_else(PoisonError::into_inner) = stamp.clone();
         return Ok(kept);
     }
     let opened =
-        Opened { source: Arc::new(OpenStore::new(store)), stamp: Mutex::new(stamp.unwrap_or(Stamp::Local(vec![]))) };
+        KeptStore { source: Arc::new(OpenStore::new(store)), stamp: Mutex::new(stamp.unwrap_or(Stamp::Local(vec![]))) };
     let opened = Arc::new(opened);
     known.stores.insert(uri.to_owned(), opened.clone());
     Ok(opened)
@@ -201,19 +205,19 @@ fn lists_the_same(one: &Store, other: &Store) -> bool {
     known && one.id == other.id && one.datasets == other.datasets
 }
 
-impl Opened {
+impl KeptStore {
     fn has_changed(&self) -> bool {
         let stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match stamp {
             Stamp::Remote(read) => read.elapsed() >= FRESH,
-            local => Stamp::of(self.source.store()).is_none_or(|now| now != local),
+            local => Stamp::now(self.source.store()).is_none_or(|now| now != local),
         }
     }
 }
 
 impl Stamp {
-    /// As a store is now; `None` where something of it is missing, so that opening it says what.
-    fn of(store: &Store) -> Option<Self> {
+    /// The stamp of a store as it is now; `None` where a file is missing, so that opening the store says which.
+    fn now(store: &Store) -> Option<Self> {
         let Some(root) = store.storage().local_root() else { return Some(Self::Remote(Instant::now())) };
         let mut files = vec![root.join(MANIFEST)];
         if store.has_sfaira_tables() {

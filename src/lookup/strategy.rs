@@ -1,4 +1,4 @@
-//! Where a dataset's numbers are taken from, and in which pieces.
+//! The choice of where a dataset's numbers are read from, and the tasks that this is cut into.
 //!
 //! Every cell's row can be decoded; the gene-major copy, where there is one, has a gene's values of all
 //! cells together; totals were kept when the dataset was written.
@@ -6,27 +6,27 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Lookup, Target, Wanted};
+use super::{DatasetLookup, Lookup, WantedNumbers};
 use crate::error::Result;
 use crate::genes::Mapping;
 use crate::matrix::{GeneIndex, Matrix, Totals};
 use crate::store::MatrixName;
 
-/// Where the numbers come from.
+/// The source of a dataset's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Strategy {
-    /// The cells' rows.
+    /// The rows of the cells.
     Rows,
-    /// The gene-major copy.
+    /// The gene-major copy of the matrix.
     GeneIndex,
-    /// The totals that were kept.
+    /// The totals that were kept when the matrix was written.
     Totals,
-    /// Nowhere: the dataset has none of the genes.
+    /// No source: the dataset has none of the genes.
     Nowhere,
 }
 
 impl Strategy {
-    /// Its name, for log lines.
+    /// The name of the strategy, for log lines.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -38,7 +38,7 @@ impl Strategy {
     }
 }
 
-/// A piece of work; `rows` are positions among the rows wanted.
+/// A task for one thread; `rows` are positions among the wanted rows.
 pub(super) enum Task {
     Rows {
         matrix: Arc<Matrix>,
@@ -57,19 +57,19 @@ pub(super) enum Task {
     },
 }
 
-/// Cells of a piece that is read row by row, and of one for which many rows are decoded together.
+/// The cells of a task: where rows are decoded one by one, and where many are decoded together.
 const PIECE: usize = 256;
 const WIDE_PIECE: usize = 8192;
-/// Values of a gene that are decoded in one piece: few, so that memory is used again and threads share them.
+/// The values of a gene that one task decodes: few, so that memory is used again and threads share a gene.
 const GENE_PIECE: u64 = 32 << 10;
 
-/// What reading costs, in nanoseconds, on the machine where it was measured: their ratios matter.
+/// The costs of reading, in nanoseconds on the machine where they were measured; only their ratios matter.
 const ROW: f64 = 1200.0;
 const ROW_VALUE: f64 = 2.0;
 const GENE: f64 = 20_000.0;
 const GENE_VALUE: f64 = 4.0;
 
-/// Whether the genes' own values are cheaper to go through than the cells' rows.
+/// Whether decoding all values of the genes is cheaper than decoding the rows of the cells.
 ///
 /// `rows` cells of `row_values` values each; `genes` columns with `gene_values` values in all.
 pub(super) fn index_pays(rows: u64, row_values: f64, genes: u64, gene_values: u64) -> bool {
@@ -80,12 +80,12 @@ pub(super) fn index_pays(rows: u64, row_values: f64, genes: u64, gene_values: u6
     by_genes < by_rows
 }
 
-/// Where a dataset's numbers are taken from, and the pieces of the work.
-pub(super) fn tasks(lookup: &Lookup, target: &Target<'_>) -> Result<(Strategy, Vec<Task>)> {
+/// The strategy for a dataset, and the tasks that it consists of.
+pub(super) fn tasks(lookup: &Lookup, target: &DatasetLookup<'_>) -> Result<(Strategy, Vec<Task>)> {
     let entry = lookup.source.store().dataset_numbered(target.number)?;
     let n_rows = target.rows.len();
     match &*target.wanted {
-        Wanted::Genes(mapping) => {
+        WantedNumbers::Genes(mapping) => {
             if mapping.pairs().is_empty() {
                 return Ok((Strategy::Nowhere, Vec::new()));
             }
@@ -96,7 +96,7 @@ pub(super) fn tasks(lookup: &Lookup, target: &Target<'_>) -> Result<(Strategy, V
                 return Ok((Strategy::GeneIndex, tasks));
             }
         }
-        Wanted::Sums(_) if lookup.width == 2 => {
+        WantedNumbers::Sums(_) if lookup.width == 2 => {
             if let Some(totals) = lookup.source.totals(entry, &lookup.matrix)? {
                 let pieces = pieces(n_rows, 64 * WIDE_PIECE);
                 return Ok((
@@ -105,7 +105,7 @@ pub(super) fn tasks(lookup: &Lookup, target: &Target<'_>) -> Result<(Strategy, V
                 ));
             }
         }
-        Wanted::Sums(_) | Wanted::Refused(_) => {}
+        WantedNumbers::Sums(_) | WantedNumbers::Refused(_) => {}
     }
     let matrix = lookup.source.matrix(entry, &lookup.matrix)?;
     let piece = if matrix.reads_rows() { PIECE } else { WIDE_PIECE };
@@ -113,10 +113,10 @@ pub(super) fn tasks(lookup: &Lookup, target: &Target<'_>) -> Result<(Strategy, V
     Ok((Strategy::Rows, tasks))
 }
 
-/// The pieces of the genes' values, if that pays.
+/// The tasks that read the genes from the gene-major copy, where that is cheaper than the rows.
 fn by_genes(
     lookup: &Lookup,
-    target: &Target<'_>,
+    target: &DatasetLookup<'_>,
     index: &Arc<GeneIndex>,
     mapping: &Mapping,
 ) -> Result<Option<Vec<Task>>> {
@@ -141,7 +141,7 @@ fn by_genes(
     }
     let mut totals = None;
     if lookup.normalize.is_some_and(|normalize| normalize.target_sum.is_some()) {
-        // A sum of floats depends on its order, so that the rows' own would not be quite the same.
+        // A sum of floats depends on the order of adding: the kept total may differ a little from the row's own.
         totals = if index.dtype().is_float() { None } else { lookup.source.totals(entry, &lookup.matrix)? };
         if totals.is_none() {
             return Ok(None);
@@ -169,7 +169,7 @@ fn by_genes(
                     start = stop;
                 }
             }
-            // The values of a sum are of the same cells: not cut.
+            // The genes of a sum have values of the same cells, which must meet in one task: not cut.
             _ => push(genes),
         }
     }

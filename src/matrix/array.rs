@@ -27,29 +27,29 @@ use crate::storage::{Storage, ZarrStorage};
 #[cfg(test)]
 mod tests;
 
-/// Bytes between two wanted ranges that are cheaper to read than to skip.
+/// The most bytes between two wanted ranges that are cheaper to read than to skip.
 pub const MAX_GAP: u64 = 16 << 10;
 /// The most bytes of one read.
 pub const MAX_READ: u64 = 8 << 20;
 
-/// How inner chunks are encoded, as far as parts of them can be decoded.
+/// The encoding of inner chunks, as far as it lets parts of them be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChunkEncoding {
     /// Values as they are in memory.
     Raw,
     /// Values as they are in memory, in a frame of blosc.
     Blosc,
-    /// Anything else: decoded whole.
+    /// Any other encoding: inner chunks are decoded whole.
     Whole,
 }
 
-/// Where the bytes of an inner chunk are.
+/// The place of an inner chunk's bytes.
 pub enum StoredChunk {
-    /// Nowhere: all of it is fill value.
+    /// The chunk is not stored: all of it is fill value.
     Absent,
-    /// In this byte range of the file `key`.
+    /// The bytes are this range of the file `key`.
     InFile { key: String, range: Range<u64> },
-    /// All of the file `key`, here.
+    /// The bytes are all of the file `key`, which was read.
     Read { key: String, bytes: Bytes },
 }
 
@@ -61,7 +61,7 @@ pub struct ZarrArray {
     dtype: Dtype,
     inner_shape: ChunkShape,
     inner_codecs: Arc<CodecChain>,
-    /// Inner chunks of a shard along each axis; all ones where the array is not sharded.
+    /// The number of inner chunks of a shard along each axis; all ones where the array is not sharded.
     per_shard: Vec<u64>,
     shard_indexes: Option<ShardIndexes>,
     pfor: Option<Pfor>,
@@ -157,7 +157,7 @@ impl ZarrArray {
         self.inner_shape.iter().map(|n| n.get()).collect()
     }
 
-    /// Inner chunks of a shard along each axis.
+    /// The number of inner chunks of a shard along each axis.
     pub fn per_shard(&self) -> &[u64] {
         &self.per_shard
     }
@@ -167,7 +167,7 @@ impl ZarrArray {
         self.pfor
     }
 
-    /// How the inner chunks are encoded.
+    /// The encoding of the inner chunks.
     pub fn encoding(&self) -> ChunkEncoding {
         let codecs = &self.inner_codecs;
         let bytes = codecs.array_to_bytes_codec();
@@ -188,7 +188,7 @@ impl ZarrArray {
         }
     }
 
-    /// Where the inner chunk at the grid position `chunk` is stored.
+    /// The place where the inner chunk at the grid position `chunk` is stored.
     ///
     /// # Errors
     /// As [`ZarrArray::decode`].
@@ -202,7 +202,7 @@ impl ZarrArray {
         let found = if self.storage.local_root().is_some() {
             self.storage.size(&key)?.map(|size| StoredChunk::InFile { key: key.clone(), range: 0..size })
         } else {
-            // A request for the size would cost as much as one for the bytes.
+            // The file is read whole: asking for its size would cost as much as asking for its bytes.
             self.storage.get(&key)?.map(|bytes| StoredChunk::Read { key: key.clone(), bytes })
         };
         match found {
@@ -378,16 +378,16 @@ impl ZarrArray {
 
 /// Whether an absent chunk of an array that is not sharded means fill value, as zarr defines.
 ///
-/// Our own writer writes every shard. So does zarr-python 2, sfaira's, write every chunk, and an
-/// absent one is a lost one: better an error than zeros. zarr-python 3 leaves empty chunks out; what
+/// Our own writer writes every shard, and zarr-python 2, which sfaira uses, every chunk: there an
+/// absent chunk is a lost one, and an error is better than zeros. zarr-python 3 leaves empty chunks out; what
 /// tells its version 2 metadata apart is that it always names the `dimension_separator`.
 fn leaves_out_empty_chunks(storage: &Arc<dyn Storage>, path: &str) -> Result<bool> {
     #[derive(serde::Deserialize)]
-    struct Head {
+    struct ArrayFields {
         dimension_separator: Option<String>,
     }
     let Some(bytes) = storage.get(&format!("{path}/.zarray"))? else { return Ok(true) };
-    Ok(serde_json::from_slice::<Head>(&bytes).is_ok_and(|head| head.dimension_separator.is_some()))
+    Ok(serde_json::from_slice::<ArrayFields>(&bytes).is_ok_and(|fields| fields.dimension_separator.is_some()))
 }
 
 /// The error for a file of an array that is not there.

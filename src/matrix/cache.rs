@@ -1,9 +1,9 @@
-//! Rows that were decoded along with others, kept for when they are asked for: within a number of bytes.
+//! Rows that were decoded along with requested ones, kept until they are requested: within a number of bytes.
 //!
-//! A chunk of a dense matrix has many rows and an epoch wants each row once. What is kept is therefore
-//! first of all what was not asked for yet; a row that was given makes room for others. That is why it is
-//! no library's cache: quick_cache, moka and their like keep what was asked for lately or often, which here
-//! is what nobody will ask for again, and put in what is new where rows that wait would have to go.
+//! A chunk of a dense matrix has many rows, and an epoch wants each row once. The rows most worth keeping are
+//! therefore those not requested yet; a row that was given out makes room for others. Caches from libraries
+//! (quick_cache, moka) do the opposite: they keep what was requested lately or often, which here nobody will
+//! request again, and drop waiting rows for new ones.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,33 +11,35 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::dense::CompactRow;
 
-/// What a row costs besides its bytes.
+/// The bytes that a cached row takes besides its own, about.
 const OVERHEAD: usize = 96;
 
-/// Decoded rows of several datasets; see the module. One belongs to one request: its rows have only the columns that the request wants.
+/// Decoded rows of several datasets; see the module.
+///
+/// A cache belongs to one request: its rows have only the columns that the request wants.
 #[derive(Default)]
-pub struct Cache {
-    state: Mutex<State>,
+pub struct RowCache {
+    state: Mutex<CacheState>,
     changed: Condvar,
     turn: AtomicUsize,
 }
 
 #[derive(Default)]
-struct State {
+struct CacheState {
     limit: usize,
     bytes: usize,
     rows: HashMap<u64, CachedRow>,
-    /// Keys of rows that were given, the longest ago first; some are there twice or gone.
+    /// The keys of rows that were given out, the oldest first; a key may be there twice, or its row be gone.
     given: VecDeque<u64>,
-    /// Keys of rows that were not, likewise.
+    /// The keys of rows that were not given out yet, in the same way.
     waiting: VecDeque<u64>,
     given_bytes: usize,
-    /// Bytes that found no room since a waiting row was last asked for.
+    /// The bytes that were refused since a waiting row was last requested.
     refused: usize,
     busy: HashSet<(u32, u64)>,
 }
 
-/// A row, and whether it was given since it was put here.
+/// A row, and whether it was given out since it was cached.
 struct CachedRow {
     row: CompactRow,
     given: bool,
@@ -45,7 +47,7 @@ struct CachedRow {
 
 /// The right of one thread to decode a band of rows, until it is dropped.
 pub struct Claim<'a> {
-    cache: &'a Cache,
+    cache: &'a RowCache,
     band: (u32, u64),
 }
 
@@ -56,9 +58,9 @@ impl Drop for Claim<'_> {
     }
 }
 
-impl Cache {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Whole at every point where a panic could be.
+impl RowCache {
+    fn lock(&self) -> MutexGuard<'_, CacheState> {
+        // A panic elsewhere cannot leave the cache half changed, so a poisoned lock is safe to use.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -69,7 +71,7 @@ impl Cache {
         while state.bytes > limit && (state.drop_given() || state.drop_waiting()) {}
     }
 
-    /// A number that differs from the last: where to begin, for threads that go through the same rows.
+    /// A number that grows with each call: threads that read the same rows begin at different places.
     pub fn turn(&self) -> usize {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
@@ -86,7 +88,7 @@ impl Cache {
         Some(Claim { cache: self, band })
     }
 
-    /// The rows of `keys` that are here, into their places.
+    /// Puts the cached rows of `keys` into their places in `rows`.
     pub fn get(&self, keys: impl Iterator<Item = u64>, rows: &mut [Option<CompactRow>]) {
         let mut state = self.lock();
         let state = &mut *state;
@@ -105,20 +107,20 @@ impl Cache {
         }
     }
 
-    /// The number of bytes that rows which nobody asked for can still take.
-    pub fn room(&self) -> usize {
+    /// The number of bytes that rows which nobody requested can still take.
+    pub fn free_bytes(&self) -> usize {
         let state = self.lock();
         state.limit.saturating_sub(state.bytes - state.given_bytes)
     }
 
-    /// Which of `keys` are not here.
+    /// Whether each of `keys` is missing from the cache.
     pub fn missing(&self, keys: impl Iterator<Item = u64>) -> Vec<bool> {
         let state = self.lock();
         keys.map(|key| !state.rows.contains_key(&key)).collect()
     }
 
-    /// Notes that rows of about `bytes` were not kept. When that goes on and none of those that are
-    /// kept is asked for, nobody will: another epoch, or one that was broken off.
+    /// Notes that rows of about `bytes` were not kept. If that goes on while none of the kept rows
+    /// is requested, nobody will request them: they are of an earlier epoch, or of one that was broken off.
     pub fn refused(&self, bytes: usize) {
         let mut state = self.lock();
         state.refused += bytes;
@@ -128,7 +130,7 @@ impl Cache {
         }
     }
 
-    /// Keeps rows. One that was `given` makes no other give way.
+    /// Keeps rows. A row that was already `given` never displaces another.
     pub fn put(&self, rows: impl Iterator<Item = (u64, CompactRow, bool)>) {
         let mut state = self.lock();
         for (key, row, given) in rows {
@@ -149,7 +151,7 @@ impl Cache {
             state.rows.insert(key, CachedRow { row, given });
         }
         if state.waiting.len() > 2 * state.rows.len() + 1024 {
-            let State { waiting, rows, .. } = &mut *state;
+            let CacheState { waiting, rows, .. } = &mut *state;
             waiting.retain(|key| rows.get(key).is_some_and(|kept| !kept.given));
         }
     }
@@ -159,7 +161,7 @@ fn weight(row: &CompactRow) -> usize {
     row.byte_len() + OVERHEAD
 }
 
-impl State {
+impl CacheState {
     fn drop_given(&mut self) -> bool {
         while let Some(key) = self.given.pop_front() {
             if let Some(kept) = self.rows.remove(&key) {
@@ -174,7 +176,7 @@ impl State {
 
     fn drop_waiting(&mut self) -> bool {
         while let Some(key) = self.waiting.pop_front() {
-            // Those that were given since are in the other queue.
+            // Rows that were given out since then are in the other queue.
             if self.rows.get(&key).is_some_and(|kept| !kept.given)
                 && let Some(kept) = self.rows.remove(&key)
             {
@@ -194,7 +196,7 @@ mod tests {
         CompactRow::from_bytes(&[byte; 104])
     }
 
-    fn get(cache: &Cache, key: u64) -> Option<CompactRow> {
+    fn get(cache: &RowCache, key: u64) -> Option<CompactRow> {
         let mut rows = [None];
         cache.get(std::iter::once(key), &mut rows);
         let [row] = rows;
@@ -203,13 +205,13 @@ mod tests {
 
     #[test]
     fn what_was_given_makes_room_and_nothing_else_does() {
-        let cache = Cache::default();
+        let cache = RowCache::default();
         cache.limit(800);
         cache.put((0..6).map(|key| (key, row(0), false)));
         assert_eq!((0..6).filter(|&key| !cache.missing(std::iter::once(key))[0]).collect::<Vec<_>>(), [0, 1, 2, 3]);
-        assert_eq!(cache.room(), 0);
+        assert_eq!(cache.free_bytes(), 0);
         assert!(get(&cache, 2).is_some() && get(&cache, 1).is_some());
-        assert_eq!(cache.room(), 400);
+        assert_eq!(cache.free_bytes(), 400);
         cache.put(std::iter::once((7, row(7), false)));
         assert!(get(&cache, 2).is_none());
         assert_eq!(get(&cache, 7), Some(row(7)));
@@ -224,7 +226,7 @@ mod tests {
 
     #[test]
     fn one_thread_has_a_band() {
-        let cache = Cache::default();
+        let cache = RowCache::default();
         let claim = cache.claim((0, 1), false);
         assert!(claim.is_some() && cache.claim((0, 1), false).is_none() && cache.claim((1, 1), false).is_some());
         std::thread::scope(|scope| {
@@ -236,7 +238,7 @@ mod tests {
 
     #[test]
     fn queues_stay_short() {
-        let cache = Cache::default();
+        let cache = RowCache::default();
         cache.limit(2000);
         for key in 0..50_000 {
             cache.put(std::iter::once((key, row(0), false)));

@@ -8,28 +8,28 @@ use std::sync::Arc;
 
 use super::array::ZarrArray;
 use super::packed::{Fetched, Packed};
-use super::plan::{Piece, pieces};
+use super::plan::{ElementRun, pieces};
 use super::{RowSink, Rows};
 use crate::error::{DaoError, Result};
 use crate::number::cast_values;
 use crate::number::{Dtype, Num, for_dtype};
 use crate::storage::Storage;
 
-/// Rows of chunked arrays that are put together at a time.
+/// The number of rows of chunked arrays that are put together at a time.
 const STEP: usize = 4096;
 
 /// A CSR matrix whose `indptr` is in memory.
 pub struct Csr {
     shape: [u64; 2],
     indptr: Vec<u64>,
-    arrays: Arrays,
+    arrays: StoredArrays,
 }
 
 /// The arrays `indices` and `data`, by how they are read.
-enum Arrays {
-    /// Rows are decoded one by one, to where they go.
+enum StoredArrays {
+    /// Both arrays are in `dao_polars.pfor`: rows are decoded one by one, straight to their place.
     Packed { indices: Packed, data: Packed },
-    /// Inner chunks are decoded one by one, and their rows put together.
+    /// Other codecs: inner chunks are decoded one by one, and their rows put together.
     Chunked { indices: ZarrArray, data: ZarrArray },
 }
 
@@ -57,8 +57,8 @@ impl Csr {
         i32::try_from(shape[1])
             .map_err(|_| DaoError::value("more than 2^31 - 1 columns").at(format!("path '{path}'")))?;
         let arrays = match (Packed::new(indices)?, Packed::new(data)?) {
-            (Ok(indices), Ok(data)) => Arrays::Packed { indices, data },
-            (indices, data) => Arrays::Chunked {
+            (Ok(indices), Ok(data)) => StoredArrays::Packed { indices, data },
+            (indices, data) => StoredArrays::Chunked {
                 indices: indices.map_or_else(|array| array, Packed::into_array),
                 data: data.map_or_else(|array| array, Packed::into_array),
             },
@@ -74,16 +74,16 @@ impl Csr {
     /// The array of columns.
     fn indices(&self) -> &ZarrArray {
         match &self.arrays {
-            Arrays::Packed { indices, .. } => indices.array(),
-            Arrays::Chunked { indices, .. } => indices,
+            StoredArrays::Packed { indices, .. } => indices.array(),
+            StoredArrays::Chunked { indices, .. } => indices,
         }
     }
 
     /// The array of values.
     fn data(&self) -> &ZarrArray {
         match &self.arrays {
-            Arrays::Packed { data, .. } => data.array(),
-            Arrays::Chunked { data, .. } => data,
+            StoredArrays::Packed { data, .. } => data.array(),
+            StoredArrays::Chunked { data, .. } => data,
         }
     }
 
@@ -102,7 +102,7 @@ impl Csr {
 
     /// Whether both arrays are in the codec `dao_polars.pfor`.
     pub fn is_packed(&self) -> bool {
-        matches!(self.arrays, Arrays::Packed { .. })
+        matches!(self.arrays, StoredArrays::Packed { .. })
     }
 
     /// The number of stored values of all rows.
@@ -124,8 +124,8 @@ impl Csr {
     pub fn columns(&self, row: u32, part: Range<u64>) -> Result<Vec<i32>> {
         let range = self.range(row, part)?;
         let columns = match &self.arrays {
-            Arrays::Packed { indices, .. } => decoded(indices, range)?,
-            Arrays::Chunked { indices, .. } => {
+            StoredArrays::Packed { indices, .. } => decoded(indices, range)?,
+            StoredArrays::Chunked { indices, .. } => {
                 let n = to_len(range.end - range.start)?;
                 gather(indices, &[range], n)?
             }
@@ -139,18 +139,18 @@ impl Csr {
         let columns = self.columns(row, part.clone())?;
         let range = self.range(row, part)?;
         let values = match &self.arrays {
-            Arrays::Packed { data, .. } => decoded(data, range)?,
-            Arrays::Chunked { data, .. } => gather(data, &[range], columns.len())?,
+            StoredArrays::Packed { data, .. } => decoded(data, range)?,
+            StoredArrays::Chunked { data, .. } => gather(data, &[range], columns.len())?,
         };
         Ok((columns, values))
     }
 
-    /// See [`super::Matrix::reads_rows`].
+    /// Whether rows are decoded one by one; see [`super::Matrix::reads_rows`].
     pub fn reads_rows(&self) -> bool {
-        matches!(&self.arrays, Arrays::Packed { data, .. } if data.array().storage().local_root().is_some())
+        matches!(&self.arrays, StoredArrays::Packed { data, .. } if data.array().storage().local_root().is_some())
     }
 
-    /// See [`super::Matrix::read`].
+    /// Decodes rows into `sink`; see [`super::Matrix::read`].
     pub fn read<T: Num>(&self, rows: &[u32], sink: &mut dyn RowSink<T>) -> Result<()> {
         let mut ranges = Vec::with_capacity(rows.len());
         for &row in rows {
@@ -162,7 +162,7 @@ impl Csr {
             ranges.push(start..stop);
         }
         match &self.arrays {
-            Arrays::Packed { indices, data } => {
+            StoredArrays::Packed { indices, data } => {
                 let (mut for_indices, mut for_data) = (Fetched::default(), Fetched::default());
                 indices.fetch(&ranges, &mut for_indices)?;
                 data.fetch(&ranges, &mut for_data)?;
@@ -175,7 +175,7 @@ impl Csr {
                 }
                 Ok(())
             }
-            Arrays::Chunked { indices, data } => {
+            StoredArrays::Chunked { indices, data } => {
                 let steps = rows.chunks(STEP).zip(ranges.chunks(STEP));
                 for (step, (rows, ranges)) in steps.enumerate() {
                     let all = gather_rows::<T>(indices, data, rows, ranges)?;
@@ -198,7 +198,7 @@ impl Csr {
     /// wrong genes.
     fn check_columns(&self, row: u32, columns: &[i32]) -> Result<()> {
         let n_vars = i32::try_from(self.shape[1]).unwrap_or(i32::MAX);
-        // All pairs are looked at, without a branch: eight at a time.
+        // All pairs are compared without a branch, so that the compiler does eight at a time.
         let disordered = columns.iter().zip(columns.iter().skip(1)).fold(false, |bad, (a, b)| bad | (a >= b));
         if !disordered && columns.first().is_none_or(|&c| c >= 0) && columns.last().is_none_or(|&c| c < n_vars) {
             return Ok(());
@@ -238,7 +238,7 @@ pub fn gather<T: Num>(array: &ZarrArray, ranges: &[Range<u64>], total: usize) ->
     let mut out = vec![T::zero(); total];
     let chunk_len = array.inner_shape().first().copied().unwrap_or(1);
     let pieces = pieces(ranges.iter().cloned(), chunk_len);
-    let by_chunk: Vec<&[Piece]> = pieces.chunk_by(|a, b| a.chunk == b.chunk).collect();
+    let by_chunk: Vec<&[ElementRun]> = pieces.chunk_by(|a, b| a.chunk == b.chunk).collect();
     let chunks: Vec<Vec<u64>> = by_chunk.iter().map(|pieces| vec![pieces[0].chunk]).collect();
     for_dtype!(array.dtype(), S => array.decode::<S>(&chunks, |i, values| {
         for piece in by_chunk[i] {
@@ -251,7 +251,7 @@ pub fn gather<T: Num>(array: &ZarrArray, ranges: &[Range<u64>], total: usize) ->
     Ok(out)
 }
 
-/// `indptr`, which must ascend from 0.
+/// Reads `indptr`, which must ascend from 0.
 fn read_indptr(array: &ZarrArray, n_obs: u64) -> Result<Vec<u64>> {
     let wrong = |what: &str| DaoError::corrupt(array.uri(), what.to_owned());
     if array.shape() != [n_obs + 1] {
@@ -266,7 +266,7 @@ fn read_indptr(array: &ZarrArray, n_obs: u64) -> Result<Vec<u64>> {
     Ok(indptr)
 }
 
-/// A number of values that are to be in memory.
+/// A number of values as a length in memory, or an error where memory cannot hold so many.
 fn to_len(n: u64) -> Result<usize> {
     usize::try_from(n).map_err(|_| DaoError::value("the selection does not fit into memory"))
 }

@@ -14,7 +14,7 @@ use crate::storage::Storage;
 /// A gene-major copy of a matrix, opened.
 pub struct GeneIndex(Csr);
 
-/// Values within which a cell is looked for by decoding them all.
+/// The number of values that are decoded whole when a cell is searched for.
 const STEP: u64 = 512;
 
 impl GeneIndex {
@@ -78,10 +78,10 @@ impl GeneIndex {
         Ok(low + self.0.columns(gene, low..high)?.partition_point(is_below) as u64)
     }
 
-    /// Reads everything once and tells the first thing that is wrong.
+    /// Reads everything once; the error is the first thing that is wrong.
     ///
     /// # Errors
-    /// What is wrong.
+    /// The first thing that is wrong.
     pub fn verify(&self) -> Result<()> {
         for_dtype!(self.dtype(), T => {
             for gene in 0..u32::try_from(self.0.shape()[0]).unwrap_or(u32::MAX) {

@@ -24,7 +24,7 @@ use serde::Deserialize;
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::number::{Dtype, Num, for_dtype};
 use crate::storage::Storage;
-pub use cache::Cache;
+pub use cache::RowCache;
 use csr::Csr;
 use dense::Dense;
 pub use gene_index::GeneIndex;
@@ -103,7 +103,7 @@ impl Matrix {
         }
     }
 
-    /// Whether a row is read for itself, so that it costs no more alone than among its neighbours.
+    /// Whether rows are decoded one by one, so that a row costs no more alone than among its neighbours.
     #[must_use]
     pub fn reads_rows(&self) -> bool {
         matches!(self, Self::Csr(csr) if csr.reads_rows())
@@ -128,7 +128,7 @@ impl Matrix {
         }
     }
 
-    /// As [`Matrix::read`]; where rows are decoded many at a time, with those that are kept in `cache`
+    /// Decodes rows as [`Matrix::read`] does; where many rows are decoded at a time, uses those kept in `cache`
     /// as the dataset `number`'s. All reading with a cache has the same `wanted` for a number.
     ///
     /// # Errors
@@ -137,7 +137,7 @@ impl Matrix {
         &self,
         rows: &[u32],
         wanted: Option<&[bool]>,
-        cache: (&Cache, u32),
+        cache: (&RowCache, u32),
         sink: &mut dyn RowSink<T>,
     ) -> Result<()> {
         match self {
@@ -152,7 +152,7 @@ impl Matrix {
         matches!(self, Self::Dense(dense) if dense.keeps_rows())
     }
 
-    /// As [`Matrix::read`], the rows one after another.
+    /// Decodes rows as [`Matrix::read`] does, and returns them one after another.
     ///
     /// # Errors
     /// As [`Matrix::read`].
@@ -163,10 +163,10 @@ impl Matrix {
         Ok(all)
     }
 
-    /// Reads everything once and tells the first thing that is wrong.
+    /// Reads everything once; the error is the first thing that is wrong.
     ///
     /// # Errors
-    /// What is wrong.
+    /// The first thing that is wrong.
     pub fn verify(&self) -> Result<()> {
         let n_rows = u32::try_from(self.shape()[0]).map_err(|_| DaoError::value("more than 2^32 - 1 rows"))?;
         let mut start = 0;
@@ -184,7 +184,7 @@ impl Matrix {
     }
 }
 
-/// What zarr's metadata of a group or an array say, as far as it is asked here.
+/// The fields of a zarr group's or array's metadata that this room needs.
 #[derive(Deserialize)]
 struct NodeMetadata {
     node_type: String,
@@ -206,7 +206,7 @@ fn is_array(storage: &Arc<dyn Storage>, path: &str) -> Result<bool> {
     Ok(node_metadata(storage, path)?.is_some_and(|metadata| metadata.node_type == "array"))
 }
 
-/// Holds a group's encoding and shape against what they should be: a cells' and a genes' matrix differ in
+/// Checks a group's encoding and shape: a matrix by cells and its copy by genes differ in
 /// nothing else.
 fn check_encoding(storage: &Arc<dyn Storage>, path: &str, expected: &str, shape: [u64; 2]) -> Result<()> {
     let attributes = node_metadata(storage, path)?.map(|metadata| metadata.attributes).unwrap_or_default();

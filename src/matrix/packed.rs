@@ -18,12 +18,12 @@ use crate::number::{Dtype, Num, for_dtype};
 use crate::number::{always_exact, cast_values};
 use crate::storage::File;
 
-/// More shards than any array has: metadata may claim what it likes.
+/// The most shards of an array: damaged metadata may claim any number.
 const MAX_SHARDS: u64 = 1 << 24;
 /// The most bytes of one read where reads are cheap: what stays in the processor's cache.
 const MAX_LOCAL_READ: u64 = 256 << 10;
 
-/// An array in the codec `dao_polars.pfor`; see the module.
+/// A one-dimensional array in the codec `dao_polars.pfor`; see the module.
 pub struct Packed {
     array: ZarrArray,
     kind: Kind,
@@ -36,11 +36,11 @@ pub struct Packed {
 struct Shard {
     file: Arc<dyn File>,
     key: String,
-    chunks: Vec<Chunk>,
+    chunks: Vec<PackedChunk>,
 }
 
 /// An inner chunk of an open shard.
-struct Chunk {
+struct PackedChunk {
     range: ChunkRange,
     /// The chunk's directory, once it was read: where the blocks begin and the last one ends, from the
     /// chunk's start.
@@ -50,9 +50,9 @@ struct Chunk {
 /// The byte range, in its shard, of the directory of the shard's `i`-th chunk: `(i, range)`.
 type DirectoryRange = (usize, Range<u64>);
 
-/// Bytes that were fetched before they are decoded, and what decoding needs besides.
+/// The bytes that were fetched ahead of decoding, and the memory that decoding needs.
 pub struct Fetched {
-    /// By the shard's number: parts of the shard, ascending, each with the offset where it begins.
+    /// The parts of each shard, by its number: ascending, each with the offset where it begins.
     parts: HashMap<u64, Vec<(u64, Bytes)>>,
     buffer: Vec<u8>,
     scratch: Scratch,
@@ -65,7 +65,7 @@ impl Default for Fetched {
 }
 
 impl Packed {
-    /// The array, if it is one-dimensional, sharded and in that codec alone; otherwise given back.
+    /// The packed array, if `array` is one-dimensional, sharded and in that codec alone; else `array` itself.
     ///
     /// # Errors
     /// `Corrupt` for more shards than can be.
@@ -73,7 +73,7 @@ impl Packed {
         let (Some(pfor), &[len]) = (array.pfor(), array.shape()) else { return Ok(Err(array)) };
         let (chunk_len, per_shard) = (array.inner_shape()[0], array.per_shard()[0]);
         if chunk_len % BLOCK as u64 != 0 {
-            return Ok(Err(array)); // never written so; the codec's own way reads it
+            return Ok(Err(array)); // our writer never writes such an array; zarrs reads it through the codec
         }
         let n_shards = len.div_ceil(chunk_len.saturating_mul(per_shard));
         if n_shards > MAX_SHARDS {
@@ -177,8 +177,8 @@ impl Packed {
     /// `Value` for a number that `T` cannot hold.
     pub fn decode<T: Num>(&self, range: Range<u64>, out: &mut [T], fetched: &mut Fetched) -> Result<()> {
         for_dtype!(self.array.dtype(), S => {
-            // What batches are mostly made of is decoded to its place. One decoder for each pair of
-            // types would be a hundred; the others go by way of the stored type.
+            // The types that batches mostly have are decoded straight to their place. A decoder for each pair of
+            // types would be a hundred decoders; the other pairs go by way of the stored type.
             if always_exact::<S, T>()
                 && let Ok(out) = bytemuck::try_cast_slice_mut::<T, f32>(out)
                 && T::DTYPE == Dtype::F32
@@ -197,7 +197,7 @@ impl Packed {
         })
     }
 
-    /// [`Packed::decode`] of an array of `S` into any type that it is cast to, exactly or not.
+    /// Decodes as [`Packed::decode`], an array of `S` into any type that it can be cast to.
     fn decode_as<S: Stored, T: Num>(&self, range: Range<u64>, mut out: &mut [T], fetched: &mut Fetched) -> Result<()> {
         for run in runs(range, self.chunk_len) {
             let (here, later) = out.split_at_mut(run.values.len());
@@ -211,7 +211,7 @@ impl Packed {
             let encoded = match parts.get(&number).and_then(|parts| within_parts(parts, &bytes)) {
                 Some(encoded) => encoded,
                 None => {
-                    // A chunk's bytes were held against the file's when its index was read.
+                    // The chunk lies within the file: that was checked when the index was read.
                     let len = to_usize(bytes.end - bytes.start);
                     if buffer.len() < len {
                         buffer.resize(len, 0);
@@ -247,7 +247,7 @@ impl Packed {
         Ok(Some((range.start + u64::from(*first)..range.start + u64::from(*last), starts)))
     }
 
-    /// The directory of a shard's `at`-th chunk, read where it is not known.
+    /// The directory of a shard's `at`-th chunk, which is read if it is not known yet.
     fn directory<'a>(&self, shard: &'a Shard, at: usize) -> Result<&'a [u32]> {
         let chunk = &shard.chunks[at];
         if let Some(directory) = chunk.directory.get() {
@@ -268,7 +268,7 @@ impl Packed {
         Ok(chunk.directory.get_or_init(|| directory))
     }
 
-    /// Bytes of a chunk's directory.
+    /// The bytes of a chunk's directory.
     fn directory_len(&self) -> u64 {
         codec::directory_len(to_usize(self.chunk_len)) as u64
     }
@@ -279,7 +279,7 @@ impl Packed {
         Ok((number, self.shard(number)?, to_usize(chunk % self.per_shard)))
     }
 
-    /// A shard, opened where it is not.
+    /// A shard, which is opened if it was not before.
     fn shard(&self, number: u64) -> Result<&Shard> {
         let Some(slot) = self.shards.get(to_usize(number)) else {
             return Err(DaoError::corrupt(self.array.uri(), "a shard outside the array was asked for"));
@@ -289,7 +289,7 @@ impl Packed {
         }
         let (key, ranges) = self.array.shard(&[number])?;
         let file = self.array.storage().file(&key)?.ok_or_else(|| self.array.missing(&key))?;
-        let chunks = ranges.into_iter().map(|range| Chunk { range, directory: OnceLock::new() }).collect();
+        let chunks = ranges.into_iter().map(|range| PackedChunk { range, directory: OnceLock::new() }).collect();
         Ok(slot.get_or_init(|| Shard { file, key, chunks }))
     }
 

@@ -11,7 +11,7 @@ use crate::codec::BLOCK;
 pub struct Run {
     /// The chunk's number.
     pub chunk: u64,
-    /// Which of the chunk's values.
+    /// The range of the chunk's values.
     pub values: Range<usize>,
 }
 
@@ -32,24 +32,24 @@ pub fn runs(range: Range<u64>, chunk_len: u64) -> impl Iterator<Item = Run> + Cl
     })
 }
 
-/// A run of elements of one inner chunk, and where it goes.
+/// A run of elements of one inner chunk, and its place in the output.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Piece {
+pub struct ElementRun {
     /// The inner chunk's number.
     pub chunk: u64,
     /// The run's first element, within the inner chunk.
     pub start: usize,
-    /// How many elements the run has.
+    /// The number of elements of the run.
     pub len: usize,
-    /// Where the run goes in the output.
+    /// The position of the run in the output.
     pub out: usize,
 }
 
 /// Cuts ascending element `ranges` at the borders of inner chunks of `chunk_len` elements.
 /// The output is the ranges one after another.
 #[must_use]
-pub fn pieces(ranges: impl Iterator<Item = Range<u64>>, chunk_len: u64) -> Vec<Piece> {
-    let mut pieces: Vec<Piece> = Vec::new();
+pub fn pieces(ranges: impl Iterator<Item = Range<u64>>, chunk_len: u64) -> Vec<ElementRun> {
+    let mut pieces: Vec<ElementRun> = Vec::new();
     let mut out = 0;
     for range in ranges {
         let mut at = range.start;
@@ -60,7 +60,7 @@ pub fn pieces(ranges: impl Iterator<Item = Range<u64>>, chunk_len: u64) -> Vec<P
             match pieces.last_mut() {
                 // Neighbouring rows are one run.
                 Some(last) if last.chunk == chunk && last.start + last.len == start => last.len += len,
-                _ => pieces.push(Piece { chunk, start, len, out }),
+                _ => pieces.push(ElementRun { chunk, start, len, out }),
             }
             out += len;
             at = stop;
@@ -98,7 +98,7 @@ pub fn coalesce(wanted: &[Range<u64>], max_gap: u64, max_len: u64) -> Vec<Fetch>
     fetches
 }
 
-/// A number of things that are in memory, or within one inner chunk; past what this machine can count, a
+/// A count of things in memory, or within one inner chunk, as `usize`; past its range, a
 /// number that finds nothing.
 pub fn to_usize(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)

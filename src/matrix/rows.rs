@@ -1,4 +1,4 @@
-//! Sparse rows on their way from a matrix to whoever asked for them.
+//! Sparse rows on their way from a matrix to their receiver.
 
 use crate::error::Result;
 use crate::number::Num;
@@ -11,9 +11,9 @@ pub struct Rows<T> {
     pub rows: Vec<u32>,
     /// Offsets into `indices` and `data`; one more than rows.
     pub indptr: Vec<usize>,
-    /// Columns.
+    /// The columns of the rows, one row after another.
     pub indices: Vec<i32>,
-    /// Values.
+    /// The values of the rows, beside their columns.
     pub data: Vec<T>,
 }
 
@@ -28,10 +28,10 @@ impl<T> Rows<T> {
 /// Writes a row's columns, ascending, and its values.
 pub type FillRow<'a, T> = &'a mut dyn FnMut(&mut [i32], &mut [T]) -> Result<()>;
 
-/// Where a matrix's rows go. Called through a pointer, once a row: matrices are then compiled for
+/// The receiver of a matrix's rows. Called through a pointer, once a row: matrices are then compiled for
 /// each number type and not for each sink too.
 pub trait RowSink<T> {
-    /// Takes the `i`-th row asked for. `fill` writes its `nnz` columns, ascending, and its values to
+    /// Takes the `i`-th requested row. `fill` writes its `nnz` columns, ascending, and its values to
     /// where the sink wants them.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ pub trait RowSink<T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()>;
 }
 
-/// Rows one after another; `rows` itself is the caller's to fill.
+/// A sink that appends rows one after another; the field `rows` is left to the caller.
 impl<T: Num> RowSink<T> for Rows<T> {
     fn row(&mut self, _: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         let at = self.data.len();
@@ -50,7 +50,7 @@ impl<T: Num> RowSink<T> for Rows<T> {
     }
 }
 
-/// One row at a time, in memory that each row uses again: for sinks that look at a row and let it go.
+/// The memory of one row, used again for the next: for sinks that look at a row and do not keep it.
 #[derive(Debug)]
 pub struct RowBuffer<T> {
     columns: Vec<i32>,
@@ -76,7 +76,7 @@ impl<T: Num> RowBuffer<T> {
     }
 }
 
-/// Rows that are read for what may be wrong with them alone.
+/// A sink that drops rows: for reading them only to find what is wrong.
 impl<T: Num> RowSink<T> for RowBuffer<T> {
     fn row(&mut self, _: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         self.fill(nnz, fill).map(drop)

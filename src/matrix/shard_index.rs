@@ -20,18 +20,18 @@ use crate::storage::Storage;
 /// The byte range of an inner chunk in its shard; `None` where the shard leaves it out (all fill value).
 pub type ChunkRange = Option<Range<u64>>;
 
-/// Bytes of shard indexes that an array keeps. Metadata may claim any number of shards.
+/// The most bytes of shard indexes that an array keeps: metadata may claim any number of shards.
 const KEPT_BYTES: u64 = 64 << 20;
 
 /// The shard indexes of one array.
 pub struct ShardIndexes {
     codecs: CodecChain,
     shape: ChunkShape,
-    /// Bytes of an encoded index.
+    /// The bytes of an encoded index.
     encoded_len: u64,
     at_end: bool,
     options: CodecOptions,
-    /// By the shard's grid position.
+    /// The indexes by the grid position of the shard.
     kept: Cache<Vec<u64>, Arc<Vec<ChunkRange>>>,
 }
 
@@ -39,7 +39,7 @@ impl ShardIndexes {
     /// The indexes of shards of `per_shard` inner chunks along each axis.
     ///
     /// # Errors
-    /// What about the configuration cannot be used.
+    /// `Corrupt` for a configuration that cannot be used.
     pub fn new(
         sharding: &ShardingCodecConfigurationV1,
         per_shard: &[u64],

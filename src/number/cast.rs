@@ -26,7 +26,7 @@ pub fn cast_values<S: Num, T: Num>(from: &[S], to: &mut [T]) -> Result<()> {
     Ok(())
 }
 
-/// As [`cast_values`], into a new vector.
+/// The values of `from` as a new vector; see [`cast_values`].
 ///
 /// # Errors
 /// As [`cast_values`].

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{DaoError, Result};
 
-/// How the values of a matrix are laid out.
+/// The layout of a matrix's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
@@ -144,7 +144,7 @@ macro_rules! nums {
                         .expected([$($text),*].join(", "))),
                 }
             }
-            /// Bytes of one value.
+            /// The bytes of one value.
             #[must_use]
             pub fn size(self) -> usize {
                 match self { $(Self::$name => size_of::<$type>(),)* }
@@ -179,8 +179,9 @@ impl Dtype {
     /// The type that holds the values of all of `types`, as numpy's `result_type` has it; `None` for none.
     #[must_use]
     pub fn common(types: &[Self]) -> Option<Self> {
-        let widest =
-            |of: &dyn Fn(&Self) -> bool| types.iter().filter(|dtype| of(dtype)).map(|dtype| dtype.size()).max();
+        let widest = |is_kind: &dyn Fn(&Self) -> bool| {
+            types.iter().filter(|dtype| is_kind(dtype)).map(|dtype| dtype.size()).max()
+        };
         let (floats, signed) = (widest(&|dtype| dtype.is_float()), widest(&|d| d.is_signed() && !d.is_float()));
         let unsigned = widest(&|dtype| !dtype.is_signed());
         let integers = signed.max(unsigned);

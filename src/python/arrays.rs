@@ -35,7 +35,7 @@ pub fn values(array: &Bound<'_, PyAny>) -> PyResult<Values> {
         .into())
 }
 
-/// Column or row numbers.
+/// An array of column or row numbers, copied.
 pub fn indices(array: &Bound<'_, PyAny>) -> PyResult<Vec<i32>> {
     match values(array)? {
         Values::I32(indices) => Ok(indices),
@@ -43,7 +43,7 @@ pub fn indices(array: &Bound<'_, PyAny>) -> PyResult<Vec<i32>> {
     }
 }
 
-/// Offsets.
+/// An array of offsets, copied.
 pub fn offsets(array: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     match values(array)? {
         Values::I64(offsets) => Ok(offsets),
@@ -51,13 +51,13 @@ pub fn offsets(array: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     }
 }
 
-/// What a numpy array stands on: a buffer that goes back to its pool when the last array on it is gone.
+/// The owner of a numpy array's memory: a buffer that returns to its pool when the last array on it is gone.
 #[pyclass(module = "dao_polars._core", frozen)]
 struct PooledArray {
-    /// Empty once it has gone back. The array that is handed out writes to the vector's memory, so nothing
+    /// The vector; `None` once it has returned. The array that is handed out writes to its memory, so nothing
     /// looks at the vector while this is shared.
     values: UnsafeCell<Option<Values>>,
-    /// Whether they are column numbers; data may be of the same type.
+    /// Whether the values are column numbers; data may be of the same type.
     are_indices: bool,
     buffers: MatrixBuffers,
     pid: u32,

@@ -10,7 +10,7 @@ use crate::codec::{Broken, NAME, Pfor, Stored, decode, encode};
 use crate::error::{DaoError, ErrorKind};
 use crate::number::{Dtype, Num, Values, for_dtype, for_dtype_values};
 
-/// The `values` as a chunk.
+/// A chunk that holds `values`.
 #[pyfunction]
 pub fn pfor_encode<'py>(py: Python<'py>, values: &Bound<'py, PyAny>, delta: bool) -> PyResult<Bound<'py, PyBytes>> {
     fn words<T: Stored>(values: &[T], codec: Pfor) -> Result<Vec<u8>, Broken> {

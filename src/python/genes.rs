@@ -1,4 +1,4 @@
-//! `_core.Genes` and what is asked of names alone, and `_core.next_report`: how cells were looked up.
+//! `_core.Genes` and the functions that need only names, and `_core.next_report`: how cells were looked up.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,19 +7,21 @@ use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
 use crate::error::DaoError;
-use crate::genes::{Duplicates, FeatureSpace, Genes, Mapping, Request, Wanted, feature_space_id as id_of, match_names};
+use crate::genes::{
+    Duplicates, FeatureSpace, GeneRequest, Genes, Mapping, WantedGenes, feature_space_id as id_of, match_names,
+};
 use crate::lookup::reports;
 
 /// A mapping as it is pickled: the dataset's columns, which of them, and the output of each.
 type SavedMapping<'py> = (usize, PyReadonlyArray1<'py, u32>, PyReadonlyArray1<'py, u32>);
 
-/// Genes that were asked for, and which columns of each dataset they are.
+/// The requested genes, and the columns of each dataset that they are.
 #[pyclass(name = "Genes", module = "dao_polars._core", frozen)]
 pub struct PyGenes(pub Arc<Genes>);
 
 #[pymethods]
 impl PyGenes {
-    /// Their names, where they were matched by name.
+    /// The names of the genes, where they were matched by name.
     #[getter]
     fn names(&self) -> Option<Vec<String>> {
         self.0.names().map(|names| names.iter().map(|name| name.to_string()).collect())
@@ -63,7 +65,7 @@ impl PyGenes {
         Ok((slf.get_type().getattr("restore")?, state.into_pyobject(py)?.into_any()))
     }
 
-    /// Of a dataset the (first) column of each gene, or -1; `None` where its columns are the genes.
+    /// The (first) column of each gene in a dataset, or -1; `None` where its columns are the genes.
     fn columns<'py>(&self, py: Python<'py>, number: u32) -> PyResult<Option<Bound<'py, PyArray1<i64>>>> {
         let Some(mapping) = self.0.mapping(number)? else { return Ok(None) };
         let columns = mapping.first_columns(self.0.n_genes());
@@ -72,12 +74,12 @@ impl PyGenes {
 }
 
 /// A request for genes as the public methods take it.
-pub fn request(genes: Option<&Bound<'_, PyAny>>, gene_key: Option<String>, duplicates: &str) -> PyResult<Request> {
+pub fn request(genes: Option<&Bound<'_, PyAny>>, gene_key: Option<String>, duplicates: &str) -> PyResult<GeneRequest> {
     let wanted = match genes {
-        None => Wanted::All,
+        None => WantedGenes::All,
         Some(genes) => match genes.extract::<String>() {
-            Ok(how) if how == "intersection" => Wanted::Intersection,
-            Ok(how) if how == "union" => Wanted::Union,
+            Ok(how) if how == "intersection" => WantedGenes::Intersection,
+            Ok(how) if how == "union" => WantedGenes::Union,
             Ok(name) => {
                 return Err(DaoError::value(format!(
                     "genes='{name}': expected a list of names, 'intersection', 'union' or None. For one gene pass \
@@ -85,19 +87,19 @@ pub fn request(genes: Option<&Bound<'_, PyAny>>, gene_key: Option<String>, dupli
                 ))
                 .into());
             }
-            Err(_) => Wanted::Names(genes.extract()?),
+            Err(_) => WantedGenes::Names(genes.extract()?),
         },
     };
-    Ok(Request { wanted, gene_key, duplicates: Duplicates::from_name(duplicates)? })
+    Ok(GeneRequest { wanted, gene_key, duplicates: Duplicates::from_name(duplicates)? })
 }
 
-/// Names an ordered var index: equal exactly where the names and their order are.
+/// The id of an ordered var index: two are equal exactly where the names and their order are.
 #[pyfunction]
 pub fn feature_space_id(names: Vec<Option<String>>) -> String {
     id_of(names.iter().map(Option::as_deref))
 }
 
-/// For each of the names `have` its place among `wanted`, or -1; and the names that repeat where they must not.
+/// The position in `wanted` of each of the names `have`, or -1; and the names that repeat where they must not.
 #[pyfunction]
 #[pyo3(signature = (have, wanted, duplicates="error"))]
 pub fn match_genes<'py>(
@@ -114,13 +116,13 @@ pub fn match_genes<'py>(
     Ok((PyArray1::from_vec(py, targets), repeated))
 }
 
-/// Whether reports of how cells were looked up are kept from now on.
+/// Sets whether reports of how cells were looked up are kept from now on.
 #[pyfunction]
 pub fn keep_reports(wanted: bool) {
     reports::keep(wanted);
 }
 
-/// The next report, when there is one: names, cells, datasets by each way; `None` once they are not kept any more.
+/// The next report, when there is one: names, cells, datasets by strategy; `None` once reports are not kept.
 #[pyfunction]
 pub fn next_report(py: Python<'_>) -> Option<(String, usize, String)> {
     py.detach(reports::next).map(|report| (report.names, report.n_cells, report.strategies))

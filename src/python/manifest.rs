@@ -1,4 +1,4 @@
-//! What is in a store, as frozen classes: `_core.Dataset`, `_core.Description` and their parts.
+//! The contents of a store, as frozen classes: `_core.Dataset`, `_core.Description` and their parts.
 
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
@@ -120,7 +120,7 @@ impl PyDataset {
     }
 }
 
-/// What a dataset says of itself.
+/// The description of a dataset, from its own `dao.json`.
 #[pyclass(name = "Description", module = "dao_polars._core", frozen, get_all)]
 pub struct PyDescription {
     matrices: Py<PyMappingProxy>,
@@ -199,7 +199,7 @@ impl PyTableMeta {
 }
 
 impl PyTableMeta {
-    /// The core's form of it.
+    /// The core's form of this table's description.
     pub fn core(&self, py: Python<'_>) -> PyResult<TableMeta> {
         let columns: Vec<Bound<'_, PyColumnMeta>> = self.columns.extract(py)?;
         let columns = columns.iter().map(|column| column.get().core(py)).collect::<PyResult<_>>()?;

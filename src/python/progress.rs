@@ -1,10 +1,10 @@
-//! Telling Python how far work got, and being stopped by it, from where the interpreter is not held.
+//! Progress reports to Python, and being stopped by it, from code that runs detached from the interpreter.
 
 use pyo3::prelude::*;
 
 use crate::error::{DaoError, Result};
 
-/// A callback, and what it raised.
+/// A progress callback, and the exception that it raised.
 pub struct Progress {
     advance: Option<Py<PyAny>>,
     raised: Option<PyErr>,
@@ -16,25 +16,25 @@ impl Progress {
         Self { advance, raised: None }
     }
 
-    /// Tells of some work, and looks for Ctrl-C.
+    /// Reports some work to the callback, and checks for Ctrl-C.
     ///
     /// # Errors
-    /// When the callback raised, or there was one.
+    /// An error when the callback raised, or Ctrl-C was pressed.
     pub fn advance(&mut self, amount: usize) -> Result<()> {
-        let told = Python::attach(|py| {
+        let result = Python::attach(|py| {
             py.check_signals()?;
             self.advance.as_ref().map_or(Ok(()), |advance| advance.bind(py).call1((amount,)).map(drop))
         });
-        told.map_err(|error| {
+        result.map_err(|error| {
             self.raised = Some(error);
             DaoError::value("stopped")
         })
     }
 
-    /// What came of the work, or what stopped it.
+    /// The result of the work, or the exception that stopped it.
     ///
     /// # Errors
-    /// What the callback raised, or the work failed with.
+    /// The exception that the callback raised, or the error of the work.
     pub fn or_raised<T>(self, result: Result<T>) -> PyResult<T> {
         match self.raised {
             Some(raised) => Err(raised),

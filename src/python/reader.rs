@@ -13,18 +13,18 @@ use super::manifest::PyMatrixName;
 use super::progress::Progress;
 use super::sampling::PyEpochPlan;
 use super::store::PyStore;
-use crate::aggregate::{self, CellGroups};
+use crate::aggregate::{self, CellGrouping};
 use crate::batches::{Batch, BatchMatrix, BufferPool, Epoch};
 use crate::error::DaoError;
 use crate::number::{Dtype, Layout, Values};
 use crate::read::schedule::{Next, threads};
-use crate::read::{ColumnsByDataset, MatrixForm, Normalize, Request};
+use crate::read::{ColumnsByDataset, MatrixForm, Normalize, ReadRequest};
 use crate::sampling::{self, EpochPlan};
 
-/// How long to wait before looking for Ctrl-C.
+/// The time to wait before checking for Ctrl-C.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// One matrix that is asked for, as an object with these attributes says it.
+/// One requested matrix, read from a Python object that has these attributes.
 #[derive(FromPyObject)]
 struct PyMatrixForm {
     name: PyMatrixName,
@@ -50,8 +50,8 @@ impl PyMatrixForm {
 /// Cells of a store, and the matrices that are read of each.
 #[pyclass(name = "Reader", module = "dao_polars._core", frozen)]
 pub struct PyReader {
-    request: Arc<Request>,
-    /// The next epoch uses the last one's buffers.
+    request: Arc<ReadRequest>,
+    /// The buffers, which the next epoch uses again.
     pool: Arc<BufferPool>,
 }
 
@@ -69,17 +69,17 @@ impl PyReader {
         let keys = keys.as_slice().map_err(|e| DaoError::value(e.to_string()))?.to_vec();
         let genes = genes.0.clone();
         let request = py.detach(|| {
-            // Of a selection without cells nothing is opened.
+            // A selection without cells opens nothing.
             let numbers = genes.numbers().filter(|_| !keys.is_empty());
             let columns = numbers.map(|number| Ok((number, genes.columns(number)?.map(Arc::new))));
             let columns: ColumnsByDataset = columns.collect::<crate::error::Result<_>>()?;
-            Request::open(&store.opened, keys, &columns, forms)
+            ReadRequest::open(&store.opened, keys, &columns, forms)
         })?;
         let pool = BufferPool::new(request.matrices.len());
         Ok(Self { request: Arc::new(request), pool })
     }
 
-    /// All cells as one batch, in frame order; `advance` is told how many were read since, of each matrix.
+    /// All cells as one batch, in frame order; `advance` is called with the cells read since its last call, per matrix.
     #[pyo3(signature = (*, advance=None, budget=134_217_728, threads=None))]
     fn read<'py>(
         &self,
@@ -134,7 +134,7 @@ impl PyReader {
         let clip = clip.map(|clip| clip.as_array().to_vec());
         let mut progress = Progress::new(advance);
         let moments = py.detach(|| {
-            let cell_groups = CellGroups { groups: &groups, n_groups, clip: clip.as_deref() };
+            let cell_groups = CellGrouping { groups: &groups, n_groups, clip: clip.as_deref() };
             aggregate::moments(&self.request, &cell_groups, threads, |cells| progress.advance(cells))
         });
         let moments = progress.or_raised(moments)?;
@@ -147,7 +147,7 @@ impl PyReader {
 
     #[pyo3(signature = (plan, *, budget=134_217_728, threads=None))]
     fn epoch(&self, py: Python<'_>, plan: &PyEpochPlan, budget: u64, threads: Option<usize>) -> PyResult<PyEpoch> {
-        // What is handed out comes back while as much is being filled.
+        // Half of the budget: about as many buffers come back from the consumer as are being filled.
         self.pool.limit(usize::try_from(budget / 2).unwrap_or(usize::MAX));
         let epoch = py.detach(|| {
             let EpochPlan { order, batches } = plan.0.clone();
@@ -177,7 +177,7 @@ impl PyReader {
 /// One pass over a reader's cells.
 #[pyclass(name = "Epoch", module = "dao_polars._core", frozen)]
 pub struct PyEpoch {
-    request: Arc<Request>,
+    request: Arc<ReadRequest>,
     pool: Arc<BufferPool>,
     inner: Mutex<Option<Epoch>>,
     pid: u32,
@@ -190,10 +190,10 @@ impl PyEpoch {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.here()?;
+        self.check_process()?;
         loop {
             let next = py.detach(|| {
-                // What the lock guards is whole whatever happened to its last holder.
+                // A panic of the last holder cannot leave the epoch half changed, so a poisoned lock is safe to use.
                 let mut guard = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
                 guard.as_mut().map_or(Ok(Next::Over), |epoch| epoch.next(PATIENCE))
             });
@@ -218,7 +218,7 @@ impl PyEpoch {
 
     /// Stops and joins the reading threads.
     fn close(&self, py: Python<'_>) {
-        if self.here().is_err() {
+        if self.check_process().is_err() {
             return;
         }
         py.detach(|| drop(self.inner.lock().unwrap_or_else(PoisonError::into_inner).take()));
@@ -226,9 +226,9 @@ impl PyEpoch {
 }
 
 impl PyEpoch {
-    /// Whether this is the process that began it. Asked before any lock: in a forked child one may be
+    /// Refuses a process other than the one that began the epoch. Called before any lock: in a forked child one may be
     /// held by a thread that is not there.
-    fn here(&self) -> crate::error::Result<()> {
+    fn check_process(&self) -> crate::error::Result<()> {
         if self.pid == std::process::id() {
             return Ok(());
         }
@@ -241,7 +241,7 @@ impl PyEpoch {
 fn arrays_of<'py>(
     py: Python<'py>,
     batch: Batch,
-    request: &Request,
+    request: &ReadRequest,
     pool: &Arc<BufferPool>,
 ) -> PyResult<Bound<'py, PyList>> {
     let n_rows = batch.rows.len();

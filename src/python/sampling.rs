@@ -6,9 +6,9 @@ use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
 use crate::error::{DaoError, Result};
-use crate::sampling::{Draw, EpochPlan, Order, Sampler, Share, Start};
+use crate::sampling::{Draw, EpochPlan, EpochStart, Order, Sampler, Share};
 
-/// How the epochs over a selection are made.
+/// The settings of the epochs over a selection.
 #[pyclass(name = "Sampler", module = "dao_polars._core", frozen)]
 pub struct PySampler(Sampler);
 
@@ -55,7 +55,7 @@ impl PySampler {
         Ok(Self(sampler))
     }
 
-    /// Batches of a rank in `epoch`.
+    /// The number of batches of a rank in `epoch`.
     #[pyo3(signature = (epoch, world_size=1))]
     fn n_batches(&self, py: Python<'_>, epoch: u64, world_size: usize) -> usize {
         let all = py.detach(|| self.0.n_batches(epoch));
@@ -84,16 +84,16 @@ impl PySampler {
             if (world_size, workers, cells, rounds, skip) == (1, 1, 0, 0, 0) {
                 return whole;
             }
-            whole.share(share, self.0.drop_last, Start { cells, rounds }, skip)
+            whole.share(share, self.0.drop_last, EpochStart { cells, rounds }, skip)
         });
         Ok(PyEpochPlan(plan))
     }
 
-    /// Cells of `epoch`, in its sequence, that all ranks together have had.
+    /// The number of cells of `epoch`, in its sequence, that all ranks together have had.
     #[pyo3(signature = (epoch, *, world_size, cells, rounds))]
     fn cells_after(&self, py: Python<'_>, epoch: u64, world_size: usize, cells: usize, rounds: usize) -> usize {
         let world_size = world_size.max(1);
-        py.detach(|| self.0.epoch(epoch).cells_after(world_size, self.0.drop_last, Start { cells, rounds }))
+        py.detach(|| self.0.epoch(epoch).cells_after(world_size, self.0.drop_last, EpochStart { cells, rounds }))
     }
 }
 
@@ -109,7 +109,7 @@ impl PyEpochPlan {
         PyArray1::from_slice(py, &self.0.order[start.min(stop)..stop])
     }
 
-    /// Where each batch ends.
+    /// The row after which each batch ends.
     fn ends<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u64>> {
         PyArray1::from_iter(py, self.0.batches.iter().map(|batch| batch.end as u64))
     }

@@ -39,7 +39,7 @@ impl PyStore {
         Ok(Self { opened: Arc::new(OpenStore::new(store)), datasets: PyOnceLock::new() })
     }
 
-    /// What the store at `uri` was last opened with in this process: cells do not carry it.
+    /// The options that the store at `uri` was last opened with in this process: cells do not carry them.
     #[staticmethod]
     fn options_of(uri: &str) -> HashMap<String, String> {
         stores::options_of(uri).into_iter().collect()
@@ -50,13 +50,13 @@ impl PyStore {
         Ok(stores::check_is(self.opened.store(), uri, id)?)
     }
 
-    /// Names a dataset's feature space.
+    /// The id of a dataset's feature space.
     fn feature_space(&self, py: Python<'_>, number: u32) -> PyResult<String> {
         let store = self.opened.store();
         Ok(py.detach(|| self.opened.spaces().id(store, store.dataset_numbered(number)?))?)
     }
 
-    /// What a request for genes means in the datasets `numbers`; none: in a selection without cells.
+    /// The genes that a request means in the datasets `numbers`; empty for a selection without cells.
     #[pyo3(signature = (numbers, genes=None, *, gene_key=None, duplicates="error"))]
     fn genes(
         &self,
@@ -80,7 +80,7 @@ impl PyStore {
         &self.opened.store().manifest().id
     }
 
-    /// Whether its tables are pandas' parquet and pickles, as sfaira wrote them.
+    /// Whether the store's tables are pandas' parquet and pickles, as sfaira wrote them.
     #[getter]
     fn has_sfaira_tables(&self) -> bool {
         self.opened.store().has_sfaira_tables()
@@ -97,7 +97,7 @@ impl PyStore {
         Ok(made?.bind(py).clone())
     }
 
-    /// For each string-like obs column the sorted union of its values; `None` where they are too many.
+    /// The sorted union of the values of each string-like obs column; `None` where they are too many.
     #[getter]
     fn categories(&self) -> Categories {
         self.opened.store().manifest().categories.clone()

@@ -10,7 +10,7 @@ use super::manifest::{PyMatrixName, PyTableMeta, json};
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Layout, Values};
 use crate::store::MatrixName;
-use crate::writer::{DatasetWriter, MatrixSpec, MatrixWriter, Tables, ValueScan};
+use crate::writer::{DatasetTables, DatasetWriter, MatrixSpec, MatrixWriter, ValueScan};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -127,7 +127,8 @@ impl PyDatasetWriter {
             _ => return Err(DaoError::value("constants are a dict").into()),
         };
         let categories = categories.into_iter().map(|(name, values)| (name, values.map(BTreeSet::from_iter))).collect();
-        let tables = Tables { obs: obs.core(py)?, var: var.core(py)?, organism, constants, categories, feature_space };
+        let tables =
+            DatasetTables { obs: obs.core(py)?, var: var.core(py)?, organism, constants, categories, feature_space };
         let writer = lock(&self.0).take().ok_or_else(|| closed("writer"))?;
         Ok(py.detach(|| writer.commit(tables))?)
     }

@@ -1,8 +1,8 @@
-//! What every reader of cells is made of: opened matrices, requests, plans of rows, and threads that work.
+//! The parts that every reader of cells is made of: opened matrices, requests, plans of rows, and threads that work.
 //!
 //! Owns the cell key ([`split_key`]), a store with its opened matrices ([`OpenStore`]), what is read of each cell
-//! ([`Request`], [`MatrixRequest`], [`crate::genes::Columns`], [`Normalize`]), which rows some cells are ([`RowPlan`]), and the
-//! one scheduler ([`schedule`]). Must not know what becomes of the rows: batches, lookups and aggregates do.
+//! ([`ReadRequest`], [`MatrixRequest`], [`Normalize`]), which rows some cells are ([`RowPlan`]), and the one
+//! scheduler ([`schedule`]). Must not know what becomes of the rows: batches, lookups and aggregates do.
 
 mod normalize;
 mod open_store;
@@ -12,10 +12,10 @@ pub mod schedule;
 
 pub use normalize::Normalize;
 pub use open_store::OpenStore;
-pub use request::{ColumnsByDataset, DatasetCells, DatasetMatrix, MatrixForm, MatrixRequest, Request};
+pub use request::{ColumnsByDataset, DatasetCells, DatasetMatrix, MatrixForm, MatrixRequest, ReadRequest};
 pub use row_plan::{DatasetRows, RowPlan};
 
-/// Dataset number and row of a cell key.
+/// The dataset number and the row of a cell key.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "the halves of the key are 32 bits each")]
 pub fn split_key(key: u64) -> (u32, u32) {

@@ -2,17 +2,17 @@
 
 use crate::number::Num;
 
-/// What is done to the values of a row, as scanpy's `normalize_total` and `log1p`
+/// The normalization of a row's values, as scanpy's `normalize_total` and `log1p`
 /// (<https://scanpy.readthedocs.io/en/stable/api/generated/scanpy.pp.normalize_total.html>).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Normalize {
-    /// What the values add up to after; a row of zeros stays one.
+    /// The sum of the values of a row afterwards; a row of zeros stays as it is.
     pub target_sum: Option<f64>,
-    /// Whether the natural logarithm of one more is taken then.
+    /// Whether the natural logarithm of one plus the value is taken afterwards.
     pub log1p: bool,
 }
 
-/// Counts below this are computed once a row: most values are one of few, and logarithms are dear.
+/// Counts below this are computed once a row: most values are among them, and logarithms are slow.
 const SMALL_COUNTS: usize = 64;
 
 impl Normalize {
@@ -30,7 +30,7 @@ impl Normalize {
         }
     }
 
-    /// What the values of a row that add up to `total` are multiplied by.
+    /// The factor for the values of a row that add up to `total`.
     pub fn factor(self, total: f64) -> f64 {
         match self.target_sum {
             Some(target_sum) if total != 0.0 => target_sum / total,
@@ -38,12 +38,12 @@ impl Normalize {
         }
     }
 
-    /// What the values of a whole row are multiplied by: see [`Normalize::factor`].
+    /// The factor for the values of a whole row: see [`Normalize::factor`].
     pub fn factor_of<T: Num>(self, values: &[T]) -> f64 {
         self.factor(values.iter().map(|&value| -> f64 { value.as_() }).sum())
     }
 
-    /// What one value of a row with this factor becomes.
+    /// The normalized value, in a row with this factor.
     pub fn value<T: Num>(self, value: T, factor: f64) -> T {
         T::cast(self.scaled(value.as_(), factor))
     }

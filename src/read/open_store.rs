@@ -11,19 +11,19 @@ use crate::store::{Dataset, GENE_INDEX, MatrixName, Store, checksum};
 /// A store and the matrices that were opened so far: metadata and `indptr` are read once.
 pub struct OpenStore {
     store: Store,
-    matrices: Opened<(u32, MatrixName), Matrix>,
-    gene_indexes: Opened<u32, Option<Arc<GeneIndex>>>,
-    totals: Opened<(u32, MatrixName), Option<Arc<Totals>>>,
+    matrices: OpenOnce<(u32, MatrixName), Matrix>,
+    gene_indexes: OpenOnce<u32, Option<Arc<GeneIndex>>>,
+    totals: OpenOnce<(u32, MatrixName), Option<Arc<Totals>>>,
     spaces: FeatureSpaces,
 }
 
-/// What was opened, by what it is called.
-struct Opened<K, V>(Mutex<HashMap<K, Arc<V>>>);
+/// The things of one kind that were opened so far, by name, so that each is opened once.
+struct OpenOnce<K, V>(Mutex<HashMap<K, Arc<V>>>);
 
-impl<K: std::hash::Hash + Eq, V> Opened<K, V> {
-    /// What was opened before, or is now. Two threads that come at once both open it, and get the same.
+impl<K: std::hash::Hash + Eq, V> OpenOnce<K, V> {
+    /// The thing named `key`, opened now if it was not before. Two threads at once may both open it, but get the same.
     fn get(&self, key: K, open: impl FnOnce() -> Result<V>) -> Result<Arc<V>> {
-        // The map is whole at every point where a panic could be.
+        // A panic elsewhere cannot leave the map half changed, so a poisoned lock is safe to use.
         if let Some(opened) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(opened.clone());
         }
@@ -38,9 +38,9 @@ impl OpenStore {
     pub fn new(store: Store) -> Self {
         Self {
             store,
-            matrices: Opened(Mutex::default()),
-            gene_indexes: Opened(Mutex::default()),
-            totals: Opened(Mutex::default()),
+            matrices: OpenOnce(Mutex::default()),
+            gene_indexes: OpenOnce(Mutex::default()),
+            totals: OpenOnce(Mutex::default()),
             spaces: FeatureSpaces::default(),
         }
     }
@@ -51,17 +51,17 @@ impl OpenStore {
         &self.store
     }
 
-    /// The feature spaces of its datasets.
+    /// The feature spaces of the store's datasets.
     #[must_use]
     pub fn spaces(&self) -> &FeatureSpaces {
         &self.spaces
     }
 
-    /// What a request for genes means in the datasets `numbers`, as [`FeatureSpaces::genes`] has it.
+    /// The genes that a request means in the datasets `numbers`; see [`FeatureSpaces::genes`].
     ///
     /// # Errors
     /// As [`FeatureSpaces::genes`].
-    pub fn genes(&self, numbers: &[u32], request: &genes::Request) -> Result<Genes> {
+    pub fn genes(&self, numbers: &[u32], request: &genes::GeneRequest) -> Result<Genes> {
         self.spaces.genes(&self.store, numbers, request)
     }
 
@@ -95,7 +95,7 @@ impl OpenStore {
         Ok((*opened).clone())
     }
 
-    /// Looks for a dataset's gene-major copy anew when it is next asked for.
+    /// Forgets a dataset's gene-major copy, so that the next call looks for it again.
     pub fn forget_gene_index(&self, dataset: &Dataset) {
         self.gene_indexes.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&dataset.number);
     }

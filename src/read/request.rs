@@ -1,80 +1,80 @@
-//! What is read of which cells: one selection, and one or several matrices of its datasets.
+//! Requests to read: one selection, and one or several matrices of its datasets.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Normalize, OpenStore, split_key};
 use crate::error::{DaoError, Result};
-use crate::genes::{Columns, Summing};
-use crate::matrix::{Cache, FillRow, Matrix, RowSink};
+use crate::genes::{Columns, SummingSink};
+use crate::matrix::{FillRow, Matrix, RowCache, RowSink};
 use crate::number::{Dtype, Layout, Num};
 use crate::store::MatrixName;
 
-/// By dataset number, where the columns of its X and layers go in the output; `None` where they are the
+/// The output columns of each dataset's X and layers, by dataset number; `None` where they are the
 /// output's.
 pub type ColumnsByDataset = HashMap<u32, Option<Arc<Columns>>>;
 
-/// One matrix that is asked for, and in which form.
+/// One requested matrix, and the form in which it is returned.
 #[derive(Debug, Clone)]
 pub struct MatrixForm {
-    /// Which matrix of each dataset.
+    /// The name of the matrix in each dataset.
     pub name: MatrixName,
-    /// Columns of the output.
+    /// The number of columns of the output.
     pub n_columns: usize,
-    /// CSR or dense.
+    /// The layout of the output: CSR or dense.
     pub layout: Layout,
     /// The number type of the output.
     pub dtype: Dtype,
-    /// What is done to each row, of all its columns, before any are left out.
+    /// The normalization of each row, over all its columns, before any are left out.
     pub normalize: Option<Normalize>,
 }
 
-/// The cells of one dataset, for what is said of them.
+/// The name and size of one dataset, for checks and errors.
 pub struct DatasetCells {
     /// The dataset's name.
     pub name: String,
-    /// How many there are.
+    /// The number of cells.
     pub n_obs: u32,
 }
 
-/// A matrix of one dataset, and where its columns go.
+/// A matrix of one dataset, and the output columns of its columns.
 pub struct DatasetMatrix {
-    /// Its values.
+    /// The opened matrix.
     pub matrix: Arc<Matrix>,
-    /// Its columns in the output; `None` where they are the output's.
+    /// The matrix's columns in the output; `None` where they are the output's already.
     pub columns: Option<Arc<Columns>>,
-    /// What its rows are called in the request's cache: a number of its own among all matrices there.
+    /// The number under which the matrix's rows are in the request's cache, different for each matrix.
     pub cache_number: u32,
 }
 
 /// One matrix of a request, opened in every dataset.
 pub struct MatrixRequest {
-    /// What is asked for.
+    /// The requested matrix and its form.
     pub form: MatrixForm,
-    /// By dataset number.
+    /// The entry of each dataset, by its number.
     pub datasets: HashMap<u32, DatasetMatrix>,
 }
 
-/// Cells, and the matrices that are read of each.
-pub struct Request {
+/// The cells of a request, and the matrices that are read of each.
+pub struct ReadRequest {
     /// Cell keys in frame order, `dataset_number << 32 | row`.
     pub keys: Vec<u64>,
-    /// By dataset number.
+    /// The entry of each dataset, by its number.
     pub datasets: HashMap<u32, DatasetCells>,
     /// The matrices, in the order of the results.
     pub matrices: Vec<MatrixRequest>,
-    /// Rows that were decoded along with others, of all matrices, for all epochs.
-    pub cache: Cache,
+    /// Decoded rows of all matrices that are kept for later, across epochs.
+    pub cache: RowCache,
 }
 
-impl Request {
+impl ReadRequest {
     /// Opens the matrices of the datasets that `columns` has, and checks that every key is a cell of one.
     ///
     /// # Errors
     /// `Value` for a key that is no such cell, for columns that do not fit a matrix, and for normalized
     /// integers; `Key` for a matrix that a dataset lacks; and as [`OpenStore::matrix`].
     pub fn open(store: &OpenStore, keys: Vec<u64>, columns: &ColumnsByDataset, forms: Vec<MatrixForm>) -> Result<Self> {
-        let mut request = Self { keys, datasets: HashMap::new(), matrices: Vec::new(), cache: Cache::default() };
+        let mut request = Self { keys, datasets: HashMap::new(), matrices: Vec::new(), cache: RowCache::default() };
         for &number in columns.keys() {
             let dataset = store.store().dataset_numbered(number)?;
             let n_obs =
@@ -127,9 +127,9 @@ impl Request {
         self.datasets.get(&number).ok_or_else(|| not_opened(number))
     }
 
-    /// Reads `rows` (ascending, each once) of one dataset's `matrix` into `sink`, with columns of one output added up, and
-    /// normalized; its columns are still the dataset's, and may lack those that go nowhere. With `cached`, where rows are decoded many at a
-    /// time, the others are kept in the request's cache.
+    /// Reads `rows` (ascending, each once) of one dataset's `matrix` into `sink`, normalized, with columns of one
+    /// output added up. The columns are still the dataset's, and those without an output may be missing. With
+    /// `cached`, where many rows are decoded at a time, the other rows are kept in the request's cache.
     ///
     /// # Errors
     /// As [`Matrix::read`], with the dataset named.
@@ -147,7 +147,7 @@ impl Request {
         let sink = match matrix.form.normalize {
             Some(normalize) => {
                 wanted = None; // a row's total is over all of its columns
-                normalized = Normalized { sink, normalize };
+                normalized = NormalizingSink { sink, normalize };
                 &mut normalized as &mut dyn RowSink<T>
             }
             None => sink,
@@ -155,7 +155,7 @@ impl Request {
         let mut summing;
         let sink = match columns.as_deref().filter(|columns| columns.sums()) {
             Some(columns) => {
-                summing = Summing::new(sink, columns, source.dtype());
+                summing = SummingSink::new(sink, columns, source.dtype());
                 &mut summing as &mut dyn RowSink<T>
             }
             None => sink,
@@ -180,7 +180,7 @@ impl MatrixRequest {
         self.datasets.get(&number).ok_or_else(|| not_opened(number))
     }
 
-    /// Whether a row is read for itself in every dataset: see [`Matrix::reads_rows`].
+    /// Whether rows are decoded one by one in every dataset: see [`Matrix::reads_rows`].
     #[must_use]
     pub fn reads_rows(&self) -> bool {
         self.datasets.values().all(|dataset| dataset.matrix.reads_rows())
@@ -191,13 +191,13 @@ fn not_opened(number: u32) -> DaoError {
     DaoError::value(format!("a cell key names dataset number {number}, which was not opened"))
 }
 
-/// A sink that gets rows normalized.
-struct Normalized<'a, T> {
+/// A sink that normalizes rows before it hands them on.
+struct NormalizingSink<'a, T> {
     sink: &'a mut dyn RowSink<T>,
     normalize: Normalize,
 }
 
-impl<T: Num> RowSink<T> for Normalized<'_, T> {
+impl<T: Num> RowSink<T> for NormalizingSink<'_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         self.sink.row(i, nnz, &mut |columns, values| {
             fill(columns, values)?;

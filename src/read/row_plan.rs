@@ -11,16 +11,16 @@ use super::split_key;
 pub struct DatasetRows {
     /// The dataset's number.
     pub number: u32,
-    /// Its rows, ascending, each once.
+    /// The wanted rows, ascending, each once.
     pub rows: Vec<u32>,
-    /// For each row, where in the plan's slots those are that it fills.
+    /// The range, in the plan's slots, of the slots that each row fills.
     pub slot_ranges: Vec<Range<usize>>,
 }
 
 /// The rows that a sequence of cells needs, and where each goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowPlan {
-    /// By ascending dataset number.
+    /// The rows of each dataset, by ascending dataset number.
     pub datasets: Vec<DatasetRows>,
     /// Positions in the sequence, by the row that fills them.
     pub slots: Vec<usize>,

@@ -15,22 +15,22 @@ use std::time::Duration;
 
 use crate::error::{DaoError, ErrorKind, Result, catch_panic};
 
-/// Units that may be done or begun before they are asked for, for each thread.
+/// The units per thread that may be begun or finished before the consumer takes them.
 const AHEAD: usize = 2;
-/// How long [`in_order`] waits for a unit before `tick` is called.
+/// The time that [`in_order`] waits for a unit before it calls `tick`.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// One thread a core where none are named.
+/// The number of threads to use: the requested one, or one for each core.
 #[must_use]
-pub fn threads(asked: Option<usize>) -> usize {
-    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+pub fn threads(requested: Option<usize>) -> usize {
+    requested.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
 }
 
 /// Work in units, as the scheduler sees it.
 pub trait Work: Send + Sync {
-    /// What the pieces of one unit share while it is done.
+    /// The state that the pieces of one unit share while it is done.
     type Unit: Send + Sync;
-    /// What a unit gives.
+    /// The result of a unit.
     type Output: Send;
 
     /// The number of units.
@@ -39,10 +39,10 @@ pub trait Work: Send + Sync {
     /// The number of pieces of a unit, at least one.
     fn n_pieces(&self, unit: usize) -> usize;
 
-    /// About how many bytes a unit takes while it is done. Asked again each time that it might begin.
+    /// About how many bytes a unit takes while it is done. Called again each time that the unit might begin.
     fn estimate(&self, unit: usize) -> u64;
 
-    /// What the first piece of a unit finds prepared.
+    /// Makes the shared state of a unit, before its first piece.
     ///
     /// # Errors
     /// Those of the work; the unit fails with it.
@@ -54,7 +54,7 @@ pub trait Work: Send + Sync {
     /// Those of the work; the unit fails with it.
     fn piece(&self, unit: usize, shared: &Self::Unit, piece: usize, stop: &AtomicBool) -> Result<()>;
 
-    /// What a unit gives, when all of its pieces are done.
+    /// The result of a unit, when all of its pieces are done.
     ///
     /// # Errors
     /// Those of the work; the unit fails with it.
@@ -109,35 +109,35 @@ struct Schedule<W: Work> {
     budget: u64,
     ahead: usize,
     stop: AtomicBool,
-    state: Mutex<State<W>>,
+    state: Mutex<ScheduleState<W>>,
     changed: Condvar,
 }
 
-/// What the pieces of a unit share, made by the first that needs it.
+/// The shared state of a unit, made by the first piece that needs it.
 type Prepared<W> = OnceLock<Result<<W as Work>::Unit>>;
 
 /// A unit that is being done.
 struct Begun<W: Work> {
     prepared: Arc<Prepared<W>>,
-    /// Pieces that have not ended.
+    /// The number of pieces that have not ended.
     left: usize,
     estimate: u64,
     failed: Option<DaoError>,
 }
 
-struct State<W: Work> {
+struct ScheduleState<W: Work> {
     /// The next piece to claim: unit and number.
     next: (usize, usize),
     /// The unit that the consumer takes next.
     wanted: usize,
-    /// Bytes that begun units are estimated to take, and finished ones hold.
+    /// The bytes that begun units are estimated to take, plus those that finished results hold.
     held: u64,
     begun: BTreeMap<usize, Begun<W>>,
     done: BTreeMap<usize, (u64, Result<W::Output>)>,
 }
 
 /// A piece that a thread has claimed.
-struct Claimed<W: Work> {
+struct ClaimedPiece<W: Work> {
     unit: usize,
     number: usize,
     prepared: Arc<Prepared<W>>,
@@ -145,7 +145,7 @@ struct Claimed<W: Work> {
 
 impl<W: Work> Schedule<W> {
     fn new(work: W, budget: u64, threads: usize) -> Self {
-        let state = State { next: (0, 0), wanted: 0, held: 0, begun: BTreeMap::new(), done: BTreeMap::new() };
+        let state = ScheduleState { next: (0, 0), wanted: 0, held: 0, begun: BTreeMap::new(), done: BTreeMap::new() };
         Self {
             work,
             budget,
@@ -156,8 +156,8 @@ impl<W: Work> Schedule<W> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<W>> {
-        // Counters and finished results: whole at every point where a panic could be.
+    fn lock(&self) -> MutexGuard<'_, ScheduleState<W>> {
+        // A panic elsewhere cannot leave counters and results half changed, so a poisoned lock is safe to use.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -169,9 +169,9 @@ impl<W: Work> Schedule<W> {
         self.changed.notify_all();
     }
 
-    /// What each thread does: pieces, until there are no more or all is stopped.
+    /// The loop of each thread: does pieces until there are no more or the work is stopped.
     fn run(&self) {
-        while let Some(Claimed { unit, number, prepared }) = self.claim() {
+        while let Some(ClaimedPiece { unit, number, prepared }) = self.claim() {
             let failed = catch_panic(|| match prepared.get_or_init(|| self.work.prepare(unit)) {
                 Ok(shared) => self.work.piece(unit, shared, number, &self.stop),
                 Err(_) => Ok(()), // told when the unit is finished
@@ -183,7 +183,7 @@ impl<W: Work> Schedule<W> {
 
     /// The next piece, once there is room for its unit or the consumer waits for it; `None` when there is
     /// no more to do.
-    fn claim(&self) -> Option<Claimed<W>> {
+    fn claim(&self) -> Option<ClaimedPiece<W>> {
         let mut state = self.lock();
         loop {
             let (unit, number) = state.next;
@@ -192,7 +192,7 @@ impl<W: Work> Schedule<W> {
             }
             let n_pieces = self.work.n_pieces(unit);
             if number == 0 {
-                let Some(estimate) = self.room_for(unit, &state) else {
+                let Some(estimate) = self.estimate_if_fits(unit, &state) else {
                     state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                     continue;
                 };
@@ -204,23 +204,23 @@ impl<W: Work> Schedule<W> {
             }
             state.next = if number + 1 < n_pieces { (unit, number + 1) } else { (unit + 1, 0) };
             // A unit stays begun until all of its pieces have ended.
-            return state.begun.get(&unit).map(|begun| Claimed { unit, number, prepared: begun.prepared.clone() });
+            return state.begun.get(&unit).map(|begun| ClaimedPiece { unit, number, prepared: begun.prepared.clone() });
         }
     }
 
     /// The estimate of a unit that may begin now. Few results wait at a time, even where more would fit:
     /// buffers that are soon used again stay in the processor's cache.
-    fn room_for(&self, unit: usize, state: &State<W>) -> Option<u64> {
+    fn estimate_if_fits(&self, unit: usize, state: &ScheduleState<W>) -> Option<u64> {
         let awaited = unit == state.wanted;
         if !awaited && unit > state.wanted + self.ahead {
             return None;
         }
-        // A panic here is told by the unit, which meets it again.
+        // A panic here is reported by the unit, which runs into it again.
         let estimate = catch_panic(|| Ok(self.work.estimate(unit))).unwrap_or(0);
         (awaited || state.held.saturating_add(estimate) <= self.budget).then_some(estimate)
     }
 
-    /// Notes that a piece is done, or failed; the last of its unit finishes that.
+    /// Notes that a piece is done or failed; the last piece of a unit finishes the unit.
     fn end(&self, unit: usize, failed: Option<DaoError>) {
         let mut state = self.lock();
         let Some(begun) = state.begun.get_mut(&unit) else { return };
@@ -235,7 +235,7 @@ impl<W: Work> Schedule<W> {
             if let Some(error) = begun.failed {
                 return Err(error);
             }
-            // All other threads have let go of it: this is the last piece that ended.
+            // This was the last piece, so no other thread holds the unit.
             let prepared = Arc::into_inner(begun.prepared).and_then(OnceLock::into_inner);
             self.work.finish(unit, prepared.ok_or_else(|| DaoError::internal("a unit of work was not prepared"))??)
         });
@@ -264,14 +264,14 @@ impl<W: Work> Schedule<W> {
     }
 }
 
-/// What waiting for the next result gave.
+/// The outcome of waiting for the next result.
 #[derive(Debug)]
 pub enum Next<R> {
     /// A result.
     Ready(R),
-    /// Nothing yet; ask again.
+    /// No result yet; call again.
     Waiting,
-    /// There are no more.
+    /// There are no more results.
     Over,
 }
 
@@ -281,7 +281,7 @@ pub struct Workers<W: Work + 'static> {
     threads: Vec<JoinHandle<()>>,
     /// Units whose results are still to be taken.
     left: usize,
-    /// A forked child has the memory of the threads and not the threads.
+    /// The process that started the threads: a forked child has their memory and not the threads.
     pid: u32,
 }
 
@@ -304,7 +304,7 @@ impl<W: Work + 'static> Workers<W> {
         Ok(workers)
     }
 
-    /// The work.
+    /// The work that the threads do.
     #[must_use]
     pub fn work(&self) -> &W {
         &self.schedule.work
@@ -330,13 +330,13 @@ impl<W: Work + 'static> Workers<W> {
 impl<W: Work + 'static> Drop for Workers<W> {
     fn drop(&mut self) {
         if self.pid != std::process::id() {
-            // The threads, and whoever held the lock, are not in this process.
+            // A forked child has neither the threads nor the holder of the lock.
             self.threads.drain(..).for_each(std::mem::forget);
             return;
         }
         self.schedule.stop();
         for thread in self.threads.drain(..) {
-            // What a thread panicked with has been told to the consumer.
+            // The consumer has already been given the panic as an error.
             let _ = thread.join();
         }
     }

@@ -15,20 +15,20 @@ use std::sync::Arc;
 use crate::error::{DaoError, Result};
 pub use order::Order;
 use random::{Stream, generator};
-pub use share::{Share, Start};
+pub use share::{EpochStart, Share};
 
-/// How the epochs over a selection are made.
+/// The settings of the epochs over a selection.
 #[derive(Debug, Clone)]
 pub struct Sampler {
-    /// Cells of the selection.
+    /// The number of cells of the selection.
     pub n: u32,
     /// The order in which an epoch visits its positions.
     pub order: Order,
-    /// How the cells of an epoch are drawn; `None`: every position comes once.
+    /// The draw of the cells of an epoch; `None`: every position comes once.
     pub draw: Option<Draw>,
-    /// For each position its group, below `n`; a batch is then of one group.
+    /// The group of each position, below `n`; each batch is then of one group.
     pub groups: Option<Arc<[u32]>>,
-    /// Cells of a batch.
+    /// The number of cells of a batch.
     pub batch_size: usize,
     /// Whether smaller batches are left out.
     pub drop_last: bool,
@@ -37,11 +37,11 @@ pub struct Sampler {
 /// A random sample of positions.
 #[derive(Debug, Clone)]
 pub struct Draw {
-    /// Positions drawn in an epoch.
+    /// The number of positions drawn in an epoch.
     pub n_samples: usize,
     /// Whether a position may be drawn again.
     pub replacement: bool,
-    /// How likely each position is, in any unit; all the same where there are none.
+    /// The weight of each position, in any unit; `None` for equal weights.
     pub weights: Option<Arc<[f64]>>,
     /// The user's seed.
     pub seed: u64,
@@ -52,7 +52,7 @@ pub struct Draw {
 pub struct EpochPlan {
     /// Positions in the selection.
     pub order: Arc<[u32]>,
-    /// Consecutive ranges of `order`; together all of it.
+    /// The batches: consecutive ranges that together are all of `order`.
     pub batches: Vec<Range<usize>>,
 }
 
@@ -73,7 +73,7 @@ impl Sampler {
         self.draw.as_ref().map_or(Ok(()), |draw| draw.validate(self.n))
     }
 
-    /// Cells of an epoch, `drop_last` or not.
+    /// The number of cells of an epoch, before `drop_last` removes any.
     #[must_use]
     pub fn n_samples(&self) -> usize {
         self.draw.as_ref().map_or(self.n as usize, |draw| draw.n_samples)
@@ -99,14 +99,14 @@ impl Sampler {
         groups::plan(&order, groups, self.batch_size, self.drop_last, rng)
     }
 
-    /// How many batches an epoch has, for all ranks together, before they are shared out.
+    /// The number of batches of an epoch, for all ranks together, before they are shared out.
     #[must_use]
     pub fn n_batches(&self, epoch: u64) -> usize {
         let whole = |n: usize| if self.drop_last { n / self.batch_size } else { n.div_ceil(self.batch_size) };
         match (&self.groups, &self.draw) {
             (None, _) => whole(self.n_samples()),
             (Some(groups), None) => groups::sizes(groups).into_iter().map(whole).sum(),
-            // Which cells are drawn says how many of each group there are.
+            // How many batches each group fills depends on which cells are drawn, so they are drawn here.
             (Some(_), Some(_)) => self.epoch(epoch).batches.len(),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::random::{Stream, generator, shuffle};
 
-/// In which sequence an epoch visits the positions `0..n` of a selection.
+/// The sequence in which an epoch visits the positions `0..n` of a selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// The order of the frame.
@@ -16,9 +16,9 @@ pub enum Order {
     Blocks {
         /// The user's seed.
         seed: u64,
-        /// Cells of a block, at least 1.
+        /// The number of cells of a block, at least 1.
         size: usize,
-        /// Blocks shuffled together, at least 1.
+        /// The number of blocks that are shuffled together, at least 1.
         window: usize,
     },
 }

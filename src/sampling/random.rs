@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-/// What the numbers of an epoch are for: each use has its own.
+/// The use of random numbers within an epoch: each use has a stream of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// The order of cells.
@@ -12,7 +12,7 @@ pub enum Stream {
     Batches = 1,
 }
 
-/// ChaCha8 keyed with seed, epoch and use: independent streams, the same on every machine.
+/// A generator (ChaCha8) keyed with seed, epoch and use: independent streams, the same on every machine.
 pub fn generator(seed: u64, epoch: u64, stream: Stream) -> ChaCha8Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());

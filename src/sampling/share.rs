@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::EpochPlan;
 use crate::error::{DaoError, Result};
 
-/// One of those who share an epoch.
+/// One of the workers who share an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     /// The number of the rank, below `world_size`.
@@ -22,17 +22,17 @@ pub struct Share {
     pub workers: usize,
 }
 
-/// Where in an epoch to begin.
+/// The point of an epoch to begin at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Start {
-    /// Cells, in the epoch's sequence, that others had before it was shared out.
+pub struct EpochStart {
+    /// The number of cells, in the epoch's sequence, that were visited before the rest was shared out.
     pub cells: usize,
-    /// Rounds of batches that all ranks have had since.
+    /// The rounds of batches that all ranks have had since then.
     pub rounds: usize,
 }
 
 impl Share {
-    /// Checks that rank and worker are among those that there are.
+    /// Checks that rank and worker are below their numbers.
     ///
     /// # Errors
     /// `Value` if not.
@@ -54,7 +54,7 @@ impl Share {
 impl EpochPlan {
     /// The batches that are left from `start` on, for all ranks: as many for each.
     #[must_use]
-    pub fn shared(&self, world_size: usize, drop_last: bool, start: Start) -> Vec<Range<usize>> {
+    pub fn shared(&self, world_size: usize, drop_last: bool, start: EpochStart) -> Vec<Range<usize>> {
         let rest = self.batches.iter().filter(|batch| batch.end > start.cells);
         let rest = rest.map(|batch| batch.start.max(start.cells)..batch.end).collect();
         let mut leveled = level(rest, world_size, drop_last);
@@ -64,7 +64,7 @@ impl EpochPlan {
 
     /// The plan of one share of what is left from `start` on, without its first `skip` batches.
     #[must_use]
-    pub fn share(&self, share: Share, drop_last: bool, start: Start, skip: usize) -> Self {
+    pub fn share(&self, share: Share, drop_last: bool, start: EpochStart, skip: usize) -> Self {
         let all = self.shared(share.world_size, drop_last, start);
         let mine = all.into_iter().enumerate().filter(|&(i, _)| share.has(i));
         let mine: Vec<_> = mine.map(|(_, batch)| batch).skip(skip).collect();
@@ -78,16 +78,16 @@ impl EpochPlan {
         Self { order: order.into(), batches }
     }
 
-    /// Cells of the epoch that all ranks have had after some `rounds` since `start.cells`.
+    /// The number of cells that all ranks together have had after `rounds` since `start.cells`.
     #[must_use]
-    pub fn cells_after(&self, world_size: usize, drop_last: bool, start: Start) -> usize {
-        let all = self.shared(world_size, drop_last, Start { rounds: 0, ..start });
+    pub fn cells_after(&self, world_size: usize, drop_last: bool, start: EpochStart) -> usize {
+        let all = self.shared(world_size, drop_last, EpochStart { rounds: 0, ..start });
         let had = &all[..start.rounds.saturating_mul(world_size).min(all.len())];
         had.iter().map(|batch| batch.end).max().unwrap_or(start.cells)
     }
 }
 
-/// Batches in a multiple of `world_size`: the last round's are cut smaller (with it earlier ones, where
+/// The batches, in a multiple of `world_size`: those of the last round are cut smaller (earlier ones too, where
 /// they have not the cells), or left out with `drop_last`. What still cannot be shared, a rest of
 /// batches of one cell, is filled up with the first ones again.
 fn level(mut batches: Vec<Range<usize>>, world_size: usize, drop_last: bool) -> Vec<Range<usize>> {
@@ -115,11 +115,11 @@ fn level(mut batches: Vec<Range<usize>>, world_size: usize, drop_last: bool) -> 
         cut += world_size;
     }
     let last = batches.split_off(batches.len() - cut);
-    // The largest piece is cut each time.
+    // Each step cuts the largest piece.
     let mut pieces = vec![1; last.len()];
     for _ in 0..missing {
         let size = |i: &usize| last[*i].len().div_ceil(pieces[*i]);
-        // The first of those that are largest.
+        // Of several largest pieces, the first.
         if let Some(largest) = (0..last.len()).rev().max_by_key(size) {
             pieces[largest] += 1;
         }
@@ -143,13 +143,13 @@ mod tests {
         Sampler { n, order, draw: None, groups: None, batch_size, drop_last }.epoch(0)
     }
 
-    /// What ranks have, round by round, as cells.
+    /// The cells that the ranks have, round by round.
     fn visited(
         plan: &EpochPlan,
         world_size: usize,
         workers: usize,
         drop_last: bool,
-        start: Start,
+        start: EpochStart,
     ) -> Vec<Vec<Vec<u32>>> {
         let share = |rank, worker| {
             let share = Share { rank, world_size, worker, workers };
@@ -174,7 +174,7 @@ mod tests {
         fn shares_are_one_epoch_in_one_sequence(n in 1u32..200, batch_size in 2usize..30, world_size in 1usize..7, workers in 1usize..5) {
             prop_assume!(n as usize >= world_size);
             let plan = plan(n, batch_size, false);
-            let rounds = visited(&plan, world_size, workers, false, Start::default());
+            let rounds = visited(&plan, world_size, workers, false, EpochStart::default());
             let cells: Vec<u32> = rounds.iter().flatten().flatten().copied().collect();
             prop_assert_eq!(&cells[..], &plan.order[..]);
             prop_assert!(rounds.iter().flatten().all(|batch| !batch.is_empty() && batch.len() <= batch_size));
@@ -185,15 +185,15 @@ mod tests {
             n in 7u32..200, batch_size in 2usize..30, world_size in 1usize..7, other in 1usize..7, drop_last: bool, at: prop::sample::Index
         ) {
             let plan = plan(n, batch_size, drop_last);
-            let whole = visited(&plan, world_size, 1, drop_last, Start::default());
+            let whole = visited(&plan, world_size, 1, drop_last, EpochStart::default());
             let at = at.index(whole.len() + 1);
-            let start = Start { cells: 0, rounds: at };
+            let start = EpochStart { cells: 0, rounds: at };
             prop_assert_eq!(&visited(&plan, world_size, 2, drop_last, start)[..], &whole[at..]);
             // With another number of ranks: the same cells in the same sequence.
             let had: Vec<u32> = whole[..at].iter().flatten().flatten().copied().collect();
             let cells = plan.cells_after(world_size, drop_last, start);
             prop_assert_eq!(&had[..], &plan.order[..cells]);
-            let rest = visited(&plan, other, 1, drop_last, Start { cells, rounds: 0 });
+            let rest = visited(&plan, other, 1, drop_last, EpochStart { cells, rounds: 0 });
             let rest: Vec<u32> = rest.iter().flatten().flatten().copied().collect();
             if !drop_last && plan.order.len() - cells >= other {
                 prop_assert_eq!(&rest[..], &plan.order[cells..]);

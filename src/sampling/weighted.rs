@@ -6,7 +6,7 @@ use super::random::{below, unit};
 
 /// `n_samples` positions of `0..n`, independent and uniform.
 pub fn uniform(n: u32, n_samples: usize, rng: &mut impl RngCore) -> Vec<u32> {
-    // Below `n`.
+    // The number is below `n`, so it fits into 32 bits.
     (0..n_samples).map(|_| u32::try_from(below(n.into(), rng)).unwrap_or(0)).collect()
 }
 
@@ -18,11 +18,11 @@ pub fn with_replacement(weights: &[f64], n_samples: usize, rng: &mut impl RngCor
         total += weight;
         ends.push(total);
     }
-    // What rounding would put past the end is the last that has a weight.
+    // Rounding may lead past the end; the last position that has a weight is then meant.
     let last = weights.iter().rposition(|&weight| weight > 0.0).unwrap_or(0);
     let draw = |_| {
         let at = unit(rng) * total;
-        // Those without a weight end where the one before them does, and are passed over.
+        // Positions without a weight add nothing to the sums, so the search passes over them.
         position(ends.partition_point(|&end| end <= at).min(last))
     };
     (0..n_samples).map(draw).collect()
@@ -50,7 +50,7 @@ pub fn without_replacement(weights: &[f64], n_samples: usize, rng: &mut impl Rng
     arrivals.into_iter().map(|(_, at)| at).collect()
 }
 
-/// Selections have less than 2^32 cells.
+/// A position as 32 bits: selections have fewer than 2^32 cells.
 fn position(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }

@@ -37,7 +37,7 @@ pub trait Storage: Send + Sync {
     /// As [`Storage::size`].
     fn get(&self, path: &str) -> Result<Option<Bytes>>;
 
-    /// Byte ranges of the file at `path`, in the order asked for; `None` if there is no such file.
+    /// The bytes of `ranges` of the file at `path`, in their order; `None` if there is no such file.
     ///
     /// # Errors
     /// As [`Storage::size`], and `Corrupt` if the file ends before a range does.

@@ -131,7 +131,7 @@ impl File for RemoteFile {
             return Err(truncated(&self.uri, end, format!("{} bytes", self.len)));
         }
         if into.is_empty() {
-            return Ok(()); // Servers refuse to send nothing.
+            return Ok(()); // an empty range is not requested: servers refuse it
         }
         let runtime = runtime_of(self.pid)?;
         let part = runtime.block_on(self.store.get_range(&self.object, offset..end)).map_err(|e| {

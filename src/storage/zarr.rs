@@ -13,7 +13,7 @@ use crate::error::DaoError;
 /// A [`Storage`] that zarrs can open arrays in.
 pub struct ZarrStorage(pub Arc<dyn Storage>);
 
-/// An error of a storage as zarrs hands it on.
+/// An error of a storage, in the form in which zarrs hands it on.
 fn failed(error: &DaoError) -> StorageError {
     StorageError::Other(error.to_string())
 }

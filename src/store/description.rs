@@ -1,4 +1,4 @@
-//! What a dataset says of itself in its own `dao.json`: matrices, tables, checksums.
+//! The description of a dataset in its own `dao.json`: matrices, tables, checksums.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,9 @@ const GENE_INDEX_FORMAT: &str = "dao-gene-index";
 /// A dataset's description of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Description {
-    /// Always [`DATASET_FORMAT`].
+    /// The format's name, always [`DATASET_FORMAT`].
     pub format: String,
-    /// At most [`FORMAT_VERSION`].
+    /// The format version, at most [`FORMAT_VERSION`].
     pub version: u32,
     /// The dataset's name.
     #[serde(rename = "id")]
@@ -44,7 +44,7 @@ pub struct Description {
     /// Values that all its cells share.
     #[serde(default)]
     pub constants: Constants,
-    /// Names the feature space.
+    /// The id of the feature space.
     #[serde(rename = "var_id", default)]
     pub feature_space: String,
     /// Keys that this version does not know.
@@ -55,7 +55,7 @@ pub struct Description {
 /// One matrix of a dataset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MatrixMeta {
-    /// How it is laid out.
+    /// The layout of the matrix.
     pub layout: Layout,
     /// The number type that it is stored in; `None` for one that cannot be read.
     pub dtype: Option<Dtype>,
@@ -78,7 +78,7 @@ pub struct TableMeta {
     /// The index's own name in pandas.
     #[serde(default)]
     pub index_name: Option<String>,
-    /// What the index was in pandas, in the words of `dao_polars.convert`.
+    /// The index's form in pandas, in the words of `dao_polars.convert`.
     #[serde(default)]
     pub index: Value,
     /// The columns but the index, in their order.
@@ -88,19 +88,19 @@ pub struct TableMeta {
 /// A column of a table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ColumnMeta {
-    /// Its name in parquet.
+    /// The column's name in parquet.
     pub name: String,
-    /// Its name in pandas.
+    /// The column's name in pandas.
     #[serde(default)]
     pub source: String,
-    /// Its type in parquet, in the words of `dao_polars.scan.dtypes`.
+    /// The column's type in parquet, in the words of `dao_polars.scan.dtypes`.
     pub dtype: String,
-    /// What it was in pandas, in the words of `dao_polars.convert`.
+    /// The column's form in pandas, in the words of `dao_polars.convert`.
     #[serde(default)]
     pub pandas: Value,
 }
 
-/// What a gene-major copy of X says of itself.
+/// The description of a gene-major copy of X, in its own `dao.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GeneIndexMeta {
     format: String,
@@ -116,9 +116,9 @@ impl Description {
     /// `Value` for a newer version, `Corrupt` for one that is damaged or of another dataset.
     pub fn parse(bytes: &[u8], place: &str, dataset: &Dataset) -> Result<Self> {
         let description: Self = versioned::parse(bytes, place, DATASET_FORMAT)?;
-        let shown = |name: &str, n_obs, n_vars| format!("id '{name}', {n_obs} cells, {n_vars} genes");
-        let expected = shown(&dataset.name, dataset.n_obs, dataset.n_vars);
-        let found = shown(&description.name, description.n_obs, description.n_vars);
+        let summary = |name: &str, n_obs, n_vars| format!("id '{name}', {n_obs} cells, {n_vars} genes");
+        let expected = summary(&dataset.name, dataset.n_obs, dataset.n_vars);
+        let found = summary(&description.name, description.n_obs, description.n_vars);
         if expected != found {
             return Err(DaoError::corrupt(place, "the dataset is not the one that the manifest lists")
                 .expected(expected)
@@ -135,7 +135,7 @@ impl GeneIndexMeta {
         Self { format: GENE_INDEX_FORMAT.into(), version: FORMAT_VERSION, dataset: dataset.checksum.clone() }
     }
 
-    /// Reads it and holds it against the dataset.
+    /// Reads the description of a copy and checks it against the dataset.
     ///
     /// # Errors
     /// `Value` for a newer version, `Corrupt` for one that is damaged or of another dataset.

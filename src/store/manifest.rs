@@ -20,15 +20,15 @@ pub const MAX_CATEGORIES: usize = 65_536;
 
 /// Values that all cells of a dataset share, by name: JSON strings, numbers, bools.
 pub type Constants = Map<String, Value>;
-/// For each string-like obs column the sorted union of its values; `None` past [`MAX_CATEGORIES`].
+/// The sorted union of the values of each string-like obs column; `None` past [`MAX_CATEGORIES`].
 pub type Categories = BTreeMap<String, Option<BTreeSet<String>>>;
 
-/// What is in a store.
+/// The manifest of a store: its identity, its datasets, the categories of its obs columns.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Always [`STORE_FORMAT`].
+    /// The format's name, always [`STORE_FORMAT`].
     pub format: String,
-    /// At most [`FORMAT_VERSION`].
+    /// The format version, at most [`FORMAT_VERSION`].
     pub version: u32,
     /// The store's identity: a UUID; for sfaira's stores a fingerprint of names and cell counts.
     pub id: String,
@@ -47,12 +47,12 @@ pub struct Manifest {
 /// A dataset as the manifest lists it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dataset {
-    /// Upper half of the dataset's cell keys.
+    /// The number of the dataset: the upper half of its cell keys.
     pub number: u32,
     /// The dataset's name, unique in the store.
     #[serde(rename = "id")]
     pub name: String,
-    /// Its folder, relative to the store.
+    /// The dataset's folder, relative to the store.
     pub path: String,
     /// Number of cells.
     pub n_obs: u64,
@@ -63,20 +63,20 @@ pub struct Dataset {
     /// Checksum of the dataset's `dao.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
-    /// How X is laid out.
+    /// The layout of X.
     pub layout: Layout,
     /// The number type that X is stored in; `None` for one that cannot be read.
     pub dtype: Option<Dtype>,
-    /// Bytes on disk.
+    /// The bytes of the dataset on disk.
     pub bytes: u64,
-    /// What all cells are of, where that is one organism.
+    /// The organism of all cells, where it is one.
     #[serde(default)]
     pub organism: Option<String>,
     /// Names and types of the columns of obs, but the index; none for sfaira's, whose tables say it.
     pub obs: Vec<(String, String)>,
     /// Values that all its cells share.
     pub constants: Constants,
-    /// Names the feature space: the same exactly where the genes and their order are.
+    /// The id of the feature space: two are equal exactly where the genes and their order are.
     #[serde(rename = "var_id")]
     pub feature_space: String,
     /// Names of the layers.
@@ -89,13 +89,13 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Where one of its matrices lies, relative to the store.
+    /// The path of one of the dataset's matrices, relative to the store.
     #[must_use]
     pub fn matrix_path(&self, name: &MatrixName) -> String {
         format!("{}/zarr/{name}", self.path)
     }
 
-    /// What to call it in errors.
+    /// The name of the dataset in errors.
     #[must_use]
     pub fn place(&self) -> String {
         format!("dataset '{}'", self.name)

@@ -1,4 +1,4 @@
-//! What a dataset's matrices are called: `X`, a layer, an embedding (obsm).
+//! The names of a dataset's matrices: `X`, a layer, an embedding (obsm).
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,7 +20,7 @@ pub enum MatrixName {
 }
 
 impl MatrixName {
-    /// Whether its columns are the dataset's genes.
+    /// Whether the columns of the matrix are the dataset's genes.
     #[must_use]
     pub fn is_of_genes(&self) -> bool {
         !matches!(self, Self::Obsm(_))

@@ -35,7 +35,7 @@ const VAR: &str = "parquet/var.parquet";
 pub struct Store {
     storage: Arc<dyn Storage>,
     manifest: Manifest,
-    /// Whether sfaira wrote it: its tables are then others, see [`Store::has_sfaira_tables`].
+    /// Whether sfaira wrote the store: its tables are then others, see [`Store::has_sfaira_tables`].
     by_sfaira: bool,
 }
 
@@ -138,7 +138,7 @@ impl Store {
         Ok(bytes)
     }
 
-    /// What a dataset says of itself; of one of sfaira's what its matrix says.
+    /// The description of a dataset; for one of sfaira's it is made from its matrix's metadata.
     ///
     /// # Errors
     /// `NotFound`, `Value` for a newer format version, or `Corrupt` if it contradicts the manifest.
@@ -172,7 +172,7 @@ impl Store {
             .hint("restore the file that is not the dataset's"))
     }
 
-    /// Where the gene-major copy of a dataset's X is, relative to the store, if there is one.
+    /// The path of the gene-major copy of a dataset's X, relative to the store, if there is one.
     ///
     /// # Errors
     /// `Corrupt` for one that was made of another dataset, `Value` for a newer format version.
@@ -195,7 +195,7 @@ impl Store {
             .hint("restore it from a copy, or write the dataset again")
     }
 
-    /// Holds the bytes of a file against their checksum.
+    /// Checks the bytes of a file against their checksum.
     fn check(&self, dataset: &Dataset, path: &str, bytes: &[u8], expected: &str) -> Result<()> {
         let found = checksum(bytes);
         if found == *expected {
@@ -217,7 +217,7 @@ mod testing {
     use super::Dataset;
     use crate::number::{Dtype, Layout};
 
-    /// A dataset as a manifest lists it.
+    /// A test's dataset, as a manifest lists it.
     pub fn dataset(name: &str, n_obs: u64, n_vars: u64) -> Dataset {
         Dataset {
             number: 0,

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::error::{DaoError, Result, panic_message};
 
-/// What the index of var is called, whatever pandas called it.
+/// The name of the index of var, whatever pandas called it.
 pub const INDEX: &str = "var_name";
 
 /// A table of genes: its columns, as they are named to users.
@@ -23,16 +23,16 @@ pub struct VarTable {
     reader: SerializedFileReader<Bytes>,
     place: String,
     n_rows: usize,
-    columns: Vec<(String, Source)>,
+    columns: Vec<(String, ValueSource)>,
 }
 
-/// Where a column's values are.
-enum Source {
-    /// In the column of this place among the file's leaves.
+/// The source of a column's values.
+enum ValueSource {
+    /// The column at this position among the file's leaves.
     Leaf(usize),
-    /// Nowhere: they are numbers from `start` on.
+    /// No column of the file: the values are numbers from `start` on, as in a pandas RangeIndex.
     Range { start: i64, step: i64 },
-    /// In a column of a type that names cannot be of.
+    /// A column of a type that names cannot have, in words.
     Other(String),
 }
 
@@ -61,12 +61,12 @@ impl VarTable {
         Ok(table)
     }
 
-    /// Genes.
+    /// The number of genes.
     pub fn n_rows(&self) -> usize {
         self.n_rows
     }
 
-    /// The names of its columns.
+    /// The names of the table's columns.
     pub fn names(&self) -> Vec<&str> {
         self.columns.iter().map(|(name, _)| name.as_str()).collect()
     }
@@ -78,7 +78,7 @@ impl VarTable {
     pub fn column(&self, name: &str) -> Result<Option<VarColumn>> {
         let Some((_, source)) = self.columns.iter().find(|(known, _)| known == name) else { return Ok(None) };
         match source {
-            Source::Range { start, step } => {
+            ValueSource::Range { start, step } => {
                 let numbers = (0..self.n_rows).scan(*start, |next, _| {
                     let number = *next;
                     *next = next.wrapping_add(*step);
@@ -86,14 +86,14 @@ impl VarTable {
                 });
                 Ok(Some(VarColumn::Names(numbers.collect())))
             }
-            Source::Leaf(leaf) => sound(&self.place, || self.read(*leaf)).map(Some),
-            Source::Other(kind) => Err(DaoError::value(format!("column '{name}' of var holds {kind}"))
+            ValueSource::Leaf(leaf) => sound(&self.place, || self.read(*leaf)).map(Some),
+            ValueSource::Other(kind) => Err(DaoError::value(format!("column '{name}' of var holds {kind}"))
                 .at(format!("path '{}'", self.place))
                 .expected("text, numbers or Booleans")),
         }
     }
 
-    fn columns_of_file(&self) -> Vec<(String, Source)> {
+    fn columns_of_file(&self) -> Vec<(String, ValueSource)> {
         let schema = self.reader.metadata().file_metadata().schema_descr();
         let leaves = schema.columns();
         let fields = schema.root_schema().get_fields();
@@ -104,19 +104,19 @@ impl VarTable {
                 && field.get_basic_info().has_repetition()
                 && field.get_basic_info().repetition() != Repetition::REPEATED;
             match leaf {
-                Some(leaf) if flat && is_named(&leaves[leaf]) => (name, Source::Leaf(leaf)),
+                Some(leaf) if flat && is_named(&leaves[leaf]) => (name, ValueSource::Leaf(leaf)),
                 Some(leaf) if flat => {
                     let kind = leaves[leaf].physical_type();
-                    (name, Source::Other(format!("values of another type ({kind})")))
+                    (name, ValueSource::Other(format!("values of another type ({kind})")))
                 }
-                _ => (name, Source::Other("lists or structs".into())),
+                _ => (name, ValueSource::Other("lists or structs".into())),
             }
         };
         fields.iter().map(column).collect()
     }
 
     /// The index first, and the other columns by the names that `Store.var` gives them.
-    fn named_by_pandas(&mut self, mut found: Vec<(String, Source)>) -> Vec<(String, Source)> {
+    fn named_by_pandas(&mut self, mut found: Vec<(String, ValueSource)>) -> Vec<(String, ValueSource)> {
         let metadata = self.reader.metadata().file_metadata().key_value_metadata();
         let note = metadata.into_iter().flatten().find(|entry| entry.key == "pandas");
         let note: Value = note
@@ -137,9 +137,9 @@ impl VarTable {
                 let at = found.iter().position(|(known, _)| known == name).unwrap_or(0);
                 found.remove(at).1
             }
-            None => Source::Range { start: number(&first, "start", 0), step: number(&first, "step", 1) },
+            None => ValueSource::Range { start: number(&first, "start", 0), step: number(&first, "step", 1) },
         };
-        if let (Source::Range { start, step }, true) = (&index, found.is_empty())
+        if let (ValueSource::Range { start, step }, true) = (&index, found.is_empty())
             && first.is_object()
             && *step != 0
         {
@@ -154,16 +154,16 @@ impl VarTable {
         let mut named = vec![(INDEX.to_owned(), index)];
         for (name, source) in found {
             let level = levels.iter().position(|level| level.as_str() == Some(name.as_str()));
-            let mut shown = match level {
+            let mut free_name = match level {
                 Some(level) if name.starts_with("__index_level_") => format!("level_{}", level + 1),
                 _ => name,
             };
-            if shown == INDEX {
-                while shown == INDEX || taken.contains(&shown) {
-                    shown = format!("obs_{shown}");
+            if free_name == INDEX {
+                while free_name == INDEX || taken.contains(&free_name) {
+                    free_name = format!("obs_{free_name}");
                 }
             }
-            named.push((shown, source));
+            named.push((free_name, source));
         }
         named
     }
@@ -194,22 +194,22 @@ impl VarTable {
                     )
                 }
                 ColumnReader::Int32ColumnReader(reader) if unsigned => {
-                    shown(self.values(reader, n_rows, nullable)?, |value| value.cast_unsigned().to_string())
+                    as_text(self.values(reader, n_rows, nullable)?, |value| value.cast_unsigned().to_string())
                 }
                 ColumnReader::Int32ColumnReader(reader) => {
-                    shown(self.values(reader, n_rows, nullable)?, |value| value.to_string())
+                    as_text(self.values(reader, n_rows, nullable)?, |value| value.to_string())
                 }
                 ColumnReader::Int64ColumnReader(reader) if unsigned => {
-                    shown(self.values(reader, n_rows, nullable)?, |value| value.cast_unsigned().to_string())
+                    as_text(self.values(reader, n_rows, nullable)?, |value| value.cast_unsigned().to_string())
                 }
                 ColumnReader::Int64ColumnReader(reader) => {
-                    shown(self.values(reader, n_rows, nullable)?, |value| value.to_string())
+                    as_text(self.values(reader, n_rows, nullable)?, |value| value.to_string())
                 }
                 ColumnReader::FloatColumnReader(reader) => {
-                    shown(self.values(reader, n_rows, nullable)?, |value| format!("{value:?}"))
+                    as_text(self.values(reader, n_rows, nullable)?, |value| format!("{value:?}"))
                 }
                 ColumnReader::DoubleColumnReader(reader) => {
-                    shown(self.values(reader, n_rows, nullable)?, |value| format!("{value:?}"))
+                    as_text(self.values(reader, n_rows, nullable)?, |value| format!("{value:?}"))
                 }
                 _ => return Err(DaoError::value("a column of var of a type that names cannot be of").at(&*self.place)),
             };
@@ -253,7 +253,7 @@ impl VarTable {
     }
 }
 
-fn shown<T>(values: Vec<Option<T>>, text: impl Fn(T) -> String) -> VarColumn {
+fn as_text<T>(values: Vec<Option<T>>, text: impl Fn(T) -> String) -> VarColumn {
     VarColumn::Names(values.into_iter().map(|value| value.map(&text)).collect())
 }
 
@@ -287,7 +287,7 @@ fn unreadable(place: &str, error: &parquet::errors::ParquetError) -> DaoError {
     DaoError::corrupt(place, format!("not readable: {error}"))
 }
 
-/// Reads from a file that may be damaged, which the reader of parquet may meet with a panic.
+/// Reads from a file that may be damaged; a panic of the parquet reader becomes an error.
 fn sound<T>(place: &str, read: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(read))
         .unwrap_or_else(|panic| Err(DaoError::corrupt(place, format!("not readable: {}", panic_message(&*panic)))))

@@ -18,7 +18,7 @@ use crate::error::{DaoError, ErrorKind, Result};
 use crate::number::{Dtype, Layout};
 use crate::storage::Storage;
 
-/// What zarr's metadata says of an array.
+/// The fields of zarr's metadata of an array that are needed.
 #[derive(Deserialize)]
 struct ArrayMetadata {
     shape: Vec<u64>,
@@ -100,7 +100,7 @@ pub fn discover(storage: &dyn Storage) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// What a dataset of sfaira's would say of itself: its one matrix.
+/// The description that a dataset of sfaira's would have: its one matrix.
 pub fn description(dataset: &Dataset) -> Description {
     let x = MatrixMeta {
         layout: Layout::Dense,

@@ -15,20 +15,20 @@ use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Num, cast_vec, for_dtype};
 use crate::storage::{Local, ZarrStorage};
 
-/// How inner chunks are encoded.
+/// The encoding of inner chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
-    /// Decodes block by block, see [`crate::codec`].
+    /// The codec `dao_polars.pfor`, which decodes block by block: see [`crate::codec`].
     Pfor(Pfor),
-    /// Any zarr reader knows it.
+    /// Core codecs, which any zarr reader knows.
     Portable,
 }
 
-/// Values of a portable inner chunk: some rows of a cell matrix, so that a random row costs little.
+/// The values of a portable inner chunk: a few rows of a matrix, so that a random row costs little.
 const INNER: u64 = 4096;
-/// Values of an inner chunk that is read by blocks: as many as a zarr reader may decode for one row.
+/// The values of an inner chunk that is read by blocks: as many as another zarr reader may decode for one row.
 const INNER_PFOR: u64 = 64 << 10;
-/// Values of a shard: few files, and a buffer that fits into memory.
+/// The values of a shard: large enough for few files, small enough for a buffer in memory.
 const SHARD: u64 = 8 << 20;
 
 /// Takes values in C order and writes a shard whenever one is full.
@@ -37,7 +37,7 @@ pub struct ArrayWriter {
     array: Array<ZarrStorage>,
     metadata: Value,
     dtype: Dtype,
-    /// Values of a row: 1, or the columns of a matrix.
+    /// The number of values of a row: 1, or the columns of a matrix.
     width: u64,
     shard_bytes: usize,
     buffer: Vec<u8>,
@@ -271,7 +271,7 @@ mod tests {
         let at = folder.path().join("a");
         let (rows, width) = (1_111_u64, 7);
         let values: Vec<f32> = (0..7_777_u16).map(|i| f32::from(i) / 4.0).collect();
-        // The hint is of a third of them: more shards than one come to be.
+        // The hint is a third of the real number, so that several shards come to be.
         let mut writer = ArrayWriter::new(&at, Dtype::F32, rows * width / 3, Some(width), Coding::Portable).unwrap();
         for block in values.chunks(100) {
             writer.push(block).unwrap();

@@ -16,12 +16,12 @@ use crate::number::{Dtype, Layout, Num};
 
 /// Makes rows canonical, in output order, and writes them.
 pub struct CanonicalRows {
-    arrays: Arrays,
+    arrays: ArrayWriters,
     totals: Option<RowTotals>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "one exists for each matrix being written")]
-enum Arrays {
+enum ArrayWriters {
     Csr {
         folder: PathBuf,
         indices: ArrayWriter,
@@ -43,7 +43,7 @@ impl CanonicalRows {
     /// # Errors
     /// `Io` if the folders cannot be made.
     pub fn new(folder: &Path, spec: &MatrixSpec, totals: Option<RowTotals>) -> Result<Self> {
-        Ok(Self { arrays: Arrays::new(folder, spec)?, totals })
+        Ok(Self { arrays: ArrayWriters::new(folder, spec)?, totals })
     }
 
     /// The next rows.
@@ -56,19 +56,19 @@ impl CanonicalRows {
             totals.push(&block);
         }
         match &mut self.arrays {
-            Arrays::Csr { indices, data, indptr, .. } => {
+            ArrayWriters::Csr { indices, data, indptr, .. } => {
                 let start = indptr.last().copied().unwrap_or(0);
                 indptr.extend(block.indptr[1..].iter().map(|&end| start + i64::try_from(end).unwrap_or(i64::MAX)));
                 indices.push(&block.indices)?;
                 data.push(&block.data)
             }
-            Arrays::Dense { array, width, nnz } => {
+            ArrayWriters::Dense { array, width, nnz } => {
                 *nnz += block.data.len() as u64;
                 let mut row = vec![T::zero(); *width];
                 for ends in block.indptr.windows(2) {
                     row.fill(T::zero());
                     for at in ends[0]..ends[1] {
-                        // Columns were held against the output's when they were mapped.
+                        // In range: columns were checked against the output when they were mapped.
                         row[usize::try_from(block.indices[at]).unwrap_or(usize::MAX)] = block.data[at];
                     }
                     array.push(&row)?;
@@ -87,7 +87,7 @@ impl CanonicalRows {
             totals.finish(usize::try_from(shape[0]).unwrap_or(0))?;
         }
         match self.arrays {
-            Arrays::Csr { folder, indices, data, mut indptr, ascending, transposed } => {
+            ArrayWriters::Csr { folder, indices, data, mut indptr, ascending, transposed } => {
                 let nnz = indptr.last().copied().unwrap_or(0);
                 // Rows that a source without columns never sent.
                 indptr.resize(usize::try_from(shape[0]).unwrap_or(0) + 1, nnz);
@@ -103,12 +103,12 @@ impl CanonicalRows {
                 write_group(&folder, &attributes)?;
                 Ok(u64::try_from(nnz).unwrap_or(0))
             }
-            Arrays::Dense { array, nnz, .. } => array.finish().map(|()| nnz),
+            ArrayWriters::Dense { array, nnz, .. } => array.finish().map(|()| nnz),
         }
     }
 }
 
-impl Arrays {
+impl ArrayWriters {
     fn new(folder: &Path, spec: &MatrixSpec) -> Result<Self> {
         let [n_rows, n_columns] = spec.shape;
         if spec.layout == Layout::Dense {

@@ -16,20 +16,20 @@ use crate::store::{
     TableMeta, checksum,
 };
 
-/// What the tables' side says of `obs.parquet`, `var.parquet` and `uns.json`.
+/// The description of `obs.parquet`, `var.parquet` and `uns.json`, from the caller who wrote them.
 #[derive(Debug, Clone)]
-pub struct Tables {
+pub struct DatasetTables {
     /// The table of cells.
     pub obs: TableMeta,
     /// The table of genes.
     pub var: TableMeta,
-    /// What all cells are of, where that is one organism.
+    /// The organism of all cells, where it is one.
     pub organism: Option<String>,
     /// Values that all its cells share.
     pub constants: Constants,
-    /// For each string-like obs column its values, or none if they are too many.
+    /// The values of each string-like obs column, or `None` if they are too many.
     pub categories: Categories,
-    /// Names the feature space.
+    /// The id of the feature space.
     pub feature_space: String,
 }
 
@@ -77,7 +77,7 @@ impl DatasetWriter {
         Ok(writer)
     }
 
-    /// Notes what [`MatrixWriter::finish`] gave.
+    /// Notes the number of stored values, which [`MatrixWriter::finish`] gave.
     pub fn set_nnz(&mut self, name: &MatrixName, nnz: u64) {
         if let Some(meta) = self.matrices.get_mut(name) {
             meta.nnz = Some(nnz);
@@ -88,7 +88,7 @@ impl DatasetWriter {
     ///
     /// # Errors
     /// `Value` if there is no X, and as [`Staging::publish`].
-    pub fn commit(self, tables: Tables) -> Result<()> {
+    pub fn commit(self, tables: DatasetTables) -> Result<()> {
         let Self { staging, dataset, matrices } = self;
         let Some(x) = matrices.get(&MatrixName::X).cloned() else {
             return Err(DaoError::value("a dataset needs a matrix X").at(format!("dataset '{dataset}'")));
@@ -208,8 +208,8 @@ mod tests {
         }
     }
 
-    fn tables(categories: Categories) -> Tables {
-        Tables {
+    fn tables(categories: Categories) -> DatasetTables {
+        DatasetTables {
             obs: TableMeta::default(),
             var: TableMeta::default(),
             organism: Some("human".into()),

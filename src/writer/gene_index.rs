@@ -13,10 +13,11 @@ use crate::number::{Layout, Num, for_dtype};
 use crate::read::OpenStore;
 use crate::store::{Dataset, GENE_INDEX, GeneIndexMeta, MANIFEST, MatrixName};
 
-/// Values read at a time.
+/// The number of values that are read at a time.
 const STEP: u64 = 4 << 20;
 
-/// Makes the copy, out of core and in codecs as X is in; false if there is one. `advance` is told how many cells were copied since.
+/// Makes the gene-major copy, out of core and in the codecs of X; false if there is one already. `advance` is called
+/// with the number of cells copied since its last call.
 ///
 /// # Errors
 /// `Value` for a store that is not written to, `Corrupt` for an X that cannot be read, `Io` for a full disk;

@@ -72,7 +72,7 @@ impl MatrixWriter {
         self.inner.dense(width, data)
     }
 
-    /// Writes the rest; the number of values stored.
+    /// Writes the rest; returns the number of stored values.
     ///
     /// # Errors
     /// `Corrupt` if rows or columns are missing, `Io` for a full disk.
@@ -152,7 +152,7 @@ impl<T: Num> TypedWriter<T> {
         for_dtype_values!(data, values => cast_vec(values)).map_err(|e| e.at(place.to_owned()))
     }
 
-    /// Rows with mapped columns, to their place: straight on, or through the spill.
+    /// Sends rows with mapped columns to their place: straight on, or through the spill.
     fn place(&mut self, first: u64, block: Block<T>) -> Result<()> {
         if self.spec.rows.is_none() {
             return self.output.write(block, &self.spec.name.to_string());
@@ -250,7 +250,7 @@ impl<T: Num> BlockConsumer for TypedWriter<T> {
     }
 }
 
-/// Offsets held against what they point into.
+/// Checks offsets against the arrays that they point into.
 fn offsets(indptr: &[i64], n_indices: usize, n_data: usize) -> Result<Vec<usize>> {
     let wrong = |what: &str| {
         Err(DaoError::new(crate::error::ErrorKind::Corrupt, format!("a block of the source is broken: {what}")))

@@ -19,7 +19,7 @@ mod spec;
 mod spill;
 mod totals;
 
-pub use dataset::{DatasetWriter, Tables};
+pub use dataset::{DatasetTables, DatasetWriter};
 pub use gene_index::add_gene_index;
 pub use matrix::MatrixWriter;
 pub use scan::ValueScan;

@@ -157,7 +157,7 @@ impl Staging {
         Self::new(root)
     }
 
-    /// Call with the store locked.
+    /// A new staging folder and its lock. Call with the store locked.
     fn new(store: PathBuf) -> Result<Self> {
         let staging = store.join(".staging");
         let name = Uuid::new_v4().to_string();
@@ -170,7 +170,7 @@ impl Staging {
         Ok(Self { store, folder, lock_path, _lock: lock, pid: std::process::id() })
     }
 
-    /// Where to write.
+    /// The folder to write to.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -198,7 +198,7 @@ impl Staging {
         std::fs::rename(&self.folder, &target).map_err(io(&target, "moving the dataset to its place"))?;
         sync_folder(&self.store);
         if let Err(error) = write_manifest(&self.store, &manifest) {
-            // Not visible; what cannot be removed now, the next writer removes.
+            // The folder is not visible to readers; what cannot be removed now, the next writer removes.
             let _ = std::fs::remove_dir_all(&target);
             return Err(error);
         }
@@ -226,7 +226,7 @@ impl Staging {
             return Ok(false);
         }
         if target.is_dir() {
-            // Without a description it is nothing, and nobody else moves in while we hold the lock.
+            // A folder without a description is a leftover, and no other writer moves in while we hold the lock.
             std::fs::remove_dir_all(&target).map_err(io(&target, "cleaning up"))?;
         }
         std::fs::rename(&self.folder, &target).map_err(io(&target, "moving the folder to its place"))?;
@@ -395,7 +395,7 @@ mod tests {
         let dead = store.join(".staging/11111111-1111-1111-1111-111111111111");
         std::fs::create_dir(&dead).unwrap();
         std::fs::write(dead.with_extension("lock"), b"").unwrap();
-        // Another died after moving its dataset in, before listing it.
+        // Another writer died after moving its dataset in, before listing it.
         let unlisted = store.join("unlisted");
         std::fs::create_dir(&unlisted).unwrap();
         describe(&unlisted, "unlisted");

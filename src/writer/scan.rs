@@ -2,7 +2,7 @@
 
 use crate::number::{Dtype, Num, Values, for_dtype_values};
 
-/// Looks at values, block by block.
+/// A scan of a matrix's values, block by block: their bounds and kinds.
 #[derive(Debug, Clone)]
 pub struct ValueScan {
     integral: bool,
@@ -33,12 +33,12 @@ impl Default for ValueScan {
 }
 
 impl ValueScan {
-    /// Takes a block into account.
+    /// Takes a block of values into account.
     pub fn update(&mut self, values: &Values) {
         for_dtype_values!(values, v => self.update_slice(v));
     }
 
-    /// As [`ValueScan::update`].
+    /// Takes a block into account, of values whose type is known; see [`ValueScan::update`].
     pub fn update_slice<T: Num>(&mut self, values: &[T]) {
         if T::DTYPE.is_float() {
             for &value in values {
@@ -95,7 +95,7 @@ impl ValueScan {
         self.max.max(self.max_int as f64).max(-self.min).max(-(self.min_int as f64))
     }
 
-    /// Values other than zero.
+    /// The number of values other than zero.
     #[must_use]
     pub fn nonzero(&self) -> u64 {
         self.nonzero

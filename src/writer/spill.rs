@@ -11,9 +11,9 @@ use super::array::make_folder;
 use crate::error::{DaoError, Result};
 use crate::number::Num;
 
-/// Bytes of a block's entries that are held in memory at a time.
+/// The most bytes of a block's entries, which are held in memory at a time.
 const BLOCK_BYTES: u64 = 48 << 20;
-/// Files open at a time.
+/// The most files that are open at a time.
 const MAX_BLOCKS: u64 = 128;
 
 /// Entries on their way to their rows.
@@ -25,7 +25,7 @@ pub struct Spill<T> {
     marker: std::marker::PhantomData<T>,
 }
 
-/// Rows that came together: row `first + i` has `indptr[i]..indptr[i + 1]`, in the order they came.
+/// A block of rows put together: row `first + i` has the entries `indptr[i]..indptr[i + 1]`, in the order they came.
 pub struct Block<T> {
     pub indptr: Vec<usize>,
     pub indices: Vec<i32>,

@@ -1,12 +1,12 @@
-//! Rows by way of the cache: what is decoded along with wanted rows is kept for when it is asked for.
+//! Rows by way of the cache: rows that are decoded along with wanted ones are kept until they are requested.
 
 use std::ops::Range;
 
 use super::compact_row::RowBuilder;
-use super::{CompactRow, Dense, Wanted};
+use super::{CompactRow, Dense, WantedColumns};
 use crate::error::Result;
 use crate::matrix::array::ChunkEncoding;
-use crate::matrix::cache::Cache;
+use crate::matrix::cache::RowCache;
 use crate::matrix::plan::to_usize;
 use crate::number::Num;
 
@@ -15,8 +15,8 @@ impl Dense {
     pub(super) fn rows_through_cache<S: Num>(
         &self,
         rows: &[u32],
-        wanted: &Wanted,
-        cache: &Cache,
+        wanted: &WantedColumns,
+        cache: &RowCache,
         number: u32,
         builders: &mut Vec<RowBuilder>,
     ) -> Result<Vec<Option<CompactRow>>> {
@@ -33,7 +33,7 @@ impl Dense {
             .collect();
         let scattered = rows.len() < 2 || ((rows[rows.len() - 1] - rows[0]) as usize) / 2 > rows.len();
         if scattered && !bands.is_empty() {
-            // Threads that read at the same time go through the same chunks: each begins elsewhere.
+            // Threads that read at the same time want the same chunks, so each begins at another one.
             let n = bands.len();
             bands.rotate_left(cache.turn().wrapping_mul(n * 5 / 8 + 1) % n);
         }
@@ -78,7 +78,7 @@ impl Dense {
     }
 
     /// `rows` of one band, and those that cost little more to decode, as many as the cache has room for.
-    fn neighbours(&self, rows: &[u32], wanted: &Wanted, cache: &Cache, number: u32) -> Result<Vec<u32>> {
+    fn neighbours(&self, rows: &[u32], wanted: &WantedColumns, cache: &RowCache, number: u32) -> Result<Vec<u32>> {
         let [height, width] = self.array.inner_shape()[..] else { return Ok(rows.to_vec()) };
         let row_len = to_usize(width) * self.array.dtype().size();
         let Some(&first) = rows.first() else { return Ok(Vec::new()) };
@@ -90,7 +90,7 @@ impl Dense {
         };
         let start = band * height;
         let n = to_usize(height.min(self.shape()[0] - start));
-        // Rows that lie wholly in blocks which are decoded anyway.
+        // The candidates: rows that lie wholly in blocks which are decoded anyway.
         let mut more = vec![false; n];
         for &row in rows {
             let at = to_usize(u64::from(row) - start);
@@ -102,9 +102,9 @@ impl Dense {
         let number_of = |at: usize| u32::try_from(start + at as u64).unwrap_or(u32::MAX);
         let candidates: Vec<u32> = (0..n).filter(|&at| more[at]).map(number_of).collect();
         let missing = cache.missing(candidates.iter().map(|&row| u64::from(number) << 32 | u64::from(row)));
-        // What a row takes in the cache: see `super::compact_row`.
+        // The bytes that a row takes in the cache: see `super::compact_row`.
         let weight = to_usize(self.shape()[1] / 8 + self.row_bytes() / 6) + 128;
-        let mut left = cache.room() / weight;
+        let mut left = cache.free_bytes() / weight;
         let mut refused = 0;
         let mut next = rows.iter().peekable();
         let chosen = candidates.into_iter().zip(missing).filter(|&(row, missing)| {

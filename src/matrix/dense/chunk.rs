@@ -10,7 +10,7 @@ use bytes::Bytes;
 use zarrs::array::codec::{blosc_decompress_bytes_partial, blosc_typesize, blosc_validate};
 
 use super::compact_row::{ColumnMask, CompactRow, RowBuilder};
-use super::{Dense, Wanted};
+use super::{Dense, WantedColumns};
 use crate::error::Result;
 use crate::matrix::array::{ChunkEncoding, MAX_GAP, MAX_READ, StoredChunk};
 use crate::matrix::plan::{coalesce, to_usize};
@@ -19,13 +19,13 @@ use crate::number::Num;
 /// The most bytes of a frame that are decoded at once, but for a single row.
 const MAX_DECODED: usize = 16 << 20;
 
-/// An inner chunk, read as far as is needed to decode any of its rows.
-enum Chunk {
-    /// Nothing is stored: all fill value.
+/// An inner chunk, with as much of it read as decoding any of its rows needs.
+enum DenseChunk {
+    /// The chunk is not stored: all of it is fill value.
     Absent,
     /// The bytes of all values.
     Plain(Vec<u8>),
-    /// Values as they are, in the file `key` from `start`.
+    /// Uncompressed values, in the file `key` from `start`.
     Raw { key: String, start: u64 },
     /// A frame of blosc.
     Blosc { key: String, frame: Bytes },
@@ -36,7 +36,7 @@ impl Dense {
     pub(super) fn band<S: Num>(
         &self,
         rows: &[u32],
-        wanted: &Wanted,
+        wanted: &WantedColumns,
         builders: &mut Vec<RowBuilder>,
     ) -> Result<Vec<CompactRow>> {
         let ([height, width], n_vars) = ([self.array.inner_shape()[0], self.array.inner_shape()[1]], self.shape()[1]);
@@ -55,16 +55,16 @@ impl Dense {
                 wanted: wanted.mask.as_ref(),
             };
             match self.chunk(band, chunk)? {
-                Chunk::Absent => {
+                DenseChunk::Absent => {
                     let fill = self.array.fill_value::<S>();
                     if fill != S::zero() {
                         let columns = rows.column..rows.column + rows.used_len / size_of::<S>();
                         builders.iter_mut().for_each(|row| row.fill(fill, columns.clone(), rows.wanted));
                     }
                 }
-                Chunk::Plain(bytes) => rows.add::<S>(0..rows.rows.len(), &bytes, 0, builders),
-                Chunk::Raw { key, start } => self.add_raw::<S>(&key, start, &rows, builders)?,
-                Chunk::Blosc { key, frame } => self.add_blosc::<S>(&key, &frame, &rows, builders)?,
+                DenseChunk::Plain(bytes) => rows.add::<S>(0..rows.rows.len(), &bytes, 0, builders),
+                DenseChunk::Raw { key, start } => self.add_raw::<S>(&key, start, &rows, builders)?,
+                DenseChunk::Blosc { key, frame } => self.add_blosc::<S>(&key, &frame, &rows, builders)?,
             }
         }
         let done: Vec<CompactRow> = builders.iter().map(RowBuilder::finish::<S>).collect();
@@ -83,10 +83,10 @@ impl Dense {
         Ok(self.block_len.load(Ordering::Relaxed))
     }
 
-    /// An inner chunk.
-    fn chunk(&self, band: u64, column: u64) -> Result<Chunk> {
+    /// The inner chunk of a band in a column of chunks.
+    fn chunk(&self, band: u64, column: u64) -> Result<DenseChunk> {
         let (key, range, read) = match self.array.find(&[band, column])? {
-            StoredChunk::Absent => return Ok(Chunk::Absent),
+            StoredChunk::Absent => return Ok(DenseChunk::Absent),
             StoredChunk::InFile { key, range } => (key, range, None),
             StoredChunk::Read { key, bytes } => (key, 0..bytes.len() as u64, Some(bytes)),
         };
@@ -99,24 +99,24 @@ impl Dense {
         }
         let bytes = match read {
             Some(bytes) => bytes,
-            None if raw => return Ok(Chunk::Raw { key, start: range.start }),
+            None if raw => return Ok(DenseChunk::Raw { key, start: range.start }),
             None => {
                 let read = self.array.read(&key, std::slice::from_ref(&range))?;
                 read.into_iter().next().ok_or_else(|| self.array.missing(&key))?
             }
         };
         if raw {
-            return Ok(Chunk::Plain(bytes.into()));
+            return Ok(DenseChunk::Plain(bytes.into()));
         }
         if self.encoding == ChunkEncoding::Blosc
             && blosc_validate(&bytes) == Some(to_usize(expected))
             && blosc_typesize(&bytes).is_some_and(|typesize| size.is_multiple_of(typesize))
         {
             self.block_len.store(block_len(&bytes), Ordering::Relaxed);
-            return Ok(Chunk::Blosc { key, frame: bytes });
+            return Ok(DenseChunk::Blosc { key, frame: bytes });
         }
         self.block_len.store(to_usize(expected), Ordering::Relaxed);
-        Ok(Chunk::Plain(self.array.decode_bytes(&key, &bytes)?.into_owned()))
+        Ok(DenseChunk::Plain(self.array.decode_bytes(&key, &bytes)?.into_owned()))
     }
 
     /// Adds rows that lie in the file as they are, the chunk's first from `start`.
@@ -155,7 +155,7 @@ impl Dense {
     }
 }
 
-/// Bytes of values in a block of a frame of blosc.
+/// The bytes of values in a block of a blosc frame.
 fn block_len(frame: &[u8]) -> usize {
     frame.get(8..12).and_then(<[u8]>::first_chunk).map_or(1, |len| u32::from_le_bytes(*len).max(1) as usize)
 }
@@ -166,9 +166,9 @@ struct ChunkRows<'a> {
     rows: &'a [usize],
     /// The chunk's first column.
     column: usize,
-    /// Bytes of a row of the chunk.
+    /// The bytes of a row of the chunk.
     row_len: usize,
-    /// Bytes of those columns that the matrix has.
+    /// The bytes of those columns of a row that the matrix has.
     used_len: usize,
     wanted: Option<&'a ColumnMask>,
 }

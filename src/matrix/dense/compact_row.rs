@@ -9,9 +9,9 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::number::{Num, always_exact, cast_values};
 
-/// Stands in place of a value's byte where the value is among those that are no byte.
+/// The byte that stands for a value that does not fit into one; such values follow at the row's end.
 const LARGE: u8 = u8::MAX;
-/// Bytes before the columns: the numbers of values, and of those that are no byte.
+/// The bytes of the header: the number of values, and of those that do not fit into one byte.
 const HEADER: usize = 8;
 
 /// A complete row.
@@ -59,7 +59,7 @@ impl RowBuilder {
         }
     }
 
-    /// Adds the values in `bytes`, whose first one is of `column`; of those, `wanted` ones that are not zero.
+    /// Adds those values in `bytes`, the first of which is of `column`, that are not zero and whose column is `wanted`.
     pub fn add<S: Num>(&mut self, bytes: &[u8], column: usize, wanted: Option<&ColumnMask>) {
         let size = size_of::<S>();
         for (group, column) in bytes.chunks(64 * size).zip((column..).step_by(64)) {
@@ -80,7 +80,7 @@ impl RowBuilder {
         }
     }
 
-    /// Adds `value`, which is not zero, in all `columns`; of those, `wanted` ones.
+    /// Adds `value`, which is not zero, in those of `columns` that are `wanted`.
     pub fn fill<S: Num>(&mut self, value: S, columns: Range<usize>, wanted: Option<&ColumnMask>) {
         for column in columns.filter(|&column| wanted.is_none_or(|wanted| wanted.from(column) & 1 == 1)) {
             self.set(column, 1);
@@ -180,7 +180,7 @@ fn nonzero<S: Num>(bytes: &[u8]) -> u64 {
     if size == 4
         && let Some(group) = bytes.first_chunk::<256>()
     {
-        // What counts mostly are, in a form that compilers do many at a time. A sign alone is a zero.
+        // The common widths, in a form that the compiler does many at a time. A float of only the sign bit is a zero.
         let kept = if S::DTYPE.is_float() { u32::MAX >> 1 } else { u32::MAX };
         let words = group.as_chunks::<4>().0.iter().map(|word| u32::from_ne_bytes(*word));
         return words.enumerate().fold(0, |bits, (i, word)| bits | u64::from(word & kept != 0) << i);

@@ -3,7 +3,7 @@
 //! Owns which parts of chunks are decoded: the blocks of blosc that wanted rows lie in, the rows alone of
 //! chunks that are not compressed, and whole chunks otherwise. A *band* is the rows that a row of chunks
 //! holds. Rows become small ([`compact_row`]) before they are written out; those that were decoded along
-//! with wanted ones are kept in a [`Cache`]. Knows no other matrix, and not why these rows are wanted.
+//! with wanted ones are kept in a [`RowCache`]. Knows no other matrix, and not why these rows are wanted.
 
 mod cached;
 mod chunk;
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::RowSink;
 use super::array::{ChunkEncoding, ZarrArray};
-use super::cache::Cache;
+use super::cache::RowCache;
 use super::plan::to_usize;
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Num, for_dtype};
@@ -24,18 +24,18 @@ use crate::storage::Storage;
 use compact_row::ColumnMask;
 pub use compact_row::CompactRow;
 
-/// A dense matrix.
+/// A dense matrix on one two-dimensional zarr array.
 pub struct Dense {
     array: ZarrArray,
     encoding: ChunkEncoding,
-    /// Bytes of values that are decoded together, as in the chunk read last; 0 before the first.
+    /// The bytes of values that are decoded together, as in the chunk read last; 0 before the first.
     block_len: AtomicUsize,
     /// The numbers of rows and of values read so far, for [`Dense::row_bytes`].
     seen: [AtomicU64; 2],
 }
 
-/// Columns that are wanted, and the column chunks that have some.
-struct Wanted {
+/// The wanted columns, and the column chunks that contain any of them.
+struct WantedColumns {
     mask: Option<ColumnMask>,
     chunks: Vec<u64>,
 }
@@ -72,28 +72,28 @@ impl Dense {
         12 * (mean + mean / 4 + 1).min(self.shape()[1].max(1))
     }
 
-    /// Whether rows are decoded along with others.
+    /// Whether rows are decoded along with other rows.
     pub fn keeps_rows(&self) -> bool {
         self.encoding != ChunkEncoding::Raw
     }
 
-    /// See [`super::Matrix::read`]. Values other than zero are kept, NaN among them.
+    /// Decodes rows as [`super::Matrix::read`] does. Values other than zero are kept, NaN among them.
     pub fn read<T: Num>(
         &self,
         rows: &[u32],
         wanted: Option<&[bool]>,
-        cache: Option<(&Cache, u32)>,
+        cache: Option<(&RowCache, u32)>,
         sink: &mut dyn RowSink<T>,
     ) -> Result<()> {
         for_dtype!(self.array.dtype(), S => self.read_stored::<S, T>(rows, wanted, cache, sink))
     }
 
-    /// [`Dense::read`] of a matrix that is stored as `S`.
+    /// Decodes as [`Dense::read`], a matrix that is stored as `S`.
     fn read_stored<S: Num, T: Num>(
         &self,
         rows: &[u32],
         wanted: Option<&[bool]>,
-        cache: Option<(&Cache, u32)>,
+        cache: Option<(&RowCache, u32)>,
         sink: &mut dyn RowSink<T>,
     ) -> Result<()> {
         let [n_obs, n_vars] = self.shape();
@@ -107,7 +107,7 @@ impl Dense {
         let mut stored = Vec::new();
         let mut builders = Vec::new();
         let Some((cache, number)) = cache else {
-            // Piece by piece: `rows` may be all of the matrix.
+            // Done in pieces, since `rows` may be all of the matrix.
             let height = self.array.inner_shape()[0];
             let mut next = 0;
             for band in rows.chunk_by(|a, b| u64::from(*a) / height == u64::from(*b) / height) {
@@ -145,7 +145,7 @@ impl Dense {
     }
 
     /// The columns for which `wanted` says yes; all, where there is none.
-    fn wanted(&self, wanted: Option<&[bool]>) -> Wanted {
+    fn wanted(&self, wanted: Option<&[bool]>) -> WantedColumns {
         let (n_vars, width) = (self.shape()[1], self.array.inner_shape()[1]);
         let used = |&chunk: &u64| {
             let Some(wanted) = wanted else { return true };
@@ -153,7 +153,7 @@ impl Dense {
             wanted.get(columns).is_none_or(|part| part.contains(&true))
         };
         let chunks = (0..n_vars.div_ceil(width)).filter(used).collect();
-        Wanted { mask: wanted.filter(|wanted| wanted.contains(&false)).map(ColumnMask::new), chunks }
+        WantedColumns { mask: wanted.filter(|wanted| wanted.contains(&false)).map(ColumnMask::new), chunks }
     }
 }
 

@@ -60,7 +60,7 @@ fn open(folder: &std::path::Path) -> Dense {
 }
 
 /// Rows as columns and bits.
-fn shown<S: Num>(rows: &Rows<S>) -> Vec<Vec<(i32, Vec<u8>)>> {
+fn columns_and_bits<S: Num>(rows: &Rows<S>) -> Vec<Vec<(i32, Vec<u8>)>> {
     let row = |ends: &[usize]| {
         (ends[0]..ends[1]).map(|i| (rows.indices[i], bytemuck::bytes_of(&rows.data[i]).to_vec())).collect()
     };
@@ -78,7 +78,7 @@ fn comes_back<S: Num>(
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), values, chunks, compression);
     let dense = open(folder.path());
-    let cache = Cache::default();
+    let cache = RowCache::default();
     cache.limit(limit);
     for rows in reads {
         let expected: Vec<Vec<(i32, Vec<u8>)>> = rows
@@ -93,7 +93,7 @@ fn comes_back<S: Num>(
         for cache in [None, Some((&cache, 7)), Some((&cache, 7))] {
             let mut got = Rows::<S>::empty();
             dense.read(rows, wanted, cache, &mut got).unwrap();
-            assert_eq!(shown(&got), expected, "{cache:?}", cache = cache.is_some());
+            assert_eq!(columns_and_bits(&got), expected, "{cache:?}", cache = cache.is_some());
         }
     }
 }
@@ -152,7 +152,7 @@ proptest! {
         if let Some(cut) = cut { bytes.truncate(cut.index(bytes.len())); }
         std::fs::write(&path, bytes).unwrap();
         let rows: Vec<u32> = rows.into_iter().collect();
-        let cache = Cache::default();
+        let cache = RowCache::default();
         cache.limit(1 << 16);
         let dense = open(folder.path());
         let _ = dense.read::<f32>(&rows, None, Some((&cache, 0)), &mut Rows::empty());
