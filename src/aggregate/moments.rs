@@ -7,7 +7,7 @@
 use super::units::Unit;
 use crate::error::{DaoError, Result};
 use crate::genes::Columns;
-use crate::matrix::{FillRow, RowSink};
+use crate::matrix::{FillRow, RowBuffer, RowSink};
 use crate::number::{Num, zeros};
 use crate::read::{MatrixRequest, ReadRequest};
 
@@ -100,7 +100,7 @@ pub fn add_up<T: Num>(
         clip,
         n_columns,
         scratch: &mut scratch,
-        row: (Vec::new(), Vec::new()),
+        row: RowBuffer::default(),
         positions: Vec::new(),
     };
     request.read(matrix, unit.number, &unit.rows, false, &mut adding)?;
@@ -119,16 +119,13 @@ struct GroupSumSink<'a, T> {
     clip: Option<&'a [f64]>,
     n_columns: usize,
     scratch: &'a mut [GroupScratch],
-    row: (Vec<i32>, Vec<T>),
+    row: RowBuffer<T>,
     positions: Vec<u32>,
 }
 
 impl<T: Num> RowSink<T> for GroupSumSink<'_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
-        let (columns, values) = (&mut self.row.0, &mut self.row.1);
-        columns.resize(nnz, 0);
-        values.resize(nnz, T::zero());
-        fill(columns, values)?;
+        let (columns, values) = self.row.fill(nnz, fill)?;
         let mut n = nnz;
         if let Some(map) = self.columns {
             n = map.apply(columns, values, &mut self.positions);

@@ -11,7 +11,7 @@ use super::buffers::{Buffers, Slots};
 use super::pool::MatrixBuffers;
 use crate::error::{DaoError, Result};
 use crate::genes::Columns;
-use crate::matrix::{FillRow, RowSink, Rows};
+use crate::matrix::{FillRow, RowBuffer, RowSink, Rows};
 use crate::number::{Layout, Num, for_dtype};
 use crate::read::{MatrixRequest, ReadRequest, RowPlan, split_key};
 
@@ -141,7 +141,7 @@ impl<T: Num> Assembly for TypedAssembly<T> {
                 }
                 Layout::Dense => {
                     let columns = self.wanted().dataset(dataset.number)?.columns.as_deref();
-                    let row = (Vec::new(), Vec::new());
+                    let row = RowBuffer::default();
                     let mut sink = ScatterSink { plan, ranges, columns, slots: &mut slots, row, positions: Vec::new() };
                     self.read_rows(dataset.number, &dataset.rows, stop, &mut sink)?;
                 }
@@ -206,7 +206,7 @@ struct ScatterSink<'a, 'b, T> {
     ranges: &'a [Range<usize>],
     columns: Option<&'a Columns>,
     slots: &'a mut Slots<'b, T>,
-    row: (Vec<i32>, Vec<T>),
+    row: RowBuffer<T>,
     positions: Vec<u32>,
 }
 
@@ -214,10 +214,7 @@ impl<T: Num> RowSink<T> for ScatterSink<'_, '_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         let filled = &self.plan.slots[self.ranges[i].clone()];
         let Some((&first, others)) = filled.split_first() else { return Ok(()) };
-        let (columns, values) = (&mut self.row.0, &mut self.row.1);
-        columns.resize(nnz, 0);
-        values.resize(nnz, T::zero());
-        fill(columns, values)?;
+        let (columns, values) = self.row.fill(nnz, fill)?;
         let (_, out) = self.slots.row(first);
         out.fill(T::zero());
         // In range: columns were checked against the matrix when decoded, and the map when it was made.
@@ -322,7 +319,7 @@ mod tests {
         assert_eq!((&batches[1].indptr[..], &batches[1].indices[..]), (&[0, 2][..], &[1, 3][..]));
         let buffers = [3, 1].map(|rows| Buffers::<f32>::dense(rows, 4, 4, &pool).unwrap());
         let mut slots = Slots::new(&buffers, 0, Some(4)).unwrap();
-        let row = (Vec::new(), Vec::new());
+        let row = RowBuffer::default();
         fill(&mut ScatterSink { plan: &plan, ranges, columns: None, slots: &mut slots, row, positions: Vec::new() });
         let [first, second] = buffers.map(Buffers::finish);
         assert_eq!(first.data, Values::F32(vec![0., 4., 0., 5., 1., 2., 3., 0., 0., 4., 0., 5.]));

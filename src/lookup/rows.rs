@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{DatasetLookup, Entry, Lookup, WantedNumbers};
 use crate::error::Result;
 use crate::genes::sum_exactly;
-use crate::matrix::{FillRow, Matrix, RowSink, Totals};
+use crate::matrix::{FillRow, Matrix, RowBuffer, RowSink, Totals};
 use crate::number::{Dtype, Num};
 use crate::read::Normalize;
 
@@ -34,7 +34,7 @@ pub fn look_up<T: Num>(
                 summed: mapping.sums().then(Vec::new),
                 stored: matrix.dtype(),
                 normalize: lookup.normalize,
-                row: (Vec::new(), Vec::new()),
+                row: RowBuffer::default(),
                 entries: &mut entries,
             };
             matrix.read(&target.rows[rows], mask, &mut sink)?;
@@ -44,10 +44,10 @@ pub fn look_up<T: Num>(
             let sums = vec![0.0; lookup.width];
             // Where every stored value is a float32, reading as float32 is faster.
             if matrix.dtype().is_narrow() {
-                let row = (Vec::new(), Vec::<f32>::new());
+                let row = RowBuffer::<f32>::default();
                 matrix.read(rows, None, &mut SumSink { first, sets, sums, row, entries: &mut entries })?;
             } else {
-                let row = (Vec::new(), Vec::<f64>::new());
+                let row = RowBuffer::<f64>::default();
                 matrix.read(rows, None, &mut SumSink { first, sets, sums, row, entries: &mut entries })?;
             }
         }
@@ -139,16 +139,13 @@ struct PickSink<'a, T> {
     summed: Option<Vec<(u32, T)>>,
     stored: Dtype,
     normalize: Option<Normalize>,
-    row: (Vec<i32>, Vec<T>),
+    row: RowBuffer<T>,
     entries: &'a mut Vec<Entry<T>>,
 }
 
 impl<T: Num> RowSink<T> for PickSink<'_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
-        let (columns, values) = (&mut self.row.0, &mut self.row.1);
-        columns.resize(nnz, 0);
-        values.resize(nnz, T::zero());
-        fill(columns, values)?;
+        let (columns, values) = self.row.fill(nnz, fill)?;
         let row = self.first + u32::try_from(i).unwrap_or(0);
         let factor = self.normalize.map(|normalize| (normalize, normalize.factor_of(values)));
         let mut push = |output, value| {
@@ -175,16 +172,13 @@ struct SumSink<'a, S, T> {
     first: u32,
     sets: &'a [u64],
     sums: Vec<f64>,
-    row: (Vec<i32>, Vec<S>),
+    row: RowBuffer<S>,
     entries: &'a mut Vec<Entry<T>>,
 }
 
 impl<S: Num, T: Num> RowSink<S> for SumSink<'_, S, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, S>) -> Result<()> {
-        let (columns, values) = (&mut self.row.0, &mut self.row.1);
-        columns.resize(nnz, 0);
-        values.resize(nnz, S::zero());
-        fill(columns, values)?;
+        let (columns, values) = self.row.fill(nnz, fill)?;
         self.sums.fill(0.0);
         for (&column, &value) in columns.iter().zip(&*values) {
             let value: f64 = value.as_();
