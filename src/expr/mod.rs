@@ -9,12 +9,12 @@ mod plugin;
 
 use std::sync::Arc;
 
-use polars_arrow::array::{FixedSizeListArray, PrimitiveArray};
+use polars_arrow::array::{Array, FixedSizeListArray, PrimitiveArray, StructArray};
 use polars_arrow::bitmap::Bitmap;
-use polars_core::prelude::*;
+use polars_arrow::datatypes::{ArrowDataType, Field};
 use serde::Deserialize;
 
-use crate::error::DaoError;
+use crate::error::{DaoError, Result};
 use crate::lookup::{Found, LookupRequest, Resolved, Shape, reports, stores};
 use crate::number::{Dtype, Values};
 use crate::read::split_key;
@@ -29,65 +29,60 @@ struct CellType {
     id: String,
 }
 
-/// The name and type of the column that a request gives.
-fn output(inputs: &[Field], request: &[u8]) -> PolarsResult<Field> {
-    let cell = first(inputs)?;
-    let resolved = resolve(cell_type(cell.name(), cell.dtype())?, request, true)?;
-    Ok(Field::new(cell.name().clone(), dtype(&resolved)))
+/// The name and type of the column that a request gives for a column of cells.
+fn output(cell: &Field, request: &[u8]) -> Result<Field> {
+    Ok(field(cell, &*resolve(cell, request, true)?))
 }
 
-/// Numbers of the cells of one column.
-fn look_up(inputs: &[Series], request: &[u8]) -> PolarsResult<Series> {
-    let cell = first(inputs)?;
-    let resolved = resolve(cell_type(cell.name(), cell.dtype())?, request, false)?;
-    let storage = cell.to_storage().u64()?;
-    let keys: Vec<u64> = storage.iter().flatten().collect();
+/// The numbers of the cells of one column, whose keys come in chunks.
+fn look_up(cell: &Field, chunks: &[Box<dyn Array>], request: &[u8]) -> Result<(Field, Box<dyn Array>)> {
+    let resolved = resolve(cell, request, false)?;
+    let chunks = chunks.iter().map(|chunk| chunk.as_any().downcast_ref::<PrimitiveArray<u64>>().cloned());
+    let chunks: Option<Vec<_>> = chunks.collect();
+    let chunks = chunks.ok_or_else(|| DaoError::internal("cell keys are not uint64"))?;
+    let keys: Vec<u64> = chunks.iter().flatten().flatten().copied().collect();
     let threads = (keys.len() < THREADS_FROM).then_some(1);
-    let mut found = resolved.lookup.read(&keys, threads).map_err(failed)?;
+    let mut found = resolved.lookup.read(&keys, threads)?;
     reports::report(&resolved.request, &found, keys.len());
-    let cells = cells(cell.name().clone(), storage, &keys, &mut found);
-    column(&resolved, found, &cells)
+    let cells = cells(&chunks, &keys, &mut found);
+    Ok((field(cell, &resolved), column(&resolved, found, &cells)?))
 }
 
-fn resolve(cell: CellType, request: &[u8], planning: bool) -> PolarsResult<Arc<Resolved>> {
-    let key = stores::RequestKey { uri: cell.uri, id: cell.id, request: request.to_vec() };
-    let parse = |request: &[u8]| -> crate::error::Result<LookupRequest> {
+fn field(cell: &Field, resolved: &Resolved) -> Field {
+    Field::new(cell.name.clone(), dtype(resolved), true)
+}
+
+fn resolve(cell: &Field, request: &[u8], planning: bool) -> Result<Arc<Resolved>> {
+    let CellType { uri, id } = cell_type(cell)?;
+    let key = stores::RequestKey { uri, id, request: request.to_vec() };
+    let parse = |request: &[u8]| -> Result<LookupRequest> {
         serde_pickle::from_slice(request, serde_pickle::DeOptions::default())
             .map_err(|e| DaoError::value(format!("the expression's arguments cannot be read: {e}")))
     };
-    stores::resolved(key, planning, parse).map_err(failed)
+    stores::resolved(key, planning, parse)
 }
 
-fn first<T>(inputs: &[T]) -> PolarsResult<&T> {
-    inputs.first().ok_or_else(|| polars_err!(ComputeError: "a lookup needs the column 'cell'"))
-}
-
-fn failed(error: impl std::fmt::Display) -> PolarsError {
-    PolarsError::ComputeError(error.to_string().into())
-}
-
-fn cell_type(name: &PlSmallStr, dtype: &DataType) -> PolarsResult<CellType> {
-    if let DataType::Extension(cell, storage) = dtype
-        && cell.name() == "dao.cell"
-        && **storage == DataType::UInt64
+fn cell_type(Field { name, dtype, .. }: &Field) -> Result<CellType> {
+    if let ArrowDataType::Extension(cell) = dtype
+        && cell.name == "dao.cell"
+        && cell.inner == ArrowDataType::UInt64
     {
-        let metadata = cell.serialize_metadata().unwrap_or_default();
-        return serde_json::from_str(&metadata).map_err(|_| {
-            polars_err!(
-                ComputeError: "column '{name}': its type's metadata should be JSON with 'uri' and 'id', found \
-                '{metadata}'; make the frame again from dao.scan"
-            )
+        let metadata = cell.metadata.as_deref().unwrap_or_default();
+        return serde_json::from_str(metadata).map_err(|_| {
+            DaoError::value(format!(
+                "column '{name}': its type's metadata should be JSON with 'uri' and 'id', found '{metadata}'; make the \
+                frame again from dao.scan"
+            ))
         });
     }
-    polars_bail!(
-        ComputeError: "column '{name}' should hold cell keys (dao.cell), found {dtype}: numbers alone do not say which \
-        store they are of. Keep the column 'cell' that dao.scan gives, as it is"
-    )
+    Err(DaoError::value(format!(
+        "column '{name}' should hold cell keys (dao.cell), found {dtype:?}: numbers alone do not say which store they \
+        are of. Keep the column 'cell' that dao.scan gives, as it is"
+    )))
 }
 
 /// A column of keys.
 struct Cells {
-    name: PlSmallStr,
     n: usize,
     /// Whether each cell is not null; `None` where all are valid.
     valid: Option<Bitmap>,
@@ -95,10 +90,6 @@ struct Cells {
     lacks: Vec<Option<usize>>,
     /// The outputs that are missing, for each dataset that lacks any.
     absent: Vec<Vec<bool>>,
-}
-
-fn validity(storage: &UInt64Chunked) -> Option<Bitmap> {
-    (storage.null_count() > 0).then(|| storage.iter().map(|key| key.is_some()).collect())
 }
 
 impl Cells {
@@ -128,140 +119,110 @@ impl Cells {
 }
 
 /// The cells of a column after a lookup: which are null, and which outputs their datasets lack.
-fn cells(name: PlSmallStr, storage: &UInt64Chunked, keys: &[u64], found: &mut Found) -> Cells {
+fn cells(chunks: &[PrimitiveArray<u64>], keys: &[u64], found: &mut Found) -> Cells {
+    let n = chunks.iter().map(Array::len).sum();
+    let valid = (keys.len() < n).then(|| chunks.iter().flatten().map(|key| key.is_some()).collect());
     let absent = std::mem::take(&mut found.absent);
     let numbers: Vec<u32> = absent.keys().copied().collect();
     let lacks = match numbers.is_empty() {
         true => Vec::new(),
         false => keys.iter().map(|&key| numbers.binary_search(&split_key(key).0).ok()).collect(),
     };
-    Cells { name, n: storage.len(), valid: validity(storage), lacks, absent: absent.into_values().collect() }
+    Cells { n, valid, lacks, absent: absent.into_values().collect() }
 }
 
-fn dtype(resolved: &Resolved) -> DataType {
-    let number = polars_type(resolved.lookup.dtype());
-    let fields = |dtype: &dyn Fn(usize) -> DataType| {
+fn dtype(resolved: &Resolved) -> ArrowDataType {
+    let number = arrow_type(resolved.lookup.dtype());
+    let fields = |dtype: &dyn Fn(usize) -> ArrowDataType| {
         let names = (0..).zip(resolved.request.fields());
-        DataType::Struct(names.map(|(i, name)| Field::new(name.into(), dtype(i))).collect())
+        ArrowDataType::Struct(names.map(|(i, name)| Field::new(name.into(), dtype(i), true)).collect())
     };
     match resolved.request.shape {
         Shape::One => number,
-        Shape::Array => DataType::Array(Box::new(number), resolved.lookup.width()),
+        Shape::Array => {
+            let item = Field::new("item".into(), number, true);
+            ArrowDataType::FixedSizeList(Box::new(item), resolved.lookup.width())
+        }
         Shape::Struct => fields(&|_| number.clone()),
-        Shape::Sums => fields(&|i| if i == 1 { DataType::UInt32 } else { DataType::Float64 }),
+        Shape::Sums => fields(&|i| if i == 1 { ArrowDataType::UInt32 } else { ArrowDataType::Float64 }),
     }
 }
 
-fn column(resolved: &Resolved, found: Found, cells: &Cells) -> PolarsResult<Series> {
+fn column(resolved: &Resolved, found: Found, cells: &Cells) -> Result<Box<dyn Array>> {
+    let struct_of = |fields| StructArray::new(dtype(resolved), cells.n, fields, cells.valid.clone()).boxed();
+    let mut outputs = (0..).zip(found.values);
     match resolved.request.shape {
-        Shape::One => {
-            let values = found.values.into_iter().next().ok_or_else(|| failed("nothing was looked up"))?;
-            Ok(numbers(cells.name.clone(), values, cells.mask(0), cells))
-        }
-        Shape::Struct => {
-            let named = (0..).zip(found.values).zip(&resolved.request.names);
-            let fields: Vec<Series> = named
-                .map(|((output, values), name)| numbers(name.as_str().into(), values, cells.mask(output), cells))
-                .collect();
-            structs(cells, &fields)
-        }
-        Shape::Sums => {
-            let mut sums = Vec::new();
-            for values in found.values {
-                match values {
-                    Values::F64(values) => sums.push(cells.spread(values, 1)),
-                    _ => return Err(failed("sums are float64")),
-                }
+        Shape::Struct => Ok(struct_of(outputs.map(|(i, values)| numbers(values, 1, cells.mask(i), cells)).collect())),
+        Shape::Sums => Ok(struct_of(sum_fields(outputs.map(|(_, values)| values), cells)?)),
+        Shape::One | Shape::Array => {
+            let (_, values) = outputs.next().ok_or_else(|| DaoError::internal("nothing was looked up"))?;
+            if matches!(resolved.request.shape, Shape::One) {
+                return Ok(numbers(values, 1, cells.mask(0), cells));
             }
-            let fields = sum_fields(&resolved.request.fields(), &sums, cells);
-            structs(cells, &fields)
-        }
-        Shape::Array => {
             let width = resolved.lookup.width();
-            let values = found.values.into_iter().next().ok_or_else(|| failed("nothing was looked up"))?;
-            let inner = (!cells.absent.is_empty()).then(|| {
+            let valid = (!cells.absent.is_empty()).then(|| {
                 let all = vec![false; width];
                 let of = |at: &Option<usize>| at.map_or(&all, |at| &cells.absent[at]).iter().map(|absent| !absent);
                 let present: Vec<bool> = cells.lacks.iter().flat_map(of).collect();
                 cells.spread(present, width).into_iter().collect::<Bitmap>()
             });
-            macro_rules! array {
-                ($($variant:ident)*) => {
-                    match values {
-                        $(Values::$variant(values) => {
-                            PrimitiveArray::from_vec(cells.spread(values, width)).with_validity(inner).boxed()
-                        })*
-                    }
-                };
-            }
-            let inner = array! { U8 U16 U32 U64 I8 I16 I32 I64 F32 F64 };
-            let dtype = dtype(resolved).to_arrow(CompatLevel::newest());
-            let array = FixedSizeListArray::new(dtype, cells.n, inner, cells.valid.clone());
-            Ok(ArrayChunked::with_chunk(cells.name.clone(), array).into_series())
+            let inner = numbers(values, width, valid, cells);
+            Ok(FixedSizeListArray::new(dtype(resolved), cells.n, inner, cells.valid.clone()).boxed())
         }
     }
-}
-
-/// A column of structs, null where there is no cell.
-fn structs(cells: &Cells, fields: &[Series]) -> PolarsResult<Series> {
-    let made = StructChunked::from_series(cells.name.clone(), cells.n, fields.iter())?;
-    Ok(made.with_outer_validity(cells.valid.clone()).into_series())
 }
 
 /// The sums' columns: total, count, and of each set its sum and its share of the total in percent.
-fn sum_fields(names: &[String], sums: &[Vec<f64>], cells: &Cells) -> Vec<Series> {
-    let series = |i: usize, output: usize, values: Vec<f64>| {
-        let name = names.get(i).map_or("", String::as_str);
-        Float64Chunked::from_vec_validity(name.into(), values, cells.mask(output)).into_series()
-    };
+fn sum_fields(sums: impl Iterator<Item = Values>, cells: &Cells) -> Result<Vec<Box<dyn Array>>> {
+    let mut totals = Vec::new();
     let mut fields = Vec::new();
-    for (i, sum) in sums.iter().enumerate() {
+    for (i, sum) in sums.enumerate() {
+        let Values::F64(sum) = sum else { return Err(DaoError::internal("sums are float64")) };
         match i {
-            0 => fields.push(series(0, 0, sum.clone())),
+            0 => {
+                totals.clone_from(&sum);
+                fields.push(numbers(Values::F64(sum), 1, cells.mask(0), cells));
+            }
             1 => {
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of genes")]
-                let counts: Vec<u32> = sum.iter().map(|&count| count as u32).collect();
-                let name = names.get(1).map_or("", String::as_str);
-                fields.push(UInt32Chunked::from_vec_validity(name.into(), counts, cells.valid.clone()).into_series());
+                let counts = sum.iter().map(|&count| count as u32).collect();
+                fields.push(numbers(Values::U32(counts), 1, cells.valid.clone(), cells));
             }
             _ => {
-                let share = sum.iter().zip(&sums[0]).map(|(part, total)| part / total * 100.0).collect();
-                fields.push(series(2 * i - 2, i, sum.clone()));
-                fields.push(series(2 * i - 1, i, share));
+                let share = sum.iter().zip(&totals).map(|(part, total)| part / total * 100.0).collect();
+                fields.push(numbers(Values::F64(sum), 1, cells.mask(i), cells));
+                fields.push(numbers(Values::F64(share), 1, cells.mask(i), cells));
             }
         }
     }
-    fields
+    Ok(fields)
 }
 
-fn numbers(name: PlSmallStr, values: Values, valid: Option<Bitmap>, cells: &Cells) -> Series {
-    macro_rules! series {
-        ($($variant:ident $chunked:ident,)*) => {
+/// The array of `width` numbers for each row.
+fn numbers(values: Values, width: usize, valid: Option<Bitmap>, cells: &Cells) -> Box<dyn Array> {
+    macro_rules! array {
+        ($($variant:ident)*) => {
             match values {
                 $(Values::$variant(values) => {
-                    $chunked::from_vec_validity(name, cells.spread(values, 1), valid).into_series()
+                    PrimitiveArray::from_vec(cells.spread(values, width)).with_validity(valid).boxed()
                 })*
             }
         };
     }
-    series! {
-        U8 UInt8Chunked, U16 UInt16Chunked, U32 UInt32Chunked, U64 UInt64Chunked,
-        I8 Int8Chunked, I16 Int16Chunked, I32 Int32Chunked, I64 Int64Chunked,
-        F32 Float32Chunked, F64 Float64Chunked,
-    }
+    array! { U8 U16 U32 U64 I8 I16 I32 I64 F32 F64 }
 }
 
-fn polars_type(dtype: Dtype) -> DataType {
+fn arrow_type(dtype: Dtype) -> ArrowDataType {
     match dtype {
-        Dtype::U8 => DataType::UInt8,
-        Dtype::U16 => DataType::UInt16,
-        Dtype::U32 => DataType::UInt32,
-        Dtype::U64 => DataType::UInt64,
-        Dtype::I8 => DataType::Int8,
-        Dtype::I16 => DataType::Int16,
-        Dtype::I32 => DataType::Int32,
-        Dtype::I64 => DataType::Int64,
-        Dtype::F32 => DataType::Float32,
-        Dtype::F64 => DataType::Float64,
+        Dtype::U8 => ArrowDataType::UInt8,
+        Dtype::U16 => ArrowDataType::UInt16,
+        Dtype::U32 => ArrowDataType::UInt32,
+        Dtype::U64 => ArrowDataType::UInt64,
+        Dtype::I8 => ArrowDataType::Int8,
+        Dtype::I16 => ArrowDataType::Int16,
+        Dtype::I32 => ArrowDataType::Int32,
+        Dtype::I64 => ArrowDataType::Int64,
+        Dtype::F32 => ArrowDataType::Float32,
+        Dtype::F64 => ArrowDataType::Float64,
     }
 }

@@ -294,7 +294,7 @@ def test_errors_come_before_anything_is_read(mixed, real_store):
         (pl.col("dataset").dao.gene("g7"), r"column 'dataset' should hold cell keys"),
         (
             pl.col("cell").ext.storage().dao.gene("g7"),
-            r"should hold cell keys \(dao.cell\), found u64",
+            r"should hold cell keys \(dao.cell\), found UInt64",
         ),
         (pl.struct("cell").dao.gene("g7"), r"should hold cell keys"),
         (pl.col("cell").implode().dao.gene("g7"), r"should hold cell keys"),
