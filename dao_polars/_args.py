@@ -1,13 +1,15 @@
 """Arguments that many public methods take: numbers, columns of a frame, normalization.
 
-Owns their checks and the errors that these raise. Knows no store and no cells.
+Owns their checks and the errors that these raise, and the methods of the namespaces that are
+functions of their room. Knows no store and no cells.
 """
 
 from __future__ import annotations
 
+import functools
 import operator
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import polars as pl
@@ -15,7 +17,19 @@ from numpy.typing import NDArray
 
 from .errors import DaoKeyError, DaoTypeError, DaoValueError
 
-__all__ = ["Column", "codes", "column_values", "columns_of", "integer", "listed", "normalization"]
+__all__ = [
+    "Column",
+    "codes",
+    "column_values",
+    "columns_of",
+    "integer",
+    "listed",
+    "namespace_method",
+    "normalization",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 #: A column of a frame, by name or computed from others.
 Column = str | pl.Expr
@@ -28,6 +42,18 @@ _NORMALIZE: dict[str, tuple[float | None, bool]] = {
     "log1p_cpm": (1e6, True),
     "log1p": (None, True),
 }
+
+
+def namespace_method(
+    function: Callable[Concatenate[Any, P], R],
+) -> Callable[Concatenate[Any, P], R]:
+    """A namespace's method that is this function of its frame or expression, ``_subject``."""
+
+    @functools.wraps(function)
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return function(self._subject, *args, **kwargs)
+
+    return method
 
 
 def integer(name: str, value: Any, least: int, most: int | None = None) -> int:

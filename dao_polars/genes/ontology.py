@@ -74,28 +74,29 @@ def is_a(
     excluded: str | Iterable[str] = (),
     ontology: Ontology | str | os.PathLike[str] | None = None,
 ) -> pl.Expr:
-    """Whether a column's values are a term of an ontology, or a kind of it.
+    """Whether a column's term is one of an ontology's, or a kind of it.
 
-    A value may be an id or a label: ``is_a(pl.col("cell_type"), "T cell")`` and
-    ``is_a(pl.col("cell_type_ontology_term_id"), "T cell")`` both work.
+    ``pl.col("cell_type").dao.is_a("T cell")`` and
+    ``pl.col("cell_type_ontology_term_id").dao.is_a("T cell")`` both work.
 
     Args:
-        expr: of texts or categories.
-        term: one or several, each an id or a label; a value that is any of them will do.
-        excluded: terms to leave out, each with all its kinds.
-        ontology: to look all of them up in; or the name of a loaded one, or what
-            ``load_ontology`` takes (a file is read anew each time, and not remembered).
-            By default, for an id the ontology that its prefix names, loaded if need be; for a
-            label the loaded ones, then ``"CL"``.
+        expr: the column before ``.dao``: of ids or labels, as texts or categories.
+        term: ids or labels; their descendants count too.
+        excluded: ids or labels that do not count, nor their descendants.
+        ontology: as [`dao.load_ontology`][load_ontology] gives it or takes it (a file is read anew
+            each time, and not remembered); or the name of a loaded one. None: the loaded one that
+            knows the term, else that of the id's prefix (of labels: CL), from the package
+            ``cellxgene-ontology-guide``.
 
     Returns:
-        Boolean; null where the value is null.
+        Boolean: a test for membership in the ids and labels of these terms, pushed down to the
+        store, where datasets without them are not read. Null where the column is.
 
     Raises:
-        DaoKeyError: a term is in no ontology, or is obsolete; the message lists the nearest.
-        DaoValueError: a label is in several of the ontologies, or twice in one.
-        DaoTypeError: an argument has the wrong type.
-        DaoImportError: the extra ``ontology`` is not installed.
+        DaoKeyError: an unknown or obsolete term; names the nearest labels.
+        DaoValueError: a label that several loaded ontologies have, or that is twice in one.
+        DaoTypeError: an argument of the wrong type.
+        DaoImportError: no ontology was loaded, and the package is not there.
     """
     if not isinstance(expr, pl.Expr):
         raise DaoTypeError(f"{expr!r} is no expression; expected one, such as pl.col('cell_type')")
