@@ -17,17 +17,6 @@ from numpy.typing import NDArray
 
 from .errors import DaoKeyError, DaoTypeError, DaoValueError
 
-__all__ = [
-    "Column",
-    "codes",
-    "column_values",
-    "columns_of",
-    "integer",
-    "listed",
-    "namespace_method",
-    "normalization",
-]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -27,8 +27,6 @@ from .position import EpochPosition, check_same, position_of, state_of
 from .ranks import check_rank, find_rank
 from .sampling import Sampling, digest
 
-__all__ = ["Batch", "BatchIterable"]
-
 #: Rows of obs that are put in an epoch's order at a time.
 _REORDERED = 1 << 16
 

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from .._args import Column, codes
 from .sampling import Sampling
 
-__all__ = ["batch_diversity"]
-
 
 def batch_diversity(obs: list[pl.Series], sampling: Sampling, epoch: int, column: Column) -> float:
     """The mixing of a column within batches; see ``BatchIterable.batch_diversity``."""

@@ -18,8 +18,6 @@ from ..errors import DaoValueError
 if TYPE_CHECKING:
     from .batches import BatchIterable
 
-__all__ = ["ObsEncoder"]
-
 
 class ObsEncoder:
     """An encoder of columns of obs as arrays of numbers.

@@ -20,8 +20,6 @@ from ..select.selection import Selection, matrix_name, number_type
 from ..store.store import Store
 from .sampling import digest
 
-__all__ = ["Layout", "Matrices"]
-
 
 class Matrices:
     """The matrices of a selection's batches: x first, then layers and obsm by name.

@@ -14,8 +14,6 @@ from .._args import integer
 from ..errors import DaoTypeError, DaoValueError
 from .sampling import Sampling
 
-__all__ = ["EpochPosition", "check_same", "position_of", "state_of"]
-
 #: The version of what [`state_of`][] gives.
 _VERSION = 1
 

@@ -11,8 +11,6 @@ import sys
 from .._args import integer
 from ..errors import DaoValueError
 
-__all__ = ["check_rank", "find_rank"]
-
 #: Set by torchrun, by Open MPI and by others that start a process a rank.
 _VARIABLES = (("RANK", "WORLD_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"))
 

@@ -20,8 +20,6 @@ from .._args import Column, codes, column_values, integer
 from .._core import EpochPlan, Sampler
 from ..errors import DaoTypeError, DaoValueError
 
-__all__ = ["Sampling", "Shuffle", "digest"]
-
 Shuffle = bool | Literal["block"]
 
 

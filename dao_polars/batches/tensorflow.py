@@ -15,8 +15,6 @@ from scipy.sparse import csr_matrix
 from .batches import BatchIterable
 from .encoding import ObsEncoder
 
-__all__ = ["dataset"]
-
 
 def dataset(batches: BatchIterable) -> Any:
     """The batches as a ``tf.data.Dataset``; see [`DaoFrame.to_tensorflow`][]."""

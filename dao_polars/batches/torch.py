@@ -23,8 +23,6 @@ from .encoding import ObsEncoder
 from .position import EpochPosition
 from .worker_epochs import WorkerEpochs
 
-__all__ = ["TorchDataset"]
-
 
 class _Tensors:
     """A batch as a dict of tensors. A class, not a closure: spawned workers get a pickled copy."""

@@ -15,8 +15,6 @@ from typing import Any
 
 from .position import EpochPosition
 
-__all__ = ["WorkerEpochs"]
-
 _ROWS = 256  # the last ones matter
 _FIELDS = 8  # owner, set, times, workers, epoch, world_size, cells, rounds
 _BY_OWNER = -1  # instead of a set of workers

@@ -25,8 +25,6 @@ from ..select.selection import matrix_name, number_type
 from ..store.store import Store, as_uri, load_store
 from .reports import log_if_wanted
 
-__all__ = ["DaoExpr", "gene", "genes", "qc"]
-
 _PLUGIN = Path(str(_core.__file__))
 _MAX_SETS = 64
 

@@ -29,8 +29,6 @@ from ..errors import (
 )
 from .terms import TERM_ID, Ontology, Term, texts, unknown_term
 
-__all__ = ["Ontology", "is_a", "load_ontology"]
-
 _EXACT = re.compile(r'"((?:[^"\\]|\\.)*)"\s+EXACT')
 _GUIDE = "cellxgene_ontology_guide.supported_versions"
 

@@ -13,8 +13,6 @@ import polars as pl
 
 from ..errors import DaoTypeError, DaoValueError
 
-__all__ = ["Duplicates", "Genes", "each_once", "first_few", "gene_names", "wanted"]
-
 #: ``genes=`` of the public methods: None, names, or how to combine the datasets' own.
 Genes = str | Iterable[str] | pl.Series | None
 

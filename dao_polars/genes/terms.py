@@ -15,8 +15,6 @@ from typing import NamedTuple
 
 from ..errors import DaoKeyError, DaoTypeError, DaoValueError
 
-__all__ = ["TERM_ID", "Ontology", "Term", "texts", "unknown_term"]
-
 #: Such as CL:0000084 and CVCL_0001; the first group is the prefix.
 TERM_ID = re.compile(r"([A-Za-z]+)[:_]\w*\d\w*")
 _MAX_COMPARED = 250_000  # names that an error message looks among for the nearest: some seconds

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dao_polars as dao
+from dao_polars.analysis.groups import CellGroups
 from tests.conftest import DATA, study
 
 
@@ -153,7 +154,8 @@ def test_the_same_in_every_run_and_on_any_number_of_threads(real_store):
     first = lf.dao.gene_stats("cell_type", **options)
     for _ in range(3):
         assert lf.dao.gene_stats("cell_type", **options).equals(first)
-    grouped = lf.dao._grouped("cell_type", "intersection", None, "error", None, "log1p_cp10k", None)
+    settings = ("intersection", None, "error", None, "log1p_cp10k", None)
+    grouped = CellGroups(lf, "cell_type", *settings)
     n, g = grouped.shape
     for threads in (1, 2, 7):
         count, total, m2 = grouped._reader.moments(grouped._codes, n, threads=threads)
