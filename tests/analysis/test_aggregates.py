@@ -262,7 +262,7 @@ def test_bad_arguments_are_refused(mixed):
 
 
 def test_a_progress_callback_may_stop_it(mixed):
-    grouped = mixed[0].scan().dao._grouped(None, ["g7"], None, "error", None, None, None)
+    grouped = CellGroups(mixed[0].scan(), None, ["g7"], None, "error", None, None, None)
 
     def stop(cells: int) -> None:
         raise KeyboardInterrupt
@@ -274,7 +274,7 @@ def test_a_progress_callback_may_stop_it(mixed):
 
 
 def test_more_groups_than_memory_holds_are_an_error(mixed):
-    grouped = mixed[0].scan().dao._grouped(None, ["g7"], None, "error", None, None, None)
+    grouped = CellGroups(mixed[0].scan(), None, ["g7"], None, "error", None, None, None)
     with pytest.raises(dao.DaoValueError, match="do not fit into memory"):
         grouped._reader.moments(grouped._codes, 2**46)
 
