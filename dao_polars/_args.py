@@ -70,6 +70,19 @@ def listed(columns: Any) -> list[Any]:
     return [columns] if single else list(columns)
 
 
+def texts(values: Any, what: str, expected: str = "names") -> list[str]:
+    """One text, or several, as a list of them.
+
+    Raises:
+        DaoTypeError: something else is among them.
+    """
+    found = listed(values)
+    for value in found:
+        if not isinstance(value, str):
+            raise DaoTypeError(f"{what}= holds {value!r}; expected {expected} (str)")
+    return found
+
+
 def columns_of(*settings: Column | Iterable[Column] | None) -> list[str]:
     """The frame's columns that settings name or are computed from."""
     names: list[str] = []

@@ -159,26 +159,10 @@ class DaoFrame:
             drop_last=drop_last,
         )
         matrices = Matrices(
-            selection,
-            genes=genes,
-            gene_key=gene_key,
-            duplicates=duplicates,
-            layer=layer,
-            layers=layers,
-            obsm=obsm,
-            layout=layout,
-            dtype=dtype,
-            normalize=normalize,
+            selection, genes, gene_key, duplicates, layer, layers, obsm, layout, dtype, normalize
         )
         return BatchIterable(
-            selection,
-            sampling,
-            matrices,
-            transform=transform,
-            rank=rank,
-            world_size=world_size,
-            prefetch_bytes=prefetch_bytes,
-            num_threads=num_threads,
+            selection, sampling, matrices, transform, rank, world_size, prefetch_bytes, num_threads
         )
 
     def to_torch(

@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from .._args import integer
+from .._args import Column, codes, integer
 from .._core import EpochPlan, Reader
 from ..errors import DaoTypeError, DaoValueError
 from ..scan.cell import COLUMN
 from ..select.selection import Selection
 from ..store.store import Store
-from .diversity import batch_diversity
 from .matrices import Matrices
-from .position import EpochPosition, check_same, position_of, state_of
+from .position import VERSION, EpochPosition, check_same, position_of
 from .ranks import check_rank, find_rank
 from .sampling import Sampling, digest
 
@@ -82,7 +81,6 @@ class BatchIterable:
         selection: Selection,
         sampling: Sampling,
         matrices: Matrices,
-        *,
         transform: Callable[[Batch], Any] | None,
         rank: int | None,
         world_size: int | None,
@@ -98,6 +96,8 @@ class BatchIterable:
         self.share = check_rank(rank, world_size)
         self.sampling = sampling
         self.matrices = matrices
+        self.genes = matrices.genes
+        self.n_vars = matrices.n_vars
         self.n_obs = len(selection.keys)
         self.epoch = 0
         self._transform = transform
@@ -111,20 +111,12 @@ class BatchIterable:
         self._resumed: EpochPosition | None = None
 
     @property
-    def genes(self) -> pl.Series | None:  # noqa: D102  (an attribute, described above)
-        return self.matrices.genes
-
-    @property
-    def n_vars(self) -> int:  # noqa: D102
-        return self.matrices.n_vars
-
-    @property
-    def seed(self) -> int | None:  # noqa: D102
+    def seed(self) -> int | None:  # noqa: D102  (an attribute, described above)
         return self.sampling.seed
 
     def __len__(self) -> int:
         """The number of batches of this rank in an epoch."""
-        return self.sampling.n_batches(self.epoch, self.rank()[1])
+        return self.sampling.sampler.n_batches(self.epoch, self.rank()[1])
 
     def rank(self) -> tuple[int, int]:
         """Rank and number of ranks: those given, else torch.distributed's or the environment's.
@@ -156,7 +148,7 @@ class BatchIterable:
         return self._batches(position, rank)
 
     def _batches(self, position: EpochPosition, rank: int) -> Iterator[Any]:
-        plan = self.sampling.plan(
+        plan = self.sampling.sampler.plan(
             position.epoch,
             rank=rank,
             world_size=position.world_size,
@@ -222,7 +214,8 @@ class BatchIterable:
             at = EpochPosition(self.epoch, self.rank()[1])
         elif self._resumed is None and at.is_over(self.sampling):
             at = at.following()
-        return state_of(at, self.seed, self._selection_digest(), self._settings())
+        cells = {"selection": self._selection_digest(), "settings": self._settings()}
+        return {"version": VERSION, "seed": self.seed, **at.numbers(), **cells}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where [`state_dict`][BatchIterable.state_dict] was taken.
@@ -235,7 +228,9 @@ class BatchIterable:
             DaoTypeError: it is no such state.
         """
         check_same(state, self.sampling, self._selection_digest(), self._settings())
-        position, seed = position_of(state)
+        position, seed = position_of(state), state.get("seed")
+        if seed is not None:
+            seed = integer("state's seed", seed, 0, 2**64 - 1)
         if seed != self.seed:
             self.sampling.reseed(seed)
         self.sampling.seed_given |= seed is not None
@@ -252,7 +247,7 @@ class BatchIterable:
             self._digest = digest(self._store.id, self._keys)
         return self._digest
 
-    def batch_diversity(self, column: str | pl.Expr) -> float:
+    def batch_diversity(self, column: Column) -> float:
         """How mixed the batches of the next epoch are in a column of the frame, reading nothing.
 
         The mean over the batches (of all ranks) of the entropy of the column's values within a
@@ -263,7 +258,28 @@ class BatchIterable:
         Raises:
             DaoKeyError: no such column.
         """
-        return batch_diversity(self.obs, self.sampling, self.epoch, column)
+        from scipy.stats import entropy  # not when dao_polars is imported: it takes long
+
+        numbers, distinct = codes(pl.DataFrame(self.obs), column, "column")
+        plan = self.sampling.sampler.plan(self.epoch)
+        if not len(plan):
+            return float("nan")
+        n = distinct.height
+        values = numbers[plan.order(0, self.sampling.n_samples)].astype(np.int64)
+        whole = float(entropy(np.bincount(values, minlength=n)))
+        if not whole:
+            return 1.0
+        ends = plan.ends().astype(np.int64)
+        starts = np.concatenate([[0], ends[:-1]])
+        total, step = 0.0, max(1, (1 << 24) // n)  # so many batches at a time
+        for first in range(0, len(ends), step):
+            window = slice(first, first + step)
+            lengths = ends[window] - starts[window]
+            batch = np.repeat(np.arange(len(lengths)), lengths)
+            inside = values[starts[first] : ends[window][-1]]
+            counts = np.bincount(batch * n + inside, minlength=len(lengths) * n)
+            total += float(entropy(counts.reshape(len(lengths), n), axis=1).sum())
+        return total / len(ends) / whole
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
@@ -275,7 +291,7 @@ class BatchIterable:
             order = order.replace("shuffled", "shuffled in blocks")
         if sampling.settings["n_samples"] is not None:
             order = f"{sampling.n_samples:,} drawn an epoch, seed {self.seed}"
-        n = sampling.n_batches(self.epoch, 1)
+        n = sampling.sampler.n_batches(self.epoch)
         count = f"{n:,} {'batch' if n == 1 else 'batches'} of {sampling.batch_size:,}"
         cells = f"{self.n_obs:,} cells × {self.n_vars:,} genes"
         return f"{count} from {cells}, {self.matrices.layout}, {order}"

@@ -11,10 +11,10 @@ from typing import Any
 
 import polars as pl
 
-from .._args import normalization
+from .._args import normalization, texts
 from .._core import MatrixName, Reader
 from ..convert.arrays import Layout, MatrixForm
-from ..errors import DaoKeyError, DaoTypeError, DaoValueError
+from ..errors import DaoKeyError, DaoValueError
 from ..genes.request import Duplicates, Genes
 from ..select.selection import Selection, matrix_name, number_type
 from ..store.store import Store
@@ -34,7 +34,6 @@ class Matrices:
     def __init__(
         self,
         selection: Selection,
-        *,
         genes: Genes,
         gene_key: str | None,
         duplicates: Duplicates,
@@ -55,8 +54,8 @@ class Matrices:
         self.genes = None if names is None else pl.Series("name", names, dtype=pl.String)
         self.n_vars = self._genes.n_genes
         self._keys = selection.keys
-        self._layers = _listed(layers, "layers")
-        self._obsm = _listed(obsm, "obsm")
+        self._layers = list(dict.fromkeys(texts(layers, "layers")))
+        self._obsm = list(dict.fromkeys(texts(obsm, "obsm")))
         floats = dtype if dtype.startswith("float") else "float32"
         self.forms = [
             MatrixForm(matrix_name(layer), self.n_vars, layout, dtype, normalized),
@@ -108,11 +107,3 @@ def _width(selection: Selection, name: str) -> int:
         listed = ", ".join(f"{width} in {dataset!r}" for width, dataset in widths.items())
         raise DaoValueError(f"obsm {name!r} has different numbers of columns: {listed}")
     return next(iter(widths), 0)
-
-
-def _listed(names: Iterable[str] | str, what: str) -> list[str]:
-    listed = [names] if isinstance(names, str) else list(names)
-    for name in listed:
-        if not isinstance(name, str):
-            raise DaoTypeError(f"{what}= holds {name!r}; expected names (str)")
-    return list(dict.fromkeys(listed))

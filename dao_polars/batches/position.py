@@ -14,8 +14,12 @@ from .._args import integer
 from ..errors import DaoTypeError, DaoValueError
 from .sampling import Sampling
 
-#: The version of what [`state_of`][] gives.
-_VERSION = 1
+#: The version of what ``BatchIterable.state_dict`` gives.
+VERSION = 1
+
+#: The numbers of a position that a state has, and the least that each may be; some in workers only.
+_NUMBERS = {"epoch": 0, "world_size": 1, "cells": 0, "rounds": 0}
+_NUMBERS_OF_WORKERS = {"worker": 0, "workers": 1, "taken": 0}
 
 
 @dataclass
@@ -42,10 +46,10 @@ class EpochPosition:
             return False  # other workers may not be finished
         if self.total is None:
             if self.cells:
-                left = sampling.plan(self.epoch, world_size=self.world_size, cells=self.cells)
-                self.total = len(left)
+                left = {"world_size": self.world_size, "cells": self.cells}
+                self.total = len(sampling.sampler.plan(self.epoch, **left))
             else:
-                self.total = sampling.n_batches(self.epoch, self.world_size)
+                self.total = sampling.sampler.n_batches(self.epoch, self.world_size)
         return self.rounds >= self.total
 
     def following(self) -> EpochPosition:
@@ -72,46 +76,29 @@ class EpochPosition:
         shared = EpochPosition(self.epoch, world_size, self.cells, self.rounds, worker, workers)
         if self.world_size != world_size:
             shared.rounds = 0
-            shared.cells = sampling.cells_after(
+            shared.cells = sampling.sampler.cells_after(
                 self.epoch, world_size=self.world_size, cells=self.cells, rounds=self.rounds
             )
         return shared
 
-
-def state_of(
-    position: EpochPosition, seed: int | None, selection: str, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A position as small JSON-able data, with what fixes the epochs that it is in."""
-    state: dict[str, Any] = {
-        "version": _VERSION,
-        "epoch": position.epoch,
-        "seed": seed,
-        "world_size": position.world_size,
-        "cells": position.cells,
-        "rounds": position.rounds,
-        "selection": selection,
-        "settings": settings,
-    }
-    if position.workers > 1:
-        names = ("worker", "workers", "taken")
-        state |= {name: getattr(position, name) for name in names}
-    return state
+    def numbers(self) -> dict[str, int]:
+        """The position as data."""
+        names = [*_NUMBERS, *(_NUMBERS_OF_WORKERS if self.workers > 1 else ())]
+        return {name: getattr(self, name) for name in names}
 
 
-def position_of(state: Mapping[str, Any]) -> tuple[EpochPosition, int | None]:
-    """The position and the seed in a state.
+def position_of(state: Mapping[str, Any]) -> EpochPosition:
+    """The position in a state.
 
     Raises:
         DaoTypeError, DaoValueError: there is none.
     """
-    most = 2**32 - 1
-    numbers = ("epoch", "cells", "rounds", "worker", "taken")
-    at = {name: integer(f"state's {name}", state.get(name, 0), 0, most) for name in numbers}
-    sizes = ("world_size", "workers")
-    at |= {name: integer(f"state's {name}", state.get(name, 1), 1, most) for name in sizes}
-    seed = state.get("seed")
-    return EpochPosition(**at), None if seed is None else integer(
-        "state's seed", seed, 0, 2**64 - 1
+    numbers = (_NUMBERS | _NUMBERS_OF_WORKERS).items()
+    return EpochPosition(
+        **{
+            n: integer(f"state's {n}", state.get(n, least), least, 2**32 - 1)
+            for n, least in numbers
+        }
     )
 
 
@@ -122,9 +109,9 @@ def check_same(state: Any, sampling: Sampling, selection: str, settings: Mapping
         DaoTypeError: it is no such state.
         DaoValueError: it is of something else.
     """
-    if not isinstance(state, Mapping) or state.get("version") != _VERSION:
+    if not isinstance(state, Mapping) or state.get("version") != VERSION:
         raise DaoTypeError(
-            f"expected what state_dict() gives (version {_VERSION}), found {state!r:.200}"
+            f"expected what state_dict() gives (version {VERSION}), found {state!r:.200}"
         )
     theirs = state.get("settings", {})
     if not isinstance(theirs, Mapping):

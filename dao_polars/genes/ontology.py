@@ -18,6 +18,7 @@ from typing import Any
 
 import polars as pl
 
+from .._args import texts
 from .._extras import require
 from ..errors import (
     DaoFileNotFoundError,
@@ -27,7 +28,7 @@ from ..errors import (
     DaoTypeError,
     DaoValueError,
 )
-from .terms import TERM_ID, Ontology, Term, texts, unknown_term
+from .terms import TERM_ID, Ontology, Term, unknown_term
 
 _EXACT = re.compile(r'"((?:[^"\\]|\\.)*)"\s+EXACT')
 _GUIDE = "cellxgene_ontology_guide.supported_versions"
@@ -106,11 +107,11 @@ def is_a(
         given = [known or _load(ontology, None)]
     near: list[Ontology] = []
     wanted: dict[str, str] = {}
-    for each in texts(term, "term"):
+    for each in texts(term, "term", "ids or labels of terms"):
         holder = given[0] if given else _holder(each, ())
         wanted |= {i: holder.label(i) for i in holder.descendants(each)}
         near.append(holder)
-    for each in texts(excluded, "excluded"):
+    for each in texts(excluded, "excluded", "ids or labels of terms"):
         holder = given[0] if given else _holder(each, near)
         for i in holder.descendants(each):
             wanted.pop(i, None)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
+from .._args import texts
 from ..errors import DaoKeyError, DaoTypeError, DaoValueError
 
 #: Such as CL:0000084 and CVCL_0001; the first group is the prefix.
@@ -95,7 +96,7 @@ class Ontology:
             DaoKeyError, DaoValueError, DaoTypeError: as ``id`` does.
         """
         found = _closure(self.id(term), self._children)
-        for out in texts(excluded, "excluded"):
+        for out in texts(excluded, "excluded", "ids or labels of terms"):
             found -= _closure(self.id(out), self._children)
         return sorted(found)
 
@@ -191,12 +192,3 @@ def _inverted(pairs: Iterable[tuple[str, Iterable[str]]]) -> dict[str, list[str]
         for value in set(values):
             found.setdefault(value, []).append(key)
     return found
-
-
-def texts(value: str | Iterable[str], what: str) -> list[str]:
-    """One text, or several, as a list of them."""
-    values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
-    for each in values:
-        if not isinstance(each, str):
-            raise DaoTypeError(f"{what}= holds {each!r}; expected ids or labels of terms (str)")
-    return values

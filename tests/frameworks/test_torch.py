@@ -313,7 +313,7 @@ def test_training_from_the_store_is_training_from_memory(labelled):
     other, optimizer = fresh(x.shape[1])
     for epoch in range(3):
         order = torch.from_numpy(
-            train.batches.sampling.plan(epoch).order(0, len(y)).astype(np.int64)
+            train.batches.sampling.sampler.plan(epoch).order(0, len(y)).astype(np.int64)
         )
         for at in range(0, len(y), 128):
             chosen = order[at : at + 128]
