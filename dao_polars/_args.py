@@ -86,20 +86,14 @@ def texts(values: Any, what: str, expected: str = "names") -> list[str]:
 def columns_of(*settings: Column | Iterable[Column] | None) -> list[str]:
     """The frame's columns that settings name or are computed from."""
     names: list[str] = []
-    for setting in settings:
-        if setting is None:
-            continue
-        for column in listed(setting):
-            names += [column] if isinstance(column, str) else _roots(column)
+    for column in (c for setting in settings if setting is not None for c in listed(setting)):
+        if isinstance(column, str):
+            names.append(column)
+        elif isinstance(column, pl.Expr):
+            if column.meta.has_multiple_outputs():
+                raise DaoValueError(f"{column} has several columns; give expressions of one each")
+            names += column.meta.root_names()
     return names
-
-
-def _roots(column: Any) -> list[str]:
-    if not isinstance(column, pl.Expr):
-        return []
-    if column.meta.has_multiple_outputs():
-        raise DaoValueError(f"{column} has several columns; give expressions of one each")
-    return column.meta.root_names()
 
 
 def codes(
@@ -161,20 +155,16 @@ def normalization(
         return None
     if not dtype.startswith("float"):
         raise DaoValueError(f"normalize= gives no integers; dtype={dtype!r} is one")
+    expected = (
+        f"normalize={normalize!r}; expected one of {', '.join(map(repr, _NORMALIZE))}, or "
+        "{'target_sum': a number or None, 'log1p': True or False}"
+    )
     if isinstance(normalize, str):
         if normalize not in _NORMALIZE:
-            known = ", ".join(map(repr, _NORMALIZE))
-            raise DaoValueError(
-                f"normalize={normalize!r}; expected one of {known}, or "
-                "{'target_sum': a number or None, 'log1p': True or False}"
-            )
+            raise DaoValueError(expected)
         return _NORMALIZE[normalize]
-    entries = {"target_sum", "log1p"}
-    if not isinstance(normalize, Mapping) or not normalize or set(normalize) - entries:
-        raise DaoTypeError(
-            f"normalize={normalize!r}; expected a name or "
-            "{'target_sum': a number or None, 'log1p': True or False}"
-        )
+    if not isinstance(normalize, Mapping) or not {"target_sum", "log1p"} >= set(normalize) > set():
+        raise DaoTypeError(expected)
     target = normalize.get("target_sum")
     if target is not None:
         if isinstance(target, bool) or not isinstance(target, (int, float, np.number)):

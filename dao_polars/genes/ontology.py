@@ -12,7 +12,7 @@ import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -99,35 +99,31 @@ def is_a(
     """
     if not isinstance(expr, pl.Expr):
         raise DaoTypeError(f"{expr!r} is no expression; expected one, such as pl.col('cell_type')")
-    given: list[Ontology] = []
-    if isinstance(ontology, Ontology):
-        given = [ontology]
-    elif ontology is not None:
+    if ontology is not None and not isinstance(ontology, Ontology):
         known = _loaded.get(ontology) if isinstance(ontology, str) else None
-        given = [known or _load(ontology, None)]
-    near: list[Ontology] = []
+        ontology = known or _load(ontology, None)
+    near: dict[Ontology, None] = {}
     wanted: dict[str, str] = {}
     for each in texts(term, "term", "ids or labels of terms"):
-        holder = given[0] if given else _holder(each, ())
+        holder = _holder(each, ()) if ontology is None else ontology
         wanted |= {i: holder.label(i) for i in holder.descendants(each)}
-        near.append(holder)
+        near[holder] = None
     for each in texts(excluded, "excluded", "ids or labels of terms"):
-        holder = given[0] if given else _holder(each, near)
+        holder = _holder(each, near) if ontology is None else ontology
         for i in holder.descendants(each):
             wanted.pop(i, None)
     values = pl.Series(sorted({*wanted, *wanted.values()}), dtype=pl.String)
     return expr.cast(pl.String).is_in(values.implode())
 
 
-def _holder(term: str, near: Sequence[Ontology]) -> Ontology:
+def _holder(term: str, near: Iterable[Ontology]) -> Ontology:
     """The ontology to look a term up in; labels are tried in those ``near`` first."""
-    match = TERM_ID.fullmatch(term)
-    if match:
+    if match := TERM_ID.fullmatch(term):
         named = _loaded.get(match[1]) or _from_guide_if_any(match[1])
         if named is not None:
             return named
     loaded = list(_loaded.values())
-    for pool in (list(dict.fromkeys(near)), loaded):
+    for pool in (near, loaded):
         holders = [o for o in pool if term in o] or [o for o in pool if o._find(term)]
         if len(holders) > 1:
             shown = ", ".join(f"{o.name} ({', '.join(o._find(term))})" for o in holders)
