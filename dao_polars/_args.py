@@ -46,12 +46,7 @@ def namespace_method(
 
 
 def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """An argument as an int; a bool, a float (NaN too) or a string is refused.
-
-    Raises:
-        DaoTypeError: it is no integer.
-        DaoValueError: it is out of range.
-    """
+    """An argument as an int of that range; a bool, a float (NaN too) or a string is refused."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -71,11 +66,7 @@ def listed(columns: Any) -> list[Any]:
 
 
 def texts(values: Any, what: str, expected: str = "names") -> list[str]:
-    """One text, or several, as a list of them.
-
-    Raises:
-        DaoTypeError: something else is among them.
-    """
+    """One text, or several, as a list of them; anything else is refused."""
     found = listed(values)
     for value in found:
         if not isinstance(value, str):
@@ -146,11 +137,7 @@ def column_values(frame: pl.DataFrame, column: Any, what: str) -> pl.Series:
 def normalization(
     normalize: str | Mapping[str, Any] | None, dtype: str
 ) -> tuple[float | None, bool] | None:
-    """The total that cells are brought to, and whether log(1 + x) is taken; None for neither.
-
-    Raises:
-        DaoValueError, DaoTypeError: ``normalize`` is nothing known, or ``dtype`` no float.
-    """
+    """The total that cells are brought to, and whether log(1 + x) is taken; None for neither."""
     if normalize is None:
         return None
     if not dtype.startswith("float"):

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from .batches.torch import TorchDataset
     from .store.store import Store
 
-#: Bytes of batches and decoded rows that are kept ahead of the consumer.
-PREFETCH_BYTES = 128 << 20
-
 
 @pl.api.register_dataframe_namespace("dao")
 @pl.api.register_lazyframe_namespace("dao")
@@ -72,7 +69,7 @@ class DaoFrame:
         drop_last: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
-        prefetch_bytes: int = PREFETCH_BYTES,
+        prefetch_bytes: int = 128 << 20,
         num_threads: int | None = None,
         store: Store | str | None = None,
     ) -> BatchIterable:
@@ -126,7 +123,7 @@ class DaoFrame:
                 batches, and together the cells of one epoch, once: to that end the last batches
                 are cut smaller (and only where there are not the cells for that, repeated).
             world_size: how many such processes.
-            prefetch_bytes: memory for reading ahead; one batch may pass it.
+            prefetch_bytes: memory for batches and rows read ahead; one batch may pass it.
             num_threads: reading threads; None: one a core.
             store: where the store is now, if it moved.
 

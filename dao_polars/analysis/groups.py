@@ -150,10 +150,7 @@ class CellGroups:
     def counted(self, label: str, progress: bool | None, clip: Floats | None = None) -> GroupSums:
         """The sums of all groups, from one pass over the cells.
 
-        Args:
-            label: what the bar says.
-            progress: show a bar; None: where somebody looks on.
-            clip: (n_groups, n_genes), ≥ 0: larger values count as this.
+        Values above ``clip``, (n_groups, n_genes), ≥ 0, count as that. The bar says ``label``.
         """
         with progress_bar(progress, total=len(self._codes), unit="cell", label=label) as advance:
             count, total, m2 = self._reader.moments(

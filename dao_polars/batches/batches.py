@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,7 @@ from ..scan.cell import COLUMN
 from ..select.selection import Selection
 from ..store.store import Store
 from .matrices import Matrices
-from .position import VERSION, EpochPosition, check_same, position_of
-from .ranks import check_rank, find_rank
+from .position import VERSION, EpochPosition, check_rank, check_same, find_rank, position_of
 from .sampling import Sampling, digest
 
 #: Rows of obs that are put in an epoch's order at a time.
@@ -214,8 +214,7 @@ class BatchIterable:
             at = EpochPosition(self.epoch, self.rank()[1])
         elif self._resumed is None and at.is_over(self.sampling):
             at = at.following()
-        cells = {"selection": self._selection_digest(), "settings": self._settings()}
-        return {"version": VERSION, "seed": self.seed, **at.numbers(), **cells}
+        return {"version": VERSION, "seed": self.seed, **at.numbers(), **self._identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where [`state_dict`][BatchIterable.state_dict] was taken.
@@ -227,7 +226,7 @@ class BatchIterable:
             DaoValueError: the state is of another selection, or of other settings.
             DaoTypeError: it is no such state.
         """
-        check_same(state, self.sampling, self._selection_digest(), self._settings())
+        check_same(state, self.sampling, self._identity)
         position, seed = position_of(state), state.get("seed")
         if seed is not None:
             seed = integer("state's seed", seed, 0, 2**64 - 1)
@@ -239,13 +238,11 @@ class BatchIterable:
         self._resumed = position.following() if over else position
         self.epoch = self._resumed.epoch
 
-    def _settings(self) -> dict[str, Any]:
-        return self.sampling.settings | self.matrices.settings
-
-    def _selection_digest(self) -> str:
-        if not hasattr(self, "_digest"):
-            self._digest = digest(self._store.id, self._keys)
-        return self._digest
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        """What an iterable must have in common with one whose state it goes on from."""
+        settings = self.sampling.settings | self.matrices.settings
+        return {"selection": digest(self._store.id, self._keys), "settings": settings}
 
     def batch_diversity(self, column: Column) -> float:
         """How mixed the batches of the next epoch are in a column of the frame, reading nothing.

@@ -144,8 +144,16 @@ def _weights(
     counts = np.bincount(numbers, minlength=distinct.height)
     share = np.ones(distinct.height)
     if class_weights is not None:
+        if not isinstance(class_weights, Mapping):
+            raise DaoTypeError(f"class_weights={class_weights!r}; expected a dict of class: weight")
         labels = distinct.to_series().to_list()
-        _check_classes(labels, class_weights)
+        missing = [label for label in labels if label not in class_weights]
+        unknown = [label for label in class_weights if label not in labels]
+        if missing or unknown:
+            raise DaoValueError(
+                f"class_weights= must name the classes of the selection; without a weight: "
+                f"{missing or 'none'}; not in the selection: {unknown or 'none'}"
+            )
         given = [class_weights[label] for label in labels]
         wrong = f"class_weights={dict(class_weights)!r}; expected numbers ≥ 0"
         if not all(isinstance(w, (int, float, np.number)) for w in given):
@@ -154,18 +162,6 @@ def _weights(
         if not (np.isfinite(share).all() and (share >= 0).all()):
             raise DaoValueError(wrong)
     return np.asarray((share / counts)[numbers])
-
-
-def _check_classes(labels: list[Any], class_weights: Mapping[Any, float]) -> None:
-    if not isinstance(class_weights, Mapping):
-        raise DaoTypeError(f"class_weights={class_weights!r}; expected a dict of class: weight")
-    missing = [label for label in labels if label not in class_weights]
-    unknown = [label for label in class_weights if label not in labels]
-    if missing or unknown:
-        raise DaoValueError(
-            f"class_weights= must name the classes of the selection; without a weight: "
-            f"{missing or 'none'}; not in the selection: {unknown or 'none'}"
-        )
 
 
 def digest(*parts: Any) -> str:

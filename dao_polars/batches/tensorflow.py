@@ -18,7 +18,7 @@ from .encoding import ObsEncoder
 
 def dataset(batches: BatchIterable) -> Any:
     """The batches as a ``tf.data.Dataset``; see [`DaoFrame.to_tensorflow`][]."""
-    encoder = ObsEncoder.prepare(batches)
+    encoder = ObsEncoder(batches)
 
     def elements() -> Iterator[dict[str, Any]]:
         for batch in batches:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
@@ -24,21 +25,19 @@ from .position import EpochPosition
 from .worker_epochs import WorkerEpochs
 
 
+@dataclass
 class _Tensors:
     """A batch as a dict of tensors. A class, not a closure: spawned workers get a pickled copy."""
 
-    def __init__(
-        self, encoder: ObsEncoder, transform: Callable[[Any], Any] | None, pin_memory: bool
-    ) -> None:
-        self.encoder = encoder
-        self._transform = transform
-        self.pins = pin_memory
+    encoder: ObsEncoder
+    transform: Callable[[Any], Any] | None
+    pins: bool
 
     def __call__(self, batch: Batch) -> Any:
         values: dict[str, Any] = {k: self._matrix(x) for k, x in batch.matrices().items()}
         for name, column in self.encoder.encode(batch.obs).items():
             values[name] = column if isinstance(column, list) else self._tensor(column)
-        return values if self._transform is None else self._transform(values)
+        return values if self.transform is None else self.transform(values)
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         tensor = torch.from_numpy(array)
@@ -93,7 +92,7 @@ class TorchDataset(IterableDataset):
             raise DaoTypeError(f"transform={transform!r}; expected a function of a dict of tensors")
         if pin_memory and not torch.cuda.is_available():
             raise DaoValueError("pin_memory=True needs a CUDA device, and torch finds none")
-        encoder = ObsEncoder.prepare(batches)
+        encoder = ObsEncoder(batches)
         self.classes_ = encoder.classes
         self.batches = batches
         self._tensors = _Tensors(encoder, transform, pin_memory)
@@ -130,7 +129,7 @@ class TorchDataset(IterableDataset):
     def set_epoch(self, epoch: int) -> None:
         """Makes ``epoch`` the next one; see [`BatchIterable.set_epoch`][]."""
         self.batches.set_epoch(epoch)
-        self._share_position()
+        self._epochs.set(self.batches.position())
 
     def state_dict(self) -> dict[str, Any]:
         """The state to go on from; see [`BatchIterable.state_dict`][].
@@ -154,10 +153,7 @@ class TorchDataset(IterableDataset):
         self.batches.load_state_dict(_dataset_state(state))
         self._loaded_here = get_worker_info() is not None
         if not self._loaded_here:
-            self._share_position()
-
-    def _share_position(self) -> None:
-        self._epochs.set(self.batches.position())
+            self._epochs.set(self.batches.position())
 
     def __getstate__(self) -> dict[str, Any]:
         rank = self.batches.rank()

@@ -52,10 +52,8 @@ class WorkerEpochs:
     def begin(self, number: int, worker: int, resumed: int | None) -> EpochPosition:
         """The position where a worker begins: that of its set, which the first worker sets.
 
-        Args:
-            number: the same for all workers of a set, and another for other sets.
-            worker: which of them.
-            resumed: the epoch that this worker's own state says.
+        All workers of a set have one ``number``, and other sets another. ``resumed`` is the epoch
+        that this worker's own state says.
         """
         parent = multiprocessing.parent_process()
         owner = os.getppid() if parent is None or parent.pid is None else parent.pid

@@ -21,21 +21,12 @@ Duplicates = Literal["error", "first", "sum", "drop"]
 
 
 def wanted(genes: Genes) -> str | list[str] | None:
-    """The argument ``genes=``, as the core takes it.
-
-    Raises:
-        DaoTypeError: it is no request for genes.
-    """
+    """The argument ``genes=``, as the core takes it."""
     return genes if genes is None or isinstance(genes, str) else gene_names(genes)
 
 
 def gene_names(genes: Iterable[str] | pl.Series) -> list[str]:
-    """Gene names as a list.
-
-    Raises:
-        DaoTypeError: something else than names.
-        DaoValueError: a name that is no text that a file can hold: half of a surrogate pair.
-    """
+    """Gene names as a list; refused are other things, and halves of surrogate pairs."""
     if not isinstance(genes, (pl.Series, Iterable)):
         raise DaoTypeError(f"genes={genes!r}; expected gene names, 'intersection', 'union' or None")
     names = genes.to_list() if isinstance(genes, pl.Series) else list(genes)
@@ -50,11 +41,7 @@ def gene_names(genes: Iterable[str] | pl.Series) -> list[str]:
 
 
 def each_once(names: list[str]) -> list[str]:
-    """The names themselves, or an error where one repeats.
-
-    Raises:
-        DaoValueError: a name that is there twice.
-    """
+    """The names themselves, or an error where one repeats."""
     if len(set(names)) < len(names):
         twice = list(dict.fromkeys(name for name in names if names.count(name) > 1))
         raise DaoValueError(f"genes= names {first_few(twice)} more than once. Name each gene once.")
