@@ -86,7 +86,11 @@ def rank_genes_groups(
             f"groups of one cell have no variance: {', '.join(map(str, single[:5]))}; filter them "
             "out first"
         )
-    against = None if reference == "rest" else _at(names, reference)
+    values = names.to_list()
+    if reference != "rest" and reference not in values:
+        known = ", ".join(map(repr, values[:10]))
+        raise DaoKeyError(f"reference={reference!r} is no group of {names.name!r}: {known}")
+    against = None if reference == "rest" else values.index(reference)
     moments = groups.counted("rank_genes_groups", progress).moments
     each = [moments[i] for i in range(len(names))]
     rests = _rests(each) if against is None else [each[against]] * len(each)
@@ -98,14 +102,6 @@ def rank_genes_groups(
         if i != against
     ]
     return pl.concat(tables)
-
-
-def _at(names: pl.Series, reference: Any) -> int:
-    values = names.to_list()
-    if reference not in values:
-        known = ", ".join(map(repr, values[:10]))
-        raise DaoKeyError(f"reference={reference!r} is no group of {names.name!r}: {known}")
-    return int(values.index(reference))
 
 
 def _rests(groups: list[Moments]) -> list[Moments]:

@@ -12,16 +12,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from .._args import Column, integer
 from .._extras import require
 from ..errors import DaoValueError
 from ..genes.request import Duplicates, Genes
 from ..store.store import Store
-from .groups import CellGroups, Moments
-
-Floats = NDArray[np.float64]
+from .groups import CellGroups, Floats, Moments
 
 _LEAST = 4  # genes that a point of the fit sees: it is a parabola
 
@@ -120,20 +117,16 @@ def _fit(loess: Any, mean: Floats, variance: Floats, span: float) -> Floats:
     """The standard deviation that genes of such means have; 1 for genes that do not vary."""
     varies = variance > 0
     fitted = np.zeros(len(mean))
-    if varies.any():
-        if span * varies.sum() < _LEAST:  # with fewer the library writes where it must not
-            raise DaoValueError(
-                f"no curve can be fitted through {int(varies.sum())} genes that vary with "
-                f"span={span}: each point of it should see at least {_LEAST}; take more genes or a "
-                "larger span="
-            )
-        model = loess(np.log10(mean[varies]), np.log10(variance[varies]), span=span, degree=2)
+    if n := int(varies.sum()):
         try:
+            if span * n < _LEAST:  # with fewer the library writes where it must not
+                raise ValueError(f"each point of it should see at least {_LEAST}")
+            model = loess(np.log10(mean[varies]), np.log10(variance[varies]), span=span, degree=2)
             model.fit()
         except ValueError as error:
             why = error.args[0].decode() if isinstance(error.args[0], bytes) else error
             raise DaoValueError(
-                f"no curve can be fitted through {int(varies.sum())} genes that vary ({why}); "
+                f"no curve can be fitted through {n} genes that vary with span={span} ({why}); "
                 "take more genes or a larger span="
             ) from error
         fitted[varies] = model.outputs.fitted_values

@@ -14,7 +14,7 @@ import polars as pl
 from .._args import normalization, texts
 from .._core import MatrixName, Reader
 from ..convert.arrays import Layout, MatrixForm
-from ..errors import DaoValueError
+from ..errors import DaoKeyError, DaoValueError
 from ..genes.request import Duplicates, Genes
 from ..select.selection import Selection, matrix_name, number_type
 from ..store.store import Store
@@ -92,11 +92,14 @@ class Matrices:
 
 
 def _width(selection: Selection, name: str) -> int:
-    """The columns of an embedding; 0 where it is nowhere, which the core says when it opens it."""
     matrix = MatrixName.obsm(name)
-    datasets = zip(selection.datasets(), selection.descriptions(), strict=True)
-    matrices = {dataset.name: description.matrices for dataset, description in datasets}
-    widths = {m[matrix].shape[1]: dataset for dataset, m in matrices.items() if matrix in m}
+    widths: dict[int, str] = {}
+    for dataset, description in zip(selection.datasets(), selection.descriptions(), strict=True):
+        if matrix not in description.matrices:
+            here = [repr(key.name) for key in description.matrices if key.group == "obsm"]
+            known = ", ".join(here) or "none"
+            raise DaoKeyError(f"dataset {dataset.name!r} has no obsm {name!r}; it has: {known}")
+        widths.setdefault(description.matrices[matrix].shape[1], dataset.name)
     if len(widths) > 1:
         listed = ", ".join(f"{width} in {dataset!r}" for width, dataset in widths.items())
         raise DaoValueError(f"obsm {name!r} has different numbers of columns: {listed}")

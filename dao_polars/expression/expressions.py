@@ -248,18 +248,11 @@ def _set(name: Any, rule: Any, store: StoreLike) -> dict[str, Any]:
 
 def _members(name: str, rule: pl.Expr, var: pl.DataFrame, dataset: str) -> dict[str, Any]:
     """For which genes of a dataset an expression over var is true, or why that cannot be said."""
-    missing = [column for column in rule.meta.root_names() if column not in var.columns]
-    if missing:
-        known = ", ".join(map(repr, var.columns))
-        why = f"dataset {dataset!r} has no such column of var: {missing[0]!r}; its columns: {known}"
-        return {"refused": why}
     try:
         found = var.select(rule.alias(name)).to_series()
     except pl.exceptions.PolarsError as error:
-        return {"refused": str(error)}
+        return {"refused": f"var of dataset {dataset!r}: {error}"}
     if found.dtype != pl.Boolean or len(found) != len(var):
-        return {
-            "refused": f"expected a Boolean for each of {len(var)} genes of dataset {dataset!r}, "
-            f"found {len(found)} of {found.dtype}"
-        }
+        why = f"expected a Boolean for each of {len(var)} genes, found {len(found)} {found.dtype}"
+        return {"refused": f"var of dataset {dataset!r}: {why}"}
     return {"columns": np.flatnonzero(found.fill_null(False).to_numpy()).tolist()}

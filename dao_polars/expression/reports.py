@@ -13,7 +13,6 @@ import threading
 
 from .._core import keep_reports, next_report
 
-#: Says at DEBUG how cells were looked up: by rows, by the gene index, from totals.
 LOGGER = logging.getLogger("dao_polars")
 
 _lock = threading.Lock()
