@@ -113,8 +113,7 @@ class DaoFrame:
             normalize: what is done to x, cell by cell, as scanpy does: ``"log1p_cp10k"``
                 (a total of 10,000, then log(1 + x)), ``"cp10k"``, ``"log1p_cpm"`` (a million),
                 ``"cpm"``, ``"log1p"``, or ``{"target_sum": …, "log1p": …}`` (None leaves totals as
-                they are). A cell's total is
-                over all genes of its dataset, whatever ``genes`` says.
+                they are). A cell's total is over all genes of its dataset, whatever ``genes`` says.
             obs: columns of the frame for ``batch.obs``; None or True: all, False: none.
             transform: called with each [`Batch`][]; what it returns is given instead.
             drop_last: leave out batches that are short.

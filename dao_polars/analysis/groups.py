@@ -194,12 +194,10 @@ def _groups(
 
 def _names(selection: Selection, gene_key: str | None, genes: ResolvedGenes) -> pl.Series:
     """The genes' names: those that were matched, or all of the one feature space."""
-    if genes.names is not None:
-        return pl.Series("name", genes.names, dtype=pl.String)
-    entries = selection.datasets()
-    if not entries or entries[0].n_vars != genes.n_genes:
-        return pl.Series("gene", [], dtype=pl.String)
-    return selection.store.var(entries[0].name)[gene_key or "var_name"].cast(pl.String)
+    datasets = selection.datasets()
+    if genes.names is None and datasets and datasets[0].n_vars == genes.n_genes:
+        return selection.store.var(datasets[0].name)[gene_key or "var_name"].cast(pl.String)
+    return pl.Series("gene", genes.names or [], dtype=pl.String)
 
 
 def _measured(

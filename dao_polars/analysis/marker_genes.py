@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from .._args import Column, listed
 from ..errors import DaoKeyError, DaoValueError
@@ -135,13 +134,7 @@ def _test(group: Moments, rest: Moments, genes: pl.Series, method: Method) -> pl
     known = tested & ~np.isnan(pvals)
     if known.any():
         adjusted[known] = stats.false_discovery_control(pvals[known])
-    columns: dict[str, NDArray[Any]] = {
-        "scores": scores,
-        "logfoldchanges": change,
-        "pvals": pvals,
-        "pvals_adj": adjusted,
-    }
-    frame = pl.DataFrame({"names": genes, **columns}).with_columns(
-        pl.when(pl.Series(tested)).then(pl.col(name)).alias(name) for name in columns
-    )
+    columns = {"scores": scores, "logfoldchanges": change, "pvals": pvals, "pvals_adj": adjusted}
+    frame = pl.DataFrame({"names": genes, **columns})
+    frame = frame.with_columns(pl.when(pl.Series(tested)).then(pl.col(*columns)))
     return frame.sort("scores", descending=True, nulls_last=True, maintain_order=True)

@@ -90,9 +90,8 @@ class BatchIterable:
         if transform is not None and not callable(transform):
             raise DaoTypeError(f"transform={transform!r}; expected a function of a Batch")
         self._budget = integer("prefetch_bytes", prefetch_bytes, 0, 2**63)
-        self._threads = None
-        if num_threads is not None:
-            self._threads = integer("num_threads", num_threads, 1, 1024)
+        threads = num_threads
+        self._threads = None if threads is None else integer("num_threads", threads, 1, 1024)
         self.share = check_rank(rank, world_size)
         self.sampling = sampling
         self.matrices = matrices

@@ -58,10 +58,8 @@ class Sampling:
             raise DaoTypeError(f"drop_last={drop_last!r}; expected True or False")
         if replacement is not None and not isinstance(replacement, (bool, np.bool_)):
             raise DaoTypeError(f"replacement={replacement!r}; expected True, False or None")
-        self._n_obs = frame.height
         drawn = _weights(frame, weights, balance, class_weights)
-        if replacement is None:
-            replacement = drawn is not None
+        replacement = drawn is not None if replacement is None else bool(replacement)
         random = drawn is not None or replacement or n_samples is not None
         if random and shuffle == "block":
             raise DaoValueError("cells are drawn one by one: shuffle='block' has no meaning then")
@@ -83,14 +81,15 @@ class Sampling:
         blocks = shuffle == "block"
         groups = None if group_by is None else codes(frame, group_by, "group_by")[0]
         settings: dict[str, Any] = {
+            "batch_size": self.batch_size,
             "block_size": block_size if blocks else None,
             "n_samples": n_samples,
-            "replacement": bool(replacement),
+            "replacement": replacement,
             "drop_last": bool(drop_last),
         }
-        self._options = settings | {"window": window, "weights": drawn, "groups": groups}
+        own = {"n": frame.height, "window": window, "weights": drawn, "groups": groups}
+        self._options = settings | own
         self.settings = settings | {
-            "batch_size": self.batch_size,
             "shuffle": "block" if blocks else shuffled,
             "window": window if blocks else None,
             "weights": None if drawn is None else digest(drawn),
@@ -107,7 +106,7 @@ class Sampling:
     def reseed(self, seed: int | None) -> None:
         """Makes the epochs those of this seed."""
         self.seed = seed
-        self.sampler = Sampler(self._n_obs, self.batch_size, seed=seed, **self._options)
+        self.sampler = Sampler(seed=seed, **self._options)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "sampler"}

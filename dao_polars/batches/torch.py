@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.context import get_spawning_popen
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -60,8 +60,7 @@ def _dataset_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(state, Mapping):
         return state
     if "dataset_state" in state:
-        single: Mapping[str, Any] = state["dataset_state"]
-        return single
+        return cast(Mapping[str, Any], state["dataset_state"])
     if "_snapshot" not in state:
         return state
     workers = [w["dataset_state"] for w in state["_snapshot"]["_worker_snapshots"].values()]

@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from .._args import integer
+from .._args import integer, texts
 from ..errors import DaoKeyError, DaoTypeError, DaoValueError
 from ..scan.cell import COLUMN, cell_type
 
@@ -187,10 +187,8 @@ def _check_strata(
 
 
 def _columns(schema: pl.Schema, columns: str | Iterable[str], what: str) -> list[str]:
-    names = [columns] if isinstance(columns, str) else list(columns)
+    names = texts(columns, what, "column names")
     for name in names:
-        if not isinstance(name, str):
-            raise DaoTypeError(f"{what}= holds {name!r}; expected column names (str)")
         if name not in schema or name == COLUMN:
             known = ", ".join(repr(known) for known in schema if known != COLUMN)
             raise DaoKeyError(f"{what}={name!r} is no column of the frame; its columns: {known}")
