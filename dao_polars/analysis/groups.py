@@ -125,8 +125,14 @@ class CellGroups:
         store: Store | str | None,
     ) -> None:
         by = None if by is None else listed(by)
-        _check_columns(frame, by)
-        selection = select(frame, store, False, columns_of(by))
+        columns, known = columns_of(by), frame.collect_schema().names()
+        for name in [column for column in columns if column not in known]:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:10]
+            raise DaoKeyError(
+                f"by= names column {name!r}, which the frame does not have; the nearest: "
+                f"{', '.join(map(repr, near))}"
+            )
+        selection = select(frame, store, False, columns)
         self._codes, self.labels = _groups(selection.frame, by)
         n_groups = self.labels.height
         self.n_cells = np.bincount(self._codes, minlength=n_groups).astype(np.int64)
@@ -163,17 +169,6 @@ class CellGroups:
         return GroupSums(
             self.measured, count.reshape(shape), total.reshape(shape), m2.reshape(shape)
         )
-
-
-def _check_columns(frame: pl.LazyFrame, by: list[Column] | None) -> None:
-    names = frame.collect_schema().names()
-    for name in columns_of(by):
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names[:10]
-            raise DaoKeyError(
-                f"by= names column {name!r}, which the frame does not have; the nearest: "
-                f"{', '.join(map(repr, near))}"
-            )
 
 
 def _groups(

@@ -98,11 +98,6 @@ class Sampling:
         self.n_samples = frame.height if n_samples is None else n_samples
         self.reseed(seed if shuffled else None)
 
-    @property
-    def varies(self) -> bool:
-        """Whether epochs have different numbers of batches."""
-        return None not in (self.settings["group_by"], self.settings["n_samples"])
-
     def reseed(self, seed: int | None) -> None:
         """Makes the epochs those of this seed."""
         self.seed = seed

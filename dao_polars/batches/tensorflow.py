@@ -36,8 +36,9 @@ def dataset(batches: BatchIterable) -> Any:
     for name, number in encoder.dtypes.items():
         spec[name] = tf.TensorSpec([None], tf.string if number.hasobject else tf.as_dtype(number))
     made = tf.data.Dataset.from_generator(elements, output_signature=spec)
-    if batches.sampling.varies:
-        return made
+    settings = batches.sampling.settings
+    if None not in (settings["group_by"], settings["n_samples"]):
+        return made  # epochs have different numbers of batches
     return made.apply(tf.data.experimental.assert_cardinality(len(batches)))
 
 

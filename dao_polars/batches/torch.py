@@ -46,13 +46,8 @@ class _Tensors:
     def _matrix(self, x: NDArray[Any] | csr_matrix) -> torch.Tensor:
         if isinstance(x, np.ndarray):
             return self._tensor(x)
-        return torch.sparse_csr_tensor(
-            self._tensor(x.indptr),
-            self._tensor(x.indices),
-            self._tensor(x.data),
-            size=x.shape,
-            check_invariants=False,  # the reader has checked them
-        )
+        arrays = map(self._tensor, (x.indptr, x.indices, x.data))  # which the reader has checked
+        return torch.sparse_csr_tensor(*arrays, size=x.shape, check_invariants=False)
 
 
 def _dataset_state(state: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -74,9 +74,8 @@ class WorkerEpochs:
                         break  # a DataLoader that was seeded gives each set the same number
                     self._table[row + 3] = workers | bit
                     return EpochPosition(*begun)
-            if resumed is not None:
-                following = EpochPosition(resumed)
-            following = following or EpochPosition(0)
+            if resumed is not None or following is None:
+                following = EpochPosition(resumed or 0)
             self._append(owner, number, times, bit, following)
         return following
 

@@ -228,9 +228,8 @@ def _set(name: Any, rule: Any, store: StoreLike) -> dict[str, Any]:
         return {"name": name, "pattern": gene_names([rule])[0]}
     if not isinstance(rule, pl.Expr):
         return {"name": name, "names": each_once(gene_names(rule))}
-    columns = rule.meta.root_names()
-    if len(columns) == 1 and rule.meta.eq(pl.col(columns[0])):
-        return {"name": name, "column": columns[0]}
+    if rule.meta.is_column():
+        return {"name": name, "column": rule.meta.output_name()}
     if store is None:
         raise DaoValueError(
             f"gene set {name!r} is an expression over columns of var, which says nothing before it "

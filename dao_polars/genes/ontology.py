@@ -221,9 +221,7 @@ def _from_guide(short: str, name: str | None) -> Ontology:
 def _from_guide_if_any(short: str) -> Ontology | None:
     try:
         return _from_guide(short, None)
-    except DaoKeyError:
-        return None
-    except DaoImportError:
-        if _loaded:
+    except (DaoKeyError, DaoImportError) as error:
+        if isinstance(error, DaoKeyError) or _loaded:
             return None
         raise

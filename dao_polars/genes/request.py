@@ -27,9 +27,9 @@ def wanted(genes: Genes) -> str | list[str] | None:
 
 def gene_names(genes: Iterable[str] | pl.Series) -> list[str]:
     """Gene names as a list; refused are other things, and halves of surrogate pairs."""
-    if not isinstance(genes, (pl.Series, Iterable)):
+    if not isinstance(genes, Iterable):
         raise DaoTypeError(f"genes={genes!r}; expected gene names, 'intersection', 'union' or None")
-    names = genes.to_list() if isinstance(genes, pl.Series) else list(genes)
+    names = list(genes)
     for name in names:
         if not isinstance(name, str):
             raise DaoTypeError(f"genes= holds {name!r}; expected gene names (str)")
