@@ -227,10 +227,8 @@ class BatchIterable:
         """
         check_same(state, self.sampling, self._identity)
         position, seed = position_of(state), state.get("seed")
-        if seed is not None:
-            seed = integer("state's seed", seed, 0, 2**64 - 1)
         if seed != self.seed:
-            self.sampling.reseed(seed)
+            self.sampling.reseed(integer("state's seed", seed, 0, 2**64 - 1))
         self.sampling.seed_given |= seed is not None
         self._position = None
         over = position.is_over(self.sampling)

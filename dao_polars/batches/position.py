@@ -84,7 +84,7 @@ class EpochPosition:
 
     def numbers(self) -> dict[str, int]:
         """The position as data."""
-        names = [*_NUMBERS, *(_NUMBERS_OF_WORKERS if self.workers > 1 else ())]
+        names = _NUMBERS if self.workers == 1 else _NUMBERS | _NUMBERS_OF_WORKERS
         return {name: getattr(self, name) for name in names}
 
 
