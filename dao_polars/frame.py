@@ -216,9 +216,7 @@ class DaoFrame:
         from .batches.tensorflow import dataset
 
         if options.get("transform") is not None:
-            raise DaoTypeError(
-                "to_tensorflow takes no transform=; use Dataset.map on what it gives"
-            )
+            raise DaoTypeError("to_tensorflow takes no transform=; use Dataset.map on its result")
         return dataset(self.iter_batches(batch_size, **options))
 
     split = namespace_method(splits.split)

@@ -65,8 +65,7 @@ class EpochPosition:
         self, sampling: Sampling, world_size: int, worker: int, workers: int
     ) -> EpochPosition:
         """The position for one of so many ranks' workers, who share what is left."""
-        sizes = (self.world_size, self.worker, self.workers)
-        if sizes == (world_size, worker, workers):
+        if (self.world_size, self.worker, self.workers) == (world_size, worker, workers):
             return self
         if self.taken:
             raise DaoValueError(

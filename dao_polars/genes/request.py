@@ -6,6 +6,7 @@ cells, no matrices, no files.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
@@ -42,8 +43,7 @@ def gene_names(genes: Iterable[str] | pl.Series) -> list[str]:
 
 def each_once(names: list[str]) -> list[str]:
     """The names themselves, or an error where one repeats."""
-    if len(set(names)) < len(names):
-        twice = list(dict.fromkeys(name for name in names if names.count(name) > 1))
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise DaoValueError(f"genes= names {first_few(twice)} more than once. Name each gene once.")
     return names
 
