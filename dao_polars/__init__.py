@@ -26,7 +26,8 @@ from .errors import (
 )
 from .expression.expressions import DaoExpr, gene, genes, qc
 from .frame import DaoFrame, frame
-from .genes.ontology import Ontology, load_ontology
+from .genes.ontology import load_ontology
+from .genes.terms import Ontology
 from .scan.cell import Cell
 from .store.store import Store, load_store, scan
 from .write.dataset import write_dataset

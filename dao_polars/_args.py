@@ -1,13 +1,15 @@
 """Arguments that many public methods take: numbers, columns of a frame, normalization.
 
-Owns their checks and the errors that these raise. Knows no store and no cells.
+Owns their checks and the errors that these raise, and the methods of the namespaces that are
+functions of their room. Knows no store and no cells.
 """
 
 from __future__ import annotations
 
+import functools
 import operator
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import polars as pl
@@ -15,7 +17,8 @@ from numpy.typing import NDArray
 
 from .errors import DaoKeyError, DaoTypeError, DaoValueError
 
-__all__ = ["Column", "codes", "column_values", "columns_of", "integer", "listed", "normalization"]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 #: A column of a frame, by name or computed from others.
 Column = str | pl.Expr
@@ -30,13 +33,20 @@ _NORMALIZE: dict[str, tuple[float | None, bool]] = {
 }
 
 
-def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """An argument as an int; a bool, a float (NaN too) or a string is refused.
+def namespace_method(
+    function: Callable[Concatenate[Any, P], R],
+) -> Callable[Concatenate[Any, P], R]:
+    """A namespace's method that is this function of its frame or expression, ``_subject``."""
 
-    Raises:
-        DaoTypeError: it is no integer.
-        DaoValueError: it is out of range.
-    """
+    @functools.wraps(function)
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return function(self._subject, *args, **kwargs)
+
+    return method
+
+
+def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """An argument as an int of that range; a bool, a float (NaN too) or a string is refused."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -55,23 +65,26 @@ def listed(columns: Any) -> list[Any]:
     return [columns] if single else list(columns)
 
 
+def texts(values: Any, what: str, expected: str = "names") -> list[str]:
+    """One text, or several, as a list of them; anything else is refused."""
+    found = listed(values)
+    for value in found:
+        if not isinstance(value, str):
+            raise DaoTypeError(f"{what}= holds {value!r}; expected {expected} (str)")
+    return found
+
+
 def columns_of(*settings: Column | Iterable[Column] | None) -> list[str]:
     """The frame's columns that settings name or are computed from."""
     names: list[str] = []
-    for setting in settings:
-        if setting is None:
-            continue
-        for column in listed(setting):
-            names += [column] if isinstance(column, str) else _roots(column)
+    for column in (c for setting in settings if setting is not None for c in listed(setting)):
+        if isinstance(column, str):
+            names.append(column)
+        elif isinstance(column, pl.Expr):
+            if column.meta.has_multiple_outputs():
+                raise DaoValueError(f"{column} has several columns; give expressions of one each")
+            names += column.meta.root_names()
     return names
-
-
-def _roots(column: Any) -> list[str]:
-    if not isinstance(column, pl.Expr):
-        return []
-    if column.meta.has_multiple_outputs():
-        raise DaoValueError(f"{column} has several columns; give expressions of one each")
-    return column.meta.root_names()
 
 
 def codes(
@@ -124,29 +137,21 @@ def column_values(frame: pl.DataFrame, column: Any, what: str) -> pl.Series:
 def normalization(
     normalize: str | Mapping[str, Any] | None, dtype: str
 ) -> tuple[float | None, bool] | None:
-    """The total that cells are brought to, and whether log(1 + x) is taken; None for neither.
-
-    Raises:
-        DaoValueError, DaoTypeError: ``normalize`` is nothing known, or ``dtype`` no float.
-    """
+    """The total that cells are brought to, and whether log(1 + x) is taken; None for neither."""
     if normalize is None:
         return None
     if not dtype.startswith("float"):
         raise DaoValueError(f"normalize= gives no integers; dtype={dtype!r} is one")
+    expected = (
+        f"normalize={normalize!r}; expected one of {', '.join(map(repr, _NORMALIZE))}, or "
+        "{'target_sum': a number or None, 'log1p': True or False}"
+    )
     if isinstance(normalize, str):
         if normalize not in _NORMALIZE:
-            known = ", ".join(map(repr, _NORMALIZE))
-            raise DaoValueError(
-                f"normalize={normalize!r}; expected one of {known}, or "
-                "{'target_sum': a number or None, 'log1p': True or False}"
-            )
+            raise DaoValueError(expected)
         return _NORMALIZE[normalize]
-    entries = {"target_sum", "log1p"}
-    if not isinstance(normalize, Mapping) or not normalize or set(normalize) - entries:
-        raise DaoTypeError(
-            f"normalize={normalize!r}; expected a name or "
-            "{'target_sum': a number or None, 'log1p': True or False}"
-        )
+    if not isinstance(normalize, Mapping) or not {"target_sum", "log1p"} >= set(normalize) > set():
+        raise DaoTypeError(expected)
     target = normalize.get("target_sum")
     if target is not None:
         if isinstance(target, bool) or not isinstance(target, (int, float, np.number)):

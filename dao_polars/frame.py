@@ -1,7 +1,6 @@
 """The ``.dao`` namespace of LazyFrame and DataFrame.
 
-Owns the names, defaults and docstrings of the public methods but for the statistics, which are in
-``analysis.frame``; the work is in the rooms. Must not do any of it itself.
+Owns which methods there are; the work is in the rooms. Must not do any of it itself.
 """
 
 from __future__ import annotations
@@ -11,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from ._args import Column, columns_of, listed
+from ._args import Column, columns_of, listed, namespace_method
 from ._extras import require
-from .analysis.frame import AnalysisFrame
+from .analysis.marker_genes import rank_genes_groups
+from .analysis.pseudobulk import gene_stats, pseudobulk
+from .analysis.variable_genes import highly_variable_genes
 from .batches.batches import Batch, BatchIterable
-from .batches.matrices import Layout, Matrices
+from .batches.matrices import Matrices
 from .batches.sampling import Sampling, Shuffle
+from .convert.arrays import Layout
 from .convert.to_anndata import to_anndata
 from .errors import DaoTypeError
 from .genes.request import Duplicates, Genes
@@ -25,21 +27,19 @@ from .select.selection import select
 
 if TYPE_CHECKING:
     import tensorflow as tf
-    from anndata import AnnData
 
     from .batches.torch import TorchDataset
     from .store.store import Store
 
-__all__ = ["DaoFrame", "frame"]
-
-#: Bytes of batches and decoded rows that are kept ahead of the consumer.
-PREFETCH_BYTES = 128 << 20
-
 
 @pl.api.register_dataframe_namespace("dao")
 @pl.api.register_lazyframe_namespace("dao")
-class DaoFrame(AnalysisFrame):
+class DaoFrame:
     """What a frame with a ``cell`` column can become."""
+
+    def __init__(self, frame: pl.LazyFrame | pl.DataFrame) -> None:
+        # Polars caches this object on the frame: holding the frame itself would be a cycle.
+        self._subject = frame.lazy().clone()
 
     def iter_batches(
         self,
@@ -69,7 +69,7 @@ class DaoFrame(AnalysisFrame):
         drop_last: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
-        prefetch_bytes: int = PREFETCH_BYTES,
+        prefetch_bytes: int = 128 << 20,
         num_threads: int | None = None,
         store: Store | str | None = None,
     ) -> BatchIterable:
@@ -113,8 +113,7 @@ class DaoFrame(AnalysisFrame):
             normalize: what is done to x, cell by cell, as scanpy does: ``"log1p_cp10k"``
                 (a total of 10,000, then log(1 + x)), ``"cp10k"``, ``"log1p_cpm"`` (a million),
                 ``"cpm"``, ``"log1p"``, or ``{"target_sum": …, "log1p": …}`` (None leaves totals as
-                they are). A cell's total is
-                over all genes of its dataset, whatever ``genes`` says.
+                they are). A cell's total is over all genes of its dataset, whatever ``genes`` says.
             obs: columns of the frame for ``batch.obs``; None or True: all, False: none.
             transform: called with each [`Batch`][]; what it returns is given instead.
             drop_last: leave out batches that are short.
@@ -123,7 +122,7 @@ class DaoFrame(AnalysisFrame):
                 batches, and together the cells of one epoch, once: to that end the last batches
                 are cut smaller (and only where there are not the cells for that, repeated).
             world_size: how many such processes.
-            prefetch_bytes: memory for reading ahead; one batch may pass it.
+            prefetch_bytes: memory for batches and rows read ahead; one batch may pass it.
             num_threads: reading threads; None: one a core.
             store: where the store is now, if it moved.
 
@@ -139,7 +138,7 @@ class DaoFrame(AnalysisFrame):
         """
         group_by = None if group_by is None else listed(group_by)  # an iterator gives them once
         by = columns_of(weights, balance, group_by)
-        selection = select(self._frame, store, obs, by)
+        selection = select(self._subject, store, obs, by)
         sampling = Sampling(
             selection.frame,
             batch_size,
@@ -156,26 +155,10 @@ class DaoFrame(AnalysisFrame):
             drop_last=drop_last,
         )
         matrices = Matrices(
-            selection,
-            genes=genes,
-            gene_key=gene_key,
-            duplicates=duplicates,
-            layer=layer,
-            layers=layers,
-            obsm=obsm,
-            layout=layout,
-            dtype=dtype,
-            normalize=normalize,
+            selection, genes, gene_key, duplicates, layer, layers, obsm, layout, dtype, normalize
         )
         return BatchIterable(
-            selection,
-            sampling,
-            matrices,
-            transform=transform,
-            rank=rank,
-            world_size=world_size,
-            prefetch_bytes=prefetch_bytes,
-            num_threads=num_threads,
+            selection, sampling, matrices, transform, rank, world_size, prefetch_bytes, num_threads
         )
 
     def to_torch(
@@ -233,108 +216,16 @@ class DaoFrame(AnalysisFrame):
         from .batches.tensorflow import dataset
 
         if options.get("transform") is not None:
-            raise DaoTypeError(
-                "to_tensorflow takes no transform=; use Dataset.map on what it gives"
-            )
+            raise DaoTypeError("to_tensorflow takes no transform=; use Dataset.map on its result")
         return dataset(self.iter_batches(batch_size, **options))
 
-    def split(
-        self,
-        fractions: Mapping[str, float],
-        *,
-        by: str | Iterable[str] | None = None,
-        stratify: str | None = None,
-        seed: int = 0,
-    ) -> dict[str, pl.LazyFrame]:
-        """Parts of the frame that have no cell in common, such as train, val and test.
-
-        Where a cell goes is a hash of the seed and its key (with ``by``: of its group's values):
-        the same tomorrow, on another machine, whatever else is selected, and for cells that stay
-        when the store grows. So shares are met up to chance; a few large groups may well miss
-        them.
-
-        Args:
-            fractions: each part's share, such as ``{"train": 0.8, "val": 0.2}``; below 1 in all,
-                some cells are in no part.
-            by: columns whose values keep together: all cells of a donor in one part. Looks up,
-                now, which values there are.
-            stratify: a column whose values should be in each part; counted now, with a warning
-                for values that a part lacks. (Hashed cells have their shares of each value anyhow.)
-            seed: 0 to 2**64 - 1.
-
-        Returns:
-            A LazyFrame for each part, in the frame's order.
-
-        Raises:
-            DaoValueError, DaoTypeError, DaoKeyError: bad fractions or columns, or no cells.
-        """
-        return splits.split(self._frame, fractions, by=by, stratify=stratify, seed=seed)
-
-    def sample(self, n: int, *, by: str | Iterable[str], seed: int = 0) -> pl.LazyFrame:
-        """At most ``n`` cells of each group, lazily, in the frame's order.
-
-        Those whose hash of seed and key is least: a random sample without replacement, which stays
-        while the group does.
-
-        Args:
-            n: cells a group.
-            by: columns whose values make the groups.
-            seed: 0 to 2**64 - 1.
-
-        Raises:
-            DaoValueError, DaoTypeError, DaoKeyError: bad arguments, or no cells in the frame.
-        """
-        return splits.sample(self._frame, n, by=by, seed=seed)
-
-    def to_anndata(
-        self,
-        *,
-        genes: Genes = None,
-        gene_key: str | None = None,
-        duplicates: Duplicates = "error",
-        layer: str | None = None,
-        layers: Iterable[str] | str | None = None,
-        obsm: Iterable[str] | str | None = None,
-        dtype: Any = None,
-        progress: bool | None = None,
-        store: Store | str | None = None,
-    ) -> AnnData:
-        """The frame's cells in memory, as scanpy wants them.
-
-        Args:
-            genes: as in [`iter_batches`][].
-            gene_key: as in [`iter_batches`][]; the matched names become the var index.
-            duplicates: as in [`iter_batches`][]; var has the first gene's row.
-            layer: what becomes X; None: X.
-            layers: names of layers; None: those that every dataset selected has; ``[]``: none.
-            obsm: as ``layers``.
-            dtype: of X and layers; None: the first of float32, float64 and the stored type that
-                holds the stored values exactly.
-            progress: show a bar; None: where somebody looks on.
-            store: where the store is now, if it moved.
-
-        Returns:
-            X CSR, (n_cells, n_genes), rows in frame order. obs: the frame's columns but ``cell``,
-            ``obs_name`` as index, each column as the pandas type it had at its source; ``dataset``
-            and values from uns are among them, columns that only other datasets have are not. var
-            from the store. obsm in its source's dtype. uns of the dataset where there is just one.
-
-        Raises:
-            DaoImportError: anndata is not installed.
-            Everything that [`iter_batches`][] raises.
-        """
-        return to_anndata(
-            self._frame,
-            genes=genes,
-            gene_key=gene_key,
-            duplicates=duplicates,
-            layer=layer,
-            layers=layers,
-            obsm=obsm,
-            dtype=dtype,
-            progress=progress,
-            store=store,
-        )
+    split = namespace_method(splits.split)
+    sample = namespace_method(splits.sample)
+    to_anndata = namespace_method(to_anndata)
+    pseudobulk = namespace_method(pseudobulk)
+    gene_stats = namespace_method(gene_stats)
+    highly_variable_genes = namespace_method(highly_variable_genes)
+    rank_genes_groups = namespace_method(rank_genes_groups)
 
 
 def frame(frame: pl.LazyFrame | pl.DataFrame) -> DaoFrame:

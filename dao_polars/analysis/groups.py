@@ -25,15 +25,14 @@ from ..genes.request import Duplicates, Genes
 from ..select.selection import Selection, matrix_name, select, stored_types
 from ..store.store import Store
 
-__all__ = ["CellGroups", "GroupSums", "Moments"]
-
 Floats = NDArray[np.float64]
 
 #: The stored types whose every value is a float32: reading as float32 is faster.
 _NARROW = {"uint8", "int8", "uint16", "int16", "float32"}
 
 
-def _per_cell(values: NDArray[Any], cells: NDArray[np.int64]) -> Floats:
+def per_cell(values: NDArray[Any], cells: NDArray[np.int64]) -> Floats:
+    """The values by numbers of cells; NaN where these are 0."""
     with np.errstate(invalid="ignore"):
         return np.asarray(values / cells)
 
@@ -55,7 +54,7 @@ class Moments:
     @property
     def mean(self) -> Floats:
         """The mean; NaN where no cell was measured."""
-        return _per_cell(self.total, self.cells)
+        return per_cell(self.total, self.cells)
 
     def variance(self, ddof: int = 1) -> Floats:
         """The variance; NaN where there are no more than ``ddof`` cells."""
@@ -92,16 +91,6 @@ class GroupSums:
     m2: Floats
 
     @property
-    def fraction(self) -> Floats:
-        """The share of the cells whose value is not zero; NaN where none was measured."""
-        return _per_cell(self.count, self.cells)
-
-    @property
-    def mean(self) -> Floats:
-        """The mean; NaN where none was measured."""
-        return _per_cell(self.total, self.cells)
-
-    @property
     def moments(self) -> Moments:
         """The moments with the zeros included, as [`Moments`][]."""
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -121,14 +110,13 @@ class CellGroups:
         labels: the values that name each group, (n_groups, columns of ``by``), sorted, nulls last.
         n_cells: cells of each group.
         genes: names, (n_genes,).
-        matrix: what the matrix is called, for progress bars.
+        measured: cells of each group whose dataset has the gene, (n_groups, n_genes); read-only.
     """
 
     def __init__(
         self,
         frame: pl.LazyFrame,
         by: Column | Iterable[Column] | None,
-        *,
         genes: Genes,
         gene_key: str | None,
         duplicates: Duplicates,
@@ -137,20 +125,26 @@ class CellGroups:
         store: Store | str | None,
     ) -> None:
         by = None if by is None else listed(by)
-        _check_columns(frame, by)
-        selection = select(frame, store, False, columns_of(by))
+        columns, known = columns_of(by), frame.collect_schema().names()
+        for name in [column for column in columns if column not in known]:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:10]
+            raise DaoKeyError(
+                f"by= names column {name!r}, which the frame does not have; the nearest: "
+                f"{', '.join(map(repr, near))}"
+            )
+        selection = select(frame, store, False, columns)
         self._codes, self.labels = _groups(selection.frame, by)
         n_groups = self.labels.height
         self.n_cells = np.bincount(self._codes, minlength=n_groups).astype(np.int64)
         resolved = selection.resolve(genes, gene_key, duplicates)
         self.genes = _names(selection, gene_key, resolved)
-        self.matrix = matrix_name(layer)
+        matrix = matrix_name(layer)
         normalized = normalization(normalize, "float64")
-        stored = stored_types(selection.store, selection.datasets(), self.matrix)
+        stored = stored_types(selection.store, selection.datasets(), matrix)
         # Not as float32 where duplicates are summed: a sum may need more digits than it has.
         narrow = normalized is None and duplicates != "sum" and _NARROW.issuperset(stored)
         dtype = "float32" if narrow else "float64"
-        form = MatrixForm(self.matrix, len(self.genes), dtype=dtype, normalize=normalized)
+        form = MatrixForm(matrix, len(self.genes), dtype=dtype, normalize=normalized)
         self.measured = _measured(selection, self._codes, n_groups, resolved)
         self._reader = Reader(selection.store._core, selection.keys, resolved, [form])
 
@@ -159,15 +153,10 @@ class CellGroups:
         """The numbers of groups and genes."""
         return self.labels.height, len(self.genes)
 
-    def counted(
-        self, *, clip: Floats | None = None, progress: bool | None = None, label: str
-    ) -> GroupSums:
+    def counted(self, label: str, progress: bool | None, clip: Floats | None = None) -> GroupSums:
         """The sums of all groups, from one pass over the cells.
 
-        Args:
-            clip: (n_groups, n_genes), ≥ 0: larger values count as this.
-            progress: show a bar; None: where somebody looks on.
-            label: what the bar says.
+        Values above ``clip``, (n_groups, n_genes), ≥ 0, count as that. The bar says ``label``.
         """
         with progress_bar(progress, total=len(self._codes), unit="cell", label=label) as advance:
             count, total, m2 = self._reader.moments(
@@ -180,17 +169,6 @@ class CellGroups:
         return GroupSums(
             self.measured, count.reshape(shape), total.reshape(shape), m2.reshape(shape)
         )
-
-
-def _check_columns(frame: pl.LazyFrame, by: list[Column] | None) -> None:
-    names = frame.collect_schema().names()
-    for name in columns_of(by):
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names[:10]
-            raise DaoKeyError(
-                f"by= names column {name!r}, which the frame does not have; the nearest: "
-                f"{', '.join(map(repr, near))}"
-            )
 
 
 def _groups(
@@ -211,12 +189,10 @@ def _groups(
 
 def _names(selection: Selection, gene_key: str | None, genes: ResolvedGenes) -> pl.Series:
     """The genes' names: those that were matched, or all of the one feature space."""
-    if genes.names is not None:
-        return pl.Series("name", genes.names, dtype=pl.String)
-    entries = selection.datasets()
-    if not entries or entries[0].n_vars != genes.n_genes:
-        return pl.Series("gene", [], dtype=pl.String)
-    return selection.store.var(entries[0].name)[gene_key or "var_name"].cast(pl.String)
+    datasets = selection.datasets()
+    if genes.names is None and datasets and datasets[0].n_vars == genes.n_genes:
+        return selection.store.var(datasets[0].name)[gene_key or "var_name"].cast(pl.String)
+    return pl.Series("gene", genes.names or [], dtype=pl.String)
 
 
 def _measured(

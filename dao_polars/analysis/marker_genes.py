@@ -6,17 +6,18 @@ Owns the tests as scanpy's ``rank_genes_groups`` has them:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from .._args import Column, listed
 from ..errors import DaoKeyError, DaoValueError
+from ..genes.request import Duplicates, Genes
+from ..store.store import Store
 from .groups import CellGroups, Moments
-
-__all__ = ["Method", "rank_genes_groups"]
 
 Method = Literal["t-test", "t-test_overestim_var"]
 
@@ -24,11 +25,53 @@ _TINY = 1e-9  # keeps fold changes of genes that are zero finite
 
 
 def rank_genes_groups(
-    groups: CellGroups, *, reference: Any, method: Method, progress: bool | None
+    frame: pl.LazyFrame,
+    by: Column,
+    *,
+    reference: Any = "rest",
+    method: Method = "t-test",
+    genes: Genes = None,
+    gene_key: str | None = None,
+    duplicates: Duplicates = "error",
+    layer: str | None = None,
+    normalize: str | Mapping[str, Any] | None = "log1p_cp10k",
+    progress: bool | None = None,
+    store: Store | str | None = None,
 ) -> pl.DataFrame:
-    """The genes that mark each group; see [`DaoFrame.rank_genes_groups`][]."""
+    """The genes that mark each group: Welch's t-tests, as scanpy's ``rank_genes_groups``.
+
+    One pass over the cells.
+
+    Args:
+        frame: the one before ``.dao``.
+        by: a column or expression of groups; cells where it is null are left out.
+        reference: what each group is held against: ``"rest"``, all other cells, or one value
+            of ``by``.
+        method: ``"t-test"``, or ``"t-test_overestim_var"``, which takes as many cells for the
+            reference as the group has.
+        genes: as in [`iter_batches`][].
+        gene_key: as in [`iter_batches`][].
+        duplicates: as in [`iter_batches`][].
+        layer: a layer's name; None: X.
+        normalize: what is done to counts first; None for values that are logarithms already.
+        progress: as in [`pseudobulk`][].
+        store: as in [`pseudobulk`][].
+
+    Returns:
+        A row a group and gene, groups sorted, scores descending: ``group``, ``names``,
+        ``scores`` (t), ``logfoldchanges`` (base 2, of the means without their logarithm),
+        ``pvals``, ``pvals_adj`` (Benjamini and Hochberg, over the group's genes).
+
+    Raises:
+        DaoValueError: fewer than two groups, a group of one cell, an unknown ``reference``.
+        Everything that [`iter_batches`][] raises for the same arguments.
+    """
     if method not in get_args(Method):
         raise DaoValueError(f"method={method!r}; expected one of {', '.join(get_args(Method))}")
+    for part in listed(by):
+        if isinstance(part, (str, pl.Expr)):
+            frame = frame.filter((pl.col(part) if isinstance(part, str) else part).is_not_null())
+    groups = CellGroups(frame, by, genes, gene_key, duplicates, layer, normalize, store)
     if groups.labels.width != 1:
         raise DaoValueError("by= names several columns; expected one: pl.concat_str makes one")
     names = groups.labels.to_series()
@@ -42,8 +85,12 @@ def rank_genes_groups(
             f"groups of one cell have no variance: {', '.join(map(str, single[:5]))}; filter them "
             "out first"
         )
-    against = None if reference == "rest" else _at(names, reference)
-    moments = groups.counted(progress=progress, label="rank_genes_groups").moments
+    values = names.to_list()
+    if reference != "rest" and reference not in values:
+        known = ", ".join(map(repr, values[:10]))
+        raise DaoKeyError(f"reference={reference!r} is no group of {names.name!r}: {known}")
+    against = None if reference == "rest" else values.index(reference)
+    moments = groups.counted("rank_genes_groups", progress).moments
     each = [moments[i] for i in range(len(names))]
     rests = _rests(each) if against is None else [each[against]] * len(each)
     tables = [
@@ -54,14 +101,6 @@ def rank_genes_groups(
         if i != against
     ]
     return pl.concat(tables)
-
-
-def _at(names: pl.Series, reference: Any) -> int:
-    values = names.to_list()
-    if reference not in values:
-        known = ", ".join(map(repr, values[:10]))
-        raise DaoKeyError(f"reference={reference!r} is no group of {names.name!r}: {known}")
-    return int(values.index(reference))
 
 
 def _rests(groups: list[Moments]) -> list[Moments]:
@@ -95,13 +134,7 @@ def _test(group: Moments, rest: Moments, genes: pl.Series, method: Method) -> pl
     known = tested & ~np.isnan(pvals)
     if known.any():
         adjusted[known] = stats.false_discovery_control(pvals[known])
-    columns: dict[str, NDArray[Any]] = {
-        "scores": scores,
-        "logfoldchanges": change,
-        "pvals": pvals,
-        "pvals_adj": adjusted,
-    }
-    frame = pl.DataFrame({"names": genes, **columns}).with_columns(
-        pl.when(pl.Series(tested)).then(pl.col(name)).alias(name) for name in columns
-    )
+    columns = {"scores": scores, "logfoldchanges": change, "pvals": pvals, "pvals_adj": adjusted}
+    frame = pl.DataFrame({"names": genes, **columns})
+    frame = frame.with_columns(pl.when(pl.Series(tested)).then(pl.col(*columns)))
     return frame.sort("scores", descending=True, nulls_last=True, maintain_order=True)

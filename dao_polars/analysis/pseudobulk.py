@@ -12,38 +12,158 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .._args import integer
+from .._args import Column, integer
 from .._extras import require
 from ..convert.to_pandas import to_pandas
 from ..errors import DaoValueError
-from .groups import CellGroups, GroupSums
+from ..genes.request import Duplicates, Genes
+from ..store.store import Store
+from .groups import CellGroups, GroupSums, per_cell
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["gene_stats", "pseudobulk"]
-
 #: Values, groups × genes, and how many cells must have been measured for them to mean something.
 _Column = tuple[NDArray[Any], int]
 
+#: What becomes of the sums of groups, and of ``ddof``.
+_AGGREGATES: dict[str, Callable[[GroupSums, int], _Column]] = {
+    "sum": lambda sums, ddof: (sums.total, 1),
+    "mean": lambda sums, ddof: (per_cell(sums.total, sums.cells), 1),
+    "var": lambda sums, ddof: (sums.moments.variance(ddof), ddof + 1),
+    "std": lambda sums, ddof: (np.sqrt(sums.moments.variance(ddof)), ddof + 1),
+    "count_nonzero": lambda sums, ddof: (sums.count.astype(np.int64), 1),
+    "fraction": lambda sums, ddof: (per_cell(sums.count, sums.cells), 1),
+}
 
-def gene_stats(groups: CellGroups, *, ddof: int = 1, progress: bool | None = None) -> pl.DataFrame:
-    """The table of statistics; see [`DaoFrame.gene_stats`][]."""
+#: The aggregates that [`gene_stats`][] gives, by what it calls them.
+_STATISTICS = {
+    "n_expressing": "count_nonzero",
+    "fraction": "fraction",
+    "total": "sum",
+    "mean": "mean",
+    "variance": "var",
+}
+
+
+def gene_stats(
+    frame: pl.LazyFrame,
+    by: Column | Iterable[Column] | None = None,
+    *,
+    ddof: int = 1,
+    genes: Genes = None,
+    gene_key: str | None = None,
+    duplicates: Duplicates = "error",
+    layer: str | None = None,
+    normalize: str | Mapping[str, Any] | None = None,
+    progress: bool | None = None,
+    store: Store | str | None = None,
+) -> pl.DataFrame:
+    """Mean, variance and more of each gene, over all cells or groups of them, in one pass.
+
+    Args:
+        frame: the one before ``.dao``.
+        by: columns or expressions whose values make the groups; None: all cells are one.
+        ddof: variances are divided by n - ddof.
+        genes: as in [`pseudobulk`][].
+        gene_key: as in [`pseudobulk`][].
+        duplicates: as in [`pseudobulk`][].
+        layer: as in [`pseudobulk`][].
+        normalize: as in [`pseudobulk`][].
+        progress: as in [`pseudobulk`][].
+        store: as in [`pseudobulk`][].
+
+    Returns:
+        A row a group and gene as [`pseudobulk`][] has them, with ``n_cells``, ``n_expressing``
+        (Int64, cells that are not zero), ``fraction`` (of these), ``total``, ``mean``,
+        ``variance`` (Float64). Sums of integers are exact below 2**53; variances are computed
+        without subtracting large numbers; all are the same in every run.
+
+    Raises:
+        As [`pseudobulk`][].
+    """
     ddof = integer("ddof", ddof, 0, 2**31)
-    _check_names(groups, {"gene", *_STATISTICS})
-    counted = groups.counted(progress=progress, label="gene_stats")
-    values: list[_Column] = [
-        (counted.cells, 0),
-        (counted.count.astype(np.int64), 1),
-        (counted.fraction, 1),
-        (counted.total, 1),
-        (counted.mean, 1),
-        (counted.moments.variance(ddof), ddof + 1),
-    ]
-    return _tidy(groups, dict(zip(_STATISTICS, values, strict=True)))
+    groups = CellGroups(frame, by, genes, gene_key, duplicates, layer, normalize, store)
+    _check_names(groups, {"gene", "n_cells", *_STATISTICS})
+    sums = groups.counted("gene_stats", progress)
+    return _tidy(groups, {name: _AGGREGATES[agg](sums, ddof) for name, agg in _STATISTICS.items()})
 
 
-_STATISTICS = ("n_cells", "n_expressing", "fraction", "total", "mean", "variance")
+def pseudobulk(
+    frame: pl.LazyFrame,
+    by: Column | Iterable[Column],
+    agg: str | Iterable[str] = "sum",
+    *,
+    genes: Genes = None,
+    gene_key: str | None = None,
+    duplicates: Duplicates = "error",
+    layer: str | None = None,
+    normalize: str | Mapping[str, Any] | None = None,
+    as_anndata: bool = False,
+    progress: bool | None = None,
+    store: Store | str | None = None,
+) -> pl.DataFrame | AnnData:
+    """Genes added up over groups of cells, in one pass on all cores.
+
+    Memory grows with groups × genes, not with cells (but for their keys and groups).
+
+    Args:
+        frame: the one before ``.dao``.
+        by: columns or expressions whose values make the groups.
+        agg: ``"sum"``, ``"mean"``, ``"var"``, ``"std"`` (both with n - 1), ``"count_nonzero"``,
+            ``"fraction"`` (of cells that are not zero), or several of them.
+        genes: as in [`iter_batches`][]. A dataset that lacks a gene says nothing of it: its
+            cells do not count there.
+        gene_key: as in [`iter_batches`][].
+        duplicates: as in [`iter_batches`][].
+        layer: a layer's name; None: X.
+        normalize: as in [`iter_batches`][], before anything is added up, in float64.
+        as_anndata: an AnnData instead.
+        progress: show a bar; None: where somebody looks on.
+        store: where the store is now, if it moved.
+
+    Returns:
+        A row a group and gene, groups sorted (nulls last), genes in order: the columns of
+        ``by``, ``gene``, ``n_cells`` (in which the gene was measured) and one for each
+        ``agg``; null where too few cells were measured, NaN where values are. Or, groups ×
+        genes, an AnnData: X the first ``agg``, layers the others, obs with ``n_cells`` (all of
+        the group), NaN (sums and counts: 0) where none was measured. A cell that is twice in
+        the frame counts twice.
+
+    Raises:
+        DaoImportError: ``as_anndata`` without anndata.
+        Everything that [`iter_batches`][] raises for the same arguments.
+    """
+    names = [agg] if isinstance(agg, str) else list(agg)
+    for name in names:
+        if name not in _AGGREGATES:
+            known = ", ".join(map(repr, _AGGREGATES))
+            raise DaoValueError(f"agg={name!r}; expected one or several of {known}")
+    if not names or len(set(names)) < len(names):
+        raise DaoValueError(f"agg={agg!r}; expected each aggregate once, and at least one")
+    groups = CellGroups(frame, by, genes, gene_key, duplicates, layer, normalize, store)
+    if not groups.labels.columns:
+        raise DaoValueError("by=None makes no groups; for all cells together: gene_stats()")
+    _check_names(groups, {"n_cells"} | ({"obs_name"} if as_anndata else {"gene", *names}))
+    anndata = require("anndata", "pseudobulk(as_anndata=True)") if as_anndata else None
+    sums = groups.counted("pseudobulk", progress)
+    columns = {name: _AGGREGATES[name](sums, 1) for name in names}
+    if anndata is None:
+        return _tidy(groups, columns)
+    layers = {name: values.astype(np.float64, copy=False) for name, (values, _) in columns.items()}
+    x = layers.pop(names[0])
+    joined = pl.concat_str(pl.all().cast(pl.String).fill_null("null"), separator="_")
+    obs = groups.labels.select(
+        joined.alias("obs_name"), pl.all(), n_cells=pl.Series(groups.n_cells)
+    )
+    adata = anndata.AnnData(
+        X=x,
+        obs=to_pandas(obs, [], complete=True),
+        var=to_pandas(pl.DataFrame({"var_name": groups.genes}), [], complete=True),
+        layers=layers,
+    )
+    adata.obs_names_make_unique()
+    return adata
 
 
 def _check_names(groups: CellGroups, own: set[str]) -> None:
@@ -54,61 +174,13 @@ def _check_names(groups: CellGroups, own: set[str]) -> None:
         )
 
 
-_AGGREGATES: dict[str, Callable[[GroupSums], _Column]] = {
-    "sum": lambda counted: (counted.total, 1),
-    "mean": lambda counted: (counted.mean, 1),
-    "var": lambda counted: (counted.moments.variance(), 2),
-    "std": lambda counted: (np.sqrt(counted.moments.variance()), 2),
-    "count_nonzero": lambda counted: (counted.count.astype(np.int64), 1),
-    "fraction": lambda counted: (counted.fraction, 1),
-}
-
-
-def pseudobulk(
-    groups: CellGroups,
-    agg: str | Iterable[str],
-    *,
-    as_anndata: bool = False,
-    progress: bool | None = None,
-) -> pl.DataFrame | AnnData:
-    """The summed genes of each group; see [`DaoFrame.pseudobulk`][]."""
-    names = [agg] if isinstance(agg, str) else list(agg)
-    for name in names:
-        if name not in _AGGREGATES:
-            known = ", ".join(map(repr, _AGGREGATES))
-            raise DaoValueError(f"agg={name!r}; expected one or several of {known}")
-    if not names or len(set(names)) < len(names):
-        raise DaoValueError(f"agg={agg!r}; expected each aggregate once, and at least one")
-    if not groups.labels.columns:
-        raise DaoValueError("by=None makes no groups; for all cells together: gene_stats()")
-    _check_names(groups, {"n_cells"} | ({"obs_name"} if as_anndata else {"gene", *names}))
-    anndata = require("anndata", "pseudobulk(as_anndata=True)") if as_anndata else None
-    counted = groups.counted(progress=progress, label="pseudobulk")
-    columns = {name: _AGGREGATES[name](counted) for name in names}
-    if anndata is None:
-        return _tidy(groups, {"n_cells": (counted.cells, 0), **columns})
-    obs = groups.labels.with_columns(n_cells=pl.Series(groups.n_cells))
-    layers = {name: values.astype(np.float64, copy=False) for name, (values, _) in columns.items()}
-    x = layers.pop(names[0])
-    obs_names = groups.labels.select(
-        pl.concat_str(pl.all().cast(pl.String).fill_null("null"), separator="_")
-    ).to_series()
-    adata = anndata.AnnData(
-        X=x,
-        obs=to_pandas(obs.insert_column(0, obs_names.alias("obs_name")), [], complete=True),
-        var=to_pandas(pl.DataFrame({"var_name": groups.genes}), [], complete=True),
-        layers=layers,
-    )
-    adata.obs_names_make_unique()
-    return adata
-
-
 def _tidy(groups: CellGroups, columns: Mapping[str, _Column]) -> pl.DataFrame:
     """The table with one row for each group and gene; undefined values are null."""
     labels, (n_groups, n_genes) = groups.labels, groups.shape
     frame = pl.DataFrame(
         {
             "gene": groups.genes.gather(np.tile(np.arange(n_genes, dtype=np.uint32), n_groups)),
+            "n_cells": groups.measured.ravel(),
             **{name: values.ravel() for name, (values, _) in columns.items()},
         }
     )

@@ -12,26 +12,60 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from .._args import integer
+from .._args import Column, integer
 from .._extras import require
 from ..errors import DaoValueError
-from .groups import CellGroups, Moments
-
-__all__ = ["highly_variable_genes"]
-
-Floats = NDArray[np.float64]
+from ..genes.request import Duplicates, Genes
+from ..store.store import Store
+from .groups import CellGroups, Floats, Moments
 
 _LEAST = 4  # genes that a point of the fit sees: it is a parabola
 
 
 def highly_variable_genes(
-    groups: CellGroups, n_top_genes: int, *, span: float, progress: bool | None
+    frame: pl.LazyFrame,
+    n_top_genes: int = 2000,
+    *,
+    batch_key: Column | None = None,
+    span: float = 0.3,
+    genes: Genes = None,
+    gene_key: str | None = None,
+    duplicates: Duplicates = "error",
+    layer: str | None = None,
+    progress: bool | None = None,
+    store: Store | str | None = None,
 ) -> pl.DataFrame:
-    """The highly variable genes; see [`DaoFrame.highly_variable_genes`][]. Groups are batches."""
+    """The genes that vary more than their mean explains, as scanpy's ``flavor="seurat_v3"``.
+
+    Two passes over the cells, of counts that are not normalized.
+
+    Args:
+        frame: the one before ``.dao``.
+        n_top_genes: how many to mark.
+        batch_key: a column or expression of batches: genes are ranked in each, and by their
+            median rank then.
+        span: share of the genes that each point of the fit (loess, mean against variance) sees.
+        genes: as in [`iter_batches`][]; every dataset must have them.
+        gene_key: as in [`iter_batches`][].
+        duplicates: as in [`iter_batches`][].
+        layer: a layer's name; None: X.
+        progress: as in [`pseudobulk`][].
+        store: as in [`pseudobulk`][].
+
+    Returns:
+        A row a gene: ``gene``, ``means``, ``variances``, ``variances_norm``,
+        ``highly_variable_rank`` (null past ``n_top_genes`` in every batch),
+        ``highly_variable_nbatches``, ``highly_variable``.
+
+    Raises:
+        DaoImportError: scikit-misc is not installed.
+        DaoValueError: no cells, or genes that some of the datasets lack.
+        Everything that [`iter_batches`][] raises for the same arguments.
+    """
     n_top_genes = integer("n_top_genes", n_top_genes, 1)
     loess = require("skmisc.loess", "highly_variable_genes").loess
+    groups = CellGroups(frame, batch_key, genes, gene_key, duplicates, layer, None, store)
     if not groups.n_cells.sum():
         raise DaoValueError("no cells are selected: no gene varies")
     if (groups.measured != groups.n_cells[:, None]).any():
@@ -44,12 +78,12 @@ def highly_variable_genes(
     if isinstance(span, bool) or not isinstance(span, (int, float)) or not 0 < span <= 1:
         raise DaoValueError(f"span={span!r}; expected a number above 0 and at most 1")
     label = "highly_variable_genes"
-    moments = groups.counted(progress=progress, label=label).moments
+    moments = groups.counted(label, progress).moments
     mean, variance = moments.mean, moments.variance()
     scale = np.stack([_fit(loess, *batch, span) for batch in zip(mean, variance, strict=True)])
     n = groups.n_cells[:, None].astype(np.float64)
     clip = scale * np.sqrt(n) + mean
-    clipped = groups.counted(clip=clip, progress=progress, label=label).moments
+    clipped = groups.counted(label, progress, clip).moments
     squares = clipped.m2 + clipped.total**2 / n
     with np.errstate(divide="ignore", invalid="ignore"):
         norm = (n * mean**2 + squares - 2 * clipped.total * mean) / ((n - 1) * scale**2)
@@ -62,7 +96,11 @@ def highly_variable_genes(
         warnings.simplefilter("ignore")  # about genes that are in no batch's list
         median = np.nanmedian(rank, axis=0)
     whole: Moments = reduce(Moments.__or__, (moments[i : i + 1] for i in range(len(mean))))
-    frame = pl.DataFrame(
+    # Genes in no batch's list come last, and genes that are alike keep their order.
+    order = np.lexsort((-n_batches, median))
+    top = np.zeros(len(median), bool)
+    top[order[:n_top_genes]] = True
+    return pl.DataFrame(
         {
             "gene": groups.genes,
             "means": whole.mean[0],
@@ -70,37 +108,25 @@ def highly_variable_genes(
             "variances_norm": norm.mean(axis=0),
             "highly_variable_rank": pl.Series(median, dtype=pl.Float32).fill_nan(None),
             "highly_variable_nbatches": n_batches,
+            "highly_variable": top,
         }
     )
-    order = frame.with_row_index("\0at").sort(
-        "highly_variable_rank",
-        "highly_variable_nbatches",
-        descending=[False, True],
-        nulls_last=True,
-        maintain_order=True,
-    )
-    top = order["\0at"].head(n_top_genes).implode()
-    return frame.with_columns(highly_variable=pl.int_range(pl.len(), dtype=pl.UInt32).is_in(top))
 
 
 def _fit(loess: Any, mean: Floats, variance: Floats, span: float) -> Floats:
     """The standard deviation that genes of such means have; 1 for genes that do not vary."""
     varies = variance > 0
     fitted = np.zeros(len(mean))
-    if varies.any():
-        if span * varies.sum() < _LEAST:  # with fewer the library writes where it must not
-            raise DaoValueError(
-                f"no curve can be fitted through {int(varies.sum())} genes that vary with "
-                f"span={span}: each point of it should see at least {_LEAST}; take more genes or a "
-                "larger span="
-            )
-        model = loess(np.log10(mean[varies]), np.log10(variance[varies]), span=span, degree=2)
+    if n := int(varies.sum()):
         try:
+            if span * n < _LEAST:  # with fewer the library writes where it must not
+                raise ValueError(f"each point of it should see at least {_LEAST}")
+            model = loess(np.log10(mean[varies]), np.log10(variance[varies]), span=span, degree=2)
             model.fit()
         except ValueError as error:
             why = error.args[0].decode() if isinstance(error.args[0], bytes) else error
             raise DaoValueError(
-                f"no curve can be fitted through {int(varies.sum())} genes that vary ({why}); "
+                f"no curve can be fitted through {n} genes that vary with span={span} ({why}); "
                 "take more genes or a larger span="
             ) from error
         fitted[varies] = model.outputs.fitted_values

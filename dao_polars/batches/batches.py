@@ -10,24 +10,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from .._args import integer
+from .._args import Column, codes, integer
 from .._core import EpochPlan, Reader
 from ..errors import DaoTypeError, DaoValueError
 from ..scan.cell import COLUMN
 from ..select.selection import Selection
 from ..store.store import Store
-from .diversity import batch_diversity
 from .matrices import Matrices
-from .position import EpochPosition, check_same, position_of, state_of
-from .ranks import check_rank, find_rank
+from .position import VERSION, EpochPosition, check_rank, check_same, find_rank, position_of
 from .sampling import Sampling, digest
-
-__all__ = ["Batch", "BatchIterable"]
 
 #: Rows of obs that are put in an epoch's order at a time.
 _REORDERED = 1 << 16
@@ -84,7 +81,6 @@ class BatchIterable:
         selection: Selection,
         sampling: Sampling,
         matrices: Matrices,
-        *,
         transform: Callable[[Batch], Any] | None,
         rank: int | None,
         world_size: int | None,
@@ -94,12 +90,13 @@ class BatchIterable:
         if transform is not None and not callable(transform):
             raise DaoTypeError(f"transform={transform!r}; expected a function of a Batch")
         self._budget = integer("prefetch_bytes", prefetch_bytes, 0, 2**63)
-        self._threads = None
-        if num_threads is not None:
-            self._threads = integer("num_threads", num_threads, 1, 1024)
+        threads = num_threads
+        self._threads = None if threads is None else integer("num_threads", threads, 1, 1024)
         self.share = check_rank(rank, world_size)
         self.sampling = sampling
         self.matrices = matrices
+        self.genes = matrices.genes
+        self.n_vars = matrices.n_vars
         self.n_obs = len(selection.keys)
         self.epoch = 0
         self._transform = transform
@@ -113,20 +110,12 @@ class BatchIterable:
         self._resumed: EpochPosition | None = None
 
     @property
-    def genes(self) -> pl.Series | None:  # noqa: D102  (an attribute, described above)
-        return self.matrices.genes
-
-    @property
-    def n_vars(self) -> int:  # noqa: D102
-        return self.matrices.n_vars
-
-    @property
-    def seed(self) -> int | None:  # noqa: D102
+    def seed(self) -> int | None:  # noqa: D102  (an attribute, described above)
         return self.sampling.seed
 
     def __len__(self) -> int:
         """The number of batches of this rank in an epoch."""
-        return self.sampling.n_batches(self.epoch, self.rank()[1])
+        return self.sampling.sampler.n_batches(self.epoch, self.rank()[1])
 
     def rank(self) -> tuple[int, int]:
         """Rank and number of ranks: those given, else torch.distributed's or the environment's.
@@ -158,7 +147,7 @@ class BatchIterable:
         return self._batches(position, rank)
 
     def _batches(self, position: EpochPosition, rank: int) -> Iterator[Any]:
-        plan = self.sampling.plan(
+        plan = self.sampling.sampler.plan(
             position.epoch,
             rank=rank,
             world_size=position.world_size,
@@ -224,7 +213,7 @@ class BatchIterable:
             at = EpochPosition(self.epoch, self.rank()[1])
         elif self._resumed is None and at.is_over(self.sampling):
             at = at.following()
-        return state_of(at, self.seed, self._selection_digest(), self._settings())
+        return {"version": VERSION, "seed": self.seed, **at.numbers(), **self._identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where [`state_dict`][BatchIterable.state_dict] was taken.
@@ -236,25 +225,23 @@ class BatchIterable:
             DaoValueError: the state is of another selection, or of other settings.
             DaoTypeError: it is no such state.
         """
-        check_same(state, self.sampling, self._selection_digest(), self._settings())
-        position, seed = position_of(state)
+        check_same(state, self.sampling, self._identity)
+        position, seed = position_of(state), state.get("seed")
         if seed != self.seed:
-            self.sampling.reseed(seed)
+            self.sampling.reseed(integer("state's seed", seed, 0, 2**64 - 1))
         self.sampling.seed_given |= seed is not None
         self._position = None
         over = position.is_over(self.sampling)
         self._resumed = position.following() if over else position
         self.epoch = self._resumed.epoch
 
-    def _settings(self) -> dict[str, Any]:
-        return self.sampling.settings | self.matrices.settings
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        """What an iterable must have in common with one whose state it goes on from."""
+        settings = self.sampling.settings | self.matrices.settings
+        return {"selection": digest(self._store.id, self._keys), "settings": settings}
 
-    def _selection_digest(self) -> str:
-        if not hasattr(self, "_digest"):
-            self._digest = digest(self._store.id, self._keys)
-        return self._digest
-
-    def batch_diversity(self, column: str | pl.Expr) -> float:
+    def batch_diversity(self, column: Column) -> float:
         """How mixed the batches of the next epoch are in a column of the frame, reading nothing.
 
         The mean over the batches (of all ranks) of the entropy of the column's values within a
@@ -265,7 +252,28 @@ class BatchIterable:
         Raises:
             DaoKeyError: no such column.
         """
-        return batch_diversity(self.obs, self.sampling, self.epoch, column)
+        from scipy.stats import entropy  # not when dao_polars is imported: it takes long
+
+        numbers, distinct = codes(pl.DataFrame(self.obs), column, "column")
+        plan = self.sampling.sampler.plan(self.epoch)
+        if not len(plan):
+            return float("nan")
+        n = distinct.height
+        values = numbers[plan.order(0, self.sampling.n_samples)].astype(np.int64)
+        whole = float(entropy(np.bincount(values, minlength=n)))
+        if not whole:
+            return 1.0
+        ends = plan.ends().astype(np.int64)
+        starts = np.concatenate([[0], ends[:-1]])
+        total, step = 0.0, max(1, (1 << 24) // n)  # so many batches at a time
+        for first in range(0, len(ends), step):
+            window = slice(first, first + step)
+            lengths = ends[window] - starts[window]
+            batch = np.repeat(np.arange(len(lengths)), lengths)
+            inside = values[starts[first] : ends[window][-1]]
+            counts = np.bincount(batch * n + inside, minlength=len(lengths) * n)
+            total += float(entropy(counts.reshape(len(lengths), n), axis=1).sum())
+        return total / len(ends) / whole
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
@@ -277,7 +285,7 @@ class BatchIterable:
             order = order.replace("shuffled", "shuffled in blocks")
         if sampling.settings["n_samples"] is not None:
             order = f"{sampling.n_samples:,} drawn an epoch, seed {self.seed}"
-        n = sampling.n_batches(self.epoch, 1)
+        n = sampling.sampler.n_batches(self.epoch)
         count = f"{n:,} {'batch' if n == 1 else 'batches'} of {sampling.batch_size:,}"
         cells = f"{self.n_obs:,} cells × {self.n_vars:,} genes"
         return f"{count} from {cells}, {self.matrices.layout}, {order}"

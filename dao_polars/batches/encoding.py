@@ -18,11 +18,9 @@ from ..errors import DaoValueError
 if TYPE_CHECKING:
     from .batches import BatchIterable
 
-__all__ = ["ObsEncoder"]
-
 
 class ObsEncoder:
-    """An encoder of columns of obs as arrays of numbers.
+    """An encoder of the obs of some batches, which is brought into shape for it, as arrays.
 
     Numbers and booleans as they are, dates as the integers behind them, categories as int64 codes
     into ``classes`` (null: -1), text and all else as lists.
@@ -32,34 +30,26 @@ class ObsEncoder:
 
     Attributes:
         classes: for each categorical column its labels, (n_classes,), by code.
-        columns: what batches should have as obs for [`encode`][ObsEncoder.encode] to take.
         dtypes: by column the number type of its array; object where it is a list.
+
+    Raises:
+        DaoValueError: a column is called as another entry of a batch.
     """
 
-    def __init__(self, obs: list[pl.Series], reserved: tuple[str, ...]) -> None:
+    def __init__(self, batches: BatchIterable) -> None:
         self.classes: dict[str, NDArray[Any]] = {}
-        self.columns: list[pl.Series] = []
         self.dtypes: dict[str, np.dtype[Any]] = {}
-        for column in obs:
+        reserved = [name for name, _ in batches.matrices.entries()]
+        columns: list[pl.Series] = []
+        for column in batches.obs:
             if column.name in reserved:
                 raise DaoValueError(
                     f"an obs column is called {column.name!r}, as the batch's own entries "
                     f"{', '.join(map(repr, reserved))} are; rename it"
                 )
-            values, dtype = self._prepared(column)
-            self.columns.append(values)
-            self.dtypes[column.name] = dtype
-
-    @classmethod
-    def prepare(cls, batches: BatchIterable) -> ObsEncoder:
-        """The encoder of some batches, whose obs is brought into shape for it.
-
-        Raises:
-            DaoValueError: a column is called as another entry of a batch.
-        """
-        encoder = cls(batches.obs, tuple(name for name, _ in batches.matrices.entries()))
-        batches.obs = encoder.columns
-        return encoder
+            values, self.dtypes[column.name] = self._prepared(column)
+            columns.append(values)
+        batches.obs = columns
 
     def _prepared(self, column: pl.Series) -> tuple[pl.Series, np.dtype[Any]]:
         dtype = column.dtype

@@ -11,16 +11,14 @@ from typing import Any
 
 import polars as pl
 
-from .._args import normalization
+from .._args import normalization, texts
 from .._core import MatrixName, Reader
 from ..convert.arrays import Layout, MatrixForm
-from ..errors import DaoKeyError, DaoTypeError, DaoValueError
+from ..errors import DaoKeyError, DaoValueError
 from ..genes.request import Duplicates, Genes
 from ..select.selection import Selection, matrix_name, number_type
 from ..store.store import Store
 from .sampling import digest
-
-__all__ = ["Layout", "Matrices"]
 
 
 class Matrices:
@@ -36,7 +34,6 @@ class Matrices:
     def __init__(
         self,
         selection: Selection,
-        *,
         genes: Genes,
         gene_key: str | None,
         duplicates: Duplicates,
@@ -57,8 +54,8 @@ class Matrices:
         self.genes = None if names is None else pl.Series("name", names, dtype=pl.String)
         self.n_vars = self._genes.n_genes
         self._keys = selection.keys
-        self._layers = _listed(layers, "layers")
-        self._obsm = _listed(obsm, "obsm")
+        self._layers = list(dict.fromkeys(texts(layers, "layers")))
+        self._obsm = list(dict.fromkeys(texts(obsm, "obsm")))
         floats = dtype if dtype.startswith("float") else "float32"
         self.forms = [
             MatrixForm(matrix_name(layer), self.n_vars, layout, dtype, normalized),
@@ -98,23 +95,12 @@ def _width(selection: Selection, name: str) -> int:
     matrix = MatrixName.obsm(name)
     widths: dict[int, str] = {}
     for dataset, description in zip(selection.datasets(), selection.descriptions(), strict=True):
-        known = description.matrices
-        if matrix not in known:
-            here = [key.name for key in known if key.group == "obsm"]
-            raise DaoKeyError(
-                f"dataset {dataset.name!r} has no obsm {name!r}; it has: "
-                f"{', '.join(map(repr, here)) or 'none'}"
-            )
-        widths.setdefault(known[matrix].shape[1], dataset.name)
+        if matrix not in description.matrices:
+            here = [repr(key.name) for key in description.matrices if key.group == "obsm"]
+            known = ", ".join(here) or "none"
+            raise DaoKeyError(f"dataset {dataset.name!r} has no obsm {name!r}; it has: {known}")
+        widths.setdefault(description.matrices[matrix].shape[1], dataset.name)
     if len(widths) > 1:
         listed = ", ".join(f"{width} in {dataset!r}" for width, dataset in widths.items())
         raise DaoValueError(f"obsm {name!r} has different numbers of columns: {listed}")
     return next(iter(widths), 0)
-
-
-def _listed(names: Iterable[str] | str, what: str) -> list[str]:
-    listed = [names] if isinstance(names, str) else list(names)
-    for name in listed:
-        if not isinstance(name, str):
-            raise DaoTypeError(f"{what}= holds {name!r}; expected names (str)")
-    return list(dict.fromkeys(listed))

@@ -1,11 +1,13 @@
-"""The position of an iteration within an epoch, and that as data to go on from.
+"""The place of a process in an epoch: which rank it is, how far it is, and that as data.
 
-Owns the position, and the shape and the checks of what ``BatchIterable.state_dict`` gives. Knows no
-batches.
+Owns the position, the shape and the checks of what ``BatchIterable.state_dict`` gives, and finding
+out the rank. Knows no batches. Imports torch only where it is imported already.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +16,15 @@ from .._args import integer
 from ..errors import DaoTypeError, DaoValueError
 from .sampling import Sampling
 
-__all__ = ["EpochPosition", "check_same", "position_of", "state_of"]
+#: The version of what ``BatchIterable.state_dict`` gives.
+VERSION = 1
 
-#: The version of what [`state_of`][] gives.
-_VERSION = 1
+#: The numbers of a position that a state has, and the least that each may be; some in workers only.
+_NUMBERS = {"epoch": 0, "world_size": 1, "cells": 0, "rounds": 0}
+_NUMBERS_OF_WORKERS = {"worker": 0, "workers": 1, "taken": 0}
+
+#: Set by torchrun, by Open MPI and by others that start a process a rank.
+_VARIABLES = (("RANK", "WORLD_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"))
 
 
 @dataclass
@@ -44,10 +51,10 @@ class EpochPosition:
             return False  # other workers may not be finished
         if self.total is None:
             if self.cells:
-                left = sampling.plan(self.epoch, world_size=self.world_size, cells=self.cells)
-                self.total = len(left)
+                left = {"world_size": self.world_size, "cells": self.cells}
+                self.total = len(sampling.sampler.plan(self.epoch, **left))
             else:
-                self.total = sampling.n_batches(self.epoch, self.world_size)
+                self.total = sampling.sampler.n_batches(self.epoch, self.world_size)
         return self.rounds >= self.total
 
     def following(self) -> EpochPosition:
@@ -57,13 +64,8 @@ class EpochPosition:
     def share(
         self, sampling: Sampling, world_size: int, worker: int, workers: int
     ) -> EpochPosition:
-        """The position for one of so many ranks' workers, who share what is left.
-
-        Raises:
-            DaoValueError: it is of one of several workers, and these are others.
-        """
-        sizes = (self.world_size, self.worker, self.workers)
-        if sizes == (world_size, worker, workers):
+        """The position for one of so many ranks' workers, who share what is left."""
+        if (self.world_size, self.worker, self.workers) == (world_size, worker, workers):
             return self
         if self.taken:
             raise DaoValueError(
@@ -74,61 +76,31 @@ class EpochPosition:
         shared = EpochPosition(self.epoch, world_size, self.cells, self.rounds, worker, workers)
         if self.world_size != world_size:
             shared.rounds = 0
-            shared.cells = sampling.cells_after(
+            shared.cells = sampling.sampler.cells_after(
                 self.epoch, world_size=self.world_size, cells=self.cells, rounds=self.rounds
             )
         return shared
 
-
-def state_of(
-    position: EpochPosition, seed: int | None, selection: str, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A position as small JSON-able data, with what fixes the epochs that it is in."""
-    state: dict[str, Any] = {
-        "version": _VERSION,
-        "epoch": position.epoch,
-        "seed": seed,
-        "world_size": position.world_size,
-        "cells": position.cells,
-        "rounds": position.rounds,
-        "selection": selection,
-        "settings": settings,
-    }
-    if position.workers > 1:
-        names = ("worker", "workers", "taken")
-        state |= {name: getattr(position, name) for name in names}
-    return state
+    def numbers(self) -> dict[str, int]:
+        """The position as data."""
+        names = _NUMBERS if self.workers == 1 else _NUMBERS | _NUMBERS_OF_WORKERS
+        return {name: getattr(self, name) for name in names}
 
 
-def position_of(state: Mapping[str, Any]) -> tuple[EpochPosition, int | None]:
-    """The position and the seed in a state.
-
-    Raises:
-        DaoTypeError, DaoValueError: there is none.
-    """
-    most = 2**32 - 1
-    numbers = ("epoch", "cells", "rounds", "worker", "taken")
-    at = {name: integer(f"state's {name}", state.get(name, 0), 0, most) for name in numbers}
-    sizes = ("world_size", "workers")
-    at |= {name: integer(f"state's {name}", state.get(name, 1), 1, most) for name in sizes}
-    seed = state.get("seed")
-    return EpochPosition(**at), None if seed is None else integer(
-        "state's seed", seed, 0, 2**64 - 1
-    )
+def position_of(state: Mapping[str, Any]) -> EpochPosition:
+    """The position in a state, checked."""
+    least = _NUMBERS | _NUMBERS_OF_WORKERS
+    found = {n: integer(f"state's {n}", state.get(n, at), at, 2**32 - 1) for n, at in least.items()}
+    return EpochPosition(**found)
 
 
-def check_same(state: Any, sampling: Sampling, selection: str, settings: Mapping[str, Any]) -> None:
-    """Refuses a state of other cells or of other settings.
-
-    Raises:
-        DaoTypeError: it is no such state.
-        DaoValueError: it is of something else.
-    """
-    if not isinstance(state, Mapping) or state.get("version") != _VERSION:
+def check_same(state: Any, sampling: Sampling, identity: Mapping[str, Any]) -> None:
+    """Refuses what is no state, or one of other cells or settings than ``identity`` has."""
+    if not isinstance(state, Mapping) or state.get("version") != VERSION:
         raise DaoTypeError(
-            f"expected what state_dict() gives (version {_VERSION}), found {state!r:.200}"
+            f"expected what state_dict() gives (version {VERSION}), found {state!r:.200}"
         )
-    theirs = state.get("settings", {})
+    theirs, settings = state.get("settings", {}), identity["settings"]
     if not isinstance(theirs, Mapping):
         raise DaoTypeError(f"expected what state_dict() gives, found settings {theirs!r:.200}")
     differ = [
@@ -139,7 +111,39 @@ def check_same(state: Any, sampling: Sampling, selection: str, settings: Mapping
     drawn = sampling.seed is not None and not sampling.seed_given
     if state.get("seed") != sampling.seed and not (drawn and state.get("seed") is not None):
         differ.append(f"seed was {state.get('seed')!r} and is {sampling.seed!r}")
-    if not differ and state.get("selection") != selection:
+    if not differ and state.get("selection") != identity["selection"]:
         differ.append("the cells selected, their order, or the store are others")
     if differ:
         raise DaoValueError("the state is of something else: " + "; ".join(differ))
+
+
+def check_rank(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
+    """The rank and the number of ranks, checked; None where neither was given."""
+    if rank is None and world_size is None:
+        return None
+    if rank is None or world_size is None:
+        raise DaoValueError(f"rank={rank!r} and world_size={world_size!r}; give both or neither")
+    size = integer("world_size", world_size, 1, 2**31)
+    return integer("rank", rank, 0, size - 1), size
+
+
+def find_rank() -> tuple[int, int]:
+    """The rank of this process, and of how many: torch.distributed's, else the environment's."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    for names in _VARIABLES:
+        texts = [os.environ.get(name) for name in names]
+        if None in texts:
+            continue
+        try:
+            rank, size = (int(text or "") for text in texts)
+        except ValueError:
+            rank, size = 0, 0
+        if not 0 <= rank < size:
+            raise DaoValueError(
+                f"the environment has {names[0]}={texts[0]} and {names[1]}={texts[1]}; expected a "
+                "rank below the number of ranks. Mend them, or give rank= and world_size="
+            )
+        return rank, size
+    return 0, 1

@@ -15,12 +15,10 @@ from scipy.sparse import csr_matrix
 from .batches import BatchIterable
 from .encoding import ObsEncoder
 
-__all__ = ["dataset"]
-
 
 def dataset(batches: BatchIterable) -> Any:
     """The batches as a ``tf.data.Dataset``; see [`DaoFrame.to_tensorflow`][]."""
-    encoder = ObsEncoder.prepare(batches)
+    encoder = ObsEncoder(batches)
 
     def elements() -> Iterator[dict[str, Any]]:
         for batch in batches:
@@ -38,8 +36,9 @@ def dataset(batches: BatchIterable) -> Any:
     for name, number in encoder.dtypes.items():
         spec[name] = tf.TensorSpec([None], tf.string if number.hasobject else tf.as_dtype(number))
     made = tf.data.Dataset.from_generator(elements, output_signature=spec)
-    if batches.sampling.varies:
-        return made
+    settings = batches.sampling.settings
+    if None not in (settings["group_by"], settings["n_samples"]):
+        return made  # epochs have different numbers of batches
     return made.apply(tf.data.experimental.assert_cardinality(len(batches)))
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from multiprocessing.context import get_spawning_popen
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,24 +24,20 @@ from .encoding import ObsEncoder
 from .position import EpochPosition
 from .worker_epochs import WorkerEpochs
 
-__all__ = ["TorchDataset"]
 
-
+@dataclass
 class _Tensors:
     """A batch as a dict of tensors. A class, not a closure: spawned workers get a pickled copy."""
 
-    def __init__(
-        self, encoder: ObsEncoder, transform: Callable[[Any], Any] | None, pin_memory: bool
-    ) -> None:
-        self.encoder = encoder
-        self._transform = transform
-        self.pins = pin_memory
+    encoder: ObsEncoder
+    transform: Callable[[Any], Any] | None
+    pins: bool
 
     def __call__(self, batch: Batch) -> Any:
         values: dict[str, Any] = {k: self._matrix(x) for k, x in batch.matrices().items()}
         for name, column in self.encoder.encode(batch.obs).items():
             values[name] = column if isinstance(column, list) else self._tensor(column)
-        return values if self._transform is None else self._transform(values)
+        return values if self.transform is None else self.transform(values)
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         tensor = torch.from_numpy(array)
@@ -49,13 +46,8 @@ class _Tensors:
     def _matrix(self, x: NDArray[Any] | csr_matrix) -> torch.Tensor:
         if isinstance(x, np.ndarray):
             return self._tensor(x)
-        return torch.sparse_csr_tensor(
-            self._tensor(x.indptr),
-            self._tensor(x.indices),
-            self._tensor(x.data),
-            size=x.shape,
-            check_invariants=False,  # the reader has checked them
-        )
+        arrays = map(self._tensor, (x.indptr, x.indices, x.data))  # which the reader has checked
+        return torch.sparse_csr_tensor(*arrays, size=x.shape, check_invariants=False)
 
 
 def _dataset_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -63,8 +55,7 @@ def _dataset_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(state, Mapping):
         return state
     if "dataset_state" in state:
-        single: Mapping[str, Any] = state["dataset_state"]
-        return single
+        return cast(Mapping[str, Any], state["dataset_state"])
     if "_snapshot" not in state:
         return state
     workers = [w["dataset_state"] for w in state["_snapshot"]["_worker_snapshots"].values()]
@@ -95,7 +86,7 @@ class TorchDataset(IterableDataset):
             raise DaoTypeError(f"transform={transform!r}; expected a function of a dict of tensors")
         if pin_memory and not torch.cuda.is_available():
             raise DaoValueError("pin_memory=True needs a CUDA device, and torch finds none")
-        encoder = ObsEncoder.prepare(batches)
+        encoder = ObsEncoder(batches)
         self.classes_ = encoder.classes
         self.batches = batches
         self._tensors = _Tensors(encoder, transform, pin_memory)
@@ -132,7 +123,7 @@ class TorchDataset(IterableDataset):
     def set_epoch(self, epoch: int) -> None:
         """Makes ``epoch`` the next one; see [`BatchIterable.set_epoch`][]."""
         self.batches.set_epoch(epoch)
-        self._share_position()
+        self._epochs.set(self.batches.position())
 
     def state_dict(self) -> dict[str, Any]:
         """The state to go on from; see [`BatchIterable.state_dict`][].
@@ -156,10 +147,7 @@ class TorchDataset(IterableDataset):
         self.batches.load_state_dict(_dataset_state(state))
         self._loaded_here = get_worker_info() is not None
         if not self._loaded_here:
-            self._share_position()
-
-    def _share_position(self) -> None:
-        self._epochs.set(self.batches.position())
+            self._epochs.set(self.batches.position())
 
     def __getstate__(self) -> dict[str, Any]:
         rank = self.batches.rank()

@@ -15,8 +15,6 @@ from typing import Any
 
 from .position import EpochPosition
 
-__all__ = ["WorkerEpochs"]
-
 _ROWS = 256  # the last ones matter
 _FIELDS = 8  # owner, set, times, workers, epoch, world_size, cells, rounds
 _BY_OWNER = -1  # instead of a set of workers
@@ -54,10 +52,8 @@ class WorkerEpochs:
     def begin(self, number: int, worker: int, resumed: int | None) -> EpochPosition:
         """The position where a worker begins: that of its set, which the first worker sets.
 
-        Args:
-            number: the same for all workers of a set, and another for other sets.
-            worker: which of them.
-            resumed: the epoch that this worker's own state says.
+        All workers of a set have one ``number``, and other sets another. ``resumed`` is the epoch
+        that this worker's own state says.
         """
         parent = multiprocessing.parent_process()
         owner = os.getppid() if parent is None or parent.pid is None else parent.pid
@@ -78,9 +74,8 @@ class WorkerEpochs:
                         break  # a DataLoader that was seeded gives each set the same number
                     self._table[row + 3] = workers | bit
                     return EpochPosition(*begun)
-            if resumed is not None:
-                following = EpochPosition(resumed)
-            following = following or EpochPosition(0)
+            if resumed is not None or following is None:
+                following = EpochPosition(resumed or 0)
             self._append(owner, number, times, bit, following)
         return following
 

@@ -39,17 +39,41 @@ _BUDGET = 256 << 20
 def to_anndata(
     frame: pl.LazyFrame,
     *,
-    genes: Genes,
-    gene_key: str | None,
-    duplicates: Duplicates,
-    layer: str | None,
-    layers: Iterable[str] | str | None,
-    obsm: Iterable[str] | str | None,
-    dtype: Any,
-    progress: bool | None,
-    store: Store | str | None,
+    genes: Genes = None,
+    gene_key: str | None = None,
+    duplicates: Duplicates = "error",
+    layer: str | None = None,
+    layers: Iterable[str] | str | None = None,
+    obsm: Iterable[str] | str | None = None,
+    dtype: Any = None,
+    progress: bool | None = None,
+    store: Store | str | None = None,
 ) -> AnnData:
-    """A selection as an AnnData; see [`DaoFrame.to_anndata`][]."""
+    """The frame's cells in memory, as scanpy wants them.
+
+    Args:
+        frame: the one before ``.dao``.
+        genes: as in [`iter_batches`][].
+        gene_key: as in [`iter_batches`][]; the matched names become the var index.
+        duplicates: as in [`iter_batches`][]; var has the first gene's row.
+        layer: what becomes X; None: X.
+        layers: names of layers; None: those that every dataset selected has; ``[]``: none.
+        obsm: as ``layers``.
+        dtype: of X and layers; None: the first of float32, float64 and the stored type that
+            holds the stored values exactly.
+        progress: show a bar; None: where somebody looks on.
+        store: where the store is now, if it moved.
+
+    Returns:
+        X CSR, (n_cells, n_genes), rows in frame order. obs: the frame's columns but ``cell``,
+        ``obs_name`` as index, each column as the pandas type it had at its source; ``dataset``
+        and values from uns are among them, columns that only other datasets have are not. var
+        from the store. obsm in its source's dtype. uns of the dataset where there is just one.
+
+    Raises:
+        DaoImportError: anndata is not installed.
+        Everything that [`iter_batches`][] raises.
+    """
     anndata = require("anndata", "to_anndata")
     selection = select(frame, store, None)
     resolved = selection.resolve(genes, gene_key, duplicates)

@@ -16,16 +16,14 @@ import polars as pl
 from polars.plugins import register_plugin_function
 
 from .. import _core
-from .._args import normalization
+from .._args import namespace_method, normalization
 from ..errors import DaoTypeError, DaoValueError
-from ..genes import ontology
+from ..genes.ontology import is_a
 from ..genes.request import Duplicates, each_once, gene_names
 from ..scan.cell import COLUMN
 from ..select.selection import matrix_name, number_type
 from ..store.store import Store, as_uri, load_store
 from .reports import log_if_wanted
-
-__all__ = ["DaoExpr", "gene", "genes", "qc"]
 
 _PLUGIN = Path(str(_core.__file__))
 _MAX_SETS = 64
@@ -39,7 +37,7 @@ class DaoExpr:
     """What a column can become; all but [`is_a`][] are of a column of cell keys."""
 
     def __init__(self, expr: pl.Expr) -> None:
-        self._expr = expr
+        self._subject = expr
 
     def gene(
         self,
@@ -52,7 +50,34 @@ class DaoExpr:
         dtype: Any = "float32",
         store: StoreLike = None,
     ) -> pl.Expr:
-        """Each cell's value of a gene; see [`dao.gene`][gene]."""
+        """Each cell's value of a gene, read from the store when the query needs it.
+
+        ``pl.col("cell").dao.gene(…)`` is the same for a column of another name. Elementwise:
+        filters and ``head`` go first, and only cells that are left are read. Each gene is a pass
+        over these cells: for several, [`dao.genes`][genes] takes one.
+
+        Args:
+            name: as in the var index, or in ``gene_key``.
+            layer: a layer's name; None: X.
+            gene_key: the column of var that holds ``name``.
+            duplicates: what a name means that several genes of a dataset have: an error; the
+                "first" of them; the "sum" of their values (before ``normalize``); or "drop": none.
+            normalize: as in [`iter_batches`][dao_polars.DaoFrame.iter_batches].
+            dtype: of the column. An integer that it cannot hold exactly is an error. None: the
+                stored type, that of all datasets together.
+            store: where the store is now, if it moved.
+
+        Returns:
+            Numbers, named as the gene. Null for a null key, and where the cell's dataset has no
+            such gene.
+
+        Raises:
+            DaoTypeError, DaoValueError: now, for bad arguments.
+            polars.exceptions.ComputeError: from ``collect_schema`` and ``collect``, with our
+                message (polars knows no errors of plugins): a gene that no dataset has, no column
+                of cell keys, another store. Only from ``collect``: a name that several genes have,
+                a damaged file.
+        """
         if not isinstance(name, str):
             raise DaoTypeError(f"gene {name!r}; expected a name (str). For several: dao.genes([…])")
         settings = _settings(layer, gene_key, duplicates, normalize, dtype, store)
@@ -70,7 +95,26 @@ class DaoExpr:
         dtype: Any = "float32",
         store: StoreLike = None,
     ) -> pl.Expr:
-        """Each cell's values of several genes; see [`dao.genes`][genes]."""
+        """Each cell's values of several genes, in one pass.
+
+        Args:
+            names: each once.
+            as_array: arrays instead of structs.
+            layer: as in [`gene`][].
+            gene_key: as in [`gene`][].
+            duplicates: as in [`gene`][].
+            normalize: as in [`gene`][].
+            dtype: as in [`gene`][].
+            store: as in [`gene`][].
+
+        Returns:
+            A struct ``genes`` with a field for each, in the order of ``names`` (``unnest`` makes
+            them columns); or ``Array`` of that width, which ``to_numpy`` gives as
+            ``(cells, genes)`` without a copy. Nulls as in [`gene`][].
+
+        Raises:
+            As [`gene`][].
+        """
         if isinstance(names, str):
             raise DaoTypeError(f"genes {names!r}; expected a list of names. For one: dao.gene(…)")
         wanted = each_once(gene_names(names))
@@ -88,179 +132,48 @@ class DaoExpr:
         gene_key: str | None = None,
         store: StoreLike = None,
     ) -> pl.Expr:
-        """Each cell's totals and shares of gene sets; see [`dao.qc`][qc]."""
+        """Each cell's quality control figures, as scanpy's ``calculate_qc_metrics`` has them.
+
+        Without ``sets`` they are those that were kept when the dataset was written.
+
+        Args:
+            sets: sets of genes by name, such as ``{"mt": "^MT-"}``: a regular expression for their
+                names, the names themselves, or a Boolean column of var (``pl.col("mt")``). Or names
+                of such columns. With ``store=`` any Boolean expression over the columns of var.
+                Genes of one name are in a set together.
+            layer: as in [`gene`][].
+            gene_key: as in [`gene`][].
+            store: as in [`gene`][]; or whose var an expression in ``sets`` is of.
+
+        Returns:
+            A struct ``qc``: ``total_counts`` (Float64), ``n_genes_by_counts`` (UInt32, of genes
+            that are not zero), and for each set ``total_counts_<set>`` and ``pct_counts_<set>``
+            (Float64, in percent; NaN for a cell of zeros). Null for a null key; a set's fields also
+            where the cell's dataset has none of its genes.
+
+        Raises:
+            As [`gene`][]; a listed gene that no dataset has is an error too, and so is a regular
+            expression that finds none.
+        """
         settings = _settings(layer, gene_key, "error", None, "float64", store)
         return self._look_up("sums", sets=_sets(sets, store), **settings).alias("qc")
 
-    def is_a(
-        self,
-        term: str | Iterable[str],
-        *,
-        excluded: str | Iterable[str] = (),
-        ontology: ontology.Ontology | str | None = None,
-    ) -> pl.Expr:
-        """Whether a column's term is one of an ontology's, or a kind of it.
-
-        Args:
-            term: ids or labels; their descendants count too.
-            excluded: ids or labels that do not count, nor their descendants.
-            ontology: as [`dao.load_ontology`][load_ontology] gives it or takes it; None: the
-                loaded one that knows the term, else that of the id's prefix (of labels: CL), from
-                the package ``cellxgene-ontology-guide``.
-
-        Returns:
-            Boolean: a test for membership in the ids and labels of these terms, so that it does
-            for columns of either; pushed down to the store, and datasets without them are not
-            read. Null where the column is.
-
-        Raises:
-            DaoKeyError: an unknown or obsolete term; names the nearest labels.
-            DaoValueError: a label that several loaded ontologies have.
-            DaoImportError: no ontology was loaded, and the package is not there.
-        """
-        return _is_a(self._expr, term, excluded=excluded, ontology=ontology)
+    is_a = namespace_method(is_a)
 
     def _look_up(self, shape: str, **request: Any) -> pl.Expr:
         log_if_wanted()
         return register_plugin_function(
             plugin_path=_PLUGIN,
             function_name="dao_lookup",
-            args=[self._expr],
+            args=[self._subject],
             kwargs={"shape": shape, **request},
             is_elementwise=True,
         )
 
 
-_is_a = ontology.is_a
-
-
-def gene(
-    name: str,
-    *,
-    layer: str | None = None,
-    gene_key: str | None = None,
-    duplicates: Duplicates = "error",
-    normalize: Normalize = None,
-    dtype: Any = "float32",
-    store: StoreLike = None,
-) -> pl.Expr:
-    """Each cell's value of a gene, read from the store when the query needs it.
-
-    ``pl.col("cell").dao.gene(…)`` is the same for a column of another name. Elementwise: filters
-    and ``head`` go first, and only cells that are left are read. Each gene is a pass over these
-    cells: for several, [`dao.genes`][genes] takes one.
-
-    Args:
-        name: as in the var index, or in ``gene_key``.
-        layer: a layer's name; None: X.
-        gene_key: the column of var that holds ``name``.
-        duplicates: what it means that several genes of a dataset have that name: an error; the
-            "first" of them; the "sum" of their values (before ``normalize``); or "drop": none.
-        normalize: as in [`iter_batches`][dao_polars.DaoFrame.iter_batches].
-        dtype: of the column. An integer that it cannot hold exactly is an error. None: the stored
-            type, that of all datasets together.
-        store: where the store is now, if it moved.
-
-    Returns:
-        Numbers, named as the gene. Null for a null key, and where the cell's dataset has no such
-        gene.
-
-    Raises:
-        DaoTypeError, DaoValueError: now, for bad arguments.
-        polars.exceptions.ComputeError: from ``collect_schema`` and ``collect``, with our message
-            (polars knows no errors of plugins): a gene that no dataset has, no column of cell
-            keys, another store. Only from ``collect``: a name that several genes have, a damaged
-            file.
-    """
-    return _cells().gene(
-        name,
-        layer=layer,
-        gene_key=gene_key,
-        duplicates=duplicates,
-        normalize=normalize,
-        dtype=dtype,
-        store=store,
-    )
-
-
-def genes(
-    names: Iterable[str] | pl.Series,
-    *,
-    as_array: bool = False,
-    layer: str | None = None,
-    gene_key: str | None = None,
-    duplicates: Duplicates = "error",
-    normalize: Normalize = None,
-    dtype: Any = "float32",
-    store: StoreLike = None,
-) -> pl.Expr:
-    """Each cell's values of several genes, in one pass.
-
-    Args:
-        names: each once.
-        as_array: arrays instead of structs.
-        layer: as in [`gene`][].
-        gene_key: as in [`gene`][].
-        duplicates: as in [`gene`][].
-        normalize: as in [`gene`][].
-        dtype: as in [`gene`][].
-        store: as in [`gene`][].
-
-    Returns:
-        A struct ``genes`` with a field for each, in the order of ``names`` (``unnest`` makes them
-        columns); or ``Array`` of that width, which ``to_numpy`` gives as ``(cells, genes)`` without
-        a copy. Nulls as in [`gene`][].
-
-    Raises:
-        As [`gene`][].
-    """
-    return _cells().genes(
-        names,
-        as_array=as_array,
-        layer=layer,
-        gene_key=gene_key,
-        duplicates=duplicates,
-        normalize=normalize,
-        dtype=dtype,
-        store=store,
-    )
-
-
-def qc(
-    sets: Mapping[str, str | Iterable[str] | pl.Expr] | Iterable[str] | None = None,
-    *,
-    layer: str | None = None,
-    gene_key: str | None = None,
-    store: StoreLike = None,
-) -> pl.Expr:
-    """Each cell's quality control figures, as scanpy's ``calculate_qc_metrics`` has them.
-
-    Without ``sets`` they are those that were kept when the dataset was written.
-
-    Args:
-        sets: sets of genes by name, such as ``{"mt": "^MT-"}``: a regular expression for their
-            names, the names themselves, or a Boolean column of var (``pl.col("mt")``). Or names of
-            such columns. With ``store=`` any Boolean expression over the columns of var. Genes of
-            one name are in a set together.
-        layer: a layer's name; None: X.
-        gene_key: the column of var that holds the genes' names.
-        store: where the store is now, if it moved; or whose var an expression in ``sets`` is of.
-
-    Returns:
-        A struct ``qc``: ``total_counts`` (Float64), ``n_genes_by_counts`` (UInt32, of genes that
-        are not zero), and for each set ``total_counts_<set>`` and ``pct_counts_<set>`` (Float64, in
-        percent; NaN for a cell of zeros). Null for a null key; a set's fields also where the cell's
-        dataset has none of its genes.
-
-    Raises:
-        As [`gene`][]; a listed gene that no dataset has is an error too, and so is a regular
-        expression that finds none.
-    """
-    return _cells().qc(sets, layer=layer, gene_key=gene_key, store=store)
-
-
-def _cells() -> DaoExpr:
-    return DaoExpr(pl.col(COLUMN))
+#: The same of the column ``cell``.
+_cells = DaoExpr(pl.col(COLUMN))
+gene, genes, qc = _cells.gene, _cells.genes, _cells.qc
 
 
 def _settings(
@@ -315,9 +228,8 @@ def _set(name: Any, rule: Any, store: StoreLike) -> dict[str, Any]:
         return {"name": name, "pattern": gene_names([rule])[0]}
     if not isinstance(rule, pl.Expr):
         return {"name": name, "names": each_once(gene_names(rule))}
-    columns = rule.meta.root_names()
-    if len(columns) == 1 and rule.meta.eq(pl.col(columns[0])):
-        return {"name": name, "column": columns[0]}
+    if rule.meta.is_column():
+        return {"name": name, "column": rule.meta.output_name()}
     if store is None:
         raise DaoValueError(
             f"gene set {name!r} is an expression over columns of var, which says nothing before it "
@@ -335,18 +247,11 @@ def _set(name: Any, rule: Any, store: StoreLike) -> dict[str, Any]:
 
 def _members(name: str, rule: pl.Expr, var: pl.DataFrame, dataset: str) -> dict[str, Any]:
     """For which genes of a dataset an expression over var is true, or why that cannot be said."""
-    missing = [column for column in rule.meta.root_names() if column not in var.columns]
-    if missing:
-        known = ", ".join(map(repr, var.columns))
-        why = f"dataset {dataset!r} has no such column of var: {missing[0]!r}; its columns: {known}"
-        return {"refused": why}
     try:
         found = var.select(rule.alias(name)).to_series()
     except pl.exceptions.PolarsError as error:
-        return {"refused": str(error)}
+        return {"refused": f"var of dataset {dataset!r}: {error}"}
     if found.dtype != pl.Boolean or len(found) != len(var):
-        return {
-            "refused": f"expected a Boolean for each of {len(var)} genes of dataset {dataset!r}, "
-            f"found {len(found)} of {found.dtype}"
-        }
+        why = f"expected a Boolean for each of {len(var)} genes, found {len(found)} {found.dtype}"
+        return {"refused": f"var of dataset {dataset!r}: {why}"}
     return {"columns": np.flatnonzero(found.fill_null(False).to_numpy()).tolist()}

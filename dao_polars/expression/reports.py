@@ -13,13 +13,10 @@ import threading
 
 from .._core import keep_reports, next_report
 
-__all__ = ["log_if_wanted"]
-
-#: Says at DEBUG how cells were looked up: by rows, by the gene index, from totals.
 LOGGER = logging.getLogger("dao_polars")
 
 _lock = threading.Lock()
-_thread: tuple[int, threading.Thread] | None = None  # and whose process it is
+_thread: threading.Thread | None = None
 
 
 def log_if_wanted() -> None:
@@ -28,11 +25,10 @@ def log_if_wanted() -> None:
     if not LOGGER.isEnabledFor(logging.DEBUG):
         return
     with _lock:
-        if _thread is None or _thread[0] != os.getpid():
+        if _thread is None:
             keep_reports(True)
-            thread = threading.Thread(target=_log, name="dao-reports", daemon=True)
-            thread.start()
-            _thread = os.getpid(), thread
+            _thread = threading.Thread(target=_log, name="dao-reports", daemon=True)
+            _thread.start()
 
 
 def _log() -> None:
@@ -43,15 +39,15 @@ def _log() -> None:
 @atexit.register
 def _stop() -> None:
     """Ends the thread before the interpreter does."""
-    if _thread is not None and _thread[0] == os.getpid():
+    if _thread is not None:
         keep_reports(False)
-        _thread[1].join()
+        _thread.join()
 
 
 def _fork() -> None:
-    global _lock
-    _lock = threading.Lock()
+    """Forgets the thread, which a forked child lacks, and the lock, which may stay shut there."""
+    global _lock, _thread
+    _lock, _thread = threading.Lock(), None
 
 
-# In a forked child the lock may be held by a thread that does not exist there.
 os.register_at_fork(after_in_child=_fork)

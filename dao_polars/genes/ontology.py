@@ -12,12 +12,13 @@ import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from .._args import texts
 from .._extras import require
 from ..errors import (
     DaoFileNotFoundError,
@@ -27,9 +28,7 @@ from ..errors import (
     DaoTypeError,
     DaoValueError,
 )
-from .terms import TERM_ID, Ontology, Term, texts, unknown_term
-
-__all__ = ["Ontology", "is_a", "load_ontology"]
+from .terms import TERM_ID, Ontology, Term, unknown_term
 
 _EXACT = re.compile(r'"((?:[^"\\]|\\.)*)"\s+EXACT')
 _GUIDE = "cellxgene_ontology_guide.supported_versions"
@@ -74,60 +73,57 @@ def is_a(
     excluded: str | Iterable[str] = (),
     ontology: Ontology | str | os.PathLike[str] | None = None,
 ) -> pl.Expr:
-    """Whether a column's values are a term of an ontology, or a kind of it.
+    """Whether a column's term is one of an ontology's, or a kind of it.
 
-    A value may be an id or a label: ``is_a(pl.col("cell_type"), "T cell")`` and
-    ``is_a(pl.col("cell_type_ontology_term_id"), "T cell")`` both work.
+    ``pl.col("cell_type").dao.is_a("T cell")`` and
+    ``pl.col("cell_type_ontology_term_id").dao.is_a("T cell")`` both work.
 
     Args:
-        expr: of texts or categories.
-        term: one or several, each an id or a label; a value that is any of them will do.
-        excluded: terms to leave out, each with all its kinds.
-        ontology: to look all of them up in; or the name of a loaded one, or what
-            ``load_ontology`` takes (a file is read anew each time, and not remembered).
-            By default, for an id the ontology that its prefix names, loaded if need be; for a
-            label the loaded ones, then ``"CL"``.
+        expr: the column before ``.dao``: of ids or labels, as texts or categories.
+        term: ids or labels; their descendants count too.
+        excluded: ids or labels that do not count, nor their descendants.
+        ontology: as [`dao.load_ontology`][load_ontology] gives it or takes it (a file is read anew
+            each time, and not remembered); or the name of a loaded one. None: the loaded one that
+            knows the term, else that of the id's prefix (of labels: CL), from the package
+            ``cellxgene-ontology-guide``.
 
     Returns:
-        Boolean; null where the value is null.
+        Boolean: a test for membership in the ids and labels of these terms, pushed down to the
+        store, where datasets without them are not read. Null where the column is.
 
     Raises:
-        DaoKeyError: a term is in no ontology, or is obsolete; the message lists the nearest.
-        DaoValueError: a label is in several of the ontologies, or twice in one.
-        DaoTypeError: an argument has the wrong type.
-        DaoImportError: the extra ``ontology`` is not installed.
+        DaoKeyError: an unknown or obsolete term; names the nearest labels.
+        DaoValueError: a label that several loaded ontologies have, or that is twice in one.
+        DaoTypeError: an argument of the wrong type.
+        DaoImportError: no ontology was loaded, and the package is not there.
     """
     if not isinstance(expr, pl.Expr):
         raise DaoTypeError(f"{expr!r} is no expression; expected one, such as pl.col('cell_type')")
-    given: list[Ontology] = []
-    if isinstance(ontology, Ontology):
-        given = [ontology]
-    elif ontology is not None:
+    if ontology is not None and not isinstance(ontology, Ontology):
         known = _loaded.get(ontology) if isinstance(ontology, str) else None
-        given = [known or _load(ontology, None)]
-    near: list[Ontology] = []
+        ontology = known or _load(ontology, None)
+    near: dict[Ontology, None] = {}
     wanted: dict[str, str] = {}
-    for each in texts(term, "term"):
-        holder = given[0] if given else _holder(each, ())
+    for each in texts(term, "term", "ids or labels of terms"):
+        holder = _holder(each, ()) if ontology is None else ontology
         wanted |= {i: holder.label(i) for i in holder.descendants(each)}
-        near.append(holder)
-    for each in texts(excluded, "excluded"):
-        holder = given[0] if given else _holder(each, near)
+        near[holder] = None
+    for each in texts(excluded, "excluded", "ids or labels of terms"):
+        holder = _holder(each, near) if ontology is None else ontology
         for i in holder.descendants(each):
             wanted.pop(i, None)
     values = pl.Series(sorted({*wanted, *wanted.values()}), dtype=pl.String)
     return expr.cast(pl.String).is_in(values.implode())
 
 
-def _holder(term: str, near: Sequence[Ontology]) -> Ontology:
+def _holder(term: str, near: Iterable[Ontology]) -> Ontology:
     """The ontology to look a term up in; labels are tried in those ``near`` first."""
-    match = TERM_ID.fullmatch(term)
-    if match:
+    if match := TERM_ID.fullmatch(term):
         named = _loaded.get(match[1]) or _from_guide_if_any(match[1])
         if named is not None:
             return named
     loaded = list(_loaded.values())
-    for pool in (list(dict.fromkeys(near)), loaded):
+    for pool in (near, loaded):
         holders = [o for o in pool if term in o] or [o for o in pool if o._find(term)]
         if len(holders) > 1:
             shown = ", ".join(f"{o.name} ({', '.join(o._find(term))})" for o in holders)
@@ -225,9 +221,7 @@ def _from_guide(short: str, name: str | None) -> Ontology:
 def _from_guide_if_any(short: str) -> Ontology | None:
     try:
         return _from_guide(short, None)
-    except DaoKeyError:
-        return None
-    except DaoImportError:
-        if _loaded:
+    except (DaoKeyError, DaoImportError) as error:
+        if isinstance(error, DaoKeyError) or _loaded:
             return None
         raise

@@ -6,14 +6,13 @@ cells, no matrices, no files.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
 import polars as pl
 
 from ..errors import DaoTypeError, DaoValueError
-
-__all__ = ["Duplicates", "Genes", "each_once", "first_few", "gene_names", "wanted"]
 
 #: ``genes=`` of the public methods: None, names, or how to combine the datasets' own.
 Genes = str | Iterable[str] | pl.Series | None
@@ -23,24 +22,15 @@ Duplicates = Literal["error", "first", "sum", "drop"]
 
 
 def wanted(genes: Genes) -> str | list[str] | None:
-    """The argument ``genes=``, as the core takes it.
-
-    Raises:
-        DaoTypeError: it is no request for genes.
-    """
+    """The argument ``genes=``, as the core takes it."""
     return genes if genes is None or isinstance(genes, str) else gene_names(genes)
 
 
 def gene_names(genes: Iterable[str] | pl.Series) -> list[str]:
-    """Gene names as a list.
-
-    Raises:
-        DaoTypeError: something else than names.
-        DaoValueError: a name that is no text that a file can hold: half of a surrogate pair.
-    """
-    if not isinstance(genes, (pl.Series, Iterable)):
+    """Gene names as a list; refused are other things, and halves of surrogate pairs."""
+    if not isinstance(genes, Iterable):
         raise DaoTypeError(f"genes={genes!r}; expected gene names, 'intersection', 'union' or None")
-    names = genes.to_list() if isinstance(genes, pl.Series) else list(genes)
+    names = list(genes)
     for name in names:
         if not isinstance(name, str):
             raise DaoTypeError(f"genes= holds {name!r}; expected gene names (str)")
@@ -52,13 +42,8 @@ def gene_names(genes: Iterable[str] | pl.Series) -> list[str]:
 
 
 def each_once(names: list[str]) -> list[str]:
-    """The names themselves, or an error where one repeats.
-
-    Raises:
-        DaoValueError: a name that is there twice.
-    """
-    if len(set(names)) < len(names):
-        twice = list(dict.fromkeys(name for name in names if names.count(name) > 1))
+    """The names themselves, or an error where one repeats."""
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise DaoValueError(f"genes= names {first_few(twice)} more than once. Name each gene once.")
     return names
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
+from .._args import texts
 from ..errors import DaoKeyError, DaoTypeError, DaoValueError
-
-__all__ = ["TERM_ID", "Ontology", "Term", "texts", "unknown_term"]
 
 #: Such as CL:0000084 and CVCL_0001; the first group is the prefix.
 TERM_ID = re.compile(r"([A-Za-z]+)[:_]\w*\d\w*")
@@ -40,8 +39,9 @@ class Ontology:
     """The terms of an ontology, and which are kinds of which.
 
     ``load_ontology`` makes one. Wherever a term is asked for, its id or its label will do:
-    exactly, else a label in other case, else an exact synonym that only one term has.
-    Obsolete terms are no terms: not counted, never found, in nobody's descendants.
+    exactly, else a label in other case, else an exact synonym that only one term has; all methods
+    raise what ``id`` raises. Obsolete terms are no terms: not counted, never found, in nobody's
+    descendants.
     """
 
     name: str
@@ -59,11 +59,7 @@ class Ontology:
         return isinstance(term, str) and (term in self._terms or term in self._labels)
 
     def label(self, term: str) -> str:
-        """The label of a term; its id if it has none.
-
-        Raises:
-            DaoKeyError, DaoValueError, DaoTypeError: as ``id`` does.
-        """
+        """The label of a term; its id if it has none."""
         found = self.id(term)
         return self._terms[found].label or found
 
@@ -92,21 +88,14 @@ class Ontology:
         Args:
             term: an id or a label.
             excluded: terms to leave out, each with all its kinds.
-
-        Raises:
-            DaoKeyError, DaoValueError, DaoTypeError: as ``id`` does.
         """
         found = _closure(self.id(term), self._children)
-        for out in texts(excluded, "excluded"):
+        for out in texts(excluded, "excluded", "ids or labels of terms"):
             found -= _closure(self.id(out), self._children)
         return sorted(found)
 
     def ancestors(self, term: str) -> list[str]:
-        """The ids of a term and of all that it is a kind of, sorted.
-
-        Raises:
-            DaoKeyError, DaoValueError, DaoTypeError: as ``id`` does.
-        """
+        """The ids of a term and of all that it is a kind of, sorted."""
         return sorted(_closure(self.id(term), self._parents))
 
     @property
@@ -131,13 +120,11 @@ class Ontology:
 
     @cached_property
     def _labels(self) -> dict[str, list[str]]:
-        return _inverted((i, [term.label] if term.label else []) for i, term in self._terms.items())
+        return _inverted((i, [t.label]) for i, t in self._terms.items() if t.label)
 
     @cached_property
     def _folded(self) -> dict[str, list[str]]:
-        return _inverted(
-            (i, [label.casefold()]) for label, ids in self._labels.items() for i in ids
-        )
+        return _inverted((i, [t.label.casefold()]) for i, t in self._terms.items() if t.label)
 
     @cached_property
     def _synonyms(self) -> dict[str, list[str]]:
@@ -158,15 +145,12 @@ def unknown_term(term: str, ontologies: Sequence[Ontology], hint: str = "") -> D
         for i, found in ontology._all.items():
             if found.obsolete and term and term in (i, found.label):
                 by = " or ".join(ontology._show(other) for other in found.replaced_by)
-                instead = f"use {by} instead" if by else "no replacement is known"
-                return DaoKeyError(
-                    f"{ontology._show(i)} is obsolete in {ontology._title}: {instead}."
-                )
-    like_id = TERM_ID.fullmatch(term) is not None
+                why = f"use {by} instead" if by else "no replacement is known"
+                return DaoKeyError(f"{ontology._show(i)} is obsolete in {ontology._title}: {why}.")
     near: list[str] = []
     for ontology in ontologies:
-        words: Mapping[str, list[str]] = ontology._folded
-        if like_id:
+        words = ontology._folded
+        if TERM_ID.fullmatch(term):
             words = {i.casefold(): [i] for i in ontology._terms}
         if len(words) <= _MAX_COMPARED:
             for word in difflib.get_close_matches(term.casefold(), words, n=3):
@@ -193,12 +177,3 @@ def _inverted(pairs: Iterable[tuple[str, Iterable[str]]]) -> dict[str, list[str]
         for value in set(values):
             found.setdefault(value, []).append(key)
     return found
-
-
-def texts(value: str | Iterable[str], what: str) -> list[str]:
-    """One text, or several, as a list of them."""
-    values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
-    for each in values:
-        if not isinstance(each, str):
-            raise DaoTypeError(f"{what}= holds {each!r}; expected ids or labels of terms (str)")
-    return values

@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from .._args import integer
+from .._args import integer, texts
 from ..errors import DaoKeyError, DaoTypeError, DaoValueError
 from ..scan.cell import COLUMN, cell_type
 
@@ -29,11 +29,33 @@ def split(
     frame: pl.LazyFrame,
     fractions: Mapping[str, float],
     *,
-    by: str | Iterable[str] | None,
-    stratify: str | None,
-    seed: int,
+    by: str | Iterable[str] | None = None,
+    stratify: str | None = None,
+    seed: int = 0,
 ) -> dict[str, pl.LazyFrame]:
-    """Parts of a frame without a common cell; see [`DaoFrame.split`][]."""
+    """Parts of the frame that have no cell in common, such as train, val and test.
+
+    Where a cell goes is a hash of the seed and its key (with ``by``: of its group's values):
+    the same tomorrow, on another machine, whatever else is selected, and for cells that stay
+    when the store grows. So shares are met up to chance; a few large groups may well miss
+    them.
+
+    Args:
+        frame: the one before ``.dao``.
+        fractions: each part's share, such as ``{"train": 0.8, "val": 0.2}``; below 1 in all,
+            some cells are in no part.
+        by: columns whose values keep together: all cells of a donor in one part. Looks up,
+            now, which values there are.
+        stratify: a column whose values should be in each part; counted now, with a warning
+            for values that a part lacks. (Hashed cells have their shares of each value anyhow.)
+        seed: 0 to 2**64 - 1.
+
+    Returns:
+        A LazyFrame for each part, in the frame's order.
+
+    Raises:
+        DaoValueError, DaoTypeError, DaoKeyError: bad fractions or columns, or no cells.
+    """
     seed = integer("seed", seed, 0, 2**64 - 1)
     bounds = _bounds(fractions)
     schema = frame.collect_schema()
@@ -52,8 +74,21 @@ def split(
     return {name: frame.filter(member) for name, member in members.items()}
 
 
-def sample(frame: pl.LazyFrame, n: int, *, by: str | Iterable[str], seed: int) -> pl.LazyFrame:
-    """At most ``n`` cells of each group; see [`DaoFrame.sample`][]."""
+def sample(frame: pl.LazyFrame, n: int, *, by: str | Iterable[str], seed: int = 0) -> pl.LazyFrame:
+    """At most ``n`` cells of each group, lazily, in the frame's order.
+
+    Those whose hash of seed and key is least: a random sample without replacement, which stays
+    while the group does.
+
+    Args:
+        frame: the one before ``.dao``.
+        n: cells a group.
+        by: columns whose values make the groups.
+        seed: 0 to 2**64 - 1.
+
+    Raises:
+        DaoValueError, DaoTypeError, DaoKeyError: bad arguments, or no cells in the frame.
+    """
     n = integer("n", n, 0, 2**32 - 1)
     seed = integer("seed", seed, 0, 2**64 - 1)
     schema = frame.collect_schema()
@@ -152,10 +187,8 @@ def _check_strata(
 
 
 def _columns(schema: pl.Schema, columns: str | Iterable[str], what: str) -> list[str]:
-    names = [columns] if isinstance(columns, str) else list(columns)
+    names = texts(columns, what, "column names")
     for name in names:
-        if not isinstance(name, str):
-            raise DaoTypeError(f"{what}= holds {name!r}; expected column names (str)")
         if name not in schema or name == COLUMN:
             known = ", ".join(repr(known) for known in schema if known != COLUMN)
             raise DaoKeyError(f"{what}={name!r} is no column of the frame; its columns: {known}")

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dao_polars as dao
+from dao_polars.analysis.groups import CellGroups
 from tests.conftest import DATA, study
 
 
@@ -153,7 +154,8 @@ def test_the_same_in_every_run_and_on_any_number_of_threads(real_store):
     first = lf.dao.gene_stats("cell_type", **options)
     for _ in range(3):
         assert lf.dao.gene_stats("cell_type", **options).equals(first)
-    grouped = lf.dao._grouped("cell_type", "intersection", None, "error", None, "log1p_cp10k", None)
+    settings = ("intersection", None, "error", None, "log1p_cp10k", None)
+    grouped = CellGroups(lf, "cell_type", *settings)
     n, g = grouped.shape
     for threads in (1, 2, 7):
         count, total, m2 = grouped._reader.moments(grouped._codes, n, threads=threads)
@@ -260,7 +262,7 @@ def test_bad_arguments_are_refused(mixed):
 
 
 def test_a_progress_callback_may_stop_it(mixed):
-    grouped = mixed[0].scan().dao._grouped(None, ["g7"], None, "error", None, None, None)
+    grouped = CellGroups(mixed[0].scan(), None, ["g7"], None, "error", None, None, None)
 
     def stop(cells: int) -> None:
         raise KeyboardInterrupt
@@ -272,7 +274,7 @@ def test_a_progress_callback_may_stop_it(mixed):
 
 
 def test_more_groups_than_memory_holds_are_an_error(mixed):
-    grouped = mixed[0].scan().dao._grouped(None, ["g7"], None, "error", None, None, None)
+    grouped = CellGroups(mixed[0].scan(), None, ["g7"], None, "error", None, None, None)
     with pytest.raises(dao.DaoValueError, match="do not fit into memory"):
         grouped._reader.moments(grouped._codes, 2**46)
 

@@ -74,7 +74,7 @@ def test_what_was_skipped_is_not_read(real_store, monkeypatch):
     first = next(iter(batches))
     state = batches.state_dict()
     batches.load_state_dict(state)
-    plan = batches.sampling.plan(0, rounds=state["rounds"])
+    plan = batches.sampling.sampler.plan(0, rounds=state["rounds"])
     positions = plan.order(0, 10**6)
     keys = batches._keys[positions]
     assert not set(keys) & set(first.cells.ext.storage())

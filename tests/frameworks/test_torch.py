@@ -60,8 +60,9 @@ def test_batches_are_tensors_on_the_readers_memory(cells, layout):
     from dao_polars.batches.encoding import ObsEncoder
     from dao_polars.batches.torch import _Tensors
 
+    to_tensors = _Tensors(ObsEncoder(plain), None, False)
     batch = next(iter(plain))
-    tensors = _Tensors(ObsEncoder([], ("X",)), None, False)(batch)
+    tensors = to_tensors(batch)
     values = tensors["X"].values().numpy() if layout == "csr" else tensors["X"].numpy()
     assert np.shares_memory(values, batch.x.data if layout == "csr" else batch.x)
 
@@ -313,7 +314,7 @@ def test_training_from_the_store_is_training_from_memory(labelled):
     other, optimizer = fresh(x.shape[1])
     for epoch in range(3):
         order = torch.from_numpy(
-            train.batches.sampling.plan(epoch).order(0, len(y)).astype(np.int64)
+            train.batches.sampling.sampler.plan(epoch).order(0, len(y)).astype(np.int64)
         )
         for at in range(0, len(y), 128):
             chosen = order[at : at + 128]

@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from polars.testing import assert_frame_equal
 
 import dao_polars as dao
-from dao_polars.frame import DaoFrame
+from dao_polars.analysis.groups import CellGroups
 from tests.conftest import study
 
 THREADS = (1, 2, 3, 5)
@@ -124,15 +124,14 @@ AGGREGATES = {
 
 @pytest.mark.parametrize("name", AGGREGATES)
 def test_aggregates_are_the_same_on_any_number_of_threads(rich, name, monkeypatch):
-    grouped = DaoFrame._grouped
+    make = CellGroups.__init__
     asked = []
 
-    def on_threads(frame: DaoFrame, *args: Any) -> Any:
-        made = grouped(frame, *args)
-        made._reader = OnThreads(made._reader, asked[-1])
-        return made
+    def on_threads(groups: CellGroups, *args: Any) -> None:
+        make(groups, *args)
+        groups._reader = OnThreads(groups._reader, asked[-1])
 
-    monkeypatch.setattr(DaoFrame.__mro__[1], "_grouped", on_threads)
+    monkeypatch.setattr(CellGroups, "__init__", on_threads)
     # In another order than the store's, so that threads' shares are not datasets.
     lf = rich.scan().sort("score")
     wanted = None
