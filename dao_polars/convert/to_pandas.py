@@ -14,14 +14,12 @@ import numpy as np
 import polars as pl
 
 from .._core import ColumnMeta, TableMeta
-from ..scan.columns import converted_series
+from ..scan.columns import converted_series, is_text
 from ..scan.dtypes import dtype_from_name, dtype_name
 from .tables import Note, from_json, spelled
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_STRING_LIKE = (pl.String, pl.Enum, pl.Categorical)
 
 
 def to_pandas(frame: pl.DataFrame, tables: Sequence[TableMeta], *, complete: bool) -> pd.DataFrame:
@@ -107,7 +105,7 @@ def _restore(s: pl.Series, notes: list[ColumnMeta], complete: bool) -> Any:
             return _from_polars(stored, first.pandas)
     if kinds == {"nullable"} and (s.dtype.is_numeric() or s.dtype == pl.Boolean):
         return _nullable(s)
-    if isinstance(s.dtype, _STRING_LIKE):
+    if is_text(s.dtype):
         return _as_objects(s.cast(pl.String), "None")
     return _plain_to_pandas(s)
 
@@ -296,7 +294,7 @@ def _all_stored_as(s: pl.Series, notes: list[ColumnMeta]) -> bool:
 def _used(s: pl.Series) -> pl.Series:
     """The values that occur, sorted; text for an Enum."""
     used = s.drop_nulls().unique()
-    return (used.cast(pl.String) if isinstance(s.dtype, _STRING_LIKE) else used).sort()
+    return (used.cast(pl.String) if is_text(s.dtype) else used).sort()
 
 
 def _from_codes(

@@ -1,8 +1,7 @@
 """The tables of stores that sfaira wrote: pandas' parquet files and `uns.pickle`.
 
-Owns where pandas puts an index in parquet, and which of its types a frame can hold. Gives what
-[`OwnTables`][dao_polars.store.tables.OwnTables] gives, so that nobody else need know who wrote a
-store.
+Owns where pandas puts an index in parquet, and which of its types a frame can hold. Gives what the
+tables of our own stores give, so that nobody else need know who wrote a store.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ import polars as pl
 from .. import _core
 from ..errors import DaoCorruptError
 from ..scan.columns import (
-    MAX_CATEGORIES,
     RESERVED,
     FileColumn,
     ScannedDataset,
     categories_of,
     free_name,
+    is_text,
 )
 from ..scan.constants import constants
 from ..scan.dtypes import dtype_name
@@ -32,13 +31,14 @@ from .unpickle import load
 
 
 class SfairaTables:
-    """The tables of a store that sfaira wrote; see [`Tables`][dao_polars.store.tables.Tables].
+    """The tables of a store that sfaira wrote.
 
     Raises:
         DaoCorruptError: a table whose rows are not the matrix's, a file that cannot be read; names
             dataset and file.
     """
 
+    #: A dataset's uns, relative to the dataset.
     uns_path = "pickle/uns.pickle"
 
     def __init__(self, core: _core.Store) -> None:
@@ -47,24 +47,24 @@ class SfairaTables:
     @cached_property
     def _obs(self) -> tuple[list[ScannedDataset], dict[str, list[str] | None]]:
         """The datasets as a scan sees them, and the categories of their text columns."""
-        found, categories = [], _Categories()
+        found: list[ScannedDataset] = []
+        texts: dict[str, set[str] | None] = {}
         for dataset in self._core.datasets:
             obs, where = self._read_obs(dataset)
             columns = frame_columns(obs, where)
+            for name, column in columns.items():
+                known = texts.setdefault(name, set()) if is_text(column.dtype) else None
+                if known is not None and name != "obs_name":
+                    values = categories_of(obs.frame.select(column.name).collect().to_series())
+                    texts[name] = None if values is None else known.union(values)
             self._read_var(dataset)  # whose rows must be the matrix's columns
-            values, _ = self.uns(dataset)
+            wide = constants(self.uns(dataset)[0], {*columns, *RESERVED})
             found.append(
                 ScannedDataset(
-                    dataset.number,
-                    dataset.name,
-                    dataset.path,
-                    dataset.n_obs,
-                    columns,
-                    constants(values, {*columns, *RESERVED}),
+                    dataset.number, dataset.name, dataset.path, dataset.n_obs, columns, wide
                 )
             )
-            categories.add(obs.frame, columns)
-        return found, categories.union()
+        return found, {n: None if v is None else sorted(v) for n, v in texts.items()}
 
     def datasets(self) -> list[ScannedDataset]:
         """The datasets as a scan sees them, in the order of their numbers."""
@@ -95,12 +95,15 @@ class SfairaTables:
         """A dataset's var: ``var_name`` first, text, then its columns."""
         table, where = self._read_var(dataset)
         columns = frame_columns(table, where, index_name="var_name", reserved=("var_name",))
-        return table.frame.select(
-            _as_text(column, table.height).alias(name)
-            if name == "var_name" or _is_text(column.dtype)
-            else pl.col("" if column.name is None else column.name).alias(name)
-            for name, column in columns.items()
-        ).collect()
+        rows = pl.int_range(table.height, dtype=pl.Int64())
+
+        def values(name: str, column: FileColumn) -> pl.Expr:
+            if column.name is None:
+                return (column.start + column.step * rows).cast(pl.String)
+            is_string = name == "var_name" or is_text(column.dtype)
+            return pl.col(column.name).cast(pl.String) if is_string else pl.col(column.name)
+
+        return table.frame.select(values(n, c).alias(n) for n, c in columns.items()).collect()
 
     def uns(self, dataset: _core.Dataset) -> tuple[dict[Any, Any], list[str]]:
         """A dataset's uns and what was refused in its pickle."""
@@ -175,7 +178,7 @@ def frame_columns(
     for name, dtype in dtypes.items():
         if name == first:
             continue
-        if not _is_text(dtype) and dtype != pl.Float16:
+        if not is_text(dtype) and dtype != pl.Float16:
             try:
                 dtype_name(dtype)
             except ValueError:
@@ -203,41 +206,6 @@ def truth_notes(dataset: ScannedDataset, schema: Mapping[str, pl.DataType]) -> _
     columns = [
         _core.ColumnMeta(name, name, "String", note)
         for name, column in dataset.columns.items()
-        if _is_text(column.dtype) and schema.get(name) == pl.Boolean
+        if is_text(column.dtype) and schema.get(name) == pl.Boolean
     ]
     return _core.TableMeta(None, None, columns)
-
-
-class _Categories:
-    """Gathers the distinct values of text columns over the datasets."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, set[str] | None] = {}
-
-    def add(self, frame: pl.LazyFrame, columns: Mapping[str, FileColumn]) -> None:
-        """Takes a dataset's text columns into account."""
-        for name, column in columns.items():
-            if name == "obs_name" or column.name is None or not _is_text(column.dtype):
-                continue
-            known = self._values.setdefault(name, set())
-            if known is not None:
-                values = frame.select(pl.col(column.name)).collect().to_series()
-                found = categories_of(values)
-                known.update(found or ())
-                if found is None or len(known) > MAX_CATEGORIES:
-                    self._values[name] = None
-
-    def union(self) -> dict[str, list[str] | None]:
-        """The sorted values of each column; None where they are too many for categories."""
-        return {n: None if v is None else sorted(v) for n, v in self._values.items()}
-
-
-def _is_text(dtype: pl.DataType) -> bool:
-    return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
-
-
-def _as_text(column: FileColumn, height: int) -> pl.Expr:
-    if column.name is not None:
-        return pl.col(column.name).cast(pl.String)
-    stop = column.start + column.step * height
-    return pl.int_range(column.start, stop, column.step, dtype=pl.Int64()).cast(pl.String)

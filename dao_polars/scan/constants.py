@@ -25,17 +25,14 @@ def constants(uns: Mapping[str, Any], obs_columns: Collection[str]) -> dict[str,
     for name, value in uns.items():
         if isinstance(value, np.generic):
             value = value.item()
-        if not isinstance(name, str) or name in obs_columns or not _is_constant(value):
-            continue
-        if _is_unicode(name):
-            found[name] = str(value) if isinstance(value, str) else value
+        if isinstance(name, str) and name not in obs_columns and _is_constant(value):
+            if _is_unicode(name):
+                found[name] = str(value) if isinstance(value, str) else value
     return found
 
 
 def _is_constant(value: Any) -> bool:
-    if isinstance(value, bool):
-        return True
-    if isinstance(value, int):
+    if isinstance(value, int):  # a bool too
         return -(2**63) <= value < 2**64
     if isinstance(value, float):
         return math.isfinite(value)

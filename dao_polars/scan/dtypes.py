@@ -12,25 +12,10 @@ import polars as pl
 
 from ..errors import DaoValueError
 
+_INTEGERS = [f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)]
 _PLAIN: dict[str, pl.DataType] = {
-    str(t): t()
-    for t in (
-        pl.String,
-        pl.Boolean,
-        pl.Int8,
-        pl.Int16,
-        pl.Int32,
-        pl.Int64,
-        pl.UInt8,
-        pl.UInt16,
-        pl.UInt32,
-        pl.UInt64,
-        pl.Float32,
-        pl.Float64,
-        pl.Date,
-        pl.Time,
-        pl.Null,
-    )
+    name: getattr(pl, name)()
+    for name in ("String", "Boolean", *_INTEGERS, "Float32", "Float64", "Date", "Time", "Null")
 }
 _TIMED = re.compile(r"(Datetime|Duration)\((ns|us|ms)(?:,(.+))?\)")
 

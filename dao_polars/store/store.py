@@ -23,7 +23,7 @@ from ..scan.cell import Cell
 from ..scan.columns import frame_schema
 from ..scan.source import ScannedStore, scan_store
 from . import show
-from .tables import OwnTables, Tables
+from .tables import OwnTables
 
 __all__ = ["Store", "Uns", "as_uri", "load_store", "scan"]
 
@@ -114,7 +114,7 @@ class Store:
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
         self._storage_options = dict(storage_options) if storage_options else None
         self._core = _core.Store.open(uri, self._storage_options)
-        self._tables: Tables = (
+        self._tables = (
             SfairaTables(self._core)
             if self._core.has_sfaira_tables
             else OwnTables(self._core, self._storage_options)
