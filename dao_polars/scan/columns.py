@@ -52,11 +52,6 @@ class ScannedDataset:
     columns: Mapping[str, FileColumn]
     constants: Mapping[str, Scalar] = field(default_factory=dict)
 
-    @property
-    def obs_path(self) -> str:
-        """The path of the dataset's obs table, relative to the store."""
-        return f"{self.path}/parquet/obs.parquet"
-
 
 def free_name(name: str, taken: Iterable[str]) -> str:
     """The name a column has in the frame: ``obs_<name>`` if it is reserved."""

@@ -25,9 +25,9 @@ def constants(uns: Mapping[str, Any], obs_columns: Collection[str]) -> dict[str,
     for name, value in uns.items():
         if isinstance(value, np.generic):
             value = value.item()
-        if isinstance(name, str) and name not in obs_columns and _is_constant(value):
-            if _is_unicode(name):
-                found[name] = str(value) if isinstance(value, str) else value
+        named = isinstance(name, str) and name not in obs_columns and _is_unicode(name)
+        if named and _is_constant(value):
+            found[name] = str(value) if isinstance(value, str) else value
     return found
 
 
