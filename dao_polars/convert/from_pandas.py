@@ -5,6 +5,8 @@ Owns what each pandas dtype becomes. pyarrow is needed only for columns that pya
 
 from __future__ import annotations
 
+from collections import Counter
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +33,14 @@ _NULLABLE = {"boolean", "Float32", "Float64"} | {
     f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)
 }
 _AS_STRINGS = "convert it to strings (`df[name] = df[name].astype(str)`) or drop it"
+_ADVICE = {  # by what a dtype's name has in it
+    "period": "convert it to datetimes (`df[name].dt.to_timestamp()`) or strings, or drop it",
+    "complex": "split it into its real and imaginary part, or drop it",
+    "sparse": "make it dense (`df[name] = df[name].sparse.to_dense()`)",
+    "float128": "convert it to float64",
+    "longdouble": "convert it to float64",
+    "": _AS_STRINGS,
+}
 
 
 def from_pandas(df: pd.DataFrame, *, index_name: str, reserved: set[str], where: str) -> Table:
@@ -81,11 +91,10 @@ def _column_names(df: pd.DataFrame, where: str) -> list[str]:
                 "rename it: df.columns = df.columns.map(str)"
             )
         names.append(str(label))
-    seen: set[str] = set()
-    repeated = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
-    if repeated:
+    name, count = max(Counter(names).items(), key=itemgetter(1), default=("", 0))
+    if count > 1:
         raise DaoValueError(
-            f"{where}: column name {repeated[0]!r} occurs more than once (integer names count "
+            f"{where}: column name {name!r} occurs more than once (integer names count "
             "as their digits); rename or drop all but one"
         )
     return names
@@ -100,18 +109,11 @@ def _index_to_polars(index: pd.Index, name: str, where: str) -> tuple[pl.Series,
             "df.index = df.index.map('_'.join)"
         )
     where = f"{where}, index"
-    if isinstance(index.dtype, pd.CategoricalDtype) or not _is_text(index):
-        index = index.astype(str)
-    stored, note = _to_polars(index.to_series(), where)
-    return stored.cast(pl.String).fill_null("nan").alias(name), note
-
-
-def _is_text(index: pd.Index) -> bool:
-    import pandas as pd
-
-    return isinstance(index.dtype, pd.StringDtype) or (
+    of_text = isinstance(index.dtype, pd.StringDtype) or (
         index.dtype == object and pd.api.types.infer_dtype(index, skipna=False) == "string"
     )
+    stored, note = _to_polars((index if of_text else index.astype(str)).to_series(), where)
+    return stored.cast(pl.String).fill_null("nan").alias(name), note
 
 
 # --- one column
@@ -149,22 +151,8 @@ def _to_polars(column: pd.Series, where: str) -> tuple[pl.Series, Note]:
         return pl.Series(filled).set(missing, None), {"kind": "nullable", "dtype": str(dtype)}
     if isinstance(dtype, pd.ArrowDtype):
         return _arrow_to_polars(column, where), {"kind": "arrow", "dtype": str(dtype)}
-    raise DaoTypeError(f"{where}: pandas dtype {dtype} cannot be stored; {_advice(dtype)}")
-
-
-def _advice(dtype: Any) -> str:
-    name = str(dtype).lower()
-    if "interval" in name:
-        return _AS_STRINGS
-    if "period" in name:
-        return "convert it to datetimes (`df[name].dt.to_timestamp()`) or strings, or drop it"
-    if "complex" in name:
-        return "split it into its real and imaginary part, or drop it"
-    if "sparse" in name:
-        return "make it dense (`df[name] = df[name].sparse.to_dense()`)"
-    if "float128" in name or "longdouble" in name:
-        return "convert it to float64"
-    return _AS_STRINGS
+    advice = next(text for word, text in _ADVICE.items() if word in str(dtype).lower())
+    raise DaoTypeError(f"{where}: pandas dtype {dtype} cannot be stored; {advice}")
 
 
 def _text(values: np.ndarray, where: str) -> pl.Series:
@@ -190,7 +178,8 @@ def _object_to_polars(values: np.ndarray, where: str) -> tuple[pl.Series, Note]:
     missing = pd.isna(values)
     note: Note = {"kind": "object", "of": found}
     if missing.any():
-        note["missing"] = _missing_name(values[missing.argmax()])
+        first = str(values[missing.argmax()])
+        note["missing"] = {"None": "None", "<NA>": "NA", "NaT": "NaT"}.get(first, "nan")
         values = values.copy()
         values[missing] = None
     if found == "string":
@@ -201,14 +190,6 @@ def _object_to_polars(values: np.ndarray, where: str) -> tuple[pl.Series, Note]:
     if stored.null_count() > missing.sum():
         raise DaoValueError(f"{where}: a value does not fit {_OBJECTS[found]}; {_AS_STRINGS}")
     return stored, note
-
-
-def _missing_name(value: Any) -> str:
-    import pandas as pd
-
-    if value is None:
-        return "None"
-    return "NA" if value is pd.NA else "NaT" if value is pd.NaT else "nan"
 
 
 def _examples(values: np.ndarray) -> str:
@@ -223,14 +204,11 @@ def _zoned_to_polars(column: pd.Series, dtype: pd.DatetimeTZDtype) -> pl.Series:
     unit = "ms" if dtype.unit == "s" else dtype.unit
     instants = column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
     s = pl.Series(instants.astype(f"M8[{unit}]")).dt.replace_time_zone("UTC")
+    zone = getattr(dtype.tz, "key", None) or getattr(dtype.tz, "zone", None) or str(dtype.tz)
     try:
-        return s.dt.convert_time_zone(_zone_name(dtype.tz))
+        return s.dt.convert_time_zone(zone)
     except pl.exceptions.PolarsError:  # a fixed offset: the note alone remembers it
         return s
-
-
-def _zone_name(zone: Any) -> str:
-    return getattr(zone, "key", None) or getattr(zone, "zone", None) or str(zone)
 
 
 def _arrow_to_polars(column: pd.Series, where: str) -> pl.Series:

@@ -286,7 +286,10 @@ def _decoded_strings(pd: Any, nan: bool, items: list[Any]) -> Any:
     return pd.array(items, dtype=pd.StringDtype("python", **options))
 
 
-def _decoded_nullable(pd: Any, values: np.ndarray, mask: np.ndarray) -> Any:
+def nullable_array(values: np.ndarray, mask: np.ndarray) -> Any:
+    """The nullable array of pandas that has some values but where the mask is true."""
+    import pandas as pd
+
     arrays = {"b": pd.arrays.BooleanArray, "f": pd.arrays.FloatingArray}
     return arrays.get(values.dtype.kind, pd.arrays.IntegerArray)(values, mask)
 
@@ -315,6 +318,6 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     "categorical": _by_pandas(lambda pd, codes, **how: pd.Categorical.from_codes(codes, **how)),
     "zoned": _by_pandas(_decoded_zoned),
     "strings": _by_pandas(_decoded_strings),
-    "nullable": _by_pandas(_decoded_nullable),
+    "nullable": nullable_array,
     "missing": _by_pandas(lambda pd, value: {"NA": pd.NA, "NaT": pd.NaT}[value]),
 }
