@@ -14,7 +14,7 @@ import polars as pl
 
 from .._core import ColumnMeta, TableMeta
 from ..errors import DaoTypeError, DaoValueError
-from ..scan.dtypes import dtype_name
+from ..scan.dtypes import dtype_name, is_storable
 from .tables import Note, Table, to_json, truths_of
 
 if TYPE_CHECKING:
@@ -215,12 +215,8 @@ def _arrow_to_polars(column: pd.Series, where: str) -> pl.Series:
     s = pl.Series(column.array.__arrow_array__())
     if isinstance(s.dtype, pl.Categorical | pl.Enum):
         s = s.cast(pl.String)
-    try:
-        dtype_name(s.dtype)
-    except DaoValueError:
-        raise DaoTypeError(
-            f"{where}: pandas dtype {column.dtype} cannot be stored; {_AS_STRINGS}"
-        ) from None
+    if not is_storable(s.dtype):
+        raise DaoTypeError(f"{where}: pandas dtype {column.dtype} cannot be stored; {_AS_STRINGS}")
     return s
 
 

@@ -73,7 +73,9 @@ def to_anndata(
     return anndata.AnnData(
         X=matrices[x_name],
         obs=_obs(selection, described),
-        var=_var(selection, resolved, gene_key, described.tables("var")),
+        var=_var(
+            selection, resolved, gene_key, [description.var for description in described.found]
+        ),
         layers={name.name: matrices[name] for name in layer_names},
         obsm={
             name.name: matrices[name].astype(described.source_dtype(name), copy=False)
@@ -89,10 +91,6 @@ class _Descriptions:
     def __init__(self, selection: Selection) -> None:
         self.datasets = selection.datasets()
         self.found = selection.descriptions()
-
-    def tables(self, name: Literal["obs", "var"]) -> list[TableMeta]:
-        """The descriptions of the datasets' obs or var."""
-        return [getattr(description, name) for description in self.found]
 
     def matrices(self, name: MatrixName) -> list[MatrixMeta]:
         """A matrix in each of the datasets that have it."""
@@ -158,7 +156,7 @@ def _obs(selection: Selection, described: _Descriptions) -> pd.DataFrame:
         frame = frame.with_columns(obs_name=_obs_names(selection))
     cells = sum(dataset.n_obs for dataset in described.datasets)
     complete = cells == len(selection.keys) == len(np.unique(selection.keys))
-    tables = described.tables("obs")
+    tables = [description.obs for description in described.found]
     if selection.store._core.has_sfaira_tables:
         scanned = [d for d in selection.store._scanned.datasets if d.name in names]
         tables = [truth_notes(dataset, in_store) for dataset in scanned]

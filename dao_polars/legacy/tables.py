@@ -11,7 +11,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -26,7 +26,7 @@ from ..scan.columns import (
     is_text,
 )
 from ..scan.constants import constants
-from ..scan.dtypes import dtype_name
+from ..scan.dtypes import is_storable
 from .unpickle import load
 
 
@@ -49,21 +49,19 @@ class SfairaTables:
         """The datasets as a scan sees them, and the categories of their text columns."""
         found: list[ScannedDataset] = []
         texts: dict[str, set[str] | None] = {}
-        for dataset in self._core.datasets:
-            obs, where = self._read_obs(dataset)
-            columns = frame_columns(obs, where)
-            for name, column in columns.items():
-                known = texts.setdefault(name, set()) if is_text(column.dtype) else None
-                if known is not None and name != "obs_name":
-                    values = categories_of(obs.frame.select(column.name).collect().to_series())
+        for d in self._core.datasets:
+            obs = self._table(d, "obs")
+            columns = obs.columns("obs_name", RESERVED)
+            texts_here = [n for n, c in columns.items() if is_text(c.dtype) and n != "obs_name"]
+            for name in texts_here:
+                known = texts.setdefault(name, set())
+                if known is not None:
+                    stored = obs.frame.select(columns[name].name).collect().to_series()
+                    values = categories_of(stored)
                     texts[name] = None if values is None else known.union(values)
-            self._read_var(dataset)  # whose rows must be the matrix's columns
-            wide = constants(self.uns(dataset)[0], {*columns, *RESERVED})
-            found.append(
-                ScannedDataset(
-                    dataset.number, dataset.name, dataset.path, dataset.n_obs, columns, wide
-                )
-            )
+            self._table(d, "var")  # whose rows must be the matrix's columns
+            wide = constants(self.uns(d)[0], {*columns, *RESERVED})
+            found.append(ScannedDataset(d.number, d.name, d.path, d.n_obs, columns, wide))
         return found, {n: None if v is None else sorted(v) for n, v in texts.items()}
 
     def datasets(self) -> list[ScannedDataset]:
@@ -81,20 +79,11 @@ class SfairaTables:
 
     def check_obs(self, dataset: _core.Dataset) -> None:
         """Raises a DaoCorruptError where a dataset's obs has not a row a cell."""
-        self._read_obs(dataset)
-
-    def _read_obs(self, dataset: _core.Dataset) -> tuple[PandasTable, str]:
-        """A dataset's obs as it lies in its file, and what to call it in errors."""
-        return self._table(dataset, "parquet/obs.parquet", dataset.n_obs, "cells")
-
-    def _read_var(self, dataset: _core.Dataset) -> tuple[PandasTable, str]:
-        """A dataset's var as it lies in its file, and what to call it in errors."""
-        return self._table(dataset, "parquet/var.parquet", dataset.n_vars, "genes")
+        self._table(dataset, "obs")
 
     def var(self, dataset: _core.Dataset) -> pl.DataFrame:
         """A dataset's var: ``var_name`` first, text, then its columns."""
-        table, where = self._read_var(dataset)
-        columns = frame_columns(table, where, index_name="var_name", reserved=("var_name",))
+        table = self._table(dataset, "var")
         rows = pl.int_range(table.height, dtype=pl.Int64())
 
         def values(name: str, column: FileColumn) -> pl.Expr:
@@ -103,7 +92,8 @@ class SfairaTables:
             is_string = name == "var_name" or is_text(column.dtype)
             return pl.col(column.name).cast(pl.String) if is_string else pl.col(column.name)
 
-        return table.frame.select(values(n, c).alias(n) for n, c in columns.items()).collect()
+        columns = table.columns("var_name", ("var_name",)).items()
+        return table.frame.select(values(name, c).alias(name) for name, c in columns).collect()
 
     def uns(self, dataset: _core.Dataset) -> tuple[dict[Any, Any], list[str]]:
         """A dataset's uns and what was refused in its pickle."""
@@ -115,27 +105,28 @@ class SfairaTables:
         where = f"dataset {dataset.name!r}, '{self._core.uri}/{path}'"
         return where, self._core.get_bytes(path)
 
-    def _table(
-        self, dataset: _core.Dataset, path: str, n_rows: int, what: str
-    ) -> tuple[PandasTable, str]:
-        where, data = self._read(dataset, path)
+    def _table(self, dataset: _core.Dataset, name: Literal["obs", "var"]) -> PandasTable:
+        where, data = self._read(dataset, f"parquet/{name}.parquet")
         table = PandasTable(data, where)
+        n_rows, what = (dataset.n_obs, "cells") if name == "obs" else (dataset.n_vars, "genes")
         if table.height != n_rows:
             raise DaoCorruptError(
                 f"{where}: expected {n_rows} rows, as the matrix has so many {what}, found "
                 f"{table.height}; restore the file that is not the dataset's"
             )
-        return table, where
+        return table
 
 
 class PandasTable:
     """A table that pandas wrote.
 
     ``frame``: what lies in the file, ``schema`` its types, ``height`` its rows. ``index``: of
-    each index level the name of its column, or the bounds of a range, which has none.
+    each index level the name of its column, or the bounds of a range, which has none. ``where``:
+    the file, for errors.
     """
 
     def __init__(self, data: bytes, where: str) -> None:
+        self.where = where
         try:
             self.frame = pl.scan_parquet(io.BytesIO(data))
             self.schema = self.frame.collect_schema()
@@ -155,45 +146,37 @@ class PandasTable:
             bounds = self.index[0]  # a table of no columns has no rows in parquet
             self.height = len(range(bounds["start"], bounds["stop"], bounds["step"]))
 
+    def columns(self, index_name: str, reserved: Sequence[str]) -> dict[str, FileColumn]:
+        """The columns by their names in the frame, the (first level of the) index first.
 
-def frame_columns(
-    table: PandasTable,
-    where: str,
-    *,
-    index_name: str = "obs_name",
-    reserved: tuple[str, ...] = RESERVED,
-) -> dict[str, FileColumn]:
-    """A table's columns by their names in the frame, the (first level of the) index first.
-
-    Columns of types that a frame does not hold (lists, bytes, ...) are left out with a warning.
-    """
-    dtypes = table.schema
-    first, *levels = table.index or [{"start": 0, "step": 1}]
-    columns = {
-        index_name: FileColumn(first, dtypes[first])
-        if isinstance(first, str)
-        else FileColumn(None, pl.Null(), int(first["start"]), int(first["step"]))
-    }
-    left_out = []
-    for name, dtype in dtypes.items():
-        if name == first:
-            continue
-        if not is_text(dtype) and dtype != pl.Float16:
-            try:
-                dtype_name(dtype)
-            except ValueError:
+        Columns of types that a frame does not hold (lists, bytes, ...) are left out with a warning.
+        """
+        dtypes = self.schema
+        first, *levels = self.index or [{"start": 0, "step": 1}]
+        columns = {
+            index_name: FileColumn(first, dtypes[first])
+            if isinstance(first, str)
+            else FileColumn(None, pl.Null(), int(first["start"]), int(first["step"]))
+        }
+        left_out = []
+        for name, dtype in dtypes.items():
+            if name == first:
+                continue
+            if not (is_text(dtype) or dtype == pl.Float16 or is_storable(dtype)):
                 left_out.append(f"{name!r} ({dtype})")
                 continue
-        unnamed = name.startswith("__index_level_") and name in levels
-        shown = f"level_{levels.index(name) + 1}" if unnamed else name
-        clash = shown in reserved or shown in columns
-        columns[free_name(shown, (*dtypes, *columns)) if clash else shown] = FileColumn(name, dtype)
-    if left_out:
-        warnings.warn(
-            f"{where}: left out columns of types that a frame does not hold: {', '.join(left_out)}",
-            stacklevel=2,
-        )
-    return columns
+            unnamed = name.startswith("__index_level_") and name in levels
+            shown = f"level_{levels.index(name) + 1}" if unnamed else name
+            if shown in reserved or shown in columns:
+                shown = free_name(shown, (*dtypes, *columns))
+            columns[shown] = FileColumn(name, dtype)
+        if left_out:
+            warnings.warn(
+                f"{self.where}: left out columns of types that a frame does not hold: "
+                f"{', '.join(left_out)}",
+                stacklevel=2,
+            )
+        return columns
 
 
 def truth_notes(dataset: ScannedDataset, schema: Mapping[str, pl.DataType]) -> _core.TableMeta:

@@ -20,11 +20,16 @@ _PLAIN: dict[str, pl.DataType] = {
 _TIMED = re.compile(r"(Datetime|Duration)\((ns|us|ms)(?:,(.+))?\)")
 
 
+def is_storable(dtype: pl.DataType) -> bool:
+    """Whether a store holds columns of a type: no lists, structs, decimals, ..."""
+    return isinstance(dtype, pl.Datetime | pl.Duration) or str(dtype) in _PLAIN
+
+
 def dtype_name(dtype: pl.DataType) -> str:
     """The store's name of a polars dtype, such as ``"Int64"`` or ``"Datetime(us,UTC)"``.
 
     Raises:
-        DaoValueError: a dtype that a store does not hold (lists, structs, decimals, ...).
+        DaoValueError: a dtype that a store does not hold.
     """
     if isinstance(dtype, pl.Datetime):
         zone = f",{dtype.time_zone}" if dtype.time_zone else ""
