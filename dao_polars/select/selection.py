@@ -97,7 +97,7 @@ def select(
     names = _obs_columns(schema, obs)
     opened = open_store(cell.uri, cell.id, store)
     beside = [name for name in also if name in schema]
-    collected = frame.select(dict.fromkeys([COLUMN, *names, *beside])).collect()
+    collected = frame.select(list(dict.fromkeys([COLUMN, *names, *beside]))).collect()
     keys = np.ascontiguousarray(key_of(collected)[1], dtype=np.uint64)
     sizes = {dataset.number: dataset.n_obs for dataset in opened._core.datasets}
     check_keys(keys, sizes, opened.uri)
