@@ -163,12 +163,10 @@ def _string_dtype(note: Note) -> pd.StringDtype:
     import pandas as pd
 
     options: dict[str, Any] = {"na_value": np.nan} if note["na"] == "nan" else {}
-    for storage in (note["storage"], "python"):
-        try:
-            return pd.StringDtype(storage, **options)
-        except ImportError:  # written where pyarrow was, read where it is not
-            continue
-    raise AssertionError("unreachable: python storage needs nothing")
+    try:
+        return pd.StringDtype(note["storage"], **options)
+    except ImportError:  # written where pyarrow was, read where it is not
+        return pd.StringDtype("python", **options)
 
 
 def _arrow_dtype(name: str) -> pd.ArrowDtype:
@@ -220,9 +218,7 @@ def _plain_to_pandas(s: pl.Series) -> Any:
     """A column that no note describes: a user's own, or a constant of a dataset."""
     dtype = s.dtype
     if isinstance(dtype, pl.Enum | pl.Categorical):
-        used = s.drop_nulls().unique()
-        order = used.to_physical() if isinstance(dtype, pl.Enum) else used.cast(pl.String)
-        categories = used.cast(pl.String).gather(order.arg_sort())
+        categories = s.drop_nulls().unique().sort().cast(pl.String)  # an Enum's in its order
         return _from_codes(s, categories, {"kind": "object"}, ordered=False)[0]
     if dtype == pl.Date:
         return s.cast(pl.Datetime("ms")).to_numpy()
