@@ -14,9 +14,8 @@ import io
 import pickle
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
-
-import numpy as np
 
 from ..errors import DaoCorruptError
 from . import unpickle_numpy
@@ -62,21 +61,15 @@ def load(data: bytes, where: str) -> tuple[dict[Any, Any], list[str]]:
     return top, refused + [f"(not in the data): {name}" for name in unreached]
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Refused:
     """Stands for what a pickle named and this reader does not build; does nothing."""
 
-    __slots__ = ("name",)
     name: str
 
-    def __init__(self, name: str) -> None:
-        clean = "".join(c if c.isprintable() else "?" for c in name[:200])
+    def __post_init__(self) -> None:
+        clean = "".join(c if c.isprintable() else "?" for c in self.name[:200])
         object.__setattr__(self, "name", clean)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("a refused value cannot be changed")
-
-    def __reduce__(self) -> tuple[type[Refused], tuple[str]]:
-        return Refused, (self.name,)
 
     def __repr__(self) -> str:
         return f"<refused {self.name}>"
@@ -238,27 +231,51 @@ class _Maker:
     def _result(self, call: _Call, place: str, depth: int) -> Any:
         """The result of a call by our own function, or a refusal of what it names."""
         build, value = _BUILDERS.get(call.name), NotImplemented
-        if build is not None and call.args is not None:
+        if isinstance(build, type) and call.args is not None:
+            value = self._container(build, call, place, depth)
+        elif build is not None and call.args is not None:
             state = call.state
             if isinstance(state, tuple):
                 state = self._parts(state, place, depth)
             value = build(self._spend, state, *self._parts(call.args, place, depth))
+            if call.changes and value is not NotImplemented:
+                raise MalformedError(f"a {type(value).__name__} is given a {call.changes[0][0]}")
         if value is NotImplemented:
             named = [part.name for part in call.args or () if _is_name(part)]
             known = call.name in _BUILDERS and named  # such as an array of a subclass
             return self._refuse(named[0] if known else call.name, place)
-        for i, (kind, change) in enumerate(call.changes):
-            if kind == "key" and isinstance(value, dict):
-                n = len(self.refused)
-                key = _key(self.value(change[0], place, depth))
-                at = f"{place}[{_label(key)}]"
-                self.refused[n:] = [(at, name) for _, name in self.refused[n:]]
-                value[key] = self.value(change[1], at, depth)
-            elif kind == "member" and isinstance(value, set):
-                value.add(_key(self.value(change, f"{place}[{i}]", depth)))
-            else:
-                raise MalformedError(f"a {type(value).__name__} is given a {kind}")
         return value
+
+    def _container(self, kind: type, call: _Call, place: str, depth: int) -> Any:
+        """A list, tuple, set or dict of the items that a call has as its argument or is given."""
+        args = [part for part in call.args or () if not _is_name(part)]  # a default dict's factory
+        items = args[0] if args else ()
+        if not isinstance(items, list | tuple):
+            return NotImplemented
+        self._spend(64 * len(items))
+        for change, _ in call.changes:
+            if change != {"dict": "key", "set": "member"}.get(kind.__name__):
+                raise MalformedError(f"a {kind.__name__} is given a {change}")
+        items = [*items, *(change for _, change in call.changes)]
+        if kind is not dict:
+            part = self.value if kind in (list, tuple) else self._key
+            return kind(part(item, f"{place}[{i}]", depth) for i, item in enumerate(items))
+        value = {}
+        for noted_key, noted in items:
+            n = len(self.refused)
+            key = self._key(noted_key, place, depth)
+            at = f"{place}[{_label(key)}]"
+            self.refused[n:] = [(at, name) for _, name in self.refused[n:]]
+            value[key] = self.value(noted, at, depth)
+        return value
+
+    def _key(self, noted: Any, place: str, depth: int) -> Any:
+        """The value of a dict key or set member, which is small, so that it can be hashed."""
+        nodes = self._nodes
+        key = self.value(noted, place, depth)
+        if self._nodes - nodes > _MAX_KEY:
+            raise MalformedError("a key or set member is too large")
+        return key
 
     def _parts(self, noted: tuple[Any, ...], place: str, depth: int) -> tuple[Any, ...]:
         """The values of arguments or of a state; names among them stay as they are."""
@@ -269,52 +286,12 @@ def _is_name(noted: Any) -> bool:
     return isinstance(noted, _Call) and noted.args is None
 
 
-_HASHABLE = (type(None), bool, int, float, complex, str, bytes, np.generic, np.dtype, Refused)
-
-
-def _key(key: Any) -> Any:
-    """A dict key or set member that is safe to hash: small, flat enough, no container."""
-    pending, seen = [key], 0
-    while pending:
-        part = pending.pop()
-        seen += 1
-        if isinstance(part, tuple | frozenset):
-            pending.extend(part if len(part) <= _MAX_KEY else [[]])
-        elif not isinstance(part, _HASHABLE):
-            raise MalformedError(f"a key or set member is a {type(part).__name__}")
-        if seen > _MAX_KEY:
-            raise MalformedError("a key or set member is too large")
-    return key
-
-
 def _label(key: Any) -> str:
     text = repr(key)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-# --- what the calls of allowed names give; NotImplemented refuses
-
-
-def _collection(kind: type) -> Callable[..., Any]:
-    def build(spend: Spend, _state: Any, items: Any = ()) -> Any:
-        if not isinstance(items, list | tuple | set | frozenset):
-            return NotImplemented
-        spend(64 * len(items))
-        return kind(map(_key, items)) if kind in (set, frozenset) else kind(items)
-
-    return build
-
-
-def _mapping(spend: Spend, _state: Any, items: Any = ()) -> Any:
-    if not isinstance(items, list | tuple | dict):
-        return NotImplemented
-    spend(64 * len(items))
-    pairs = items.items() if isinstance(items, dict) else items
-    return {_key(key): value for key, value in pairs}
-
-
-def _default_dict(spend: Spend, state: Any, _factory: Any = None, items: Any = ()) -> Any:
-    return _mapping(spend, state, items)
+# --- what the calls of allowed names give: a container, or what a function does, unless it refuses
 
 
 def _bytes(kind: type) -> Callable[..., Any]:
@@ -338,18 +315,18 @@ _MODULES = {  # where Python 2 and the numpys had what is now elsewhere
     "numpy.core.multiarray": "numpy._core.multiarray",
     "numpy.core.numeric": "numpy._core.numeric",
 }
-_BUILDERS: dict[str, Callable[..., Any] | None] = {
+_BUILDERS: dict[str, type | Callable[..., Any] | None] = {
     "builtins.bytearray": _bytes(bytearray),
     "builtins.bytes": _bytes(bytes),
     "builtins.complex": lambda _spend, _state, *parts: complex(*parts),
-    "builtins.dict": _mapping,
-    "builtins.frozenset": _collection(frozenset),
-    "builtins.list": _collection(list),
-    "builtins.set": _collection(set),
-    "builtins.tuple": _collection(tuple),
+    "builtins.dict": dict,
+    "builtins.frozenset": frozenset,
+    "builtins.list": list,
+    "builtins.set": set,
+    "builtins.tuple": tuple,
     "_codecs.encode": _bytes(bytes),
-    "collections.OrderedDict": _mapping,
-    "collections.defaultdict": _default_dict,
+    "collections.OrderedDict": dict,
+    "collections.defaultdict": dict,
     "numpy.dtype": unpickle_numpy.new_dtype,
     "numpy._core.multiarray._reconstruct": unpickle_numpy.new_array,
     "numpy._core.multiarray.scalar": unpickle_numpy.scalar,
