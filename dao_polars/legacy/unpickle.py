@@ -61,7 +61,7 @@ def load(data: bytes, where: str) -> tuple[dict[Any, Any], list[str]]:
     return top, refused + [f"(not in the data): {name}" for name in unreached]
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Refused:
     """Stands for what a pickle named and this reader does not build; does nothing."""
 
