@@ -6,7 +6,6 @@ Owns what each pandas dtype becomes. pyarrow is needed only for columns that pya
 from __future__ import annotations
 
 from collections import Counter
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +28,7 @@ _OBJECTS = {  # what pandas sees in an object column -> how it is stored
     "date": pl.Date(),
     "empty": pl.Null(),
 }
+_WIDER = {"float16": "f4", "datetime64[s]": "M8[ms]", "timedelta64[s]": "m8[ms]"}
 _NULLABLE = {"boolean", "Float32", "Float64"} | {
     f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)
 }
@@ -91,10 +91,9 @@ def _column_names(df: pd.DataFrame, where: str) -> list[str]:
                 "rename it: df.columns = df.columns.map(str)"
             )
         names.append(str(label))
-    name, count = max(Counter(names).items(), key=itemgetter(1), default=("", 0))
-    if count > 1:
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise DaoValueError(
-            f"{where}: column name {name!r} occurs more than once (integer names count "
+            f"{where}: column name {repeated[0]!r} occurs more than once (integer names count "
             "as their digits); rename or drop all but one"
         )
     return names
@@ -135,16 +134,10 @@ def _to_polars(column: pd.Series, where: str) -> tuple[pl.Series, Note]:
     if isinstance(dtype, np.dtype):
         if dtype.kind == "O":
             return _object_to_polars(column.to_numpy(), where)
-        if dtype.kind in "biuf" and dtype.itemsize <= 8:
-            values = column.to_numpy().astype(dtype.newbyteorder("="), copy=False)
-            if dtype.name == "float16":
-                values = values.astype(np.float32)
-            return pl.Series(np.ascontiguousarray(values)), {"kind": "numpy", "dtype": dtype.name}
-        if dtype.kind in "mM":
-            values = column.to_numpy()
-            if values.dtype == f"{dtype.kind}8[s]":
-                values = values.astype(f"{dtype.kind}8[ms]")
-            return pl.Series(np.ascontiguousarray(values)), {"kind": "numpy", "dtype": dtype.name}
+        if dtype.kind in "biufmM" and dtype.itemsize <= 8:
+            stored = _WIDER.get(dtype.name, dtype.newbyteorder("="))
+            values = np.ascontiguousarray(column.to_numpy().astype(stored, copy=False))
+            return pl.Series(values), {"kind": "numpy", "dtype": dtype.name}
     if dtype.name in _NULLABLE:
         filled = column.array.to_numpy(dtype.numpy_dtype, na_value=dtype.type(0))
         missing = pl.Series(column.isna().to_numpy(dtype=bool))
@@ -184,8 +177,6 @@ def _object_to_polars(values: np.ndarray, where: str) -> tuple[pl.Series, Note]:
         values[missing] = None
     if found == "string":
         return _text(values, where), note
-    if found == "empty":
-        return pl.Series([None] * len(values), dtype=pl.Null), note
     stored = pl.Series(values.tolist(), dtype=_OBJECTS[found], strict=False)
     if stored.null_count() > missing.sum():
         raise DaoValueError(f"{where}: a value does not fit {_OBJECTS[found]}; {_AS_STRINGS}")
