@@ -21,8 +21,6 @@ from ..errors import DaoCorruptError
 from . import unpickle_numpy
 from .unpickle_numpy import MalformedError, Spend
 
-__all__ = ["Refused", "load"]
-
 _MAX_DEPTH = 100  # values in values
 _MAX_NODES = 10_000_000  # values of the result, counted as often as they are reached
 _MAX_KEY = 256  # values in one dict key or set member

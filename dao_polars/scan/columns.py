@@ -102,8 +102,8 @@ def frame_schema(
                 words.setdefault(name, set()).add(value)
     kinds.pop("obs_name", None)
 
-    schema = pl.Schema({"cell": cell, "dataset": _enum(sorted(d.name for d in datasets))})
-    schema["obs_name"] = pl.String()
+    names = _enum(sorted(dataset.name for dataset in datasets))
+    schema = pl.Schema({"cell": cell, "dataset": names, "obs_name": pl.String()})
     for name, dtypes in kinds.items():
         dtype, known = supertype(list(dtypes)), categories.get(name, ())
         if dtype == pl.String and known is not None:
@@ -151,8 +151,7 @@ def converted(column: pl.Expr, stored: pl.DataType, dtype: pl.DataType) -> pl.Ex
 
 def converted_series(values: pl.Series, dtype: pl.DataType) -> pl.Series:
     """Values as the frame has them; see [`converted`][]."""
-    frame = pl.DataFrame({"values": values})
-    return frame.select(converted(pl.col("values"), values.dtype, dtype)).to_series()
+    return values.to_frame().select(converted(pl.first(), values.dtype, dtype)).to_series()
 
 
 def supertype(dtypes: Sequence[pl.DataType]) -> pl.DataType:

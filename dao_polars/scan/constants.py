@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["constants"]
-
 
 def constants(uns: Mapping[str, Any], obs_columns: Collection[str]) -> dict[str, Any]:
     """The top-level scalars of ``uns``, which hold for every cell: str, int, float and bool.

@@ -25,8 +25,6 @@ from ..scan.source import ScannedStore, scan_store
 from . import show
 from .tables import OwnTables
 
-__all__ = ["Store", "Uns", "as_uri", "load_store", "scan"]
-
 
 def load_store(
     uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None

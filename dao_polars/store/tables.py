@@ -20,8 +20,6 @@ from ..scan.obs_files import check_rows
 from ..scan.source import ScannedStore, scan_store
 from . import uns as uns_json
 
-__all__ = ["OwnTables"]
-
 
 class OwnTables:
     """The tables of a store that `write_dataset` wrote."""
