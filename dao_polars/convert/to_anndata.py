@@ -139,12 +139,8 @@ class _Descriptions:
 
 def _obs(selection: Selection, described: _Descriptions) -> pd.DataFrame:
     names = {dataset.name for dataset in described.datasets}
-    here = {
-        name
-        for dataset in selection.store._scanned.datasets
-        if dataset.name in names
-        for name in (*dataset.columns, *dataset.constants, "dataset", "obs_name")
-    }
+    scanned = [d for d in selection.store._scanned.datasets if d.name in names]
+    here = {"dataset", "obs_name"}.union(*((*d.columns, *d.constants) for d in scanned))
     in_store = selection.store.schema
     padding = [
         s.name
@@ -158,7 +154,6 @@ def _obs(selection: Selection, described: _Descriptions) -> pd.DataFrame:
     complete = cells == len(selection.keys) == len(np.unique(selection.keys))
     tables = [description.obs for description in described.found]
     if selection.store._core.has_sfaira_tables:
-        scanned = [d for d in selection.store._scanned.datasets if d.name in names]
         tables = [truth_notes(dataset, in_store) for dataset in scanned]
     return to_pandas(frame, tables, complete=complete)
 

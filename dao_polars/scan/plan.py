@@ -225,19 +225,14 @@ def _listed(expr: pl.Expr, name: str, dtype: pl.Enum, file_name: str) -> pl.Expr
     if min(len(wanted), len(unwanted)) > _MAX_LITERALS:
         return None
     column = pl.col(file_name)
-    condition: pl.Expr
     if wanted.is_empty():
         return column.is_null() if null_is_true else _NEVER
     if unwanted.is_empty():
         return _ALWAYS if null_is_true else column.is_not_null()
-    if len(wanted) == 1:
-        condition = column == wanted[0]
-    elif len(unwanted) == 1:
-        condition = column != unwanted[0]
-    elif len(wanted) <= len(unwanted):
-        condition = column.is_in(wanted.to_list())
-    else:
-        condition = ~column.is_in(unwanted.to_list())
+    few = min(wanted, unwanted, key=len)
+    condition = column == few[0] if len(few) == 1 else column.is_in(few.to_list())
+    if few is unwanted:
+        condition = ~condition
     return (condition | column.is_null()) if null_is_true else condition
 
 
