@@ -8,19 +8,6 @@ raises these same classes.
 
 from __future__ import annotations
 
-__all__ = [
-    "DaoCorruptError",
-    "DaoError",
-    "DaoFileExistsError",
-    "DaoFileNotFoundError",
-    "DaoIOError",
-    "DaoImportError",
-    "DaoInternalError",
-    "DaoKeyError",
-    "DaoTypeError",
-    "DaoValueError",
-]
-
 
 class DaoError(Exception):
     """Base of every error that dao-polars raises."""

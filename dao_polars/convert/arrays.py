@@ -13,8 +13,6 @@ from scipy.sparse import csr_matrix
 
 from .._core import MatrixName
 
-__all__ = ["Layout", "MatrixForm"]
-
 Layout = Literal["csr", "dense"]
 
 

@@ -5,6 +5,7 @@ Owns what each pandas dtype becomes. pyarrow is needed only for columns that pya
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import polars as pl
 
 from .._core import ColumnMeta, TableMeta
 from ..errors import DaoTypeError, DaoValueError
-from ..scan.dtypes import dtype_name
+from ..scan.dtypes import dtype_name, is_storable
 from .tables import Note, Table, to_json, truths_of
 
 if TYPE_CHECKING:
@@ -27,10 +28,19 @@ _OBJECTS = {  # what pandas sees in an object column -> how it is stored
     "date": pl.Date(),
     "empty": pl.Null(),
 }
+_WIDER = {"float16": "f4", "datetime64[s]": "M8[ms]", "timedelta64[s]": "m8[ms]"}
 _NULLABLE = {"boolean", "Float32", "Float64"} | {
     f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)
 }
 _AS_STRINGS = "convert it to strings (`df[name] = df[name].astype(str)`) or drop it"
+_ADVICE = {  # by what a dtype's name has in it
+    "period": "convert it to datetimes (`df[name].dt.to_timestamp()`) or strings, or drop it",
+    "complex": "split it into its real and imaginary part, or drop it",
+    "sparse": "make it dense (`df[name] = df[name].sparse.to_dense()`)",
+    "float128": "convert it to float64",
+    "longdouble": "convert it to float64",
+    "": _AS_STRINGS,
+}
 
 
 def from_pandas(df: pd.DataFrame, *, index_name: str, reserved: set[str], where: str) -> Table:
@@ -81,9 +91,7 @@ def _column_names(df: pd.DataFrame, where: str) -> list[str]:
                 "rename it: df.columns = df.columns.map(str)"
             )
         names.append(str(label))
-    seen: set[str] = set()
-    repeated = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
-    if repeated:
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise DaoValueError(
             f"{where}: column name {repeated[0]!r} occurs more than once (integer names count "
             "as their digits); rename or drop all but one"
@@ -100,18 +108,11 @@ def _index_to_polars(index: pd.Index, name: str, where: str) -> tuple[pl.Series,
             "df.index = df.index.map('_'.join)"
         )
     where = f"{where}, index"
-    if isinstance(index.dtype, pd.CategoricalDtype) or not _is_text(index):
-        index = index.astype(str)
-    stored, note = _to_polars(index.to_series(), where)
-    return stored.cast(pl.String).fill_null("nan").alias(name), note
-
-
-def _is_text(index: pd.Index) -> bool:
-    import pandas as pd
-
-    return isinstance(index.dtype, pd.StringDtype) or (
+    of_text = isinstance(index.dtype, pd.StringDtype) or (
         index.dtype == object and pd.api.types.infer_dtype(index, skipna=False) == "string"
     )
+    stored, note = _to_polars((index if of_text else index.astype(str)).to_series(), where)
+    return stored.cast(pl.String).fill_null("nan").alias(name), note
 
 
 # --- one column
@@ -133,38 +134,18 @@ def _to_polars(column: pd.Series, where: str) -> tuple[pl.Series, Note]:
     if isinstance(dtype, np.dtype):
         if dtype.kind == "O":
             return _object_to_polars(column.to_numpy(), where)
-        if dtype.kind in "biuf" and dtype.itemsize <= 8:
-            values = column.to_numpy().astype(dtype.newbyteorder("="), copy=False)
-            if dtype.name == "float16":
-                values = values.astype(np.float32)
-            return pl.Series(np.ascontiguousarray(values)), {"kind": "numpy", "dtype": dtype.name}
-        if dtype.kind in "mM":
-            values = column.to_numpy()
-            if values.dtype == f"{dtype.kind}8[s]":
-                values = values.astype(f"{dtype.kind}8[ms]")
-            return pl.Series(np.ascontiguousarray(values)), {"kind": "numpy", "dtype": dtype.name}
+        if dtype.kind in "biufmM" and dtype.itemsize <= 8:
+            stored = _WIDER.get(dtype.name, dtype.newbyteorder("="))
+            values = np.ascontiguousarray(column.to_numpy().astype(stored, copy=False))
+            return pl.Series(values), {"kind": "numpy", "dtype": dtype.name}
     if dtype.name in _NULLABLE:
         filled = column.array.to_numpy(dtype.numpy_dtype, na_value=dtype.type(0))
         missing = pl.Series(column.isna().to_numpy(dtype=bool))
         return pl.Series(filled).set(missing, None), {"kind": "nullable", "dtype": str(dtype)}
     if isinstance(dtype, pd.ArrowDtype):
         return _arrow_to_polars(column, where), {"kind": "arrow", "dtype": str(dtype)}
-    raise DaoTypeError(f"{where}: pandas dtype {dtype} cannot be stored; {_advice(dtype)}")
-
-
-def _advice(dtype: Any) -> str:
-    name = str(dtype).lower()
-    if "interval" in name:
-        return _AS_STRINGS
-    if "period" in name:
-        return "convert it to datetimes (`df[name].dt.to_timestamp()`) or strings, or drop it"
-    if "complex" in name:
-        return "split it into its real and imaginary part, or drop it"
-    if "sparse" in name:
-        return "make it dense (`df[name] = df[name].sparse.to_dense()`)"
-    if "float128" in name or "longdouble" in name:
-        return "convert it to float64"
-    return _AS_STRINGS
+    advice = next(text for word, text in _ADVICE.items() if word in str(dtype).lower())
+    raise DaoTypeError(f"{where}: pandas dtype {dtype} cannot be stored; {advice}")
 
 
 def _text(values: np.ndarray, where: str) -> pl.Series:
@@ -190,25 +171,16 @@ def _object_to_polars(values: np.ndarray, where: str) -> tuple[pl.Series, Note]:
     missing = pd.isna(values)
     note: Note = {"kind": "object", "of": found}
     if missing.any():
-        note["missing"] = _missing_name(values[missing.argmax()])
+        first = str(values[missing.argmax()])
+        note["missing"] = {"None": "None", "<NA>": "NA", "NaT": "NaT"}.get(first, "nan")
         values = values.copy()
         values[missing] = None
     if found == "string":
         return _text(values, where), note
-    if found == "empty":
-        return pl.Series([None] * len(values), dtype=pl.Null), note
     stored = pl.Series(values.tolist(), dtype=_OBJECTS[found], strict=False)
     if stored.null_count() > missing.sum():
         raise DaoValueError(f"{where}: a value does not fit {_OBJECTS[found]}; {_AS_STRINGS}")
     return stored, note
-
-
-def _missing_name(value: Any) -> str:
-    import pandas as pd
-
-    if value is None:
-        return "None"
-    return "NA" if value is pd.NA else "NaT" if value is pd.NaT else "nan"
 
 
 def _examples(values: np.ndarray) -> str:
@@ -223,26 +195,19 @@ def _zoned_to_polars(column: pd.Series, dtype: pd.DatetimeTZDtype) -> pl.Series:
     unit = "ms" if dtype.unit == "s" else dtype.unit
     instants = column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
     s = pl.Series(instants.astype(f"M8[{unit}]")).dt.replace_time_zone("UTC")
+    zone = getattr(dtype.tz, "key", None) or getattr(dtype.tz, "zone", None) or str(dtype.tz)
     try:
-        return s.dt.convert_time_zone(_zone_name(dtype.tz))
+        return s.dt.convert_time_zone(zone)
     except pl.exceptions.PolarsError:  # a fixed offset: the note alone remembers it
         return s
-
-
-def _zone_name(zone: Any) -> str:
-    return getattr(zone, "key", None) or getattr(zone, "zone", None) or str(zone)
 
 
 def _arrow_to_polars(column: pd.Series, where: str) -> pl.Series:
     s = pl.Series(column.array.__arrow_array__())
     if isinstance(s.dtype, pl.Categorical | pl.Enum):
         s = s.cast(pl.String)
-    try:
-        dtype_name(s.dtype)
-    except DaoValueError:
-        raise DaoTypeError(
-            f"{where}: pandas dtype {column.dtype} cannot be stored; {_AS_STRINGS}"
-        ) from None
+    if not is_storable(s.dtype):
+        raise DaoTypeError(f"{where}: pandas dtype {column.dtype} cannot be stored; {_AS_STRINGS}")
     return s
 
 

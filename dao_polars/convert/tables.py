@@ -51,12 +51,8 @@ def from_json(values: list[Any], dtype: pl.DataType) -> pl.Series:
     if dtype.is_float():
         return pl.Series([float(value) for value in values], dtype=dtype)
     if dtype.is_temporal():
-        return pl.Series(values, dtype=pl.Int64).cast(_physical(dtype)).cast(dtype)
+        return pl.Series(values, dtype=pl.Int64).cast(dtype)
     return pl.Series(values, dtype=dtype)
-
-
-def _physical(dtype: pl.DataType) -> pl.DataType:
-    return pl.Series([], dtype=dtype).to_physical().dtype
 
 
 def truths_of(values: pl.Series) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from .._core import Genes as ResolvedGenes
-from .._core import MatrixMeta, MatrixName, Reader, TableMeta
+from .._core import MatrixMeta, MatrixName, Reader
 from .._extras import require
 from .._progress import progress_bar
 from ..genes.request import Duplicates, Genes
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from ..store.store import Store
 
-#: Names of columns: of a gene's position while var is put together, and of var's own index then.
+#: Names of columns: of a gene's position while var is put together, and of var's own index where
+#: another column takes its place.
 _POSITION = "\0position"
 _INDEX = "source_var_name"
 #: The bytes that reading holds beside the result.
@@ -93,11 +94,11 @@ def to_anndata(
     matrices = {
         form.name: form.shaped(n_obs, arrays) for form, arrays in zip(forms, read, strict=True)
     }
-    datasets = selection.datasets()
+    datasets = described.datasets
     return anndata.AnnData(
         X=matrices[x_name],
         obs=_obs(selection, described),
-        var=_var(selection, resolved, gene_key, described.tables("var")),
+        var=_var(selection, described, resolved, gene_key),
         layers={name.name: matrices[name] for name in layer_names},
         obsm={
             name.name: matrices[name].astype(described.source_dtype(name), copy=False)
@@ -113,10 +114,6 @@ class _Descriptions:
     def __init__(self, selection: Selection) -> None:
         self.datasets = selection.datasets()
         self.found = selection.descriptions()
-
-    def tables(self, name: Literal["obs", "var"]) -> list[TableMeta]:
-        """The descriptions of the datasets' obs or var."""
-        return [getattr(description, name) for description in self.found]
 
     def matrices(self, name: MatrixName) -> list[MatrixMeta]:
         """A matrix in each of the datasets that have it."""
@@ -165,12 +162,8 @@ class _Descriptions:
 
 def _obs(selection: Selection, described: _Descriptions) -> pd.DataFrame:
     names = {dataset.name for dataset in described.datasets}
-    here = {
-        name
-        for dataset in selection.store._scanned.datasets
-        if dataset.name in names
-        for name in (*dataset.columns, *dataset.constants, "dataset", "obs_name")
-    }
+    scanned = [d for d in selection.store._scanned.datasets if d.name in names]
+    here = {"dataset", "obs_name"}.union(*((*d.columns, *d.constants) for d in scanned))
     in_store = selection.store.schema
     padding = [
         s.name
@@ -182,9 +175,8 @@ def _obs(selection: Selection, described: _Descriptions) -> pd.DataFrame:
         frame = frame.with_columns(obs_name=_obs_names(selection))
     cells = sum(dataset.n_obs for dataset in described.datasets)
     complete = cells == len(selection.keys) == len(np.unique(selection.keys))
-    tables = described.tables("obs")
+    tables = [description.obs for description in described.found]
     if selection.store._core.has_sfaira_tables:
-        scanned = [d for d in selection.store._scanned.datasets if d.name in names]
         tables = [truth_notes(dataset, in_store) for dataset in scanned]
     return to_pandas(frame, tables, complete=complete)
 
@@ -223,15 +215,14 @@ def _without_refused(value: Any) -> Any:
 
 
 def _var(
-    selection: Selection, genes: ResolvedGenes, gene_key: str | None, tables: list[TableMeta]
+    selection: Selection, described: _Descriptions, genes: ResolvedGenes, gene_key: str | None
 ) -> pd.DataFrame:
     """The genes' rows of var: of the first dataset that has each."""
-    entries = selection.datasets()
+    entries = described.datasets
+    tables = [description.var for description in described.found]
     if genes.names is None:
         if not entries or entries[0].n_vars != genes.n_genes:
-            return to_pandas(
-                pl.DataFrame({"var_name": pl.Series([], dtype=pl.String)}), [], complete=True
-            )
+            return to_pandas(pl.DataFrame(schema={"var_name": pl.String}), [], complete=True)
         return to_pandas(selection.store.var(entries[0].name), tables[:1], complete=True)
     missing = np.ones(genes.n_genes, bool)
     frames: list[pl.DataFrame] = []
@@ -252,10 +243,8 @@ def _var(
     # A gene that no dataset here has has no row of var either, and keeps its name.
     everything = pl.DataFrame({_POSITION: np.arange(genes.n_genes)})
     found = everything.join(joined, on=_POSITION, how="left", maintain_order="left")
-    if gene_key is not None and gene_key != "var_name":
-        # The old index becomes a column where its name is free.
-        keep = [] if _INDEX in found.columns else [pl.col("var_name").alias(_INDEX)]
-        found = found.with_columns(*keep)
+    if gene_key not in (None, "var_name") and _INDEX not in found.columns:
+        found = found.with_columns(pl.col("var_name").alias(_INDEX))
     if (len(entries) > 1 or missing.any()) and len(found):
         # Columns of datasets whose genes these are not hold nothing, which no file could hold.
         found = found.select(s for s in found if s.null_count() < len(s))

@@ -14,14 +14,13 @@ import numpy as np
 import polars as pl
 
 from .._core import ColumnMeta, TableMeta
-from ..scan.columns import converted_series
-from ..scan.dtypes import dtype_from_name, dtype_name
+from ..scan.columns import converted_series, is_text
+from ..scan.dtypes import dtype_from_name
+from ..store.uns import nullable_array
 from .tables import Note, from_json, spelled
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_STRING_LIKE = (pl.String, pl.Enum, pl.Categorical)
 
 
 def to_pandas(frame: pl.DataFrame, tables: Sequence[TableMeta], *, complete: bool) -> pd.DataFrame:
@@ -97,17 +96,17 @@ def _restore(s: pl.Series, notes: list[ColumnMeta], complete: bool) -> Any:
         return _plain_to_pandas(s)
     if s.dtype == pl.Boolean and all("truths" in note.pandas for note in typed):
         s = spelled(s, [note.pandas for note in typed])
+    first = typed[0]
+    alike = all(n.pandas == first.pandas and n.dtype == first.dtype for n in typed)
+    stored = _back_to(s, dtype_from_name(first.dtype)) if alike else None
     kinds = {note.pandas["kind"] for note in typed}
     if kinds == {"category"}:
-        return _categorical_to_pandas(s, typed, complete)
-    first = typed[0]
-    if all(n.pandas == first.pandas and n.dtype == first.dtype for n in typed):
-        stored = _back_to(s, dtype_from_name(first.dtype))
-        if stored is not None:
-            return _from_polars(stored, first.pandas)
+        return _categorical_to_pandas(s, stored, typed, complete)
+    if stored is not None:
+        return _from_polars(stored, first.pandas)
     if kinds == {"nullable"} and (s.dtype.is_numeric() or s.dtype == pl.Boolean):
         return _nullable(s)
-    if isinstance(s.dtype, _STRING_LIKE):
+    if is_text(s.dtype):
         return _as_objects(s.cast(pl.String), "None")
     return _plain_to_pandas(s)
 
@@ -148,15 +147,11 @@ def _from_polars(s: pl.Series, note: Note) -> Any:
 
     kind = note["kind"]
     if kind == "numpy":
-        return _numbers(s, np.dtype(note["dtype"]))
+        return _numbers(s, note["dtype"])
     if kind == "nullable":
         return _nullable(s).astype(note["dtype"])
     if kind == "zoned":
-        return (
-            _instants(s)
-            .as_unit(_unit(note["dtype"]))
-            .tz_convert(pd.api.types.pandas_dtype(note["dtype"]).tz)
-        )
+        return _instants(s).astype(note["dtype"])
     if kind == "string":
         return pd.array(s.to_numpy(), dtype=_string_dtype(note))
     if kind == "arrow":
@@ -164,20 +159,14 @@ def _from_polars(s: pl.Series, note: Note) -> Any:
     return _as_objects(s, note.get("missing", "None"))
 
 
-def _unit(dtype: str) -> str:
-    return dtype[dtype.index("[") + 1 :].split(",")[0].rstrip("]")
-
-
 def _string_dtype(note: Note) -> pd.StringDtype:
     import pandas as pd
 
     options: dict[str, Any] = {"na_value": np.nan} if note["na"] == "nan" else {}
-    for storage in (note["storage"], "python"):
-        try:
-            return pd.StringDtype(storage, **options)
-        except ImportError:  # written where pyarrow was, read where it is not
-            continue
-    raise AssertionError("unreachable: python storage needs nothing")
+    try:
+        return pd.StringDtype(note["storage"], **options)
+    except ImportError:  # written where pyarrow was, read where it is not
+        return pd.StringDtype("python", **options)
 
 
 def _arrow_dtype(name: str) -> pd.ArrowDtype:
@@ -191,26 +180,16 @@ def _arrow_dtype(name: str) -> pd.ArrowDtype:
     return pd.ArrowDtype.construct_from_string(name)
 
 
-def _numbers(s: pl.Series, dtype: np.dtype) -> Any:
+def _numbers(s: pl.Series, dtype: str | None = None) -> Any:
     """Values as numpy; integers and bools with nulls as pandas' nullable arrays."""
-    if dtype.kind in "mM":
-        return s.to_numpy().astype(dtype)
-    if s.null_count() and dtype.kind in "biu":
+    if s.null_count() and (s.dtype.is_integer() or s.dtype == pl.Boolean):
         return _nullable(s)
-    return s.to_numpy().astype(dtype, copy=False)
+    return s.to_numpy() if dtype is None else s.to_numpy().astype(dtype, copy=False)
 
 
 def _nullable(s: pl.Series) -> Any:
-    import pandas as pd
-
-    mask = s.is_null().to_numpy()
     zero: Any = False if s.dtype == pl.Boolean else 0
-    values = s.fill_null(zero).to_numpy().copy()
-    if s.dtype == pl.Boolean:
-        return pd.arrays.BooleanArray(values, mask)
-    if s.dtype.is_float():
-        return pd.arrays.FloatingArray(values, mask)
-    return pd.arrays.IntegerArray(values, mask)
+    return nullable_array(s.fill_null(zero).to_numpy(writable=True), s.is_null().to_numpy())
 
 
 def _instants(s: pl.Series) -> pd.DatetimeIndex:
@@ -239,9 +218,7 @@ def _plain_to_pandas(s: pl.Series) -> Any:
     """A column that no note describes: a user's own, or a constant of a dataset."""
     dtype = s.dtype
     if isinstance(dtype, pl.Enum | pl.Categorical):
-        used = s.drop_nulls().unique()
-        order = used.to_physical() if isinstance(dtype, pl.Enum) else used.cast(pl.String)
-        categories = used.cast(pl.String).gather(order.arg_sort())
+        categories = s.drop_nulls().unique().sort().cast(pl.String)  # an Enum's in its order
         return _from_codes(s, categories, {"kind": "object"}, ordered=False)[0]
     if dtype == pl.Date:
         return s.cast(pl.Datetime("ms")).to_numpy()
@@ -250,53 +227,45 @@ def _plain_to_pandas(s: pl.Series) -> Any:
     if isinstance(dtype, pl.Datetime) and dtype.time_zone:
         return _instants(s).tz_convert(dtype.time_zone)
     if s.dtype.is_numeric() or s.dtype == pl.Boolean:
-        name = "bool" if s.dtype == pl.Boolean else str(s.dtype).lower()
-        return _numbers(s, np.dtype(name)) if name != "int128" else _as_objects(s, "None")
+        return _numbers(s) if s.dtype != pl.Int128 else _as_objects(s, "None")
     if isinstance(dtype, pl.Datetime | pl.Duration):
         return s.to_numpy()
     return _as_objects(s, "None")
 
 
-def _categorical_to_pandas(s: pl.Series, notes: list[ColumnMeta], complete: bool) -> Any:
-    """A categorical, if every dataset has one: with their categories if equal, else the union."""
-    first = notes[0]
-    same = all(n.pandas == first.pandas and n.dtype == first.dtype for n in notes)
-    if same:
-        stored = _back_to(s, dtype_from_name(first.dtype))
-        if stored is not None:
-            note = first.pandas
-            # the Enum that arrived is quicker to take codes from than the text it stands for
-            coded = s if isinstance(s.dtype, pl.Enum) and stored.dtype == pl.String else stored
-            if note["categories"] is None:
-                categories = _used(coded)
-            else:
-                categories = from_json(note["categories"], stored.dtype)
-            result, strays = _from_codes(coded, categories, note["of"], note["ordered"])
-            if not strays:
-                return result if complete else result.remove_unused_categories()
-    if isinstance(s.dtype, pl.Categorical):
-        s = s.cast(pl.String)
+def _categorical_to_pandas(
+    s: pl.Series, stored: pl.Series | None, notes: list[ColumnMeta], complete: bool
+) -> Any:
+    """A categorical, if every dataset has one: with their categories if equal, else the union.
+
+    ``stored`` is ``s`` in the dtype in which all datasets store it, if there is one.
+    """
+    if stored is not None:
+        note = notes[0].pandas
+        # the Enum that arrived is quicker to take codes from than the text it stands for
+        coded = s if isinstance(s.dtype, pl.Enum) and stored.dtype == pl.String else stored
+        listed = note["categories"]
+        categories = _used(coded) if listed is None else from_json(listed, stored.dtype)
+        result, strays = _from_codes(coded, categories, note["of"], note["ordered"])
+        if not strays:
+            return result if complete else result.remove_unused_categories()
     parts = [_used(s)]
-    if complete:
-        for column in notes:
-            if column.pandas["categories"] is not None:
-                listed = from_json(column.pandas["categories"], dtype_from_name(column.dtype))
-                parts.append(listed.cast(parts[0].dtype, strict=False))
+    for column in notes if complete else ():
+        if column.pandas["categories"] is not None:
+            values = from_json(column.pandas["categories"], dtype_from_name(column.dtype))
+            parts.append(values.cast(parts[0].dtype, strict=False))
     union = pl.concat(parts).drop_nulls().unique().sort()
-    ofs = [note.pandas["of"] for note in notes]
-    of = ofs[0] if all(o == ofs[0] for o in ofs) and _all_stored_as(union, notes) else None
-    return _from_codes(s, union, of, ordered=False)[0]
-
-
-def _all_stored_as(s: pl.Series, notes: list[ColumnMeta]) -> bool:
-    """Whether every dataset stores the column in the dtype of ``s``."""
-    return all(note.dtype == dtype_name(s.dtype) for note in notes)
+    of = notes[0].pandas["of"]
+    alike = all(
+        note.pandas["of"] == of and dtype_from_name(note.dtype) == union.dtype for note in notes
+    )
+    return _from_codes(s, union, of if alike else None, ordered=False)[0]
 
 
 def _used(s: pl.Series) -> pl.Series:
     """The values that occur, sorted; text for an Enum."""
     used = s.drop_nulls().unique()
-    return (used.cast(pl.String) if isinstance(s.dtype, _STRING_LIKE) else used).sort()
+    return (used.cast(pl.String) if is_text(s.dtype) else used).sort()
 
 
 def _from_codes(

@@ -1,8 +1,7 @@
 """The tables of stores that sfaira wrote: pandas' parquet files and `uns.pickle`.
 
-Owns where pandas puts an index in parquet, and which of its types a frame can hold. Gives what
-[`OwnTables`][dao_polars.store.tables.OwnTables] gives, so that nobody else need know who wrote a
-store.
+Owns where pandas puts an index in parquet, and which of its types a frame can hold. Gives what the
+tables of our own stores give, so that nobody else need know who wrote a store.
 """
 
 from __future__ import annotations
@@ -12,33 +11,34 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
 from .. import _core
 from ..errors import DaoCorruptError
 from ..scan.columns import (
-    MAX_CATEGORIES,
     RESERVED,
     FileColumn,
     ScannedDataset,
     categories_of,
     free_name,
+    is_text,
 )
 from ..scan.constants import constants
-from ..scan.dtypes import dtype_name
+from ..scan.dtypes import is_storable
 from .unpickle import load
 
 
 class SfairaTables:
-    """The tables of a store that sfaira wrote; see [`Tables`][dao_polars.store.tables.Tables].
+    """The tables of a store that sfaira wrote.
 
     Raises:
         DaoCorruptError: a table whose rows are not the matrix's, a file that cannot be read; names
             dataset and file.
     """
 
+    #: A dataset's uns, relative to the dataset.
     uns_path = "pickle/uns.pickle"
 
     def __init__(self, core: _core.Store) -> None:
@@ -47,24 +47,22 @@ class SfairaTables:
     @cached_property
     def _obs(self) -> tuple[list[ScannedDataset], dict[str, list[str] | None]]:
         """The datasets as a scan sees them, and the categories of their text columns."""
-        found, categories = [], _Categories()
-        for dataset in self._core.datasets:
-            obs, where = self._read_obs(dataset)
-            columns = frame_columns(obs, where)
-            self._read_var(dataset)  # whose rows must be the matrix's columns
-            values, _ = self.uns(dataset)
-            found.append(
-                ScannedDataset(
-                    dataset.number,
-                    dataset.name,
-                    dataset.path,
-                    dataset.n_obs,
-                    columns,
-                    constants(values, {*columns, *RESERVED}),
-                )
-            )
-            categories.add(obs.frame, columns)
-        return found, categories.union()
+        found: list[ScannedDataset] = []
+        texts: dict[str, set[str] | None] = {}
+        for d in self._core.datasets:
+            obs = self._table(d, "obs")
+            columns = obs.columns("obs_name", RESERVED)
+            texts_here = [n for n, c in columns.items() if is_text(c.dtype) and n != "obs_name"]
+            for name in texts_here:
+                known = texts.setdefault(name, set())
+                if known is not None:
+                    stored = obs.frame.select(columns[name].name).collect().to_series()
+                    values = categories_of(stored)
+                    texts[name] = None if values is None else known.union(values)
+            self._table(d, "var")  # whose rows must be the matrix's columns
+            wide = constants(self.uns(d)[0], {*columns, *RESERVED})
+            found.append(ScannedDataset(d.number, d.name, d.path, d.n_obs, columns, wide))
+        return found, {n: None if v is None else sorted(v) for n, v in texts.items()}
 
     def datasets(self) -> list[ScannedDataset]:
         """The datasets as a scan sees them, in the order of their numbers."""
@@ -81,26 +79,21 @@ class SfairaTables:
 
     def check_obs(self, dataset: _core.Dataset) -> None:
         """Raises a DaoCorruptError where a dataset's obs has not a row a cell."""
-        self._read_obs(dataset)
-
-    def _read_obs(self, dataset: _core.Dataset) -> tuple[PandasTable, str]:
-        """A dataset's obs as it lies in its file, and what to call it in errors."""
-        return self._table(dataset, "parquet/obs.parquet", dataset.n_obs, "cells")
-
-    def _read_var(self, dataset: _core.Dataset) -> tuple[PandasTable, str]:
-        """A dataset's var as it lies in its file, and what to call it in errors."""
-        return self._table(dataset, "parquet/var.parquet", dataset.n_vars, "genes")
+        self._table(dataset, "obs")
 
     def var(self, dataset: _core.Dataset) -> pl.DataFrame:
         """A dataset's var: ``var_name`` first, text, then its columns."""
-        table, where = self._read_var(dataset)
-        columns = frame_columns(table, where, index_name="var_name", reserved=("var_name",))
-        return table.frame.select(
-            _as_text(column, table.height).alias(name)
-            if name == "var_name" or _is_text(column.dtype)
-            else pl.col("" if column.name is None else column.name).alias(name)
-            for name, column in columns.items()
-        ).collect()
+        table = self._table(dataset, "var")
+        rows = pl.int_range(table.height, dtype=pl.Int64())
+
+        def values(name: str, column: FileColumn) -> pl.Expr:
+            if column.name is None:
+                return (column.start + column.step * rows).cast(pl.String)
+            is_string = name == "var_name" or is_text(column.dtype)
+            return pl.col(column.name).cast(pl.String) if is_string else pl.col(column.name)
+
+        columns = table.columns("var_name", ("var_name",)).items()
+        return table.frame.select(values(name, c).alias(name) for name, c in columns).collect()
 
     def uns(self, dataset: _core.Dataset) -> tuple[dict[Any, Any], list[str]]:
         """A dataset's uns and what was refused in its pickle."""
@@ -112,27 +105,28 @@ class SfairaTables:
         where = f"dataset {dataset.name!r}, '{self._core.uri}/{path}'"
         return where, self._core.get_bytes(path)
 
-    def _table(
-        self, dataset: _core.Dataset, path: str, n_rows: int, what: str
-    ) -> tuple[PandasTable, str]:
-        where, data = self._read(dataset, path)
+    def _table(self, dataset: _core.Dataset, name: Literal["obs", "var"]) -> PandasTable:
+        where, data = self._read(dataset, f"parquet/{name}.parquet")
         table = PandasTable(data, where)
+        n_rows, what = (dataset.n_obs, "cells") if name == "obs" else (dataset.n_vars, "genes")
         if table.height != n_rows:
             raise DaoCorruptError(
                 f"{where}: expected {n_rows} rows, as the matrix has so many {what}, found "
                 f"{table.height}; restore the file that is not the dataset's"
             )
-        return table, where
+        return table
 
 
 class PandasTable:
     """A table that pandas wrote.
 
     ``frame``: what lies in the file, ``schema`` its types, ``height`` its rows. ``index``: of
-    each index level the name of its column, or the bounds of a range, which has none.
+    each index level the name of its column, or the bounds of a range, which has none. ``where``:
+    the file, for errors.
     """
 
     def __init__(self, data: bytes, where: str) -> None:
+        self.where = where
         try:
             self.frame = pl.scan_parquet(io.BytesIO(data))
             self.schema = self.frame.collect_schema()
@@ -152,45 +146,37 @@ class PandasTable:
             bounds = self.index[0]  # a table of no columns has no rows in parquet
             self.height = len(range(bounds["start"], bounds["stop"], bounds["step"]))
 
+    def columns(self, index_name: str, reserved: Sequence[str]) -> dict[str, FileColumn]:
+        """The columns by their names in the frame, the (first level of the) index first.
 
-def frame_columns(
-    table: PandasTable,
-    where: str,
-    *,
-    index_name: str = "obs_name",
-    reserved: tuple[str, ...] = RESERVED,
-) -> dict[str, FileColumn]:
-    """A table's columns by their names in the frame, the (first level of the) index first.
-
-    Columns of types that a frame does not hold (lists, bytes, ...) are left out with a warning.
-    """
-    dtypes = table.schema
-    first, *levels = table.index or [{"start": 0, "step": 1}]
-    columns = {
-        index_name: FileColumn(first, dtypes[first])
-        if isinstance(first, str)
-        else FileColumn(None, pl.Null(), int(first["start"]), int(first["step"]))
-    }
-    left_out = []
-    for name, dtype in dtypes.items():
-        if name == first:
-            continue
-        if not _is_text(dtype) and dtype != pl.Float16:
-            try:
-                dtype_name(dtype)
-            except ValueError:
+        Columns of types that a frame does not hold (lists, bytes, ...) are left out with a warning.
+        """
+        dtypes = self.schema
+        first, *levels = self.index or [{"start": 0, "step": 1}]
+        columns = {
+            index_name: FileColumn(first, dtypes[first])
+            if isinstance(first, str)
+            else FileColumn(None, pl.Null(), int(first["start"]), int(first["step"]))
+        }
+        left_out = []
+        for name, dtype in dtypes.items():
+            if name == first:
+                continue
+            if not (is_text(dtype) or dtype == pl.Float16 or is_storable(dtype)):
                 left_out.append(f"{name!r} ({dtype})")
                 continue
-        unnamed = name.startswith("__index_level_") and name in levels
-        shown = f"level_{levels.index(name) + 1}" if unnamed else name
-        clash = shown in reserved or shown in columns
-        columns[free_name(shown, (*dtypes, *columns)) if clash else shown] = FileColumn(name, dtype)
-    if left_out:
-        warnings.warn(
-            f"{where}: left out columns of types that a frame does not hold: {', '.join(left_out)}",
-            stacklevel=2,
-        )
-    return columns
+            unnamed = name.startswith("__index_level_") and name in levels
+            shown = f"level_{levels.index(name) + 1}" if unnamed else name
+            if shown in reserved or shown in columns:
+                shown = free_name(shown, (*dtypes, *columns))
+            columns[shown] = FileColumn(name, dtype)
+        if left_out:
+            warnings.warn(
+                f"{self.where}: left out columns of types that a frame does not hold: "
+                f"{', '.join(left_out)}",
+                stacklevel=2,
+            )
+        return columns
 
 
 def truth_notes(dataset: ScannedDataset, schema: Mapping[str, pl.DataType]) -> _core.TableMeta:
@@ -203,41 +189,6 @@ def truth_notes(dataset: ScannedDataset, schema: Mapping[str, pl.DataType]) -> _
     columns = [
         _core.ColumnMeta(name, name, "String", note)
         for name, column in dataset.columns.items()
-        if _is_text(column.dtype) and schema.get(name) == pl.Boolean
+        if is_text(column.dtype) and schema.get(name) == pl.Boolean
     ]
     return _core.TableMeta(None, None, columns)
-
-
-class _Categories:
-    """Gathers the distinct values of text columns over the datasets."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, set[str] | None] = {}
-
-    def add(self, frame: pl.LazyFrame, columns: Mapping[str, FileColumn]) -> None:
-        """Takes a dataset's text columns into account."""
-        for name, column in columns.items():
-            if name == "obs_name" or column.name is None or not _is_text(column.dtype):
-                continue
-            known = self._values.setdefault(name, set())
-            if known is not None:
-                values = frame.select(pl.col(column.name)).collect().to_series()
-                found = categories_of(values)
-                known.update(found or ())
-                if found is None or len(known) > MAX_CATEGORIES:
-                    self._values[name] = None
-
-    def union(self) -> dict[str, list[str] | None]:
-        """The sorted values of each column; None where they are too many for categories."""
-        return {n: None if v is None else sorted(v) for n, v in self._values.items()}
-
-
-def _is_text(dtype: pl.DataType) -> bool:
-    return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
-
-
-def _as_text(column: FileColumn, height: int) -> pl.Expr:
-    if column.name is not None:
-        return pl.col(column.name).cast(pl.String)
-    stop = column.start + column.step * height
-    return pl.int_range(column.start, stop, column.step, dtype=pl.Int64()).cast(pl.String)

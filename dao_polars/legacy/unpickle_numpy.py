@@ -14,59 +14,51 @@ from typing import Any
 
 import numpy as np
 
-NUMPY_TYPES = ("numpy.ndarray", "numpy.recarray", "numpy.record", "numpy.void")
+TYPES = ("numpy.ndarray", "numpy.recarray", "numpy.record", "numpy.void")
 
-_MAX_NESTING = 16  # structured dtypes in structured dtypes
 _CODE = re.compile(r"[<>=|]?(?:[bBhHiIlLqQefdgFDG?O]|[biufcOSUV][0-9]{1,9}|[mM]8?)")
 _TIME_UNITS = {"generic", "Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as"}
+
+Spend = Callable[[int], None]
 
 
 class MalformedError(Exception):
     """The pickle contradicts itself."""
 
 
-_Spend = Callable[[int], None]
+def new_dtype(_spend: Spend, state: Any, code: Any = None, *_flags: Any) -> Any:
+    """The dtype of ``numpy.dtype(code, …)`` and its state, refused if the code is no plain one.
 
-
-class PendingDtype:
-    """A dtype that is not complete yet: numpy pickles its name first and the details as a state."""
-
-    def __init__(self, dtype: np.dtype, nesting: int = 0) -> None:
-        self.dtype, self.nesting = dtype, nesting
-
-    def set_state(self, state: Any) -> None:
-        """Completes the dtype from ``(version, byte order, subarray, names, fields, …)``."""
-        if not isinstance(state, tuple) or len(state) < 5:
-            raise MalformedError("a dtype's state is not as numpy writes it")
-        _, order, subarray, names, fields, *rest = state
-        pending = []
-        if isinstance(subarray, tuple):
-            inner, shape = subarray
-            pending = [inner]
-            dtype = np.dtype((_dtype(inner), _shape(shape)))
-        elif names is not None:
-            parts = [fields[name] for name in names]
-            pending = [part[0] for part in parts]
-            layout: dict[str, Any] = {
-                "names": [str(name) for name in names],
-                "formats": [_dtype(each) for each in pending],
-                "offsets": [int(part[1]) for part in parts],
-            }
-            titles = [part[2] if len(part) > 2 else None for part in parts]
-            if any(isinstance(title, str) for title in titles):
-                layout["titles"] = titles
-            layout["itemsize"] = int(rest[0])
-            dtype = np.dtype(layout)  # type: ignore[call-overload]
-        else:
-            dtype = self.dtype
-            if dtype.kind in "mM" and len(state) > 8:
-                dtype = _with_unit(dtype, state[8])
-            if order in ("<", ">") and dtype.itemsize:
-                dtype = dtype.newbyteorder(order)
-        self.nesting = 1 + max((each.nesting for each in pending), default=-1)
-        if self.nesting > _MAX_NESTING:
-            raise MalformedError("a dtype is nested too deeply")
-        self.dtype = dtype
+    ``state`` is ``(version, byte order, subarray, names, fields, size, …)``; None if there is none.
+    """
+    if getattr(code, "name", None) in TYPES:  # numpy.record: the state has the fields
+        code = "V0"
+    if not isinstance(code, str) or not _CODE.fullmatch(code):
+        return NotImplemented
+    dtype = np.dtype(code)
+    if state is None:
+        return dtype
+    if not isinstance(state, tuple) or len(state) < 5:
+        raise MalformedError("a dtype's state is not as numpy writes it")
+    _, order, subarray, names, fields, *rest = state
+    if isinstance(subarray, tuple):
+        inner, shape = subarray
+        return np.dtype((_dtype(inner), _shape(shape)))
+    if names is not None:
+        parts = [fields[name] for name in names]
+        layout: dict[str, Any] = {
+            "names": [str(name) for name in names],
+            "formats": [_dtype(part[0]) for part in parts],
+            "offsets": [int(part[1]) for part in parts],
+            "itemsize": int(rest[0]),
+        }
+        titles = [part[2] if len(part) > 2 else None for part in parts]
+        if any(isinstance(title, str) for title in titles):
+            layout["titles"] = titles
+        return np.dtype(layout)  # type: ignore[call-overload]
+    if dtype.kind in "mM" and len(state) > 8:
+        dtype = _with_unit(dtype, state[8])
+    return dtype.newbyteorder(order) if order in ("<", ">") and dtype.itemsize else dtype
 
 
 def _with_unit(dtype: np.dtype, detail: Any) -> np.dtype:
@@ -77,85 +69,55 @@ def _with_unit(dtype: np.dtype, detail: Any) -> np.dtype:
     return dtype if unit == "generic" else np.dtype(f"{dtype.kind}8[{number}{unit}]")
 
 
-def new_dtype(code: Any = None, *_flags: Any) -> Any:
-    """The dtype of ``numpy.dtype(code, …)``; ``NotImplemented`` if the code is not a plain one."""
-    if getattr(code, "name", None) in NUMPY_TYPES:  # numpy.record: the state has the fields
-        code = "V0"
-    if not isinstance(code, str) or not _CODE.fullmatch(code):
-        return NotImplemented
-    return PendingDtype(np.dtype(code))
-
-
-def scalar(spend: _Spend, pending: Any, raw: Any = None) -> Any:
+def scalar(spend: Spend, _state: Any, dtype: Any, raw: Any = None) -> Any:
     """A numpy scalar out of its bytes."""
-    dtype = _dtype(pending)
-    if dtype.hasobject:
-        return NotImplemented
-    values = _values(spend, raw, dtype, (), "C")
+    values = _values(spend, raw, _dtype(dtype), (), "C")
     return values if values is NotImplemented else values[()]
 
 
 def frombuffer(
-    spend: _Spend, raw: Any, pending: Any, shape: Any, order: Any, axes: Any = None
+    spend: Spend, _state: Any, raw: Any, dtype: Any, shape: Any, order: Any, axes: Any = None
 ) -> Any:
-    """An array as protocol 5 pickles it: complete at once."""
-    values = _values(spend, raw, _dtype(pending), _shape(shape), "F" if order == "F" else "C")
-    if values is NotImplemented:
-        return values
-    result = PendingArray(spend, 0)
-    result.array = values.transpose(axes) if order == "K" and axes is not None else values
-    return result
+    """An array as protocol 5 pickles it."""
+    values = _values(spend, raw, _dtype(dtype), _shape(shape), "F" if order == "F" else "C")
+    permuted = order == "K" and axes is not None and values is not NotImplemented
+    return values.transpose(axes) if permuted else values
 
 
-class PendingArray:
-    """An array that is not complete yet: numpy pickles an empty one first, then values as a state.
-
-    ``array`` is None while there are no values, and stays so when they are refused (``why``).
-    """
-
-    def __init__(self, spend: _Spend, file_size: int) -> None:
-        self.array: np.ndarray | None = None
-        self.why = "numpy.ndarray"
-        self.fortran = False
-        self._spend, self._file_size = spend, file_size
-
-    def set_state(self, state: Any) -> None:
-        """Completes the array from ``(version, shape, dtype, Fortran order, bytes or objects)``."""
-        if not isinstance(state, tuple) or len(state) not in (4, 5):
-            raise MalformedError("an array's state is not as numpy writes it")
-        shape, pending, self.fortran, values = state[-4:]
-        dtype, shape = _dtype(pending), _shape(shape)
-        order = "F" if self.fortran else "C"
-        built = (
-            self._objects(values, dtype, shape)
-            if isinstance(values, list)
-            else _values(self._spend, values, dtype, shape, order)
-        )
-        self.array = None if built is NotImplemented else built
-
-    def ordered(self, array: np.ndarray) -> np.ndarray:
-        """The array in the memory order that this one had."""
-        return np.asfortranarray(array) if self.fortran else array
-
-    def _objects(self, values: list[Any], dtype: np.dtype, shape: tuple[int, ...]) -> Any:
-        if len(values) != prod(shape):
-            raise MalformedError(f"an array of shape {shape} has {len(values)} values")
-        fields = [dtype[name] for name in dtype.names or ()]
-        if not (dtype.kind == "O" or (dtype.hasobject and fields)):
-            raise MalformedError(f"an array of dtype {dtype} has a list of values")
-        if any(field.hasobject and field.kind != "O" for field in fields):
-            return NotImplemented
-        self._spend(len(values) * dtype.itemsize)
-        array = np.empty(len(values), dtype)
-        try:
-            for i, value in enumerate(values):
-                array[i] = value
-        except (TypeError, ValueError):  # a field that cannot hold its value
-            return NotImplemented
-        return array.reshape(shape)
+def new_array(spend: Spend, state: Any, cls: Any, *_args: Any) -> Any:
+    """The array of ``(version, shape, dtype, Fortran order, bytes or objects)``, its state."""
+    if cls.name not in TYPES or state is None:
+        return NotImplemented
+    if not isinstance(state, tuple) or len(state) not in (4, 5):
+        raise MalformedError("an array's state is not as numpy writes it")
+    shape, dtype, fortran, values = state[-4:]
+    order = "F" if fortran else "C"
+    build = _objects if isinstance(values, list) else _values
+    return build(spend, values, _dtype(dtype), _shape(shape), order)
 
 
-def _values(spend: _Spend, raw: Any, dtype: np.dtype, shape: tuple[int, ...], order: str) -> Any:
+def _objects(
+    spend: Spend, values: list[Any], dtype: np.dtype, shape: tuple[int, ...], order: Any
+) -> Any:
+    """The array of some objects, listed in C order whatever its own order is."""
+    if len(values) != prod(shape):
+        raise MalformedError(f"an array of shape {shape} has {len(values)} values")
+    fields = [dtype[name] for name in dtype.names or ()]
+    if not (dtype.kind == "O" or (dtype.hasobject and fields)):
+        raise MalformedError(f"an array of dtype {dtype} has a list of values")
+    if any(field.hasobject and field.kind != "O" for field in fields):
+        return NotImplemented
+    spend(len(values) * dtype.itemsize)
+    array = np.empty(len(values), dtype)
+    try:
+        for i, value in enumerate(values):
+            array[i] = value
+    except (TypeError, ValueError):  # a field that cannot hold its value
+        return NotImplemented
+    return array.reshape(shape).copy(order)
+
+
+def _values(spend: Spend, raw: Any, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> Any:
     """The array that lies in some bytes, which must be as many as shape and dtype say."""
     if isinstance(raw, str):
         raw = raw.encode("latin1")
@@ -168,7 +130,7 @@ def _values(spend: _Spend, raw: Any, dtype: np.dtype, shape: tuple[int, ...], or
     spend(len(raw))
     flat = np.frombuffer(bytearray(raw), dtype) if raw else np.empty(0, dtype)
     _check_values(flat)
-    return flat.reshape(shape, order=order)  # type: ignore[call-overload]
+    return flat.reshape(shape, order=order)
 
 
 def _check_values(array: np.ndarray) -> None:
@@ -185,10 +147,10 @@ def _check_values(array: np.ndarray) -> None:
             raise MalformedError("text has characters that do not exist")
 
 
-def _dtype(pending: Any) -> np.dtype:
-    if not isinstance(pending, PendingDtype):
-        raise MalformedError(f"a {type(pending).__name__} stands where a dtype should")
-    return pending.dtype
+def _dtype(dtype: Any) -> np.dtype:
+    if not isinstance(dtype, np.dtype):
+        raise MalformedError(f"a {type(dtype).__name__} stands where a dtype should")
+    return dtype
 
 
 def _shape(shape: Any) -> tuple[int, ...]:

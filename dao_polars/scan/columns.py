@@ -52,11 +52,6 @@ class ScannedDataset:
     columns: Mapping[str, FileColumn]
     constants: Mapping[str, Scalar] = field(default_factory=dict)
 
-    @property
-    def obs_path(self) -> str:
-        """The path of the dataset's obs table, relative to the store."""
-        return f"{self.path}/parquet/obs.parquet"
-
 
 def free_name(name: str, taken: Iterable[str]) -> str:
     """The name a column has in the frame: ``obs_<name>`` if it is reserved."""
@@ -73,23 +68,14 @@ def scanned_datasets(datasets: Iterable[Dataset]) -> list[ScannedDataset]:
     """
     tables: dict[tuple[tuple[str, str], ...], Mapping[str, FileColumn]] = {}
     found = []
-    for dataset in datasets:
-        columns = tables.get(dataset.obs)
-        if columns is None:
-            columns = {"obs_name": FileColumn("obs_name", pl.String())} | {
-                name: FileColumn(name, dtype_from_name(kind)) for name, kind in dataset.obs
+    for d in datasets:
+        if d.obs not in tables:
+            tables[d.obs] = {"obs_name": FileColumn("obs_name", pl.String())} | {
+                name: FileColumn(name, dtype_from_name(kind)) for name, kind in d.obs
             }
-            tables[dataset.obs] = columns
-        constants = {
-            name: value
-            for name, value in dataset.constants.items()
-            if name not in columns and name not in RESERVED
-        }
-        found.append(
-            ScannedDataset(
-                dataset.number, dataset.name, dataset.path, dataset.n_obs, columns, constants
-            )
-        )
+        columns = tables[d.obs]
+        wide = {n: v for n, v in d.constants.items() if n not in columns and n not in RESERVED}
+        found.append(ScannedDataset(d.number, d.name, d.path, d.n_obs, columns, wide))
     return found
 
 
@@ -108,25 +94,21 @@ def frame_schema(
     for columns in {id(dataset.columns): dataset.columns for dataset in datasets}.values():
         for name, column in columns.items():
             kinds.setdefault(name, {})[column.dtype] = None
-    values: dict[str, set[tuple[type, Scalar]]] = {}
+    words: dict[str, set[str]] = {}
     for dataset in datasets:
         for name, value in dataset.constants.items():
-            values.setdefault(name, set()).add((type(value), value))
-    words: dict[str, set[str]] = {}
-    for name, constants in values.items():
-        for _, value in constants:
             kinds.setdefault(name, {})[_scalar_dtype(value)] = None
             if isinstance(value, str):
                 words.setdefault(name, set()).add(value)
     kinds.pop("obs_name", None)
 
-    schema = pl.Schema({"cell": cell, "dataset": _enum(sorted(d.name for d in datasets))})
-    schema["obs_name"] = pl.String()
+    names = _enum(sorted(dataset.name for dataset in datasets))
+    schema = pl.Schema({"cell": cell, "dataset": names, "obs_name": pl.String()})
     for name, dtypes in kinds.items():
         dtype, known = supertype(list(dtypes)), categories.get(name, ())
         if dtype == pl.String and known is not None:
             texts = {*known, *words.get(name, ())}
-            others = [d for d in dtypes if not _is_stringlike(d) and d != pl.Null]
+            others = [d for d in dtypes if not is_text(d) and d != pl.Null]
             if not others:
                 dtype = _enum(sorted(texts))
             elif others == [pl.Boolean()] and all(text.lower() in _TRUTHS for text in texts):
@@ -157,7 +139,7 @@ def converted(column: pl.Expr, stored: pl.DataType, dtype: pl.DataType) -> pl.Ex
     """
     if stored == dtype:
         return column
-    if dtype == pl.Boolean and _is_stringlike(stored):
+    if dtype == pl.Boolean and is_text(stored):
         lower = column.cast(pl.String).str.to_lowercase()
         return lower.replace_strict(list(_TRUTHS), list(_TRUTHS.values()), return_dtype=dtype)
     if dtype == pl.String and stored == pl.Boolean:
@@ -169,8 +151,7 @@ def converted(column: pl.Expr, stored: pl.DataType, dtype: pl.DataType) -> pl.Ex
 
 def converted_series(values: pl.Series, dtype: pl.DataType) -> pl.Series:
     """Values as the frame has them; see [`converted`][]."""
-    frame = pl.DataFrame({"values": values})
-    return frame.select(converted(pl.col("values"), values.dtype, dtype)).to_series()
+    return values.to_frame().select(converted(pl.first(), values.dtype, dtype)).to_series()
 
 
 def supertype(dtypes: Sequence[pl.DataType]) -> pl.DataType:
@@ -181,7 +162,7 @@ def supertype(dtypes: Sequence[pl.DataType]) -> pl.DataType:
     numbers with text or dates with numbers, meets as text. (Bools and the text of bools meet as
     Boolean, which [`frame_schema`][] sees to, as it knows the text.)
     """
-    found = list(dict.fromkeys(pl.String() if _is_stringlike(d) else d for d in dtypes))
+    found = list(dict.fromkeys(pl.String() if is_text(d) else d for d in dtypes))
     found = [dtype for dtype in found if dtype != pl.Null] or [pl.Null()]
     if len(found) == 1:
         return pl.Float32() if found[0] == pl.Float16 else found[0]
@@ -208,16 +189,13 @@ def constant_series(values: Sequence[Scalar | None], dtype: pl.DataType) -> pl.S
 
 
 def _scalar_dtype(value: Scalar) -> pl.DataType:
-    if isinstance(value, str):
-        return pl.String()
-    if isinstance(value, bool):
-        return pl.Boolean()
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return pl.Int64() if value < 2**63 else pl.UInt64()
-    return pl.Float64()
+    return {str: pl.String(), bool: pl.Boolean(), float: pl.Float64()}[type(value)]
 
 
-def _is_stringlike(dtype: pl.DataType) -> bool:
+def is_text(dtype: pl.DataType) -> bool:
+    """Whether a column of this type holds text, be it as categories."""
     return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
 
 

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["constants"]
-
 
 def constants(uns: Mapping[str, Any], obs_columns: Collection[str]) -> dict[str, Any]:
     """The top-level scalars of ``uns``, which hold for every cell: str, int, float and bool.
@@ -25,17 +23,14 @@ def constants(uns: Mapping[str, Any], obs_columns: Collection[str]) -> dict[str,
     for name, value in uns.items():
         if isinstance(value, np.generic):
             value = value.item()
-        if not isinstance(name, str) or name in obs_columns or not _is_constant(value):
-            continue
-        if _is_unicode(name):
+        named = isinstance(name, str) and name not in obs_columns and _is_unicode(name)
+        if named and _is_constant(value):
             found[name] = str(value) if isinstance(value, str) else value
     return found
 
 
 def _is_constant(value: Any) -> bool:
-    if isinstance(value, bool):
-        return True
-    if isinstance(value, int):
+    if isinstance(value, int):  # a bool too
         return -(2**63) <= value < 2**64
     if isinstance(value, float):
         return math.isfinite(value)

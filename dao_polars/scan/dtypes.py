@@ -12,34 +12,24 @@ import polars as pl
 
 from ..errors import DaoValueError
 
+_INTEGERS = [f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)]
 _PLAIN: dict[str, pl.DataType] = {
-    str(t): t()
-    for t in (
-        pl.String,
-        pl.Boolean,
-        pl.Int8,
-        pl.Int16,
-        pl.Int32,
-        pl.Int64,
-        pl.UInt8,
-        pl.UInt16,
-        pl.UInt32,
-        pl.UInt64,
-        pl.Float32,
-        pl.Float64,
-        pl.Date,
-        pl.Time,
-        pl.Null,
-    )
+    name: getattr(pl, name)()
+    for name in ("String", "Boolean", *_INTEGERS, "Float32", "Float64", "Date", "Time", "Null")
 }
 _TIMED = re.compile(r"(Datetime|Duration)\((ns|us|ms)(?:,(.+))?\)")
+
+
+def is_storable(dtype: pl.DataType) -> bool:
+    """Whether a store holds columns of a type: no lists, structs, decimals, ..."""
+    return isinstance(dtype, pl.Datetime | pl.Duration) or str(dtype) in _PLAIN
 
 
 def dtype_name(dtype: pl.DataType) -> str:
     """The store's name of a polars dtype, such as ``"Int64"`` or ``"Datetime(us,UTC)"``.
 
     Raises:
-        DaoValueError: a dtype that a store does not hold (lists, structs, decimals, ...).
+        DaoValueError: a dtype that a store does not hold.
     """
     if isinstance(dtype, pl.Datetime):
         zone = f",{dtype.time_zone}" if dtype.time_zone else ""

@@ -7,25 +7,26 @@ name the wrong cells, and the errors that name dataset and path.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from ..errors import DaoCorruptError, DaoError, DaoFileNotFoundError, DaoIOError
+from ..errors import DaoCorruptError, DaoFileNotFoundError, DaoIOError
 from .columns import converted_series
 
 if TYPE_CHECKING:
-    from .columns import ScannedDataset
-    from .plan import ScanGroup
+    from .columns import FileColumn, ScannedDataset
     from .source import ScannedStore
 
 FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 """The errors that polars raises for files that it cannot read."""
 
 _RESTORE = "restore the file from a copy, or write the dataset again"
-_Seen = dict[tuple[str | int, ...], int]
-_seen_files: _Seen = {}  # rows of local files, by path, time, size and inode
+_seen_files: dict[
+    tuple[str | int, ...], int
+] = {}  # rows of local files, by path, time, size and inode
 _MAX_SEEN = 100_000
 
 
@@ -49,20 +50,18 @@ def check_rows(store: ScannedStore, datasets: Sequence[ScannedDataset]) -> None:
     for dataset, state in states:
         if seen.get(state, dataset.n_obs) != dataset.n_obs:
             raise DaoCorruptError(
-                f"dataset {dataset.name!r}, {store.path_of(dataset.obs_path)!r}: expected "
-                f"{dataset.n_obs} rows, one a cell, found {seen[state]}; {_RESTORE}"
+                f"{_where(store, dataset)}: expected {dataset.n_obs} rows, one a cell, found "
+                f"{seen[state]}; {_RESTORE}"
             )
 
 
 def _state(store: ScannedStore, dataset: ScannedDataset) -> tuple[str | int, ...]:
     """A value that changes when a local file does; of a remote file only the path is known."""
-    path = store.path_of(dataset.obs_path)
+    path = store.obs_path(dataset)
     if not store.is_local:
         return (path,)
-    try:
+    with _named_errors(_where(store, dataset)):
         stat = os.stat(path)
-    except OSError as error:
-        raise _translated(dataset, path, error) from error
     return path, stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
@@ -71,20 +70,14 @@ def _count(store: ScannedStore, datasets: Sequence[ScannedDataset]) -> list[int]
     try:
         return [frame.item() for frame in pl.collect_all(frames)]
     except FAILURES:
-        return [_count_one(store, dataset) for dataset in datasets]
-
-
-def _count_one(store: ScannedStore, dataset: ScannedDataset) -> int:
-    try:
-        return int(scan(store, [dataset]).select(pl.len()).collect().item())
-    except FAILURES as error:
-        raise _translated(dataset, store.path_of(dataset.obs_path), error) from error
+        explain(store, datasets, {})
+        raise
 
 
 def scan(store: ScannedStore, datasets: Sequence[ScannedDataset], **options: Any) -> pl.LazyFrame:
     """The parquet scan of polars over some datasets' obs tables, one after the other."""
     return pl.scan_parquet(
-        [store.path_of(dataset.obs_path) for dataset in datasets],
+        [store.obs_path(dataset) for dataset in datasets],
         glob=False,
         hive_partitioning=False,
         storage_options=store.storage_options,
@@ -92,41 +85,52 @@ def scan(store: ScannedStore, datasets: Sequence[ScannedDataset], **options: Any
     )
 
 
-def explain(store: ScannedStore, group: ScanGroup, error: BaseException) -> None:
-    """Raises a DaoError for the file that made reading a group fail, if it was a file.
+def explain(
+    store: ScannedStore, datasets: Sequence[ScannedDataset], columns: Mapping[str, FileColumn]
+) -> None:
+    """Raises a DaoError for the file that made reading some columns fail, if it was a file.
 
     Looks at each file by itself; returns if all can be read, so that the fault is the query's.
     """
-    for dataset in group.datasets:
-        where = f"dataset {dataset.name!r}, {store.path_of(dataset.obs_path)!r}"
-        for name, column in group.columns.items():
+    for dataset in datasets:
+        where = _where(store, dataset)
+        lf = scan(store, [dataset])
+        with _named_errors(where):
+            schema = lf.collect_schema()
+            lf.select(pl.len()).collect()
+        for name, column in columns.items():
             if column.name is None:
                 continue
-            try:
-                lf = scan(store, [dataset])
-                found = lf.collect_schema().get(column.name)
-                values = lf.select(column.name).collect().to_series() if found else None
-            except FAILURES as found_error:
-                path = store.path_of(dataset.obs_path)
-                raise _translated(dataset, path, found_error) from error
-            if values is None or found != column.dtype:
+            at = f"{where}, column {column.name!r}"
+            found = schema.get(column.name)
+            if found != column.dtype:
                 raise DaoCorruptError(
-                    f"{where}, column {column.name!r}: expected {column.dtype}, found "
-                    f"{found or 'no such column'}; {_RESTORE}"
-                ) from error
+                    f"{at}: expected {column.dtype}, found {found or 'no such column'}; {_RESTORE}"
+                )
+            with _named_errors(where):
+                values = lf.select(column.name).collect().to_series()
             try:
                 converted_series(values, store.schema[name])
-            except pl.exceptions.PolarsError as found_error:
+            except pl.exceptions.PolarsError as error:
                 raise DaoCorruptError(
-                    f"{where}, column {column.name!r}: values that the manifest does not list: "
-                    f"{found_error}; {_RESTORE}"
+                    f"{at}: values that the manifest does not list: {error}; {_RESTORE}"
                 ) from error
 
 
-def _translated(dataset: ScannedDataset, path: str, error: BaseException) -> DaoError:
-    where = f"dataset {dataset.name!r}, {path!r}"
-    if isinstance(error, FileNotFoundError):
-        return DaoFileNotFoundError(f"{where}: the file is missing; {_RESTORE}")
-    if isinstance(error, OSError):
-        return DaoIOError(f"{where}: cannot be read: {error}")
-    return DaoCorruptError(f"{where}: not a parquet file that can be read: {error}; {_RESTORE}")
+def _where(store: ScannedStore, dataset: ScannedDataset) -> str:
+    return f"dataset {dataset.name!r}, {store.obs_path(dataset)!r}"
+
+
+@contextmanager
+def _named_errors(where: str) -> Iterator[None]:
+    """Turns what polars and the system raise for a file into errors that name it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DaoFileNotFoundError(f"{where}: the file is missing; {_RESTORE}") from error
+    except OSError as error:
+        raise DaoIOError(f"{where}: cannot be read: {error}") from error
+    except FAILURES as error:
+        raise DaoCorruptError(
+            f"{where}: not a parquet file that can be read: {error}; {_RESTORE}"
+        ) from error

@@ -71,31 +71,42 @@ def make_plan(
     roots = [set(conjunct.meta.root_names()) for conjunct in conjuncts]
     needed = list(dict.fromkeys([*columns, *(name for names in roots for name in names)]))
 
-    rows = dict(_limited(datasets, n_rows))
-    kept = [d for d in datasets if rows.get(d.number)]
+    rows: dict[int, int] = {}  # of each dataset, by its number: those among the first n_rows
+    left = sum(d.n_obs for d in datasets) if n_rows is None else n_rows
+    for dataset in datasets:
+        rows[dataset.number] = min(dataset.n_obs, left)
+        left -= rows[dataset.number]
+    kept = [d for d in datasets if rows[d.number]]
     settled: list[set[int]] = []  # of each conjunct: the datasets in which it is true throughout
     for conjunct, names in zip(conjuncts, roots, strict=True):
         kept, true_in = _prune(conjunct, names, kept, schema)
         settled.append(true_in)
 
+    def signature(dataset: ScannedDataset) -> tuple[object, ...]:
+        """A value that is equal for datasets that can be read as one group."""
+        stored = (dataset.columns.get(name) for name in needed)
+        return (*stored, *(dataset.number in true_in for true_in in settled))
+
     plan = ScanPlan(columns)
-    pushdown = _Pushdown(conjuncts, schema)
-    for members in _runs(kept, rows, lambda d: _signature(d, needed, settled)):
+    translated: dict[tuple[object, ...], pl.Expr | None] = {}  # conjuncts, by place and columns
+    for members in _runs(kept, rows, signature):
         stored = {n: c for n in needed if (c := members[0].columns.get(n)) is not None}
         pushed: list[pl.Expr] = []
         residual: list[pl.Expr] = []
-        for at, true_in in enumerate(settled):
-            if members[0].number not in true_in:
-                condition = pushdown(at, stored)
-                if condition is None:
-                    residual.append(conjuncts[at])
-                else:
-                    pushed.append(condition)
-        if any(condition is _NEVER for condition in pushed):
-            continue
-        pushed = [condition for condition in pushed if condition is not _ALWAYS]
-        total = sum(rows[d.number] for d in members)
-        plan.groups.append(ScanGroup(members, total, stored, _all(pushed), _all(residual)))
+        for at, (conjunct, names) in enumerate(zip(conjuncts, roots, strict=True)):
+            if members[0].number in settled[at]:
+                continue
+            key = at, *map(stored.get, names)
+            if key not in translated:
+                translated[key] = _translate(conjunct, stored, schema)
+            condition = translated[key]
+            if condition is None:
+                residual.append(conjunct)
+            elif condition is not _ALWAYS:
+                pushed.append(condition)
+        if not any(condition is _NEVER for condition in pushed):
+            total = sum(rows[d.number] for d in members)
+            plan.groups.append(ScanGroup(members, total, stored, _all(pushed), _all(residual)))
     return plan
 
 
@@ -122,18 +133,6 @@ def wide_values(datasets: Sequence[ScannedDataset], name: str, dtype: pl.DataTyp
     return constant_series([d.constants.get(name) for d in datasets], dtype).alias(name)
 
 
-def _limited(datasets: Sequence[ScannedDataset], n_rows: int | None) -> Iterator[tuple[int, int]]:
-    """Each dataset's number and how many of its rows are among the first ``n_rows``."""
-    left = sum(d.n_obs for d in datasets) if n_rows is None else n_rows
-    for dataset in datasets:
-        yield dataset.number, min(dataset.n_obs, left)
-        left -= min(dataset.n_obs, left)
-
-
-def _is_wide(dataset: ScannedDataset, names: set[str]) -> bool:
-    return "cell" not in names and dataset.columns.keys().isdisjoint(names)
-
-
 def _prune(
     conjunct: pl.Expr, names: set[str], kept: list[ScannedDataset], schema: pl.Schema
 ) -> tuple[list[ScannedDataset], set[int]]:
@@ -142,7 +141,7 @@ def _prune(
     It is tried where all its columns are dataset-wide. An error there is left to happen, or not
     to happen, on the rows.
     """
-    wide = [dataset for dataset in kept if _is_wide(dataset, names)]
+    wide = [d for d in kept if "cell" not in names and d.columns.keys().isdisjoint(names)]
     if not wide:
         return kept, set()
     frame = pl.DataFrame(
@@ -184,53 +183,33 @@ def _runs(
         yield run
 
 
-def _signature(
-    dataset: ScannedDataset, needed: Sequence[str], settled: Sequence[set[int]]
-) -> tuple[object, ...]:
-    """A value that is equal for datasets that can be read as one group."""
-    stored = tuple((name, dataset.columns.get(name)) for name in needed)
-    return (*stored, *(dataset.number in true_in for true_in in settled))
-
-
-class _Pushdown:
-    """Puts conditions on the frame's columns in terms of the files'.
+def _translate(
+    expr: pl.Expr, stored: Mapping[str, FileColumn], schema: pl.Schema
+) -> pl.Expr | None:
+    """A condition on the frame's columns as one on the files'; None if it cannot be put so.
 
     Files hold text where the frame has an Enum. A condition on one Enum column is tried on each
     category and becomes a list of the texts for which it is true.
     """
-
-    def __init__(self, conjuncts: Sequence[pl.Expr], schema: pl.Schema) -> None:
-        self._conjuncts, self._schema = conjuncts, schema
-        self._known: dict[tuple[object, ...], pl.Expr | None] = {}
-
-    def __call__(self, at: int, stored: Mapping[str, FileColumn]) -> pl.Expr | None:
-        """The conjunct at a place, on the files' columns; None if it cannot be put so."""
-        conjunct = self._conjuncts[at]
-        key = at, *(stored.get(name) for name in conjunct.meta.root_names())
-        if key not in self._known:
-            self._known[key] = self._translate(conjunct, stored)
-        return self._known[key]
-
-    def _translate(self, expr: pl.Expr, stored: Mapping[str, FileColumn]) -> pl.Expr | None:
-        names = expr.meta.root_names()
-        if not names or any(name not in stored for name in names):
-            return None
-        if all(stored[name] == FileColumn(name, self._schema[name]) for name in names):
-            return expr
-        if len(set(names)) == 1:
-            dtype, column = self._schema[names[0]], stored[names[0]]
-            if column.name is None or column.dtype == pl.Null or not isinstance(dtype, pl.Enum):
-                return None
-            return _listed(expr, names[0], dtype, column.name)
-        for operator in ("|", "&"):
-            operands = split(expr, operator)
-            if len(operands) > 1:
-                translated = [self._translate(operand, stored) for operand in operands]
-                known = [operand for operand in translated if operand is not None]
-                if len(known) < len(operands):
-                    return None
-                return reduce(pl.Expr.or_ if operator == "|" else pl.Expr.and_, known)
+    names = expr.meta.root_names()
+    if not names or any(name not in stored for name in names):
         return None
+    if all(stored[name] == FileColumn(name, schema[name]) for name in names):
+        return expr
+    if len(set(names)) == 1:
+        dtype, column = schema[names[0]], stored[names[0]]
+        if column.name is None or column.dtype == pl.Null or not isinstance(dtype, pl.Enum):
+            return None
+        return _listed(expr, names[0], dtype, column.name)
+    for operator in ("|", "&"):
+        operands = split(expr, operator)
+        if len(operands) > 1:
+            translated = [_translate(operand, stored, schema) for operand in operands]
+            known = [operand for operand in translated if operand is not None]
+            if len(known) < len(operands):
+                return None
+            return reduce(pl.Expr.or_ if operator == "|" else pl.Expr.and_, known)
+    return None
 
 
 def _listed(expr: pl.Expr, name: str, dtype: pl.Enum, file_name: str) -> pl.Expr | None:
@@ -246,19 +225,14 @@ def _listed(expr: pl.Expr, name: str, dtype: pl.Enum, file_name: str) -> pl.Expr
     if min(len(wanted), len(unwanted)) > _MAX_LITERALS:
         return None
     column = pl.col(file_name)
-    condition: pl.Expr
     if wanted.is_empty():
         return column.is_null() if null_is_true else _NEVER
     if unwanted.is_empty():
         return _ALWAYS if null_is_true else column.is_not_null()
-    if len(wanted) == 1:
-        condition = column == wanted[0]
-    elif len(unwanted) == 1:
-        condition = column != unwanted[0]
-    elif len(wanted) <= len(unwanted):
-        condition = column.is_in(wanted.to_list())
-    else:
-        condition = ~column.is_in(unwanted.to_list())
+    few = min(wanted, unwanted, key=len)
+    condition = column == few[0] if len(few) == 1 else column.is_in(few.to_list())
+    if few is unwanted:
+        condition = ~condition
     return (condition | column.is_null()) if null_is_true else condition
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -48,16 +49,16 @@ class ScannedStore:
         """Whether ``uri`` is a path."""
         return "://" not in self.uri
 
-    def path_of(self, path: str) -> str:
-        """The full path or URL of a file named relative to the store."""
-        return f"{self.uri}/{path}"
+    def obs_path(self, dataset: ScannedDataset) -> str:
+        """The full path or URL of a dataset's obs table."""
+        return f"{self.uri}/{dataset.path}/parquet/obs.parquet"
 
 
 def scan_store(store: ScannedStore) -> pl.LazyFrame:
     """The lazy frame of a store's cells."""
     n_obs = sum(dataset.n_obs for dataset in store.datasets)
     return register_io_source(
-        _IOSource(store),
+        partial(_scanned, store),
         schema=store.schema,
         is_pure=True,
         explain_name="dao",
@@ -65,30 +66,20 @@ def scan_store(store: ScannedStore) -> pl.LazyFrame:
     )
 
 
-class _IOSource:
-    """The IO source that polars calls; does no I/O before the first batch is requested."""
-
-    def __init__(self, store: ScannedStore) -> None:
-        self.store = store
-
-    def __call__(
-        self,
-        with_columns: list[str] | None,
-        predicate: pl.Expr | None,
-        n_rows: int | None,
-        batch_size: int | None,
-    ) -> Iterator[pl.DataFrame]:
-        store = self.store
-        counted_only = with_columns == []  # polars wants rows without columns, to number them
-        wanted = ["cell"] if counted_only else with_columns
-        plan = make_plan(store.datasets, store.schema, wanted, predicate, n_rows)
-        for frame in read(store, plan, batch_size or _BATCH_ROWS):
-            yield frame.drop(frame.columns) if counted_only else frame
-
-
-def read(store: ScannedStore, plan: ScanPlan, batch_rows: int) -> Iterator[pl.DataFrame]:
-    """The rows of a plan, in order, in frames of about ``batch_rows``; the first ones smaller."""
-    return _gathered(_group_frames(store, plan, batch_rows), batch_rows)
+def _scanned(
+    store: ScannedStore,
+    with_columns: list[str] | None,
+    predicate: pl.Expr | None,
+    n_rows: int | None,
+    batch_size: int | None,
+) -> Iterator[pl.DataFrame]:
+    """The rows that polars asks for; does no I/O before the first batch is requested."""
+    counted_only = with_columns == []  # polars wants rows without columns, to number them
+    wanted = ["cell"] if counted_only else with_columns
+    plan = make_plan(store.datasets, store.schema, wanted, predicate, n_rows)
+    batch_rows = batch_size or _BATCH_ROWS
+    for frame in _gathered(_group_frames(store, plan, batch_rows), batch_rows):
+        yield frame.drop(frame.columns) if counted_only else frame
 
 
 def _group_frames(store: ScannedStore, plan: ScanPlan, batch_rows: int) -> Iterator[pl.DataFrame]:
@@ -131,8 +122,8 @@ def _read_files(
     def frames() -> Iterator[pl.DataFrame]:
         try:
             yield from batches
-        except obs_files.FAILURES as error:
-            obs_files.explain(store, group, error)
+        except obs_files.FAILURES:
+            obs_files.explain(store, group.datasets, group.columns)
             raise
 
     return frames()

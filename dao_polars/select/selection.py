@@ -22,8 +22,6 @@ from ..genes.request import Duplicates, Genes, wanted
 from ..scan.cell import COLUMN, Keys, cell_type, check_keys, key_of
 from ..store.store import Store, load_store
 
-__all__ = ["Selection", "matrix_name", "number_type", "open_store", "select", "stored_types"]
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -98,33 +96,33 @@ def select(
     cell = cell_type(schema)
     names = _obs_columns(schema, obs)
     opened = open_store(cell.uri, cell.id, store)
-    beside = [name for name in dict.fromkeys(also) if name in schema and name not in names]
-    beside = [name for name in beside if name != COLUMN]
-    collected = frame.select(COLUMN, *names, *beside).collect()
-    _, keys = key_of(collected)
-    keys = np.ascontiguousarray(keys, dtype=np.uint64)
+    beside = [name for name in also if name in schema]
+    collected = frame.select(list(dict.fromkeys([COLUMN, *names, *beside]))).collect()
+    keys = np.ascontiguousarray(key_of(collected)[1], dtype=np.uint64)
     sizes = {dataset.number: dataset.n_obs for dataset in opened._core.datasets}
     check_keys(keys, sizes, opened.uri)
     return Selection(opened, collected, keys, names)
 
 
 def _obs_columns(schema: pl.Schema, obs: Iterable[str] | bool | None) -> list[str]:
-    others = [name for name in schema.names() if name != COLUMN]
     if obs is None or obs is True:
-        return others
+        return [name for name in schema if name != COLUMN]
     if obs is False:
         return []
     if not isinstance(obs, Iterable):
         raise DaoTypeError(f"obs={obs!r}; expected column names, True or False")
-    names = [obs] if isinstance(obs, str) else list(obs)
+    return column_names(schema, obs, "obs")
+
+
+def column_names(schema: pl.Schema, columns: Iterable[str], setting: str) -> list[str]:
+    """The columns of obs that a setting names, each once; an error for anything else."""
+    names = [columns] if isinstance(columns, str) else list(columns)
     for name in names:
         if not isinstance(name, str):
-            raise DaoTypeError(f"obs= holds {name!r}; expected column names (str)")
-        if name not in others:
-            raise DaoKeyError(
-                f"obs= names column {name!r}, which the frame does not have; its columns: "
-                f"{', '.join(map(repr, others))}"
-            )
+            raise DaoTypeError(f"{setting}= holds {name!r}; expected column names (str)")
+        if name not in schema or name == COLUMN:
+            known = ", ".join(repr(known) for known in schema if known != COLUMN)
+            raise DaoKeyError(f"{setting}={name!r} is no column of the frame; its columns: {known}")
     return list(dict.fromkeys(names))
 
 

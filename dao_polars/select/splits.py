@@ -16,11 +16,10 @@ from typing import Any
 
 import polars as pl
 
-from .._args import integer, texts
-from ..errors import DaoKeyError, DaoTypeError, DaoValueError
+from .._args import integer
+from ..errors import DaoTypeError, DaoValueError
 from ..scan.cell import COLUMN, cell_type
-
-__all__ = ["sample", "split"]
+from .selection import column_names
 
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -60,10 +59,9 @@ def split(
     bounds = _bounds(fractions)
     schema = frame.collect_schema()
     cell_type(schema)
-    columns = _columns(schema, by, "by") if by is not None else []
-    strata = _columns(schema, stratify, "stratify") if stratify is not None else []
-    if columns:
-        members = _group_members(frame, columns, bounds, seed)
+    strata = column_names(schema, stratify, "stratify") if stratify is not None else []
+    if by is not None:
+        members = _group_members(frame, _group_columns(schema, by), bounds, seed)
     else:
         place = cell_hash(seed)
         members = {
@@ -93,7 +91,7 @@ def sample(frame: pl.LazyFrame, n: int, *, by: str | Iterable[str], seed: int = 
     seed = integer("seed", seed, 0, 2**64 - 1)
     schema = frame.collect_schema()
     cell_type(schema)
-    columns = _columns(schema, by, "by")
+    columns = _group_columns(schema, by)
     return frame.filter(cell_hash(seed, as_integer=True).rank("ordinal").over(columns) <= n)
 
 
@@ -186,12 +184,8 @@ def _check_strata(
             )
 
 
-def _columns(schema: pl.Schema, columns: str | Iterable[str], what: str) -> list[str]:
-    names = texts(columns, what, "column names")
-    for name in names:
-        if name not in schema or name == COLUMN:
-            known = ", ".join(repr(known) for known in schema if known != COLUMN)
-            raise DaoKeyError(f"{what}={name!r} is no column of the frame; its columns: {known}")
+def _group_columns(schema: pl.Schema, by: str | Iterable[str]) -> list[str]:
+    names = column_names(schema, by, "by")
     if not names:
-        raise DaoValueError(f"{what}=[] names no column")
+        raise DaoValueError("by=[] names no column")
     return names

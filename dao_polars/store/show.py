@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .store import Store
 
 _SHOWN = 20  # rows and columns that are listed
-_LEFT = (0, 1, 4)  # columns of the shown table that are text
+_SIDES = "<<>><>"  # of each column of the shown table: text left, numbers right
 
 
 def text(store: Store) -> str:
@@ -27,10 +27,7 @@ def text(store: Store) -> str:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [f"Store {store.uri!r}: {_summary(store)}"]
     for row in table:
-        cells = [
-            value.ljust(width) if i in _LEFT else value.rjust(width)
-            for i, (value, width) in enumerate(zip(row, widths, strict=True))
-        ]
+        cells = [f"{value:{_SIDES[i]}{widths[i]}}" for i, value in enumerate(row)]
         lines.append("  " + "  ".join(cells).rstrip())
     if (more := len(store._core.datasets) - _SHOWN) > 0:
         lines.append(f"  … and {more} more")
@@ -45,11 +42,10 @@ def html(store: Store) -> str:
     head, *rows = _shown_datasets(store)
 
     def line(values: tuple[str, ...], tag: str) -> str:
-        cells = "".join(
-            f'<{tag} style="text-align:{"left" if i in _LEFT else "right"}">{escape(value)}</{tag}>'
-            for i, value in enumerate(values)
-        )
-        return f"<tr>{cells}</tr>"
+        sides = ("left" if side == "<" else "right" for side in _SIDES)
+        cells = zip(sides, map(escape, values), strict=True)
+        tds = (f'<{tag} style="text-align:{side}">{value}</{tag}>' for side, value in cells)
+        return f"<tr>{''.join(tds)}</tr>"
 
     more = len(store._core.datasets) - _SHOWN
     return (

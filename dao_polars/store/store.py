@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -23,9 +23,7 @@ from ..scan.cell import Cell
 from ..scan.columns import frame_schema
 from ..scan.source import ScannedStore, scan_store
 from . import show
-from .tables import OwnTables, Tables
-
-__all__ = ["Store", "Uns", "as_uri", "load_store", "scan"]
+from .tables import OwnTables
 
 
 def load_store(
@@ -114,7 +112,7 @@ class Store:
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
         self._storage_options = dict(storage_options) if storage_options else None
         self._core = _core.Store.open(uri, self._storage_options)
-        self._tables: Tables = (
+        self._tables = (
             SfairaTables(self._core)
             if self._core.has_sfaira_tables
             else OwnTables(self._core, self._storage_options)
@@ -155,17 +153,13 @@ class Store:
 
         ``nnz``, the number of stored values of X, is null where it is not known.
         """
-        found = self._core.datasets
-        columns: dict[str, list[Any]] = {
-            "id": [dataset.name for dataset in found],
-            "organism": [self._tables.organism(dataset) for dataset in found],
-        }
-        for name in ("n_obs", "n_vars", "nnz", "layout", "bytes"):
-            columns[name] = [getattr(dataset, name) for dataset in found]
-        text = ("id", "organism", "layout")
-        return pl.DataFrame(
-            columns, schema={name: pl.String if name in text else pl.Int64 for name in columns}
-        )
+        schema = {"id": pl.String, "organism": pl.String, "n_obs": pl.Int64, "n_vars": pl.Int64}
+        schema |= {"nnz": pl.Int64, "layout": pl.String, "bytes": pl.Int64}
+        rows = [
+            (d.name, self._tables.organism(d), d.n_obs, d.n_vars, d.nnz, d.layout, d.bytes)
+            for d in self._core.datasets
+        ]
+        return pl.DataFrame(rows, schema, orient="row")
 
     def scan(self) -> pl.LazyFrame:
         """The cells as a lazy frame; see [`dao.scan`][dao_polars.scan]."""
@@ -237,27 +231,25 @@ class Store:
 
         Checksums, matrices, and the row counts and columns of obs and var.
         """
+        checks: dict[str, Callable[[_core.Dataset], object]] = {
+            "parquet/obs.parquet": self._tables.check_obs,
+            "parquet/var.parquet": self._tables.var,
+            self._tables.uns_path: self._tables.uns,
+        }
         rows: list[tuple[str, str, str]] = []
         for dataset in self._core.datasets:
-            found = self._core.verify(dataset.name)
-            known = {path for path, _ in found}
-            found += [item for item in self._table_problems(dataset) if item[0] not in known]
-            rows += [(dataset.name, path, problem) for path, problem in found]
+            problems = self._core.verify(dataset.name)
+            damaged = {path for path, _ in problems}
+            for path, check in checks.items():
+                try:
+                    if f"{dataset.path}/{path}" not in damaged:
+                        check(dataset)
+                except DaoError as error:
+                    problems.append((f"{dataset.path}/{path}", str(error)))
+            rows += [(dataset.name, path, problem) for path, problem in problems]
         return pl.DataFrame(
-            rows, schema=dict.fromkeys(("dataset", "path", "problem"), pl.String), orient="row"
+            rows, dict.fromkeys(("dataset", "path", "problem"), pl.String), orient="row"
         )
-
-    def _table_problems(self, dataset: _core.Dataset) -> Iterator[tuple[str, str]]:
-        checks: list[tuple[str, Callable[[], object]]] = [
-            ("parquet/obs.parquet", lambda: self._tables.check_obs(dataset)),
-            ("parquet/var.parquet", lambda: self._tables.var(dataset)),
-            (self._tables.uns_path, lambda: self._tables.uns(dataset)),
-        ]
-        for path, check in checks:
-            try:
-                check()
-            except DaoError as error:
-                yield f"{dataset.path}/{path}", str(error)
 
     def _dataset(self, name: str) -> _core.Dataset:
         names = [dataset.name for dataset in self._core.datasets]

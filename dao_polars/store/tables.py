@@ -1,14 +1,14 @@
 """The tables of a store's datasets: which columns obs has, var, uns.
 
 Owns the files `obs.parquet`, `var.parquet` and `uns.json` as this package writes them. Those of
-sfaira's stores are [`legacy`][dao_polars.legacy]'s, which gives the same.
+sfaira's stores are [`legacy`][dao_polars.legacy.tables]'s, which gives the same.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import polars as pl
 
@@ -20,58 +20,32 @@ from ..scan.obs_files import check_rows
 from ..scan.source import ScannedStore, scan_store
 from . import uns as uns_json
 
-__all__ = ["OwnTables", "Tables"]
-
-
-class Tables(Protocol):
-    """The tables of a store's datasets, whoever wrote them."""
-
-    #: A dataset's uns, relative to the dataset.
-    uns_path: str
-
-    def datasets(self) -> list[ScannedDataset]:
-        """The datasets as a scan sees them, in the order of their numbers."""
-
-    def categories(self) -> Mapping[str, Sequence[str] | None]:
-        """The sorted union of the values of each string-like obs column; None: too many."""
-
-    def organism(self, dataset: _core.Dataset) -> str | None:
-        """The organism of all cells of a dataset, where it is one."""
-
-    def check_obs(self, dataset: _core.Dataset) -> None:
-        """Raises a DaoError where a dataset's obs cannot be read, or has not a row a cell."""
-
-    def var(self, dataset: _core.Dataset) -> pl.DataFrame:
-        """A dataset's genes: ``var_name`` first, then the columns of var."""
-
-    def uns(self, dataset: _core.Dataset) -> tuple[dict[Any, Any], list[str]]:
-        """A dataset's uns, and what was refused in its pickle."""
-
 
 class OwnTables:
     """The tables of a store that `write_dataset` wrote."""
 
+    #: A dataset's uns, relative to the dataset.
     uns_path = "uns.json"
 
     def __init__(self, core: _core.Store, storage_options: dict[str, str] | None) -> None:
         self._core, self._storage_options = core, storage_options
 
     def datasets(self) -> list[ScannedDataset]:
-        """The datasets as a scan sees them; see [`Tables`][]."""
+        """The datasets as a scan sees them, in the order of their numbers."""
         return scanned_datasets(self._core.datasets)
 
     def categories(self) -> Mapping[str, Sequence[str] | None]:
-        """The sorted unions of text values; see [`Tables`][]."""
+        """The sorted union of the values of each text column of obs; None: too many."""
         found = self._core.categories
         return {name: None if values is None else sorted(values) for name, values in found.items()}
 
     def organism(self, dataset: _core.Dataset) -> str | None:
-        """The organism of all cells; see [`Tables`][]."""
+        """The organism of all cells of a dataset, where it is one."""
         value = dataset.organism or dataset.constants.get("organism")
         return value if isinstance(value, str) else None
 
     def check_obs(self, dataset: _core.Dataset) -> None:
-        """Raises where obs is damaged; see [`Tables`][]; reads every column."""
+        """Raises a DaoError where a dataset's obs is damaged; reads every column."""
         found = scanned_datasets([dataset])
         uri = self._core.uri
         schema = frame_schema(found, self.categories(), Cell(uri, self._core.id))
@@ -81,7 +55,7 @@ class OwnTables:
             pass
 
     def var(self, dataset: _core.Dataset) -> pl.DataFrame:
-        """A dataset's genes; see [`Tables`][]."""
+        """A dataset's genes: ``var_name`` first, text, then the columns of var."""
         where, data = self._read(dataset, "parquet/var.parquet")
         try:
             frame = pl.read_parquet(io.BytesIO(data))
@@ -96,7 +70,7 @@ class OwnTables:
         return frame
 
     def uns(self, dataset: _core.Dataset) -> tuple[dict[Any, Any], list[str]]:
-        """A dataset's uns; see [`Tables`][]."""
+        """A dataset's uns, and what was refused in its pickle, which is none."""
         where, data = self._read(dataset, self.uns_path)
         try:
             return uns_json.decode(data), []
