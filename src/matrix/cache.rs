@@ -71,6 +71,11 @@ impl RowCache {
         while state.bytes > limit && (state.drop_given() || state.drop_waiting()) {}
     }
 
+    /// Whether the limit lets any rows be kept.
+    pub fn keeps_any(&self) -> bool {
+        self.lock().limit > 0
+    }
+
     /// A number that grows with each call: threads that read the same rows begin at different places.
     pub fn turn(&self) -> usize {
         self.turn.fetch_add(1, Ordering::Relaxed)

@@ -122,10 +122,7 @@ impl Matrix {
     /// `NotFound`/`Corrupt` for shards missing, truncated or failing their checksum; `Value` for a
     /// stored number that `T` cannot hold.
     pub fn read<T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>, sink: &mut dyn RowSink<T>) -> Result<()> {
-        match self {
-            Self::Csr(csr) => csr.read(rows, sink),
-            Self::Dense(dense) => dense.read(rows, wanted, None, sink),
-        }
+        self.read_with(rows, wanted, None, sink)
     }
 
     /// Decodes rows as [`Matrix::read`] does; where many rows are decoded at a time, uses those kept in `cache`
@@ -137,12 +134,12 @@ impl Matrix {
         &self,
         rows: &[u32],
         wanted: Option<&[bool]>,
-        cache: (&RowCache, u32),
+        cache: Option<(&RowCache, u32)>,
         sink: &mut dyn RowSink<T>,
     ) -> Result<()> {
         match self {
             Self::Csr(csr) => csr.read(rows, sink),
-            Self::Dense(dense) => dense.read(rows, wanted, Some(cache), sink),
+            Self::Dense(dense) => dense.read(rows, wanted, cache, sink),
         }
     }
 

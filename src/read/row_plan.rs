@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::split_key;
 
 /// The rows of one dataset that are wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DatasetRows {
     /// The dataset's number.
     pub number: u32,

@@ -103,7 +103,7 @@ impl Dense {
         }
         let n_columns = len(n_vars)?;
         let wanted = self.wanted(wanted);
-        let cache = cache.filter(|_| self.keeps_rows());
+        let cache = cache.filter(|(cache, _)| self.keeps_rows() && cache.keeps_any());
         let mut stored = Vec::new();
         let mut builders = Vec::new();
         let Some((cache, number)) = cache else {
