@@ -25,9 +25,6 @@ pub trait Assembly: Send + Sync {
 
 /// Makes room for the `matrix`-th matrix of cells `keys`, in batches of so many rows, read in pieces of `piece`
 /// cells: several batches in one piece, or one batch in several.
-///
-/// # Errors
-/// `Value` for cells of a dataset that was not opened.
 pub fn assembly(
     request: &Arc<ReadRequest>,
     matrix: usize,

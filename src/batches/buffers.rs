@@ -40,10 +40,7 @@ impl<T: Num> Buffers<T> {
         Ok(Self { layout, part, offsets, indices, data })
     }
 
-    /// Appends the slots of the rows of part `number` to `slots`.
-    ///
-    /// # Errors
-    /// `Internal` for a part that was given out before.
+    /// Appends the slots of the rows of part `number` to `slots`; `Internal` if it was given out before.
     pub fn slots<'a>(&'a self, number: usize, slots: &mut Vec<Slot<'a, T>>) -> Result<()> {
         if self.offsets.len() == 1 {
             return Ok(()); // no rows, and so no parts

@@ -87,10 +87,8 @@ impl<T: Num> Ready<'_, T> {
 }
 
 impl Csr {
-    /// Opens the three arrays and reads `indptr` (8 bytes a row).
-    ///
-    /// # Errors
-    /// `NotFound`/`Corrupt` if they are missing or contradict each other.
+    /// Opens the three arrays and reads `indptr` (8 bytes a row); `NotFound`/`Corrupt` if they are missing or contradict
+    /// each other.
     pub fn open(storage: &Arc<dyn Storage>, path: &str, shape: [u64; 2]) -> Result<Self> {
         let indices = StoredArray::open(storage, &format!("{path}/indices"))?;
         let data = StoredArray::open(storage, &format!("{path}/data"))?;

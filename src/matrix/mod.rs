@@ -68,7 +68,6 @@ impl Matrix {
     }
 
     /// The numbers of cells and of columns.
-    #[must_use]
     pub fn shape(&self) -> [u64; 2] {
         match self {
             Self::Csr(csr) => csr.shape(),
@@ -77,7 +76,6 @@ impl Matrix {
     }
 
     /// The number type that the values are stored in.
-    #[must_use]
     pub fn dtype(&self) -> Dtype {
         match self {
             Self::Csr(csr) => csr.dtype(),
@@ -86,7 +84,6 @@ impl Matrix {
     }
 
     /// The bytes that decoding `row` into `T` keeps: at most for CSR; for dense matrices as rows were so far.
-    #[must_use]
     pub fn row_bytes(&self, row: u32) -> u64 {
         match self {
             Self::Csr(csr) => 12 * csr.row_nnz(row),
@@ -95,7 +92,6 @@ impl Matrix {
     }
 
     /// The number of a row's values, where that is known before the row is read.
-    #[must_use]
     pub fn row_nnz(&self, row: u32) -> Option<u64> {
         match self {
             Self::Csr(csr) => Some(csr.row_nnz(row)),
@@ -104,13 +100,11 @@ impl Matrix {
     }
 
     /// Whether rows are decoded one by one, so that a row costs no more alone than among its neighbours.
-    #[must_use]
     pub fn reads_rows(&self) -> bool {
         matches!(self, Self::Csr(csr) if csr.reads_rows())
     }
 
     /// Whether the matrix is CSR in other codecs than `dao_polars.pfor`.
-    #[must_use]
     pub fn is_portable(&self) -> bool {
         matches!(self, Self::Csr(csr) if !csr.is_packed())
     }
@@ -127,9 +121,6 @@ impl Matrix {
 
     /// Decodes rows as [`Matrix::read`] does; where many rows are decoded at a time, uses those kept in `cache`
     /// as the dataset `number`'s. All reading with a cache has the same `wanted` for a number.
-    ///
-    /// # Errors
-    /// As [`Matrix::read`].
     pub fn read_with<T: Num>(
         &self,
         rows: &[u32],
@@ -144,15 +135,11 @@ impl Matrix {
     }
 
     /// Whether [`Matrix::read_with`] keeps rows.
-    #[must_use]
     pub fn keeps_rows(&self) -> bool {
         matches!(self, Self::Dense(dense) if dense.keeps_rows())
     }
 
     /// Decodes rows as [`Matrix::read`] does, and returns them one after another.
-    ///
-    /// # Errors
-    /// As [`Matrix::read`].
     pub fn rows<T: Num>(&self, rows: &[u32]) -> Result<Rows<T>> {
         let mut all = Rows::empty();
         all.rows.extend_from_slice(rows);
@@ -161,9 +148,6 @@ impl Matrix {
     }
 
     /// Reads everything once; the error is the first thing that is wrong.
-    ///
-    /// # Errors
-    /// The first thing that is wrong.
     pub fn verify(&self) -> Result<()> {
         let n_rows = u32::try_from(self.shape()[0]).map_err(|_| DaoError::value("more than 2^32 - 1 rows"))?;
         let mut start = 0;

@@ -83,9 +83,6 @@ impl Packed {
 
     /// Gets ready to read `ranges` (ascending): joined reads, where ranges are neighbours or each read
     /// costs a request. Others are read one by one when they are decoded.
-    ///
-    /// # Errors
-    /// As [`ZarrArray::decode`].
     pub fn fetch(&self, ranges: &[Range<u64>]) -> Result<Fetched> {
         let mut fetched = Fetched { parts: HashMap::new(), buffer: Vec::new(), scratch: SCRATCH };
         let all = ranges.iter().flat_map(|range| runs(range.clone(), self.chunk_len));
@@ -146,11 +143,8 @@ impl Packed {
         Ok(joined.iter().map(|range| range.start).zip(parts).collect())
     }
 
-    /// Decodes the values `range` into `out`, which has as many.
-    ///
-    /// # Errors
-    /// `NotFound` for a missing shard; `Corrupt` for one that is truncated or fails a checksum;
-    /// `Value` for a number that `T` cannot hold.
+    /// Decodes the values `range` into `out`, which has as many. `NotFound` for a missing shard; `Corrupt` for one that
+    /// is truncated or fails a checksum; `Value` for a number that `T` cannot hold.
     pub fn decode<T: Num>(&self, range: Range<u64>, out: &mut [T], fetched: &mut Fetched) -> Result<()> {
         for_dtype!(self.array.dtype(), S => {
             // The types that batches mostly have are decoded straight to their place. A decoder for each pair of

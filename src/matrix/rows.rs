@@ -19,7 +19,6 @@ pub struct Rows<T> {
 
 impl<T> Rows<T> {
     /// No rows.
-    #[must_use]
     pub fn empty() -> Self {
         Self { rows: Vec::new(), indptr: vec![0], indices: Vec::new(), data: Vec::new() }
     }
@@ -33,9 +32,6 @@ pub type FillRow<'a, T> = &'a mut dyn FnMut(&mut [i32], &mut [T]) -> Result<()>;
 pub trait RowSink<T> {
     /// Takes the `i`-th requested row. `fill` writes its `nnz` columns, ascending, and its values to
     /// where the sink wants them.
-    ///
-    /// # Errors
-    /// What `fill` fails with.
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()>;
 }
 
@@ -65,9 +61,6 @@ impl<T> Default for RowBuffer<T> {
 
 impl<T: Num> RowBuffer<T> {
     /// The columns and values of a row of `nnz` that `fill` writes.
-    ///
-    /// # Errors
-    /// What `fill` fails with.
     pub fn fill(&mut self, nnz: usize, fill: FillRow<'_, T>) -> Result<(&mut [i32], &mut [T])> {
         self.columns.resize(nnz, 0);
         self.values.resize(nnz, T::zero());

@@ -36,10 +36,7 @@ pub struct ShardIndexes {
 }
 
 impl ShardIndexes {
-    /// The indexes of shards of `per_shard` inner chunks along each axis.
-    ///
-    /// # Errors
-    /// `Corrupt` for a configuration that cannot be used.
+    /// The indexes of shards of `per_shard` inner chunks along each axis; or why the configuration cannot be used.
     pub fn new(
         sharding: &ShardingCodecConfigurationV1,
         per_shard: &[u64],
@@ -64,9 +61,6 @@ impl ShardIndexes {
     }
 
     /// The index of the shard at a grid position, whose file is `key`, read once as long as it is kept.
-    ///
-    /// # Errors
-    /// As [`ShardIndexes::read`].
     pub fn get(&self, storage: &dyn Storage, key: &str, position: &[u64]) -> Result<Arc<Vec<ChunkRange>>> {
         if let Some(index) = self.kept.get(position) {
             return Ok(index);
@@ -76,11 +70,8 @@ impl ShardIndexes {
         Ok(index)
     }
 
-    /// Reads the index of the shard in the file `key`.
-    ///
-    /// # Errors
-    /// `NotFound` for a missing shard; `Corrupt` for one that is truncated, or whose index fails its
-    /// checksum or points outside the file.
+    /// Reads the index of the shard in the file `key`. `NotFound` for a missing shard; `Corrupt` for one that is
+    /// truncated, or whose index fails its checksum or points outside the file.
     pub fn read(&self, storage: &dyn Storage, key: &str) -> Result<Vec<ChunkRange>> {
         let path = format!("{}/{key}", storage.uri());
         let broken = |e: &dyn std::fmt::Display| {

@@ -50,9 +50,6 @@ impl OpenStore {
     }
 
     /// The genes that a request means in the datasets `numbers`; see [`FeatureSpaces::genes`].
-    ///
-    /// # Errors
-    /// As [`FeatureSpaces::genes`].
     pub fn genes(&self, numbers: &[u32], request: &GeneRequest) -> Result<Genes> {
         self.spaces.genes(&self.store, numbers, request)
     }
@@ -95,9 +92,6 @@ impl OpenStore {
     }
 
     /// The cells' totals of a matrix, if they were kept.
-    ///
-    /// # Errors
-    /// As [`Totals::open`].
     pub fn totals(&self, dataset: &Dataset, name: &MatrixName) -> Result<Option<Arc<Totals>>> {
         open_once(&self.totals, (dataset.number, name.clone()), || {
             if !self.store.description(dataset)?.matrices.get(name).is_some_and(|matrix| matrix.totals) {

@@ -140,10 +140,7 @@ impl ReadRequest {
 }
 
 impl MatrixRequest {
-    /// The matrix of one dataset.
-    ///
-    /// # Errors
-    /// `Value` for a dataset that was not opened.
+    /// The matrix of one dataset; `Value` if it was not opened.
     pub fn dataset(&self, number: u32) -> Result<&DatasetMatrix> {
         self.datasets.get(&number).ok_or_else(|| not_opened(number))
     }

@@ -57,10 +57,7 @@ pub struct EpochPlan {
 }
 
 impl Sampler {
-    /// Checks settings against each other.
-    ///
-    /// # Errors
-    /// `Value` for what cannot be drawn.
+    /// Checks settings against each other; `Value` for what cannot be drawn.
     pub fn validate(&self) -> Result<()> {
         if self.batch_size == 0 {
             return Err(DaoError::value("batch_size is 0").expected("at least 1"));
@@ -74,13 +71,11 @@ impl Sampler {
     }
 
     /// The number of cells of an epoch, before `drop_last` removes any.
-    #[must_use]
     pub fn n_samples(&self) -> usize {
         self.draw.as_ref().map_or(self.n as usize, |draw| draw.n_samples)
     }
 
     /// The whole epoch, for all ranks.
-    #[must_use]
     pub fn epoch(&self, epoch: u64) -> EpochPlan {
         let order = match &self.draw {
             Some(draw) => draw.positions(self.n, epoch),
@@ -100,7 +95,6 @@ impl Sampler {
     }
 
     /// The number of batches of an epoch, for all ranks together, before they are shared out.
-    #[must_use]
     pub fn n_batches(&self, epoch: u64) -> usize {
         let whole = |n: usize| if self.drop_last { n / self.batch_size } else { n.div_ceil(self.batch_size) };
         match (&self.groups, &self.draw) {
@@ -155,7 +149,6 @@ impl Draw {
 /// The batches of an epoch over `n` cells, as ranges of places in its order.
 ///
 /// The last one is short, or left out with `drop_last`.
-#[must_use]
 pub fn batches(n: usize, batch_size: usize, drop_last: bool) -> Vec<Range<usize>> {
     debug_assert!(batch_size > 0);
     let whole = if drop_last { n - n % batch_size } else { n };

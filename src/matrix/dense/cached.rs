@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::compact_row::RowBuilder;
 use super::{CompactRow, Dense, WantedColumns};
-use crate::error::Result;
+use crate::error::{DaoError, Result};
 use crate::matrix::array::ChunkEncoding;
 use crate::matrix::cache::RowCache;
 use crate::matrix::plan::to_usize;
@@ -19,7 +19,7 @@ impl Dense {
         cache: &RowCache,
         number: u32,
         builders: &mut Vec<RowBuilder>,
-    ) -> Result<Vec<Option<CompactRow>>> {
+    ) -> Result<Vec<CompactRow>> {
         let key = |row: u32| u64::from(number) << 32 | u64::from(row);
         let height = self.array.inner_shape()[0];
         let mut all: Vec<Option<CompactRow>> = vec![None; rows.len()];
@@ -74,7 +74,7 @@ impl Dense {
             }
             bands = later;
         }
-        Ok(all)
+        all.into_iter().collect::<Option<_>>().ok_or_else(|| DaoError::internal("a row was not decoded"))
     }
 
     /// `rows` of one band, and those that cost little more to decode, as many as the cache has room for.
