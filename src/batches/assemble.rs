@@ -73,7 +73,7 @@ struct StagedPiece<T> {
 impl<T> StagedPiece<T> {
     /// The columns and values of each slot.
     fn slots(&self) -> impl Iterator<Item = (&[i32], &[T])> {
-        let Rows { indptr, indices, data, .. } = &self.rows;
+        let Rows { indptr, indices, data } = &self.rows;
         let ranges = self.row_of_slot.iter().map(|&row| indptr[row]..indptr[row + 1]);
         ranges.map(|range| (&indices[range.clone()], &data[range]))
     }

@@ -50,7 +50,9 @@ impl Matrix {
         let matrix = if storage.size(&format!("{path}/indptr/zarr.json"))?.is_some() {
             check_encoding(storage, path, "csr_matrix", shape)?;
             Self::Csr(Csr::open(storage, path, shape)?)
-        } else if storage.size(&format!("{path}/.zarray"))?.is_some() || is_array(storage, path)? {
+        } else if storage.size(&format!("{path}/.zarray"))?.is_some()
+            || node_metadata(storage, path)?.is_some_and(|metadata| metadata.node_type == "array")
+        {
             Self::Dense(Dense::open(storage, path)?)
         } else {
             return Err(DaoError::new(ErrorKind::NotFound, "the matrix is missing or incomplete")
@@ -142,7 +144,6 @@ impl Matrix {
     /// Decodes rows as [`Matrix::read`] does, and returns them one after another.
     pub fn rows<T: Num>(&self, rows: &[u32]) -> Result<Rows<T>> {
         let mut all = Rows::empty();
-        all.rows.extend_from_slice(rows);
         self.read(rows, None, &mut all)?;
         Ok(all)
     }
@@ -180,11 +181,6 @@ fn node_metadata(storage: &Arc<dyn Storage>, path: &str) -> Result<Option<NodeMe
     serde_json::from_slice(&bytes).map(Some).map_err(|e| {
         DaoError::corrupt(&format!("{}/{file}", storage.uri()), format!("not readable zarr metadata: {e}"))
     })
-}
-
-/// Whether a zarr (version 3) array is at `path`.
-fn is_array(storage: &Arc<dyn Storage>, path: &str) -> Result<bool> {
-    Ok(node_metadata(storage, path)?.is_some_and(|metadata| metadata.node_type == "array"))
 }
 
 /// Checks a group's encoding and shape: a matrix by cells and its copy by genes differ in

@@ -3,12 +3,9 @@
 use crate::error::Result;
 use crate::number::Num;
 
-/// Rows of a matrix, sparse: row `rows[i]` has `indices[indptr[i]..indptr[i + 1]]`, ascending, and
-/// `data` beside them.
+/// Rows of a matrix, sparse: the `i`-th has `indices[indptr[i]..indptr[i + 1]]`, ascending, and `data` beside them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rows<T> {
-    /// The matrix's row numbers, ascending, each once.
-    pub rows: Vec<u32>,
     /// Offsets into `indices` and `data`; one more than rows.
     pub indptr: Vec<usize>,
     /// The columns of the rows, one row after another.
@@ -20,7 +17,7 @@ pub struct Rows<T> {
 impl<T> Rows<T> {
     /// No rows.
     pub fn empty() -> Self {
-        Self { rows: Vec::new(), indptr: vec![0], indices: Vec::new(), data: Vec::new() }
+        Self { indptr: vec![0], indices: Vec::new(), data: Vec::new() }
     }
 }
 
@@ -35,7 +32,7 @@ pub trait RowSink<T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()>;
 }
 
-/// A sink that appends rows one after another; the field `rows` is left to the caller.
+/// A sink that appends rows one after another.
 impl<T: Num> RowSink<T> for Rows<T> {
     fn row(&mut self, _: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         let at = self.data.len();

@@ -56,6 +56,18 @@ pub struct EpochPlan {
     pub batches: Vec<Range<usize>>,
 }
 
+impl EpochPlan {
+    /// The epoch of these batches of positions.
+    fn of_batches<'a>(all: impl Iterator<Item = &'a [u32]>) -> Self {
+        let (mut order, mut batches) = (Vec::new(), Vec::new());
+        for batch in all {
+            batches.push(order.len()..order.len() + batch.len());
+            order.extend_from_slice(batch);
+        }
+        Self { order: order.into(), batches }
+    }
+}
+
 impl Sampler {
     /// Checks settings against each other; `Value` for what cannot be drawn.
     pub fn validate(&self) -> Result<()> {
@@ -77,13 +89,9 @@ impl Sampler {
 
     /// The whole epoch, for all ranks.
     pub fn epoch(&self, epoch: u64) -> EpochPlan {
-        let order = match &self.draw {
-            Some(draw) => draw.positions(self.n, epoch),
-            None => self.order.positions(self.n, epoch),
-        };
-        let seed = match &self.draw {
-            Some(draw) => Some(draw.seed),
-            None => self.order.seed(),
+        let (order, seed) = match &self.draw {
+            Some(draw) => (draw.positions(self.n, epoch), Some(draw.seed)),
+            None => (self.order.positions(self.n, epoch), self.order.seed()),
         };
         let Some(groups) = &self.groups else {
             let batches = batches(order.len(), self.batch_size, self.drop_last);

@@ -62,15 +62,7 @@ impl EpochPlan {
     pub fn share(&self, share: Share, drop_last: bool, start: EpochStart, skip: usize) -> Self {
         let all = self.shared(share.world_size, drop_last, start);
         let mine = all.into_iter().enumerate().filter(|&(i, _)| share.has(i));
-        let mine: Vec<_> = mine.map(|(_, batch)| batch).skip(skip).collect();
-        let mut order = Vec::with_capacity(mine.iter().map(Range::len).sum());
-        let place = |batch: Range<usize>| {
-            let start = order.len();
-            order.extend_from_slice(&self.order[batch]);
-            start..order.len()
-        };
-        let batches = mine.into_iter().map(place).collect();
-        Self { order: order.into(), batches }
+        Self::of_batches(mine.skip(skip).map(|(_, batch)| &self.order[batch]))
     }
 
     /// The number of cells that all ranks together have had after `rounds` since `start.cells`.
