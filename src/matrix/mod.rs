@@ -14,7 +14,7 @@ mod plan;
 mod rows;
 mod shard_index;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod totals;
 
 use std::sync::Arc;

@@ -9,6 +9,8 @@ mod open_store;
 mod request;
 mod row_plan;
 pub mod schedule;
+#[cfg(test)]
+mod testing;
 
 pub use normalize::Normalize;
 pub use open_store::OpenStore;

@@ -160,3 +160,97 @@ impl OpenStore {
 fn totals_path(dataset: &Dataset, name: &MatrixName) -> String {
     format!("{}/zarr/totals/{name}", dataset.path)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::testing::written;
+    use super::*;
+    use crate::matrix::testing::{damage, shard};
+
+    fn says(error: &DaoError, kind: ErrorKind, what: &str) {
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(what), "{error}");
+    }
+
+    /// The problems of a dataset, without the store's path.
+    fn problems(store: &OpenStore, name: &str) -> Vec<(String, String)> {
+        store.verify(store.store().dataset(name).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_matrix_is_opened_once_and_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |_| ());
+        let [lung, heart] = ["lung", "heart"].map(|name| store.store().dataset(name).unwrap());
+        let matrix = store.matrix(lung, &MatrixName::X).unwrap();
+        std::fs::remove_dir_all(folder.path().join("lung")).unwrap();
+        assert!(Arc::ptr_eq(&matrix, &store.matrix(lung, &MatrixName::X).unwrap()));
+        assert_eq!((matrix.shape(), store.matrix(heart, &MatrixName::X).unwrap().shape()), ([3, 5], [2, 5]));
+        let error = store.matrix(heart, &MatrixName::Layer("raw".into())).err().unwrap();
+        says(&error, ErrorKind::Key, "no matrix 'layers/raw'");
+        says(&error, ErrorKind::Key, "dataset 'heart'");
+        says(&error, ErrorKind::Key, "X, layers/narrow, obsm/lost");
+        let error = store.matrix(heart, &MatrixName::Layer("narrow".into())).err().unwrap();
+        says(&error, ErrorKind::Corrupt, "expected 2 × 5, found 2 × 4");
+        let error = store.matrix(heart, &MatrixName::Obsm("lost".into())).err().unwrap();
+        says(&error, ErrorKind::NotFound, "heart/zarr/obsm/lost");
+    }
+
+    #[test]
+    fn a_gene_index_is_the_copy_of_its_matrix() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |_| ());
+        let [lung, heart] = ["lung", "heart"].map(|name| store.store().dataset(name).unwrap());
+        assert!(store.gene_index(heart).unwrap().is_none());
+        assert_eq!(store.gene_index(lung).unwrap().unwrap().total_nnz(), 3);
+        std::fs::remove_dir_all(folder.path().join("lung/gene_index")).unwrap();
+        assert!(store.gene_index(lung).unwrap().is_some(), "it is kept");
+        store.forget_gene_index(lung);
+        assert!(store.gene_index(lung).unwrap().is_none());
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |manifest| manifest["datasets"][0]["nnz"] = 4.into());
+        let error = store.gene_index(store.store().dataset("lung").unwrap()).err().unwrap();
+        says(&error, ErrorKind::Corrupt, "expected 4 values, found 3");
+    }
+
+    #[test]
+    fn totals_are_those_that_were_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |_| ());
+        let [lung, heart] = ["lung", "heart"].map(|name| store.store().dataset(name).unwrap());
+        assert!(store.totals(heart, &MatrixName::X).unwrap().is_none());
+        assert_eq!(store.totals(lung, &MatrixName::X).unwrap().unwrap().cell(2), (9.0, 1));
+        std::fs::remove_dir_all(folder.path().join("lung/zarr/totals")).unwrap();
+        assert!(store.totals(lung, &MatrixName::X).unwrap().is_some(), "they are kept");
+    }
+
+    #[test]
+    fn verifying_names_every_file_that_is_wrong() {
+        let broken = |changes: &[(&str, fn(&Path))]| {
+            let folder = tempfile::tempdir().unwrap();
+            let store = written(folder.path(), |_| ());
+            changes.iter().for_each(|(path, change)| change(&folder.path().join(path)));
+            problems(&store, "lung")
+        };
+        assert_eq!(broken(&[]), []);
+        let flip: fn(&Path) = |path| damage(&shard(path, 0), |bytes| bytes[9] ^= 1);
+        let found = broken(&[
+            ("lung/uns.json", |path| std::fs::write(path, "[]").unwrap()),
+            ("lung/zarr/totals/X/total_counts", |path| std::fs::remove_dir_all(path).unwrap()),
+            ("lung/gene_index/zarr/X/data", flip),
+            ("lung/zarr/X/indices", flip),
+        ]);
+        let paths: Vec<&str> = found.iter().map(|(path, _)| &path[..]).collect();
+        assert_eq!(paths, ["lung/uns.json", "lung/zarr/totals/X", "lung/gene_index", "lung/zarr/X"]);
+        assert!(found[0].1.contains("checksum mismatch: expected "), "{}", found[0].1);
+        assert!(found[3].1.contains("lung/zarr/X/indices/c/0"), "{}", found[3].1);
+        let found = broken(&[("lung/dao.json", |path| std::fs::write(path, "{").unwrap())]);
+        assert_eq!((found.len(), &found[0].0[..]), (1, "lung/dao.json"));
+        let folder = tempfile::tempdir().unwrap();
+        let found = problems(&written(folder.path(), |_| ()), "heart");
+        let paths: Vec<&str> = found.iter().map(|(path, _)| &path[..]).collect();
+        assert_eq!(paths, ["heart/zarr/layers/narrow", "heart/zarr/obsm/lost"]);
+    }
+}

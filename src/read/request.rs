@@ -170,3 +170,99 @@ impl<T: Num> RowSink<T> for NormalizingSink<'_, T> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::testing::{datasets, written};
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::genes::Mapping;
+    use crate::matrix::Rows;
+
+    fn form(name: MatrixName, n_columns: usize) -> MatrixForm {
+        MatrixForm { name, n_columns, layout: Layout::Csr, dtype: Dtype::F32, normalize: None }
+    }
+
+    /// Genes of a dataset of five, each of which becomes the output in `pairs`.
+    fn genes(n_genes: usize, pairs: &[(u32, u32)]) -> Genes {
+        let mapping = Arc::new(Mapping::new(5, pairs.to_vec()).unwrap());
+        Genes::new(None, n_genes, BTreeMap::from([(0, Some(mapping.clone())), (4, Some(mapping))])).unwrap()
+    }
+
+    /// The rows of a dataset, as pairs of column and value; those without an output are left out.
+    fn read(request: &ReadRequest, number: u32, rows: &[u32]) -> Result<Vec<Vec<(i32, f32)>>> {
+        let matrix = &request.matrices[0];
+        let mut all = Rows::<f32>::empty();
+        request.read(matrix, number, rows, &mut all)?;
+        let columns = matrix.dataset(number)?.columns.as_deref();
+        let is_wanted = |&(column, _): &(i32, f32)| columns.is_none_or(|columns| columns.target(column) >= 0);
+        let pairs = |at: std::ops::Range<usize>| at.map(|at| (all.indices[at], all.data[at])).filter(is_wanted);
+        Ok(all.indptr.windows(2).map(|ends| pairs(ends[0]..ends[1]).collect()).collect())
+    }
+
+    #[test]
+    fn rows_of_every_dataset_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |_| ());
+        let keys = vec![4 << 32 | 1, 0, 2, 0];
+        let request = ReadRequest::open(&store, keys, &Genes::all([0, 4], 5), vec![form(MatrixName::X, 5)]).unwrap();
+        for (_, number, rows) in datasets() {
+            let wanted: Vec<u32> = (0..u32::try_from(rows.len()).unwrap()).collect();
+            let wide = |row: &Vec<(i32, u16)>| row.iter().map(|&(column, value)| (column, value.into())).collect();
+            assert_eq!(read(&request, number, &wanted).unwrap(), rows.iter().map(wide).collect::<Vec<Vec<_>>>());
+        }
+        assert!(request.matrices[0].reads_rows());
+        let error = read(&request, 0, &[3]).unwrap_err();
+        assert!(error.to_string().contains("row 3") && error.to_string().contains("dataset 'lung'"), "{error}");
+        assert_eq!(read(&request, 1, &[0]).unwrap_err().kind(), ErrorKind::Value);
+    }
+
+    #[test]
+    fn totals_are_over_all_columns_and_outputs_are_sums() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |_| ());
+        let normalize = Some(Normalize { target_sum: Some(80.0), log1p: false });
+        let forms = vec![MatrixForm { normalize, ..form(MatrixName::X, 2) }];
+        let request = ReadRequest::open(&store, vec![0], &genes(2, &[(0, 1), (2, 0)]), forms).unwrap();
+        assert_eq!(read(&request, 0, &[0, 1, 2]).unwrap(), [vec![(0, 60.0)], vec![], vec![(2, 80.0)]]);
+        // Both columns of the second cell of heart are one gene.
+        let forms = vec![form(MatrixName::X, 1)];
+        let request = ReadRequest::open(&store, vec![0], &genes(1, &[(0, 0), (3, 0)]), forms).unwrap();
+        assert_eq!(read(&request, 4, &[1]).unwrap(), [[(0, 8.0)]]);
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |_| ());
+        let all = Genes::all([0, 4], 5);
+        let refused = |keys: &[u64], genes: &Genes, form, what: &str| {
+            let error = ReadRequest::open(&store, keys.to_vec(), genes, vec![form]).err().unwrap();
+            assert!(error.to_string().contains(what), "{error}");
+            error.kind()
+        };
+        let x = || form(MatrixName::X, 5);
+        assert_eq!(refused(&[0, 1 << 32], &all, x(), "dataset number 1, which was not opened"), ErrorKind::Value);
+        assert_eq!(refused(&[2, 3], &all, x(), "row 3 and the dataset has 3 cells"), ErrorKind::Value);
+        assert_eq!(refused(&[4 << 32 | 2], &all, x(), "dataset 'heart'"), ErrorKind::Value);
+        assert_eq!(refused(&[0], &Genes::all([0, 7], 5), x(), "dataset number 7"), ErrorKind::Value);
+        let normalize = Some(Normalize { target_sum: None, log1p: true });
+        let integers = MatrixForm { dtype: Dtype::I32, normalize, ..x() };
+        assert_eq!(refused(&[0], &all, integers, "float32 or float64"), ErrorKind::Value);
+        assert_eq!(refused(&[0], &all, form(MatrixName::X, 4), "expected 5 columns, found 4"), ErrorKind::Value);
+        let layer = form(MatrixName::Layer("raw".into()), 5);
+        assert_eq!(refused(&[0], &all, layer, "no matrix 'layers/raw'"), ErrorKind::Key);
+    }
+
+    #[test]
+    fn without_cells_nothing_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |_| ());
+        std::fs::remove_dir_all(folder.path().join("lung")).unwrap();
+        let forms = vec![form(MatrixName::X, 5), form(MatrixName::Obsm("none".into()), 2)];
+        let request = ReadRequest::open(&store, Vec::new(), &Genes::all([0, 4], 5), forms).unwrap();
+        assert!(request.matrices.iter().all(|matrix| matrix.datasets.is_empty()));
+    }
+}
