@@ -4,13 +4,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark may fail")]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use dao_polars::batches::{BufferPool, Epoch};
 use dao_polars::codec::{BLOCK, Kind, SCRATCH, decode_block, directory, directory_len, encode};
+use dao_polars::genes::Genes;
 use dao_polars::number::{Dtype, Layout, Values};
 use dao_polars::read::schedule::Next;
 use dao_polars::read::{MatrixForm, OpenStore, ReadRequest, RowPlan};
@@ -127,7 +128,7 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<ReadRequest> {
         normalize: None,
     };
     let keys = (0..CELLS).map(u64::from).collect();
-    Arc::new(ReadRequest::open(&store, keys, &HashMap::from([(0, None)]), vec![form]).unwrap())
+    Arc::new(ReadRequest::open(&store, keys, &Genes::all([0], form.n_columns), vec![form]).unwrap())
 }
 
 fn epochs(c: &mut Criterion) {

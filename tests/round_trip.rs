@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dao_polars::batches::{Batch, BatchMatrix, BufferPool, Epoch};
 use dao_polars::error::{ErrorKind, Result};
-use dao_polars::genes::Columns;
+use dao_polars::genes::{Genes, Mapping};
 use dao_polars::number::{Dtype, Layout, Values};
 use dao_polars::read::schedule::Next;
 use dao_polars::read::{MatrixForm, OpenStore, ReadRequest};
@@ -104,10 +104,17 @@ fn request(
     columns: Option<Vec<i32>>,
     forms: Vec<MatrixForm>,
 ) -> Result<Arc<ReadRequest>> {
-    let columns = columns.map(|target| Columns::new(target, forms[0].n_columns)).transpose()?.map(Arc::new);
-    let datasets = &store.store().manifest().datasets;
-    let columns = datasets.iter().map(|dataset| (dataset.number, columns.clone())).collect();
-    ReadRequest::open(store, keys, &columns, forms).map(Arc::new)
+    let numbers = store.store().manifest().datasets.iter().map(|dataset| dataset.number);
+    ReadRequest::open(store, keys, &genes(numbers, columns, forms[0].n_columns), forms).map(Arc::new)
+}
+
+/// The genes of an output of `n_columns`, where each column of the datasets becomes the one in `target`.
+fn genes(numbers: impl Iterator<Item = u32>, target: Option<Vec<i32>>, n_columns: usize) -> Genes {
+    let mapping = target.map(|target| {
+        let pairs = (0..).zip(&target).filter_map(|(from, &to)| Some((from, u32::try_from(to).ok()?))).collect();
+        Arc::new(Mapping::new(target.len(), pairs).unwrap())
+    });
+    Genes::new(None, n_columns, numbers.map(|number| (number, mapping.clone())).collect()).unwrap()
 }
 
 fn batches(request: &Arc<ReadRequest>, order: Vec<u32>, batch_size: usize, budget: u64, threads: usize) -> Vec<Batch> {
@@ -129,10 +136,7 @@ fn rows<'a>(batches: impl Iterator<Item = &'a BatchMatrix>) -> Vec<Vec<(i32, f32
     batches
         .flat_map(|batch| {
             let Values::F32(data) = &batch.data else { panic!("asked for float32") };
-            batch.indptr.windows(2).map(|ends| {
-                let range = usize::try_from(ends[0]).unwrap()..usize::try_from(ends[1]).unwrap();
-                range.map(|at| (batch.indices[at], data[at])).collect()
-            })
+            batch.indptr.windows(2).map(|ends| (ends[0]..ends[1]).map(|at| (batch.indices[at], data[at])).collect())
         })
         .collect()
 }
@@ -293,10 +297,9 @@ proptest! {
             form(MatrixName::X, n_columns, Layout::Csr),
         ];
         let store = OpenStore::new(Store::open(folder.path().to_str().unwrap(), &Vec::new()).unwrap());
-        let columns: Option<Arc<Columns>> = columns.map(|target| Columns::new(target, n_columns).unwrap()).map(Arc::new);
-        let columns = (0..3).map(|number| (number, columns.clone())).collect();
+        let genes = genes(0..3, columns, n_columns);
         let keys = picked.iter().map(|pick| pick.0).collect();
-        let request = Arc::new(ReadRequest::open(&store, keys, &columns, forms).unwrap());
+        let request = Arc::new(ReadRequest::open(&store, keys, &genes, forms).unwrap());
         let order = Order::Shuffled { seed }.positions(u32::try_from(picked.len()).unwrap(), 0);
         let got = batches(&request, order.clone(), batch_size, budget, threads);
 

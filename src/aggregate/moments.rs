@@ -103,7 +103,7 @@ pub fn add_up<T: Num>(
         row: RowBuffer::default(),
         positions: Vec::new(),
     };
-    request.read(matrix, unit.number, &unit.rows, false, &mut adding)?;
+    request.read(matrix, unit.number, &unit.rows, &mut adding)?;
     let mut partials = Vec::with_capacity(unit.groups.len());
     for (scratch, &group) in scratch.iter_mut().zip(&unit.groups) {
         let taken = |column: u32| (column, std::mem::take(&mut scratch.sums[column as usize]));

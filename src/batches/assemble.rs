@@ -2,58 +2,48 @@
 //! are pieces.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::BatchMatrix;
-use super::buffers::{Buffers, Slots};
-use super::pool::MatrixBuffers;
+use super::buffers::{Buffers, Slot};
+use super::pool::Shelf;
 use crate::error::{DaoError, Result};
 use crate::genes::Columns;
 use crate::matrix::{FillRow, RowBuffer, RowSink, Rows};
 use crate::number::{Layout, Num, for_dtype};
-use crate::read::{MatrixRequest, ReadRequest, RowPlan, split_key};
+use crate::read::{DatasetRows, MatrixRequest, ReadRequest, RowPlan, split_key};
 
 /// The batches of a window in one matrix, while they are read.
 pub trait Assembly: Send + Sync {
     /// Reads the rows of `plan`, which are those of a piece, each once; fails early once `stop` is set.
-    ///
-    /// # Errors
-    /// As [`ReadRequest::read`].
     fn read(&self, piece: usize, plan: &RowPlan, stop: &AtomicBool) -> Result<()>;
 
     /// The rows of each batch, when all pieces have been read.
-    fn finish(self: Box<Self>) -> Vec<BatchMatrix>;
+    fn finish(self: Box<Self>) -> Result<Vec<BatchMatrix>>;
 }
 
 /// Makes room for the `matrix`-th matrix of cells `keys`, in batches of so many rows, read in pieces of `piece`
 /// cells: several batches in one piece, or one batch in several.
-///
-/// # Errors
-/// `Value` for cells of a dataset that was not opened.
 pub fn assembly(
     request: &Arc<ReadRequest>,
     matrix: usize,
     keys: &[u64],
-    batches: &[usize],
+    batches: Vec<usize>,
     piece: usize,
-    pool: MatrixBuffers,
+    shelves: [Shelf; 2],
 ) -> Result<Box<dyn Assembly>> {
     let Some(wanted) = request.matrices.get(matrix) else { return Err(DaoError::internal("no such matrix")) };
+    let lengths = match wanted.form.layout {
+        Layout::Dense => Some(vec![wanted.form.n_columns; keys.len()]),
+        Layout::Csr => lengths(wanted, keys)?,
+    };
     for_dtype!(wanted.form.dtype, T => {
-        let target = match wanted.form.layout {
-            Layout::Dense => {
-                let buffers = |&rows: &usize| Buffers::dense(rows, wanted.form.n_columns, piece, &pool);
-                Target::Known(batches.iter().map(buffers).collect::<Result<_>>()?)
-            }
-            Layout::Csr => match lengths(wanted, keys)? {
-                Some(lengths) => Target::Known(csr(&lengths, batches, piece, &pool)?),
-                None => Target::Unknown(Mutex::default()),
-            },
+        let target = match lengths {
+            Some(lengths) => Target::Known(buffers(wanted.form.layout, &batches, lengths, piece, &shelves)?),
+            None => Target::Unknown(Mutex::default()),
         };
-        let (request, batches) = (request.clone(), batches.to_vec());
-        Ok(Box::new(TypedAssembly::<T> { request, matrix, batches, pool, target }))
+        Ok(Box::new(TypedAssembly::<T> { request: request.clone(), matrix, batches, shelves, target }))
     })
 }
 
@@ -63,172 +53,152 @@ struct TypedAssembly<T> {
     matrix: usize,
     /// The number of rows of each batch.
     batches: Vec<usize>,
-    pool: MatrixBuffers,
+    shelves: [Shelf; 2],
     target: Target<T>,
 }
 
 enum Target<T> {
     /// The place of every row is known before it is read.
     Known(Vec<Buffers<T>>),
-    /// The places are known only after reading: the buffers of each batch that a piece gave, by piece.
-    Unknown(Mutex<BTreeMap<usize, Vec<Buffers<T>>>>),
+    /// The places are known only when all has been read: the pieces, by number.
+    Unknown(Mutex<BTreeMap<usize, StagedPiece<T>>>),
 }
 
-impl<T: Num> TypedAssembly<T> {
-    fn wanted(&self) -> &MatrixRequest {
-        &self.request.matrices[self.matrix]
-    }
+/// The rows of a piece one after another, and which of them each slot has.
+struct StagedPiece<T> {
+    rows: Rows<T>,
+    row_of_slot: Vec<usize>,
+}
 
-    /// The slots that the rows of a piece go to.
-    fn slots<'a>(&self, buffers: &'a [Buffers<T>], piece: usize) -> Result<Slots<'a, T>> {
-        let form = &self.wanted().form;
-        Slots::new(buffers, piece, (form.layout == Layout::Dense).then_some(form.n_columns))
-    }
-
-    fn read_rows(&self, number: u32, rows: &[u32], stop: &AtomicBool, sink: &mut dyn RowSink<T>) -> Result<()> {
-        self.request.read(self.wanted(), number, rows, true, &mut StoppableSink { sink, stop })
-    }
-
-    /// Reads rows whose lengths are not known before they are read, and then puts them in order.
-    fn stage(&self, plan: &RowPlan, stop: &AtomicBool) -> Result<Vec<Buffers<T>>> {
-        let mut staged: Vec<Rows<T>> = Vec::with_capacity(plan.datasets.len());
-        for dataset in &plan.datasets {
-            let columns = self.wanted().dataset(dataset.number)?.columns.as_deref();
-            let mut sink = StagingSink { rows: Rows::empty(), columns, positions: Vec::new() };
-            self.read_rows(dataset.number, &dataset.rows, stop, &mut sink)?;
-            staged.push(sink.rows);
-        }
-        let mut sources = vec![(0, 0..0); plan.slots.len()];
-        for (source, (dataset, rows)) in plan.datasets.iter().zip(&staged).enumerate() {
-            for (range, ends) in dataset.slot_ranges.iter().zip(rows.indptr.windows(2)) {
-                for &slot in &plan.slots[range.clone()] {
-                    sources[slot] = (source, ends[0]..ends[1]);
-                }
-            }
-        }
-        let lengths: Vec<usize> = sources.iter().map(|(_, range)| range.len()).collect();
-        // A piece is part of one batch, or all of several batches.
-        let batches = if self.batches.len() == 1 { &[lengths.len()][..] } else { &self.batches };
-        let buffers = csr(&lengths, batches, lengths.len(), &self.pool)?;
-        let mut slots = self.slots(&buffers, 0)?;
-        for (slot, (source, range)) in sources.into_iter().enumerate() {
-            let (columns, values) = slots.row(slot);
-            columns.copy_from_slice(&staged[source].indices[range.clone()]);
-            values.copy_from_slice(&staged[source].data[range]);
-        }
-        drop(slots);
-        Ok(buffers)
+impl<T> StagedPiece<T> {
+    /// The columns and values of each slot.
+    fn slots(&self) -> impl Iterator<Item = (&[i32], &[T])> {
+        let Rows { indptr, indices, data } = &self.rows;
+        let ranges = self.row_of_slot.iter().map(|&row| indptr[row]..indptr[row + 1]);
+        ranges.map(|range| (&indices[range.clone()], &data[range]))
     }
 }
 
 impl<T: Num> Assembly for TypedAssembly<T> {
     fn read(&self, piece: usize, plan: &RowPlan, stop: &AtomicBool) -> Result<()> {
-        let buffers = match &self.target {
-            Target::Known(buffers) => buffers,
-            Target::Unknown(pieces) => {
-                let buffers = self.stage(plan, stop)?;
-                pieces.lock().unwrap_or_else(PoisonError::into_inner).insert(piece, buffers);
-                return Ok(());
+        let wanted = &self.request.matrices[self.matrix];
+        let (row, positions) = (RowBuffer::default(), Vec::new());
+        match &self.target {
+            Target::Known(buffers) => {
+                let mut slots = Vec::with_capacity(plan.slots.len());
+                buffers.iter().try_for_each(|buffers| buffers.slots(piece, &mut slots))?;
+                let (layout, slots) = (wanted.form.layout, &mut slots[..]);
+                let mut sink = SlotSink {
+                    plan,
+                    dataset: &DatasetRows::default(),
+                    layout,
+                    columns: None,
+                    slots,
+                    row,
+                    positions,
+                    stop,
+                };
+                for dataset in &plan.datasets {
+                    (sink.dataset, sink.columns) = (dataset, wanted.dataset(dataset.number)?.columns.as_deref());
+                    self.request.read(wanted, dataset.number, &dataset.rows, &mut sink)?;
+                }
             }
-        };
-        let mut slots = self.slots(buffers, piece)?;
-        for dataset in &plan.datasets {
-            let ranges = &dataset.slot_ranges;
-            match self.wanted().form.layout {
-                Layout::Csr => {
-                    let mut sink = DirectSink { plan, ranges, slots: &mut slots };
-                    self.read_rows(dataset.number, &dataset.rows, stop, &mut sink)?;
+            Target::Unknown(pieces) => {
+                let mut row_of_slot = vec![0; plan.slots.len()];
+                let ranges = plan.datasets.iter().flat_map(|dataset| &dataset.slot_ranges);
+                for (row, range) in ranges.enumerate() {
+                    plan.slots[range.clone()].iter().for_each(|&slot| row_of_slot[slot] = row);
                 }
-                Layout::Dense => {
-                    let columns = self.wanted().dataset(dataset.number)?.columns.as_deref();
-                    let row = RowBuffer::default();
-                    let mut sink = ScatterSink { plan, ranges, columns, slots: &mut slots, row, positions: Vec::new() };
-                    self.read_rows(dataset.number, &dataset.rows, stop, &mut sink)?;
+                let mut sink = StagingSink { rows: Rows::empty(), columns: None, positions, stop };
+                for dataset in &plan.datasets {
+                    sink.columns = wanted.dataset(dataset.number)?.columns.as_deref();
+                    self.request.read(wanted, dataset.number, &dataset.rows, &mut sink)?;
                 }
+                let staged = StagedPiece { rows: sink.rows, row_of_slot };
+                pieces.lock().unwrap_or_else(PoisonError::into_inner).insert(piece, staged);
             }
         }
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Vec<BatchMatrix> {
-        let Self { target, pool, .. } = *self;
-        let buffers = match target {
-            Target::Known(buffers) => buffers,
-            Target::Unknown(pieces) => {
-                let pieces = pieces.into_inner().unwrap_or_else(PoisonError::into_inner);
-                if pieces.len() == 1 {
-                    pieces.into_values().flatten().collect()
-                } else {
-                    return vec![Buffers::join(pieces.into_values().flatten(), &pool)];
-                }
-            }
+    fn finish(self: Box<Self>) -> Result<Vec<BatchMatrix>> {
+        let pieces = match self.target {
+            Target::Known(buffers) => return Ok(buffers.into_iter().map(Buffers::finish).collect()),
+            Target::Unknown(pieces) => pieces.into_inner().unwrap_or_else(PoisonError::into_inner),
         };
-        buffers.into_iter().map(Buffers::finish).collect()
-    }
-}
-
-/// CSR buffers for rows of `lengths` values.
-fn csr<T: Num>(lengths: &[usize], batches: &[usize], piece: usize, pool: &MatrixBuffers) -> Result<Vec<Buffers<T>>> {
-    let mut rest = lengths;
-    let mut buffers = Vec::with_capacity(batches.len());
-    for &rows in batches {
-        let (here, later) = rest.split_at(rows);
-        buffers.push(Buffers::csr(here, piece, pool)?);
-        rest = later;
-    }
-    Ok(buffers)
-}
-
-/// A sink that decodes rows of known length straight into their slots.
-struct DirectSink<'a, 'b, T> {
-    plan: &'a RowPlan,
-    ranges: &'a [Range<usize>],
-    slots: &'a mut Slots<'b, T>,
-}
-
-impl<T: Num> RowSink<T> for DirectSink<'_, '_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
-        let filled = &self.plan.slots[self.ranges[i].clone()];
-        let Some((&first, others)) = filled.split_first() else { return Ok(()) };
-        let (columns, values) = self.slots.row(first);
-        debug_assert_eq!(values.len(), nnz);
-        fill(columns, values)?;
-        for &slot in others {
-            self.slots.repeat(first, slot);
+        let lengths = pieces.values().flat_map(StagedPiece::slots).map(|(columns, _)| columns.len()).collect();
+        let buffers = buffers(Layout::Csr, &self.batches, lengths, usize::MAX, &self.shelves)?;
+        let mut slots = Vec::new();
+        buffers.iter().try_for_each(|buffers| buffers.slots(0, &mut slots))?;
+        let mut slots = slots.into_iter();
+        // Each piece is dropped once it was copied, so that the rows are hardly ever in memory twice.
+        for piece in pieces.into_values() {
+            for ((columns, values), (to_columns, to_values)) in piece.slots().zip(slots.by_ref()) {
+                to_columns.copy_from_slice(columns);
+                to_values.copy_from_slice(values);
+            }
         }
-        Ok(())
+        Ok(buffers.into_iter().map(Buffers::finish).collect())
     }
 }
 
-/// A sink that scatters rows into dense slots.
-struct ScatterSink<'a, 'b, T> {
+/// Buffers of each batch of so many rows, for rows of `lengths` values in parts of `part` rows.
+fn buffers<T: Num>(
+    layout: Layout,
+    batches: &[usize],
+    lengths: Vec<usize>,
+    part: usize,
+    shelves: &[Shelf; 2],
+) -> Result<Vec<Buffers<T>>> {
+    let mut lengths = lengths.into_iter();
+    batches.iter().map(|&n_rows| Buffers::new(layout, lengths.by_ref().take(n_rows), part, shelves)).collect()
+}
+
+/// Fails once nobody waits for what is read.
+fn check(stop: &AtomicBool) -> Result<()> {
+    if stop.load(Ordering::Relaxed) { Err(DaoError::value("reading was stopped")) } else { Ok(()) }
+}
+
+/// A sink that decodes the rows of one dataset into their slots: straight, or scattered where these are dense.
+struct SlotSink<'a, 'b, T> {
     plan: &'a RowPlan,
-    ranges: &'a [Range<usize>],
+    dataset: &'a DatasetRows,
+    layout: Layout,
     columns: Option<&'a Columns>,
-    slots: &'a mut Slots<'b, T>,
+    slots: &'a mut [Slot<'b, T>],
     row: RowBuffer<T>,
     positions: Vec<u32>,
+    stop: &'a AtomicBool,
 }
 
-impl<T: Num> RowSink<T> for ScatterSink<'_, '_, T> {
+impl<T: Num> RowSink<T> for SlotSink<'_, '_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
-        let filled = &self.plan.slots[self.ranges[i].clone()];
+        check(self.stop)?;
+        let filled = &self.plan.slots[self.dataset.slot_ranges[i].clone()];
         let Some((&first, others)) = filled.split_first() else { return Ok(()) };
-        let (columns, values) = self.row.fill(nnz, fill)?;
-        let (_, out) = self.slots.row(first);
-        out.fill(T::zero());
-        // In range: columns were checked against the matrix when decoded, and the map when it was made.
-        let mut put = |column: i32, value| out[usize::try_from(column).unwrap_or(usize::MAX)] = value;
-        match self.columns {
-            Some(map) => {
-                for &position in map.kept(columns, &mut self.positions) {
-                    put(map.target(columns[position as usize]), values[position as usize]);
+        let (to_columns, to_values) = &mut self.slots[first];
+        match self.layout {
+            Layout::Csr => fill(to_columns, to_values)?,
+            Layout::Dense => {
+                let (columns, values) = self.row.fill(nnz, fill)?;
+                to_values.fill(T::zero());
+                // In range: columns were checked against the matrix when decoded, and the map when it was made.
+                let mut put = |column: i32, value| to_values[usize::try_from(column).unwrap_or(usize::MAX)] = value;
+                match self.columns {
+                    Some(map) => {
+                        for &position in map.kept(columns, &mut self.positions) {
+                            put(map.target(columns[position as usize]), values[position as usize]);
+                        }
+                    }
+                    None => columns.iter().zip(&*values).for_each(|(&column, &value)| put(column, value)),
                 }
             }
-            None => columns.iter().zip(&*values).for_each(|(&column, &value)| put(column, value)),
         }
         for &slot in others {
-            self.slots.repeat(first, slot);
+            if let Ok([from, to]) = self.slots.get_disjoint_mut([first, slot]) {
+                to.0.copy_from_slice(from.0);
+                to.1.copy_from_slice(from.1);
+            }
         }
         Ok(())
     }
@@ -239,10 +209,12 @@ struct StagingSink<'a, T> {
     rows: Rows<T>,
     columns: Option<&'a Columns>,
     positions: Vec<u32>,
+    stop: &'a AtomicBool,
 }
 
 impl<T: Num> RowSink<T> for StagingSink<'_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
+        check(self.stop)?;
         let start = self.rows.data.len();
         self.rows.row(i, nnz, fill)?;
         if let Some(map) = self.columns {
@@ -254,21 +226,6 @@ impl<T: Num> RowSink<T> for StagingSink<'_, T> {
             }
         }
         Ok(())
-    }
-}
-
-/// A sink that fails once nobody waits for it any more.
-struct StoppableSink<'a, T> {
-    sink: &'a mut dyn RowSink<T>,
-    stop: &'a AtomicBool,
-}
-
-impl<T> RowSink<T> for StoppableSink<'_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(DaoError::value("reading was stopped"));
-        }
-        self.sink.row(i, nnz, fill)
     }
 }
 
@@ -307,21 +264,22 @@ mod tests {
     #[test]
     fn slots_are_filled_in_their_order_with_repeats() {
         let plan = RowPlan::new(&[7, 3, 7, 7]);
-        let pool = BufferPool::new(1).of_matrix(0);
-        let ranges = &plan.datasets[0].slot_ranges;
-        let buffers = csr::<f32>(&[2, 3, 2, 2], &[3, 1], 4, &pool).unwrap();
-        let mut slots = Slots::new(&buffers, 0, None).unwrap();
-        fill(&mut DirectSink { plan: &plan, ranges, slots: &mut slots });
-        let batches: Vec<BatchMatrix> = buffers.into_iter().map(Buffers::finish).collect();
+        let filled = |layout, lengths: [&[usize]; 2]| {
+            let shelves = BufferPool::new(1).shelves(0);
+            let buffers = lengths.map(|n| Buffers::<f32>::new(layout, n.iter().copied(), 4, &shelves).unwrap());
+            let mut slots = Vec::new();
+            buffers.iter().for_each(|buffers| buffers.slots(0, &mut slots).unwrap());
+            let (dataset, row, stop) = (&plan.datasets[0], RowBuffer::default(), &AtomicBool::new(false));
+            let (columns, positions) = (None, Vec::new());
+            fill(&mut SlotSink { plan: &plan, dataset, layout, columns, slots: &mut slots, row, positions, stop });
+            buffers.map(Buffers::finish)
+        };
+        let batches = filled(Layout::Csr, [&[2, 3, 2], &[2]]);
         assert_eq!(batches[0].indptr, [0, 2, 5, 7]);
         assert_eq!(batches[0].data, Values::F32(vec![4., 5., 1., 2., 3., 4., 5.]));
         assert_eq!(batches[0].indices, [1, 3, 0, 1, 2, 1, 3]);
         assert_eq!((&batches[1].indptr[..], &batches[1].indices[..]), (&[0, 2][..], &[1, 3][..]));
-        let buffers = [3, 1].map(|rows| Buffers::<f32>::dense(rows, 4, 4, &pool).unwrap());
-        let mut slots = Slots::new(&buffers, 0, Some(4)).unwrap();
-        let row = RowBuffer::default();
-        fill(&mut ScatterSink { plan: &plan, ranges, columns: None, slots: &mut slots, row, positions: Vec::new() });
-        let [first, second] = buffers.map(Buffers::finish);
+        let [first, second] = filled(Layout::Dense, [&[4, 4, 4], &[4]]);
         assert_eq!(first.data, Values::F32(vec![0., 4., 0., 5., 1., 2., 3., 0., 0., 4., 0., 5.]));
         assert_eq!(second.data, Values::F32(vec![0., 4., 0., 5.]));
     }

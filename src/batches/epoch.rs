@@ -51,14 +51,16 @@ impl Epoch {
         // Rows that are decoded along with wanted ones have at most half of the budget.
         let for_cache = kept_bytes(&request).min(budget / 2);
         request.cache.limit(usize::try_from(for_cache).unwrap_or(usize::MAX));
+        let of_piece =
+            |piece| (0..request.matrices.len()).filter(|&i| piece_of(&request.matrices[i]) == piece).collect();
+        let mut by_piece = vec![(PIECE, of_piece(PIECE)), (WIDE_PIECE, of_piece(WIDE_PIECE))];
+        by_piece.retain(|(_, matrices): &(usize, Vec<usize>)| !matrices.is_empty());
         let windows = windows(&batches);
-        let matrix_groups = matrix_groups(&request.matrices);
-        let work = Windows { request, order, batches, windows, matrix_groups, pool, cells: AtomicUsize::new(0) };
+        let work = Windows { request, order, batches, windows, by_piece, pool, cells: AtomicUsize::new(0) };
         Ok(Self { workers: Workers::start(work, budget - for_cache, threads)?, ready: Vec::new().into_iter() })
     }
 
     /// The cells that were read so far, ahead of the consumer too, each once for each matrix.
-    #[must_use]
     pub fn cells(&self) -> usize {
         self.workers.work().cells.load(Ordering::Relaxed)
     }
@@ -81,20 +83,9 @@ impl Epoch {
     }
 }
 
-/// Matrices that are read in the same pieces.
-struct MatrixGroup {
-    /// The positions of these matrices in the request.
-    matrices: Vec<usize>,
-    /// The most cells of a piece.
-    piece: usize,
-}
-
-/// The matrices whose rows are decoded one by one, and the others.
-fn matrix_groups(matrices: &[MatrixRequest]) -> Vec<MatrixGroup> {
-    let (narrow, wide): (Vec<usize>, _) = (0..matrices.len()).partition(|&i| matrices[i].reads_rows());
-    let matrix_groups =
-        [MatrixGroup { matrices: narrow, piece: PIECE }, MatrixGroup { matrices: wide, piece: WIDE_PIECE }];
-    matrix_groups.into_iter().filter(|kind| !kind.matrices.is_empty()).collect()
+/// The most cells of a piece of a matrix.
+fn piece_of(matrix: &MatrixRequest) -> usize {
+    if matrix.reads_rows() { PIECE } else { WIDE_PIECE }
 }
 
 /// The most bytes that rows decoded along with wanted ones can take.
@@ -114,7 +105,8 @@ struct Windows {
     order: Arc<[u32]>,
     batches: Vec<Range<usize>>,
     windows: Vec<Window>,
-    matrix_groups: Vec<MatrixGroup>,
+    /// The most cells of a piece, and the positions in the request of the matrices that are read in such pieces.
+    by_piece: Vec<(usize, Vec<usize>)>,
     pool: Arc<BufferPool>,
     cells: AtomicUsize,
 }
@@ -162,9 +154,8 @@ impl Work for Windows {
     }
 
     fn n_pieces(&self, window: usize) -> usize {
-        let window = &self.windows[window];
-        let pieces = self.matrix_groups.iter().map(|kind| window.rows.len().div_ceil(window.piece(kind.piece)).max(1));
-        pieces.sum::<usize>().max(1)
+        let n_pieces = |&(most, _): &_| self.windows[window].n_pieces(most);
+        self.by_piece.iter().map(n_pieces).sum::<usize>().max(1)
     }
 
     fn estimate(&self, window: usize) -> u64 {
@@ -176,29 +167,22 @@ impl Work for Windows {
         let keys: Vec<u64> = self.keys(unit).collect();
         let batches: Vec<usize> = self.batches[window.batches.clone()].iter().map(Range::len).collect();
         let assemblies = self.request.matrices.iter().enumerate().map(|(i, matrix)| {
-            let piece = if matrix.reads_rows() { PIECE } else { WIDE_PIECE };
-            assembly(&self.request, i, &keys, &batches, window.piece(piece), self.pool.of_matrix(i))
+            let piece = window.piece(piece_of(matrix));
+            assembly(&self.request, i, &keys, batches.clone(), piece, self.pool.shelves(i))
         });
         Ok(OpenWindow { assemblies: assemblies.collect::<Result<_>>()?, keys })
     }
 
     fn piece(&self, unit: usize, open: &OpenWindow, number: usize, stop: &AtomicBool) -> Result<()> {
-        let window = &self.windows[unit];
-        let mut number = number;
-        for kind in &self.matrix_groups {
-            let piece = window.piece(kind.piece);
-            let n_pieces = window.rows.len().div_ceil(piece).max(1);
-            if number >= n_pieces {
-                number -= n_pieces;
+        let (window, mut number) = (&self.windows[unit], number);
+        for (most, matrices) in &self.by_piece {
+            if let Some(later) = number.checked_sub(window.n_pieces(*most)) {
+                number = later;
                 continue;
             }
-            let first = number * piece;
-            let keys = &open.keys[first..(first + piece).min(open.keys.len())];
-            if keys.is_empty() {
-                return Ok(());
-            }
+            let keys = open.keys.chunks(window.piece(*most)).nth(number).unwrap_or_default();
             let plan = RowPlan::new(keys);
-            for &matrix in &kind.matrices {
+            for &matrix in matrices {
                 open.assemblies[matrix].read(number, &plan, stop)?;
                 self.cells.fetch_add(keys.len(), Ordering::Relaxed);
             }
@@ -213,7 +197,7 @@ impl Work for Windows {
             .map(|rows| Batch { rows: rows.clone(), matrices: Vec::with_capacity(open.assemblies.len()) })
             .collect();
         for assembly in open.assemblies {
-            for (batch, matrix) in batches.iter_mut().zip(assembly.finish()) {
+            for (batch, matrix) in batches.iter_mut().zip(assembly.finish()?) {
                 batch.matrices.push(matrix);
             }
         }

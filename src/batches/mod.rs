@@ -1,7 +1,7 @@
 //! Batches of an epoch: all matrices of some cells, made ahead of their consumer, in order.
 //!
 //! `window` (pure) says which batches are read together and in which pieces, `assemble` has a window's rows
-//! decoded into `buffers` from the `pool`, and `epoch` has [`crate::read::schedule`] do that on all cores within
+//! decoded into `buffers` (whose parts are `parted` among threads) from the `pool`, and `epoch` has [`crate::read::schedule`] do that on all cores within
 //! a budget. Must not know why the cells come in this order, nor Python.
 
 mod assemble;
@@ -13,9 +13,9 @@ mod window;
 
 use std::ops::Range;
 
-use crate::number::{Dtype, Layout, Num, Values, for_dtype, for_dtype_values};
+use crate::number::{Values, for_dtype_values};
 pub use epoch::Epoch;
-pub use pool::{BufferPool, MatrixBuffers};
+pub use pool::{BufferPool, Shelf};
 
 /// A finished batch.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +30,7 @@ pub struct Batch {
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchMatrix {
     /// Row offsets, one more than rows.
-    pub indptr: Vec<i64>,
+    pub indptr: Vec<usize>,
     /// Column numbers.
     pub indices: Vec<i32>,
     /// Values.
@@ -38,18 +38,9 @@ pub struct BatchMatrix {
 }
 
 impl BatchMatrix {
-    /// A matrix of no rows.
-    #[must_use]
-    pub fn empty(layout: Layout, dtype: Dtype) -> Self {
-        let indptr = if layout == Layout::Csr { vec![0] } else { Vec::new() };
-        let data = for_dtype!(dtype, T => T::wrap(Vec::new()));
-        Self { indptr, indices: Vec::new(), data }
-    }
-
     /// The bytes that the arrays hold.
-    #[must_use]
     pub fn bytes(&self) -> u64 {
-        let values = for_dtype_values!(&self.data, values => std::mem::size_of_val(values.as_slice()));
-        (values + 4 * self.indices.len() + 8 * self.indptr.len()) as u64
+        let values = for_dtype_values!(&self.data, values => size_of_val(values.as_slice()));
+        (values + size_of_val(&self.indices[..]) + size_of_val(&self.indptr[..])) as u64
     }
 }

@@ -1,36 +1,31 @@
 //! A vector that several threads fill, each a part of its own.
 
-use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{DaoError, Result};
 
 /// A vector cut into parts, each of which is given out once.
 pub struct Parted<T> {
+    /// The whole vector. Until `finish` its values are reached through `start` alone.
+    values: Vec<T>,
     start: *mut T,
-    len: usize,
-    capacity: usize,
-    /// The ascending ends of the parts, the last at `len`, and whether each was given out.
+    /// The ascending ends of the parts, the last where the vector ends, and whether each was given out.
     ends: Vec<(usize, AtomicBool)>,
 }
 
-// SAFETY: this type owns a vector of `T`, and its pointer reaches nothing else.
+// SAFETY: `start` points into the vector that this type owns, and nothing else does.
 unsafe impl<T: Send> Send for Parted<T> {}
 // SAFETY: sharing this type gives each thread parts that no other thread has, which is like sending them.
 unsafe impl<T: Send> Sync for Parted<T> {}
 
 impl<T> Parted<T> {
-    /// Cuts `values` at `ends`.
-    ///
-    /// # Errors
-    /// `Internal` if `ends` do not ascend to the vector's length.
-    pub fn new(values: Vec<T>, ends: Vec<usize>) -> Result<Self> {
+    /// Cuts `values` at `ends`, or fails with `Internal` if these do not ascend to the vector's length.
+    pub fn new(mut values: Vec<T>, ends: Vec<usize>) -> Result<Self> {
         if !ends.is_sorted() || ends.last().copied().unwrap_or(0) != values.len() {
             return Err(DaoError::internal("the parts of a buffer do not cover it"));
         }
-        let mut values = ManuallyDrop::new(values);
         let ends = ends.into_iter().map(|end| (end, AtomicBool::new(false))).collect();
-        Ok(Self { start: values.as_mut_ptr(), len: values.len(), capacity: values.capacity(), ends })
+        Ok(Self { start: values.as_mut_ptr(), values, ends })
     }
 
     /// The part `i`; `None` if there is none, or it was given out before.
@@ -41,33 +36,15 @@ impl<T> Parted<T> {
             return None;
         }
         let start = if i == 0 { 0 } else { self.ends[i - 1].0 };
-        // SAFETY: `start..end` lies within the vector (checked when it was cut), whose memory is this
-        // type's alone until `finish`, which no part outlives. Parts do not overlap, since the ends
+        // SAFETY: `start..end` lies within the vector (checked when it was cut), which is neither read, changed nor
+        // moved on the heap before `finish` or drop, which no part outlives. Parts do not overlap, since the ends
         // ascend, and each is given once: nothing else refers to these values.
         Some(unsafe { std::slice::from_raw_parts_mut(self.start.add(start), end - start) })
     }
 
-    /// The number of values of the whole vector.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     /// The whole vector.
     pub fn finish(self) -> Vec<T> {
-        let this = ManuallyDrop::new(self);
-        // SAFETY: pointer, length and capacity are a vector's that was not dropped, and `this` is
-        // neither used nor dropped any more.
-        let values = unsafe { Vec::from_raw_parts(this.start, this.len, this.capacity) };
-        // SAFETY: read once, from what is not dropped.
-        drop(unsafe { std::ptr::read(&this.ends) });
-        values
-    }
-}
-
-impl<T> Drop for Parted<T> {
-    fn drop(&mut self) {
-        // SAFETY: as in `finish`, which forgets what it was called on.
-        drop(unsafe { Vec::from_raw_parts(self.start, self.len, self.capacity) });
+        self.values
     }
 }
 

@@ -11,34 +11,26 @@ const MAX_SLACK: usize = 1 << 20;
 const LARGE_PAGE: usize = 2 << 20;
 
 /// The returned buffers of all matrices of a reader, up to a number of bytes.
-pub struct BufferPool(Mutex<Shelves>);
+pub struct BufferPool(Mutex<PoolState>);
 
-struct Shelves {
+struct PoolState {
     limit: usize,
     bytes: usize,
-    /// The kept buffers of each matrix: those of one matrix are of similar size.
-    shelves: Vec<Shelf>,
+    /// The kept buffers, two shelves for each matrix: those of one shelf are of similar size.
+    shelves: Vec<Vec<Values>>,
 }
 
-#[derive(Default)]
-struct Shelf {
-    indices: Vec<Vec<i32>>,
-    data: Vec<Values>,
-}
-
-/// The buffers of one matrix in a pool.
+/// The buffers in a pool for the column numbers of one matrix, or for its values.
 #[derive(Clone)]
-pub struct MatrixBuffers {
+pub struct Shelf {
     pool: Arc<BufferPool>,
-    matrix: usize,
+    number: usize,
 }
 
 impl BufferPool {
     /// An empty pool for the buffers of so many matrices.
-    #[must_use]
     pub fn new(n_matrices: usize) -> Arc<Self> {
-        let shelves = (0..n_matrices).map(|_| Shelf::default()).collect();
-        Arc::new(Self(Mutex::new(Shelves { limit: 0, bytes: 0, shelves })))
+        Arc::new(Self(Mutex::new(PoolState { limit: 0, bytes: 0, shelves: vec![Vec::new(); 2 * n_matrices] })))
     }
 
     /// Keeps at most `limit` bytes from now on.
@@ -46,65 +38,36 @@ impl BufferPool {
         self.lock().limit = limit;
     }
 
-    /// The buffers of the `matrix`-th matrix; always fresh ones past `n_matrices`.
-    #[must_use]
-    pub fn of_matrix(self: &Arc<Self>, matrix: usize) -> MatrixBuffers {
-        MatrixBuffers { pool: self.clone(), matrix }
+    /// The shelves of the `matrix`-th matrix: of its column numbers, and of its values.
+    pub fn shelves(self: &Arc<Self>, matrix: usize) -> [Shelf; 2] {
+        [0, 1].map(|i| Shelf { pool: self.clone(), number: 2 * matrix + i })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shelves> {
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
         // A panic elsewhere cannot leave the shelves half changed, so a poisoned lock is safe to use.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Shelves {
-    /// Whether a buffer of `bytes` is kept; if so, its bytes are counted.
-    fn keeps(&mut self, bytes: usize) -> bool {
-        let keeps = self.bytes + bytes <= self.limit;
-        self.bytes += if keeps { bytes } else { 0 };
-        keeps
-    }
-}
-
-impl MatrixBuffers {
-    /// A buffer for `len` column numbers, whose contents are arbitrary.
-    #[must_use]
-    pub fn indices(&self, len: usize) -> Vec<i32> {
+impl Shelf {
+    /// A buffer of `len` values, which are arbitrary.
+    pub fn take<T: Num>(&self, len: usize) -> Vec<T> {
         let mut pool = self.pool.lock();
-        let buffer = pool.shelves.get_mut(self.matrix).and_then(|shelf| shelf.indices.pop());
-        pool.bytes -= buffer.as_ref().map_or(0, |buffer| 4 * buffer.capacity());
-        drop(pool);
-        sized(buffer, len)
-    }
-
-    /// A buffer for `len` values, whose contents are arbitrary.
-    #[must_use]
-    pub fn data<T: Num>(&self, len: usize) -> Vec<T> {
-        let mut pool = self.pool.lock();
-        let buffer = pool.shelves.get_mut(self.matrix).and_then(|shelf| shelf.data.pop());
+        let buffer = pool.shelves.get_mut(self.number).and_then(Vec::pop);
         pool.bytes -= buffer.as_ref().map_or(0, Values::capacity_bytes);
         drop(pool);
         sized(buffer.and_then(T::unwrap), len)
     }
 
-    /// Takes column numbers back.
-    pub fn give_indices(&self, buffer: Vec<i32>) {
-        let mut pool = self.pool.lock();
-        if pool.keeps(4 * buffer.capacity())
-            && let Some(shelf) = pool.shelves.get_mut(self.matrix)
+    /// Takes a buffer back.
+    pub fn give(&self, buffer: Values) {
+        let pool = &mut *self.pool.lock();
+        let bytes = pool.bytes + buffer.capacity_bytes();
+        if bytes <= pool.limit
+            && let Some(shelf) = pool.shelves.get_mut(self.number)
         {
-            shelf.indices.push(buffer);
-        }
-    }
-
-    /// Takes numbers back.
-    pub fn give_data(&self, buffer: Values) {
-        let mut pool = self.pool.lock();
-        if pool.keeps(buffer.capacity_bytes())
-            && let Some(shelf) = pool.shelves.get_mut(self.matrix)
-        {
-            shelf.data.push(buffer);
+            shelf.push(buffer);
+            pool.bytes = bytes;
         }
     }
 }
@@ -147,16 +110,16 @@ mod tests {
     fn buffers_are_used_again_up_to_the_limit() {
         let pool = BufferPool::new(1);
         pool.limit(1000);
-        let buffers = pool.of_matrix(0);
-        let buffer: Vec<f32> = buffers.data(100);
+        let [indices, data] = pool.shelves(0);
+        let buffer: Vec<f32> = data.take(100);
         let place = buffer.as_ptr();
-        buffers.give_data(f32::wrap(buffer));
-        let again: Vec<f32> = buffers.data(90);
+        data.give(f32::wrap(buffer));
+        let again: Vec<f32> = data.take(90);
         assert_eq!(again.as_ptr(), place);
-        buffers.give_indices(vec![0; 300]);
+        indices.give(Values::I32(vec![0; 300]));
         assert_eq!(pool.lock().bytes, 0);
-        buffers.give_indices(vec![1; 200]);
-        assert_eq!(buffers.indices(250).len(), 250);
+        indices.give(Values::I32(vec![1; 200]));
+        assert_eq!(indices.take::<i32>(250).len(), 250);
         assert_eq!(pool.lock().bytes, 0);
     }
 
@@ -164,15 +127,15 @@ mod tests {
     fn matrices_share_the_limit_and_not_the_buffers() {
         let pool = BufferPool::new(2);
         pool.limit(1000);
-        let [first, second] = [0, 1].map(|matrix| pool.of_matrix(matrix));
+        let [first, second] = [0, 1].map(|matrix| pool.shelves(matrix)[1].clone());
         let large = vec![0.0_f32; 200];
         let place = large.as_ptr();
-        first.give_data(f32::wrap(large));
-        second.give_data(f64::wrap(Vec::with_capacity(20)));
-        second.give_data(f64::wrap(Vec::with_capacity(20)));
+        first.give(f32::wrap(large));
+        second.give(f64::wrap(Vec::with_capacity(20)));
+        second.give(f64::wrap(Vec::with_capacity(20)));
         assert_eq!(pool.lock().bytes, 960);
-        let small: Vec<f64> = second.data(10);
-        let large: Vec<f32> = first.data(10);
+        let small: Vec<f64> = second.take(10);
+        let large: Vec<f32> = first.take(10);
         assert_eq!((large.as_ptr(), small.len()), (place, 10));
         assert_eq!(pool.lock().bytes, 0);
     }
@@ -181,9 +144,9 @@ mod tests {
     fn a_buffer_of_another_type_is_dropped() {
         let pool = BufferPool::new(1);
         pool.limit(1000);
-        let buffers = pool.of_matrix(0);
-        buffers.give_data(f32::wrap(vec![1.0; 10]));
-        assert_eq!(buffers.data::<i64>(3), [0; 3]);
+        let [_, data] = pool.shelves(0);
+        data.give(f32::wrap(vec![1.0; 10]));
+        assert_eq!(data.take::<i64>(3), [0; 3]);
         assert_eq!(pool.lock().bytes, 0);
     }
 }

@@ -19,17 +19,20 @@ pub struct Window {
 impl Window {
     /// The cells of each piece but the last, of at most `most`: one batch is cut into pieces that are about
     /// equal, several are one piece.
-    #[must_use]
     pub fn piece(&self, most: usize) -> usize {
         let cells = self.rows.len();
         let piece = if self.batches.len() > 1 { cells } else { cells.div_ceil(cells.div_ceil(most).max(1)) };
         piece.max(1)
     }
+
+    /// The number of pieces of at most `most` cells; one where there are no cells.
+    pub fn n_pieces(&self, most: usize) -> usize {
+        self.rows.len().div_ceil(self.piece(most)).max(1)
+    }
 }
 
 /// The windows of an epoch: several batches as long as they have few cells together, so that small batches
 /// share reads; else one.
-#[must_use]
 pub fn windows(batches: &[Range<usize>]) -> Vec<Window> {
     let mut windows = Vec::new();
     let mut start = 0;

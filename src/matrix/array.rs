@@ -11,7 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use zarrs::array::codec::{BloscCodec, BytesCodec, CodecChain};
 use zarrs::array::{
-    Array, ArrayBytes, ArrayCreateError, ArrayShardedExt, ArrayToBytesCodecTraits, ChunkShape, CodecOptions,
+    Array, ArrayBytes, ArrayCreateError, ArrayShardedExt, ArrayToBytesCodecTraits, ChunkShape, CodecMetadataOptions,
+    CodecOptions,
 };
 use zarrs::metadata::ConfigurationSerialize;
 use zarrs::metadata_ext::codec::sharding::ShardingCodecConfiguration;
@@ -44,13 +45,12 @@ pub enum ChunkEncoding {
 }
 
 /// The place of an inner chunk's bytes.
-pub enum StoredChunk {
-    /// The chunk is not stored: all of it is fill value.
-    Absent,
-    /// The bytes are this range of the file `key`.
-    InFile { key: String, range: Range<u64> },
-    /// The bytes are all of the file `key`, which was read.
-    Read { key: String, bytes: Bytes },
+pub struct StoredChunk {
+    pub key: String,
+    /// The range of the file `key`.
+    pub range: Range<u64>,
+    /// The bytes, where finding them was reading them.
+    pub read: Option<Bytes>,
 }
 
 /// An opened array.
@@ -70,20 +70,12 @@ pub struct ZarrArray {
 }
 
 impl ZarrArray {
-    /// Opens the array at `path`.
-    ///
-    /// # Errors
-    /// `NotFound`/`Corrupt` if its metadata is missing or cannot be used.
+    /// Opens the array at `path`; `NotFound`/`Corrupt` if its metadata is missing or cannot be used.
     pub fn open(storage: &Arc<dyn Storage>, path: &str) -> Result<Self> {
         let uri = format!("{}/{path}", storage.uri());
-        let has_metadata = ["zarr.json", ".zarray"]
-            .iter()
-            .map(|name| storage.size(&format!("{path}/{name}")))
-            .collect::<Result<Vec<_>>>()?;
-        if has_metadata.iter().all(Option::is_none) {
-            return Err(DaoError::new(ErrorKind::NotFound, "zarr metadata is missing")
-                .at(format!("path '{uri}'"))
-                .hint("restore it from a copy, or write the dataset again"));
+        let size = |name: &str| storage.size(&format!("{path}/{name}"));
+        if size("zarr.json")?.is_none() && size(".zarray")?.is_none() {
+            return Err(missing_file(storage.as_ref(), path, "zarr metadata is missing"));
         }
         let unusable =
             |what: &dyn std::fmt::Display| DaoError::corrupt(&uri, format!("cannot read this zarr array: {what}"));
@@ -108,7 +100,7 @@ impl ZarrArray {
             let configuration = array
                 .codecs()
                 .array_to_bytes_codec()
-                .configuration_v3(&zarrs::array::CodecMetadataOptions::default())
+                .configuration_v3(&CodecMetadataOptions::default())
                 .ok_or_else(|| unusable(&"its sharding codec has no configuration"))?;
             let Ok(ShardingCodecConfiguration::V1(sharding)) =
                 ShardingCodecConfiguration::try_from_configuration(configuration)
@@ -171,51 +163,45 @@ impl ZarrArray {
     pub fn encoding(&self) -> ChunkEncoding {
         let codecs = &self.inner_codecs;
         let bytes = codecs.array_to_bytes_codec();
-        let endian = bytes.as_any().is::<BytesCodec>().then(|| {
-            let configuration = bytes.configuration_v3(&zarrs::array::CodecMetadataOptions::default())?;
-            configuration.get("endian").and_then(|endian| endian.as_str().map(str::to_owned))
-        });
-        let in_memory = match endian {
-            Some(Some(endian)) => cfg!(target_endian = "little") && endian == "little",
-            Some(None) => cfg!(target_endian = "little") && self.dtype.size() == 1,
-            None => false,
+        let configuration = bytes.configuration_v3(&CodecMetadataOptions::default());
+        let in_memory = match configuration.as_ref().and_then(|codec| codec.get("endian")?.as_str()) {
+            Some(endian) => endian == "little",
+            None => self.dtype.size() == 1,
         };
+        let as_is = in_memory && cfg!(target_endian = "little") && bytes.as_any().is::<BytesCodec>();
         match codecs.bytes_to_bytes_codecs() {
-            _ if !in_memory || !codecs.array_to_array_codecs().is_empty() => ChunkEncoding::Whole,
+            _ if !as_is || !codecs.array_to_array_codecs().is_empty() => ChunkEncoding::Whole,
             [] => ChunkEncoding::Raw,
             [codec] if codec.as_any().is::<BloscCodec>() => ChunkEncoding::Blosc,
             _ => ChunkEncoding::Whole,
         }
     }
 
-    /// The place where the inner chunk at the grid position `chunk` is stored.
-    ///
-    /// # Errors
-    /// As [`ZarrArray::decode`].
-    pub fn find(&self, chunk: &[u64]) -> Result<StoredChunk> {
+    /// The place where the inner chunk at the grid position `chunk` is stored; `None` where it is not stored, as all
+    /// of it is fill value.
+    pub fn find(&self, chunk: &[u64]) -> Result<Option<StoredChunk>> {
         let file = self.file_of(chunk);
         let key = self.file_key(&file);
         if self.shard_indexes.is_some() {
             let range = self.range_in_shard(&file, chunk, &key)?;
-            return Ok(range.map_or(StoredChunk::Absent, |range| StoredChunk::InFile { key, range }));
+            return Ok(range.map(|range| StoredChunk { key, range, read: None }));
         }
-        let found = if self.storage.local_root().is_some() {
-            self.storage.size(&key)?.map(|size| StoredChunk::InFile { key: key.clone(), range: 0..size })
-        } else {
-            // The file is read whole: asking for its size would cost as much as asking for its bytes.
-            self.storage.get(&key)?.map(|bytes| StoredChunk::Read { key: key.clone(), bytes })
+        // A remote file is read whole: asking for its size would cost as much as asking for its bytes.
+        let (size, read) = match self.storage.local_root() {
+            Some(_) => (self.storage.size(&key)?, None),
+            None => {
+                let read = self.storage.get(&key)?;
+                (read.as_ref().map(|bytes| bytes.len() as u64), read)
+            }
         };
-        match found {
-            Some(found) => Ok(found),
-            None if self.absent_is_fill => Ok(StoredChunk::Absent),
+        match size {
+            Some(size) => Ok(Some(StoredChunk { key, range: 0..size, read })),
+            None if self.absent_is_fill => Ok(None),
             None => Err(self.missing(&key)),
         }
     }
 
     /// The byte ranges of the file `key`.
-    ///
-    /// # Errors
-    /// As [`ZarrArray::decode`].
     pub fn read(&self, key: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         self.storage.get_ranges(key, ranges)?.ok_or_else(|| self.missing(key))
     }
@@ -226,9 +212,6 @@ impl ZarrArray {
     }
 
     /// The file of the shard at a grid position, and where its inner chunks lie in it.
-    ///
-    /// # Errors
-    /// As [`ZarrArray::decode`].
     pub fn shard(&self, position: &[u64]) -> Result<(String, Vec<ChunkRange>)> {
         let key = self.file_key(position);
         let ranges = match &self.shard_indexes {
@@ -244,18 +227,14 @@ impl ZarrArray {
     }
 
     /// Decodes the inner chunks at the grid positions `chunks` and shows each to `visit`, with its
-    /// position in the list. Chunks in ascending order are read in the fewest reads.
-    ///
-    /// # Errors
-    /// `NotFound` for a missing shard, `Corrupt` for one that is truncated or fails its checksum.
+    /// position in the list. Chunks in ascending order are read in the fewest reads. `NotFound` for a missing shard,
+    /// `Corrupt` for one that is truncated or fails its checksum.
     pub fn decode<S: Num>(&self, chunks: &[Vec<u64>], mut visit: impl FnMut(usize, &[S]) -> Result<()>) -> Result<()> {
         debug_assert_eq!(S::DTYPE, self.dtype);
-        let mut at = 0;
-        while at < chunks.len() {
-            let file = self.file_of(&chunks[at]);
-            let stop = at + chunks[at..].iter().take_while(|chunk| self.file_of(chunk) == file).count();
-            self.decode_file(&file, at, &chunks[at..stop], &mut visit)?;
-            at = stop;
+        let mut first = 0;
+        for of_file in chunks.chunk_by(|a, b| self.file_of(a) == self.file_of(b)) {
+            self.decode_file(&self.file_of(&of_file[0]), first, of_file, &mut visit)?;
+            first += of_file.len();
         }
         Ok(())
     }
@@ -274,10 +253,13 @@ impl ZarrArray {
         visit: &mut impl FnMut(usize, &[S]) -> Result<()>,
     ) -> Result<()> {
         let key = &self.file_key(file);
+        let decoded =
+            |bytes: &[u8]| self.decode_bytes(key, bytes).map(|raw| bytemuck::pod_collect_to_vec::<_, S>(&raw));
+        let fill = || vec![self.fill_value::<S>(); self.inner_len()];
         if self.shard_indexes.is_none() {
             return match self.storage.get(key)? {
-                Some(bytes) => visit(first, &self.decode_one::<S>(key, bytes)?),
-                None if self.absent_is_fill => visit(first, &self.fill::<S>()),
+                Some(bytes) => visit(first, &decoded(&bytes)?),
+                None if self.absent_is_fill => visit(first, &fill()),
                 None => Err(self.missing(key)),
             };
         }
@@ -288,7 +270,7 @@ impl ZarrArray {
                     stored.push(i);
                     wanted.push(range);
                 }
-                None => visit(i, &self.fill::<S>())?,
+                None => visit(i, &fill())?,
             }
         }
         for fetch in coalesce(&wanted, MAX_GAP, MAX_READ) {
@@ -296,7 +278,7 @@ impl ZarrArray {
             let read = read.first().ok_or_else(|| self.missing(key))?;
             for (&i, range) in stored[fetch.serves.clone()].iter().zip(&wanted[fetch.serves]) {
                 let (start, end) = (range.start - fetch.bytes.start, range.end - fetch.bytes.start);
-                visit(i, &self.decode_one::<S>(key, read.slice(to_usize(start)..to_usize(end)))?)?;
+                visit(i, &decoded(&read[to_usize(start)..to_usize(end)])?)?;
             }
         }
         Ok(())
@@ -328,15 +310,7 @@ impl ZarrArray {
             .hint("the file is truncated or changed; restore it from a copy, or write the dataset again")
     }
 
-    /// The values of an inner chunk, from its bytes.
-    fn decode_one<S: Num>(&self, key: &str, bytes: Bytes) -> Result<Vec<S>> {
-        self.decode_bytes(key, &bytes).map(|raw| bytemuck::pod_collect_to_vec(&raw))
-    }
-
     /// The bytes of an inner chunk's values, from those that are stored.
-    ///
-    /// # Errors
-    /// `Corrupt` for bytes that cannot be decoded.
     pub fn decode_bytes<'a>(&self, key: &str, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>> {
         let broken = |e: &dyn std::fmt::Display| self.broken(key, e);
         // Decoders of compressed bytes are C libraries and other crates: one that panics on
@@ -363,11 +337,6 @@ impl ZarrArray {
     /// The value that chunks which are left out are full of.
     pub fn fill_value<S: Num>(&self) -> S {
         bytemuck::try_pod_read_unaligned(self.array.fill_value().as_ne_bytes()).unwrap_or_else(|_| S::zero())
-    }
-
-    /// The values of an inner chunk that is left out.
-    fn fill<S: Num>(&self) -> Vec<S> {
-        vec![self.fill_value(); self.inner_len()]
     }
 
     /// The number of values in an inner chunk.

@@ -71,6 +71,11 @@ impl RowCache {
         while state.bytes > limit && (state.drop_given() || state.drop_waiting()) {}
     }
 
+    /// Whether the limit lets any rows be kept.
+    pub fn keeps_any(&self) -> bool {
+        self.lock().limit > 0
+    }
+
     /// A number that grows with each call: threads that read the same rows begin at different places.
     pub fn turn(&self) -> usize {
         self.turn.fetch_add(1, Ordering::Relaxed)
@@ -107,27 +112,22 @@ impl RowCache {
         }
     }
 
-    /// The number of bytes that rows which nobody requested can still take.
-    pub fn free_bytes(&self) -> usize {
-        let state = self.lock();
-        state.limit.saturating_sub(state.bytes - state.given_bytes)
-    }
-
-    /// Whether each of `keys` is missing from the cache.
-    pub fn missing(&self, keys: impl Iterator<Item = u64>) -> Vec<bool> {
-        let state = self.lock();
-        keys.map(|key| !state.rows.contains_key(&key)).collect()
-    }
-
-    /// Notes that rows of about `bytes` were not kept. If that goes on while none of the kept rows
-    /// is requested, nobody will request them: they are of an earlier epoch, or of one that was broken off.
-    pub fn refused(&self, bytes: usize) {
+    /// Which of the rows `keys`, of about `weight` bytes each, are worth decoding to be kept: those that are not there
+    /// yet, as many as there is room for.
+    pub fn choose(&self, keys: impl Iterator<Item = u64>, weight: usize) -> Vec<bool> {
         let mut state = self.lock();
-        state.refused += bytes;
-        if state.refused > state.limit {
-            state.refused = 0;
-            while state.drop_waiting() {}
-        }
+        let mut left = state.free_bytes() / weight;
+        let mut refused = 0;
+        let is_chosen = |key| {
+            let is_missing = !state.rows.contains_key(&key);
+            let is_chosen = is_missing && left > 0;
+            left -= usize::from(is_chosen);
+            refused += if is_missing && !is_chosen { weight } else { 0 };
+            is_chosen
+        };
+        let chosen = keys.map(is_chosen).collect();
+        state.refuse(refused);
+        chosen
     }
 
     /// Keeps rows. A row that was already `given` never displaces another.
@@ -162,6 +162,21 @@ fn weight(row: &CompactRow) -> usize {
 }
 
 impl CacheState {
+    /// The number of bytes that rows which nobody requested can still take.
+    fn free_bytes(&self) -> usize {
+        self.limit.saturating_sub(self.bytes - self.given_bytes)
+    }
+
+    /// Notes that rows of about `bytes` were not kept. If that goes on while none of the kept rows
+    /// is requested, nobody will request them: they are of an earlier epoch, or of one that was broken off.
+    fn refuse(&mut self, bytes: usize) {
+        self.refused += bytes;
+        if self.refused > self.limit {
+            self.refused = 0;
+            while self.drop_waiting() {}
+        }
+    }
+
     fn drop_given(&mut self) -> bool {
         while let Some(key) = self.given.pop_front() {
             if let Some(kept) = self.rows.remove(&key) {
@@ -208,17 +223,19 @@ mod tests {
         let cache = RowCache::default();
         cache.limit(800);
         cache.put((0..6).map(|key| (key, row(0), false)));
-        assert_eq!((0..6).filter(|&key| !cache.missing(std::iter::once(key))[0]).collect::<Vec<_>>(), [0, 1, 2, 3]);
-        assert_eq!(cache.free_bytes(), 0);
+        let is_missing = |key| !cache.lock().rows.contains_key(&key);
+        assert_eq!((0..6).filter(|&key| !is_missing(key)).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(cache.lock().free_bytes(), 0);
         assert!(get(&cache, 2).is_some() && get(&cache, 1).is_some());
-        assert_eq!(cache.free_bytes(), 400);
+        assert_eq!(cache.lock().free_bytes(), 400);
+        assert_eq!(cache.choose([0, 8, 9, 10].into_iter(), 200), [false, true, true, false]);
         cache.put(std::iter::once((7, row(7), false)));
         assert!(get(&cache, 2).is_none());
         assert_eq!(get(&cache, 7), Some(row(7)));
         cache.put(std::iter::once((8, row(8), true)));
         assert!(get(&cache, 8).is_none());
-        cache.refused(801);
-        assert_eq!(cache.missing([0, 1, 3, 7].into_iter()), [true, false, true, false]);
+        cache.lock().refuse(801);
+        assert_eq!([0, 1, 3, 7].map(is_missing), [true, false, true, false]);
         cache.limit(0);
         let state = cache.lock();
         assert_eq!((state.bytes, state.given_bytes), (0, 0));

@@ -4,66 +4,110 @@
 //! The encoding: <https://anndata.readthedocs.io/en/stable/fileformat-prose.html>.
 
 use std::ops::Range;
+use std::slice::from_ref;
 use std::sync::Arc;
 
+use super::RowSink;
 use super::array::ZarrArray;
 use super::packed::{Fetched, Packed};
-use super::plan::{ElementRun, pieces};
-use super::{RowSink, Rows};
+use super::plan::{Run, runs};
 use crate::error::{DaoError, Result};
-use crate::number::cast_values;
-use crate::number::{Dtype, Num, for_dtype};
+use crate::number::{Dtype, Num, cast_values, for_dtype};
 use crate::storage::Storage;
 
-/// The number of rows of chunked arrays that are put together at a time.
+/// The number of rows that are put together at a time, where an array is not packed.
 const STEP: usize = 4096;
 
 /// A CSR matrix whose `indptr` is in memory.
 pub struct Csr {
     shape: [u64; 2],
     indptr: Vec<u64>,
-    arrays: StoredArrays,
+    indices: StoredArray,
+    data: StoredArray,
 }
 
-/// The arrays `indices` and `data`, by how they are read.
-enum StoredArrays {
-    /// Both arrays are in `dao_polars.pfor`: rows are decoded one by one, straight to their place.
-    Packed { indices: Packed, data: Packed },
-    /// Other codecs: inner chunks are decoded one by one, and their rows put together.
-    Chunked { indices: ZarrArray, data: ZarrArray },
+/// One of the arrays `indices` and `data`, by how it is read.
+enum StoredArray {
+    /// An array in `dao_polars.pfor`: rows are decoded one by one, straight to their place.
+    Packed(Packed),
+    /// An array in other codecs: inner chunks are decoded one by one, and their rows put together.
+    Chunked(ZarrArray),
+}
+
+/// Ranges of an array, ready to be written out one by one.
+enum Ready<'a, T> {
+    Fetched(&'a Packed, Fetched),
+    /// The values of the ranges, one after another.
+    Decoded(Vec<T>),
+}
+
+impl StoredArray {
+    fn open(storage: &Arc<dyn Storage>, path: &str) -> Result<Self> {
+        let array = ZarrArray::open(storage, path)?;
+        match Packed::kind(&array) {
+            Some(kind) => Packed::new(array, kind).map(Self::Packed),
+            None => Ok(Self::Chunked(array)),
+        }
+    }
+
+    fn array(&self) -> &ZarrArray {
+        match self {
+            Self::Packed(packed) => packed.array(),
+            Self::Chunked(array) => array,
+        }
+    }
+
+    /// Reads what writing `ranges` (ascending) needs.
+    fn ready<T: Num>(&self, ranges: &[Range<u64>]) -> Result<Ready<'_, T>> {
+        match self {
+            Self::Packed(packed) => Ok(Ready::Fetched(packed, packed.fetch(ranges)?)),
+            Self::Chunked(array) => gather(array, ranges).map(Ready::Decoded),
+        }
+    }
+
+    /// The values `range`.
+    fn values<T: Num>(&self, range: Range<u64>) -> Result<Vec<T>> {
+        let mut values = vec![T::zero(); to_len(range.end - range.start)?];
+        self.ready(from_ref(&range))?.write(range, 0, &mut values)?;
+        Ok(values)
+    }
+}
+
+impl<T: Num> Ready<'_, T> {
+    /// Writes the values `range`, before which the other ranges have `at` values.
+    fn write(&mut self, range: Range<u64>, at: usize, out: &mut [T]) -> Result<()> {
+        match self {
+            Self::Fetched(packed, fetched) => packed.decode(range, out, fetched),
+            Self::Decoded(values) => {
+                out.copy_from_slice(&values[at..at + out.len()]);
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Csr {
-    /// Opens the three arrays and reads `indptr` (8 bytes a row).
-    ///
-    /// # Errors
-    /// `NotFound`/`Corrupt` if they are missing or contradict each other.
+    /// Opens the three arrays and reads `indptr` (8 bytes a row); `NotFound`/`Corrupt` if they are missing or contradict
+    /// each other.
     pub fn open(storage: &Arc<dyn Storage>, path: &str, shape: [u64; 2]) -> Result<Self> {
-        let indices = ZarrArray::open(storage, &format!("{path}/indices"))?;
-        let data = ZarrArray::open(storage, &format!("{path}/data"))?;
+        let indices = StoredArray::open(storage, &format!("{path}/indices"))?;
+        let data = StoredArray::open(storage, &format!("{path}/data"))?;
         let pointers = ZarrArray::open(storage, &format!("{path}/indptr"))?;
         let indptr = read_indptr(&pointers, shape[0])?;
         let nnz = indptr.last().copied().unwrap_or(0);
-        for array in [&indices, &data] {
+        for array in [indices.array(), data.array()] {
             if array.shape() != [nnz] {
                 return Err(DaoError::corrupt(array.uri(), "the array's length contradicts indptr")
                     .expected(format!("{nnz} values"))
                     .found(format!("shape {:?}", array.shape())));
             }
         }
-        if indices.dtype().is_float() {
-            return Err(DaoError::corrupt(indices.uri(), "column numbers are not integers"));
+        if indices.array().dtype().is_float() {
+            return Err(DaoError::corrupt(indices.array().uri(), "column numbers are not integers"));
         }
         i32::try_from(shape[1])
             .map_err(|_| DaoError::value("more than 2^31 - 1 columns").at(format!("path '{path}'")))?;
-        let arrays = match (Packed::new(indices)?, Packed::new(data)?) {
-            (Ok(indices), Ok(data)) => StoredArrays::Packed { indices, data },
-            (indices, data) => StoredArrays::Chunked {
-                indices: indices.map_or_else(|array| array, Packed::into_array),
-                data: data.map_or_else(|array| array, Packed::into_array),
-            },
-        };
-        Ok(Self { shape, indptr, arrays })
+        Ok(Self { shape, indptr, indices, data })
     }
 
     /// The numbers of rows and columns.
@@ -71,38 +115,25 @@ impl Csr {
         self.shape
     }
 
-    /// The array of columns.
-    fn indices(&self) -> &ZarrArray {
-        match &self.arrays {
-            StoredArrays::Packed { indices, .. } => indices.array(),
-            StoredArrays::Chunked { indices, .. } => indices,
-        }
-    }
-
-    /// The array of values.
-    fn data(&self) -> &ZarrArray {
-        match &self.arrays {
-            StoredArrays::Packed { data, .. } => data.array(),
-            StoredArrays::Chunked { data, .. } => data,
-        }
-    }
-
     /// The number type that the values are stored in.
     pub fn dtype(&self) -> Dtype {
-        self.data().dtype()
+        self.data.array().dtype()
+    }
+
+    /// The range of a row in `indices` and `data`; `None` past the end.
+    fn row_range(&self, row: u32) -> Option<Range<u64>> {
+        let [start, stop] = *self.indptr.get(row as usize..row as usize + 2)?.first_chunk()?;
+        Some(start..stop)
     }
 
     /// The number of stored values of a row; 0 past the end.
     pub fn row_nnz(&self, row: u32) -> u64 {
-        match self.indptr.get(row as usize..row as usize + 2) {
-            Some(&[start, stop]) => stop - start,
-            _ => 0,
-        }
+        self.row_range(row).map_or(0, |range| range.end - range.start)
     }
 
     /// Whether both arrays are in the codec `dao_polars.pfor`.
     pub fn is_packed(&self) -> bool {
-        matches!(self.arrays, StoredArrays::Packed { .. })
+        matches!((&self.indices, &self.data), (StoredArray::Packed(_), StoredArray::Packed(_)))
     }
 
     /// The number of stored values of all rows.
@@ -112,86 +143,56 @@ impl Csr {
 
     /// The range, in `indices` and `data`, of `part` of a row, counted from its first; `Value` past its end.
     fn range(&self, row: u32, part: Range<u64>) -> Result<Range<u64>> {
-        let start = self.indptr.get(row as usize).copied().unwrap_or(0);
-        if part.start > part.end || part.end > self.row_nnz(row) {
-            return Err(DaoError::value(format!("values {part:?} of row {row}, which has {}", self.row_nnz(row)))
-                .at(format!("path '{}'", self.data().uri())));
+        let all = self.row_range(row).unwrap_or(0..0);
+        if part.start > part.end || part.end > all.end - all.start {
+            return Err(DaoError::value(format!("values {part:?} of row {row}, which has {}", all.end - all.start))
+                .at(format!("path '{}'", self.data.array().uri())));
         }
-        Ok(start + part.start..start + part.end)
+        Ok(all.start + part.start..all.start + part.end)
     }
 
     /// The columns of part of a row.
     pub fn columns(&self, row: u32, part: Range<u64>) -> Result<Vec<i32>> {
-        let range = self.range(row, part)?;
-        let columns = match &self.arrays {
-            StoredArrays::Packed { indices, .. } => decoded(indices, range)?,
-            StoredArrays::Chunked { indices, .. } => {
-                let n = to_len(range.end - range.start)?;
-                gather(indices, &[range], n)?
-            }
-        };
+        let columns = self.indices.values(self.range(row, part)?)?;
         self.check_columns(row, &columns)?;
         Ok(columns)
     }
 
     /// The columns and values of part of a row, which may be long.
     pub fn part<T: Num>(&self, row: u32, part: Range<u64>) -> Result<(Vec<i32>, Vec<T>)> {
-        let columns = self.columns(row, part.clone())?;
-        let range = self.range(row, part)?;
-        let values = match &self.arrays {
-            StoredArrays::Packed { data, .. } => decoded(data, range)?,
-            StoredArrays::Chunked { data, .. } => gather(data, &[range], columns.len())?,
-        };
-        Ok((columns, values))
+        Ok((self.columns(row, part.clone())?, self.data.values(self.range(row, part)?)?))
     }
 
     /// Whether rows are decoded one by one; see [`super::Matrix::reads_rows`].
     pub fn reads_rows(&self) -> bool {
-        matches!(&self.arrays, StoredArrays::Packed { data, .. } if data.array().storage().local_root().is_some())
+        self.is_packed() && self.data.array().storage().local_root().is_some()
     }
 
     /// Decodes rows into `sink`; see [`super::Matrix::read`].
     pub fn read<T: Num>(&self, rows: &[u32], sink: &mut dyn RowSink<T>) -> Result<()> {
-        let mut ranges = Vec::with_capacity(rows.len());
-        for &row in rows {
-            let Some(&[start, stop]) = self.indptr.get(row as usize..row as usize + 2) else {
-                return Err(DaoError::value(format!("row {row} was asked for and the matrix has {}", self.shape[0]))
-                    .at(format!("path '{}'", self.data().uri()))
-                    .hint("the frame belongs to another state of this store"));
-            };
-            ranges.push(start..stop);
-        }
-        match &self.arrays {
-            StoredArrays::Packed { indices, data } => {
-                let (mut for_indices, mut for_data) = (Fetched::default(), Fetched::default());
-                indices.fetch(&ranges, &mut for_indices)?;
-                data.fetch(&ranges, &mut for_data)?;
-                for (i, range) in ranges.into_iter().enumerate() {
-                    sink.row(i, to_len(range.end - range.start)?, &mut |columns, values| {
-                        indices.decode(range.clone(), columns, &mut for_indices)?;
-                        self.check_columns(rows[i], columns)?;
-                        data.decode(range.clone(), values, &mut for_data)
-                    })?;
-                }
-                Ok(())
-            }
-            StoredArrays::Chunked { indices, data } => {
-                let steps = rows.chunks(STEP).zip(ranges.chunks(STEP));
-                for (step, (rows, ranges)) in steps.enumerate() {
-                    let all = gather_rows::<T>(indices, data, rows, ranges)?;
-                    for (i, (&row, ends)) in rows.iter().zip(all.indptr.windows(2)).enumerate() {
-                        let (from_columns, from_values) = (&all.indices[ends[0]..ends[1]], &all.data[ends[0]..ends[1]]);
-                        self.check_columns(row, from_columns)?;
-                        sink.row(step * STEP + i, from_columns.len(), &mut |columns, values| {
-                            columns.copy_from_slice(from_columns);
-                            values.copy_from_slice(from_values);
-                            Ok(())
-                        })?;
-                    }
-                }
-                Ok(())
+        let range = |&row: &u32| {
+            self.row_range(row).ok_or_else(|| {
+                DaoError::value(format!("row {row} was asked for and the matrix has {}", self.shape[0]))
+                    .at(format!("path '{}'", self.data.array().uri()))
+                    .hint("the frame belongs to another state of this store")
+            })
+        };
+        let ranges: Vec<Range<u64>> = rows.iter().map(range).collect::<Result<_>>()?;
+        let step = if self.is_packed() { rows.len().max(1) } else { STEP };
+        for (number, (rows, ranges)) in rows.chunks(step).zip(ranges.chunks(step)).enumerate() {
+            let (mut indices, mut data) = (self.indices.ready(ranges)?, self.data.ready(ranges)?);
+            let mut at = 0;
+            for (i, (&row, range)) in rows.iter().zip(ranges).enumerate() {
+                let nnz = to_len(range.end - range.start)?;
+                sink.row(number * step + i, nnz, &mut |columns, values| {
+                    indices.write(range.clone(), at, columns)?;
+                    self.check_columns(row, columns)?;
+                    data.write(range.clone(), at, values)
+                })?;
+                at += nnz;
             }
         }
+        Ok(())
     }
 
     /// Refuses columns that do not ascend within their row or lie outside the matrix: values would land on
@@ -203,48 +204,29 @@ impl Csr {
         if !disordered && columns.first().is_none_or(|&c| c >= 0) && columns.last().is_none_or(|&c| c < n_vars) {
             return Ok(());
         }
-        Err(DaoError::corrupt(self.indices().uri(), "column numbers of a row are out of order or out of range")
+        Err(DaoError::corrupt(self.indices.array().uri(), "column numbers of a row are out of order or out of range")
             .at(format!("row {row}"))
             .expected(format!("ascending numbers below {n_vars}"))
             .hint("restore the dataset from a copy, or write it again"))
     }
 }
 
-/// The values `range` of a packed array.
-fn decoded<T: Num>(array: &Packed, range: Range<u64>) -> Result<Vec<T>> {
-    let mut fetched = Fetched::default();
-    array.fetch(std::slice::from_ref(&range), &mut fetched)?;
-    let mut values = vec![T::zero(); to_len(range.end - range.start)?];
-    array.decode(range, &mut values, &mut fetched)?;
-    Ok(values)
-}
-
-/// Rows of chunked arrays, one after another.
-fn gather_rows<T: Num>(indices: &ZarrArray, data: &ZarrArray, rows: &[u32], ranges: &[Range<u64>]) -> Result<Rows<T>> {
-    let mut all = Rows::empty();
-    all.rows.extend_from_slice(rows);
-    let mut end = 0;
-    for range in ranges {
-        end += to_len(range.end - range.start)?;
-        all.indptr.push(end);
-    }
-    all.indices = gather(indices, ranges, end)?;
-    all.data = gather(data, ranges, end)?;
-    Ok(all)
-}
-
-/// The elements of `ranges` (ascending), one after another.
-pub fn gather<T: Num>(array: &ZarrArray, ranges: &[Range<u64>], total: usize) -> Result<Vec<T>> {
-    let mut out = vec![T::zero(); total];
+/// The values of `ranges` (ascending) of a one-dimensional array, one after another.
+pub fn gather<T: Num>(array: &ZarrArray, ranges: &[Range<u64>]) -> Result<Vec<T>> {
+    let mut out = vec![T::zero(); to_len(ranges.iter().map(|range| range.end - range.start).sum())?];
     let chunk_len = array.inner_shape().first().copied().unwrap_or(1);
-    let pieces = pieces(ranges.iter().cloned(), chunk_len);
-    let by_chunk: Vec<&[ElementRun]> = pieces.chunk_by(|a, b| a.chunk == b.chunk).collect();
-    let chunks: Vec<Vec<u64>> = by_chunk.iter().map(|pieces| vec![pieces[0].chunk]).collect();
+    let runs: Vec<Run> = ranges.iter().flat_map(|range| runs(range.clone(), chunk_len)).collect();
+    let by_chunk: Vec<&[Run]> = runs.chunk_by(|a, b| a.chunk == b.chunk).collect();
+    let chunks: Vec<Vec<u64>> = by_chunk.iter().map(|runs| vec![runs[0].chunk]).collect();
+    let mut rest = &mut out[..];
+    let mut place = |runs: &&[Run]| rest.split_off_mut(..runs.iter().map(|run| run.values.len()).sum());
+    let mut places: Vec<&mut [T]> = by_chunk.iter().map(|runs| place(runs).unwrap_or_default()).collect();
     for_dtype!(array.dtype(), S => array.decode::<S>(&chunks, |i, values| {
-        for piece in by_chunk[i] {
-            let from = &values[piece.start..piece.start + piece.len];
-            cast_values(from, &mut out[piece.out..piece.out + piece.len])
-                .map_err(|e| e.at(format!("path '{}'", array.uri())))?;
+        let mut place = std::mem::take(&mut places[i]);
+        for run in by_chunk[i] {
+            let (here, later) = place.split_at_mut(run.values.len());
+            cast_values(&values[run.values.clone()], here).map_err(|e| e.at(format!("path '{}'", array.uri())))?;
+            place = later;
         }
         Ok(())
     }))?;
@@ -259,7 +241,7 @@ fn read_indptr(array: &ZarrArray, n_obs: u64) -> Result<Vec<u64>> {
             .expected(format!("{} values", n_obs + 1))
             .found(format!("shape {:?}", array.shape())));
     }
-    let indptr: Vec<u64> = gather(array, std::slice::from_ref(&(0..n_obs + 1)), to_len(n_obs + 1)?)?;
+    let indptr: Vec<u64> = gather(array, std::slice::from_ref(&(0..n_obs + 1)))?;
     if indptr.first() != Some(&0) || indptr.windows(2).any(|pair| pair[0] > pair[1]) {
         return Err(wrong("indptr does not ascend from 0"));
     }
@@ -277,6 +259,7 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorKind;
+    use crate::matrix::Rows;
     use crate::matrix::testing::{SparseRows, assert_says, storage, write_parts, write_sparse};
 
     const SHAPE: [u64; 2] = [3, 10];

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::number::{Dtype, Num, for_dtype};
 use crate::storage::Storage;
 
-/// A gene-major copy of a matrix, opened.
+/// A gene-major copy of a matrix, opened. Reading fails as that of a [`super::Matrix`] does.
 pub struct GeneIndex(Csr);
 
 /// The number of values that are decoded whole when a cell is searched for.
@@ -19,44 +19,32 @@ const STEP: u64 = 512;
 
 impl GeneIndex {
     /// Opens the copy at `path` of a matrix of `shape` (cells × genes).
-    ///
-    /// # Errors
-    /// As [`super::Matrix::open`].
     pub fn open(storage: &Arc<dyn Storage>, path: &str, shape: [u64; 2]) -> Result<Self> {
         super::check_encoding(storage, path, "csc_matrix", shape)?;
         Ok(Self(Csr::open(storage, path, [shape[1], shape[0]])?))
     }
 
     /// The number type that the values are stored in.
-    #[must_use]
     pub fn dtype(&self) -> Dtype {
         self.0.dtype()
     }
 
     /// The number of stored values of a gene; 0 for one past the last.
-    #[must_use]
     pub fn nnz(&self, gene: u32) -> u64 {
         self.0.row_nnz(gene)
     }
 
     /// The number of stored values of all genes.
-    #[must_use]
     pub fn total_nnz(&self) -> u64 {
         self.0.nnz()
     }
 
     /// The gene's values of this range, counted from its first: the cells' rows, ascending, and the values.
-    ///
-    /// # Errors
-    /// As [`super::Matrix::read`].
     pub fn read<T: Num>(&self, gene: u32, values: Range<u64>) -> Result<(Vec<i32>, Vec<T>)> {
         self.0.part(gene, values)
     }
 
     /// The range of a gene's values that are those of the cells `first` to `last`.
-    ///
-    /// # Errors
-    /// As [`super::Matrix::read`].
     pub fn between(&self, gene: u32, first: u32, last: u32) -> Result<Range<u64>> {
         let start = self.below(gene, u64::from(first))?;
         let stop = self.below(gene, u64::from(last) + 1)?;
@@ -79,9 +67,6 @@ impl GeneIndex {
     }
 
     /// Reads everything once; the error is the first thing that is wrong.
-    ///
-    /// # Errors
-    /// The first thing that is wrong.
     pub fn verify(&self) -> Result<()> {
         for_dtype!(self.dtype(), T => {
             for gene in 0..u32::try_from(self.0.shape()[0]).unwrap_or(u32::MAX) {

@@ -14,7 +14,7 @@ mod plan;
 mod rows;
 mod shard_index;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod totals;
 
 use std::sync::Arc;
@@ -50,7 +50,9 @@ impl Matrix {
         let matrix = if storage.size(&format!("{path}/indptr/zarr.json"))?.is_some() {
             check_encoding(storage, path, "csr_matrix", shape)?;
             Self::Csr(Csr::open(storage, path, shape)?)
-        } else if storage.size(&format!("{path}/.zarray"))?.is_some() || is_array(storage, path)? {
+        } else if storage.size(&format!("{path}/.zarray"))?.is_some()
+            || node_metadata(storage, path)?.is_some_and(|metadata| metadata.node_type == "array")
+        {
             Self::Dense(Dense::open(storage, path)?)
         } else {
             return Err(DaoError::new(ErrorKind::NotFound, "the matrix is missing or incomplete")
@@ -68,7 +70,6 @@ impl Matrix {
     }
 
     /// The numbers of cells and of columns.
-    #[must_use]
     pub fn shape(&self) -> [u64; 2] {
         match self {
             Self::Csr(csr) => csr.shape(),
@@ -77,7 +78,6 @@ impl Matrix {
     }
 
     /// The number type that the values are stored in.
-    #[must_use]
     pub fn dtype(&self) -> Dtype {
         match self {
             Self::Csr(csr) => csr.dtype(),
@@ -86,7 +86,6 @@ impl Matrix {
     }
 
     /// The bytes that decoding `row` into `T` keeps: at most for CSR; for dense matrices as rows were so far.
-    #[must_use]
     pub fn row_bytes(&self, row: u32) -> u64 {
         match self {
             Self::Csr(csr) => 12 * csr.row_nnz(row),
@@ -95,7 +94,6 @@ impl Matrix {
     }
 
     /// The number of a row's values, where that is known before the row is read.
-    #[must_use]
     pub fn row_nnz(&self, row: u32) -> Option<u64> {
         match self {
             Self::Csr(csr) => Some(csr.row_nnz(row)),
@@ -104,13 +102,11 @@ impl Matrix {
     }
 
     /// Whether rows are decoded one by one, so that a row costs no more alone than among its neighbours.
-    #[must_use]
     pub fn reads_rows(&self) -> bool {
         matches!(self, Self::Csr(csr) if csr.reads_rows())
     }
 
     /// Whether the matrix is CSR in other codecs than `dao_polars.pfor`.
-    #[must_use]
     pub fn is_portable(&self) -> bool {
         matches!(self, Self::Csr(csr) if !csr.is_packed())
     }
@@ -122,51 +118,37 @@ impl Matrix {
     /// `NotFound`/`Corrupt` for shards missing, truncated or failing their checksum; `Value` for a
     /// stored number that `T` cannot hold.
     pub fn read<T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>, sink: &mut dyn RowSink<T>) -> Result<()> {
-        match self {
-            Self::Csr(csr) => csr.read(rows, sink),
-            Self::Dense(dense) => dense.read(rows, wanted, None, sink),
-        }
+        self.read_with(rows, wanted, None, sink)
     }
 
     /// Decodes rows as [`Matrix::read`] does; where many rows are decoded at a time, uses those kept in `cache`
     /// as the dataset `number`'s. All reading with a cache has the same `wanted` for a number.
-    ///
-    /// # Errors
-    /// As [`Matrix::read`].
     pub fn read_with<T: Num>(
         &self,
         rows: &[u32],
         wanted: Option<&[bool]>,
-        cache: (&RowCache, u32),
+        cache: Option<(&RowCache, u32)>,
         sink: &mut dyn RowSink<T>,
     ) -> Result<()> {
         match self {
             Self::Csr(csr) => csr.read(rows, sink),
-            Self::Dense(dense) => dense.read(rows, wanted, Some(cache), sink),
+            Self::Dense(dense) => dense.read(rows, wanted, cache, sink),
         }
     }
 
     /// Whether [`Matrix::read_with`] keeps rows.
-    #[must_use]
     pub fn keeps_rows(&self) -> bool {
         matches!(self, Self::Dense(dense) if dense.keeps_rows())
     }
 
     /// Decodes rows as [`Matrix::read`] does, and returns them one after another.
-    ///
-    /// # Errors
-    /// As [`Matrix::read`].
     pub fn rows<T: Num>(&self, rows: &[u32]) -> Result<Rows<T>> {
         let mut all = Rows::empty();
-        all.rows.extend_from_slice(rows);
         self.read(rows, None, &mut all)?;
         Ok(all)
     }
 
     /// Reads everything once; the error is the first thing that is wrong.
-    ///
-    /// # Errors
-    /// The first thing that is wrong.
     pub fn verify(&self) -> Result<()> {
         let n_rows = u32::try_from(self.shape()[0]).map_err(|_| DaoError::value("more than 2^32 - 1 rows"))?;
         let mut start = 0;
@@ -199,11 +181,6 @@ fn node_metadata(storage: &Arc<dyn Storage>, path: &str) -> Result<Option<NodeMe
     serde_json::from_slice(&bytes).map(Some).map_err(|e| {
         DaoError::corrupt(&format!("{}/{file}", storage.uri()), format!("not readable zarr metadata: {e}"))
     })
-}
-
-/// Whether a zarr (version 3) array is at `path`.
-fn is_array(storage: &Arc<dyn Storage>, path: &str) -> Result<bool> {
-    Ok(node_metadata(storage, path)?.is_some_and(|metadata| metadata.node_type == "array"))
 }
 
 /// Checks a group's encoding and shape: a matrix by cells and its copy by genes differ in

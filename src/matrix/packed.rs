@@ -14,8 +14,7 @@ use super::plan::{Run, coalesce, runs, to_usize};
 use super::shard_index::ChunkRange;
 use crate::codec::{self, BLOCK, Broken, Kind, SCRATCH, Scratch, Stored};
 use crate::error::{DaoError, Result};
-use crate::number::{Dtype, Num, for_dtype};
-use crate::number::{always_exact, cast_values};
+use crate::number::{Dtype, Num, always_exact, cast_values, for_dtype};
 use crate::storage::File;
 
 /// The most shards of an array: damaged metadata may claim any number.
@@ -47,9 +46,6 @@ struct PackedChunk {
     directory: OnceLock<Vec<u32>>,
 }
 
-/// The byte range, in its shard, of the directory of the shard's `i`-th chunk: `(i, range)`.
-type DirectoryRange = (usize, Range<u64>);
-
 /// The bytes that were fetched ahead of decoding, and the memory that decoding needs.
 pub struct Fetched {
     /// The parts of each shard, by its number: ascending, each with the offset where it begins.
@@ -58,31 +54,26 @@ pub struct Fetched {
     scratch: Scratch,
 }
 
-impl Default for Fetched {
-    fn default() -> Self {
-        Self { parts: HashMap::new(), buffer: Vec::new(), scratch: SCRATCH }
-    }
-}
-
 impl Packed {
-    /// The packed array, if `array` is one-dimensional, sharded and in that codec alone; else `array` itself.
-    ///
-    /// # Errors
-    /// `Corrupt` for more shards than can be.
-    pub fn new(array: ZarrArray) -> Result<std::result::Result<Self, ZarrArray>> {
-        let (Some(pfor), &[len]) = (array.pfor(), array.shape()) else { return Ok(Err(array)) };
+    /// How blocks of `array` are packed, if it is one-dimensional, sharded and in that codec alone.
+    pub fn kind(array: &ZarrArray) -> Option<Kind> {
+        let pfor = array.pfor().filter(|_| array.shape().len() == 1)?;
+        // Our writer never cuts a block; zarrs reads such arrays through the codec.
+        let whole_blocks = array.inner_shape()[0] % BLOCK as u64 == 0;
+        whole_blocks.then(|| pfor.kind(array.dtype()))
+    }
+
+    /// The array, whose blocks are of `kind`; `Corrupt` for more shards than can be.
+    pub fn new(array: ZarrArray, kind: Kind) -> Result<Self> {
         let (chunk_len, per_shard) = (array.inner_shape()[0], array.per_shard()[0]);
-        if chunk_len % BLOCK as u64 != 0 {
-            return Ok(Err(array)); // our writer never writes such an array; zarrs reads it through the codec
-        }
-        let n_shards = len.div_ceil(chunk_len.saturating_mul(per_shard));
+        let n_shards = array.shape()[0].div_ceil(chunk_len.saturating_mul(per_shard));
         if n_shards > MAX_SHARDS {
             return Err(DaoError::corrupt(array.uri(), "the array claims too many shards")
                 .expected(format!("at most {MAX_SHARDS}"))
                 .found(n_shards));
         }
         let shards = (0..n_shards).map(|_| OnceLock::new()).collect();
-        Ok(Ok(Self { kind: pfor.kind(array.dtype()), array, chunk_len, per_shard, shards }))
+        Ok(Self { array, kind, chunk_len, per_shard, shards })
     }
 
     /// The array, for its shape, type and path.
@@ -90,91 +81,70 @@ impl Packed {
         &self.array
     }
 
-    /// The array alone, to read it by whole chunks.
-    pub fn into_array(self) -> ZarrArray {
-        self.array
-    }
-
     /// Gets ready to read `ranges` (ascending): joined reads, where ranges are neighbours or each read
     /// costs a request. Others are read one by one when they are decoded.
-    ///
-    /// # Errors
-    /// As [`ZarrArray::decode`].
-    pub fn fetch(&self, ranges: &[Range<u64>], fetched: &mut Fetched) -> Result<()> {
-        fetched.parts.clear();
-        let mut wanted: Vec<(u64, Vec<Range<u64>>)> = Vec::new();
+    pub fn fetch(&self, ranges: &[Range<u64>]) -> Result<Fetched> {
+        let mut fetched = Fetched { parts: HashMap::new(), buffer: Vec::new(), scratch: SCRATCH };
         let all = ranges.iter().flat_map(|range| runs(range.clone(), self.chunk_len));
         let filled = || ranges.iter().filter(|range| !range.is_empty());
-        let (Some(first), Some(last)) = (filled().next(), filled().next_back()) else { return Ok(()) };
+        let (Some(first), Some(last)) = (filled().next(), filled().next_back()) else { return Ok(fetched) };
         let cheap = self.shard(first.start / (self.chunk_len * self.per_shard))?.file.random_access();
         let wanted_values: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         if cheap && last.end - first.start > 2 * wanted_values {
-            return Ok(());
+            return Ok(fetched);
         }
-        let max_read = if cheap { MAX_LOCAL_READ } else { MAX_READ };
         self.fetch_directories(all.clone())?;
+        let mut wanted: Vec<(u64, Range<u64>)> = Vec::new();
         for run in all {
             let (number, shard, at) = self.chunk(run.chunk)?;
-            let Some((bytes, _)) = self.blocks(shard, at, &run)? else { continue };
-            match wanted.last_mut() {
-                Some((last, ranges)) if *last == number => ranges.push(bytes),
-                _ => wanted.push((number, vec![bytes])),
-            }
+            wanted.extend(self.blocks(shard, at, &run)?.map(|(bytes, _)| (number, bytes)));
         }
-        for (number, ranges) in wanted {
-            let parts = self.get(number, &ranges, max_read)?;
-            fetched.parts.entry(number).or_default().extend(parts);
+        let max_read = if cheap { MAX_LOCAL_READ } else { MAX_READ };
+        for of_shard in wanted.chunk_by(|a, b| a.0 == b.0) {
+            let ranges = of_shard.iter().map(|(_, range)| range.clone());
+            fetched.parts.insert(of_shard[0].0, self.get(of_shard[0].0, ranges.collect(), max_read)?);
         }
-        Ok(())
+        Ok(fetched)
     }
 
     /// The directories of `runs`' chunks that are not yet known, joined.
     fn fetch_directories(&self, runs: impl Iterator<Item = Run>) -> Result<()> {
-        let mut missing: Vec<(u64, Vec<DirectoryRange>)> = Vec::new();
+        let mut missing: Vec<(u64, usize, Range<u64>)> = Vec::new();
         for run in runs {
             let (number, shard, at) = self.chunk(run.chunk)?;
             let chunk = &shard.chunks[at];
             let Some(range) = chunk.range.clone().filter(|_| chunk.directory.get().is_none()) else { continue };
-            let directory = (at, range.start..range.end.min(range.start + self.directory_len()));
-            match missing.last_mut() {
-                Some((last, directories)) if *last == number => {
-                    if directories.last() != Some(&directory) {
-                        directories.push(directory);
-                    }
-                }
-                _ => missing.push((number, vec![directory])),
-            }
+            missing.push((number, at, range.start..range.end.min(range.start + self.directory_len())));
         }
-        for (number, directories) in missing {
-            let shard = self.shard(number)?;
-            let ranges: Vec<_> = directories.iter().map(|(_, range)| range.clone()).collect();
-            let parts = self.get(number, &ranges, MAX_READ)?;
-            for (at, range) in directories {
-                let bytes =
-                    within_parts(&parts, &range).ok_or_else(|| self.broken(shard, Broken("a chunk is cut short")))?;
-                self.keep_directory(shard, at, bytes)?;
+        missing.dedup();
+        for of_shard in missing.chunk_by(|a, b| a.0 == b.0) {
+            let shard = self.shard(of_shard[0].0)?;
+            let ranges = of_shard.iter().map(|(_, _, range)| range.clone());
+            let parts = self.get(of_shard[0].0, ranges.collect(), MAX_READ)?;
+            for (_, at, range) in of_shard {
+                let bytes = within_parts(&parts, range);
+                self.keep_directory(
+                    shard,
+                    *at,
+                    bytes.ok_or_else(|| self.broken(shard, Broken("a chunk is cut short")))?,
+                )?;
             }
         }
         Ok(())
     }
 
     /// The byte `ranges` of a shard, joined to parts of it, ascending, each with the offset where it begins.
-    fn get(&self, number: u64, ranges: &[Range<u64>], max_read: u64) -> Result<Vec<(u64, Bytes)>> {
-        let shard = self.shard(number)?;
+    fn get(&self, number: u64, mut ranges: Vec<Range<u64>>, max_read: u64) -> Result<Vec<(u64, Bytes)>> {
         // A shard may have its chunks in any order.
-        let mut ranges = ranges.to_vec();
         ranges.sort_unstable_by_key(|range| (range.start, range.end));
         let joined: Vec<Range<u64>> =
             coalesce(&ranges, MAX_GAP, max_read).into_iter().map(|fetch| fetch.bytes).collect();
-        let parts = self.array.read(&shard.key, &joined)?;
+        let parts = self.array.read(&self.shard(number)?.key, &joined)?;
         Ok(joined.iter().map(|range| range.start).zip(parts).collect())
     }
 
-    /// Decodes the values `range` into `out`, which has as many.
-    ///
-    /// # Errors
-    /// `NotFound` for a missing shard; `Corrupt` for one that is truncated or fails a checksum;
-    /// `Value` for a number that `T` cannot hold.
+    /// Decodes the values `range` into `out`, which has as many. `NotFound` for a missing shard; `Corrupt` for one that
+    /// is truncated or fails a checksum; `Value` for a number that `T` cannot hold.
     pub fn decode<T: Num>(&self, range: Range<u64>, out: &mut [T], fetched: &mut Fetched) -> Result<()> {
         for_dtype!(self.array.dtype(), S => {
             // The types that batches mostly have are decoded straight to their place. A decoder for each pair of
@@ -331,14 +301,12 @@ mod tests {
 
     fn open(folder: &tempfile::TempDir) -> Packed {
         let array = ZarrArray::open(&storage(folder.path()), "a").unwrap();
-        Packed::new(array).unwrap().ok().unwrap()
+        let kind = Packed::kind(&array).unwrap();
+        Packed::new(array, kind).unwrap()
     }
 
     fn read<T: Num>(packed: &Packed, ranges: &[Range<u64>], fetched: bool) -> Result<Vec<T>> {
-        let mut parts = Fetched::default();
-        if fetched {
-            packed.fetch(ranges, &mut parts)?;
-        }
+        let mut parts = packed.fetch(if fetched { ranges } else { &[] })?;
         let mut all = Vec::new();
         for range in ranges {
             let mut values = vec![T::zero(); to_usize(range.end - range.start)];
@@ -416,7 +384,7 @@ mod tests {
         for (inner, codecs) in [(1024, portable()), (1000, pfor(true))] {
             write_array(&folder.path().join("a"), &[1_u16; 10], &sharded::<u16>(10, inner, inner, &codecs, "end"));
             let array = ZarrArray::open(&storage(folder.path()), "a").unwrap();
-            assert_eq!(Packed::new(array).unwrap().err().unwrap().shape(), [10]);
+            assert_eq!((Packed::kind(&array), array.shape()), (None, &[10][..]));
         }
     }
 }

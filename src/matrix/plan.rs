@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::codec::BLOCK;
 
-/// A run of values of one chunk in the codec `dao_polars.pfor`.
+/// A run of values of one inner chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     /// The chunk's number.
@@ -16,8 +16,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// The blocks that the run's values lie in.
-    #[must_use]
+    /// The blocks of the codec `dao_polars.pfor` that the run's values lie in.
     pub fn blocks(&self) -> Range<usize> {
         self.values.start / BLOCK..self.values.end.div_ceil(BLOCK)
     }
@@ -32,43 +31,6 @@ pub fn runs(range: Range<u64>, chunk_len: u64) -> impl Iterator<Item = Run> + Cl
     })
 }
 
-/// A run of elements of one inner chunk, and its place in the output.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ElementRun {
-    /// The inner chunk's number.
-    pub chunk: u64,
-    /// The run's first element, within the inner chunk.
-    pub start: usize,
-    /// The number of elements of the run.
-    pub len: usize,
-    /// The position of the run in the output.
-    pub out: usize,
-}
-
-/// Cuts ascending element `ranges` at the borders of inner chunks of `chunk_len` elements.
-/// The output is the ranges one after another.
-#[must_use]
-pub fn pieces(ranges: impl Iterator<Item = Range<u64>>, chunk_len: u64) -> Vec<ElementRun> {
-    let mut pieces: Vec<ElementRun> = Vec::new();
-    let mut out = 0;
-    for range in ranges {
-        let mut at = range.start;
-        while at < range.end {
-            let chunk = at / chunk_len;
-            let stop = range.end.min((chunk + 1) * chunk_len);
-            let (start, len) = (to_usize(at % chunk_len), to_usize(stop - at));
-            match pieces.last_mut() {
-                // Neighbouring rows are one run.
-                Some(last) if last.chunk == chunk && last.start + last.len == start => last.len += len,
-                _ => pieces.push(ElementRun { chunk, start, len, out }),
-            }
-            out += len;
-            at = stop;
-        }
-    }
-    pieces
-}
-
 /// One read of a file, and which of the wanted ranges it serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetch {
@@ -79,7 +41,6 @@ pub struct Fetch {
 }
 
 /// Joins ascending byte ranges whose gaps are at most `max_gap`, up to `max_len` bytes a read.
-#[must_use]
 pub fn coalesce(wanted: &[Range<u64>], max_gap: u64, max_len: u64) -> Vec<Fetch> {
     let mut fetches: Vec<Fetch> = Vec::new();
     for (i, range) in wanted.iter().enumerate() {
@@ -124,17 +85,16 @@ mod tests {
         }
 
         #[test]
-        fn pieces_are_the_ranges_in_order(
+        fn runs_are_the_ranges_in_order(
             gaps in prop::collection::vec((0u64..50, 0u64..80), 0..40), chunk_len in 1u64..64
         ) {
             let mut at = 0;
             let ranges: Vec<_> = gaps.iter().map(|&(gap, len)| { let r = at + gap..at + gap + len; at = r.end; r }).collect();
             let wanted: Vec<u64> = ranges.iter().cloned().flatten().collect();
             let mut got = Vec::new();
-            for piece in pieces(ranges.into_iter(), chunk_len) {
-                prop_assert_eq!(piece.out, got.len());
-                prop_assert!(piece.len > 0 && (piece.start + piece.len) as u64 <= chunk_len);
-                got.extend((0..piece.len as u64).map(|i| piece.chunk * chunk_len + piece.start as u64 + i));
+            for run in ranges.into_iter().flat_map(|range| runs(range, chunk_len)) {
+                prop_assert!(!run.values.is_empty() && run.values.end as u64 <= chunk_len);
+                got.extend(run.values.map(|i| run.chunk * chunk_len + i as u64));
             }
             prop_assert_eq!(got, wanted);
         }

@@ -3,12 +3,9 @@
 use crate::error::Result;
 use crate::number::Num;
 
-/// Rows of a matrix, sparse: row `rows[i]` has `indices[indptr[i]..indptr[i + 1]]`, ascending, and
-/// `data` beside them.
+/// Rows of a matrix, sparse: the `i`-th has `indices[indptr[i]..indptr[i + 1]]`, ascending, and `data` beside them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rows<T> {
-    /// The matrix's row numbers, ascending, each once.
-    pub rows: Vec<u32>,
     /// Offsets into `indices` and `data`; one more than rows.
     pub indptr: Vec<usize>,
     /// The columns of the rows, one row after another.
@@ -19,9 +16,8 @@ pub struct Rows<T> {
 
 impl<T> Rows<T> {
     /// No rows.
-    #[must_use]
     pub fn empty() -> Self {
-        Self { rows: Vec::new(), indptr: vec![0], indices: Vec::new(), data: Vec::new() }
+        Self { indptr: vec![0], indices: Vec::new(), data: Vec::new() }
     }
 }
 
@@ -33,13 +29,10 @@ pub type FillRow<'a, T> = &'a mut dyn FnMut(&mut [i32], &mut [T]) -> Result<()>;
 pub trait RowSink<T> {
     /// Takes the `i`-th requested row. `fill` writes its `nnz` columns, ascending, and its values to
     /// where the sink wants them.
-    ///
-    /// # Errors
-    /// What `fill` fails with.
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()>;
 }
 
-/// A sink that appends rows one after another; the field `rows` is left to the caller.
+/// A sink that appends rows one after another.
 impl<T: Num> RowSink<T> for Rows<T> {
     fn row(&mut self, _: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         let at = self.data.len();
@@ -65,9 +58,6 @@ impl<T> Default for RowBuffer<T> {
 
 impl<T: Num> RowBuffer<T> {
     /// The columns and values of a row of `nnz` that `fill` writes.
-    ///
-    /// # Errors
-    /// What `fill` fails with.
     pub fn fill(&mut self, nnz: usize, fill: FillRow<'_, T>) -> Result<(&mut [i32], &mut [T])> {
         self.columns.resize(nnz, 0);
         self.values.resize(nnz, T::zero());

@@ -36,10 +36,7 @@ pub struct ShardIndexes {
 }
 
 impl ShardIndexes {
-    /// The indexes of shards of `per_shard` inner chunks along each axis.
-    ///
-    /// # Errors
-    /// `Corrupt` for a configuration that cannot be used.
+    /// The indexes of shards of `per_shard` inner chunks along each axis; or why the configuration cannot be used.
     pub fn new(
         sharding: &ShardingCodecConfigurationV1,
         per_shard: &[u64],
@@ -64,9 +61,6 @@ impl ShardIndexes {
     }
 
     /// The index of the shard at a grid position, whose file is `key`, read once as long as it is kept.
-    ///
-    /// # Errors
-    /// As [`ShardIndexes::read`].
     pub fn get(&self, storage: &dyn Storage, key: &str, position: &[u64]) -> Result<Arc<Vec<ChunkRange>>> {
         if let Some(index) = self.kept.get(position) {
             return Ok(index);
@@ -76,11 +70,8 @@ impl ShardIndexes {
         Ok(index)
     }
 
-    /// Reads the index of the shard in the file `key`.
-    ///
-    /// # Errors
-    /// `NotFound` for a missing shard; `Corrupt` for one that is truncated, or whose index fails its
-    /// checksum or points outside the file.
+    /// Reads the index of the shard in the file `key`. `NotFound` for a missing shard; `Corrupt` for one that is
+    /// truncated, or whose index fails its checksum or points outside the file.
     pub fn read(&self, storage: &dyn Storage, key: &str) -> Result<Vec<ChunkRange>> {
         let path = format!("{}/{key}", storage.uri());
         let broken = |e: &dyn std::fmt::Display| {
@@ -118,5 +109,86 @@ impl ShardIndexes {
                 _ => Err(broken(&format!("it points to {length} bytes from {offset} of a file of {size}"))),
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::matrix::testing::{assert_says, damage, storage};
+
+    fn indexes(location: &str, per_shard: &[u64], more: Value) -> std::result::Result<ShardIndexes, String> {
+        let little = json!({"name": "bytes", "configuration": {"endian": "little"}});
+        let mut index_codecs = vec![little.clone(), json!({"name": "crc32c"})];
+        index_codecs.extend(more.as_array().cloned().unwrap_or_default());
+        let sharding = json!({
+            "chunk_shape": [4], "codecs": [little], "index_codecs": index_codecs, "index_location": location,
+        });
+        ShardIndexes::new(&serde_json::from_value(sharding).unwrap(), per_shard, CodecOptions::default())
+    }
+
+    /// A shard of eleven bytes and an index of these ranges, by offset and length.
+    fn shard(ranges: &[[u64; 2]], at_end: bool) -> Vec<u8> {
+        let mut index: Vec<u8> = ranges.iter().flatten().flat_map(|number| number.to_le_bytes()).collect();
+        index.extend(crc32c::crc32c(&index).to_le_bytes());
+        if at_end { [b"hello world".to_vec(), index].concat() } else { [index, b"hello world".to_vec()].concat() }
+    }
+
+    const ABSENT: [u64; 2] = [u64::MAX; 2];
+
+    #[test]
+    fn an_index_says_where_chunks_are() {
+        let folder = tempfile::tempdir().unwrap();
+        for at_end in [true, false] {
+            let indexes = indexes(if at_end { "end" } else { "start" }, &[2, 2], Value::Null).unwrap();
+            std::fs::write(folder.path().join("0"), shard(&[[6, 5], ABSENT, [0, 6], [11, 0]], at_end)).unwrap();
+            let index = indexes.get(storage(folder.path()).as_ref(), "0", &[0, 1]).unwrap();
+            assert_eq!(*index, [Some(6..11), None, Some(0..6), Some(11..11)]);
+            // It is kept: the file is not read again.
+            std::fs::remove_file(folder.path().join("0")).unwrap();
+            let again = indexes.get(storage(folder.path()).as_ref(), "0", &[0, 1]).unwrap();
+            assert!(Arc::ptr_eq(&index, &again));
+            let missing = indexes.get(storage(folder.path()).as_ref(), "0", &[1, 0]).unwrap_err();
+            assert_says(&missing, ErrorKind::NotFound, folder.path(), "a shard is missing");
+        }
+    }
+
+    #[test]
+    fn a_damaged_index_is_an_error_that_names_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |bytes: &[u8]| {
+            std::fs::write(folder.path().join("0"), bytes).unwrap();
+            indexes("end", &[2], Value::Null).unwrap().read(storage(folder.path()).as_ref(), "0")
+        };
+        let whole = shard(&[[0, 5], [6, 5]], true);
+        assert_eq!(read(&whole).unwrap(), [Some(0..5), Some(6..11)]);
+        // Whatever byte of the index is changed, and wherever the file is cut.
+        for at in 11..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 4;
+            assert_says(&read(&changed).unwrap_err(), ErrorKind::Corrupt, folder.path(), "index cannot be read");
+            let cut = read(&whole[..at]).unwrap_err();
+            assert_says(&cut, ErrorKind::Corrupt, folder.path(), "index cannot be read");
+        }
+        let short = read(&whole[..30]).unwrap_err();
+        assert_says(&short, ErrorKind::Corrupt, folder.path(), "expected at least 36 bytes, found 30");
+        // Checksums that hold do not help: past the end, and past what 64 bits count.
+        for range in [[40, 8], [u64::MAX - 1, 4], [u64::MAX, 3], [3, u64::MAX]] {
+            let error = read(&shard(&[[0, 5], range], true)).unwrap_err();
+            assert_says(&error, ErrorKind::Corrupt, folder.path(), "of a file of 47");
+        }
+        damage(&folder.path().join("0"), Vec::clear);
+        assert!(indexes("end", &[2], Value::Null).unwrap().read(storage(folder.path()).as_ref(), "0").is_err());
+    }
+
+    #[test]
+    fn indexes_of_no_fixed_length_are_refused() {
+        let compressed = indexes("end", &[2], json!([{"name": "gzip", "configuration": {"level": 1}}]));
+        assert!(compressed.err().unwrap().contains("compressed"));
+        assert!(indexes("end", &[0], Value::Null).err().unwrap().contains("larger than its shards"));
+        assert!(indexes("end", &[2], json!([{"name": "no such codec"}])).is_err());
     }
 }

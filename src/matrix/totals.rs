@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::array::ZarrArray;
 use super::csr::gather;
 use crate::error::{DaoError, Result};
+use crate::number::Num;
 use crate::storage::Storage;
 
 /// The names of the two arrays, which are scanpy's for the same numbers.
@@ -22,28 +23,26 @@ impl Totals {
     /// # Errors
     /// `NotFound`/`Corrupt` if they are missing, damaged or of another length.
     pub fn open(storage: &Arc<dyn Storage>, path: &str, n_obs: u64) -> Result<Self> {
-        let array = |name: &str| -> Result<ZarrArray> {
-            let array = ZarrArray::open(storage, &format!("{path}/{name}"))?;
-            if array.shape() != [n_obs] {
-                return Err(DaoError::corrupt(array.uri(), "the array does not have one value a cell")
-                    .expected(n_obs)
-                    .found(format!("shape {:?}", array.shape())));
-            }
-            Ok(array)
-        };
-        let (sums, counts) = (array(TOTALS[0])?, array(TOTALS[1])?);
-        let all = 0..n_obs;
-        let all = std::slice::from_ref(&all);
-        let n = usize::try_from(n_obs).map_err(|_| DaoError::value("more cells than memory holds"))?;
-        Ok(Self { sums: gather(&sums, all, n)?, counts: gather(&counts, all, n)? })
+        let [sums, counts] = TOTALS.map(|name| format!("{path}/{name}"));
+        Ok(Self { sums: values(storage, &sums, n_obs)?, counts: values(storage, &counts, n_obs)? })
     }
 
     /// A cell's sum and count; zeros past the end.
-    #[must_use]
     pub fn cell(&self, row: u32) -> (f64, u32) {
         let at = row as usize;
         (self.sums.get(at).copied().unwrap_or(0.0), self.counts.get(at).copied().unwrap_or(0))
     }
+}
+
+/// The values of the array at `path`, which has one a cell.
+fn values<T: Num>(storage: &Arc<dyn Storage>, path: &str, n_obs: u64) -> Result<Vec<T>> {
+    let array = ZarrArray::open(storage, path)?;
+    if array.shape() != [n_obs] {
+        return Err(DaoError::corrupt(array.uri(), "the array does not have one value a cell")
+            .expected(n_obs)
+            .found(format!("shape {:?}", array.shape())));
+    }
+    gather(&array, std::slice::from_ref(&(0..n_obs)))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use numpy::{Element, PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
-use crate::batches::MatrixBuffers;
+use crate::batches::Shelf;
 use crate::error::DaoError;
 use crate::number::{Values, for_dtype_values};
 
@@ -57,9 +57,7 @@ struct PooledArray {
     /// The vector; `None` once it has returned. The array that is handed out writes to its memory, so nothing
     /// looks at the vector while this is shared.
     values: UnsafeCell<Option<Values>>,
-    /// Whether the values are column numbers; data may be of the same type.
-    are_indices: bool,
-    buffers: MatrixBuffers,
+    shelf: Shelf,
     pid: u32,
 }
 
@@ -72,24 +70,16 @@ impl Drop for PooledArray {
         if self.pid != std::process::id() {
             return; // a forked child: some thread of its parent may have held the pool's lock
         }
-        match self.values.get_mut().take() {
-            Some(Values::I32(indices)) if self.are_indices => self.buffers.give_indices(indices),
-            Some(data) => self.buffers.give_data(data),
-            None => {}
+        if let Some(values) = self.values.get_mut().take() {
+            self.shelf.give(values);
         }
     }
 }
 
-/// A one-dimensional, writable array on `values`, without a copy: data of a batch, or (`are_indices`) its column
-/// numbers.
-pub fn pooled_array(
-    py: Python<'_>,
-    values: Values,
-    are_indices: bool,
-    buffers: MatrixBuffers,
-) -> PyResult<Bound<'_, PyAny>> {
+/// A one-dimensional, writable array on `values`, without a copy; they go to `shelf` afterwards.
+pub fn pooled_array(py: Python<'_>, values: Values, shelf: Shelf) -> PyResult<Bound<'_, PyAny>> {
     let values = UnsafeCell::new(Some(values));
-    let owner = Bound::new(py, PooledArray { values, are_indices, buffers, pid: std::process::id() })?;
+    let owner = Bound::new(py, PooledArray { values, shelf, pid: std::process::id() })?;
     // SAFETY: the object was made above and nobody else has it, so this is the only reference to its values; it
     // ends where the pointer has been taken from it, and no other is made until the object is dropped.
     let values = unsafe { &mut *owner.get().values.get() };

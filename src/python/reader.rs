@@ -14,12 +14,12 @@ use super::progress::Progress;
 use super::sampling::PyEpochPlan;
 use super::store::PyStore;
 use crate::aggregate::{self, CellGrouping};
-use crate::batches::{Batch, BatchMatrix, BufferPool, Epoch};
+use crate::batches::{Batch, BufferPool, Epoch};
 use crate::error::DaoError;
 use crate::number::{Dtype, Layout, Values};
 use crate::read::schedule::{Next, threads};
-use crate::read::{ColumnsByDataset, MatrixForm, Normalize, ReadRequest};
-use crate::sampling::{self, EpochPlan};
+use crate::read::{MatrixForm, Normalize, ReadRequest};
+use crate::sampling::EpochPlan;
 
 /// The time to wait before checking for Ctrl-C.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -68,13 +68,7 @@ impl PyReader {
         let forms = matrices.into_iter().map(PyMatrixForm::form).collect::<crate::error::Result<Vec<_>>>()?;
         let keys = keys.as_slice().map_err(|e| DaoError::value(e.to_string()))?.to_vec();
         let genes = genes.0.clone();
-        let request = py.detach(|| {
-            // A selection without cells opens nothing.
-            let numbers = genes.numbers().filter(|_| !keys.is_empty());
-            let columns = numbers.map(|number| Ok((number, genes.columns(number)?.map(Arc::new))));
-            let columns: ColumnsByDataset = columns.collect::<crate::error::Result<_>>()?;
-            ReadRequest::open(&store.opened, keys, &columns, forms)
-        })?;
+        let request = py.detach(|| ReadRequest::open(&store.opened, keys, &genes, forms))?;
         let pool = BufferPool::new(request.matrices.len());
         Ok(Self { request: Arc::new(request), pool })
     }
@@ -90,13 +84,9 @@ impl PyReader {
     ) -> PyResult<Bound<'py, PyList>> {
         let n = u32::try_from(self.request.keys.len())
             .map_err(|_| DaoError::value("a selection of more than 2^32 - 1 cells").hint("split it"))?;
-        let whole = n as usize;
-        let mut epoch = py.detach(|| {
-            let order: Arc<[u32]> = (0..n).collect();
-            self.start(order, sampling::batches(whole, whole.max(1), false), budget, threads)
-        })?;
+        let mut epoch = py.detach(|| self.start((0..n).collect(), vec![0..n as usize], budget, threads))?;
         let mut told = 0;
-        let batch = loop {
+        loop {
             let next = py.detach(|| epoch.next(PATIENCE))?;
             py.check_signals()?;
             if let Some(advance) = &advance {
@@ -105,17 +95,14 @@ impl PyReader {
                 told = read;
             }
             match next {
-                Next::Ready(batch) => break batch,
-                Next::Waiting => {}
-                Next::Over => {
-                    let empty = self.request.matrices.iter();
-                    let empty = empty.map(|matrix| BatchMatrix::empty(matrix.form.layout, matrix.form.dtype));
-                    break Batch { rows: 0..0, matrices: empty.collect() };
+                Next::Ready(batch) => {
+                    py.detach(|| drop(epoch));
+                    return arrays_of(py, batch, &self.request, &self.pool);
                 }
+                Next::Waiting => {}
+                Next::Over => return Err(DaoError::internal("an epoch without its batch").into()),
             }
-        };
-        py.detach(|| drop(epoch));
-        arrays_of(py, batch, &self.request, &self.pool)
+        }
     }
 
     /// Counts, sums and squared deviations of the values that are not zero, by group and column.
@@ -247,17 +234,20 @@ fn arrays_of<'py>(
     let n_rows = batch.rows.len();
     let list = PyList::empty(py);
     for (i, (matrix, wanted)) in batch.matrices.into_iter().zip(&request.matrices).enumerate() {
-        let buffers = || pool.of_matrix(i);
-        let data = arrays::pooled_array(py, matrix.data, false, buffers())?;
+        let [index_shelf, data_shelf] = pool.shelves(i);
+        let data = arrays::pooled_array(py, matrix.data, data_shelf)?;
         if wanted.form.layout == Layout::Dense {
             list.append(data.call_method1("reshape", (n_rows, wanted.form.n_columns))?)?;
             continue;
         }
-        let indices = arrays::pooled_array(py, Values::I32(matrix.indices), true, buffers())?;
+        let indices = arrays::pooled_array(py, Values::I32(matrix.indices), index_shelf)?;
         // scipy wants both index arrays of one type; 32 bits do unless there are 2^31 values.
         let indptr = match matrix.indptr.iter().map(|&at| i32::try_from(at)).collect::<Result<Vec<_>, _>>() {
             Ok(narrow) => PyArray1::from_vec(py, narrow).into_any(),
-            Err(_) => PyArray1::from_vec(py, matrix.indptr).into_any(),
+            Err(_) => {
+                PyArray1::from_iter(py, matrix.indptr.into_iter().map(|at| i64::try_from(at).unwrap_or(i64::MAX)))
+                    .into_any()
+            }
         };
         list.append((data, indices, indptr))?;
     }

@@ -9,14 +9,15 @@ mod open_store;
 mod request;
 mod row_plan;
 pub mod schedule;
+#[cfg(test)]
+mod testing;
 
 pub use normalize::Normalize;
 pub use open_store::OpenStore;
-pub use request::{ColumnsByDataset, DatasetCells, DatasetMatrix, MatrixForm, MatrixRequest, ReadRequest};
+pub use request::{DatasetMatrix, MatrixForm, MatrixRequest, ReadRequest};
 pub use row_plan::{DatasetRows, RowPlan};
 
 /// The dataset number and the row of a cell key.
-#[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "the halves of the key are 32 bits each")]
 pub fn split_key(key: u64) -> (u32, u32) {
     ((key >> 32) as u32, key as u32)

@@ -18,15 +18,21 @@ const SMALL_COUNTS: usize = 64;
 impl Normalize {
     /// Normalizes the values of one row, of `f32` or `f64`; others are left as they are.
     pub fn apply<T: Num>(self, values: &mut [T]) {
-        if let Ok(values) = bytemuck::try_cast_slice_mut::<T, f32>(values)
-            && T::DTYPE == f32::DTYPE
-        {
-            #[expect(clippy::cast_possible_truncation, reason = "rounded to the number type asked for")]
-            self.row(values, f64::from, |value| value as f32);
-        } else if let Ok(values) = bytemuck::try_cast_slice_mut::<T, f64>(values)
-            && T::DTYPE == f64::DTYPE
-        {
-            self.row(values, |value| value, |value| value);
+        if !T::DTYPE.is_float() {
+            return;
+        }
+        let factor = self.factor_of(values);
+        let mut results: [Option<T>; SMALL_COUNTS] = [None; SMALL_COUNTS];
+        for value in values {
+            let count: f64 = value.as_();
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates; compared below")]
+            let small = count as usize;
+            #[expect(clippy::cast_precision_loss, reason = "below 64 where it matters")]
+            let known = results.get_mut(small).filter(|_| small as f64 == count);
+            *value = match known {
+                Some(known) => *known.get_or_insert_with(|| self.value(*value, factor)),
+                None => self.value(*value, factor),
+            };
         }
     }
 
@@ -45,29 +51,9 @@ impl Normalize {
 
     /// The normalized value, in a row with this factor.
     pub fn value<T: Num>(self, value: T, factor: f64) -> T {
-        T::cast(self.scaled(value.as_(), factor))
-    }
-
-    fn scaled(self, value: f64, factor: f64) -> f64 {
+        let value: f64 = value.as_();
         let scaled = value * factor;
-        if self.log1p { scaled.ln_1p() } else { scaled }
-    }
-
-    fn row<T: Num>(self, values: &mut [T], wide: impl Fn(T) -> f64, narrow: impl Fn(f64) -> T) {
-        let factor = self.factor_of(values);
-        let result = |value: f64| narrow(self.scaled(value, factor));
-        let mut results: [Option<T>; SMALL_COUNTS] = [None; SMALL_COUNTS];
-        for value in values {
-            let count = wide(*value);
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates; compared below")]
-            let small = count as usize;
-            #[expect(clippy::cast_precision_loss, reason = "below 64 where it matters")]
-            let known = results.get_mut(small).filter(|_| small as f64 == count);
-            *value = match known {
-                Some(known) => *known.get_or_insert_with(|| result(count)),
-                None => result(count),
-            };
-        }
+        T::cast(if self.log1p { scaled.ln_1p() } else { scaled })
     }
 }
 

@@ -1,67 +1,56 @@
 //! A store with its opened matrices, shared by every reader of it.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{DaoError, ErrorKind, Result};
-use crate::genes::{self, FeatureSpaces, Genes};
+use crate::genes::{FeatureSpaces, GeneRequest, Genes};
 use crate::matrix::{GeneIndex, Matrix, Totals};
 use crate::store::{Dataset, GENE_INDEX, MatrixName, Store, checksum};
 
 /// A store and the matrices that were opened so far: metadata and `indptr` are read once.
 pub struct OpenStore {
     store: Store,
-    matrices: OpenOnce<(u32, MatrixName), Matrix>,
+    matrices: OpenOnce<(u32, MatrixName), Arc<Matrix>>,
     gene_indexes: OpenOnce<u32, Option<Arc<GeneIndex>>>,
     totals: OpenOnce<(u32, MatrixName), Option<Arc<Totals>>>,
     spaces: FeatureSpaces,
 }
 
-/// The things of one kind that were opened so far, by name, so that each is opened once.
-struct OpenOnce<K, V>(Mutex<HashMap<K, Arc<V>>>);
+/// The things of one kind that were opened so far, by name.
+type OpenOnce<K, V> = Mutex<HashMap<K, V>>;
 
-impl<K: std::hash::Hash + Eq, V> OpenOnce<K, V> {
-    /// The thing named `key`, opened now if it was not before. Two threads at once may both open it, but get the same.
-    fn get(&self, key: K, open: impl FnOnce() -> Result<V>) -> Result<Arc<V>> {
-        // A panic elsewhere cannot leave the map half changed, so a poisoned lock is safe to use.
-        if let Some(opened) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return Ok(opened.clone());
-        }
-        let opened = Arc::new(open()?);
-        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(opened).clone())
+/// The thing named `key`, opened now if it was not before. Two threads at once may both open it, but get the same.
+fn open_once<K: Hash + Eq, V: Clone>(all: &OpenOnce<K, V>, key: K, open: impl FnOnce() -> Result<V>) -> Result<V> {
+    // A panic elsewhere cannot leave the map half changed, so a poisoned lock is safe to use.
+    let known = all.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+    if let Some(known) = known {
+        return Ok(known);
     }
+    let opened = open()?;
+    Ok(all.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(opened).clone())
 }
 
 impl OpenStore {
     /// A store with nothing opened.
-    #[must_use]
     pub fn new(store: Store) -> Self {
-        Self {
-            store,
-            matrices: OpenOnce(Mutex::default()),
-            gene_indexes: OpenOnce(Mutex::default()),
-            totals: OpenOnce(Mutex::default()),
-            spaces: FeatureSpaces::default(),
-        }
+        let (matrices, gene_indexes, totals) = Default::default();
+        Self { store, matrices, gene_indexes, totals, spaces: FeatureSpaces::default() }
     }
 
     /// The store.
-    #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
     }
 
     /// The feature spaces of the store's datasets.
-    #[must_use]
     pub fn spaces(&self) -> &FeatureSpaces {
         &self.spaces
     }
 
     /// The genes that a request means in the datasets `numbers`; see [`FeatureSpaces::genes`].
-    ///
-    /// # Errors
-    /// As [`FeatureSpaces::genes`].
-    pub fn genes(&self, numbers: &[u32], request: &genes::GeneRequest) -> Result<Genes> {
+    pub fn genes(&self, numbers: &[u32], request: &GeneRequest) -> Result<Genes> {
         self.spaces.genes(&self.store, numbers, request)
     }
 
@@ -70,9 +59,10 @@ impl OpenStore {
     /// # Errors
     /// `Key` if the dataset has no such matrix, and as [`Matrix::open`].
     pub fn matrix(&self, dataset: &Dataset, name: &MatrixName) -> Result<Arc<Matrix>> {
-        self.matrices.get((dataset.number, name.clone()), || {
+        open_once(&self.matrices, (dataset.number, name.clone()), || {
             let shape = self.shape(dataset, name)?;
-            Matrix::open(self.store.storage(), &dataset.matrix_path(name), shape).map_err(|e| e.at(dataset.place()))
+            let opened = Matrix::open(self.store.storage(), &dataset.matrix_path(name), shape);
+            opened.map(Arc::new).map_err(|e| e.at(dataset.place()))
         })
     }
 
@@ -81,39 +71,35 @@ impl OpenStore {
     /// # Errors
     /// `Corrupt` for one that belongs to another dataset, and as [`Matrix::open`].
     pub fn gene_index(&self, dataset: &Dataset) -> Result<Option<Arc<GeneIndex>>> {
-        let opened = self.gene_indexes.get(dataset.number, || {
+        open_once(&self.gene_indexes, dataset.number, || {
             let Some(path) = self.store.gene_index(dataset)? else { return Ok(None) };
             let index = GeneIndex::open(self.store.storage(), &path, [dataset.n_obs, dataset.n_vars])
                 .map_err(|e| e.at(dataset.place()))?;
-            if dataset.nnz.is_some_and(|nnz| nnz != index.total_nnz()) {
-                return Err(DaoError::corrupt(&format!("{}/{path}", self.store.uri()), "not the copy of this X")
-                    .expected(format!("{} values", dataset.nnz.unwrap_or(0)))
-                    .found(index.total_nnz()));
+            match dataset.nnz {
+                Some(nnz) if nnz != index.total_nnz() => {
+                    Err(DaoError::corrupt(&format!("{}/{path}", self.store.uri()), "not the copy of this X")
+                        .expected(format!("{nnz} values"))
+                        .found(index.total_nnz()))
+                }
+                _ => Ok(Some(Arc::new(index))),
             }
-            Ok(Some(Arc::new(index)))
-        })?;
-        Ok((*opened).clone())
+        })
     }
 
     /// Forgets a dataset's gene-major copy, so that the next call looks for it again.
     pub fn forget_gene_index(&self, dataset: &Dataset) {
-        self.gene_indexes.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&dataset.number);
+        self.gene_indexes.lock().unwrap_or_else(PoisonError::into_inner).remove(&dataset.number);
     }
 
     /// The cells' totals of a matrix, if they were kept.
-    ///
-    /// # Errors
-    /// As [`Totals::open`].
     pub fn totals(&self, dataset: &Dataset, name: &MatrixName) -> Result<Option<Arc<Totals>>> {
-        let opened = self.totals.get((dataset.number, name.clone()), || {
+        open_once(&self.totals, (dataset.number, name.clone()), || {
             if !self.store.description(dataset)?.matrices.get(name).is_some_and(|matrix| matrix.totals) {
                 return Ok(None);
             }
-            Totals::open(self.store.storage(), &format!("{}/zarr/totals/{name}", dataset.path), dataset.n_obs)
-                .map(|totals| Some(Arc::new(totals)))
-                .map_err(|e| e.at(dataset.place()))
-        })?;
-        Ok((*opened).clone())
+            let opened = Totals::open(self.store.storage(), &totals_path(dataset, name), dataset.n_obs);
+            opened.map(|totals| Some(Arc::new(totals))).map_err(|e| e.at(dataset.place()))
+        })
     }
 
     fn shape(&self, dataset: &Dataset, name: &MatrixName) -> Result<[u64; 2]> {
@@ -146,30 +132,125 @@ impl OpenStore {
             Err(e) => return Ok(vec![(format!("{}/dao.json", dataset.path), e.to_string())]),
         };
         let mut problems = Vec::new();
+        let mut check = |path: String, result: Result<()>| problems.extend(result.err().map(|e| (path, e.to_string())));
         for (path, expected) in &description.checksums {
-            let full = format!("{}/{path}", dataset.path);
-            match self.store.file(&full) {
-                Ok(bytes) if checksum(&bytes) == *expected => {}
-                Ok(bytes) => {
-                    let found = checksum(&bytes);
-                    problems.push((full, format!("checksum mismatch: expected {expected}, found {found}")));
-                }
-                Err(e) => problems.push((full, e.to_string())),
-            }
+            let path = format!("{}/{path}", dataset.path);
+            let found = self.store.file(&path).map(|bytes| checksum(&bytes));
+            check(
+                path,
+                found.and_then(|found| match found == *expected {
+                    true => Ok(()),
+                    false => Err(DaoError::value(format!("checksum mismatch: expected {expected}, found {found}"))),
+                }),
+            );
         }
         for name in description.matrices.iter().filter(|(_, matrix)| matrix.totals).map(|(name, _)| name) {
-            if let Err(e) = self.totals(dataset, name) {
-                problems.push((format!("{}/zarr/totals/{name}", dataset.path), e.to_string()));
-            }
+            check(totals_path(dataset, name), self.totals(dataset, name).map(drop));
         }
-        if let Err(e) = self.gene_index(dataset).and_then(|index| index.map_or(Ok(()), |index| index.verify())) {
-            problems.push((format!("{}/{GENE_INDEX}", dataset.path), e.to_string()));
-        }
-        for name in description.matrices.into_keys() {
-            if let Err(e) = self.matrix(dataset, &name).and_then(|matrix| matrix.verify()) {
-                problems.push((dataset.matrix_path(&name), e.to_string()));
-            }
+        let index = self.gene_index(dataset).and_then(|index| index.map_or(Ok(()), |index| index.verify()));
+        check(format!("{}/{GENE_INDEX}", dataset.path), index);
+        for name in description.matrices.keys() {
+            check(dataset.matrix_path(name), self.matrix(dataset, name).and_then(|matrix| matrix.verify()));
         }
         Ok(problems)
+    }
+}
+
+/// The folder of a matrix's totals.
+fn totals_path(dataset: &Dataset, name: &MatrixName) -> String {
+    format!("{}/zarr/totals/{name}", dataset.path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::testing::written;
+    use super::*;
+    use crate::matrix::testing::{damage, shard};
+
+    fn says(error: &DaoError, kind: ErrorKind, what: &str) {
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(what), "{error}");
+    }
+
+    /// The problems of a dataset, without the store's path.
+    fn problems(store: &OpenStore, name: &str) -> Vec<(String, String)> {
+        store.verify(store.store().dataset(name).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_matrix_is_opened_once_and_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |_| ());
+        let [lung, heart] = ["lung", "heart"].map(|name| store.store().dataset(name).unwrap());
+        let matrix = store.matrix(lung, &MatrixName::X).unwrap();
+        std::fs::remove_dir_all(folder.path().join("lung")).unwrap();
+        assert!(Arc::ptr_eq(&matrix, &store.matrix(lung, &MatrixName::X).unwrap()));
+        assert_eq!((matrix.shape(), store.matrix(heart, &MatrixName::X).unwrap().shape()), ([3, 5], [2, 5]));
+        let error = store.matrix(heart, &MatrixName::Layer("raw".into())).err().unwrap();
+        says(&error, ErrorKind::Key, "no matrix 'layers/raw'");
+        says(&error, ErrorKind::Key, "dataset 'heart'");
+        says(&error, ErrorKind::Key, "X, layers/narrow, obsm/lost");
+        let error = store.matrix(heart, &MatrixName::Layer("narrow".into())).err().unwrap();
+        says(&error, ErrorKind::Corrupt, "expected 2 × 5, found 2 × 4");
+        let error = store.matrix(heart, &MatrixName::Obsm("lost".into())).err().unwrap();
+        says(&error, ErrorKind::NotFound, "heart/zarr/obsm/lost");
+    }
+
+    #[test]
+    fn a_gene_index_is_the_copy_of_its_matrix() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |_| ());
+        let [lung, heart] = ["lung", "heart"].map(|name| store.store().dataset(name).unwrap());
+        assert!(store.gene_index(heart).unwrap().is_none());
+        assert_eq!(store.gene_index(lung).unwrap().unwrap().total_nnz(), 3);
+        std::fs::remove_dir_all(folder.path().join("lung/gene_index")).unwrap();
+        assert!(store.gene_index(lung).unwrap().is_some(), "it is kept");
+        store.forget_gene_index(lung);
+        assert!(store.gene_index(lung).unwrap().is_none());
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |manifest| manifest["datasets"][0]["nnz"] = 4.into());
+        let error = store.gene_index(store.store().dataset("lung").unwrap()).err().unwrap();
+        says(&error, ErrorKind::Corrupt, "expected 4 values, found 3");
+    }
+
+    #[test]
+    fn totals_are_those_that_were_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |_| ());
+        let [lung, heart] = ["lung", "heart"].map(|name| store.store().dataset(name).unwrap());
+        assert!(store.totals(heart, &MatrixName::X).unwrap().is_none());
+        assert_eq!(store.totals(lung, &MatrixName::X).unwrap().unwrap().cell(2), (9.0, 1));
+        std::fs::remove_dir_all(folder.path().join("lung/zarr/totals")).unwrap();
+        assert!(store.totals(lung, &MatrixName::X).unwrap().is_some(), "they are kept");
+    }
+
+    #[test]
+    fn verifying_names_every_file_that_is_wrong() {
+        let broken = |changes: &[(&str, fn(&Path))]| {
+            let folder = tempfile::tempdir().unwrap();
+            let store = written(folder.path(), |_| ());
+            changes.iter().for_each(|(path, change)| change(&folder.path().join(path)));
+            problems(&store, "lung")
+        };
+        assert_eq!(broken(&[]), []);
+        let flip: fn(&Path) = |path| damage(&shard(path, 0), |bytes| bytes[9] ^= 1);
+        let found = broken(&[
+            ("lung/uns.json", |path| std::fs::write(path, "[]").unwrap()),
+            ("lung/zarr/totals/X/total_counts", |path| std::fs::remove_dir_all(path).unwrap()),
+            ("lung/gene_index/zarr/X/data", flip),
+            ("lung/zarr/X/indices", flip),
+        ]);
+        let paths: Vec<&str> = found.iter().map(|(path, _)| &path[..]).collect();
+        assert_eq!(paths, ["lung/uns.json", "lung/zarr/totals/X", "lung/gene_index", "lung/zarr/X"]);
+        assert!(found[0].1.contains("checksum mismatch: expected "), "{}", found[0].1);
+        assert!(found[3].1.contains("lung/zarr/X/indices/c/0"), "{}", found[3].1);
+        let found = broken(&[("lung/dao.json", |path| std::fs::write(path, "{").unwrap())]);
+        assert_eq!((found.len(), &found[0].0[..]), (1, "lung/dao.json"));
+        let folder = tempfile::tempdir().unwrap();
+        let found = problems(&written(folder.path(), |_| ()), "heart");
+        let paths: Vec<&str> = found.iter().map(|(path, _)| &path[..]).collect();
+        assert_eq!(paths, ["heart/zarr/layers/narrow", "heart/zarr/obsm/lost"]);
     }
 }

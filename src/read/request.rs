@@ -5,14 +5,10 @@ use std::sync::Arc;
 
 use super::{Normalize, OpenStore, split_key};
 use crate::error::{DaoError, Result};
-use crate::genes::{Columns, SummingSink};
+use crate::genes::{Columns, Genes, SummingSink};
 use crate::matrix::{FillRow, Matrix, RowCache, RowSink};
 use crate::number::{Dtype, Layout, Num};
 use crate::store::MatrixName;
-
-/// The output columns of each dataset's X and layers, by dataset number; `None` where they are the
-/// output's.
-pub type ColumnsByDataset = HashMap<u32, Option<Arc<Columns>>>;
 
 /// One requested matrix, and the form in which it is returned.
 #[derive(Debug, Clone)]
@@ -29,22 +25,16 @@ pub struct MatrixForm {
     pub normalize: Option<Normalize>,
 }
 
-/// The name and size of one dataset, for checks and errors.
-pub struct DatasetCells {
-    /// The dataset's name.
-    pub name: String,
-    /// The number of cells.
-    pub n_obs: u32,
-}
-
 /// A matrix of one dataset, and the output columns of its columns.
 pub struct DatasetMatrix {
     /// The opened matrix.
     pub matrix: Arc<Matrix>,
     /// The matrix's columns in the output; `None` where they are the output's already.
     pub columns: Option<Arc<Columns>>,
+    /// The name of the dataset in errors.
+    place: String,
     /// The number under which the matrix's rows are in the request's cache, different for each matrix.
-    pub cache_number: u32,
+    cache_number: u32,
 }
 
 /// One matrix of a request, opened in every dataset.
@@ -59,39 +49,45 @@ pub struct MatrixRequest {
 pub struct ReadRequest {
     /// Cell keys in frame order, `dataset_number << 32 | row`.
     pub keys: Vec<u64>,
-    /// The entry of each dataset, by its number.
-    pub datasets: HashMap<u32, DatasetCells>,
     /// The matrices, in the order of the results.
     pub matrices: Vec<MatrixRequest>,
-    /// Decoded rows of all matrices that are kept for later, across epochs.
+    /// Decoded rows of all matrices that are kept for later, across epochs: none, unless it is given a limit.
     pub cache: RowCache,
 }
 
 impl ReadRequest {
-    /// Opens the matrices of the datasets that `columns` has, and checks that every key is a cell of one.
+    /// Opens matrices of the datasets that `genes` were resolved for (none where there are no keys), and checks that
+    /// every key is a cell of one.
     ///
     /// # Errors
     /// `Value` for a key that is no such cell, for columns that do not fit a matrix, and for normalized
     /// integers; `Key` for a matrix that a dataset lacks; and as [`OpenStore::matrix`].
-    pub fn open(store: &OpenStore, keys: Vec<u64>, columns: &ColumnsByDataset, forms: Vec<MatrixForm>) -> Result<Self> {
-        let mut request = Self { keys, datasets: HashMap::new(), matrices: Vec::new(), cache: RowCache::default() };
-        for &number in columns.keys() {
-            let dataset = store.store().dataset_numbered(number)?;
-            let n_obs =
-                u32::try_from(dataset.n_obs).map_err(|_| DaoError::value("too many cells").at(dataset.place()))?;
-            request.datasets.insert(number, DatasetCells { name: dataset.name.clone(), n_obs });
+    pub fn open(store: &OpenStore, keys: Vec<u64>, genes: &Genes, forms: Vec<MatrixForm>) -> Result<Self> {
+        let numbers = genes.numbers().filter(|_| !keys.is_empty());
+        let datasets = numbers.map(|number| Ok((number, store.store().dataset_numbered(number)?)));
+        let datasets: HashMap<u32, _> = datasets.collect::<Result<_>>()?;
+        for &key in &keys {
+            let (number, row) = split_key(key);
+            let dataset = datasets.get(&number).ok_or_else(|| not_opened(number))?;
+            if u64::from(row) >= dataset.n_obs {
+                let what = format!("a cell key names row {row} and the dataset has {} cells", dataset.n_obs);
+                return Err(DaoError::value(what)
+                    .at(dataset.place())
+                    .hint("the frame belongs to another store, or to another state of this one"));
+            }
         }
-        request.validate()?;
+        let columns = datasets.keys().map(|&number| Ok((number, genes.columns(number)?.map(Arc::new))));
+        let columns: HashMap<u32, _> = columns.collect::<Result<_>>()?;
         let mut cache_numbers = 0..;
+        let mut matrices = Vec::with_capacity(forms.len());
         for form in forms {
             if form.normalize.is_some() && !form.dtype.is_float() {
                 return Err(DaoError::value("normalized values are no integers").expected("dtype float32 or float64"));
             }
-            let mut datasets = HashMap::new();
-            for (&number, columns) in columns {
-                let dataset = store.store().dataset_numbered(number)?;
+            let mut opened = HashMap::new();
+            for (&number, dataset) in &datasets {
                 let matrix = store.matrix(dataset, &form.name)?;
-                let columns = columns.clone().filter(|_| form.name.is_of_genes());
+                let columns = columns[&number].clone().filter(|_| form.name.is_of_genes());
                 let n_source = columns.as_ref().map_or(form.n_columns, |columns| columns.len());
                 if n_source as u64 != matrix.shape()[1] {
                     return Err(DaoError::value("the column map does not fit the matrix")
@@ -100,36 +96,16 @@ impl ReadRequest {
                         .found(n_source));
                 }
                 let cache_number = cache_numbers.next().ok_or_else(|| DaoError::value("more than 2^32 matrices"))?;
-                datasets.insert(number, DatasetMatrix { matrix, columns, cache_number });
+                opened.insert(number, DatasetMatrix { matrix, columns, place: dataset.place(), cache_number });
             }
-            request.matrices.push(MatrixRequest { form, datasets });
+            matrices.push(MatrixRequest { form, datasets: opened });
         }
-        Ok(request)
-    }
-
-    fn validate(&self) -> Result<()> {
-        for &key in &self.keys {
-            let (number, row) = split_key(key);
-            let cells = self.cells(number)?;
-            if row >= cells.n_obs {
-                return Err(DaoError::value(format!(
-                    "a cell key names row {row} and the dataset has {} cells",
-                    cells.n_obs
-                ))
-                .at(format!("dataset '{}'", cells.name))
-                .hint("the frame belongs to another store, or to another state of this one"));
-            }
-        }
-        Ok(())
-    }
-
-    fn cells(&self, number: u32) -> Result<&DatasetCells> {
-        self.datasets.get(&number).ok_or_else(|| not_opened(number))
+        Ok(Self { keys, matrices, cache: RowCache::default() })
     }
 
     /// Reads `rows` (ascending, each once) of one dataset's `matrix` into `sink`, normalized, with columns of one
-    /// output added up. The columns are still the dataset's, and those without an output may be missing. With
-    /// `cached`, where many rows are decoded at a time, the other rows are kept in the request's cache.
+    /// output added up. The columns are still the dataset's, and those without an output may be missing. Rows that
+    /// are decoded along with these are kept in the request's cache.
     ///
     /// # Errors
     /// As [`Matrix::read`], with the dataset named.
@@ -138,50 +114,38 @@ impl ReadRequest {
         matrix: &MatrixRequest,
         number: u32,
         rows: &[u32],
-        cached: bool,
         sink: &mut dyn RowSink<T>,
     ) -> Result<()> {
-        let DatasetMatrix { matrix: source, columns, cache_number } = matrix.dataset(number)?;
-        let mut wanted = columns.as_deref().map(Columns::wanted);
-        let mut normalized;
+        let DatasetMatrix { matrix: source, columns, place, cache_number } = matrix.dataset(number)?;
+        let columns = columns.as_deref();
+        // A row's total is over all of its columns.
+        let wanted = columns.map(Columns::wanted).filter(|_| matrix.form.normalize.is_none());
+        let (mut normalizing, mut summing);
         let sink = match matrix.form.normalize {
             Some(normalize) => {
-                wanted = None; // a row's total is over all of its columns
-                normalized = NormalizingSink { sink, normalize };
-                &mut normalized as &mut dyn RowSink<T>
+                normalizing = NormalizingSink { sink, normalize };
+                &mut normalizing as &mut dyn RowSink<T>
             }
             None => sink,
         };
-        let mut summing;
-        let sink = match columns.as_deref().filter(|columns| columns.sums()) {
+        let sink = match columns.filter(|columns| columns.sums()) {
             Some(columns) => {
                 summing = SummingSink::new(sink, columns, source.dtype());
                 &mut summing as &mut dyn RowSink<T>
             }
             None => sink,
         };
-        let read = match cached {
-            true => source.read_with(rows, wanted, (&self.cache, *cache_number), sink),
-            false => source.read(rows, wanted, sink),
-        };
-        read.map_err(|e| match self.datasets.get(&number) {
-            Some(cells) => e.at(format!("dataset '{}'", cells.name)),
-            None => e,
-        })
+        source.read_with(rows, wanted, Some((&self.cache, *cache_number)), sink).map_err(|e| e.at(place))
     }
 }
 
 impl MatrixRequest {
-    /// The matrix of one dataset.
-    ///
-    /// # Errors
-    /// `Value` for a dataset that was not opened.
+    /// The matrix of one dataset; `Value` if it was not opened.
     pub fn dataset(&self, number: u32) -> Result<&DatasetMatrix> {
         self.datasets.get(&number).ok_or_else(|| not_opened(number))
     }
 
     /// Whether rows are decoded one by one in every dataset: see [`Matrix::reads_rows`].
-    #[must_use]
     pub fn reads_rows(&self) -> bool {
         self.datasets.values().all(|dataset| dataset.matrix.reads_rows())
     }
@@ -204,5 +168,101 @@ impl<T: Num> RowSink<T> for NormalizingSink<'_, T> {
             self.normalize.apply(values);
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::testing::{datasets, written};
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::genes::Mapping;
+    use crate::matrix::Rows;
+
+    fn form(name: MatrixName, n_columns: usize) -> MatrixForm {
+        MatrixForm { name, n_columns, layout: Layout::Csr, dtype: Dtype::F32, normalize: None }
+    }
+
+    /// Genes of a dataset of five, each of which becomes the output in `pairs`.
+    fn genes(n_genes: usize, pairs: &[(u32, u32)]) -> Genes {
+        let mapping = Arc::new(Mapping::new(5, pairs.to_vec()).unwrap());
+        Genes::new(None, n_genes, BTreeMap::from([(0, Some(mapping.clone())), (4, Some(mapping))])).unwrap()
+    }
+
+    /// The rows of a dataset, as pairs of column and value; those without an output are left out.
+    fn read(request: &ReadRequest, number: u32, rows: &[u32]) -> Result<Vec<Vec<(i32, f32)>>> {
+        let matrix = &request.matrices[0];
+        let mut all = Rows::<f32>::empty();
+        request.read(matrix, number, rows, &mut all)?;
+        let columns = matrix.dataset(number)?.columns.as_deref();
+        let is_wanted = |&(column, _): &(i32, f32)| columns.is_none_or(|columns| columns.target(column) >= 0);
+        let pairs = |at: std::ops::Range<usize>| at.map(|at| (all.indices[at], all.data[at])).filter(is_wanted);
+        Ok(all.indptr.windows(2).map(|ends| pairs(ends[0]..ends[1]).collect()).collect())
+    }
+
+    #[test]
+    fn rows_of_every_dataset_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |_| ());
+        let keys = vec![4 << 32 | 1, 0, 2, 0];
+        let request = ReadRequest::open(&store, keys, &Genes::all([0, 4], 5), vec![form(MatrixName::X, 5)]).unwrap();
+        for (_, number, rows) in datasets() {
+            let wanted: Vec<u32> = (0..u32::try_from(rows.len()).unwrap()).collect();
+            let wide = |row: &Vec<(i32, u16)>| row.iter().map(|&(column, value)| (column, value.into())).collect();
+            assert_eq!(read(&request, number, &wanted).unwrap(), rows.iter().map(wide).collect::<Vec<Vec<_>>>());
+        }
+        assert!(request.matrices[0].reads_rows());
+        let error = read(&request, 0, &[3]).unwrap_err();
+        assert!(error.to_string().contains("row 3") && error.to_string().contains("dataset 'lung'"), "{error}");
+        assert_eq!(read(&request, 1, &[0]).unwrap_err().kind(), ErrorKind::Value);
+    }
+
+    #[test]
+    fn totals_are_over_all_columns_and_outputs_are_sums() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |_| ());
+        let normalize = Some(Normalize { target_sum: Some(80.0), log1p: false });
+        let forms = vec![MatrixForm { normalize, ..form(MatrixName::X, 2) }];
+        let request = ReadRequest::open(&store, vec![0], &genes(2, &[(0, 1), (2, 0)]), forms).unwrap();
+        assert_eq!(read(&request, 0, &[0, 1, 2]).unwrap(), [vec![(0, 60.0)], vec![], vec![(2, 80.0)]]);
+        // Both columns of the second cell of heart are one gene.
+        let forms = vec![form(MatrixName::X, 1)];
+        let request = ReadRequest::open(&store, vec![0], &genes(1, &[(0, 0), (3, 0)]), forms).unwrap();
+        assert_eq!(read(&request, 4, &[1]).unwrap(), [[(0, 8.0)]]);
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |_| ());
+        let all = Genes::all([0, 4], 5);
+        let refused = |keys: &[u64], genes: &Genes, form, what: &str| {
+            let error = ReadRequest::open(&store, keys.to_vec(), genes, vec![form]).err().unwrap();
+            assert!(error.to_string().contains(what), "{error}");
+            error.kind()
+        };
+        let x = || form(MatrixName::X, 5);
+        assert_eq!(refused(&[0, 1 << 32], &all, x(), "dataset number 1, which was not opened"), ErrorKind::Value);
+        assert_eq!(refused(&[2, 3], &all, x(), "row 3 and the dataset has 3 cells"), ErrorKind::Value);
+        assert_eq!(refused(&[4 << 32 | 2], &all, x(), "dataset 'heart'"), ErrorKind::Value);
+        assert_eq!(refused(&[0], &Genes::all([0, 7], 5), x(), "dataset number 7"), ErrorKind::Value);
+        let normalize = Some(Normalize { target_sum: None, log1p: true });
+        let integers = MatrixForm { dtype: Dtype::I32, normalize, ..x() };
+        assert_eq!(refused(&[0], &all, integers, "float32 or float64"), ErrorKind::Value);
+        assert_eq!(refused(&[0], &all, form(MatrixName::X, 4), "expected 5 columns, found 4"), ErrorKind::Value);
+        let layer = form(MatrixName::Layer("raw".into()), 5);
+        assert_eq!(refused(&[0], &all, layer, "no matrix 'layers/raw'"), ErrorKind::Key);
+    }
+
+    #[test]
+    fn without_cells_nothing_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |_| ());
+        std::fs::remove_dir_all(folder.path().join("lung")).unwrap();
+        let forms = vec![form(MatrixName::X, 5), form(MatrixName::Obsm("none".into()), 2)];
+        let request = ReadRequest::open(&store, Vec::new(), &Genes::all([0, 4], 5), forms).unwrap();
+        assert!(request.matrices.iter().all(|matrix| matrix.datasets.is_empty()));
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::split_key;
 
 /// The rows of one dataset that are wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DatasetRows {
     /// The dataset's number.
     pub number: u32,
@@ -28,7 +28,6 @@ pub struct RowPlan {
 
 impl RowPlan {
     /// The plan for the cells `keys`, the first of which is slot 0.
-    #[must_use]
     pub fn new(keys: &[u64]) -> Self {
         let mut slots: Vec<usize> = (0..keys.len()).collect();
         slots.sort_unstable_by_key(|&slot| keys[slot]);
@@ -36,14 +35,14 @@ impl RowPlan {
         for (at, &slot) in slots.iter().enumerate() {
             let (number, row) = split_key(keys[slot]);
             if datasets.last().is_none_or(|last| last.number != number) {
-                datasets.push(DatasetRows { number, rows: Vec::new(), slot_ranges: Vec::new() });
+                datasets.push(DatasetRows { number, ..DatasetRows::default() });
             }
-            let Some(last) = datasets.last_mut() else { continue };
-            match last.slot_ranges.last_mut() {
-                Some(range) if last.rows.last() == Some(&row) => range.end = at + 1,
+            let Some(DatasetRows { rows, slot_ranges, .. }) = datasets.last_mut() else { continue };
+            match slot_ranges.last_mut() {
+                Some(range) if rows.last() == Some(&row) => range.end = at + 1,
                 _ => {
-                    last.rows.push(row);
-                    last.slot_ranges.push(at..at + 1);
+                    rows.push(row);
+                    slot_ranges.push(at..at + 1);
                 }
             }
         }

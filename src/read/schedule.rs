@@ -8,6 +8,7 @@
 //! child would lack them. Knows nothing of what the work is.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -21,12 +22,11 @@ const AHEAD: usize = 2;
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The number of threads to use: the requested one, or one for each core.
-#[must_use]
 pub fn threads(requested: Option<usize>) -> usize {
     requested.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
 }
 
-/// Work in units, as the scheduler sees it.
+/// Work in units, as the scheduler sees it. A unit fails with the first error of one of its steps.
 pub trait Work: Send + Sync {
     /// The state that the pieces of one unit share while it is done.
     type Unit: Send + Sync;
@@ -37,53 +37,39 @@ pub trait Work: Send + Sync {
     fn n_units(&self) -> usize;
 
     /// The number of pieces of a unit, at least one.
-    fn n_pieces(&self, unit: usize) -> usize;
+    fn n_pieces(&self, _unit: usize) -> usize {
+        1
+    }
 
     /// About how many bytes a unit takes while it is done. Called again each time that the unit might begin.
-    fn estimate(&self, unit: usize) -> u64;
+    fn estimate(&self, _unit: usize) -> u64 {
+        0
+    }
 
     /// Makes the shared state of a unit, before its first piece.
-    ///
-    /// # Errors
-    /// Those of the work; the unit fails with it.
     fn prepare(&self, unit: usize) -> Result<Self::Unit>;
 
     /// Does one piece of a unit. May give up early, with any error, once `stop` is set.
-    ///
-    /// # Errors
-    /// Those of the work; the unit fails with it.
     fn piece(&self, unit: usize, shared: &Self::Unit, piece: usize, stop: &AtomicBool) -> Result<()>;
 
     /// The result of a unit, when all of its pieces are done.
-    ///
-    /// # Errors
-    /// Those of the work; the unit fails with it.
     fn finish(&self, unit: usize, shared: Self::Unit) -> Result<Self::Output>;
 
     /// The bytes that a result holds until it is taken.
-    fn bytes(&self, output: &Self::Output) -> u64;
+    fn bytes(&self, _output: &Self::Output) -> u64 {
+        0
+    }
 }
 
-/// Units that are each done by one call.
-struct Calls<F> {
-    n: usize,
-    call: F,
-}
+/// So many units that are each done by one call.
+struct Calls<F>(usize, F);
 
 impl<R: Send, F: Fn(usize) -> Result<R> + Send + Sync> Work for Calls<F> {
     type Unit = ();
     type Output = R;
 
     fn n_units(&self) -> usize {
-        self.n
-    }
-
-    fn n_pieces(&self, _: usize) -> usize {
-        1
-    }
-
-    fn estimate(&self, _: usize) -> u64 {
-        0
+        self.0
     }
 
     fn prepare(&self, _: usize) -> Result<()> {
@@ -95,11 +81,7 @@ impl<R: Send, F: Fn(usize) -> Result<R> + Send + Sync> Work for Calls<F> {
     }
 
     fn finish(&self, unit: usize, (): ()) -> Result<R> {
-        (self.call)(unit)
-    }
-
-    fn bytes(&self, _: &R) -> u64 {
-        0
+        (self.1)(unit)
     }
 }
 
@@ -136,12 +118,8 @@ struct ScheduleState<W: Work> {
     done: BTreeMap<usize, (u64, Result<W::Output>)>,
 }
 
-/// A piece that a thread has claimed.
-struct ClaimedPiece<W: Work> {
-    unit: usize,
-    number: usize,
-    prepared: Arc<Prepared<W>>,
-}
+/// A piece that a thread has claimed: its unit, its number, and the state of the unit.
+type ClaimedPiece<W> = (usize, usize, Arc<Prepared<W>>);
 
 impl<W: Work> Schedule<W> {
     fn new(work: W, budget: u64, threads: usize) -> Self {
@@ -163,15 +141,14 @@ impl<W: Work> Schedule<W> {
 
     fn stop(&self) {
         // Under the lock, so that no thread goes to wait after it has looked.
-        let state = self.lock();
+        let _state = self.lock();
         self.stop.store(true, Ordering::Relaxed);
-        drop(state);
         self.changed.notify_all();
     }
 
     /// The loop of each thread: does pieces until there are no more or the work is stopped.
     fn run(&self) {
-        while let Some(ClaimedPiece { unit, number, prepared }) = self.claim() {
+        while let Some((unit, number, prepared)) = self.claim() {
             let failed = catch_panic(|| match prepared.get_or_init(|| self.work.prepare(unit)) {
                 Ok(shared) => self.work.piece(unit, shared, number, &self.stop),
                 Err(_) => Ok(()), // told when the unit is finished
@@ -204,7 +181,7 @@ impl<W: Work> Schedule<W> {
             }
             state.next = if number + 1 < n_pieces { (unit, number + 1) } else { (unit + 1, 0) };
             // A unit stays begun until all of its pieces have ended.
-            return state.begun.get(&unit).map(|begun| ClaimedPiece { unit, number, prepared: begun.prepared.clone() });
+            return state.begun.get(&unit).map(|begun| (unit, number, begun.prepared.clone()));
         }
     }
 
@@ -223,13 +200,14 @@ impl<W: Work> Schedule<W> {
     /// Notes that a piece is done or failed; the last piece of a unit finishes the unit.
     fn end(&self, unit: usize, failed: Option<DaoError>) {
         let mut state = self.lock();
-        let Some(begun) = state.begun.get_mut(&unit) else { return };
+        let Entry::Occupied(mut entry) = state.begun.entry(unit) else { return };
+        let begun = entry.get_mut();
         begun.left -= 1;
         begun.failed = begun.failed.take().or(failed);
         if begun.left > 0 {
             return;
         }
-        let Some(begun) = state.begun.remove(&unit) else { return };
+        let begun = entry.remove();
         drop(state);
         let result = catch_panic(|| {
             if let Some(error) = begun.failed {
@@ -305,7 +283,6 @@ impl<W: Work + 'static> Workers<W> {
     }
 
     /// The work that the threads do.
-    #[must_use]
     pub fn work(&self) -> &W {
         &self.schedule.work
     }
@@ -362,34 +339,29 @@ pub fn in_order<R: Send>(
         }
         return Ok(());
     }
-    let schedule = &Schedule::new(Calls { n, call: work }, u64::MAX, threads);
+    let schedule = &Schedule::new(Calls(n, work), u64::MAX, threads);
     std::thread::scope(|scope| {
-        // Threads are joined at the end of the scope, whatever happens before it.
-        let _stop = StopOnDrop(schedule);
-        for i in 0..threads {
-            let thread = std::thread::Builder::new().name(format!("dao-work-{i}"));
-            thread.spawn_scoped(scope, || schedule.run()).map_err(|e| no_thread(&e))?;
-        }
-        for _ in 0..n {
-            let result = loop {
-                let result = schedule.take(PATIENCE);
-                tick()?;
-                if let Some(result) = result {
-                    break result;
-                }
-            };
-            merge(result?)?;
-        }
-        Ok(())
+        // Threads are joined at the end of the scope, so they are stopped whatever happens before it.
+        let result = catch_panic(|| {
+            for i in 0..threads {
+                let thread = std::thread::Builder::new().name(format!("dao-work-{i}"));
+                thread.spawn_scoped(scope, || schedule.run()).map_err(|e| no_thread(&e))?;
+            }
+            for _ in 0..n {
+                let result = loop {
+                    let result = schedule.take(PATIENCE);
+                    tick()?;
+                    if let Some(result) = result {
+                        break result;
+                    }
+                };
+                merge(result?)?;
+            }
+            Ok(())
+        });
+        schedule.stop();
+        result
     })
-}
-
-struct StopOnDrop<'a, W: Work>(&'a Schedule<W>);
-
-impl<W: Work> Drop for StopOnDrop<'_, W> {
-    fn drop(&mut self) {
-        self.0.stop();
-    }
 }
 
 fn no_thread(error: &std::io::Error) -> DaoError {

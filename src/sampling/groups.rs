@@ -1,7 +1,5 @@
 //! Batches of one group each.
 
-use std::ops::Range;
-
 use rand_chacha::rand_core::RngCore;
 
 use super::random::shuffle;
@@ -39,12 +37,5 @@ pub fn plan(order: &[u32], groups: &[u32], batch_size: usize, drop_last: bool, r
     if let Some(mut rng) = rng {
         shuffle(&mut cut, &mut rng);
     }
-    let mut all = Vec::with_capacity(order.len());
-    let place = |batch: &&[u32]| -> Range<usize> {
-        let start = all.len();
-        all.extend_from_slice(batch);
-        start..all.len()
-    };
-    let batches = cut.iter().map(place).collect();
-    EpochPlan { order: all.into(), batches }
+    EpochPlan::of_batches(cut.into_iter())
 }

@@ -56,11 +56,20 @@ pub struct EpochPlan {
     pub batches: Vec<Range<usize>>,
 }
 
+impl EpochPlan {
+    /// The epoch of these batches of positions.
+    fn of_batches<'a>(all: impl Iterator<Item = &'a [u32]>) -> Self {
+        let (mut order, mut batches) = (Vec::new(), Vec::new());
+        for batch in all {
+            batches.push(order.len()..order.len() + batch.len());
+            order.extend_from_slice(batch);
+        }
+        Self { order: order.into(), batches }
+    }
+}
+
 impl Sampler {
-    /// Checks settings against each other.
-    ///
-    /// # Errors
-    /// `Value` for what cannot be drawn.
+    /// Checks settings against each other; `Value` for what cannot be drawn.
     pub fn validate(&self) -> Result<()> {
         if self.batch_size == 0 {
             return Err(DaoError::value("batch_size is 0").expected("at least 1"));
@@ -74,21 +83,15 @@ impl Sampler {
     }
 
     /// The number of cells of an epoch, before `drop_last` removes any.
-    #[must_use]
     pub fn n_samples(&self) -> usize {
         self.draw.as_ref().map_or(self.n as usize, |draw| draw.n_samples)
     }
 
     /// The whole epoch, for all ranks.
-    #[must_use]
     pub fn epoch(&self, epoch: u64) -> EpochPlan {
-        let order = match &self.draw {
-            Some(draw) => draw.positions(self.n, epoch),
-            None => self.order.positions(self.n, epoch),
-        };
-        let seed = match &self.draw {
-            Some(draw) => Some(draw.seed),
-            None => self.order.seed(),
+        let (order, seed) = match &self.draw {
+            Some(draw) => (draw.positions(self.n, epoch), Some(draw.seed)),
+            None => (self.order.positions(self.n, epoch), self.order.seed()),
         };
         let Some(groups) = &self.groups else {
             let batches = batches(order.len(), self.batch_size, self.drop_last);
@@ -100,7 +103,6 @@ impl Sampler {
     }
 
     /// The number of batches of an epoch, for all ranks together, before they are shared out.
-    #[must_use]
     pub fn n_batches(&self, epoch: u64) -> usize {
         let whole = |n: usize| if self.drop_last { n / self.batch_size } else { n.div_ceil(self.batch_size) };
         match (&self.groups, &self.draw) {
@@ -155,7 +157,6 @@ impl Draw {
 /// The batches of an epoch over `n` cells, as ranges of places in its order.
 ///
 /// The last one is short, or left out with `drop_last`.
-#[must_use]
 pub fn batches(n: usize, batch_size: usize, drop_last: bool) -> Vec<Range<usize>> {
     debug_assert!(batch_size > 0);
     let whole = if drop_last { n - n % batch_size } else { n };

@@ -25,7 +25,6 @@ pub enum Order {
 
 impl Order {
     /// The positions of `epoch`, each of `0..n` once.
-    #[must_use]
     pub fn positions(self, n: u32, epoch: u64) -> Vec<u32> {
         match self {
             Self::Frame => (0..n).collect(),
@@ -51,7 +50,6 @@ impl Order {
     }
 
     /// The seed, where there is one.
-    #[must_use]
     pub fn seed(self) -> Option<u64> {
         match self {
             Self::Frame => None,

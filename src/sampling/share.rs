@@ -32,10 +32,7 @@ pub struct EpochStart {
 }
 
 impl Share {
-    /// Checks that rank and worker are below their numbers.
-    ///
-    /// # Errors
-    /// `Value` if not.
+    /// Checks that rank and worker are below their numbers; `Value` if not.
     pub fn validate(self) -> Result<()> {
         for (what, i, n) in [("rank", self.rank, self.world_size), ("worker", self.worker, self.workers)] {
             if i >= n {
@@ -53,7 +50,6 @@ impl Share {
 
 impl EpochPlan {
     /// The batches that are left from `start` on, for all ranks: as many for each.
-    #[must_use]
     pub fn shared(&self, world_size: usize, drop_last: bool, start: EpochStart) -> Vec<Range<usize>> {
         let rest = self.batches.iter().filter(|batch| batch.end > start.cells);
         let rest = rest.map(|batch| batch.start.max(start.cells)..batch.end).collect();
@@ -63,23 +59,13 @@ impl EpochPlan {
     }
 
     /// The plan of one share of what is left from `start` on, without its first `skip` batches.
-    #[must_use]
     pub fn share(&self, share: Share, drop_last: bool, start: EpochStart, skip: usize) -> Self {
         let all = self.shared(share.world_size, drop_last, start);
         let mine = all.into_iter().enumerate().filter(|&(i, _)| share.has(i));
-        let mine: Vec<_> = mine.map(|(_, batch)| batch).skip(skip).collect();
-        let mut order = Vec::with_capacity(mine.iter().map(Range::len).sum());
-        let place = |batch: Range<usize>| {
-            let start = order.len();
-            order.extend_from_slice(&self.order[batch]);
-            start..order.len()
-        };
-        let batches = mine.into_iter().map(place).collect();
-        Self { order: order.into(), batches }
+        Self::of_batches(mine.skip(skip).map(|(_, batch)| &self.order[batch]))
     }
 
     /// The number of cells that all ranks together have had after `rounds` since `start.cells`.
-    #[must_use]
     pub fn cells_after(&self, world_size: usize, drop_last: bool, start: EpochStart) -> usize {
         let all = self.shared(world_size, drop_last, EpochStart { rounds: 0, ..start });
         let had = &all[..start.rounds.saturating_mul(world_size).min(all.len())];

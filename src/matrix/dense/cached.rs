@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::compact_row::RowBuilder;
 use super::{CompactRow, Dense, WantedColumns};
-use crate::error::Result;
+use crate::error::{DaoError, Result};
 use crate::matrix::array::ChunkEncoding;
 use crate::matrix::cache::RowCache;
 use crate::matrix::plan::to_usize;
@@ -19,8 +19,7 @@ impl Dense {
         cache: &RowCache,
         number: u32,
         builders: &mut Vec<RowBuilder>,
-    ) -> Result<Vec<Option<CompactRow>>> {
-        let key = |row: u32| u64::from(number) << 32 | u64::from(row);
+    ) -> Result<Vec<CompactRow>> {
         let height = self.array.inner_shape()[0];
         let mut all: Vec<Option<CompactRow>> = vec![None; rows.len()];
         let mut start = 0;
@@ -41,7 +40,7 @@ impl Dense {
             let mut later = Vec::new();
             for band in bands {
                 let (rows, got) = (&rows[band.clone()], &mut all[band.clone()]);
-                cache.get(rows.iter().map(|&row| key(row)), got);
+                cache.get(rows.iter().map(|&row| key(number, row)), got);
                 if got.iter().all(Option::is_some) {
                     continue;
                 }
@@ -50,7 +49,7 @@ impl Dense {
                     continue;
                 };
                 if wait {
-                    cache.get(rows.iter().map(|&row| key(row)), got);
+                    cache.get(rows.iter().map(|&row| key(number, row)), got);
                 }
                 let missing: Vec<u32> =
                     rows.iter().zip(&*got).filter(|(_, got)| got.is_none()).map(|(&row, _)| row).collect();
@@ -69,12 +68,12 @@ impl Dense {
                 cache.put(
                     more.iter()
                         .zip(decoded)
-                        .map(|(&row, decoded)| (key(row), decoded, missing.binary_search(&row).is_ok())),
+                        .map(|(&row, decoded)| (key(number, row), decoded, missing.binary_search(&row).is_ok())),
                 );
             }
             bands = later;
         }
-        Ok(all)
+        all.into_iter().collect::<Option<_>>().ok_or_else(|| DaoError::internal("a row was not decoded"))
     }
 
     /// `rows` of one band, and those that cost little more to decode, as many as the cache has room for.
@@ -90,36 +89,29 @@ impl Dense {
         };
         let start = band * height;
         let n = to_usize(height.min(self.shape()[0] - start));
-        // The candidates: rows that lie wholly in blocks which are decoded anyway.
-        let mut more = vec![false; n];
+        // The candidates: rows that lie wholly in blocks which are decoded anyway, and are not wanted themselves.
+        let mut is_candidate = vec![false; n];
         for &row in rows {
             let at = to_usize(u64::from(row) - start);
             let blocks = at * row_len / block..=((at + 1) * row_len - 1) / block;
             let first = (blocks.start() * block).div_ceil(row_len);
             let end = (blocks.end() + 1).saturating_mul(block) / row_len;
-            more[first.min(at)..end.clamp(at + 1, n)].fill(true);
+            is_candidate[first.min(at)..end.clamp(at + 1, n)].fill(true);
         }
+        rows.iter().for_each(|&row| is_candidate[to_usize(u64::from(row) - start)] = false);
         let number_of = |at: usize| u32::try_from(start + at as u64).unwrap_or(u32::MAX);
-        let candidates: Vec<u32> = (0..n).filter(|&at| more[at]).map(number_of).collect();
-        let missing = cache.missing(candidates.iter().map(|&row| u64::from(number) << 32 | u64::from(row)));
+        let candidates: Vec<u32> = (0..n).filter(|&at| is_candidate[at]).map(number_of).collect();
         // The bytes that a row takes in the cache: see `super::compact_row`.
         let weight = to_usize(self.shape()[1] / 8 + self.row_bytes() / 6) + 128;
-        let mut left = cache.free_bytes() / weight;
-        let mut refused = 0;
-        let mut next = rows.iter().peekable();
-        let chosen = candidates.into_iter().zip(missing).filter(|&(row, missing)| {
-            if next.next_if_eq(&&row).is_some() {
-                return true;
-            }
-            let keep = missing && left > 0;
-            left -= usize::from(keep);
-            refused += usize::from(missing && !keep);
-            keep
-        });
-        let chosen = chosen.map(|(row, _)| row).collect();
-        if refused > 0 {
-            cache.refused(refused * weight);
-        }
-        Ok(chosen)
+        let chosen = cache.choose(candidates.iter().map(|&row| key(number, row)), weight);
+        let chosen = candidates.into_iter().zip(chosen).filter_map(|(row, is_chosen)| is_chosen.then_some(row));
+        let mut all: Vec<u32> = rows.iter().copied().chain(chosen).collect();
+        all.sort_unstable();
+        Ok(all)
     }
+}
+
+/// The key in the cache of a row of the dataset `number`.
+fn key(number: u32, row: u32) -> u64 {
+    u64::from(number) << 32 | u64::from(row)
 }

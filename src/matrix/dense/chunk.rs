@@ -85,10 +85,8 @@ impl Dense {
 
     /// The inner chunk of a band in a column of chunks.
     fn chunk(&self, band: u64, column: u64) -> Result<DenseChunk> {
-        let (key, range, read) = match self.array.find(&[band, column])? {
-            StoredChunk::Absent => return Ok(DenseChunk::Absent),
-            StoredChunk::InFile { key, range } => (key, range, None),
-            StoredChunk::Read { key, bytes } => (key, 0..bytes.len() as u64, Some(bytes)),
+        let Some(StoredChunk { key, range, read }) = self.array.find(&[band, column])? else {
+            return Ok(DenseChunk::Absent);
         };
         let (stored, size) = (range.end - range.start, self.array.dtype().size());
         let shape = self.array.inner_shape();

@@ -120,10 +120,7 @@ impl CompactRow {
     }
 
     /// Writes the row's columns and values; it was built of `S` and of `n_columns`. `stored` is memory
-    /// that each row uses again.
-    ///
-    /// # Errors
-    /// `Value` for a number that `T` cannot hold.
+    /// that each row uses again. `Value` for a number that `T` cannot hold.
     pub fn write<S: Num, T: Num>(
         &self,
         n_columns: usize,

@@ -41,10 +41,7 @@ struct WantedColumns {
 }
 
 impl Dense {
-    /// Opens the array at `path`.
-    ///
-    /// # Errors
-    /// `NotFound`/`Corrupt` if it is missing, or not two-dimensional.
+    /// Opens the array at `path`; `NotFound`/`Corrupt` if it is missing, or not two-dimensional.
     pub fn open(storage: &Arc<dyn Storage>, path: &str) -> Result<Self> {
         let array = ZarrArray::open(storage, path)?;
         if array.shape().len() != 2 || i32::try_from(array.shape()[1]).is_err() {
@@ -101,47 +98,29 @@ impl Dense {
             return Err(DaoError::value(format!("row {row} was asked for and the matrix has {n_obs}"))
                 .at(format!("path '{}'", self.array.uri())));
         }
-        let n_columns = len(n_vars)?;
         let wanted = self.wanted(wanted);
-        let cache = cache.filter(|_| self.keeps_rows());
-        let mut stored = Vec::new();
-        let mut builders = Vec::new();
-        let Some((cache, number)) = cache else {
-            // Done in pieces, since `rows` may be all of the matrix.
-            let height = self.array.inner_shape()[0];
-            let mut next = 0;
-            for band in rows.chunk_by(|a, b| u64::from(*a) / height == u64::from(*b) / height) {
-                for part in band.chunks(1024) {
-                    let decoded = self.band::<S>(part, &wanted, &mut builders)?;
-                    for decoded in &decoded {
-                        self.write_row::<S, T>(next, decoded, n_columns, sink, &mut stored)?;
-                        next += 1;
-                    }
-                }
-            }
-            return Ok(());
+        let (mut stored, mut builders) = (Vec::new(), Vec::new());
+        let mut write = |i: usize, row: &CompactRow| {
+            sink.row(i, row.nnz(), &mut |columns, values| {
+                row.write::<S, T>(to_usize(n_vars), columns, values, &mut stored)
+                    .map_err(|e| e.at(format!("path '{}'", self.array.uri())))
+            })
         };
-        let decoded = self.rows_through_cache::<S>(rows, &wanted, cache, number, &mut builders)?;
-        for (i, row) in decoded.iter().enumerate() {
-            let Some(row) = row else { continue };
-            self.write_row::<S, T>(i, row, n_columns, sink, &mut stored)?;
+        if let Some((cache, number)) = cache.filter(|(cache, _)| self.keeps_rows() && cache.keeps_any()) {
+            let decoded = self.rows_through_cache::<S>(rows, &wanted, cache, number, &mut builders)?;
+            return decoded.iter().enumerate().try_for_each(|(i, row)| write(i, row));
+        }
+        // Done in pieces, since `rows` may be all of the matrix.
+        let height = self.array.inner_shape()[0];
+        let bands = rows.chunk_by(|a, b| u64::from(*a) / height == u64::from(*b) / height);
+        let mut next = 0;
+        for rows in bands.flat_map(|band| band.chunks(1024)) {
+            for decoded in self.band::<S>(rows, &wanted, &mut builders)? {
+                write(next, &decoded)?;
+                next += 1;
+            }
         }
         Ok(())
-    }
-
-    /// Hands the `i`-th row to the sink; `stored` is memory that each row uses again.
-    fn write_row<S: Num, T: Num>(
-        &self,
-        i: usize,
-        row: &CompactRow,
-        n_columns: usize,
-        sink: &mut dyn RowSink<T>,
-        stored: &mut Vec<S>,
-    ) -> Result<()> {
-        sink.row(i, row.nnz(), &mut |columns, values| {
-            row.write::<S, T>(n_columns, columns, values, stored)
-                .map_err(|e| e.at(format!("path '{}'", self.array.uri())))
-        })
     }
 
     /// The columns for which `wanted` says yes; all, where there is none.
@@ -155,9 +134,4 @@ impl Dense {
         let chunks = (0..n_vars.div_ceil(width)).filter(used).collect();
         WantedColumns { mask: wanted.filter(|wanted| wanted.contains(&false)).map(ColumnMask::new), chunks }
     }
-}
-
-/// A number of columns.
-fn len(n: u64) -> Result<usize> {
-    usize::try_from(n).map_err(|_| DaoError::value("the matrix is too large for this machine"))
 }

@@ -1,0 +1,62 @@
+//! A small store for tests, written file by file.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::OpenStore;
+use crate::matrix::TOTALS;
+use crate::matrix::testing::{SparseRows, portable, sharded, write_array, write_sparse};
+use crate::store::{Store, checksum};
+
+/// Datasets of five genes: lung, number 0, with a gene-major copy and totals; and heart, number 4, with an embedding
+/// that is no matrix.
+pub fn datasets() -> [(&'static str, u32, SparseRows); 2] {
+    let lung = vec![vec![(0, 3), (4, 1)], vec![], vec![(2, 9)]];
+    let heart = vec![vec![(1, 7)], vec![(0, 2), (3, 6)]];
+    [("lung", 0, lung), ("heart", 4, heart)]
+}
+
+/// Writes the store to `folder`; `change` changes the manifest.
+pub fn written(folder: &Path, change: impl FnOnce(&mut Value)) -> OpenStore {
+    let mut listed = Vec::new();
+    for (name, number, rows) in datasets() {
+        let path = folder.join(name);
+        let (n_obs, is_lung) = (rows.len() as u64, number == 0);
+        write_sparse(&path.join("zarr/X"), "csr_matrix", [n_obs, 5], &rows, true);
+        let matrix = |n_columns: u64, totals: bool| {
+            json!({
+                "layout": "csr", "dtype": "uint16", "source_dtype": "uint16", "shape": [n_obs, n_columns], "nnz": 3,
+                "max_abs": 9.0, "totals": totals,
+            })
+        };
+        let matrices = if is_lung {
+            json!({"X": matrix(5, true)})
+        } else {
+            json!({"X": matrix(5, false), "layers/narrow": matrix(4, false), "obsm/lost": matrix(2, false)})
+        };
+        std::fs::write(path.join("uns.json"), "{}").unwrap();
+        let description = json!({
+            "format": "dao-dataset", "version": 1, "id": name, "n_obs": n_obs, "n_vars": 5, "nnz": 3,
+            "matrices": matrices, "obs": {"columns": []}, "var": {"columns": []},
+            "checksums": {"uns.json": checksum(b"{}")},
+        });
+        std::fs::write(path.join("dao.json"), description.to_string()).unwrap();
+        listed.push(json!({
+            "number": number, "id": name, "path": name, "n_obs": n_obs, "n_vars": 5, "nnz": 3, "layout": "csr",
+            "dtype": "uint16", "bytes": 0, "obs": [], "constants": {}, "var_id": "", "layers": [], "obsm": [],
+        }));
+    }
+    let genes: SparseRows = vec![vec![(0, 3)], vec![], vec![(2, 9)], vec![], vec![(0, 1)]];
+    write_sparse(&folder.join("lung/gene_index/zarr/X"), "csc_matrix", [3, 5], &genes, true);
+    let index = json!({"format": "dao-gene-index", "version": 1, "dataset": null});
+    std::fs::write(folder.join("lung/gene_index/dao.json"), index.to_string()).unwrap();
+    let totals = folder.join("lung/zarr/totals/X");
+    write_array(&totals.join(TOTALS[0]), &[4.0_f64, 0.0, 9.0], &sharded::<f64>(3, 4, 2, &portable(), "end"));
+    write_array(&totals.join(TOTALS[1]), &[2_u32, 0, 1], &sharded::<u32>(3, 4, 2, &portable(), "end"));
+    let mut manifest =
+        json!({"format": "dao-store", "version": 1, "id": "store", "next_number": 5, "datasets": listed});
+    change(&mut manifest);
+    std::fs::write(folder.join("dao.json"), manifest.to_string()).unwrap();
+    OpenStore::new(Store::open(folder.to_str().unwrap(), &Vec::new()).unwrap())
+}
