@@ -4,6 +4,7 @@
 //! [`ErrorKind`] to exception classes.
 
 use std::fmt;
+use std::path::Path;
 
 /// The result of everything in the core that can fail.
 pub type Result<T> = std::result::Result<T, DaoError>;
@@ -28,7 +29,6 @@ pub enum ErrorKind {
 }
 
 /// The message of a panic, where it is text.
-#[must_use]
 pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
@@ -37,10 +37,7 @@ pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     }
 }
 
-/// The result of `work`; a panic becomes an error that has its message.
-///
-/// # Errors
-/// What `work` fails with, or `Internal`.
+/// The result of `work`; a panic becomes an `Internal` error that has its message.
 pub fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     // Unwind safe: whatever was half done is dropped with the error, so nobody sees it.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
@@ -49,6 +46,7 @@ pub fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// An error with its place and its remedy.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct DaoError(Box<Parts>);
 
 #[derive(Debug, Clone)]
@@ -84,13 +82,14 @@ impl DaoError {
     }
 
     /// Shorthand for a failure of the operating system on `path`.
-    pub fn io(path: &str, doing: &str, source: &std::io::Error) -> Self {
+    pub fn io(path: impl AsRef<Path>, doing: &str, source: &std::io::Error) -> Self {
         let kind = match source.kind() {
             std::io::ErrorKind::NotFound => ErrorKind::NotFound,
             std::io::ErrorKind::UnexpectedEof => ErrorKind::Corrupt,
             _ => ErrorKind::Io,
         };
-        let error = Self::new(kind, format!("{doing} failed: {source}")).at(format!("path '{path}'"));
+        let error =
+            Self::new(kind, format!("{doing} failed: {source}")).at(format!("path '{}'", path.as_ref().display()));
         match source.kind() {
             std::io::ErrorKind::StorageFull => error.hint("free space on the disk and write again"),
             std::io::ErrorKind::PermissionDenied => error.hint("check the permissions"),
@@ -99,35 +98,30 @@ impl DaoError {
     }
 
     /// Adds a place; the outermost (say, the dataset) is added last and printed first.
-    #[must_use]
     pub fn at(mut self, place: impl Into<String>) -> Self {
         self.0.place.insert(0, place.into());
         self
     }
 
     /// Adds what was expected.
-    #[must_use]
     pub fn expected(mut self, expected: impl fmt::Display) -> Self {
         self.0.expected = Some(expected.to_string());
         self
     }
 
     /// Adds what was found instead.
-    #[must_use]
     pub fn found(mut self, found: impl fmt::Display) -> Self {
         self.0.found = Some(found.to_string());
         self
     }
 
     /// Adds what to do about it.
-    #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
     /// The kind of the error.
-    #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }

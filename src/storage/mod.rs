@@ -21,44 +21,29 @@ pub use zarr::ZarrStorage;
 pub type StorageOptions = Vec<(String, String)>;
 
 /// Read access to the files below one root.
+///
+/// Methods fail when the layer below does, for any reason but a missing file, and for what they say beside.
 pub trait Storage: Send + Sync {
     /// The root: an absolute path, or a URL without a trailing slash.
     fn uri(&self) -> &str;
 
     /// The size in bytes of the file at `path`; `None` if there is none.
-    ///
-    /// # Errors
-    /// When the layer below fails for any reason but a missing file.
     fn size(&self, path: &str) -> Result<Option<u64>>;
 
     /// The whole file at `path`; `None` if there is none.
-    ///
-    /// # Errors
-    /// As [`Storage::size`].
     fn get(&self, path: &str) -> Result<Option<Bytes>>;
 
-    /// The bytes of `ranges` of the file at `path`, in their order; `None` if there is no such file.
-    ///
-    /// # Errors
-    /// As [`Storage::size`], and `Corrupt` if the file ends before a range does.
+    /// The bytes of `ranges` of the file at `path`, in their order; `None` if there is no such file. `Corrupt` if the
+    /// file ends before a range does.
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>>;
 
     /// Opens the file at `path`; `None` if there is none.
-    ///
-    /// # Errors
-    /// As [`Storage::size`].
     fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>>;
 
-    /// Names of the folders directly below `path`, sorted.
-    ///
-    /// # Errors
-    /// As [`Storage::size`], and where listing is not possible (plain HTTP).
+    /// Names of the folders directly below `path`, sorted. Plain HTTP cannot list.
     fn list_folders(&self, path: &str) -> Result<Vec<String>>;
 
-    /// The bytes of all files below `path` together.
-    ///
-    /// # Errors
-    /// As [`Storage::list_folders`].
+    /// The bytes of all files below `path` together. Plain HTTP cannot list.
     fn total_size(&self, path: &str) -> Result<u64>;
 
     /// The folder on this machine, where the root is one.
@@ -90,20 +75,16 @@ pub trait File: Send + Sync {
     fn random_access(&self) -> bool;
 }
 
-/// Opens the root that `uri` names: a path, `file://`, `s3://`, `gs://`, `az://`, `http(s)://`.
-///
-/// A path need not exist.
+/// Opens the root that `uri` names: a path (which need not exist), `file://`, `s3://`, `gs://`, `az://`, `http(s)://`.
 ///
 /// # Errors
 /// `Value` for a scheme or options that cannot be used.
 pub fn open(uri: &str, options: &StorageOptions) -> Result<Arc<dyn Storage>> {
-    if let Some(path) = uri.strip_prefix("file://") {
-        Ok(Arc::new(Local::new(Path::new(path))?))
-    } else if uri.contains("://") {
-        Ok(Arc::new(remote::Remote::new(uri, options)?))
-    } else {
-        Ok(Arc::new(Local::new(Path::new(uri))?))
+    let path = uri.strip_prefix("file://").unwrap_or(uri);
+    if path.contains("://") {
+        return Ok(Arc::new(remote::Remote::new(uri, options)?));
     }
+    Ok(Arc::new(Local::new(Path::new(path))?))
 }
 
 #[cfg(test)]

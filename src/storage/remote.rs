@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
-use object_store::{Error as ObjectError, ObjectStore, ObjectStoreExt};
+use object_store::{Error as ObjectError, ListResult, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Runtime;
 use url::Url;
 
@@ -46,10 +46,7 @@ fn runtime() -> Result<&'static Runtime> {
     Ok(&made.1)
 }
 
-/// The runtime, for those who opened a store in this very process.
-///
-/// # Errors
-/// `Value` in a forked child: connections are its parent's.
+/// The runtime for a store that the process `pid` opened; `Value` in a forked child: connections are its parent's.
 fn runtime_of(pid: u32) -> Result<&'static Runtime> {
     if pid == std::process::id() {
         return runtime();
@@ -83,18 +80,19 @@ impl Remote {
         path.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |at, part| at.join(part))
     }
 
-    /// The error for a request that failed.
-    fn failed(&self, path: &str, error: &ObjectError) -> DaoError {
-        failed(&format!("{}/{path}", self.uri), error)
-    }
-
-    /// `None` for a missing object, an error for everything else.
-    fn found<T>(&self, path: &str, result: object_store::Result<T>) -> Result<Option<T>> {
-        match result {
+    /// The answer to a request for `path`; `None` for a missing object.
+    fn ask<T>(&self, path: &str, request: impl Future<Output = object_store::Result<T>>) -> Result<Option<T>> {
+        match runtime_of(self.pid)?.block_on(request) {
             Ok(value) => Ok(Some(value)),
             Err(ObjectError::NotFound { .. }) => Ok(None),
-            Err(e) => Err(self.failed(path, &e)),
+            Err(e) => Err(failed(&format!("{}/{path}", self.uri), &e)),
         }
+    }
+
+    /// The objects and folders directly below `folder`, which is at `path` or below it.
+    fn list(&self, path: &str, folder: &ObjectPath) -> Result<ListResult> {
+        let listed = runtime_of(self.pid)?.block_on(self.store.list_with_delimiter(Some(folder)));
+        listed.map_err(|e| failed(&format!("{}/{path}", self.uri), &e))
     }
 }
 
@@ -159,19 +157,15 @@ impl Storage for Remote {
     }
 
     fn size(&self, path: &str) -> Result<Option<u64>> {
-        let head = runtime_of(self.pid)?.block_on(self.store.head(&self.object(path)));
-        Ok(self.found(path, head)?.map(|meta| meta.size))
+        Ok(self.ask(path, self.store.head(&self.object(path)))?.map(|meta| meta.size))
     }
 
     fn get(&self, path: &str) -> Result<Option<Bytes>> {
-        let got = runtime_of(self.pid)?.block_on(async { self.store.get(&self.object(path)).await?.bytes().await });
-        self.found(path, got)
+        self.ask(path, async { self.store.get(&self.object(path)).await?.bytes().await })
     }
 
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {
-        let object = self.object(path);
-        let got = runtime_of(self.pid)?.block_on(self.store.get_ranges(&object, ranges));
-        let Some(parts) = self.found(path, got)? else { return Ok(None) };
+        let Some(parts) = self.ask(path, self.store.get_ranges(&self.object(path), ranges))? else { return Ok(None) };
         for (part, range) in parts.iter().zip(ranges) {
             if part.len() as u64 != range.end - range.start {
                 let found = format!("{} bytes from {}", part.len(), range.start);
@@ -188,20 +182,16 @@ impl Storage for Remote {
     }
 
     fn list_folders(&self, path: &str) -> Result<Vec<String>> {
-        let listed = runtime_of(self.pid)?.block_on(self.store.list_with_delimiter(Some(&self.object(path))));
-        let listed = listed.map_err(|e| self.failed(path, &e))?;
-        let mut names: Vec<String> =
-            listed.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned)).collect();
+        let folders = self.list(path, &self.object(path))?.common_prefixes;
+        let mut names: Vec<String> = folders.iter().filter_map(|folder| folder.filename().map(str::to_owned)).collect();
         names.sort_unstable();
         Ok(names)
     }
 
     fn total_size(&self, path: &str) -> Result<u64> {
-        let mut total = 0;
-        let mut folders = vec![self.object(path)];
+        let (mut total, mut folders) = (0, vec![self.object(path)]);
         while let Some(folder) = folders.pop() {
-            let listed = runtime_of(self.pid)?.block_on(self.store.list_with_delimiter(Some(&folder)));
-            let listed = listed.map_err(|e| self.failed(path, &e))?;
+            let listed = self.list(path, &folder)?;
             total += listed.objects.iter().map(|object| object.size).sum::<u64>();
             folders.extend(listed.common_prefixes);
         }
