@@ -111,10 +111,8 @@ fn encode_dictionary<W: Word>(values: &[W], out: &mut Vec<u8>) {
 
 /// Decodes the values `range` of the block in `bytes` into `out`, which has as many.
 ///
-/// The values are cast as `as` does; callers that need to know whether that is exact look at `S`.
-///
-/// # Errors
-/// When the checksum or anything else contradicts itself.
+/// The values are cast as `as` does; callers that need to know whether that is exact look at `S`. Errors: When the
+/// checksum or anything else contradicts itself.
 pub fn decode<S: Stored, T: Num>(
     bytes: &[u8],
     kind: Kind,

@@ -14,7 +14,7 @@ mod frame;
 mod plugin;
 mod word;
 
-pub use block::{BLOCK, Kind, SCRATCH, Scratch};
+pub use block::{BLOCK, Kind, SCRATCH, Scratch, decode as decode_block};
 pub use chunk::{decode, directory, directory_len, encode};
 pub use plugin::{NAME, Pfor, dtype_of};
 pub use word::{Stored, Word};
@@ -30,6 +30,3 @@ impl std::fmt::Display for Broken {
 }
 
 impl std::error::Error for Broken {}
-
-/// Decodes values of one block: see [`block::decode`].
-pub use block::decode as decode_block;

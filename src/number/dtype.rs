@@ -163,7 +163,7 @@ impl Dtype {
 
     /// Whether every value of the type is a float32.
     pub fn is_narrow(self) -> bool {
-        matches!(self, Self::F32 | Self::U8 | Self::I8 | Self::U16 | Self::I16)
+        super::is_always_exact(self, Self::F32)
     }
 
     /// Whether the type has a sign.

@@ -47,7 +47,11 @@ impl PyMatrixForm {
     }
 }
 
-/// Cells of a store, and the matrices that are read of each.
+/// Cells of a store, in frame order, and the matrices that are read of each.
+///
+/// Opens the matrices of the datasets that ``keys`` (uint64) name. ``genes`` are the columns of X and layers, which all
+/// have the same. Rows are normalized (over all columns) while they are read. Raises DaoValueError for keys of no dataset
+/// or row, DaoKeyError for an unknown matrix, DaoFileNotFoundError or DaoCorruptError for broken ones.
 #[pyclass(name = "Reader", module = "dao_polars._core", frozen)]
 pub struct PyReader {
     request: Arc<ReadRequest>,
@@ -79,7 +83,10 @@ impl PyReader {
         Ok(Self { request: Arc::new(request), pool })
     }
 
-    /// All cells as one batch, in frame order; `advance` is called with the cells read since its last call, per matrix.
+    /// The arrays of each matrix, as an epoch gives them, of all cells in frame order.
+    ///
+    /// ``advance`` is called now and then with the cells read since, once for each matrix; ``budget`` bounds what is held
+    /// beside the result, in bytes; ``threads=None`` is one a core.
     #[pyo3(signature = (*, advance=None, budget=134_217_728, threads=None))]
     fn read<'py>(
         &self,
@@ -118,7 +125,11 @@ impl PyReader {
         arrays_of(py, batch, &self.request, &self.pool)
     }
 
-    /// Counts, sums and squared deviations of the values that are not zero, by group and column.
+    /// Counts (uint32), sums and squared deviations of values that are not zero, (n_groups * n_columns,).
+    ///
+    /// Of a reader of one matrix. ``groups`` (n_cells,) are below ``n_groups``; ``clip`` (n_groups * n_columns,) the
+    /// largest values that count. Deviations are from the mean of the values that are not zero. The same in every run.
+    /// Raises DaoValueError for groups that do not fit or a dtype that is no float.
     #[pyo3(signature = (groups, n_groups, *, clip=None, advance=None, threads=None))]
     #[expect(clippy::type_complexity, reason = "three arrays")]
     fn moments<'py>(
@@ -145,6 +156,7 @@ impl PyReader {
         ))
     }
 
+    /// Start reading a plan's batches ahead; ``budget`` is in bytes, ``threads=None`` is one a core.
     #[pyo3(signature = (plan, *, budget=134_217_728, threads=None))]
     fn epoch(&self, py: Python<'_>, plan: &PyEpochPlan, budget: u64, threads: Option<usize>) -> PyResult<PyEpoch> {
         // Half of the budget: about as many buffers come back from the consumer as are being filled.
@@ -174,7 +186,11 @@ impl PyReader {
     }
 }
 
-/// One pass over a reader's cells.
+/// An iterator of (n_rows, matrices) over a reader's cells; its threads end with it.
+///
+/// ``n_rows`` is the number of cells of a batch; a matrix is ``(data, indices, indptr)``, or an array of (rows, columns)
+/// where it is dense. The arrays are writable; their memory is used again once nothing refers to it. Raises the first
+/// DaoError of reading.
 #[pyclass(name = "Epoch", module = "dao_polars._core", frozen)]
 pub struct PyEpoch {
     request: Arc<ReadRequest>,
@@ -216,7 +232,7 @@ impl PyEpoch {
         }
     }
 
-    /// Stops and joins the reading threads.
+    /// Stop and join the reading threads.
     fn close(&self, py: Python<'_>) {
         if self.check_process().is_err() {
             return;

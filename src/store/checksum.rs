@@ -1,7 +1,6 @@
 //! The checksum of small files: CRC-32C, written `crc32c:` and eight hex digits.
 
 /// The checksum of `bytes` as it stands in a dataset's `dao.json`.
-#[must_use]
 pub fn checksum(bytes: &[u8]) -> String {
     format!("crc32c:{:08x}", crc32c::crc32c(bytes))
 }

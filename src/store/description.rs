@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::manifest::{Constants, Dataset};
 use super::matrix_name::MatrixName;
-use super::versioned::{self, FORMAT_VERSION};
+use super::versioned::{self, Versioned};
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Layout};
 
@@ -17,12 +17,8 @@ pub const DATASET_FORMAT: &str = "dao-dataset";
 const GENE_INDEX_FORMAT: &str = "dao-gene-index";
 
 /// A dataset's description of itself.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Description {
-    /// The format's name, always [`DATASET_FORMAT`].
-    pub format: String,
-    /// The format version, at most [`FORMAT_VERSION`].
-    pub version: u32,
     /// The dataset's name.
     #[serde(rename = "id")]
     pub name: String,
@@ -101,19 +97,15 @@ pub struct ColumnMeta {
 }
 
 /// The description of a gene-major copy of X, in its own `dao.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct GeneIndexMeta {
-    format: String,
-    version: u32,
     /// Checksum of the `dao.json` of the dataset that it was made of.
     dataset: Option<String>,
 }
 
 impl Description {
-    /// Reads a dataset's `dao.json` and holds it against the manifest's entry; `place` is for errors.
-    ///
-    /// # Errors
-    /// `Value` for a newer version, `Corrupt` for one that is damaged or of another dataset.
+    /// Reads a dataset's `dao.json` and holds it against the manifest's entry; `place` is for errors. Errors: `Value`
+    /// for a newer version, `Corrupt` for one that is damaged or of another dataset.
     pub fn parse(bytes: &[u8], place: &str, dataset: &Dataset) -> Result<Self> {
         let description: Self = versioned::parse(bytes, place, DATASET_FORMAT)?;
         let summary = |name: &str, n_obs, n_vars| format!("id '{name}', {n_obs} cells, {n_vars} genes");
@@ -126,23 +118,25 @@ impl Description {
         }
         Ok(description)
     }
+
+    /// The description as it is written.
+    pub fn versioned(&self) -> Versioned<&Self> {
+        Versioned::new(DATASET_FORMAT, self)
+    }
 }
 
 impl GeneIndexMeta {
-    /// The description of a copy of this dataset's X.
-    #[must_use]
-    pub fn new(dataset: &Dataset) -> Self {
-        Self { format: GENE_INDEX_FORMAT.into(), version: FORMAT_VERSION, dataset: dataset.checksum.clone() }
+    /// The description of a copy of this dataset's X, as it is written.
+    pub fn versioned(dataset: &Dataset) -> Versioned<Self> {
+        Versioned::new(GENE_INDEX_FORMAT, Self { dataset: dataset.checksum.clone() })
     }
 
-    /// Reads the description of a copy and checks it against the dataset.
-    ///
-    /// # Errors
-    /// `Value` for a newer version, `Corrupt` for one that is damaged or of another dataset.
-    pub fn parse(bytes: &[u8], place: &str, dataset: &Dataset) -> Result<Self> {
+    /// Checks that a copy's description is of this dataset. Errors: `Value` for a newer version, `Corrupt` for one that
+    /// is damaged or of another dataset.
+    pub fn check(bytes: &[u8], place: &str, dataset: &Dataset) -> Result<()> {
         let meta: Self = versioned::parse(bytes, place, GENE_INDEX_FORMAT)?;
         if meta.dataset == dataset.checksum {
-            return Ok(meta);
+            return Ok(());
         }
         Err(DaoError::corrupt(place, "the gene index was made of another dataset")
             .expected(dataset.checksum.as_deref().unwrap_or("none"))
@@ -161,7 +155,7 @@ mod tests {
 
     fn description() -> Value {
         json!({
-            "format": DATASET_FORMAT, "version": FORMAT_VERSION, "id": "lung", "n_obs": 3, "n_vars": 2, "nnz": 4,
+            "format": DATASET_FORMAT, "version": 1, "id": "lung", "n_obs": 3, "n_vars": 2, "nnz": 4,
             "matrices": {"X": {
                 "layout": "csr", "dtype": "uint16", "source_dtype": "float32", "shape": [3, 2], "nnz": 4, "max_abs": 9.0,
             }},
@@ -174,8 +168,9 @@ mod tests {
         let text = description().to_string();
         let parsed = Description::parse(text.as_bytes(), "lung/dao.json", &dataset("lung", 3, 2)).unwrap();
         assert_eq!(parsed.matrices[&MatrixName::X].shape, [3, 2]);
-        let again = serde_json::to_value(&parsed).unwrap();
+        let again = serde_json::to_value(parsed.versioned()).unwrap();
         assert_eq!((&again["later"], &again["id"]), (&json!("kept"), &json!("lung")));
+        assert_eq!((&again["format"], &again["version"]), (&json!(DATASET_FORMAT), &json!(1)));
     }
 
     #[test]
@@ -199,8 +194,8 @@ mod tests {
         let mut lung = dataset("lung", 3, 2);
         lung.checksum = Some("crc32c:00000001".into());
         let parse = |made_of: &str| {
-            let text = json!({"format": GENE_INDEX_FORMAT, "version": FORMAT_VERSION, "dataset": made_of}).to_string();
-            GeneIndexMeta::parse(text.as_bytes(), "lung/gene_index/dao.json", &lung)
+            let text = json!({"format": GENE_INDEX_FORMAT, "version": 1, "dataset": made_of}).to_string();
+            GeneIndexMeta::check(text.as_bytes(), "lung/gene_index/dao.json", &lung)
         };
         assert!(parse("crc32c:00000001").is_ok());
         let error = parse("crc32c:00000002").err().unwrap();

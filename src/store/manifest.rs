@@ -9,14 +9,14 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::matrix_name::MatrixName;
-use super::versioned::{self, FORMAT_VERSION};
+use super::versioned::{self, Versioned};
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Layout};
 
 /// `format` of a store's manifest.
-pub const STORE_FORMAT: &str = "dao-store";
+const STORE_FORMAT: &str = "dao-store";
 /// A string column with more distinct values than this in the store has no category list.
-pub const MAX_CATEGORIES: usize = 65_536;
+const MAX_CATEGORIES: usize = 65_536;
 
 /// Values that all cells of a dataset share, by name: JSON strings, numbers, bools.
 pub type Constants = Map<String, Value>;
@@ -24,12 +24,8 @@ pub type Constants = Map<String, Value>;
 pub type Categories = BTreeMap<String, Option<BTreeSet<String>>>;
 
 /// The manifest of a store: its identity, its datasets, the categories of its obs columns.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The format's name, always [`STORE_FORMAT`].
-    pub format: String,
-    /// The format version, at most [`FORMAT_VERSION`].
-    pub version: u32,
     /// The store's identity: a UUID; for sfaira's stores a fingerprint of names and cell counts.
     pub id: String,
     /// The number that the next dataset gets; numbers are never given twice.
@@ -45,7 +41,7 @@ pub struct Manifest {
 }
 
 /// A dataset as the manifest lists it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dataset {
     /// The number of the dataset: the upper half of its cell keys.
     pub number: u32,
@@ -90,13 +86,11 @@ pub struct Dataset {
 
 impl Dataset {
     /// The path of one of the dataset's matrices, relative to the store.
-    #[must_use]
     pub fn matrix_path(&self, name: &MatrixName) -> String {
         format!("{}/zarr/{name}", self.path)
     }
 
     /// The name of the dataset in errors.
-    #[must_use]
     pub fn place(&self) -> String {
         format!("dataset '{}'", self.name)
     }
@@ -104,23 +98,12 @@ impl Dataset {
 
 impl Manifest {
     /// The manifest of an empty store with a fresh id.
-    #[must_use]
     pub fn new() -> Self {
-        Self {
-            format: STORE_FORMAT.into(),
-            version: FORMAT_VERSION,
-            id: Uuid::new_v4().to_string(),
-            next_number: 0,
-            datasets: Vec::new(),
-            categories: BTreeMap::new(),
-            extra: Map::new(),
-        }
+        Self { id: Uuid::new_v4().to_string(), ..Self::default() }
     }
 
-    /// Reads and validates a manifest; `place` is for errors.
-    ///
-    /// # Errors
-    /// `Value` for a newer version, `Corrupt` for anything that contradicts itself.
+    /// Reads and validates a manifest; `place` is for errors. Errors: `Value` for a newer version, `Corrupt` for
+    /// anything that contradicts itself.
     pub fn parse(bytes: &[u8], place: &str) -> Result<Self> {
         let mut manifest: Self = versioned::parse(bytes, place, STORE_FORMAT)?;
         let (mut names, mut numbers) = (HashSet::new(), HashSet::new());
@@ -143,12 +126,10 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The manifest as JSON.
-    ///
-    /// # Errors
-    /// `Value` if it cannot be written as JSON.
+    /// The manifest as it is written: JSON.
     pub fn to_json(&self) -> Result<String> {
-        serde_json::to_string(self).map_err(|e| DaoError::value(format!("the manifest cannot be written: {e}")))
+        serde_json::to_string(&Versioned::new(STORE_FORMAT, self))
+            .map_err(|e| DaoError::value(format!("the manifest cannot be written: {e}")))
     }
 
     /// Adds a dataset's category lists to the store's.
@@ -163,12 +144,6 @@ impl Manifest {
                 _ => None,
             };
         }
-    }
-}
-
-impl Default for Manifest {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
