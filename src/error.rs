@@ -53,16 +53,16 @@ pub struct DaoError(Box<Parts>);
 struct Parts {
     kind: ErrorKind,
     what: String,
-    place: Vec<String>,
-    expected: Option<String>,
-    found: Option<String>,
+    places: Vec<String>,
+    /// What was expected, what was found.
+    facts: Vec<String>,
     hint: Option<String>,
 }
 
 impl DaoError {
     /// An error of `kind`; `what` says what failed, in a few words.
     pub fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
-        Self(Box::new(Parts { kind, what: what.into(), place: Vec::new(), expected: None, found: None, hint: None }))
+        Self(Box::new(Parts { kind, what: what.into(), places: Vec::new(), facts: Vec::new(), hint: None }))
     }
 
     /// Shorthand for bytes that contradict their description, in `path`.
@@ -99,29 +99,27 @@ impl DaoError {
 
     /// Adds a place; the outermost (say, the dataset) is added last and printed first.
     pub fn at(mut self, place: impl Into<String>) -> Self {
-        self.0.place.insert(0, place.into());
+        self.0.places.insert(0, place.into());
         self
     }
 
-    /// Adds what was expected.
     pub fn expected(mut self, expected: impl fmt::Display) -> Self {
-        self.0.expected = Some(expected.to_string());
+        self.0.facts.push(format!("expected {expected}"));
         self
     }
 
-    /// Adds what was found instead.
+    /// Adds what was found instead; after what was expected.
     pub fn found(mut self, found: impl fmt::Display) -> Self {
-        self.0.found = Some(found.to_string());
+        self.0.facts.push(format!("found {found}"));
         self
     }
 
-    /// Adds what to do about it.
+    /// Adds what to do about it, as a sentence without a full stop.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
@@ -129,18 +127,15 @@ impl DaoError {
 
 impl fmt::Display for DaoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = &self.0;
-        if !parts.place.is_empty() {
-            write!(f, "{}: ", parts.place.join(", "))?;
+        let Parts { what, places, facts, hint, .. } = &*self.0;
+        if !places.is_empty() {
+            write!(f, "{}: ", places.join(", "))?;
         }
-        f.write_str(&parts.what)?;
-        match (&parts.expected, &parts.found) {
-            (Some(expected), Some(found)) => write!(f, "; expected {expected}, found {found}")?,
-            (Some(expected), None) => write!(f, "; expected {expected}")?,
-            (None, Some(found)) => write!(f, "; found {found}")?,
-            (None, None) => {}
+        f.write_str(what)?;
+        if !facts.is_empty() {
+            write!(f, "; {}", facts.join(", "))?;
         }
-        if let Some(hint) = &parts.hint {
+        if let Some(hint) = hint {
             let mut letters = hint.chars();
             let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
             write!(f, ". {first}{}", letters.as_str())?;

@@ -5,7 +5,7 @@
 
 use super::Broken;
 use super::block::{self, BLOCK, Kind, SCRATCH};
-use super::word::{Stored, Word};
+use crate::number::{Num, Word};
 
 /// The bytes of the directory of a chunk of `n` values.
 pub fn directory_len(n: usize) -> usize {
@@ -52,7 +52,7 @@ pub fn directory(head: &[u8], n: usize, chunk_len: u64) -> Result<Vec<u32>, Brok
 }
 
 /// All `n` values of a chunk; an error when a checksum or anything else contradicts itself.
-pub fn decode<S: Stored>(bytes: &[u8], n: usize, kind: Kind) -> Result<Vec<S>, Broken> {
+pub fn decode<S: Num>(bytes: &[u8], n: usize, kind: Kind) -> Result<Vec<S>, Broken> {
     let head = bytes.get(..directory_len(n)).ok_or(Broken("a chunk is cut short"))?;
     let starts = directory(head, n, bytes.len() as u64)?;
     let (mut out, mut scratch) = (vec![S::zero(); n], SCRATCH);

@@ -19,8 +19,7 @@ use zarrs::plugin::{ExtensionName, PluginCreateError, ZarrVersion};
 
 use super::block::Kind;
 use super::chunk;
-use super::word::Stored;
-use crate::number::{Dtype, for_dtype};
+use crate::number::{Dtype, Num, for_dtype};
 
 /// The codec's name in zarr metadata.
 pub const NAME: &str = "dao_polars.pfor";
@@ -99,7 +98,7 @@ impl ArrayToBytesCodecTraits for Pfor {
         let dtype = number_type(data_type)?;
         let bytes = bytes.into_fixed()?;
         for_dtype!(dtype, T => {
-            let words = bytemuck::pod_collect_to_vec::<u8, <T as Stored>::Word>(&bytes);
+            let words = bytemuck::pod_collect_to_vec::<u8, <T as Num>::Word>(&bytes);
             chunk::encode(&words, self.kind(dtype)).map(Cow::Owned).map_err(|e| CodecError::Other(e.to_string()))
         })
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::array::{MAX_GAP, MAX_READ, ZarrArray};
 use super::plan::{Run, coalesce, runs, to_usize};
 use super::shard_index::ChunkRange;
-use crate::codec::{self, BLOCK, Broken, Kind, SCRATCH, Scratch, Stored};
+use crate::codec::{self, BLOCK, Broken, Kind, SCRATCH, Scratch};
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Num, for_dtype};
 use crate::number::{always_exact, cast_values};
@@ -198,7 +198,7 @@ impl Packed {
     }
 
     /// Decodes as [`Packed::decode`], an array of `S` into any type that it can be cast to.
-    fn decode_as<S: Stored, T: Num>(&self, range: Range<u64>, mut out: &mut [T], fetched: &mut Fetched) -> Result<()> {
+    fn decode_as<S: Num, T: Num>(&self, range: Range<u64>, mut out: &mut [T], fetched: &mut Fetched) -> Result<()> {
         for run in runs(range, self.chunk_len) {
             let (here, later) = out.split_at_mut(run.values.len());
             out = later;

@@ -1,9 +1,13 @@
 //! The number types a matrix is stored in or asked for.
 
+use std::convert::identity;
+
 use bytemuck::Pod;
 use num_traits::{AsPrimitive, Num as Arithmetic};
 use serde::{Deserialize, Serialize};
 
+use super::cast::is_always_exact;
+use super::word::Word;
 use crate::error::{DaoError, Result};
 
 /// The layout of a matrix's values.
@@ -35,41 +39,9 @@ impl Layout {
     }
 }
 
-/// A number that can be stored and handed out.
-pub trait Num:
-    Pod
-    + Arithmetic
-    + PartialOrd
-    + AsPrimitive<u8>
-    + AsPrimitive<u16>
-    + AsPrimitive<u32>
-    + AsPrimitive<u64>
-    + AsPrimitive<i8>
-    + AsPrimitive<i16>
-    + AsPrimitive<i32>
-    + AsPrimitive<i64>
-    + AsPrimitive<i128>
-    + AsPrimitive<f32>
-    + AsPrimitive<f64>
-    + Send
-    + Sync
-    + std::fmt::Display
-{
-    /// The type's name.
-    const DTYPE: Dtype;
-    /// Values whose type is known at run time, from a vector.
-    fn wrap(values: Vec<Self>) -> Values;
-    /// The vector in `values`, if it is of this type.
-    fn unwrap(values: Values) -> Option<Vec<Self>>;
-    /// The number nearest to `value`, as the keyword `as` casts.
-    fn cast<S: Num>(value: S) -> Self;
-    /// The low bits of `value`, as the keyword `as` casts.
-    fn of_i128(value: i128) -> Self;
-}
-
-/// Defines [`Dtype`], [`Values`] and [`Num`] for a list of number types, their Rust types and their names.
+/// Defines [`Dtype`], [`Values`] and [`Num`] for a list of number types: their Rust types, their names, their bits.
 macro_rules! numbers {
-    ($($name:ident $type:ty, $text:literal;)*) => {
+    ($($name:ident $type:ty, $text:literal, $word:ty = $from_word:path;)*) => {
         /// A number type by name.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
         pub enum Dtype { $(#[serde(rename = $text)] $name,)* }
@@ -78,8 +50,31 @@ macro_rules! numbers {
         #[derive(Debug, Clone, PartialEq)]
         pub enum Values { $($name(Vec<$type>),)* }
 
+        /// A number that can be stored and handed out.
+        pub trait Num:
+            Pod + Arithmetic + PartialOrd + Send + Sync + std::fmt::Display + AsPrimitive<i128> $(+ AsPrimitive<$type>)*
+        {
+            /// The type's name.
+            const DTYPE: Dtype;
+            /// The unsigned integer of the number's width.
+            type Word: Word;
+            /// The number that these bits are.
+            fn from_word(word: Self::Word) -> Self;
+            /// Values whose type is known at run time, from a vector.
+            fn wrap(values: Vec<Self>) -> Values;
+            /// The vector in `values`, if it is of this type.
+            fn unwrap(values: Values) -> Option<Vec<Self>>;
+            /// The number nearest to `value`, as the keyword `as` casts.
+            fn cast<S: Num>(value: S) -> Self;
+            /// The low bits of `value`, as the keyword `as` casts.
+            fn of_i128(value: i128) -> Self;
+        }
+
         $(impl Num for $type {
             const DTYPE: Dtype = Dtype::$name;
+            type Word = $word;
+            #[inline(always)]
+            fn from_word(word: $word) -> Self { $from_word(word) }
             fn wrap(values: Vec<Self>) -> Values { Values::$name(values) }
             fn unwrap(values: Values) -> Option<Vec<Self>> {
                 if let Values::$name(values) = values { Some(values) } else { None }
@@ -91,6 +86,8 @@ macro_rules! numbers {
         })*
 
         impl Dtype {
+            /// All types: unsigned before signed before floats, each from narrow to wide.
+            const ALL: &'static [Self] = &[$(Self::$name),*];
             /// The type's name, as numpy and zarr spell it.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
@@ -113,47 +110,27 @@ macro_rules! numbers {
 }
 
 numbers! {
-    U8 u8, "uint8"; U16 u16, "uint16"; U32 u32, "uint32"; U64 u64, "uint64";
-    I8 i8, "int8"; I16 i16, "int16"; I32 i32, "int32"; I64 i64, "int64";
-    F32 f32, "float32"; F64 f64, "float64";
+    U8 u8, "uint8", u8 = identity; U16 u16, "uint16", u16 = identity;
+    U32 u32, "uint32", u32 = identity; U64 u64, "uint64", u64 = identity;
+    I8 i8, "int8", u8 = u8::cast_signed; I16 i16, "int16", u16 = u16::cast_signed;
+    I32 i32, "int32", u32 = u32::cast_signed; I64 i64, "int64", u64 = u64::cast_signed;
+    F32 f32, "float32", u32 = f32::from_bits; F64 f64, "float64", u64 = f64::from_bits;
 }
 
 impl Dtype {
     /// The type that zarr v2 and numpy's array interface spell so (`<f4`, `|u1`), in either byte order;
     /// `None` for one that is no number of 8 to 64 bits.
     pub fn from_typestr(text: &str) -> Option<Self> {
-        let bits = |size: &str| size.parse::<u32>().ok()?.checked_mul(8);
-        let (kind, size) = text.trim_start_matches(['<', '>', '|', '=']).split_at_checked(1)?;
-        let name = match kind {
-            "b" if size == "1" => "uint8".to_owned(),
-            "u" => format!("uint{}", bits(size)?),
-            "i" => format!("int{}", bits(size)?),
-            "f" => format!("float{}", bits(size)?),
-            _ => return None,
-        };
-        Self::from_name(&name).ok()
+        let code = text.trim_start_matches(['<', '>', '|', '=']);
+        let code = if code == "b1" { "u1" } else { code };
+        Self::ALL.iter().copied().find(|dtype| code == format!("{}{}", &dtype.name()[..1], dtype.size()))
     }
 
     /// The type that holds the values of all of `types`, as numpy's `result_type` has it; `None` for none.
     pub fn common(types: &[Self]) -> Option<Self> {
-        let widest = |is_kind: &dyn Fn(&Self) -> bool| {
-            types.iter().filter(|dtype| is_kind(dtype)).map(|dtype| dtype.size()).max()
-        };
-        let (floats, signed) = (widest(&|dtype| dtype.is_float()), widest(&|d| d.is_signed() && !d.is_float()));
-        let unsigned = widest(&|dtype| !dtype.is_signed());
-        let integers = signed.max(unsigned);
-        let name = match (floats, signed, unsigned) {
-            (None, None, None) => return None,
-            // An integer of more than 16 bits is no float32, and one of 64 not always a float64.
-            (Some(4), ..) if integers.is_none_or(|size| size <= 2) => "float32".to_owned(),
-            (Some(_), ..) => "float64".to_owned(),
-            (None, None, Some(size)) => format!("uint{}", 8 * size),
-            (None, Some(size), None) => format!("int{}", 8 * size),
-            (None, Some(signed), Some(unsigned)) if signed > unsigned => format!("int{}", 8 * signed),
-            (None, Some(_), Some(8)) => "float64".to_owned(),
-            (None, Some(_), Some(unsigned)) => format!("int{}", 16 * unsigned),
-        };
-        Self::from_name(&name).ok()
+        let holds_all = |dtype: &Self| types.iter().all(|&stored| is_always_exact(stored, *dtype));
+        // Integers that no type holds together are float64 to numpy.
+        (!types.is_empty()).then(|| Self::ALL.iter().copied().find(holds_all).unwrap_or(Self::F64))
     }
 
     /// Whether the type is a floating-point one.
@@ -163,7 +140,7 @@ impl Dtype {
 
     /// Whether every value of the type is a float32.
     pub fn is_narrow(self) -> bool {
-        super::is_always_exact(self, Self::F32)
+        is_always_exact(self, Self::F32)
     }
 
     /// Whether the type has a sign.
@@ -215,17 +192,17 @@ impl Values {
         for_dtype_values!(self, values => values.len())
     }
 
+    /// Whether there are no values.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The bytes that the values take in memory.
     pub fn capacity_bytes(&self) -> usize {
         fn bytes<T>(values: &Vec<T>) -> usize {
             values.capacity() * size_of::<T>()
         }
         for_dtype_values!(self, values => bytes(values))
-    }
-
-    /// Whether there are no values.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

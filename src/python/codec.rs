@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBytes};
 
 use super::arrays;
-use crate::codec::{Broken, NAME, Pfor, Stored, decode, encode};
+use crate::codec::{Broken, NAME, Pfor, decode, encode};
 use crate::error::{DaoError, ErrorKind};
 use crate::number::{Dtype, Num, Values, for_dtype, for_dtype_values};
 
@@ -15,7 +15,7 @@ use crate::number::{Dtype, Num, Values, for_dtype, for_dtype_values};
 /// Raises DaoValueError for other arrays, and for a chunk of 4 GiB or more.
 #[pyfunction]
 pub fn pfor_encode<'py>(py: Python<'py>, values: &Bound<'py, PyAny>, delta: bool) -> PyResult<Bound<'py, PyBytes>> {
-    fn words<T: Stored>(values: &[T], codec: Pfor) -> Result<Vec<u8>, Broken> {
+    fn words<T: Num>(values: &[T], codec: Pfor) -> Result<Vec<u8>, Broken> {
         encode::<T::Word>(bytemuck::cast_slice(values), codec.kind(T::DTYPE))
     }
     let values = arrays::values(values)?;

@@ -20,17 +20,13 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use super::codec::{pfor_decode, pfor_encode};
-    #[pymodule_export]
-    use super::genes::{PyGenes, feature_space_id, keep_reports, match_genes, next_report};
-    #[pymodule_export]
-    use super::manifest::{PyColumnMeta, PyDataset, PyDescription, PyMatrixMeta, PyMatrixName, PyTableMeta};
-    #[pymodule_export]
-    use super::reader::{PyEpoch, PyReader};
-    #[pymodule_export]
-    use super::sampling::{PyEpochPlan, PySampler};
-    #[pymodule_export]
-    use super::store::PyStore;
-    #[pymodule_export]
-    use super::writer::{PyDatasetWriter, PyMatrixWriter, PyValueScan};
+    use super::{
+        codec::{pfor_decode, pfor_encode},
+        genes::{PyGenes, feature_space_id, keep_reports, match_genes, next_report},
+        manifest::{PyColumnMeta, PyDataset, PyDescription, PyMatrixMeta, PyMatrixName, PyTableMeta},
+        reader::{PyEpoch, PyReader},
+        sampling::{PyEpochPlan, PySampler},
+        store::PyStore,
+        writer::{PyDatasetWriter, PyMatrixWriter, PyValueScan},
+    };
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyTuple};
 
 use super::genes::{PyGenes, request};
@@ -20,8 +19,9 @@ use crate::writer::add_gene_index;
 #[pyclass(name = "Store", module = "dao_polars._core", frozen)]
 pub struct PyStore {
     pub opened: Arc<OpenStore>,
-    /// The datasets as Python has them, made once.
-    datasets: PyOnceLock<Py<PyTuple>>,
+    /// The datasets (a tuple of `Dataset`), by their numbers.
+    #[pyo3(get)]
+    datasets: Py<PyTuple>,
 }
 
 #[pymethods]
@@ -36,7 +36,9 @@ impl PyStore {
         let storage_options: StorageOptions = storage_options.unwrap_or_default().into_iter().collect();
         let store = py.detach(|| Store::open(uri, &storage_options))?;
         stores::remember_options(store.uri(), &storage_options);
-        Ok(Self { opened: Arc::new(OpenStore::new(store)), datasets: PyOnceLock::new() })
+        let datasets = store.manifest().datasets.iter().map(|dataset| PyDataset::new(py, dataset));
+        let datasets = PyTuple::new(py, datasets.collect::<PyResult<Vec<_>>>()?)?.unbind();
+        Ok(Self { opened: Arc::new(OpenStore::new(store)), datasets })
     }
 
     /// The options that the store at ``uri`` was last opened with in this process: cells do not carry them.
@@ -92,16 +94,6 @@ impl PyStore {
         self.opened.store().has_sfaira_tables()
     }
 
-    /// The datasets (a tuple of `Dataset`), by their numbers.
-    #[getter]
-    fn datasets<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let made = self.datasets.get_or_try_init(py, || -> PyResult<_> {
-            let datasets = self.opened.store().manifest().datasets.iter().map(|dataset| PyDataset::new(py, dataset));
-            Ok(PyTuple::new(py, datasets.collect::<PyResult<Vec<_>>>()?)?.unbind())
-        });
-        Ok(made?.bind(py).clone())
-    }
-
     /// The union of the values of each string-like obs column, as sets by column; None where they are too many.
     ///
     /// Empty for a store that sfaira wrote, whose tables say it.
@@ -119,16 +111,13 @@ impl PyStore {
         PyDescription::new(py, &py.detach(|| store.description(store.dataset(dataset)?))?)
     }
 
-    /// A whole file by path in the store; its checksum is checked if a dataset is named.
-    #[pyo3(signature = (path, checksum_of=None))]
-    fn get_bytes<'py>(&self, py: Python<'py>, path: &str, checksum_of: Option<&str>) -> PyResult<Bound<'py, PyBytes>> {
+    /// A dataset's whole file by its path in the dataset's folder, with its checksum checked where there is one.
+    ///
+    /// Raises DaoKeyError for an unknown name, DaoFileNotFoundError or DaoCorruptError for a file that is missing or not
+    /// as it was written.
+    fn get_bytes<'py>(&self, py: Python<'py>, dataset: &str, path: &str) -> PyResult<Bound<'py, PyBytes>> {
         let store = self.opened.store();
-        let bytes = py.detach(|| {
-            let dataset = checksum_of.map(|name| store.dataset(name)).transpose()?;
-            let within =
-                dataset.and_then(|dataset| Some((dataset, path.strip_prefix(&dataset.path)?.strip_prefix('/')?)));
-            within.map_or_else(|| store.file(path), |(dataset, path)| store.dataset_file(dataset, path))
-        })?;
+        let bytes = py.detach(|| store.dataset_file(store.dataset(dataset)?, path))?;
         Ok(PyBytes::new(py, &bytes))
     }
 

@@ -16,11 +16,10 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::{File, Storage};
+use super::{File, Storage, check_end};
 use crate::error::{DaoError, Result};
 
 /// The files below one folder.
-#[derive(Debug)]
 pub struct Local {
     root: PathBuf,
     uri: String,
@@ -38,7 +37,6 @@ impl Local {
         }
     }
 
-    /// The path of a file below the root.
     fn full(&self, path: &str) -> PathBuf {
         if path.is_empty() { self.root.clone() } else { self.root.join(path) }
     }
@@ -59,7 +57,6 @@ impl Local {
     }
 }
 
-/// The entries of a folder.
 fn entries(folder: &Path) -> Result<Vec<DirEntry>> {
     std::fs::read_dir(folder).and_then(|entries| entries.collect()).map_err(|e| DaoError::io(folder, "listing", &e))
 }
@@ -77,7 +74,6 @@ fn most_open() -> usize {
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 /// A file that is kept open, and counted in [`OPEN`].
-#[derive(Debug)]
 struct CountedHandle(Handle);
 
 impl CountedHandle {
@@ -96,7 +92,6 @@ impl Drop for CountedHandle {
 }
 
 /// A file of a [`Local`], opened.
-#[derive(Debug)]
 struct LocalFile {
     path: PathBuf,
     len: u64,
@@ -105,20 +100,9 @@ struct LocalFile {
 }
 
 impl LocalFile {
-    /// Refuses a read up to `end` of a file of `len` bytes that ends before.
-    fn check_end(&self, end: u64, len: u64) -> Result<()> {
-        if end <= len {
-            return Ok(());
-        }
-        Err(DaoError::corrupt(&self.path.display().to_string(), "file is truncated")
-            .expected(format!("at least {end} bytes"))
-            .found(format!("{len} bytes"))
-            .hint("restore the file or write the dataset again"))
-    }
-
     /// The bytes `range` of the file; memory is asked for only where the file has so many.
     fn read(&self, range: &Range<u64>) -> Result<Bytes> {
-        self.check_end(range.end, self.len)?;
+        check_end("file", self.path.display(), range.end, self.len)?;
         let length = usize::try_from(range.end - range.start)
             .map_err(|_| DaoError::corrupt(&self.path.display().to_string(), "a range does not fit into memory"))?;
         let mut bytes = vec![0; length];
@@ -134,7 +118,7 @@ impl File for LocalFile {
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         let end = offset.saturating_add(into.len() as u64);
-        self.check_end(end, self.len)?;
+        check_end("file", self.path.display(), end, self.len)?;
         let opened;
         let handle = match &self.handle {
             Some(counted) => &counted.0,
@@ -145,7 +129,8 @@ impl File for LocalFile {
         };
         handle.read_exact_at(into, offset).map_err(|e| {
             // A file that shrank since it was opened.
-            let shrunk = handle.metadata().ok().and_then(|meta| self.check_end(end, meta.len()).err());
+            let shrunk =
+                handle.metadata().ok().and_then(|meta| check_end("file", self.path.display(), end, meta.len()).err());
             shrunk.unwrap_or_else(|| DaoError::io(&self.path, "reading", &e))
         })
     }

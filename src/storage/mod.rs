@@ -7,13 +7,14 @@ mod local;
 mod remote;
 mod zarr;
 
+use std::fmt::Display;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{DaoError, Result};
 pub use local::Local;
 pub use zarr::ZarrStorage;
 
@@ -71,6 +72,17 @@ pub trait File: Send + Sync {
     /// Whether small reads are cheap. Where they are not (a request each), callers join ranges
     /// and use [`Storage::get_ranges`].
     fn random_access(&self) -> bool;
+}
+
+/// Refuses to read a file of `size` bytes up to `end` if it ends before; `what` it is (a file, an object), for errors.
+fn check_end(what: &str, uri: impl Display, end: u64, size: u64) -> Result<()> {
+    if end <= size {
+        return Ok(());
+    }
+    Err(DaoError::corrupt(&uri.to_string(), format!("{what} is truncated"))
+        .expected(format!("at least {end} bytes"))
+        .found(format!("{size} bytes"))
+        .hint("restore the file or write the dataset again"))
 }
 
 /// Opens the root that `uri` names: a path (which need not exist), `file://`, `s3://`, `gs://`, `az://`, `http(s)://`.

@@ -12,10 +12,11 @@ use object_store::{Error as ObjectError, ListResult, ObjectStore, ObjectStoreExt
 use tokio::runtime::Runtime;
 use url::Url;
 
-use super::{File, Storage, StorageOptions};
+use super::{File, Storage, StorageOptions, check_end};
 use crate::error::{DaoError, ErrorKind, Result};
 
 /// The objects below one URL.
+#[derive(Clone)]
 pub struct Remote {
     store: Arc<dyn ObjectStore>,
     prefix: ObjectPath,
@@ -82,37 +83,30 @@ impl Remote {
         match runtime_of(self.pid)?.block_on(request) {
             Ok(value) => Ok(Some(value)),
             Err(ObjectError::NotFound { .. }) => Ok(None),
-            Err(e) => Err(failed(&format!("{}/{path}", self.uri), &e)),
+            Err(e) => Err(self.failed(path, &e)),
         }
     }
 
     /// The objects and folders directly below `folder`, which is at `path` or below it.
     fn list(&self, path: &str, folder: &ObjectPath) -> Result<ListResult> {
         let listed = runtime_of(self.pid)?.block_on(self.store.list_with_delimiter(Some(folder)));
-        listed.map_err(|e| failed(&format!("{}/{path}", self.uri), &e))
+        listed.map_err(|e| self.failed(path, &e))
     }
-}
 
-/// The error for a request that failed.
-fn failed(uri: &str, error: &ObjectError) -> DaoError {
-    let kind = if matches!(error, ObjectError::NotFound { .. }) { ErrorKind::NotFound } else { ErrorKind::Io };
-    DaoError::new(kind, format!("reading failed: {error}"))
-        .at(format!("path '{uri}'"))
-        .hint("check the network, the address and storage_options")
-}
-
-/// The error for an object that ends before what is read of it.
-fn truncated(uri: &str, expected: u64, found: impl std::fmt::Display) -> DaoError {
-    DaoError::corrupt(uri, "object is truncated").expected(format!("at least {expected} bytes")).found(found)
+    /// The error for a request that failed.
+    fn failed(&self, path: &str, error: &ObjectError) -> DaoError {
+        let kind = if matches!(error, ObjectError::NotFound { .. }) { ErrorKind::NotFound } else { ErrorKind::Io };
+        DaoError::new(kind, format!("reading failed: {error}"))
+            .at(format!("path '{}/{path}'", self.uri))
+            .hint("check the network, the address and storage_options")
+    }
 }
 
 /// An object of a [`Remote`], and its length when it was opened.
 struct RemoteFile {
-    store: Arc<dyn ObjectStore>,
-    object: ObjectPath,
-    uri: String,
+    remote: Remote,
+    path: String,
     len: u64,
-    pid: u32,
 }
 
 impl File for RemoteFile {
@@ -122,24 +116,18 @@ impl File for RemoteFile {
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         let end = offset.saturating_add(into.len() as u64);
-        if end > self.len {
-            return Err(truncated(&self.uri, end, format!("{} bytes", self.len)));
-        }
+        check_end("object", format_args!("{}/{}", self.remote.uri, self.path), end, self.len)?;
         if into.is_empty() {
             return Ok(()); // an empty range is not requested: servers refuse it
         }
-        let runtime = runtime_of(self.pid)?;
-        let part = runtime.block_on(self.store.get_range(&self.object, offset..end)).map_err(|e| {
-            // What a server says to a range past the end depends on the server.
-            match runtime.block_on(self.store.head(&self.object)) {
-                Ok(meta) if meta.size < end => truncated(&self.uri, end, format!("{} bytes", meta.size)),
-                _ => failed(&self.uri, &e),
+        match self.remote.get_ranges(&self.path, &[offset..end])?.as_deref() {
+            Some([part]) => into.copy_from_slice(part),
+            _ => {
+                return Err(DaoError::new(ErrorKind::NotFound, "object is missing")
+                    .at(format!("path '{}/{}'", self.remote.uri, self.path))
+                    .hint("restore it from a copy, or write the dataset again"));
             }
-        })?;
-        if part.len() != into.len() {
-            return Err(truncated(&self.uri, end, format!("{} bytes from {offset}", part.len())));
         }
-        into.copy_from_slice(&part);
         Ok(())
     }
 
@@ -162,20 +150,24 @@ impl Storage for Remote {
     }
 
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {
-        let Some(parts) = self.ask(path, self.store.get_ranges(&self.object(path), ranges))? else { return Ok(None) };
-        for (part, range) in parts.iter().zip(ranges) {
-            if part.len() as u64 != range.end - range.start {
-                let found = format!("{} bytes from {}", part.len(), range.start);
-                return Err(truncated(&format!("{}/{path}", self.uri), range.end, found));
-            }
+        let read = self.ask(path, self.store.get_ranges(&self.object(path), ranges));
+        let lengths = ranges.iter().map(|range| range.end - range.start);
+        let is_whole = |parts: &Vec<Bytes>| parts.iter().map(|part| part.len() as u64).eq(lengths);
+        if read.as_ref().is_ok_and(|parts| parts.as_ref().is_none_or(is_whole)) {
+            return read;
         }
-        Ok(Some(parts))
+        // What a server says to a range past the end depends on the server.
+        let uri = format!("{}/{path}", self.uri);
+        if let Ok(Some(size)) = self.size(path) {
+            check_end("object", &uri, ranges.iter().map(|range| range.end).max().unwrap_or(0), size)?;
+        }
+        read?;
+        Err(DaoError::corrupt(&uri, "the server gave fewer bytes than it has"))
     }
 
     fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>> {
         let Some(len) = self.size(path)? else { return Ok(None) };
-        let (store, object) = (Arc::clone(&self.store), self.object(path));
-        Ok(Some(Arc::new(RemoteFile { store, object, uri: format!("{}/{path}", self.uri), len, pid: self.pid })))
+        Ok(Some(Arc::new(RemoteFile { remote: self.clone(), path: path.to_owned(), len })))
     }
 
     fn list_folders(&self, path: &str) -> Result<Vec<String>> {

@@ -16,26 +16,21 @@ pub const DATASET_FORMAT: &str = "dao-dataset";
 /// `format` of a gene index's `dao.json`.
 const GENE_INDEX_FORMAT: &str = "dao-gene-index";
 
-/// A dataset's description of itself.
+/// A dataset's description of itself: its size, its matrices and its tables of cells and genes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Description {
-    /// The dataset's name.
     #[serde(rename = "id")]
     pub name: String,
-    /// Number of cells.
     pub n_obs: u64,
-    /// Number of genes.
     pub n_vars: u64,
-    /// Stored values of X; `None` where nobody has counted them.
+    /// The number of stored values of X; `None` where nobody has counted them.
     pub nnz: Option<u64>,
     /// The matrices; each lies at `zarr/<name>`.
     pub matrices: BTreeMap<MatrixName, MatrixMeta>,
     /// Checksums of the small files, by path relative to the dataset.
     #[serde(default)]
     pub checksums: BTreeMap<String, String>,
-    /// The table of cells.
     pub obs: TableMeta,
-    /// The table of genes.
     pub var: TableMeta,
     /// Values that all its cells share.
     #[serde(default)]
@@ -51,13 +46,11 @@ pub struct Description {
 /// One matrix of a dataset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MatrixMeta {
-    /// The layout of the matrix.
     pub layout: Layout,
     /// The number type that it is stored in; `None` for one that cannot be read.
     pub dtype: Option<Dtype>,
     /// The number type that it had at its source, as numpy names it.
     pub source_dtype: String,
-    /// Rows and columns.
     pub shape: [u64; 2],
     /// Stored values; `None` where nobody has counted them.
     pub nnz: Option<u64>,

@@ -32,7 +32,6 @@ pub struct Manifest {
     pub next_number: u32,
     /// The datasets, in the order of their numbers.
     pub datasets: Vec<Dataset>,
-    /// The categories of the store's obs columns.
     #[serde(default)]
     pub categories: Categories,
     /// Keys that this version does not know.
@@ -40,7 +39,7 @@ pub struct Manifest {
     pub extra: Map<String, Value>,
 }
 
-/// A dataset as the manifest lists it.
+/// A dataset as the manifest lists it: its size, its X, the names of its layers and embeddings.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dataset {
     /// The number of the dataset: the upper half of its cell keys.
@@ -50,16 +49,13 @@ pub struct Dataset {
     pub name: String,
     /// The dataset's folder, relative to the store.
     pub path: String,
-    /// Number of cells.
     pub n_obs: u64,
-    /// Number of genes.
     pub n_vars: u64,
     /// Stored values of X; unknown for dense sfaira matrices.
     pub nnz: Option<u64>,
     /// Checksum of the dataset's `dao.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
-    /// The layout of X.
     pub layout: Layout,
     /// The number type that X is stored in; `None` for one that cannot be read.
     pub dtype: Option<Dtype>,
@@ -75,9 +71,7 @@ pub struct Dataset {
     /// The id of the feature space: two are equal exactly where the genes and their order are.
     #[serde(rename = "var_id")]
     pub feature_space: String,
-    /// Names of the layers.
     pub layers: Vec<String>,
-    /// Names of the embeddings.
     pub obsm: Vec<String>,
     /// Keys that this version does not know.
     #[serde(flatten)]

@@ -3,7 +3,6 @@
 //! Owns `dao.json` (of the store and of each dataset), checksums, and the way into stores that sfaira wrote,
 //! which look from outside as ours do. Decodes no matrix; of parquet it reads the names of genes alone.
 
-mod checksum;
 mod description;
 mod manifest;
 mod matrix_name;
@@ -17,7 +16,6 @@ use bytes::Bytes;
 
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::{self, Storage, StorageOptions};
-pub use checksum::checksum;
 pub use description::{ColumnMeta, DATASET_FORMAT, Description, GeneIndexMeta, MatrixMeta, TableMeta};
 pub use manifest::{Categories, Constants, Dataset, Manifest};
 pub use matrix_name::MatrixName;
@@ -29,6 +27,11 @@ pub const MANIFEST: &str = "dao.json";
 pub const GENE_INDEX: &str = "gene_index";
 /// A dataset's table of genes, relative to the dataset.
 const VAR: &str = "parquet/var.parquet";
+
+/// The checksum of a small file as it stands in a dataset's `dao.json`: CRC-32C, `crc32c:` and eight hex digits.
+pub fn checksum(bytes: &[u8]) -> String {
+    format!("crc32c:{:08x}", crc32c::crc32c(bytes))
+}
 
 /// An opened store: its manifest and a way to its bytes.
 pub struct Store {
@@ -53,12 +56,12 @@ impl Store {
         Ok(Self { storage, manifest, by_sfaira })
     }
 
-    /// The store's absolute path or URL.
+    /// An absolute path, or a URL.
     pub fn uri(&self) -> &str {
         self.storage.uri()
     }
 
-    /// Refuses to write to a store that sfaira wrote. Errors: `Value` for such a store.
+    /// `Value` for a store that sfaira wrote.
     pub fn check_writable(&self) -> Result<()> {
         if !self.by_sfaira {
             return Ok(());
@@ -72,12 +75,10 @@ impl Store {
         self.by_sfaira
     }
 
-    /// The store's manifest: what is in it.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// The storage that the store's files are in.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
     }
@@ -212,6 +213,11 @@ mod tests {
     fn says(error: &DaoError, kind: ErrorKind, what: &str) {
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains(what), "{error}");
+    }
+
+    #[test]
+    fn the_check_value_of_crc32c() {
+        assert_eq!(checksum(b"123456789"), "crc32c:e3069283");
     }
 
     #[test]

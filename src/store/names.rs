@@ -69,12 +69,10 @@ impl VarTable {
         Ok(table)
     }
 
-    /// The number of genes.
     pub fn n_rows(&self) -> usize {
         self.n_rows
     }
 
-    /// The names of the table's columns.
     pub fn names(&self) -> Vec<&str> {
         self.columns.iter().map(|(name, _)| name.as_str()).collect()
     }
