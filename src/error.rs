@@ -46,7 +46,6 @@ pub fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// An error with its place and its remedy.
 #[derive(Debug, Clone)]
-#[must_use]
 pub struct DaoError(Box<Parts>);
 
 #[derive(Debug, Clone)]
@@ -82,7 +81,7 @@ impl DaoError {
     }
 
     /// Shorthand for a failure of the operating system on `path`.
-    pub fn io(path: impl AsRef<Path>, doing: &str, source: &std::io::Error) -> Self {
+    pub fn io(path: &(impl AsRef<Path> + ?Sized), doing: &str, source: &std::io::Error) -> Self {
         let kind = match source.kind() {
             std::io::ErrorKind::NotFound => ErrorKind::NotFound,
             std::io::ErrorKind::UnexpectedEof => ErrorKind::Corrupt,

@@ -120,7 +120,7 @@ impl File for RemoteFile {
         if into.is_empty() {
             return Ok(()); // an empty range is not requested: servers refuse it
         }
-        match self.remote.get_ranges(&self.path, &[offset..end])?.as_deref() {
+        match self.remote.get_ranges(&self.path, std::slice::from_ref(&(offset..end)))?.as_deref() {
             Some([part]) => into.copy_from_slice(part),
             _ => {
                 return Err(DaoError::new(ErrorKind::NotFound, "object is missing")
