@@ -1,8 +1,8 @@
 //! The Python module `dao_polars._core`: classes, functions, errors and arrays across the border.
 //!
 //! The only place that names pyo3 and numpy. Every call extracts its arguments, detaches from
-//! the interpreter, runs the core and converts what comes back. The Python side of the contract
-//! is `dao_polars/_core.pyi`.
+//! the interpreter, runs the core and converts what comes back. Doc comments of what is exported are for Python: `help()`
+//! shows them, and `dao_polars/_core.pyi` has the types alone.
 
 mod arrays;
 mod codec;

@@ -100,6 +100,10 @@ impl Remote {
             .at(format!("path '{}/{path}'", self.uri))
             .hint("check the network, the address and storage_options")
     }
+
+    fn check_end(&self, path: &str, end: u64, size: u64) -> Result<()> {
+        check_end("object", format_args!("{}/{path}", self.uri), end, size)
+    }
 }
 
 /// An object of a [`Remote`], and its length when it was opened.
@@ -116,18 +120,21 @@ impl File for RemoteFile {
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         let end = offset.saturating_add(into.len() as u64);
-        check_end("object", format_args!("{}/{}", self.remote.uri, self.path), end, self.len)?;
+        self.remote.check_end(&self.path, end, self.len)?;
         if into.is_empty() {
             return Ok(()); // an empty range is not requested: servers refuse it
         }
-        match self.remote.get_ranges(&self.path, std::slice::from_ref(&(offset..end)))?.as_deref() {
-            Some([part]) => into.copy_from_slice(part),
-            _ => {
-                return Err(DaoError::new(ErrorKind::NotFound, "object is missing")
-                    .at(format!("path '{}/{}'", self.remote.uri, self.path))
-                    .hint("restore it from a copy, or write the dataset again"));
-            }
-        }
+        let parts = self.remote.get_ranges(&self.path, std::slice::from_ref(&(offset..end))).map_err(|error| {
+            // What a server says to a range past the end depends on the server.
+            let size = self.remote.size(&self.path).ok().flatten().unwrap_or(end);
+            self.remote.check_end(&self.path, end, size).err().unwrap_or(error)
+        })?;
+        let Some([part]) = parts.as_deref() else {
+            return Err(DaoError::new(ErrorKind::NotFound, "object is missing")
+                .at(format!("path '{}/{}'", self.remote.uri, self.path))
+                .hint("restore it from a copy, or write the dataset again"));
+        };
+        into.copy_from_slice(part);
         Ok(())
     }
 
@@ -150,19 +157,11 @@ impl Storage for Remote {
     }
 
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {
-        let read = self.ask(path, self.store.get_ranges(&self.object(path), ranges));
-        let lengths = ranges.iter().map(|range| range.end - range.start);
-        let is_whole = |parts: &Vec<Bytes>| parts.iter().map(|part| part.len() as u64).eq(lengths);
-        if read.as_ref().is_ok_and(|parts| parts.as_ref().is_none_or(is_whole)) {
-            return read;
+        let Some(parts) = self.ask(path, self.store.get_ranges(&self.object(path), ranges))? else { return Ok(None) };
+        for (part, range) in parts.iter().zip(ranges) {
+            self.check_end(path, range.end, range.start + part.len() as u64)?;
         }
-        // What a server says to a range past the end depends on the server.
-        let uri = format!("{}/{path}", self.uri);
-        if let Ok(Some(size)) = self.size(path) {
-            check_end("object", &uri, ranges.iter().map(|range| range.end).max().unwrap_or(0), size)?;
-        }
-        read?;
-        Err(DaoError::corrupt(&uri, "the server gave fewer bytes than it has"))
+        Ok(Some(parts))
     }
 
     fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>> {
