@@ -4,6 +4,7 @@
 //! [`ErrorKind`] to exception classes.
 
 use std::fmt;
+use std::path::Path;
 
 /// The result of everything in the core that can fail.
 pub type Result<T> = std::result::Result<T, DaoError>;
@@ -28,7 +29,6 @@ pub enum ErrorKind {
 }
 
 /// The message of a panic, where it is text.
-#[must_use]
 pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
@@ -37,10 +37,7 @@ pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     }
 }
 
-/// The result of `work`; a panic becomes an error that has its message.
-///
-/// # Errors
-/// What `work` fails with, or `Internal`.
+/// The result of `work`; a panic becomes an `Internal` error that has its message.
 pub fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     // Unwind safe: whatever was half done is dropped with the error, so nobody sees it.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
@@ -55,16 +52,16 @@ pub struct DaoError(Box<Parts>);
 struct Parts {
     kind: ErrorKind,
     what: String,
-    place: Vec<String>,
-    expected: Option<String>,
-    found: Option<String>,
+    places: Vec<String>,
+    /// What was expected, what was found.
+    facts: Vec<String>,
     hint: Option<String>,
 }
 
 impl DaoError {
     /// An error of `kind`; `what` says what failed, in a few words.
     pub fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
-        Self(Box::new(Parts { kind, what: what.into(), place: Vec::new(), expected: None, found: None, hint: None }))
+        Self(Box::new(Parts { kind, what: what.into(), places: Vec::new(), facts: Vec::new(), hint: None }))
     }
 
     /// Shorthand for bytes that contradict their description, in `path`.
@@ -84,13 +81,14 @@ impl DaoError {
     }
 
     /// Shorthand for a failure of the operating system on `path`.
-    pub fn io(path: &str, doing: &str, source: &std::io::Error) -> Self {
+    pub fn io(path: &(impl AsRef<Path> + ?Sized), doing: &str, source: &std::io::Error) -> Self {
         let kind = match source.kind() {
             std::io::ErrorKind::NotFound => ErrorKind::NotFound,
             std::io::ErrorKind::UnexpectedEof => ErrorKind::Corrupt,
             _ => ErrorKind::Io,
         };
-        let error = Self::new(kind, format!("{doing} failed: {source}")).at(format!("path '{path}'"));
+        let error =
+            Self::new(kind, format!("{doing} failed: {source}")).at(format!("path '{}'", path.as_ref().display()));
         match source.kind() {
             std::io::ErrorKind::StorageFull => error.hint("free space on the disk and write again"),
             std::io::ErrorKind::PermissionDenied => error.hint("check the permissions"),
@@ -99,35 +97,28 @@ impl DaoError {
     }
 
     /// Adds a place; the outermost (say, the dataset) is added last and printed first.
-    #[must_use]
     pub fn at(mut self, place: impl Into<String>) -> Self {
-        self.0.place.insert(0, place.into());
+        self.0.places.insert(0, place.into());
         self
     }
 
-    /// Adds what was expected.
-    #[must_use]
     pub fn expected(mut self, expected: impl fmt::Display) -> Self {
-        self.0.expected = Some(expected.to_string());
+        self.0.facts.push(format!("expected {expected}"));
         self
     }
 
-    /// Adds what was found instead.
-    #[must_use]
+    /// Adds what was found instead; after what was expected.
     pub fn found(mut self, found: impl fmt::Display) -> Self {
-        self.0.found = Some(found.to_string());
+        self.0.facts.push(format!("found {found}"));
         self
     }
 
-    /// Adds what to do about it.
-    #[must_use]
+    /// Adds what to do about it, as a sentence without a full stop.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// The kind of the error.
-    #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
@@ -135,18 +126,15 @@ impl DaoError {
 
 impl fmt::Display for DaoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = &self.0;
-        if !parts.place.is_empty() {
-            write!(f, "{}: ", parts.place.join(", "))?;
+        let Parts { what, places, facts, hint, .. } = &*self.0;
+        if !places.is_empty() {
+            write!(f, "{}: ", places.join(", "))?;
         }
-        f.write_str(&parts.what)?;
-        match (&parts.expected, &parts.found) {
-            (Some(expected), Some(found)) => write!(f, "; expected {expected}, found {found}")?,
-            (Some(expected), None) => write!(f, "; expected {expected}")?,
-            (None, Some(found)) => write!(f, "; found {found}")?,
-            (None, None) => {}
+        f.write_str(what)?;
+        if !facts.is_empty() {
+            write!(f, "; {}", facts.join(", "))?;
         }
-        if let Some(hint) = &parts.hint {
+        if let Some(hint) = hint {
             let mut letters = hint.chars();
             let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
             write!(f, ". {first}{}", letters.as_str())?;

@@ -101,9 +101,8 @@ class SfairaTables:
         return load(data, where)
 
     def _read(self, dataset: _core.Dataset, path: str) -> tuple[str, bytes]:
-        path = f"{dataset.path}/{path}"
-        where = f"dataset {dataset.name!r}, '{self._core.uri}/{path}'"
-        return where, self._core.get_bytes(path)
+        where = f"dataset {dataset.name!r}, '{self._core.uri}/{dataset.path}/{path}'"
+        return where, self._core.get_bytes(dataset.name, path)
 
     def _table(self, dataset: _core.Dataset, name: Literal["obs", "var"]) -> PandasTable:
         where, data = self._read(dataset, f"parquet/{name}.parquet")

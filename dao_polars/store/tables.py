@@ -79,6 +79,5 @@ class OwnTables:
 
     def _read(self, dataset: _core.Dataset, path: str) -> tuple[str, bytes]:
         """The name of a dataset's file in errors, and its bytes, whose checksum is checked."""
-        path = f"{dataset.path}/{path}"
-        where = f"dataset {dataset.name!r}, '{self._core.uri}/{path}'"
-        return where, self._core.get_bytes(path, dataset.name)
+        where = f"dataset {dataset.name!r}, '{self._core.uri}/{dataset.path}/{path}'"
+        return where, self._core.get_bytes(dataset.name, path)

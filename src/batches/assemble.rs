@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::BatchMatrix;
 use super::buffers::{Buffers, Slot};
-use super::pool::Shelf;
+use super::pool::PoolSection;
 use crate::error::{DaoError, Result};
 use crate::genes::Columns;
 use crate::matrix::{FillRow, RowBuffer, RowSink, Rows};
@@ -31,7 +31,7 @@ pub fn assembly(
     keys: &[u64],
     batches: Vec<usize>,
     piece: usize,
-    shelves: [Shelf; 2],
+    sections: [PoolSection; 2],
 ) -> Result<Box<dyn Assembly>> {
     let Some(wanted) = request.matrices.get(matrix) else { return Err(DaoError::internal("no such matrix")) };
     let lengths = match wanted.form.layout {
@@ -40,10 +40,10 @@ pub fn assembly(
     };
     for_dtype!(wanted.form.dtype, T => {
         let target = match lengths {
-            Some(lengths) => Target::Known(buffers(wanted.form.layout, &batches, lengths, piece, &shelves)?),
+            Some(lengths) => Target::Known(buffers(wanted.form.layout, &batches, lengths, piece, &sections)?),
             None => Target::Unknown(Mutex::default()),
         };
-        Ok(Box::new(TypedAssembly::<T> { request: request.clone(), matrix, batches, shelves, target }))
+        Ok(Box::new(TypedAssembly::<T> { request: request.clone(), matrix, batches, sections, target }))
     })
 }
 
@@ -53,7 +53,7 @@ struct TypedAssembly<T> {
     matrix: usize,
     /// The number of rows of each batch.
     batches: Vec<usize>,
-    shelves: [Shelf; 2],
+    sections: [PoolSection; 2],
     target: Target<T>,
 }
 
@@ -127,7 +127,7 @@ impl<T: Num> Assembly for TypedAssembly<T> {
             Target::Unknown(pieces) => pieces.into_inner().unwrap_or_else(PoisonError::into_inner),
         };
         let lengths = pieces.values().flat_map(StagedPiece::slots).map(|(columns, _)| columns.len()).collect();
-        let buffers = buffers(Layout::Csr, &self.batches, lengths, usize::MAX, &self.shelves)?;
+        let buffers = buffers(Layout::Csr, &self.batches, lengths, usize::MAX, &self.sections)?;
         let mut slots = Vec::new();
         buffers.iter().try_for_each(|buffers| buffers.slots(0, &mut slots))?;
         let mut slots = slots.into_iter();
@@ -148,10 +148,10 @@ fn buffers<T: Num>(
     batches: &[usize],
     lengths: Vec<usize>,
     part: usize,
-    shelves: &[Shelf; 2],
+    sections: &[PoolSection; 2],
 ) -> Result<Vec<Buffers<T>>> {
     let mut lengths = lengths.into_iter();
-    batches.iter().map(|&n_rows| Buffers::new(layout, lengths.by_ref().take(n_rows), part, shelves)).collect()
+    batches.iter().map(|&n_rows| Buffers::new(layout, lengths.by_ref().take(n_rows), part, sections)).collect()
 }
 
 /// Fails once nobody waits for what is read.
@@ -265,8 +265,8 @@ mod tests {
     fn slots_are_filled_in_their_order_with_repeats() {
         let plan = RowPlan::new(&[7, 3, 7, 7]);
         let filled = |layout, lengths: [&[usize]; 2]| {
-            let shelves = BufferPool::new(1).shelves(0);
-            let buffers = lengths.map(|n| Buffers::<f32>::new(layout, n.iter().copied(), 4, &shelves).unwrap());
+            let sections = BufferPool::new(1).sections(0);
+            let buffers = lengths.map(|n| Buffers::<f32>::new(layout, n.iter().copied(), 4, &sections).unwrap());
             let mut slots = Vec::new();
             buffers.iter().for_each(|buffers| buffers.slots(0, &mut slots).unwrap());
             let (dataset, row, stop) = (&plan.datasets[0], RowBuffer::default(), &AtomicBool::new(false));

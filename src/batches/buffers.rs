@@ -2,7 +2,7 @@
 
 use super::BatchMatrix;
 use super::parted::Parted;
-use super::pool::Shelf;
+use super::pool::PoolSection;
 use crate::error::{DaoError, Result};
 use crate::number::{Layout, Num};
 
@@ -26,7 +26,7 @@ impl<T: Num> Buffers<T> {
         layout: Layout,
         lengths: impl Iterator<Item = usize>,
         part: usize,
-        [indices, data]: &[Shelf; 2],
+        [indices, data]: &[PoolSection; 2],
     ) -> Result<Self> {
         let mut offsets = vec![0];
         offsets.extend(lengths.scan(0, |end, length| {

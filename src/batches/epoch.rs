@@ -168,7 +168,7 @@ impl Work for Windows {
         let batches: Vec<usize> = self.batches[window.batches.clone()].iter().map(Range::len).collect();
         let assemblies = self.request.matrices.iter().enumerate().map(|(i, matrix)| {
             let piece = window.piece(piece_of(matrix));
-            assembly(&self.request, i, &keys, batches.clone(), piece, self.pool.shelves(i))
+            assembly(&self.request, i, &keys, batches.clone(), piece, self.pool.sections(i))
         });
         Ok(OpenWindow { assemblies: assemblies.collect::<Result<_>>()?, keys })
     }

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use crate::number::{Values, for_dtype_values};
 pub use epoch::Epoch;
-pub use pool::{BufferPool, Shelf};
+pub use pool::{BufferPool, PoolSection};
 
 /// A finished batch.
 #[derive(Debug, Clone, PartialEq)]

@@ -16,13 +16,13 @@ pub struct BufferPool(Mutex<PoolState>);
 struct PoolState {
     limit: usize,
     bytes: usize,
-    /// The kept buffers, two shelves for each matrix: those of one shelf are of similar size.
-    shelves: Vec<Vec<Values>>,
+    /// The kept buffers, two sections for each matrix: those of one section are of similar size.
+    sections: Vec<Vec<Values>>,
 }
 
 /// The buffers in a pool for the column numbers of one matrix, or for its values.
 #[derive(Clone)]
-pub struct Shelf {
+pub struct PoolSection {
     pool: Arc<BufferPool>,
     number: usize,
 }
@@ -30,7 +30,7 @@ pub struct Shelf {
 impl BufferPool {
     /// An empty pool for the buffers of so many matrices.
     pub fn new(n_matrices: usize) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(PoolState { limit: 0, bytes: 0, shelves: vec![Vec::new(); 2 * n_matrices] })))
+        Arc::new(Self(Mutex::new(PoolState { limit: 0, bytes: 0, sections: vec![Vec::new(); 2 * n_matrices] })))
     }
 
     /// Keeps at most `limit` bytes from now on.
@@ -38,22 +38,22 @@ impl BufferPool {
         self.lock().limit = limit;
     }
 
-    /// The shelves of the `matrix`-th matrix: of its column numbers, and of its values.
-    pub fn shelves(self: &Arc<Self>, matrix: usize) -> [Shelf; 2] {
-        [0, 1].map(|i| Shelf { pool: self.clone(), number: 2 * matrix + i })
+    /// The sections of the `matrix`-th matrix: of its column numbers, and of its values.
+    pub fn sections(self: &Arc<Self>, matrix: usize) -> [PoolSection; 2] {
+        [0, 1].map(|i| PoolSection { pool: self.clone(), number: 2 * matrix + i })
     }
 
     fn lock(&self) -> MutexGuard<'_, PoolState> {
-        // A panic elsewhere cannot leave the shelves half changed, so a poisoned lock is safe to use.
+        // A panic elsewhere cannot leave the sections half changed, so a poisoned lock is safe to use.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Shelf {
+impl PoolSection {
     /// A buffer of `len` values, which are arbitrary.
     pub fn take<T: Num>(&self, len: usize) -> Vec<T> {
         let mut pool = self.pool.lock();
-        let buffer = pool.shelves.get_mut(self.number).and_then(Vec::pop);
+        let buffer = pool.sections.get_mut(self.number).and_then(Vec::pop);
         pool.bytes -= buffer.as_ref().map_or(0, Values::capacity_bytes);
         drop(pool);
         sized(buffer.and_then(T::unwrap), len)
@@ -64,9 +64,9 @@ impl Shelf {
         let pool = &mut *self.pool.lock();
         let bytes = pool.bytes + buffer.capacity_bytes();
         if bytes <= pool.limit
-            && let Some(shelf) = pool.shelves.get_mut(self.number)
+            && let Some(section) = pool.sections.get_mut(self.number)
         {
-            shelf.push(buffer);
+            section.push(buffer);
             pool.bytes = bytes;
         }
     }
@@ -110,7 +110,7 @@ mod tests {
     fn buffers_are_used_again_up_to_the_limit() {
         let pool = BufferPool::new(1);
         pool.limit(1000);
-        let [indices, data] = pool.shelves(0);
+        let [indices, data] = pool.sections(0);
         let buffer: Vec<f32> = data.take(100);
         let place = buffer.as_ptr();
         data.give(f32::wrap(buffer));
@@ -127,7 +127,7 @@ mod tests {
     fn matrices_share_the_limit_and_not_the_buffers() {
         let pool = BufferPool::new(2);
         pool.limit(1000);
-        let [first, second] = [0, 1].map(|matrix| pool.shelves(matrix)[1].clone());
+        let [first, second] = [0, 1].map(|matrix| pool.sections(matrix)[1].clone());
         let large = vec![0.0_f32; 200];
         let place = large.as_ptr();
         first.give(f32::wrap(large));
@@ -144,7 +144,7 @@ mod tests {
     fn a_buffer_of_another_type_is_dropped() {
         let pool = BufferPool::new(1);
         pool.limit(1000);
-        let [_, data] = pool.shelves(0);
+        let [_, data] = pool.sections(0);
         data.give(f32::wrap(vec![1.0; 10]));
         assert_eq!(data.take::<i64>(3), [0; 3]);
         assert_eq!(pool.lock().bytes, 0);

@@ -9,8 +9,7 @@ use std::ops::Range;
 
 use super::Broken;
 use super::frame::{self, FRAME};
-use super::word::{Stored, Word};
-use crate::number::Num;
+use crate::number::{Num, Word};
 
 /// The number of frames in a block.
 const FRAMES: usize = 2;
@@ -45,12 +44,8 @@ pub enum Kind {
 pub fn encode<W: Word>(values: &[W], kind: Kind, out: &mut Vec<u8>) {
     let start = out.len();
     match kind {
-        Kind::Plain | Kind::Delta => {
-            for values in values.chunks(FRAME) {
-                encode_frame(values, kind == Kind::Delta, out);
-            }
-        }
         Kind::Dictionary => encode_dictionary(values, out),
+        _ => values.chunks(FRAME).for_each(|values| encode_frame(values, kind == Kind::Delta, out)),
     }
     let checksum = crc32c::crc32c(&out[start..]);
     out.extend(checksum.to_le_bytes());
@@ -109,13 +104,10 @@ fn encode_dictionary<W: Word>(values: &[W], out: &mut Vec<u8>) {
     }
 }
 
-/// Decodes the values `range` of the block in `bytes` into `out`, which has as many.
-///
-/// The values are cast as `as` does; callers that need to know whether that is exact look at `S`.
-///
-/// # Errors
-/// When the checksum or anything else contradicts itself.
-pub fn decode<S: Stored, T: Num>(
+/// Decodes the values `range` of the block in `bytes` into `out`, which has as many; an error when the checksum or
+/// anything else contradicts itself. Values are cast as `as` does: callers that need to know whether that is exact look
+/// at `S`.
+pub fn decode<S: Num, T: Num>(
     bytes: &[u8],
     kind: Kind,
     range: Range<usize>,
@@ -133,7 +125,7 @@ pub fn decode<S: Stored, T: Num>(
 /// Decodes as [`decode`], compiled for AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn decode_avx2<S: Stored, T: Num>(
+fn decode_avx2<S: Num, T: Num>(
     bytes: &[u8],
     kind: Kind,
     range: Range<usize>,
@@ -145,7 +137,7 @@ fn decode_avx2<S: Stored, T: Num>(
 
 /// Decodes as [`decode`]; `AVX2` says whether it is compiled for processors that have AVX2.
 #[inline(always)]
-fn decode_here<S: Stored, T: Num, const AVX2: bool>(
+fn decode_here<S: Num, T: Num, const AVX2: bool>(
     bytes: &[u8],
     kind: Kind,
     range: Range<usize>,
@@ -256,7 +248,7 @@ fn frames<W: Word, T, const AVX2: bool>(
 
 /// Decodes the values `range` of a block with a table of distinct values.
 #[inline(always)]
-fn dictionary<S: Stored, T: Num, const AVX2: bool>(
+fn dictionary<S: Num, T: Num, const AVX2: bool>(
     body: &[u8],
     range: Range<usize>,
     out: &mut [T],
@@ -333,11 +325,7 @@ mod tests {
 
     use super::*;
 
-    fn round_trip<S: Stored<Word: std::fmt::Debug> + std::fmt::Debug>(
-        words: &[S::Word],
-        kind: Kind,
-        range: Range<usize>,
-    ) {
+    fn round_trip<S: Num<Word: std::fmt::Debug> + std::fmt::Debug>(words: &[S::Word], kind: Kind, range: Range<usize>) {
         let mut bytes = Vec::new();
         encode(words, kind, &mut bytes);
         let expected: Vec<S> = words[range.clone()].iter().map(|&word| S::from_word(word)).collect();

@@ -5,18 +5,14 @@
 
 use super::Broken;
 use super::block::{self, BLOCK, Kind, SCRATCH};
-use super::word::{Stored, Word};
+use crate::number::{Num, Word};
 
 /// The bytes of the directory of a chunk of `n` values.
-#[must_use]
 pub fn directory_len(n: usize) -> usize {
     2 * n.div_ceil(BLOCK) + 4
 }
 
-/// The `values` as a chunk.
-///
-/// # Errors
-/// For more than 4 GiB, which the format cannot tell apart.
+/// The `values` as a chunk; an error for more than 4 GiB, which the format cannot tell apart.
 pub fn encode<W: Word>(values: &[W], kind: Kind) -> Result<Vec<u8>, Broken> {
     let mut out = vec![0; directory_len(values.len())];
     for (i, values) in values.chunks(BLOCK).enumerate() {
@@ -33,10 +29,8 @@ pub fn encode<W: Word>(values: &[W], kind: Kind) -> Result<Vec<u8>, Broken> {
 }
 
 /// The start of each block of a chunk of `n` values and `chunk_len` bytes, and the end of the last one,
-/// from the chunk's start. `head` is the chunk's first [`directory_len`] bytes.
-///
-/// # Errors
-/// When the checksum is wrong or the lengths do not add up.
+/// from the chunk's start. `head` is the chunk's first [`directory_len`] bytes. An error when the checksum is wrong
+/// or the lengths do not add up.
 pub fn directory(head: &[u8], n: usize, chunk_len: u64) -> Result<Vec<u32>, Broken> {
     let Some((lengths, checksum)) = head.split_last_chunk::<4>() else {
         return Err(Broken("a chunk is cut short"));
@@ -57,11 +51,8 @@ pub fn directory(head: &[u8], n: usize, chunk_len: u64) -> Result<Vec<u32>, Brok
     Ok(starts)
 }
 
-/// All `n` values of a chunk.
-///
-/// # Errors
-/// When a checksum or anything else contradicts itself.
-pub fn decode<S: Stored>(bytes: &[u8], n: usize, kind: Kind) -> Result<Vec<S>, Broken> {
+/// All `n` values of a chunk; an error when a checksum or anything else contradicts itself.
+pub fn decode<S: Num>(bytes: &[u8], n: usize, kind: Kind) -> Result<Vec<S>, Broken> {
     let head = bytes.get(..directory_len(n)).ok_or(Broken("a chunk is cut short"))?;
     let starts = directory(head, n, bytes.len() as u64)?;
     let (mut out, mut scratch) = (vec![S::zero(); n], SCRATCH);

@@ -23,7 +23,7 @@ const PATCH_COST: usize = 4;
 pub fn encode(numbers: &[u32; FRAME], out: &mut Vec<u8>) {
     let mut lengths = [0_usize; 33];
     for number in numbers {
-        lengths[bits(*number) as usize] += 1;
+        lengths[(u32::BITS - number.leading_zeros()) as usize] += 1;
     }
     let widest = (0..=32).rev().find(|&b| lengths[b] > 0).unwrap_or(0);
     let (mut best, mut cost, mut above) = (widest, FRAME * widest, 0);
@@ -127,11 +127,6 @@ fn packed_len(width: usize) -> usize {
 #[inline(always)]
 fn patches_len(n: usize, high: usize) -> usize {
     (n * high).div_ceil(8)
-}
-
-/// The bits that a number needs.
-fn bits(number: u32) -> u32 {
-    u32::BITS - number.leading_zeros()
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "called with numbers below 256 alone")]

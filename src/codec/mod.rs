@@ -12,12 +12,10 @@ mod block;
 mod chunk;
 mod frame;
 mod plugin;
-mod word;
 
-pub use block::{BLOCK, Kind, SCRATCH, Scratch};
+pub use block::{BLOCK, Kind, SCRATCH, Scratch, decode as decode_block};
 pub use chunk::{decode, directory, directory_len, encode};
 pub use plugin::{NAME, Pfor, dtype_of};
-pub use word::{Stored, Word};
 
 /// The reason why bytes cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +26,3 @@ impl std::fmt::Display for Broken {
         f.write_str(self.0)
     }
 }
-
-impl std::error::Error for Broken {}
-
-/// Decodes values of one block: see [`block::decode`].
-pub use block::decode as decode_block;

@@ -12,16 +12,14 @@ use zarrs::array::codec::api::{
 };
 use zarrs::array::{
     ArrayBytes, ArrayBytesRaw, ArrayToBytesCodecTraits, BytesRepresentation, Codec, CodecOptions, DataType, FillValue,
-    data_type,
 };
 use zarrs::metadata::Configuration;
 use zarrs::metadata::v3::MetadataV3;
-use zarrs::plugin::{PluginCreateError, ZarrVersion};
+use zarrs::plugin::{ExtensionName, PluginCreateError, ZarrVersion};
 
 use super::block::Kind;
 use super::chunk;
-use super::word::Stored;
-use crate::number::{Dtype, for_dtype};
+use crate::number::{Dtype, Num, for_dtype};
 
 /// The codec's name in zarr metadata.
 pub const NAME: &str = "dao_polars.pfor";
@@ -36,7 +34,6 @@ pub struct Pfor {
 
 impl Pfor {
     /// The way in which values of `dtype` become small numbers.
-    #[must_use]
     pub fn kind(self, dtype: Dtype) -> Kind {
         match (dtype.is_float(), self.delta) {
             (true, _) => Kind::Dictionary,
@@ -101,7 +98,7 @@ impl ArrayToBytesCodecTraits for Pfor {
         let dtype = number_type(data_type)?;
         let bytes = bytes.into_fixed()?;
         for_dtype!(dtype, T => {
-            let words = bytemuck::pod_collect_to_vec::<u8, <T as Stored>::Word>(&bytes);
+            let words = bytemuck::pod_collect_to_vec::<u8, <T as Num>::Word>(&bytes);
             chunk::encode(&words, self.kind(dtype)).map(Cow::Owned).map_err(|e| CodecError::Other(e.to_string()))
         })
     }
@@ -134,21 +131,7 @@ impl ArrayToBytesCodecTraits for Pfor {
 
 /// The number type of a zarr data type; `None` for one that is no number. Bools are stored as bytes.
 pub fn dtype_of(found: &DataType) -> Option<Dtype> {
-    [
-        (data_type::uint8(), Dtype::U8),
-        (data_type::bool(), Dtype::U8),
-        (data_type::uint16(), Dtype::U16),
-        (data_type::uint32(), Dtype::U32),
-        (data_type::uint64(), Dtype::U64),
-        (data_type::int8(), Dtype::I8),
-        (data_type::int16(), Dtype::I16),
-        (data_type::int32(), Dtype::I32),
-        (data_type::int64(), Dtype::I64),
-        (data_type::float32(), Dtype::F32),
-        (data_type::float64(), Dtype::F64),
-    ]
-    .into_iter()
-    .find_map(|(known, dtype)| (*found == known).then_some(dtype))
+    Dtype::from_name(&found.name_v3()?).ok()
 }
 
 /// The number type as [`dtype_of`] gives it, or the error that this codec holds no such values.
@@ -168,6 +151,7 @@ fn elements(shape: &[NonZeroU64]) -> Result<usize, CodecError> {
 mod tests {
     use proptest::prelude::*;
     use zarrs::array::codec::CodecChain;
+    use zarrs::array::data_type;
 
     use super::*;
 

@@ -35,8 +35,8 @@ enum StoredArray {
 }
 
 /// Ranges of an array, ready to be written out one by one.
-enum Ready<'a, T> {
-    Fetched(&'a Packed, Fetched),
+enum ReadyRanges<'a, T> {
+    Fetched(&'a Packed, Box<Fetched>),
     /// The values of the ranges, one after another.
     Decoded(Vec<T>),
 }
@@ -58,10 +58,10 @@ impl StoredArray {
     }
 
     /// Reads what writing `ranges` (ascending) needs.
-    fn ready<T: Num>(&self, ranges: &[Range<u64>]) -> Result<Ready<'_, T>> {
+    fn ready<T: Num>(&self, ranges: &[Range<u64>]) -> Result<ReadyRanges<'_, T>> {
         match self {
-            Self::Packed(packed) => Ok(Ready::Fetched(packed, packed.fetch(ranges)?)),
-            Self::Chunked(array) => gather(array, ranges).map(Ready::Decoded),
+            Self::Packed(packed) => Ok(ReadyRanges::Fetched(packed, Box::new(packed.fetch(ranges)?))),
+            Self::Chunked(array) => gather(array, ranges).map(ReadyRanges::Decoded),
         }
     }
 
@@ -73,7 +73,7 @@ impl StoredArray {
     }
 }
 
-impl<T: Num> Ready<'_, T> {
+impl<T: Num> ReadyRanges<'_, T> {
     /// Writes the values `range`, before which the other ranges have `at` values.
     fn write(&mut self, range: Range<u64>, at: usize, out: &mut [T]) -> Result<()> {
         match self {

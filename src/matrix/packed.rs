@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::array::{MAX_GAP, MAX_READ, ZarrArray};
 use super::plan::{Run, coalesce, runs, to_usize};
 use super::shard_index::ChunkRange;
-use crate::codec::{self, BLOCK, Broken, Kind, SCRATCH, Scratch, Stored};
+use crate::codec::{self, BLOCK, Broken, Kind, SCRATCH, Scratch};
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Num, always_exact, cast_values, for_dtype};
 use crate::storage::File;
@@ -59,7 +59,7 @@ impl Packed {
     pub fn kind(array: &ZarrArray) -> Option<Kind> {
         let pfor = array.pfor().filter(|_| array.shape().len() == 1)?;
         // Our writer never cuts a block; zarrs reads such arrays through the codec.
-        let whole_blocks = array.inner_shape()[0] % BLOCK as u64 == 0;
+        let whole_blocks = array.inner_shape()[0].is_multiple_of(BLOCK as u64);
         whole_blocks.then(|| pfor.kind(array.dtype()))
     }
 
@@ -168,7 +168,7 @@ impl Packed {
     }
 
     /// Decodes as [`Packed::decode`], an array of `S` into any type that it can be cast to.
-    fn decode_as<S: Stored, T: Num>(&self, range: Range<u64>, mut out: &mut [T], fetched: &mut Fetched) -> Result<()> {
+    fn decode_as<S: Num, T: Num>(&self, range: Range<u64>, mut out: &mut [T], fetched: &mut Fetched) -> Result<()> {
         for run in runs(range, self.chunk_len) {
             let (here, later) = out.split_at_mut(run.values.len());
             out = later;

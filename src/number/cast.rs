@@ -8,10 +8,7 @@ use num_traits::AsPrimitive;
 use super::dtype::{Dtype, Num};
 use crate::error::{DaoError, Result};
 
-/// Writes `from` into `to`, which has the same length.
-///
-/// # Errors
-/// `Value` for a number that `T` cannot hold.
+/// Writes `from` into `to`, which has the same length; `Value` for a number that `T` cannot hold.
 pub fn cast_values<S: Num, T: Num>(from: &[S], to: &mut [T]) -> Result<()> {
     debug_assert_eq!(from.len(), to.len());
     for (to, &from) in to.iter_mut().zip(from) {
@@ -27,9 +24,6 @@ pub fn cast_values<S: Num, T: Num>(from: &[S], to: &mut [T]) -> Result<()> {
 }
 
 /// The values of `from` as a new vector; see [`cast_values`].
-///
-/// # Errors
-/// As [`cast_values`].
 pub fn cast_vec<S: Num, T: Num>(from: &[S]) -> Result<Vec<T>> {
     let mut to = vec![T::zero(); from.len()];
     cast_values(from, &mut to)?;
@@ -55,32 +49,18 @@ pub fn is_always_exact(s: Dtype, t: Dtype) -> bool {
     }
 }
 
+/// Whether `t`, which `s` was cast to, is `s`, or near to it where both are floats.
 fn holds<S: Num, T: Num>(s: S, t: T) -> bool {
-    let wide: f64 = s.as_();
-    match (S::DTYPE.is_float(), T::DTYPE.is_float()) {
-        (true, true) => {
-            let narrow: f64 = t.as_();
-            narrow.is_finite() || !wide.is_finite()
-        }
-        // Below 2^24 every integer is a float32; past it the float is read back without rounding.
-        (false, true) => {
-            wide.abs() <= 16_777_216.0 || {
-                let (back, exact): (f64, i128) = (t.as_(), s.as_());
-                let back: i128 = back.as_();
-                back == exact
-            }
-        }
-        (true, false) => {
-            wide.fract() == 0.0 && {
-                let (back, exact): (i128, i128) = (t.as_(), s.as_());
-                back == exact
-            }
-        }
-        (false, false) => {
-            let (back, exact): (i128, i128) = (t.as_(), s.as_());
-            back == exact
-        }
+    let (wide, to_float) = (AsPrimitive::<f64>::as_(s), T::DTYPE.is_float());
+    if to_float && S::DTYPE.is_float() {
+        return AsPrimitive::<f64>::as_(t).is_finite() || !wide.is_finite();
     }
+    // Below 2^24 every integer is a float32: most need no look at more bits.
+    if to_float && wide.abs() <= 16_777_216.0 {
+        return true;
+    }
+    let (before, after): (i128, i128) = (s.as_(), t.as_());
+    (!S::DTYPE.is_float() || wide.fract() == 0.0) && before == after
 }
 
 #[cfg(test)]

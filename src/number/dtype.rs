@@ -1,16 +1,21 @@
 //! The number types a matrix is stored in or asked for.
 
+use std::convert::identity;
+
 use bytemuck::Pod;
 use num_traits::{AsPrimitive, Num as Arithmetic};
 use serde::{Deserialize, Serialize};
 
+use super::cast::is_always_exact;
+use super::word::Word;
 use crate::error::{DaoError, Result};
 
 /// The layout of a matrix's values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
     /// scipy's CSR: columns ascend within a row.
+    #[default]
     Csr,
     /// A row-major matrix.
     Dense,
@@ -18,7 +23,6 @@ pub enum Layout {
 
 impl Layout {
     /// The layout's name.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Csr => "csr",
@@ -26,97 +30,51 @@ impl Layout {
         }
     }
 
-    /// The layout that `name` names.
-    ///
-    /// # Errors
-    /// `Value` for any other name.
+    /// The layout that `name` names, or `Value`.
     pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "csr" => Ok(Self::Csr),
-            "dense" => Ok(Self::Dense),
-            _ => Err(DaoError::value(format!("layout '{name}'")).expected("csr or dense")),
-        }
+        [Self::Csr, Self::Dense]
+            .into_iter()
+            .find(|layout| layout.name() == name)
+            .ok_or_else(|| DaoError::value(format!("layout '{name}'")).expected("csr or dense"))
     }
 }
 
-/// A number type by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Dtype {
-    #[serde(rename = "uint8")]
-    U8,
-    #[serde(rename = "uint16")]
-    U16,
-    #[serde(rename = "uint32")]
-    U32,
-    #[serde(rename = "uint64")]
-    U64,
-    #[serde(rename = "int8")]
-    I8,
-    #[serde(rename = "int16")]
-    I16,
-    #[serde(rename = "int32")]
-    I32,
-    #[serde(rename = "int64")]
-    I64,
-    #[serde(rename = "float32")]
-    F32,
-    #[serde(rename = "float64")]
-    F64,
-}
+/// Defines [`Dtype`], [`Values`] and [`Num`] for a list of number types: their Rust types, their names, their bits.
+macro_rules! numbers {
+    ($($name:ident $type:ty, $text:literal, $word:ty = $from_word:path;)*) => {
+        /// A number type by name.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum Dtype { $(#[serde(rename = $text)] $name,)* }
 
-/// A number that can be stored and handed out.
-pub trait Num:
-    Pod
-    + Arithmetic
-    + PartialOrd
-    + AsPrimitive<u8>
-    + AsPrimitive<u16>
-    + AsPrimitive<u32>
-    + AsPrimitive<u64>
-    + AsPrimitive<i8>
-    + AsPrimitive<i16>
-    + AsPrimitive<i32>
-    + AsPrimitive<i64>
-    + AsPrimitive<i128>
-    + AsPrimitive<f32>
-    + AsPrimitive<f64>
-    + Send
-    + Sync
-    + std::fmt::Display
-{
-    /// The type's name.
-    const DTYPE: Dtype;
-    /// Values whose type is known at run time, from a vector.
-    fn wrap(values: Vec<Self>) -> Values;
-    /// The vector in `values`, if it is of this type.
-    fn unwrap(values: Values) -> Option<Vec<Self>>;
-    /// The number nearest to `value`, as the keyword `as` casts.
-    fn cast<S: Num>(value: S) -> Self;
-    /// The low bits of `value`, as the keyword `as` casts.
-    fn of_i128(value: i128) -> Self;
-}
+        /// A vector whose number type is known at run time.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Values { $($name(Vec<$type>),)* }
 
-/// A vector whose number type is known at run time.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Values {
-    U8(Vec<u8>),
-    U16(Vec<u16>),
-    U32(Vec<u32>),
-    U64(Vec<u64>),
-    I8(Vec<i8>),
-    I16(Vec<i16>),
-    I32(Vec<i32>),
-    I64(Vec<i64>),
-    F32(Vec<f32>),
-    F64(Vec<f64>),
-}
+        /// A number that can be stored and handed out.
+        pub trait Num:
+            Pod + Arithmetic + PartialOrd + Send + Sync + std::fmt::Display + AsPrimitive<i128> $(+ AsPrimitive<$type>)*
+        {
+            /// The type's name.
+            const DTYPE: Dtype;
+            /// The unsigned integer of the number's width.
+            type Word: Word;
+            /// The number that these bits are.
+            fn from_word(word: Self::Word) -> Self;
+            /// Values whose type is known at run time, from a vector.
+            fn wrap(values: Vec<Self>) -> Values;
+            /// The vector in `values`, if it is of this type.
+            fn unwrap(values: Values) -> Option<Vec<Self>>;
+            /// The number nearest to `value`, as the keyword `as` casts.
+            fn cast<S: Num>(value: S) -> Self;
+            /// The low bits of `value`, as the keyword `as` casts.
+            fn of_i128(value: i128) -> Self;
+        }
 
-macro_rules! nums {
-    ($($name:ident $type:ty, $text:literal;)*) => {
         $(impl Num for $type {
             const DTYPE: Dtype = Dtype::$name;
+            type Word = $word;
+            #[inline(always)]
+            fn from_word(word: $word) -> Self { $from_word(word) }
             fn wrap(values: Vec<Self>) -> Values { Values::$name(values) }
             fn unwrap(values: Values) -> Option<Vec<Self>> {
                 if let Values::$name(values) = values { Some(values) } else { None }
@@ -126,16 +84,15 @@ macro_rules! nums {
             // Wraps where it does not fit: callers compare what comes back.
             fn of_i128(value: i128) -> Self { value.as_() }
         })*
+
         impl Dtype {
+            /// All types: unsigned before signed before floats, each from narrow to wide.
+            const ALL: &'static [Self] = &[$(Self::$name),*];
             /// The type's name, as numpy and zarr spell it.
-            #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
-            /// The type that `name` names.
-            ///
-            /// # Errors
-            /// `Value` for any other name.
+            /// The type that `name` names (bools are stored as bytes), or `Value`.
             pub fn from_name(name: &str) -> Result<Self> {
                 match name {
                     $($text => Ok(Self::$name),)*
@@ -145,7 +102,6 @@ macro_rules! nums {
                 }
             }
             /// The bytes of one value.
-            #[must_use]
             pub fn size(self) -> usize {
                 match self { $(Self::$name => size_of::<$type>(),)* }
             }
@@ -153,73 +109,47 @@ macro_rules! nums {
     };
 }
 
-nums! {
-    U8 u8, "uint8"; U16 u16, "uint16"; U32 u32, "uint32"; U64 u64, "uint64";
-    I8 i8, "int8"; I16 i16, "int16"; I32 i32, "int32"; I64 i64, "int64";
-    F32 f32, "float32"; F64 f64, "float64";
+numbers! {
+    U8 u8, "uint8", u8 = identity; U16 u16, "uint16", u16 = identity;
+    U32 u32, "uint32", u32 = identity; U64 u64, "uint64", u64 = identity;
+    I8 i8, "int8", u8 = u8::cast_signed; I16 i16, "int16", u16 = u16::cast_signed;
+    I32 i32, "int32", u32 = u32::cast_signed; I64 i64, "int64", u64 = u64::cast_signed;
+    F32 f32, "float32", u32 = f32::from_bits; F64 f64, "float64", u64 = f64::from_bits;
 }
 
 impl Dtype {
     /// The type that zarr v2 and numpy's array interface spell so (`<f4`, `|u1`), in either byte order;
     /// `None` for one that is no number of 8 to 64 bits.
-    #[must_use]
     pub fn from_typestr(text: &str) -> Option<Self> {
-        let bits = |size: &str| size.parse::<u32>().ok()?.checked_mul(8);
-        let (kind, size) = text.trim_start_matches(['<', '>', '|', '=']).split_at_checked(1)?;
-        let name = match kind {
-            "b" if size == "1" => "uint8".to_owned(),
-            "u" => format!("uint{}", bits(size)?),
-            "i" => format!("int{}", bits(size)?),
-            "f" => format!("float{}", bits(size)?),
-            _ => return None,
-        };
-        Self::from_name(&name).ok()
+        let code = text.trim_start_matches(['<', '>', '|', '=']);
+        let code = if code == "b1" { "u1" } else { code };
+        Self::ALL.iter().copied().find(|dtype| code == format!("{}{}", &dtype.name()[..1], dtype.size()))
     }
 
     /// The type that holds the values of all of `types`, as numpy's `result_type` has it; `None` for none.
-    #[must_use]
     pub fn common(types: &[Self]) -> Option<Self> {
-        let widest = |is_kind: &dyn Fn(&Self) -> bool| {
-            types.iter().filter(|dtype| is_kind(dtype)).map(|dtype| dtype.size()).max()
-        };
-        let (floats, signed) = (widest(&|dtype| dtype.is_float()), widest(&|d| d.is_signed() && !d.is_float()));
-        let unsigned = widest(&|dtype| !dtype.is_signed());
-        let integers = signed.max(unsigned);
-        let name = match (floats, signed, unsigned) {
-            (None, None, None) => return None,
-            // An integer of more than 16 bits is no float32, and one of 64 not always a float64.
-            (Some(4), ..) if integers.is_none_or(|size| size <= 2) => "float32".to_owned(),
-            (Some(_), ..) => "float64".to_owned(),
-            (None, None, Some(size)) => format!("uint{}", 8 * size),
-            (None, Some(size), None) => format!("int{}", 8 * size),
-            (None, Some(signed), Some(unsigned)) if signed > unsigned => format!("int{}", 8 * signed),
-            (None, Some(_), Some(8)) => "float64".to_owned(),
-            (None, Some(_), Some(unsigned)) => format!("int{}", 16 * unsigned),
-        };
-        Self::from_name(&name).ok()
+        let holds_all = |dtype: &Self| types.iter().all(|&stored| is_always_exact(stored, *dtype));
+        // Integers that no type holds together are float64 to numpy.
+        (!types.is_empty()).then(|| Self::ALL.iter().copied().find(holds_all).unwrap_or(Self::F64))
     }
 
     /// Whether the type is a floating-point one.
-    #[must_use]
     pub fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F64)
     }
 
     /// Whether every value of the type is a float32.
-    #[must_use]
     pub fn is_narrow(self) -> bool {
-        matches!(self, Self::F32 | Self::U8 | Self::I8 | Self::U16 | Self::I16)
+        is_always_exact(self, Self::F32)
     }
 
     /// Whether the type has a sign.
-    #[must_use]
     pub fn is_signed(self) -> bool {
         !matches!(self, Self::U8 | Self::U16 | Self::U32 | Self::U64)
     }
 }
 
 /// `n` zeros; `None` where memory does not hold them, which would otherwise end the process.
-#[must_use]
 pub fn zeros<T: Num>(n: usize) -> Option<Vec<T>> {
     let mut values = Vec::new();
     values.try_reserve_exact(n).ok()?;
@@ -230,47 +160,16 @@ pub fn zeros<T: Num>(n: usize) -> Option<Vec<T>> {
 /// Runs `$body` with `$T` naming the Rust type of `$dtype`.
 macro_rules! for_dtype {
     ($dtype:expr, $T:ident => $body:expr) => {
+        $crate::number::for_dtype!(
+            $dtype, $T => $body; U8 u8, U16 u16, U32 u32, U64 u64, I8 i8, I16 i16, I32 i32, I64 i64, F32 f32, F64 f64
+        )
+    };
+    ($dtype:expr, $T:ident => $body:expr; $($name:ident $type:ty),*) => {
         match $dtype {
-            $crate::number::Dtype::U8 => {
-                type $T = u8;
+            $($crate::number::Dtype::$name => {
+                type $T = $type;
                 $body
-            }
-            $crate::number::Dtype::U16 => {
-                type $T = u16;
-                $body
-            }
-            $crate::number::Dtype::U32 => {
-                type $T = u32;
-                $body
-            }
-            $crate::number::Dtype::U64 => {
-                type $T = u64;
-                $body
-            }
-            $crate::number::Dtype::I8 => {
-                type $T = i8;
-                $body
-            }
-            $crate::number::Dtype::I16 => {
-                type $T = i16;
-                $body
-            }
-            $crate::number::Dtype::I32 => {
-                type $T = i32;
-                $body
-            }
-            $crate::number::Dtype::I64 => {
-                type $T = i64;
-                $body
-            }
-            $crate::number::Dtype::F32 => {
-                type $T = f32;
-                $body
-            }
-            $crate::number::Dtype::F64 => {
-                type $T = f64;
-                $body
-            }
+            })*
         }
     };
 }
@@ -279,42 +178,31 @@ pub(crate) use for_dtype;
 /// Runs `$body` with `$v` naming the typed vector in `$values`.
 macro_rules! for_dtype_values {
     ($values:expr, $v:ident => $body:expr) => {
-        match $values {
-            $crate::number::Values::U8($v) => $body,
-            $crate::number::Values::U16($v) => $body,
-            $crate::number::Values::U32($v) => $body,
-            $crate::number::Values::U64($v) => $body,
-            $crate::number::Values::I8($v) => $body,
-            $crate::number::Values::I16($v) => $body,
-            $crate::number::Values::I32($v) => $body,
-            $crate::number::Values::I64($v) => $body,
-            $crate::number::Values::F32($v) => $body,
-            $crate::number::Values::F64($v) => $body,
-        }
+        $crate::number::for_dtype_values!($values, $v => $body; U8, U16, U32, U64, I8, I16, I32, I64, F32, F64)
+    };
+    ($values:expr, $v:ident => $body:expr; $($name:ident),*) => {
+        match $values { $($crate::number::Values::$name($v) => $body,)* }
     };
 }
 pub(crate) use for_dtype_values;
 
 impl Values {
     /// The number of values.
-    #[must_use]
     pub fn len(&self) -> usize {
         for_dtype_values!(self, values => values.len())
     }
 
+    /// Whether there are no values.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The bytes that the values take in memory.
-    #[must_use]
     pub fn capacity_bytes(&self) -> usize {
         fn bytes<T>(values: &Vec<T>) -> usize {
             values.capacity() * size_of::<T>()
         }
         for_dtype_values!(self, values => bytes(values))
-    }
-
-    /// Whether there are no values.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

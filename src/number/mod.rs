@@ -5,7 +5,9 @@
 
 mod cast;
 mod dtype;
+mod word;
 
 pub use cast::{always_exact, cast_values, cast_vec, is_always_exact};
 pub use dtype::{Dtype, Layout, Num, Values, zeros};
 pub(crate) use dtype::{for_dtype, for_dtype_values};
+pub use word::Word;

@@ -7,28 +7,27 @@ use numpy::{Element, PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
-use crate::batches::Shelf;
-use crate::error::DaoError;
-use crate::number::{Values, for_dtype_values};
+use crate::batches::PoolSection;
+use crate::error::{DaoError, Result};
+use crate::number::{Values, cast_vec, for_dtype_values};
 
 /// A C-contiguous array of any number type, of any shape, copied.
 pub fn values(array: &Bound<'_, PyAny>) -> PyResult<Values> {
-    fn typed<T: Element + Clone>(array: &Bound<'_, PyAny>) -> Option<PyResult<Vec<T>>> {
-        let array = array.cast::<PyArrayDyn<T>>().ok()?;
+    fn copied<T: Element + Clone>(array: &Bound<'_, PyArrayDyn<T>>) -> Result<Vec<T>> {
         if !array.is_c_contiguous() {
-            return Some(Err(DaoError::value("an array is not C-contiguous").into()));
+            return Err(DaoError::value("an array is not C-contiguous"));
         }
-        let read = array.try_readonly().map_err(|e| DaoError::value(e.to_string()).into());
-        Some(read.and_then(|array| Ok(array.as_slice().map_err(|e| DaoError::value(e.to_string()))?.to_vec())))
+        let read = array.try_readonly().map_err(|e| DaoError::value(e.to_string()))?;
+        Ok(read.as_slice().map_err(|e| DaoError::value(e.to_string()))?.to_vec())
     }
     macro_rules! any {
         ($($name:ident $type:ty,)*) => {
-            $(if let Some(found) = typed::<$type>(array) { return found.map(Values::$name); })*
+            $(if let Ok(array) = array.cast::<PyArrayDyn<$type>>() { return Ok(Values::$name(copied(array)?)); })*
         };
     }
     any! { F32 f32, F64 f64, U8 u8, U16 u16, U32 u32, U64 u64, I8 i8, I16 i16, I32 i32, I64 i64, }
-    if let Some(found) = typed::<bool>(array) {
-        return found.map(|bools| Values::U8(bools.into_iter().map(u8::from).collect()));
+    if let Ok(array) = array.cast::<PyArrayDyn<bool>>() {
+        return Ok(Values::U8(copied(array)?.into_iter().map(u8::from).collect()));
     }
     Err(DaoError::value(format!("cannot read a {} as numbers", array.get_type()))
         .expected("a numpy array of integers, floats or bools")
@@ -39,7 +38,7 @@ pub fn values(array: &Bound<'_, PyAny>) -> PyResult<Values> {
 pub fn indices(array: &Bound<'_, PyAny>) -> PyResult<Vec<i32>> {
     match values(array)? {
         Values::I32(indices) => Ok(indices),
-        other => Ok(for_dtype_values!(other, v => crate::number::cast_vec::<_, i32>(&v))?),
+        other => Ok(for_dtype_values!(other, v => cast_vec::<_, i32>(&v))?),
     }
 }
 
@@ -47,7 +46,7 @@ pub fn indices(array: &Bound<'_, PyAny>) -> PyResult<Vec<i32>> {
 pub fn offsets(array: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     match values(array)? {
         Values::I64(offsets) => Ok(offsets),
-        other => Ok(for_dtype_values!(other, v => crate::number::cast_vec::<_, i64>(&v))?),
+        other => Ok(for_dtype_values!(other, v => cast_vec::<_, i64>(&v))?),
     }
 }
 
@@ -57,7 +56,7 @@ struct PooledArray {
     /// The vector; `None` once it has returned. The array that is handed out writes to its memory, so nothing
     /// looks at the vector while this is shared.
     values: UnsafeCell<Option<Values>>,
-    shelf: Shelf,
+    section: PoolSection,
     pid: u32,
 }
 
@@ -71,15 +70,15 @@ impl Drop for PooledArray {
             return; // a forked child: some thread of its parent may have held the pool's lock
         }
         if let Some(values) = self.values.get_mut().take() {
-            self.shelf.give(values);
+            self.section.give(values);
         }
     }
 }
 
-/// A one-dimensional, writable array on `values`, without a copy; they go to `shelf` afterwards.
-pub fn pooled_array(py: Python<'_>, values: Values, shelf: Shelf) -> PyResult<Bound<'_, PyAny>> {
+/// A one-dimensional, writable array on `values`, without a copy; they go to `section` afterwards.
+pub fn pooled_array(py: Python<'_>, values: Values, section: PoolSection) -> PyResult<Bound<'_, PyAny>> {
     let values = UnsafeCell::new(Some(values));
-    let owner = Bound::new(py, PooledArray { values, shelf, pid: std::process::id() })?;
+    let owner = Bound::new(py, PooledArray { values, section, pid: std::process::id() })?;
     // SAFETY: the object was made above and nobody else has it, so this is the only reference to its values; it
     // ends where the pointer has been taken from it, and no other is made until the object is dropped.
     let values = unsafe { &mut *owner.get().values.get() };

@@ -6,31 +6,29 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBytes};
 
 use super::arrays;
-use crate::codec::{Broken, NAME, Pfor, Stored, decode, encode};
+use crate::codec::{Broken, NAME, Pfor, decode, encode};
 use crate::error::{DaoError, ErrorKind};
 use crate::number::{Dtype, Num, Values, for_dtype, for_dtype_values};
 
-/// A chunk that holds `values`.
+/// Make a chunk of ``dao_polars.pfor``: any integer, float or bool type; any shape, flattened.
+///
+/// Raises DaoValueError for other arrays, and for a chunk of 4 GiB or more.
 #[pyfunction]
 pub fn pfor_encode<'py>(py: Python<'py>, values: &Bound<'py, PyAny>, delta: bool) -> PyResult<Bound<'py, PyBytes>> {
-    fn words<T: Stored>(values: &[T], codec: Pfor) -> Result<Vec<u8>, Broken> {
+    fn words<T: Num>(values: &[T], codec: Pfor) -> Result<Vec<u8>, Broken> {
         encode::<T::Word>(bytemuck::cast_slice(values), codec.kind(T::DTYPE))
     }
     let values = arrays::values(values)?;
     let chunk = py.detach(|| {
         for_dtype_values!(values, v => words(&v, Pfor { delta }))
-            .map_err(|e| DaoError::value(format!("{NAME} cannot encode a chunk: {e}")))
+            .map_err(|e| DaoError::value(format!("{NAME} cannot encode a chunk: {e}")).hint("choose smaller chunks"))
     })?;
-    if u32::try_from(chunk.len()).is_err() {
-        return Err(DaoError::value(format!("{NAME} cannot encode a chunk: it would be {} bytes", chunk.len()))
-            .expected("fewer than 2^32")
-            .hint("choose smaller chunks")
-            .into());
-    }
     Ok(PyBytes::new(py, &chunk))
 }
 
-/// The `n` values of a chunk.
+/// Read the ``n`` values of a chunk, one-dimensional; those of ``"bool"`` come as uint8.
+///
+/// Raises DaoCorruptError for bytes that are no chunk of so many values, DaoValueError for an unknown type.
 #[pyfunction]
 pub fn pfor_decode<'py>(
     py: Python<'py>,

@@ -15,24 +15,25 @@ use crate::lookup::reports;
 /// A mapping as it is pickled: the dataset's columns, which of them, and the output of each.
 type SavedMapping<'py> = (usize, PyReadonlyArray1<'py, u32>, PyReadonlyArray1<'py, u32>);
 
-/// The requested genes, and the columns of each dataset that they are.
+/// The requested genes, and the columns of each dataset that they are; pickles.
 #[pyclass(name = "Genes", module = "dao_polars._core", frozen)]
 pub struct PyGenes(pub Arc<Genes>);
 
 #[pymethods]
 impl PyGenes {
-    /// The names of the genes, where they were matched by name.
+    /// The names of the genes, (n_genes,), where they were matched by name; None: all of one space.
     #[getter]
     fn names(&self) -> Option<Vec<String>> {
         self.0.names().map(|names| names.iter().map(|name| name.to_string()).collect())
     }
 
+    /// The number of genes.
     #[getter]
     fn n_genes(&self) -> usize {
         self.0.n_genes()
     }
 
-    /// Made again from what [`Self::__reduce__`] took apart.
+    /// Make them again from what pickle took apart: by datasets the columns and outputs.
     #[staticmethod]
     fn restore(
         names: Option<Vec<String>>,
@@ -65,7 +66,9 @@ impl PyGenes {
         Ok((slf.get_type().getattr("restore")?, state.into_pyobject(py)?.into_any()))
     }
 
-    /// The (first) column of each gene in a dataset, or -1; `None` where its columns are the genes.
+    /// The (first) column of each gene in a dataset, (n_genes,) int64, -1: none; None where its columns are the genes.
+    ///
+    /// Raises DaoValueError for a dataset that they were not resolved for.
     fn columns<'py>(&self, py: Python<'py>, number: u32) -> PyResult<Option<Bound<'py, PyArray1<i64>>>> {
         let Some(mapping) = self.0.mapping(number)? else { return Ok(None) };
         let columns = mapping.first_columns(self.0.n_genes());
@@ -99,7 +102,7 @@ pub fn feature_space_id(names: Vec<Option<String>>) -> String {
     id_of(names.iter().map(Option::as_deref))
 }
 
-/// The position in `wanted` of each of the names `have`, or -1; and the names that repeat where they must not.
+/// The position in ``wanted`` of each of ``have``, int32, or -1; and the names that repeat where they must not.
 #[pyfunction]
 #[pyo3(signature = (have, wanted, duplicates="error"))]
 pub fn match_genes<'py>(
@@ -116,13 +119,13 @@ pub fn match_genes<'py>(
     Ok((PyArray1::from_vec(py, targets), repeated))
 }
 
-/// Sets whether reports of how cells were looked up are kept from now on.
+/// Set whether reports of how cells were looked up are kept from now on.
 #[pyfunction]
 pub fn keep_reports(wanted: bool) {
     reports::keep(wanted);
 }
 
-/// The next report, when there is one: names, cells, datasets by strategy; `None` once reports are not kept.
+/// Wait for the next report: names, cells, datasets by strategy; None once none are kept.
 #[pyfunction]
 pub fn next_report(py: Python<'_>) -> Option<(String, usize, String)> {
     py.detach(reports::next).map(|report| (report.names, report.n_cells, report.strategies))

@@ -1,40 +1,43 @@
 //! The contents of a store, as frozen classes: `_core.Dataset`, `_core.Description` and their parts.
 
-use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMappingProxy, PyTuple};
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::error::DaoError;
 use crate::number::Dtype;
 use crate::store::{ColumnMeta, Dataset, Description, MatrixMeta, MatrixName, TableMeta};
 
-/// The name of a matrix within its dataset.
-#[pyclass(name = "MatrixName", module = "dao_polars._core", frozen, eq, ord, hash, str, from_py_object)]
+/// The name of a matrix within its dataset; as text its path below ``zarr``.
+#[pyclass(name = "MatrixName", module = "dao_polars._core", frozen, eq, ord, hash, from_py_object)]
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PyMatrixName(pub MatrixName);
-
-impl std::fmt::Display for PyMatrixName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 #[pymethods]
 impl PyMatrixName {
     #[classattr]
     const X: Self = Self(MatrixName::X);
 
+    /// The name of a layer.
     #[staticmethod]
     fn layer(name: String) -> Self {
         Self(MatrixName::Layer(name))
     }
 
+    /// The name of an embedding.
     #[staticmethod]
     fn obsm(name: String) -> Self {
         Self(MatrixName::Obsm(name))
     }
 
+    /// ``"X"``, ``"layers/<name>"`` or ``"obsm/<name>"``; DaoValueError for anything else.
+    #[staticmethod]
+    fn parse(text: String) -> PyResult<Self> {
+        Ok(Self(text.try_into()?))
+    }
+
+    /// AnnData's word for matrices of this kind: ``"X"``, ``"layers"`` or ``"obsm"``.
     #[getter]
     fn group(&self) -> &'static str {
         match self.0 {
@@ -44,6 +47,7 @@ impl PyMatrixName {
         }
     }
 
+    /// The name without its group.
     #[getter]
     fn name(&self) -> &str {
         match &self.0 {
@@ -52,9 +56,14 @@ impl PyMatrixName {
         }
     }
 
+    /// Whether the columns of the matrix are the dataset's genes.
     #[getter]
     fn is_of_genes(&self) -> bool {
         self.0.is_of_genes()
+    }
+
+    fn __str__(&self) -> String {
+        self.0.to_string()
     }
 
     fn __repr__(&self) -> String {
@@ -64,52 +73,62 @@ impl PyMatrixName {
     fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<(Py<PyAny>, (String,))> {
         Ok((slf.get_type().getattr("parse")?.unbind(), (slf.get().0.to_string(),)))
     }
-
-    #[staticmethod]
-    fn parse(text: &str) -> PyResult<Self> {
-        Ok(Self(text.parse()?))
-    }
 }
 
-/// A dataset as the store lists it.
-#[pyclass(name = "Dataset", module = "dao_polars._core", frozen, get_all)]
-pub struct PyDataset {
-    number: u32,
-    name: String,
-    path: String,
-    n_obs: u64,
-    n_vars: u64,
-    nnz: Option<u64>,
-    layout: &'static str,
-    dtype: Option<&'static str>,
-    bytes: u64,
-    organism: Option<String>,
-    obs: Py<PyTuple>,
-    constants: Py<PyMappingProxy>,
-    feature_space: String,
-    layers: Py<PyTuple>,
-    obsm: Py<PyTuple>,
+/// Defines a frozen class by its attributes and what they are of a value of the core.
+macro_rules! frozen_class {
+    ($(#[$about:meta])* $name:literal, $class:ident from |$py:ident, $value:ident: $core:ty| {
+        $($(#[$doc:meta])* $field:ident: $type:ty = $shown:expr,)*
+    }) => {
+        $(#[$about])*
+        #[pyclass(name = $name, module = "dao_polars._core", frozen, get_all)]
+        pub struct $class {
+            $($(#[$doc])* $field: $type,)*
+        }
+
+        impl $class {
+            pub fn new($py: Python<'_>, $value: &$core) -> PyResult<Self> {
+                Ok(Self { $($field: $shown,)* })
+            }
+        }
+    };
 }
 
-impl PyDataset {
-    pub fn new(py: Python<'_>, dataset: &Dataset) -> PyResult<Self> {
-        Ok(Self {
-            number: dataset.number,
-            name: dataset.name.clone(),
-            path: dataset.path.clone(),
-            n_obs: dataset.n_obs,
-            n_vars: dataset.n_vars,
-            nnz: dataset.nnz,
-            layout: dataset.layout.name(),
-            dtype: dataset.dtype.map(Dtype::name),
-            bytes: dataset.bytes,
-            organism: dataset.organism.clone(),
-            obs: PyTuple::new(py, &dataset.obs)?.unbind(),
-            constants: frozen(py, &dataset.constants)?,
-            feature_space: dataset.feature_space.clone(),
-            layers: PyTuple::new(py, &dataset.layers)?.unbind(),
-            obsm: PyTuple::new(py, &dataset.obsm)?.unbind(),
-        })
+frozen_class! {
+    /// A dataset as its store lists it.
+    "Dataset", PyDataset from |py, dataset: Dataset| {
+        /// The number of the dataset: the upper half of its cell keys.
+        number: u32 = dataset.number,
+        /// The name of the dataset, unique in its store.
+        name: String = dataset.name.clone(),
+        /// The dataset's folder, relative to the store.
+        path: String = dataset.path.clone(),
+        /// The number of cells.
+        n_obs: u64 = dataset.n_obs,
+        /// The number of genes.
+        n_vars: u64 = dataset.n_vars,
+        /// The number of stored values of X; None where it is not known.
+        nnz: Option<u64> = dataset.nnz,
+        /// The layout of X: ``"csr"`` or ``"dense"``.
+        layout: &'static str = dataset.layout.name(),
+        /// The number type that X is stored in; None for one that cannot be read.
+        dtype: Option<&'static str> = dataset.dtype.map(Dtype::name),
+        /// The bytes of the dataset on disk.
+        bytes: u64 = dataset.bytes,
+        /// The organism of all cells; None where it is not said, or only in a table of sfaira's.
+        organism: Option<String> = dataset.organism.clone(),
+        /// The names and types of the columns of obs but the index; none for sfaira's.
+        obs: Py<PyTuple> = PyTuple::new(py, &dataset.obs)?.unbind(),
+        /// The values that all cells share, by name; none for sfaira's.
+        constants: Py<PyMappingProxy> = {
+            PyMappingProxy::new(py, python(py, &dataset.constants)?.cast::<PyDict>()?.as_mapping()).unbind()
+        },
+        /// An id, the same exactly where the genes and their order are; empty for sfaira's.
+        feature_space: String = dataset.feature_space.clone(),
+        /// The names of the layers.
+        layers: Py<PyTuple> = PyTuple::new(py, &dataset.layers)?.unbind(),
+        /// The names of the embeddings.
+        obsm: Py<PyTuple> = PyTuple::new(py, &dataset.obsm)?.unbind(),
     }
 }
 
@@ -120,68 +139,54 @@ impl PyDataset {
     }
 }
 
-/// The description of a dataset, from its own `dao.json`.
-#[pyclass(name = "Description", module = "dao_polars._core", frozen, get_all)]
-pub struct PyDescription {
-    matrices: Py<PyMappingProxy>,
-    obs: Py<PyTableMeta>,
-    var: Py<PyTableMeta>,
-}
-
-impl PyDescription {
-    pub fn new(py: Python<'_>, description: &Description) -> PyResult<Self> {
-        let matrices = PyDict::new(py);
-        for (name, meta) in &description.matrices {
-            matrices.set_item(PyMatrixName(name.clone()), PyMatrixMeta::new(meta))?;
-        }
-        Ok(Self {
-            matrices: PyMappingProxy::new(py, matrices.as_mapping()).unbind(),
-            obs: Py::new(py, PyTableMeta::new(py, &description.obs)?)?,
-            var: Py::new(py, PyTableMeta::new(py, &description.var)?)?,
-        })
+frozen_class! {
+    /// The description of a dataset, from its own ``dao.json``.
+    "Description", PyDescription from |py, description: Description| {
+        /// The matrices of the dataset by name, X first.
+        matrices: Py<PyMappingProxy> = {
+            let matrices = PyDict::new(py);
+            for (name, meta) in &description.matrices {
+                matrices.set_item(PyMatrixName(name.clone()), PyMatrixMeta::new(py, meta)?)?;
+            }
+            PyMappingProxy::new(py, matrices.as_mapping()).unbind()
+        },
+        /// The table of cells.
+        obs: Py<PyTableMeta> = Py::new(py, PyTableMeta::new(py, &description.obs)?)?,
+        /// The table of genes.
+        var: Py<PyTableMeta> = Py::new(py, PyTableMeta::new(py, &description.var)?)?,
     }
 }
 
-/// One matrix of a dataset.
-#[pyclass(name = "MatrixMeta", module = "dao_polars._core", frozen, get_all)]
-pub struct PyMatrixMeta {
-    layout: &'static str,
-    dtype: Option<&'static str>,
-    source_dtype: String,
-    shape: (u64, u64),
-    nnz: Option<u64>,
-    max_abs: Option<f64>,
-}
-
-impl PyMatrixMeta {
-    fn new(meta: &MatrixMeta) -> Self {
-        Self {
-            layout: meta.layout.name(),
-            dtype: meta.dtype.map(Dtype::name),
-            source_dtype: meta.source_dtype.clone(),
-            shape: meta.shape.into(),
-            nnz: meta.nnz,
-            max_abs: meta.max_abs,
-        }
+frozen_class! {
+    /// One matrix of a dataset.
+    "MatrixMeta", PyMatrixMeta from |_py, meta: MatrixMeta| {
+        /// The layout of the matrix: ``"csr"`` or ``"dense"``.
+        layout: &'static str = meta.layout.name(),
+        /// The number type that the matrix is stored in; None for one that cannot be read.
+        dtype: Option<&'static str> = meta.dtype.map(Dtype::name),
+        /// The number type that the matrix had at its source, as numpy names it.
+        source_dtype: String = meta.source_dtype.clone(),
+        /// The numbers of rows and columns.
+        shape: (u64, u64) = meta.shape.into(),
+        /// The number of stored values; None where nobody has counted them.
+        nnz: Option<u64> = meta.nnz,
+        /// The largest absolute value; None where nobody has looked for it.
+        max_abs: Option<f64> = meta.max_abs,
     }
 }
 
-/// A table as it lies in parquet, and what it was in pandas.
-#[pyclass(name = "TableMeta", module = "dao_polars._core", frozen, get_all)]
-pub struct PyTableMeta {
-    index_name: Option<String>,
-    index: Py<PyAny>,
-    columns: Py<PyTuple>,
-}
-
-impl PyTableMeta {
-    fn new(py: Python<'_>, table: &TableMeta) -> PyResult<Self> {
-        let columns = table.columns.iter().map(|column| PyColumnMeta::new(py, column)).collect::<PyResult<Vec<_>>>()?;
-        Ok(Self {
-            index_name: table.index_name.clone(),
-            index: python(py, &table.index)?,
-            columns: PyTuple::new(py, columns)?.unbind(),
-        })
+frozen_class! {
+    /// A table, obs or var: its index and its columns.
+    "TableMeta", PyTableMeta from |py, table: TableMeta| {
+        /// The index's own name in pandas, or None.
+        index_name: Option<String> = table.index_name.clone(),
+        /// The index's form in pandas, a dict or None; see ``dao_polars.convert``.
+        index: Py<PyAny> = python(py, &table.index)?.unbind(),
+        /// The columns (`ColumnMeta`) but the index, in their order.
+        columns: Py<PyTuple> = {
+            let columns = table.columns.iter().map(|column| PyColumnMeta::new(py, column));
+            PyTuple::new(py, columns.collect::<PyResult<Vec<_>>>()?)?.unbind()
+        },
     }
 }
 
@@ -189,10 +194,10 @@ impl PyTableMeta {
 impl PyTableMeta {
     #[new]
     fn with(
+        py: Python<'_>,
         index_name: Option<String>,
         index: Py<PyAny>,
         columns: Vec<Py<PyColumnMeta>>,
-        py: Python<'_>,
     ) -> PyResult<Self> {
         Ok(Self { index_name, index, columns: PyTuple::new(py, columns)?.unbind() })
     }
@@ -207,23 +212,17 @@ impl PyTableMeta {
     }
 }
 
-/// A column of a table.
-#[pyclass(name = "ColumnMeta", module = "dao_polars._core", frozen, get_all)]
-pub struct PyColumnMeta {
-    name: String,
-    source: String,
-    dtype: String,
-    pandas: Py<PyAny>,
-}
-
-impl PyColumnMeta {
-    fn new(py: Python<'_>, column: &ColumnMeta) -> PyResult<Self> {
-        Ok(Self {
-            name: column.name.clone(),
-            source: column.source.clone(),
-            dtype: column.dtype.clone(),
-            pandas: python(py, &column.pandas)?,
-        })
+frozen_class! {
+    /// A column of a table: its form in parquet, and the one that it had in pandas.
+    "ColumnMeta", PyColumnMeta from |py, column: ColumnMeta| {
+        /// The column's name in parquet.
+        name: String = column.name.clone(),
+        /// The column's name in pandas.
+        source: String = column.source.clone(),
+        /// The column's type in parquet; see ``dao_polars.scan.dtypes``.
+        dtype: String = column.dtype.clone(),
+        /// The column's form in pandas, a dict; see ``dao_polars.convert``.
+        pandas: Py<PyAny> = python(py, &column.pandas)?.unbind(),
     }
 }
 
@@ -248,32 +247,8 @@ pub fn json(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     serde_json::from_str(&text).map_err(|e| DaoError::value(format!("no JSON: {e}")).into())
 }
 
-fn frozen(py: Python<'_>, values: &Map<String, Value>) -> PyResult<Py<PyMappingProxy>> {
-    Ok(PyMappingProxy::new(py, dict(py, values)?.as_mapping()).unbind())
-}
-
-fn dict<'py>(py: Python<'py>, values: &Map<String, Value>) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    for (name, value) in values {
-        dict.set_item(name, python(py, value)?)?;
-    }
-    Ok(dict)
-}
-
-/// A JSON value as `json.loads` gives it.
-fn python(py: Python<'_>, value: &Value) -> PyResult<Py<PyAny>> {
-    match value {
-        Value::Null => Ok(py.None()),
-        Value::Bool(value) => value.into_py_any(py),
-        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(value), _) => value.into_py_any(py),
-            (_, Some(value)) => value.into_py_any(py),
-            _ => number.as_f64().into_py_any(py),
-        },
-        Value::String(value) => value.into_py_any(py),
-        Value::Array(values) => {
-            values.iter().map(|value| python(py, value)).collect::<PyResult<Vec<_>>>()?.into_py_any(py)
-        }
-        Value::Object(values) => dict(py, values)?.into_py_any(py),
-    }
+/// JSON of the core's as `json.loads` gives it.
+fn python<'py>(py: Python<'py>, value: &impl Serialize) -> PyResult<Bound<'py, PyAny>> {
+    let text = serde_json::to_string(value).map_err(|e| DaoError::value(format!("no JSON: {e}")))?;
+    py.import("json")?.call_method1("loads", (text,))
 }

@@ -1,8 +1,8 @@
 //! The Python module `dao_polars._core`: classes, functions, errors and arrays across the border.
 //!
 //! The only place that names pyo3 and numpy. Every call extracts its arguments, detaches from
-//! the interpreter, runs the core and converts what comes back. The Python side of the contract
-//! is `dao_polars/_core.pyi`.
+//! the interpreter, runs the core and converts what comes back. Doc comments of what is exported are for Python: `help()`
+//! shows them, and `dao_polars/_core.pyi` has the types alone.
 
 mod arrays;
 mod codec;
@@ -20,17 +20,13 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use super::codec::{pfor_decode, pfor_encode};
-    #[pymodule_export]
-    use super::genes::{PyGenes, feature_space_id, keep_reports, match_genes, next_report};
-    #[pymodule_export]
-    use super::manifest::{PyColumnMeta, PyDataset, PyDescription, PyMatrixMeta, PyMatrixName, PyTableMeta};
-    #[pymodule_export]
-    use super::reader::{PyEpoch, PyReader};
-    #[pymodule_export]
-    use super::sampling::{PyEpochPlan, PySampler};
-    #[pymodule_export]
-    use super::store::PyStore;
-    #[pymodule_export]
-    use super::writer::{PyDatasetWriter, PyMatrixWriter, PyValueScan};
+    use super::{
+        codec::{pfor_decode, pfor_encode},
+        genes::{PyGenes, feature_space_id, keep_reports, match_genes, next_report},
+        manifest::{PyColumnMeta, PyDataset, PyDescription, PyMatrixMeta, PyMatrixName, PyTableMeta},
+        reader::{PyEpoch, PyReader},
+        sampling::{PyEpochPlan, PySampler},
+        store::PyStore,
+        writer::{PyDatasetWriter, PyMatrixWriter, PyValueScan},
+    };
 }

@@ -47,7 +47,11 @@ impl PyMatrixForm {
     }
 }
 
-/// Cells of a store, and the matrices that are read of each.
+/// Cells of a store, in frame order, and the matrices that are read of each.
+///
+/// Opens the matrices of the datasets that ``keys`` (uint64) name. ``genes`` are the columns of X and layers, which all
+/// have the same. Rows are normalized (over all columns) while they are read. Raises DaoValueError for keys of no dataset
+/// or row, DaoKeyError for an unknown matrix, DaoFileNotFoundError or DaoCorruptError for broken ones.
 #[pyclass(name = "Reader", module = "dao_polars._core", frozen)]
 pub struct PyReader {
     request: Arc<ReadRequest>,
@@ -73,7 +77,10 @@ impl PyReader {
         Ok(Self { request: Arc::new(request), pool })
     }
 
-    /// All cells as one batch, in frame order; `advance` is called with the cells read since its last call, per matrix.
+    /// The arrays of each matrix, as an epoch gives them, of all cells in frame order.
+    ///
+    /// ``advance`` is called now and then with the cells read since, once for each matrix; ``budget`` bounds what is held
+    /// beside the result, in bytes; ``threads=None`` is one a core.
     #[pyo3(signature = (*, advance=None, budget=134_217_728, threads=None))]
     fn read<'py>(
         &self,
@@ -84,7 +91,8 @@ impl PyReader {
     ) -> PyResult<Bound<'py, PyList>> {
         let n = u32::try_from(self.request.keys.len())
             .map_err(|_| DaoError::value("a selection of more than 2^32 - 1 cells").hint("split it"))?;
-        let mut epoch = py.detach(|| self.start((0..n).collect(), vec![0..n as usize], budget, threads))?;
+        let whole = std::iter::once(0..n as usize).collect();
+        let mut epoch = py.detach(|| self.start((0..n).collect(), whole, budget, threads))?;
         let mut told = 0;
         loop {
             let next = py.detach(|| epoch.next(PATIENCE))?;
@@ -105,7 +113,11 @@ impl PyReader {
         }
     }
 
-    /// Counts, sums and squared deviations of the values that are not zero, by group and column.
+    /// Counts (uint32), sums and squared deviations of values that are not zero, (n_groups * n_columns,).
+    ///
+    /// Of a reader of one matrix. ``groups`` (n_cells,) are below ``n_groups``; ``clip`` (n_groups * n_columns,) the
+    /// largest values that count. Deviations are from the mean of the values that are not zero. The same in every run.
+    /// Raises DaoValueError for groups that do not fit or a dtype that is no float.
     #[pyo3(signature = (groups, n_groups, *, clip=None, advance=None, threads=None))]
     #[expect(clippy::type_complexity, reason = "three arrays")]
     fn moments<'py>(
@@ -132,6 +144,7 @@ impl PyReader {
         ))
     }
 
+    /// Start reading a plan's batches ahead; ``budget`` is in bytes, ``threads=None`` is one a core.
     #[pyo3(signature = (plan, *, budget=134_217_728, threads=None))]
     fn epoch(&self, py: Python<'_>, plan: &PyEpochPlan, budget: u64, threads: Option<usize>) -> PyResult<PyEpoch> {
         // Half of the budget: about as many buffers come back from the consumer as are being filled.
@@ -161,7 +174,11 @@ impl PyReader {
     }
 }
 
-/// One pass over a reader's cells.
+/// An iterator of (n_rows, matrices) over a reader's cells; its threads end with it.
+///
+/// ``n_rows`` is the number of cells of a batch; a matrix is ``(data, indices, indptr)``, or an array of (rows, columns)
+/// where it is dense. The arrays are writable; their memory is used again once nothing refers to it. Raises the first
+/// DaoError of reading.
 #[pyclass(name = "Epoch", module = "dao_polars._core", frozen)]
 pub struct PyEpoch {
     request: Arc<ReadRequest>,
@@ -203,7 +220,7 @@ impl PyEpoch {
         }
     }
 
-    /// Stops and joins the reading threads.
+    /// Stop and join the reading threads.
     fn close(&self, py: Python<'_>) {
         if self.check_process().is_err() {
             return;
@@ -234,13 +251,13 @@ fn arrays_of<'py>(
     let n_rows = batch.rows.len();
     let list = PyList::empty(py);
     for (i, (matrix, wanted)) in batch.matrices.into_iter().zip(&request.matrices).enumerate() {
-        let [index_shelf, data_shelf] = pool.shelves(i);
-        let data = arrays::pooled_array(py, matrix.data, data_shelf)?;
+        let [index_section, data_section] = pool.sections(i);
+        let data = arrays::pooled_array(py, matrix.data, data_section)?;
         if wanted.form.layout == Layout::Dense {
             list.append(data.call_method1("reshape", (n_rows, wanted.form.n_columns))?)?;
             continue;
         }
-        let indices = arrays::pooled_array(py, Values::I32(matrix.indices), index_shelf)?;
+        let indices = arrays::pooled_array(py, Values::I32(matrix.indices), index_section)?;
         // scipy wants both index arrays of one type; 32 bits do unless there are 2^31 values.
         let indptr = match matrix.indptr.iter().map(|&at| i32::try_from(at)).collect::<Result<Vec<_>, _>>() {
             Ok(narrow) => PyArray1::from_vec(py, narrow).into_any(),

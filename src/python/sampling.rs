@@ -8,11 +8,15 @@ use pyo3::prelude::*;
 use crate::error::{DaoError, Result};
 use crate::sampling::{Draw, EpochPlan, EpochStart, Order, Sampler, Share};
 
-/// The settings of the epochs over a selection.
+/// The settings of the epochs over a selection of ``n`` cells, as positions in it.
+///
+/// Epochs are in frame order without ``seed``, else shuffled, ``block_size`` cells at a time. With ``n_samples`` so many
+/// are drawn, in proportion to ``weights`` (n,). A batch is of one of ``groups`` (n,), numbers below n. Raises
+/// DaoValueError for what cannot be drawn.
 #[pyclass(name = "Sampler", module = "dao_polars._core", frozen)]
 pub struct PySampler(Sampler);
 
-/// A share of an epoch.
+/// Positions in the order they are visited, cut into batches; ``len()`` of these.
 #[pyclass(name = "EpochPlan", module = "dao_polars._core", frozen)]
 pub struct PyEpochPlan(pub EpochPlan);
 
@@ -55,7 +59,7 @@ impl PySampler {
         Ok(Self(sampler))
     }
 
-    /// The number of batches of a rank in `epoch`.
+    /// The number of batches of each of ``world_size`` ranks.
     #[pyo3(signature = (epoch, world_size=1))]
     fn n_batches(&self, py: Python<'_>, epoch: u64, world_size: usize) -> usize {
         let all = py.detach(|| self.0.n_batches(epoch));
@@ -63,6 +67,10 @@ impl PySampler {
         if self.0.drop_last { all / world_size } else { all.div_ceil(world_size) }
     }
 
+    /// The plan of one share of what is left of an epoch.
+    ///
+    /// Left out are its first ``cells``, then so many ``rounds`` of a batch for each rank, and ``skip`` batches of this
+    /// worker's own.
     #[pyo3(signature = (epoch, *, rank=0, world_size=1, worker=0, workers=1, cells=0, rounds=0, skip=0))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn plan(
@@ -89,7 +97,7 @@ impl PySampler {
         Ok(PyEpochPlan(plan))
     }
 
-    /// The number of cells of `epoch`, in its sequence, that all ranks together have had.
+    /// The number of cells of the epoch that all ranks together have had by then.
     #[pyo3(signature = (epoch, *, world_size, cells, rounds))]
     fn cells_after(&self, py: Python<'_>, epoch: u64, world_size: usize, cells: usize, rounds: usize) -> usize {
         let world_size = world_size.max(1);
@@ -103,18 +111,18 @@ impl PyEpochPlan {
         self.0.batches.len()
     }
 
-    /// The positions in the frame of the rows `start` to `stop`.
+    /// The positions of rows ``start`` to ``stop``, uint32.
     fn order<'py>(&self, py: Python<'py>, start: usize, stop: usize) -> Bound<'py, PyArray1<u32>> {
         let stop = stop.min(self.0.order.len());
         PyArray1::from_slice(py, &self.0.order[start.min(stop)..stop])
     }
 
-    /// The row after which each batch ends.
+    /// The row after which each batch ends, uint64.
     fn ends<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u64>> {
         PyArray1::from_iter(py, self.0.batches.iter().map(|batch| batch.end as u64))
     }
 
-    /// The position of the first row where the others follow it one by one.
+    /// The position of the first row if the others follow one by one.
     fn first(&self) -> Option<u32> {
         let first = *self.0.order.first()?;
         let mut places = u64::from(first)..;

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyTuple};
 
 use super::genes::{PyGenes, request};
@@ -16,47 +15,54 @@ use crate::storage::StorageOptions;
 use crate::store::{Categories, Store};
 use crate::writer::add_gene_index;
 
-/// An opened store.
+/// An opened store: its manifest, its small files, its matrices.
 #[pyclass(name = "Store", module = "dao_polars._core", frozen)]
 pub struct PyStore {
     pub opened: Arc<OpenStore>,
-    /// The datasets as Python has them, made once.
-    datasets: PyOnceLock<Py<PyTuple>>,
-}
-
-pub fn options(options: Option<HashMap<String, String>>) -> StorageOptions {
-    options.unwrap_or_default().into_iter().collect()
+    /// The datasets (a tuple of `Dataset`), by their numbers.
+    #[pyo3(get)]
+    datasets: Py<PyTuple>,
 }
 
 #[pymethods]
 impl PyStore {
+    /// Open the store at a path or URL: one read of ``dao.json``, or a listing.
+    ///
+    /// Raises DaoFileNotFoundError where there is no store, DaoValueError for a newer format version or an unusable
+    /// URL, DaoCorruptError for an unreadable manifest.
     #[staticmethod]
     #[pyo3(signature = (uri, storage_options=None))]
     fn open(py: Python<'_>, uri: &str, storage_options: Option<HashMap<String, String>>) -> PyResult<Self> {
-        let storage_options = options(storage_options);
+        let storage_options: StorageOptions = storage_options.unwrap_or_default().into_iter().collect();
         let store = py.detach(|| Store::open(uri, &storage_options))?;
         stores::remember_options(store.uri(), &storage_options);
-        Ok(Self { opened: Arc::new(OpenStore::new(store)), datasets: PyOnceLock::new() })
+        let datasets = store.manifest().datasets.iter().map(|dataset| PyDataset::new(py, dataset));
+        let datasets = PyTuple::new(py, datasets.collect::<PyResult<Vec<_>>>()?)?.unbind();
+        Ok(Self { opened: Arc::new(OpenStore::new(store)), datasets })
     }
 
-    /// The options that the store at `uri` was last opened with in this process: cells do not carry them.
+    /// The options that the store at ``uri`` was last opened with in this process: cells do not carry them.
     #[staticmethod]
     fn options_of(uri: &str) -> HashMap<String, String> {
         stores::options_of(uri).into_iter().collect()
     }
 
-    /// Refuses a store that is not the one that cells were selected from, at `uri` then.
+    /// Raise DaoValueError unless it is the store ``id`` that cells at ``uri`` were of.
     fn check_is(&self, uri: &str, id: &str) -> PyResult<()> {
         Ok(stores::check_is(self.opened.store(), uri, id)?)
     }
 
-    /// The id of a dataset's feature space.
+    /// The feature space id of the dataset of this number: equal exactly where the genes and their order are.
     fn feature_space(&self, py: Python<'_>, number: u32) -> PyResult<String> {
         let store = self.opened.store();
         Ok(py.detach(|| self.opened.spaces().id(store, store.dataset_numbered(number)?))?)
     }
 
-    /// The genes that a request means in the datasets `numbers`; empty for a selection without cells.
+    /// The genes that a request means in the datasets of these numbers; [] for no cells.
+    ///
+    /// Raises DaoValueError for several feature spaces and no ``genes``, for a name that is there twice or has several
+    /// genes in a dataset, DaoKeyError for a gene that no dataset of the store has and for a ``gene_key`` that is no
+    /// column of var.
     #[pyo3(signature = (numbers, genes=None, *, gene_key=None, duplicates="error"))]
     fn genes(
         &self,
@@ -70,59 +76,55 @@ impl PyStore {
         Ok(PyGenes(Arc::new(py.detach(|| self.opened.genes(&numbers, &request))?)))
     }
 
+    /// An absolute path with links resolved, or the URL without a trailing slash.
     #[getter]
     fn uri(&self) -> &str {
         self.opened.store().uri()
     }
 
+    /// A UUID; ``sfaira-<fingerprint>`` for a store that sfaira wrote.
     #[getter]
     fn id(&self) -> &str {
         &self.opened.store().manifest().id
     }
 
-    /// Whether the store's tables are pandas' parquet and pickles, as sfaira wrote them.
+    /// Whether the tables are pandas' parquet and pickles, as sfaira wrote them.
     #[getter]
     fn has_sfaira_tables(&self) -> bool {
         self.opened.store().has_sfaira_tables()
     }
 
-    /// The datasets, by their numbers.
-    #[getter]
-    fn datasets<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let made = self.datasets.get_or_try_init(py, || -> PyResult<_> {
-            let datasets = &self.opened.store().manifest().datasets;
-            let datasets = datasets.iter().map(|dataset| PyDataset::new(py, dataset)).collect::<PyResult<Vec<_>>>()?;
-            Ok(PyTuple::new(py, datasets)?.unbind())
-        });
-        Ok(made?.bind(py).clone())
-    }
-
-    /// The sorted union of the values of each string-like obs column; `None` where they are too many.
+    /// The union of the values of each string-like obs column, as sets by column; None where they are too many.
+    ///
+    /// Empty for a store that sfaira wrote, whose tables say it.
     #[getter]
     fn categories(&self) -> Categories {
         self.opened.store().manifest().categories.clone()
     }
 
+    /// The description of a dataset, checked against the manifest.
+    ///
+    /// Raises DaoKeyError for an unknown name, DaoFileNotFoundError or DaoCorruptError for a ``dao.json`` that is
+    /// missing or not the one that was written.
     fn description(&self, py: Python<'_>, dataset: &str) -> PyResult<PyDescription> {
         let store = self.opened.store();
-        let description = py.detach(|| store.description(store.dataset(dataset)?))?;
-        PyDescription::new(py, &description)
+        PyDescription::new(py, &py.detach(|| store.description(store.dataset(dataset)?))?)
     }
 
-    #[pyo3(signature = (path, checksum_of=None))]
-    fn get_bytes<'py>(&self, py: Python<'py>, path: &str, checksum_of: Option<&str>) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = py.detach(|| {
-            let store = self.opened.store();
-            let Some(dataset) = checksum_of else { return store.file(path) };
-            let entry = store.dataset(dataset)?;
-            match path.strip_prefix(&format!("{}/", entry.path)) {
-                Some(within) => store.dataset_file(entry, within),
-                None => store.file(path),
-            }
-        })?;
+    /// A dataset's whole file by its path in the dataset's folder, with its checksum checked where there is one.
+    ///
+    /// Raises DaoKeyError for an unknown name, DaoFileNotFoundError or DaoCorruptError for a file that is missing or not
+    /// as it was written.
+    fn get_bytes<'py>(&self, py: Python<'py>, dataset: &str, path: &str) -> PyResult<Bound<'py, PyBytes>> {
+        let store = self.opened.store();
+        let bytes = py.detach(|| store.dataset_file(store.dataset(dataset)?, path))?;
         Ok(PyBytes::new(py, &bytes))
     }
 
+    /// Write the gene-major copy of a dataset's X; False if there is one.
+    ///
+    /// ``advance`` is told how many cells were copied since. Raises DaoValueError for a store that is not written to,
+    /// DaoIOError for a full disk; nothing of it stays then.
     #[pyo3(signature = (dataset, advance=None))]
     fn add_gene_index(&self, py: Python<'_>, dataset: &str, advance: Option<Py<PyAny>>) -> PyResult<bool> {
         let mut progress = Progress::new(advance);
@@ -136,11 +138,13 @@ impl PyStore {
         progress.or_raised(added)
     }
 
+    /// Whether a dataset has a gene-major copy of X.
     fn has_gene_index(&self, py: Python<'_>, dataset: &str) -> PyResult<bool> {
         let store = self.opened.store();
-        Ok(py.detach(|| store.gene_index(store.dataset(dataset)?)).map(|path| path.is_some())?)
+        Ok(py.detach(|| store.gene_index(store.dataset(dataset)?))?.is_some())
     }
 
+    /// Read all of a dataset but its tables' contents; gives (path, problem) of each fault.
     fn verify(&self, py: Python<'_>, dataset: &str) -> PyResult<Vec<(String, String)>> {
         Ok(py.detach(|| self.opened.verify(self.opened.store().dataset(dataset)?))?)
     }

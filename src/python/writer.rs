@@ -20,7 +20,7 @@ fn closed(what: &str) -> DaoError {
     DaoError::value(format!("this {what} is already finished"))
 }
 
-/// Finds the narrowest number type for a matrix.
+/// Finds the narrowest number type that holds every value it is shown.
 #[pyclass(name = "ValueScan", module = "dao_polars._core", frozen)]
 #[derive(Default)]
 pub struct PyValueScan(Mutex<ValueScan>);
@@ -32,37 +32,45 @@ impl PyValueScan {
         Self::default()
     }
 
+    /// Take values into account; any shape, any integer, float or bool type.
     fn update(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let values = arrays::values(data)?;
         py.detach(|| lock(&self.0).update(&values));
         Ok(())
     }
 
+    /// ``uint8`` … ``uint64``; with negatives ``int8`` … ``int64``; else ``float32``/``64``.
     fn stored(&self) -> &'static str {
         lock(&self.0).stored().name()
     }
 
+    /// The largest absolute value.
     fn max_abs(&self) -> f64 {
         lock(&self.0).max_abs()
     }
 
+    /// The number of values that are not zero.
     fn nonzero(&self) -> u64 {
         lock(&self.0).nonzero()
     }
 }
 
-/// A dataset being written.
+/// A dataset being written: invisible until ``commit``, gone if dropped before.
 #[pyclass(name = "DatasetWriter", module = "dao_polars._core", frozen)]
 pub struct PyDatasetWriter(Arc<Mutex<Option<DatasetWriter>>>);
 
 #[pymethods]
 impl PyDatasetWriter {
+    /// Make the store if it is missing, and a folder to write to; clean up after dead writers.
+    ///
+    /// Raises DaoFileExistsError if the id is taken, DaoValueError if it cannot be a name.
     #[staticmethod]
     fn begin(py: Python<'_>, uri: &str, dataset: &str) -> PyResult<Self> {
         let writer = py.detach(|| DatasetWriter::begin(uri, dataset))?;
         Ok(Self(Arc::new(Mutex::new(Some(writer)))))
     }
 
+    /// The folder that becomes the dataset's; ``parquet/`` is in it.
     #[getter]
     fn staging(&self) -> PyResult<String> {
         let guard = lock(&self.0);
@@ -70,6 +78,10 @@ impl PyDatasetWriter {
         Ok(writer.folder().to_string_lossy().into_owned())
     }
 
+    /// Begin a matrix of this output shape.
+    ///
+    /// ``portable``: CSR arrays in zarr's core codecs alone, instead of ``dao_polars.pfor``. ``columns`` (int32) maps
+    /// source to output columns (-1: dropped), ``rows`` (uint32) source to output rows.
     #[pyo3(signature = (name, layout, shape, stored, source_dtype, *, portable=false, columns=None, rows=None, source_nnz=0, max_abs=0.0))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn matrix(
@@ -110,6 +122,10 @@ impl PyDatasetWriter {
         Ok(PyMatrixWriter { name: name.0, dataset: self.0.clone(), matrix: Mutex::new(Some(matrix)) })
     }
 
+    /// Describe the dataset and publish it.
+    ///
+    /// ``constants`` are values that all cells share, ``categories`` the values of each string-like obs column, None
+    /// where they are too many.
     #[pyo3(signature = (*, obs, var, organism, constants, categories, feature_space))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn commit(
@@ -133,13 +149,14 @@ impl PyDatasetWriter {
         Ok(py.detach(|| writer.commit(tables))?)
     }
 
+    /// Remove what was written.
     fn abort(&self, py: Python<'_>) {
         let writer = lock(&self.0).take();
         py.detach(|| drop(writer));
     }
 }
 
-/// Writes one matrix.
+/// Takes one matrix in source order, by rows, columns or dense rows.
 #[pyclass(name = "MatrixWriter", module = "dao_polars._core", frozen)]
 pub struct PyMatrixWriter {
     name: MatrixName,
@@ -155,6 +172,7 @@ impl PyMatrixWriter {
 
 #[pymethods]
 impl PyMatrixWriter {
+    /// Take the next rows, CSR; unsorted columns are sorted, duplicates summed.
     fn push_rows(
         &self,
         py: Python<'_>,
@@ -166,6 +184,7 @@ impl PyMatrixWriter {
         self.with(py, |matrix| matrix.push_rows(&indptr, &indices, &data))
     }
 
+    /// Take the next columns, CSC.
     fn push_columns(
         &self,
         py: Python<'_>,
@@ -177,6 +196,7 @@ impl PyMatrixWriter {
         self.with(py, |matrix| matrix.push_columns(&indptr, &indices, &data))
     }
 
+    /// Take the next rows, (rows, columns).
     fn push_dense(&self, py: Python<'_>, block: &Bound<'_, PyAny>) -> PyResult<()> {
         let shape: Vec<usize> = block.getattr("shape")?.extract()?;
         let [_, width] = shape[..] else {
@@ -186,6 +206,7 @@ impl PyMatrixWriter {
         self.with(py, |matrix| matrix.push_dense(width, &data))
     }
 
+    /// Write the rest; returns the number of stored values.
     fn finish(&self, py: Python<'_>) -> PyResult<u64> {
         let matrix = lock(&self.matrix).take().ok_or_else(|| closed("matrix"))?;
         let nnz = py.detach(|| matrix.finish())?;

@@ -6,7 +6,7 @@
 //! undoing cost more than a `pread` of one row). `io_uring` saves the entry into the kernel, 0.1 of
 //! about 0.8 µs, and is often forbidden in containers.
 
-use std::fs::File as Handle;
+use std::fs::{DirEntry, File as Handle};
 use std::io::ErrorKind as IoKind;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -16,79 +16,49 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::{File, Storage};
+use super::{File, Storage, check_end};
 use crate::error::{DaoError, Result};
 
 /// The files below one folder.
-#[derive(Debug)]
 pub struct Local {
     root: PathBuf,
     uri: String,
 }
 
 impl Local {
-    /// The folder `root`, made absolute, with links resolved where it exists.
-    ///
-    /// # Errors
-    /// `Io` if the working directory is gone; `Value` if the path is not UTF-8.
+    /// The folder `root`, made absolute, with links resolved where it exists. Errors: `Io` if the working directory is
+    /// gone; `Value` if the path is not UTF-8.
     pub fn new(root: &Path) -> Result<Self> {
-        let shown = root.display().to_string();
-        let absolute = std::path::absolute(root).map_err(|e| DaoError::io(&shown, "resolving the path", &e))?;
+        let absolute = std::path::absolute(root).map_err(|e| DaoError::io(root, "resolving the path", &e))?;
         let root = absolute.canonicalize().unwrap_or(absolute);
-        let uri =
-            root.to_str().ok_or_else(|| DaoError::value(format!("path '{shown}' is not valid UTF-8")))?.to_owned();
-        Ok(Self { root, uri })
+        match root.to_str() {
+            Some(uri) => Ok(Self { uri: uri.to_owned(), root }),
+            None => Err(DaoError::value(format!("path '{}' is not valid UTF-8", root.display()))),
+        }
     }
 
-    /// The path of a file below the root.
     fn full(&self, path: &str) -> PathBuf {
         if path.is_empty() { self.root.clone() } else { self.root.join(path) }
     }
 
-    /// A file and its length; `None` where there is none, or a folder.
-    fn open(&self, path: &str) -> Result<Option<(Handle, u64)>> {
-        let full = self.full(path);
-        let opened = Handle::open(&full).and_then(|file| file.metadata().map(|meta| (file, meta)));
-        match opened {
+    /// A file, opened; `None` where there is none, or a folder.
+    fn open(&self, path: &str) -> Result<Option<LocalFile>> {
+        let path = self.full(path);
+        match Handle::open(&path).and_then(|handle| handle.metadata().map(|meta| (handle, meta))) {
             Ok((_, meta)) if meta.is_dir() => Ok(None),
-            Ok((file, meta)) => Ok(Some((file, meta.len()))),
+            Ok((handle, meta)) => Ok(Some(LocalFile { path, len: meta.len(), handle: CountedHandle::new(handle) })),
             Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory) => Ok(None),
             Err(e) => {
-                let error = DaoError::io(&full.display().to_string(), "opening", &e);
+                let error = DaoError::io(&path, "opening", &e);
                 let too_many = e.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error());
                 Err(if too_many { error.hint("raise the limit of open files (ulimit -n)") } else { error })
             }
         }
     }
-
-    /// A byte range of an open file of `size` bytes.
-    fn read(&self, path: &str, file: &Handle, size: u64, range: &Range<u64>) -> Result<Bytes> {
-        if range.end > size {
-            return Err(truncated(&self.full(path), range.end, size));
-        }
-        let length = usize::try_from(range.end - range.start).map_err(|_| {
-            DaoError::corrupt(&self.full(path).display().to_string(), "a range does not fit into memory")
-        })?;
-        let mut buffer = vec![0; length];
-        read_exact(file, &self.full(path), range.start, &mut buffer)?;
-        Ok(buffer.into())
-    }
 }
 
-/// The error for a file that ends before what is read of it.
-fn truncated(path: &Path, expected: u64, found: u64) -> DaoError {
-    DaoError::corrupt(&path.display().to_string(), "file is truncated")
-        .expected(format!("at least {expected} bytes"))
-        .found(format!("{found} bytes"))
-        .hint("restore the file or write the dataset again")
-}
-
-/// Fills `into` from `offset`.
-fn read_exact(file: &Handle, path: &Path, offset: u64, into: &mut [u8]) -> Result<()> {
-    file.read_exact_at(into, offset).map_err(|e| match (e.kind(), file.metadata()) {
-        (IoKind::UnexpectedEof, Ok(meta)) => truncated(path, offset.saturating_add(into.len() as u64), meta.len()),
-        _ => DaoError::io(&path.display().to_string(), "reading", &e),
-    })
+fn entries(folder: &Path) -> Result<Vec<DirEntry>> {
+    std::fs::read_dir(folder).and_then(|entries| entries.collect()).map_err(|e| DaoError::io(folder, "listing", &e))
 }
 
 /// The most files that the process keeps open: half of what the system allows it.
@@ -104,7 +74,6 @@ fn most_open() -> usize {
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 /// A file that is kept open, and counted in [`OPEN`].
-#[derive(Debug)]
 struct CountedHandle(Handle);
 
 impl CountedHandle {
@@ -123,7 +92,6 @@ impl Drop for CountedHandle {
 }
 
 /// A file of a [`Local`], opened.
-#[derive(Debug)]
 struct LocalFile {
     path: PathBuf,
     len: u64,
@@ -132,15 +100,14 @@ struct LocalFile {
 }
 
 impl LocalFile {
-    /// Runs `run` with the file open.
-    fn with<T>(&self, run: impl FnOnce(&Handle) -> Result<T>) -> Result<T> {
-        match &self.handle {
-            Some(counted) => run(&counted.0),
-            None => {
-                let opened = Handle::open(&self.path);
-                run(&opened.map_err(|e| DaoError::io(&self.path.display().to_string(), "opening", &e))?)
-            }
-        }
+    /// The bytes `range` of the file; memory is asked for only where the file has so many.
+    fn read(&self, range: &Range<u64>) -> Result<Bytes> {
+        check_end("file", self.path.display(), range.end, self.len)?;
+        let length = usize::try_from(range.end - range.start)
+            .map_err(|_| DaoError::corrupt(&self.path.display().to_string(), "a range does not fit into memory"))?;
+        let mut bytes = vec![0; length];
+        self.read_at(range.start, &mut bytes)?;
+        Ok(bytes.into())
     }
 }
 
@@ -151,10 +118,21 @@ impl File for LocalFile {
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         let end = offset.saturating_add(into.len() as u64);
-        if end > self.len {
-            return Err(truncated(&self.path, end, self.len));
-        }
-        self.with(|handle| read_exact(handle, &self.path, offset, into))
+        check_end("file", self.path.display(), end, self.len)?;
+        let opened;
+        let handle = match &self.handle {
+            Some(counted) => &counted.0,
+            None => {
+                opened = Handle::open(&self.path).map_err(|e| DaoError::io(&self.path, "opening", &e))?;
+                &opened
+            }
+        };
+        handle.read_exact_at(into, offset).map_err(|e| {
+            // A file that shrank since it was opened.
+            let shrunk =
+                handle.metadata().ok().and_then(|meta| check_end("file", self.path.display(), end, meta.len()).err());
+            shrunk.unwrap_or_else(|| DaoError::io(&self.path, "reading", &e))
+        })
     }
 
     fn random_access(&self) -> bool {
@@ -168,52 +146,35 @@ impl Storage for Local {
     }
 
     fn size(&self, path: &str) -> Result<Option<u64>> {
-        Ok(self.open(path)?.map(|(_, size)| size))
+        Ok(self.open(path)?.map(|file| file.len))
     }
 
     fn get(&self, path: &str) -> Result<Option<Bytes>> {
-        let Some((file, size)) = self.open(path)? else { return Ok(None) };
-        self.read(path, &file, size, &(0..size)).map(Some)
+        self.open(path)?.map(|file| file.read(&(0..file.len))).transpose()
     }
 
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {
-        let Some((file, size)) = self.open(path)? else { return Ok(None) };
-        ranges.iter().map(|range| self.read(path, &file, size, range)).collect::<Result<_>>().map(Some)
+        self.open(path)?.map(|file| ranges.iter().map(|range| file.read(range)).collect()).transpose()
     }
 
     fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>> {
-        let Some((handle, len)) = self.open(path)? else { return Ok(None) };
-        Ok(Some(Arc::new(LocalFile { path: self.full(path), len, handle: CountedHandle::new(handle) })))
+        Ok(self.open(path)?.map(|file| Arc::new(file) as Arc<dyn File>))
     }
 
     fn list_folders(&self, path: &str) -> Result<Vec<String>> {
-        let full = self.full(path);
-        let failed = |e: &std::io::Error| DaoError::io(&full.display().to_string(), "listing", e);
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&full).map_err(|e| failed(&e))? {
-            let entry = entry.map_err(|e| failed(&e))?;
-            if entry.path().is_dir()
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                names.push(name);
-            }
-        }
+        let folders = entries(&self.full(path))?.into_iter().filter(|entry| entry.path().is_dir());
+        let mut names: Vec<String> = folders.filter_map(|folder| folder.file_name().into_string().ok()).collect();
         names.sort_unstable();
         Ok(names)
     }
 
     fn total_size(&self, path: &str) -> Result<u64> {
-        let mut total = 0;
-        let mut folders = vec![self.full(path)];
+        let (mut total, mut folders) = (0, vec![self.full(path)]);
         while let Some(folder) = folders.pop() {
-            let failed = |e: &std::io::Error| DaoError::io(&folder.display().to_string(), "listing", e);
-            for entry in std::fs::read_dir(&folder).map_err(|e| failed(&e))? {
-                let entry = entry.map_err(|e| failed(&e))?;
-                let meta = entry.metadata().map_err(|e| failed(&e))?;
-                if meta.is_dir() {
-                    folders.push(entry.path());
-                } else {
-                    total += meta.len();
+            for entry in entries(&folder)? {
+                match entry.metadata().map_err(|e| DaoError::io(&folder, "listing", &e))? {
+                    meta if meta.is_dir() => folders.push(entry.path()),
+                    meta => total += meta.len(),
                 }
             }
         }

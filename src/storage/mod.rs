@@ -7,13 +7,14 @@ mod local;
 mod remote;
 mod zarr;
 
+use std::fmt::Display;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{DaoError, Result};
 pub use local::Local;
 pub use zarr::ZarrStorage;
 
@@ -21,44 +22,29 @@ pub use zarr::ZarrStorage;
 pub type StorageOptions = Vec<(String, String)>;
 
 /// Read access to the files below one root.
+///
+/// Methods fail when the layer below does, for any reason but a missing file, and for what they say beside.
 pub trait Storage: Send + Sync {
     /// The root: an absolute path, or a URL without a trailing slash.
     fn uri(&self) -> &str;
 
     /// The size in bytes of the file at `path`; `None` if there is none.
-    ///
-    /// # Errors
-    /// When the layer below fails for any reason but a missing file.
     fn size(&self, path: &str) -> Result<Option<u64>>;
 
     /// The whole file at `path`; `None` if there is none.
-    ///
-    /// # Errors
-    /// As [`Storage::size`].
     fn get(&self, path: &str) -> Result<Option<Bytes>>;
 
-    /// The bytes of `ranges` of the file at `path`, in their order; `None` if there is no such file.
-    ///
-    /// # Errors
-    /// As [`Storage::size`], and `Corrupt` if the file ends before a range does.
+    /// The bytes of `ranges` of the file at `path`, in their order; `None` if there is no such file. `Corrupt` if the
+    /// file ends before a range does.
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>>;
 
     /// Opens the file at `path`; `None` if there is none.
-    ///
-    /// # Errors
-    /// As [`Storage::size`].
     fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>>;
 
-    /// Names of the folders directly below `path`, sorted.
-    ///
-    /// # Errors
-    /// As [`Storage::size`], and where listing is not possible (plain HTTP).
+    /// Names of the folders directly below `path`, sorted. Plain HTTP cannot list.
     fn list_folders(&self, path: &str) -> Result<Vec<String>>;
 
-    /// The bytes of all files below `path` together.
-    ///
-    /// # Errors
-    /// As [`Storage::list_folders`].
+    /// The bytes of all files below `path` together. Plain HTTP cannot list.
     fn total_size(&self, path: &str) -> Result<u64>;
 
     /// The folder on this machine, where the root is one.
@@ -79,10 +65,8 @@ pub trait File: Send + Sync {
         self.len() == 0
     }
 
-    /// Fills `into` with the file's bytes from `offset`. After an error `into` may hold anything.
-    ///
-    /// # Errors
-    /// `Corrupt` if the file ends before that (also if it shrank since), `Io` if reading fails.
+    /// Fills `into` with the file's bytes from `offset`. After an error `into` may hold anything. Errors: `Corrupt` if
+    /// the file ends before that (also if it shrank since), `Io` if reading fails.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()>;
 
     /// Whether small reads are cheap. Where they are not (a request each), callers join ranges
@@ -90,19 +74,24 @@ pub trait File: Send + Sync {
     fn random_access(&self) -> bool;
 }
 
-/// Opens the root that `uri` names: a path, `file://`, `s3://`, `gs://`, `az://`, `http(s)://`.
-///
-/// A path need not exist.
-///
-/// # Errors
-/// `Value` for a scheme or options that cannot be used.
+/// Refuses to read a file of `size` bytes up to `end` if it ends before; `what` it is (a file, an object), for errors.
+fn check_end(what: &str, uri: impl Display, end: u64, size: u64) -> Result<()> {
+    if end <= size {
+        return Ok(());
+    }
+    Err(DaoError::corrupt(&uri.to_string(), format!("{what} is truncated"))
+        .expected(format!("at least {end} bytes"))
+        .found(format!("{size} bytes"))
+        .hint("restore the file or write the dataset again"))
+}
+
+/// Opens the root that `uri` names: a path (which need not exist), `file://`, `s3://`, `gs://`, `az://`, `http(s)://`.
+/// Errors: `Value` for a scheme or options that cannot be used.
 pub fn open(uri: &str, options: &StorageOptions) -> Result<Arc<dyn Storage>> {
-    if let Some(path) = uri.strip_prefix("file://") {
-        Ok(Arc::new(Local::new(Path::new(path))?))
-    } else if uri.contains("://") {
-        Ok(Arc::new(remote::Remote::new(uri, options)?))
-    } else {
-        Ok(Arc::new(Local::new(Path::new(uri))?))
+    match uri.strip_prefix("file://") {
+        Some(path) => Ok(Arc::new(Local::new(Path::new(path))?)),
+        None if uri.contains("://") => Ok(Arc::new(remote::Remote::new(uri, options)?)),
+        None => Ok(Arc::new(Local::new(Path::new(uri))?)),
     }
 }
 

@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
-use object_store::{Error as ObjectError, ObjectStore, ObjectStoreExt};
+use object_store::{Error as ObjectError, ListResult, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Runtime;
 use url::Url;
 
-use super::{File, Storage, StorageOptions};
+use super::{File, Storage, StorageOptions, check_end};
 use crate::error::{DaoError, ErrorKind, Result};
 
 /// The objects below one URL.
+#[derive(Clone)]
 pub struct Remote {
     store: Arc<dyn ObjectStore>,
     prefix: ObjectPath,
@@ -46,10 +47,7 @@ fn runtime() -> Result<&'static Runtime> {
     Ok(&made.1)
 }
 
-/// The runtime, for those who opened a store in this very process.
-///
-/// # Errors
-/// `Value` in a forked child: connections are its parent's.
+/// The runtime for a store that the process `pid` opened; `Value` in a forked child: connections are its parent's.
 fn runtime_of(pid: u32) -> Result<&'static Runtime> {
     if pid == std::process::id() {
         return runtime();
@@ -59,10 +57,7 @@ fn runtime_of(pid: u32) -> Result<&'static Runtime> {
 }
 
 impl Remote {
-    /// The objects below `uri`.
-    ///
-    /// # Errors
-    /// `Value` for a malformed URL, an unknown scheme or unusable options.
+    /// The objects below `uri`. Errors: `Value` for a malformed URL, an unknown scheme or unusable options.
     pub fn new(uri: &str, options: &StorageOptions) -> Result<Self> {
         let uri = uri.trim_end_matches('/').to_owned();
         let unusable = |e: &dyn std::fmt::Display| {
@@ -83,41 +78,39 @@ impl Remote {
         path.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |at, part| at.join(part))
     }
 
-    /// The error for a request that failed.
-    fn failed(&self, path: &str, error: &ObjectError) -> DaoError {
-        failed(&format!("{}/{path}", self.uri), error)
-    }
-
-    /// `None` for a missing object, an error for everything else.
-    fn found<T>(&self, path: &str, result: object_store::Result<T>) -> Result<Option<T>> {
-        match result {
+    /// The answer to a request for `path`; `None` for a missing object.
+    fn ask<T>(&self, path: &str, request: impl Future<Output = object_store::Result<T>>) -> Result<Option<T>> {
+        match runtime_of(self.pid)?.block_on(request) {
             Ok(value) => Ok(Some(value)),
             Err(ObjectError::NotFound { .. }) => Ok(None),
             Err(e) => Err(self.failed(path, &e)),
         }
     }
-}
 
-/// The error for a request that failed.
-fn failed(uri: &str, error: &ObjectError) -> DaoError {
-    let kind = if matches!(error, ObjectError::NotFound { .. }) { ErrorKind::NotFound } else { ErrorKind::Io };
-    DaoError::new(kind, format!("reading failed: {error}"))
-        .at(format!("path '{uri}'"))
-        .hint("check the network, the address and storage_options")
-}
+    /// The objects and folders directly below `folder`, which is at `path` or below it.
+    fn list(&self, path: &str, folder: &ObjectPath) -> Result<ListResult> {
+        let listed = runtime_of(self.pid)?.block_on(self.store.list_with_delimiter(Some(folder)));
+        listed.map_err(|e| self.failed(path, &e))
+    }
 
-/// The error for an object that ends before what is read of it.
-fn truncated(uri: &str, expected: u64, found: impl std::fmt::Display) -> DaoError {
-    DaoError::corrupt(uri, "object is truncated").expected(format!("at least {expected} bytes")).found(found)
+    /// The error for a request that failed.
+    fn failed(&self, path: &str, error: &ObjectError) -> DaoError {
+        let kind = if matches!(error, ObjectError::NotFound { .. }) { ErrorKind::NotFound } else { ErrorKind::Io };
+        DaoError::new(kind, format!("reading failed: {error}"))
+            .at(format!("path '{}/{path}'", self.uri))
+            .hint("check the network, the address and storage_options")
+    }
+
+    fn check_end(&self, path: &str, end: u64, size: u64) -> Result<()> {
+        check_end("object", format_args!("{}/{path}", self.uri), end, size)
+    }
 }
 
 /// An object of a [`Remote`], and its length when it was opened.
 struct RemoteFile {
-    store: Arc<dyn ObjectStore>,
-    object: ObjectPath,
-    uri: String,
+    remote: Remote,
+    path: String,
     len: u64,
-    pid: u32,
 }
 
 impl File for RemoteFile {
@@ -127,24 +120,21 @@ impl File for RemoteFile {
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         let end = offset.saturating_add(into.len() as u64);
-        if end > self.len {
-            return Err(truncated(&self.uri, end, format!("{} bytes", self.len)));
-        }
+        self.remote.check_end(&self.path, end, self.len)?;
         if into.is_empty() {
             return Ok(()); // an empty range is not requested: servers refuse it
         }
-        let runtime = runtime_of(self.pid)?;
-        let part = runtime.block_on(self.store.get_range(&self.object, offset..end)).map_err(|e| {
+        let parts = self.remote.get_ranges(&self.path, std::slice::from_ref(&(offset..end))).map_err(|error| {
             // What a server says to a range past the end depends on the server.
-            match runtime.block_on(self.store.head(&self.object)) {
-                Ok(meta) if meta.size < end => truncated(&self.uri, end, format!("{} bytes", meta.size)),
-                _ => failed(&self.uri, &e),
-            }
+            let size = self.remote.size(&self.path).ok().flatten().unwrap_or(end);
+            self.remote.check_end(&self.path, end, size).err().unwrap_or(error)
         })?;
-        if part.len() != into.len() {
-            return Err(truncated(&self.uri, end, format!("{} bytes from {offset}", part.len())));
-        }
-        into.copy_from_slice(&part);
+        let Some([part]) = parts.as_deref() else {
+            return Err(DaoError::new(ErrorKind::NotFound, "object is missing")
+                .at(format!("path '{}/{}'", self.remote.uri, self.path))
+                .hint("restore it from a copy, or write the dataset again"));
+        };
+        into.copy_from_slice(part);
         Ok(())
     }
 
@@ -159,49 +149,37 @@ impl Storage for Remote {
     }
 
     fn size(&self, path: &str) -> Result<Option<u64>> {
-        let head = runtime_of(self.pid)?.block_on(self.store.head(&self.object(path)));
-        Ok(self.found(path, head)?.map(|meta| meta.size))
+        Ok(self.ask(path, self.store.head(&self.object(path)))?.map(|meta| meta.size))
     }
 
     fn get(&self, path: &str) -> Result<Option<Bytes>> {
-        let got = runtime_of(self.pid)?.block_on(async { self.store.get(&self.object(path)).await?.bytes().await });
-        self.found(path, got)
+        self.ask(path, async { self.store.get(&self.object(path)).await?.bytes().await })
     }
 
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {
-        let object = self.object(path);
-        let got = runtime_of(self.pid)?.block_on(self.store.get_ranges(&object, ranges));
-        let Some(parts) = self.found(path, got)? else { return Ok(None) };
+        let Some(parts) = self.ask(path, self.store.get_ranges(&self.object(path), ranges))? else { return Ok(None) };
         for (part, range) in parts.iter().zip(ranges) {
-            if part.len() as u64 != range.end - range.start {
-                let found = format!("{} bytes from {}", part.len(), range.start);
-                return Err(truncated(&format!("{}/{path}", self.uri), range.end, found));
-            }
+            self.check_end(path, range.end, range.start + part.len() as u64)?;
         }
         Ok(Some(parts))
     }
 
     fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>> {
         let Some(len) = self.size(path)? else { return Ok(None) };
-        let (store, object) = (Arc::clone(&self.store), self.object(path));
-        Ok(Some(Arc::new(RemoteFile { store, object, uri: format!("{}/{path}", self.uri), len, pid: self.pid })))
+        Ok(Some(Arc::new(RemoteFile { remote: self.clone(), path: path.to_owned(), len })))
     }
 
     fn list_folders(&self, path: &str) -> Result<Vec<String>> {
-        let listed = runtime_of(self.pid)?.block_on(self.store.list_with_delimiter(Some(&self.object(path))));
-        let listed = listed.map_err(|e| self.failed(path, &e))?;
-        let mut names: Vec<String> =
-            listed.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned)).collect();
+        let folders = self.list(path, &self.object(path))?.common_prefixes;
+        let mut names: Vec<String> = folders.iter().filter_map(|folder| folder.filename().map(str::to_owned)).collect();
         names.sort_unstable();
         Ok(names)
     }
 
     fn total_size(&self, path: &str) -> Result<u64> {
-        let mut total = 0;
-        let mut folders = vec![self.object(path)];
+        let (mut total, mut folders) = (0, vec![self.object(path)]);
         while let Some(folder) = folders.pop() {
-            let listed = runtime_of(self.pid)?.block_on(self.store.list_with_delimiter(Some(&folder)));
-            let listed = listed.map_err(|e| self.failed(path, &e))?;
+            let listed = self.list(path, &folder)?;
             total += listed.objects.iter().map(|object| object.size).sum::<u64>();
             folders.extend(listed.common_prefixes);
         }

@@ -14,13 +14,13 @@ use crate::error::DaoError;
 pub struct ZarrStorage(pub Arc<dyn Storage>);
 
 /// An error of a storage, in the form in which zarrs hands it on.
-fn failed(error: &DaoError) -> StorageError {
+fn failed(error: DaoError) -> StorageError {
     StorageError::Other(error.to_string())
 }
 
 impl ReadableStorageTraits for ZarrStorage {
     fn get(&self, key: &StoreKey) -> Result<MaybeBytes, StorageError> {
-        self.0.get(key.as_str()).map_err(|e| failed(&e))
+        self.0.get(key.as_str()).map_err(failed)
     }
 
     fn get_partial_many<'a>(
@@ -29,26 +29,23 @@ impl ReadableStorageTraits for ZarrStorage {
         byte_ranges: ByteRangeIterator<'a>,
     ) -> Result<MaybeBytesIterator<'a>, StorageError> {
         let Some(size) = self.size_key(key)? else { return Ok(None) };
-        let ranges: Vec<_> = byte_ranges
-            .map(|range| {
-                if let ByteRange::Suffix(length) = range
-                    && length > size
-                {
-                    return Err(StorageError::Other(format!(
-                        "path '{key}': file is truncated; expected at least {length} bytes, found {size} bytes"
-                    )));
-                }
-                Ok(range.start(size)..range.end(size))
-            })
-            .collect::<Result<_, _>>()?;
-        let Some(parts) = self.0.get_ranges(key.as_str(), &ranges).map_err(|e| failed(&e))? else {
-            return Ok(None);
-        };
-        Ok(Some(Box::new(parts.into_iter().map(Ok::<Bytes, StorageError>))))
+        let mut ranges = Vec::new();
+        for range in byte_ranges {
+            if let ByteRange::Suffix(length) = range
+                && length > size
+            {
+                return Err(StorageError::Other(format!(
+                    "path '{key}': file is truncated; expected at least {length} bytes, found {size} bytes"
+                )));
+            }
+            ranges.push(range.start(size)..range.end(size));
+        }
+        let parts = self.0.get_ranges(key.as_str(), &ranges).map_err(failed)?;
+        Ok(parts.map(|parts| Box::new(parts.into_iter().map(Ok::<Bytes, StorageError>)) as _))
     }
 
     fn size_key(&self, key: &StoreKey) -> Result<Option<u64>, StorageError> {
-        self.0.size(key.as_str()).map_err(|e| failed(&e))
+        self.0.size(key.as_str()).map_err(failed)
     }
 
     fn supports_get_partial(&self) -> bool {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::manifest::{Constants, Dataset};
 use super::matrix_name::MatrixName;
-use super::versioned::{self, FORMAT_VERSION};
+use super::versioned::{self, Versioned};
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Layout};
 
@@ -16,30 +16,21 @@ pub const DATASET_FORMAT: &str = "dao-dataset";
 /// `format` of a gene index's `dao.json`.
 const GENE_INDEX_FORMAT: &str = "dao-gene-index";
 
-/// A dataset's description of itself.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A dataset's description of itself: its size, its matrices and its tables of cells and genes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Description {
-    /// The format's name, always [`DATASET_FORMAT`].
-    pub format: String,
-    /// The format version, at most [`FORMAT_VERSION`].
-    pub version: u32,
-    /// The dataset's name.
     #[serde(rename = "id")]
     pub name: String,
-    /// Number of cells.
     pub n_obs: u64,
-    /// Number of genes.
     pub n_vars: u64,
-    /// Stored values of X; `None` where nobody has counted them.
+    /// The number of stored values of X; `None` where nobody has counted them.
     pub nnz: Option<u64>,
     /// The matrices; each lies at `zarr/<name>`.
     pub matrices: BTreeMap<MatrixName, MatrixMeta>,
     /// Checksums of the small files, by path relative to the dataset.
     #[serde(default)]
     pub checksums: BTreeMap<String, String>,
-    /// The table of cells.
     pub obs: TableMeta,
-    /// The table of genes.
     pub var: TableMeta,
     /// Values that all its cells share.
     #[serde(default)]
@@ -55,13 +46,11 @@ pub struct Description {
 /// One matrix of a dataset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MatrixMeta {
-    /// The layout of the matrix.
     pub layout: Layout,
     /// The number type that it is stored in; `None` for one that cannot be read.
     pub dtype: Option<Dtype>,
     /// The number type that it had at its source, as numpy names it.
     pub source_dtype: String,
-    /// Rows and columns.
     pub shape: [u64; 2],
     /// Stored values; `None` where nobody has counted them.
     pub nnz: Option<u64>,
@@ -101,19 +90,15 @@ pub struct ColumnMeta {
 }
 
 /// The description of a gene-major copy of X, in its own `dao.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct GeneIndexMeta {
-    format: String,
-    version: u32,
     /// Checksum of the `dao.json` of the dataset that it was made of.
     dataset: Option<String>,
 }
 
 impl Description {
-    /// Reads a dataset's `dao.json` and holds it against the manifest's entry; `place` is for errors.
-    ///
-    /// # Errors
-    /// `Value` for a newer version, `Corrupt` for one that is damaged or of another dataset.
+    /// Reads a dataset's `dao.json` and holds it against the manifest's entry; `place` is for errors. Errors: `Value`
+    /// for a newer version, `Corrupt` for one that is damaged or of another dataset.
     pub fn parse(bytes: &[u8], place: &str, dataset: &Dataset) -> Result<Self> {
         let description: Self = versioned::parse(bytes, place, DATASET_FORMAT)?;
         let summary = |name: &str, n_obs, n_vars| format!("id '{name}', {n_obs} cells, {n_vars} genes");
@@ -126,23 +111,25 @@ impl Description {
         }
         Ok(description)
     }
+
+    /// The description as it is written.
+    pub fn versioned(&self) -> Versioned<&Self> {
+        Versioned::new(DATASET_FORMAT, self)
+    }
 }
 
 impl GeneIndexMeta {
-    /// The description of a copy of this dataset's X.
-    #[must_use]
-    pub fn new(dataset: &Dataset) -> Self {
-        Self { format: GENE_INDEX_FORMAT.into(), version: FORMAT_VERSION, dataset: dataset.checksum.clone() }
+    /// The description of a copy of this dataset's X, as it is written.
+    pub fn versioned(dataset: &Dataset) -> Versioned<Self> {
+        Versioned::new(GENE_INDEX_FORMAT, Self { dataset: dataset.checksum.clone() })
     }
 
-    /// Reads the description of a copy and checks it against the dataset.
-    ///
-    /// # Errors
-    /// `Value` for a newer version, `Corrupt` for one that is damaged or of another dataset.
-    pub fn parse(bytes: &[u8], place: &str, dataset: &Dataset) -> Result<Self> {
+    /// Checks that a copy's description is of this dataset. Errors: `Value` for a newer version, `Corrupt` for one that
+    /// is damaged or of another dataset.
+    pub fn check(bytes: &[u8], place: &str, dataset: &Dataset) -> Result<()> {
         let meta: Self = versioned::parse(bytes, place, GENE_INDEX_FORMAT)?;
         if meta.dataset == dataset.checksum {
-            return Ok(meta);
+            return Ok(());
         }
         Err(DaoError::corrupt(place, "the gene index was made of another dataset")
             .expected(dataset.checksum.as_deref().unwrap_or("none"))
@@ -161,7 +148,7 @@ mod tests {
 
     fn description() -> Value {
         json!({
-            "format": DATASET_FORMAT, "version": FORMAT_VERSION, "id": "lung", "n_obs": 3, "n_vars": 2, "nnz": 4,
+            "format": DATASET_FORMAT, "version": 1, "id": "lung", "n_obs": 3, "n_vars": 2, "nnz": 4,
             "matrices": {"X": {
                 "layout": "csr", "dtype": "uint16", "source_dtype": "float32", "shape": [3, 2], "nnz": 4, "max_abs": 9.0,
             }},
@@ -174,8 +161,9 @@ mod tests {
         let text = description().to_string();
         let parsed = Description::parse(text.as_bytes(), "lung/dao.json", &dataset("lung", 3, 2)).unwrap();
         assert_eq!(parsed.matrices[&MatrixName::X].shape, [3, 2]);
-        let again = serde_json::to_value(&parsed).unwrap();
+        let again = serde_json::to_value(parsed.versioned()).unwrap();
         assert_eq!((&again["later"], &again["id"]), (&json!("kept"), &json!("lung")));
+        assert_eq!((&again["format"], &again["version"]), (&json!(DATASET_FORMAT), &json!(1)));
     }
 
     #[test]
@@ -199,8 +187,8 @@ mod tests {
         let mut lung = dataset("lung", 3, 2);
         lung.checksum = Some("crc32c:00000001".into());
         let parse = |made_of: &str| {
-            let text = json!({"format": GENE_INDEX_FORMAT, "version": FORMAT_VERSION, "dataset": made_of}).to_string();
-            GeneIndexMeta::parse(text.as_bytes(), "lung/gene_index/dao.json", &lung)
+            let text = json!({"format": GENE_INDEX_FORMAT, "version": 1, "dataset": made_of}).to_string();
+            GeneIndexMeta::check(text.as_bytes(), "lung/gene_index/dao.json", &lung)
         };
         assert!(parse("crc32c:00000001").is_ok());
         let error = parse("crc32c:00000002").err().unwrap();

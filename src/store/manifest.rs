@@ -9,14 +9,14 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::matrix_name::MatrixName;
-use super::versioned::{self, FORMAT_VERSION};
+use super::versioned::{self, Versioned};
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Layout};
 
 /// `format` of a store's manifest.
-pub const STORE_FORMAT: &str = "dao-store";
+const STORE_FORMAT: &str = "dao-store";
 /// A string column with more distinct values than this in the store has no category list.
-pub const MAX_CATEGORIES: usize = 65_536;
+const MAX_CATEGORIES: usize = 65_536;
 
 /// Values that all cells of a dataset share, by name: JSON strings, numbers, bools.
 pub type Constants = Map<String, Value>;
@@ -24,19 +24,14 @@ pub type Constants = Map<String, Value>;
 pub type Categories = BTreeMap<String, Option<BTreeSet<String>>>;
 
 /// The manifest of a store: its identity, its datasets, the categories of its obs columns.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The format's name, always [`STORE_FORMAT`].
-    pub format: String,
-    /// The format version, at most [`FORMAT_VERSION`].
-    pub version: u32,
     /// The store's identity: a UUID; for sfaira's stores a fingerprint of names and cell counts.
     pub id: String,
     /// The number that the next dataset gets; numbers are never given twice.
     pub next_number: u32,
     /// The datasets, in the order of their numbers.
     pub datasets: Vec<Dataset>,
-    /// The categories of the store's obs columns.
     #[serde(default)]
     pub categories: Categories,
     /// Keys that this version does not know.
@@ -44,8 +39,8 @@ pub struct Manifest {
     pub extra: Map<String, Value>,
 }
 
-/// A dataset as the manifest lists it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A dataset as the manifest lists it: its size, its X, the names of its layers and embeddings.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dataset {
     /// The number of the dataset: the upper half of its cell keys.
     pub number: u32,
@@ -54,16 +49,13 @@ pub struct Dataset {
     pub name: String,
     /// The dataset's folder, relative to the store.
     pub path: String,
-    /// Number of cells.
     pub n_obs: u64,
-    /// Number of genes.
     pub n_vars: u64,
     /// Stored values of X; unknown for dense sfaira matrices.
     pub nnz: Option<u64>,
     /// Checksum of the dataset's `dao.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
-    /// The layout of X.
     pub layout: Layout,
     /// The number type that X is stored in; `None` for one that cannot be read.
     pub dtype: Option<Dtype>,
@@ -79,9 +71,7 @@ pub struct Dataset {
     /// The id of the feature space: two are equal exactly where the genes and their order are.
     #[serde(rename = "var_id")]
     pub feature_space: String,
-    /// Names of the layers.
     pub layers: Vec<String>,
-    /// Names of the embeddings.
     pub obsm: Vec<String>,
     /// Keys that this version does not know.
     #[serde(flatten)]
@@ -90,13 +80,11 @@ pub struct Dataset {
 
 impl Dataset {
     /// The path of one of the dataset's matrices, relative to the store.
-    #[must_use]
     pub fn matrix_path(&self, name: &MatrixName) -> String {
         format!("{}/zarr/{name}", self.path)
     }
 
     /// The name of the dataset in errors.
-    #[must_use]
     pub fn place(&self) -> String {
         format!("dataset '{}'", self.name)
     }
@@ -104,23 +92,12 @@ impl Dataset {
 
 impl Manifest {
     /// The manifest of an empty store with a fresh id.
-    #[must_use]
     pub fn new() -> Self {
-        Self {
-            format: STORE_FORMAT.into(),
-            version: FORMAT_VERSION,
-            id: Uuid::new_v4().to_string(),
-            next_number: 0,
-            datasets: Vec::new(),
-            categories: BTreeMap::new(),
-            extra: Map::new(),
-        }
+        Self { id: Uuid::new_v4().to_string(), ..Self::default() }
     }
 
-    /// Reads and validates a manifest; `place` is for errors.
-    ///
-    /// # Errors
-    /// `Value` for a newer version, `Corrupt` for anything that contradicts itself.
+    /// Reads and validates a manifest; `place` is for errors. Errors: `Value` for a newer version, `Corrupt` for
+    /// anything that contradicts itself.
     pub fn parse(bytes: &[u8], place: &str) -> Result<Self> {
         let mut manifest: Self = versioned::parse(bytes, place, STORE_FORMAT)?;
         let (mut names, mut numbers) = (HashSet::new(), HashSet::new());
@@ -143,12 +120,10 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The manifest as JSON.
-    ///
-    /// # Errors
-    /// `Value` if it cannot be written as JSON.
+    /// The manifest as it is written: JSON.
     pub fn to_json(&self) -> Result<String> {
-        serde_json::to_string(self).map_err(|e| DaoError::value(format!("the manifest cannot be written: {e}")))
+        serde_json::to_string(&Versioned::new(STORE_FORMAT, self))
+            .map_err(|e| DaoError::value(format!("the manifest cannot be written: {e}")))
     }
 
     /// Adds a dataset's category lists to the store's.
@@ -163,12 +138,6 @@ impl Manifest {
                 _ => None,
             };
         }
-    }
-}
-
-impl Default for Manifest {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -3,7 +3,6 @@
 //! Owns `dao.json` (of the store and of each dataset), checksums, and the way into stores that sfaira wrote,
 //! which look from outside as ours do. Decodes no matrix; of parquet it reads the names of genes alone.
 
-mod checksum;
 mod description;
 mod manifest;
 mod matrix_name;
@@ -17,12 +16,10 @@ use bytes::Bytes;
 
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::{self, Storage, StorageOptions};
-pub use checksum::checksum;
 pub use description::{ColumnMeta, DATASET_FORMAT, Description, GeneIndexMeta, MatrixMeta, TableMeta};
 pub use manifest::{Categories, Constants, Dataset, Manifest};
 pub use matrix_name::MatrixName;
 pub use names::{INDEX, VarColumn, VarTable};
-pub use versioned::FORMAT_VERSION;
 
 /// File name of the manifest of a store and of a dataset.
 pub const MANIFEST: &str = "dao.json";
@@ -30,6 +27,11 @@ pub const MANIFEST: &str = "dao.json";
 pub const GENE_INDEX: &str = "gene_index";
 /// A dataset's table of genes, relative to the dataset.
 const VAR: &str = "parquet/var.parquet";
+
+/// The checksum of a small file as it stands in a dataset's `dao.json`: CRC-32C, `crc32c:` and eight hex digits.
+pub fn checksum(bytes: &[u8]) -> String {
+    format!("crc32c:{:08x}", crc32c::crc32c(bytes))
+}
 
 /// An opened store: its manifest and a way to its bytes.
 pub struct Store {
@@ -40,11 +42,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store at `uri`: one read of the manifest, or, where there is none, a look at
-    /// the folders for datasets that sfaira wrote.
-    ///
-    /// # Errors
-    /// `NotFound` where there is no store, `Value` for a store of a newer format version,
+    /// Opens the store at `uri`: one read of the manifest, or, where there is none, a look at the folders for datasets
+    /// that sfaira wrote. Errors: `NotFound` where there is no store, `Value` for a store of a newer format version,
     /// `Corrupt` for a manifest that cannot be understood.
     pub fn open(uri: &str, options: &StorageOptions) -> Result<Self> {
         let storage = storage::open(uri, options)?;
@@ -57,16 +56,12 @@ impl Store {
         Ok(Self { storage, manifest, by_sfaira })
     }
 
-    /// The store's absolute path or URL.
-    #[must_use]
+    /// An absolute path, or a URL.
     pub fn uri(&self) -> &str {
         self.storage.uri()
     }
 
-    /// Refuses to write to a store that sfaira wrote.
-    ///
-    /// # Errors
-    /// `Value` for such a store.
+    /// `Value` for a store that sfaira wrote.
     pub fn check_writable(&self) -> Result<()> {
         if !self.by_sfaira {
             return Ok(());
@@ -76,27 +71,19 @@ impl Store {
     }
 
     /// Whether sfaira wrote its tables, which are then pandas' parquet and pickles: for who reads these.
-    #[must_use]
     pub fn has_sfaira_tables(&self) -> bool {
         self.by_sfaira
     }
 
-    /// The store's manifest: what is in it.
-    #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// The storage that the store's files are in.
-    #[must_use]
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
     }
 
-    /// The dataset of this name.
-    ///
-    /// # Errors
-    /// `Key` if there is none.
+    /// The dataset of this name. Errors: `Key` if there is none.
     pub fn dataset(&self, name: &str) -> Result<&Dataset> {
         self.manifest
             .datasets
@@ -105,10 +92,7 @@ impl Store {
             .ok_or_else(|| DaoError::new(ErrorKind::Key, format!("no dataset '{name}' in store '{}'", self.uri())))
     }
 
-    /// The dataset with this number.
-    ///
-    /// # Errors
-    /// `Value` if there is none: a cell key that this store did not give.
+    /// The dataset with this number. Errors: `Value` if there is none: a cell key that this store did not give.
     pub fn dataset_numbered(&self, number: u32) -> Result<&Dataset> {
         self.manifest.datasets.iter().find(|dataset| dataset.number == number).ok_or_else(|| {
             DaoError::value(format!("a cell key names dataset number {number}, which this store does not have"))
@@ -117,47 +101,46 @@ impl Store {
         })
     }
 
-    /// A file below the store, whole.
-    ///
-    /// # Errors
-    /// `NotFound` if it is missing.
+    /// A file below the store, whole; `NotFound` if it is missing.
     pub fn file(&self, path: &str) -> Result<Bytes> {
-        self.storage.get(path)?.ok_or_else(|| self.missing(path))
+        self.storage.get(path)?.ok_or_else(|| {
+            DaoError::new(ErrorKind::NotFound, "file is missing")
+                .at(format!("path '{}/{path}'", self.uri()))
+                .hint("restore it from a copy, or write the dataset again")
+        })
     }
 
-    /// A dataset's file, `path` relative to the dataset, with its checksum checked.
-    ///
-    /// # Errors
-    /// `NotFound`, or `Corrupt` if the bytes are not those that were written.
+    /// A dataset's file, `path` relative to the dataset, whose checksum has to be `expected`.
+    fn checked_file(&self, dataset: &Dataset, path: &str, expected: Option<&String>) -> Result<Bytes> {
+        let path = format!("{}/{path}", dataset.path);
+        let bytes = self.file(&path).map_err(|e| e.at(dataset.place()))?;
+        let Some(expected) = expected.filter(|&expected| *expected != checksum(&bytes)) else { return Ok(bytes) };
+        let what = "checksum mismatch: the file is not as it was written";
+        Err(DaoError::corrupt(&format!("{}/{path}", self.uri()), what)
+            .at(dataset.place())
+            .expected(expected)
+            .found(checksum(&bytes))
+            .hint("restore it from a copy, or write the dataset again"))
+    }
+
+    /// A dataset's file, `path` relative to the dataset, with its checksum checked. Errors: `NotFound`, or `Corrupt` if
+    /// the bytes are not those that were written.
     pub fn dataset_file(&self, dataset: &Dataset, path: &str) -> Result<Bytes> {
-        let full = format!("{}/{path}", dataset.path);
-        let bytes = self.file(&full).map_err(|e| e.at(dataset.place()))?;
-        if let Some(expected) = self.description(dataset)?.checksums.get(path) {
-            self.check(dataset, &full, &bytes, expected)?;
-        }
-        Ok(bytes)
+        self.checked_file(dataset, path, self.description(dataset)?.checksums.get(path))
     }
 
-    /// The description of a dataset; for one of sfaira's it is made from its matrix's metadata.
-    ///
-    /// # Errors
-    /// `NotFound`, `Value` for a newer format version, or `Corrupt` if it contradicts the manifest.
+    /// The description of a dataset; for one of sfaira's it is made from its matrix's metadata. Errors: `NotFound`,
+    /// `Value` for a newer format version, or `Corrupt` if it contradicts the manifest.
     pub fn description(&self, dataset: &Dataset) -> Result<Description> {
         if self.by_sfaira {
             return Ok(sfaira::description(dataset));
         }
-        let path = format!("{}/{MANIFEST}", dataset.path);
-        let bytes = self.file(&path).map_err(|e| e.at(dataset.place()))?;
-        if let Some(expected) = &dataset.checksum {
-            self.check(dataset, &path, &bytes, expected)?;
-        }
-        Description::parse(&bytes, &format!("{}/{path}", self.uri()), dataset)
+        let bytes = self.checked_file(dataset, MANIFEST, dataset.checksum.as_ref())?;
+        Description::parse(&bytes, &format!("{}/{}/{MANIFEST}", self.uri(), dataset.path), dataset)
     }
 
-    /// A dataset's table of genes.
-    ///
-    /// # Errors
-    /// As [`Store::dataset_file`], and `Corrupt` for a file that is no table of this dataset.
+    /// A dataset's table of genes. Errors: As [`Store::dataset_file`], and `Corrupt` for a file that is no table of
+    /// this dataset.
     pub fn var(&self, dataset: &Dataset) -> Result<VarTable> {
         let bytes = self.dataset_file(dataset, VAR)?;
         let place = format!("{}/{}/{VAR}", self.uri(), dataset.path);
@@ -172,10 +155,8 @@ impl Store {
             .hint("restore the file that is not the dataset's"))
     }
 
-    /// The path of the gene-major copy of a dataset's X, relative to the store, if there is one.
-    ///
-    /// # Errors
-    /// `Corrupt` for one that was made of another dataset, `Value` for a newer format version.
+    /// The path of the gene-major copy of a dataset's X, relative to the store, if there is one. Errors: `Corrupt` for
+    /// one that was made of another dataset, `Value` for a newer format version.
     pub fn gene_index(&self, dataset: &Dataset) -> Result<Option<String>> {
         let folder = format!("{}/{GENE_INDEX}", dataset.path);
         if self.by_sfaira {
@@ -183,61 +164,20 @@ impl Store {
         }
         let Some(bytes) = self.storage.get(&format!("{folder}/{MANIFEST}"))? else { return Ok(None) };
         let place = format!("{}/{folder}/{MANIFEST}", self.uri());
-        GeneIndexMeta::parse(&bytes, &place, dataset).map_err(|e| e.at(dataset.place()))?;
+        GeneIndexMeta::check(&bytes, &place, dataset).map_err(|e| e.at(dataset.place()))?;
         Ok(Some(format!("{folder}/zarr/X")))
-    }
-
-    /// The error for a file of the store that is not there.
-    #[must_use]
-    pub fn missing(&self, path: &str) -> DaoError {
-        DaoError::new(ErrorKind::NotFound, "file is missing")
-            .at(format!("path '{}/{path}'", self.uri()))
-            .hint("restore it from a copy, or write the dataset again")
-    }
-
-    /// Checks the bytes of a file against their checksum.
-    fn check(&self, dataset: &Dataset, path: &str, bytes: &[u8], expected: &str) -> Result<()> {
-        let found = checksum(bytes);
-        if found == *expected {
-            return Ok(());
-        }
-        Err(DaoError::corrupt(
-            &format!("{}/{path}", self.uri()),
-            "checksum mismatch: the file is not as it was written",
-        )
-        .at(dataset.place())
-        .expected(expected)
-        .found(found)
-        .hint("restore it from a copy, or write the dataset again"))
     }
 }
 
 #[cfg(test)]
-mod testing {
+pub mod testing {
     use super::Dataset;
-    use crate::number::{Dtype, Layout};
+    use crate::number::Dtype;
 
     /// A test's dataset, as a manifest lists it.
     pub fn dataset(name: &str, n_obs: u64, n_vars: u64) -> Dataset {
-        Dataset {
-            number: 0,
-            name: name.into(),
-            path: name.into(),
-            n_obs,
-            n_vars,
-            nnz: None,
-            checksum: None,
-            layout: Layout::Csr,
-            dtype: Some(Dtype::U16),
-            bytes: 0,
-            organism: None,
-            obs: Vec::new(),
-            constants: serde_json::Map::new(),
-            feature_space: String::new(),
-            layers: Vec::new(),
-            obsm: Vec::new(),
-            extra: serde_json::Map::new(),
-        }
+        let dtype = Some(Dtype::U16);
+        Dataset { name: name.into(), path: name.into(), n_obs, n_vars, dtype, ..Dataset::default() }
     }
 }
 
@@ -254,7 +194,7 @@ mod tests {
         let mut lung = dataset("lung", 3, 2);
         std::fs::create_dir(folder.path().join("lung")).unwrap();
         let description = json!({
-            "format": DATASET_FORMAT, "version": FORMAT_VERSION, "id": "lung", "n_obs": 3, "n_vars": 2, "nnz": null,
+            "format": DATASET_FORMAT, "version": 1, "id": "lung", "n_obs": 3, "n_vars": 2, "nnz": null,
             "matrices": {}, "obs": {"columns": []}, "var": {"columns": []},
             "checksums": {"uns.json": checksum(b"{}")},
         });
@@ -265,7 +205,7 @@ mod tests {
         let mut manifest = Manifest::new();
         manifest.datasets.push(lung);
         manifest.next_number = 1;
-        std::fs::write(folder.path().join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
+        std::fs::write(folder.path().join(MANIFEST), manifest.to_json().unwrap()).unwrap();
         let store = Store::open(folder.path().to_str().unwrap(), &Vec::new()).unwrap();
         (folder, store)
     }
@@ -273,6 +213,11 @@ mod tests {
     fn says(error: &DaoError, kind: ErrorKind, what: &str) {
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains(what), "{error}");
+    }
+
+    #[test]
+    fn the_check_value_of_crc32c() {
+        assert_eq!(checksum(b"123456789"), "crc32c:e3069283");
     }
 
     #[test]

@@ -7,16 +7,24 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use parquet::basic::{ConvertedType, LogicalType, Repetition};
+use parquet::basic::{ConvertedType, LogicalType, Repetition, Type as Physical};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::DataType;
+use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::schema::types::{ColumnDescriptor, TypePtr};
 use serde_json::Value;
 
 use crate::error::{DaoError, Result, panic_message};
 
 /// The name of the index of var, whatever pandas called it.
 pub const INDEX: &str = "var_name";
+
+/// The beginning of what pandas calls an index without a name, in parquet.
+const UNNAMED: &str = "__index_level_";
+
+/// Names that no column of a frame has but its own.
+const RESERVED: [&str; 3] = ["cell", "dataset", "obs_name"];
 
 /// A table of genes: its columns, as they are named to users.
 pub struct VarTable {
@@ -46,45 +54,37 @@ pub enum VarColumn {
 }
 
 impl VarTable {
-    /// Reads the head of the table in `bytes`; `place` is for errors. `by_pandas`: its index is where pandas
-    /// puts it, and no column of ours.
-    ///
-    /// # Errors
-    /// `Corrupt` for bytes that are no parquet table.
+    /// Reads the head of the table in `bytes`; `place` is for errors. `by_pandas`: its index is where pandas puts it,
+    /// and no column of ours. Errors: `Corrupt` for bytes that are no parquet table.
     pub fn open(bytes: Bytes, by_pandas: bool, place: &str) -> Result<Self> {
-        let reader = sound(place, || SerializedFileReader::new(bytes).map_err(|e| unreadable(place, &e)))?;
+        let reader = sound(place, || SerializedFileReader::new(bytes))?;
         let metadata = reader.metadata().file_metadata();
         let n_rows = usize::try_from(metadata.num_rows()).unwrap_or(0);
-        let mut table = Self { reader, place: place.to_owned(), n_rows, columns: Vec::new() };
-        let found = table.columns_of_file();
-        table.columns = if by_pandas { table.named_by_pandas(found) } else { found };
+        let fields = metadata.schema_descr().root_schema().get_fields();
+        let columns = fields.iter().map(|field| (field.name().to_owned(), source(&reader, field))).collect();
+        let mut table = Self { reader, place: place.to_owned(), n_rows, columns };
+        if by_pandas {
+            table.name_as_pandas();
+        }
         Ok(table)
     }
 
-    /// The number of genes.
     pub fn n_rows(&self) -> usize {
         self.n_rows
     }
 
-    /// The names of the table's columns.
     pub fn names(&self) -> Vec<&str> {
         self.columns.iter().map(|(name, _)| name.as_str()).collect()
     }
 
-    /// The values of a column; `None` if there is none of that name.
-    ///
-    /// # Errors
-    /// `Corrupt` for a damaged file, `Value` for a column of a type that names cannot be of.
+    /// The values of a column; `None` if there is none of that name. Errors: `Corrupt` for a damaged file, `Value` for
+    /// a column of a type that names cannot be of.
     pub fn column(&self, name: &str) -> Result<Option<VarColumn>> {
         let Some((_, source)) = self.columns.iter().find(|(known, _)| known == name) else { return Ok(None) };
         match source {
             ValueSource::Range { start, step } => {
-                let numbers = (0..self.n_rows).scan(*start, |next, _| {
-                    let number = *next;
-                    *next = next.wrapping_add(*step);
-                    Some(Some(number.to_string()))
-                });
-                Ok(Some(VarColumn::Names(numbers.collect())))
+                let numbers = std::iter::successors(Some(*start), |number| Some(number.wrapping_add(*step)));
+                Ok(Some(VarColumn::Names(numbers.take(self.n_rows).map(|number| Some(number.to_string())).collect())))
             }
             ValueSource::Leaf(leaf) => sound(&self.place, || self.read(*leaf)).map(Some),
             ValueSource::Other(kind) => Err(DaoError::value(format!("column '{name}' of var holds {kind}"))
@@ -93,202 +93,300 @@ impl VarTable {
         }
     }
 
-    fn columns_of_file(&self) -> Vec<(String, ValueSource)> {
-        let schema = self.reader.metadata().file_metadata().schema_descr();
-        let leaves = schema.columns();
-        let fields = schema.root_schema().get_fields();
-        let column = |field: &parquet::schema::types::TypePtr| {
-            let name = field.name().to_owned();
-            let leaf = leaves.iter().position(|leaf| leaf.path().parts() == [field.name()]);
-            let flat = field.is_primitive()
-                && field.get_basic_info().has_repetition()
-                && field.get_basic_info().repetition() != Repetition::REPEATED;
-            match leaf {
-                Some(leaf) if flat && is_named(&leaves[leaf]) => (name, ValueSource::Leaf(leaf)),
-                Some(leaf) if flat => {
-                    let kind = leaves[leaf].physical_type();
-                    (name, ValueSource::Other(format!("values of another type ({kind})")))
-                }
-                _ => (name, ValueSource::Other("lists or structs".into())),
-            }
-        };
-        fields.iter().map(column).collect()
-    }
-
-    /// The index first, and the other columns by the names that `Store.var` gives them.
-    fn named_by_pandas(&mut self, mut found: Vec<(String, ValueSource)>) -> Vec<(String, ValueSource)> {
+    /// Puts the index first, and names the other columns as `Store.var` does: a level of the index without a name is
+    /// `level_<n>`, counted without the first, and a name that is taken gets `obs_` before it.
+    fn name_as_pandas(&mut self) {
         let metadata = self.reader.metadata().file_metadata().key_value_metadata();
         let note = metadata.into_iter().flatten().find(|entry| entry.key == "pandas");
-        let note: Value = note
-            .and_then(|entry| entry.value.as_deref())
-            .and_then(|text| serde_json::from_str(text).ok())
-            .unwrap_or_default();
-        let in_file = |name: &str| found.iter().any(|(known, _)| known == name);
-        let mut levels: Vec<Value> = note["index_columns"].as_array().cloned().unwrap_or_default();
-        if levels.is_empty() {
-            let unnamed = found.iter().filter(|(name, _)| name.starts_with("__index_level_"));
-            levels = unnamed.map(|(name, _)| Value::String(name.clone())).collect();
-        }
-        levels.retain(|level| level.is_object() || level.as_str().is_some_and(in_file));
-        let number = |level: &Value, key: &str, otherwise| level[key].as_i64().unwrap_or(otherwise);
-        let first = levels.first().cloned().unwrap_or_default();
-        let index = match first.as_str() {
-            Some(name) => {
-                let at = found.iter().position(|(known, _)| known == name).unwrap_or(0);
-                found.remove(at).1
-            }
-            None => ValueSource::Range { start: number(&first, "start", 0), step: number(&first, "step", 1) },
+        let note =
+            note.and_then(|entry| serde_json::from_str::<Value>(entry.value.as_deref()?).ok()).unwrap_or_default();
+        let in_file: Vec<String> = self.names().into_iter().map(str::to_owned).collect();
+        let levels: Vec<Value> = match note["index_columns"].as_array() {
+            Some(levels) if !levels.is_empty() => levels.clone(),
+            _ => in_file.iter().filter(|name| name.starts_with(UNNAMED)).map(|name| name.as_str().into()).collect(),
         };
-        if let (ValueSource::Range { start, step }, true) = (&index, found.is_empty())
-            && first.is_object()
-            && *step != 0
-        {
-            // A table without columns has no rows in parquet.
-            let (start, stop, step) =
-                (i128::from(*start), i128::from(number(&first, "stop", *start)), i128::from(*step));
-            // As Python counts a range: the ceiling, for steps of either sign.
-            let length = (stop - start + step - step.signum()) / step;
-            self.n_rows = usize::try_from(length).unwrap_or(0);
-        }
-        let taken: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
+        let is_level = |level: &Value| level.is_object() || in_file.iter().any(|name| level == name);
+        let mut levels = levels.into_iter().filter(is_level);
+        let first = levels.next().unwrap_or_default();
+        let others: Vec<Value> = levels.collect();
+
+        let index = match in_file.iter().position(|name| first == *name) {
+            Some(at) => self.columns.remove(at).1,
+            None => {
+                let number = |key: &str, otherwise| first[key].as_i64().unwrap_or(otherwise);
+                let (start, step) = (number("start", 0), number("step", 1));
+                if in_file.is_empty() && first.is_object() && step != 0 {
+                    // A table without columns has no rows in parquet. They are counted as Python counts a range: the
+                    // ceiling, for steps of either sign.
+                    let [start, stop, step] = [start, number("stop", start), step].map(i128::from);
+                    self.n_rows = usize::try_from((stop - start + step - step.signum()) / step).unwrap_or(0);
+                }
+                ValueSource::Range { start, step }
+            }
+        };
         let mut named = vec![(INDEX.to_owned(), index)];
-        for (name, source) in found {
-            let level = levels.iter().position(|level| level.as_str() == Some(name.as_str()));
-            let mut free_name = match level {
-                Some(level) if name.starts_with("__index_level_") => format!("level_{}", level + 1),
-                _ => name,
-            };
-            if free_name == INDEX {
-                while free_name == INDEX || taken.contains(&free_name) {
-                    free_name = format!("obs_{free_name}");
+        for (name, source) in std::mem::take(&mut self.columns) {
+            let level = others.iter().position(|level| name.starts_with(UNNAMED) && *level == name);
+            let mut name = level.map_or(name, |level| format!("level_{}", level + 1));
+            let is_taken = |name: &String| named.iter().any(|(known, _)| known == name);
+            if is_taken(&name) {
+                while is_taken(&name) || in_file.contains(&name) || RESERVED.contains(&name.as_str()) {
+                    name = format!("obs_{name}");
                 }
             }
-            named.push((free_name, source));
+            named.push((name, source));
         }
-        named
+        self.columns = named;
     }
 
-    fn read(&self, leaf: usize) -> Result<VarColumn> {
+    fn read(&self, leaf: usize) -> ParquetResult<VarColumn> {
         let column = self.reader.metadata().file_metadata().schema_descr().column(leaf);
-        let nullable = column.max_def_level() > 0;
-        let unsigned = is_unsigned(&column);
-        let mut found = match column.physical_type() {
-            parquet::basic::Type::BOOLEAN => VarColumn::Marks(Vec::new()),
-            _ => VarColumn::Names(Vec::new()),
-        };
+        let unsigned = matches!(
+            column.converted_type(),
+            ConvertedType::UINT_8 | ConvertedType::UINT_16 | ConvertedType::UINT_32 | ConvertedType::UINT_64
+        );
+        let (mut names, mut marks) = (Vec::new(), Vec::new());
         for group in 0..self.reader.num_row_groups() {
-            let group = self.reader.get_row_group(group).map_err(|e| unreadable(&self.place, &e))?;
+            let group = self.reader.get_row_group(group)?;
             let n_rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
-            let reader = group.get_column_reader(leaf).map_err(|e| unreadable(&self.place, &e))?;
-            let part = match reader {
-                ColumnReader::BoolColumnReader(reader) => VarColumn::Marks(self.values(reader, n_rows, nullable)?),
+            match group.get_column_reader(leaf)? {
+                ColumnReader::BoolColumnReader(reader) => append(reader, n_rows, &mut marks, Ok),
                 ColumnReader::ByteArrayColumnReader(reader) => {
-                    let texts = self.values(reader, n_rows, nullable)?.into_iter();
-                    let text = |value: Option<parquet::data_type::ByteArray>| {
-                        value.map(|value| value.as_utf8().map(str::to_owned)).transpose()
-                    };
-                    VarColumn::Names(
-                        texts.map(text).collect::<std::result::Result<_, _>>().map_err(|_| {
-                            DaoError::corrupt(&self.place, "a column of text holds bytes that are none")
-                        })?,
-                    )
+                    append(reader, n_rows, &mut names, |text| text.as_utf8().map(str::to_owned))
                 }
-                ColumnReader::Int32ColumnReader(reader) if unsigned => {
-                    as_text(self.values(reader, n_rows, nullable)?, |value| value.cast_unsigned().to_string())
-                }
-                ColumnReader::Int32ColumnReader(reader) => {
-                    as_text(self.values(reader, n_rows, nullable)?, |value| value.to_string())
-                }
-                ColumnReader::Int64ColumnReader(reader) if unsigned => {
-                    as_text(self.values(reader, n_rows, nullable)?, |value| value.cast_unsigned().to_string())
-                }
-                ColumnReader::Int64ColumnReader(reader) => {
-                    as_text(self.values(reader, n_rows, nullable)?, |value| value.to_string())
-                }
+                ColumnReader::Int32ColumnReader(reader) => append(reader, n_rows, &mut names, |number| {
+                    Ok(if unsigned { number.cast_unsigned().to_string() } else { number.to_string() })
+                }),
+                ColumnReader::Int64ColumnReader(reader) => append(reader, n_rows, &mut names, |number| {
+                    Ok(if unsigned { number.cast_unsigned().to_string() } else { number.to_string() })
+                }),
                 ColumnReader::FloatColumnReader(reader) => {
-                    as_text(self.values(reader, n_rows, nullable)?, |value| format!("{value:?}"))
+                    append(reader, n_rows, &mut names, |number| Ok(format!("{number:?}")))
                 }
                 ColumnReader::DoubleColumnReader(reader) => {
-                    as_text(self.values(reader, n_rows, nullable)?, |value| format!("{value:?}"))
+                    append(reader, n_rows, &mut names, |number| Ok(format!("{number:?}")))
                 }
-                _ => return Err(DaoError::value("a column of var of a type that names cannot be of").at(&*self.place)),
-            };
-            match (&mut found, part) {
-                (VarColumn::Names(all), VarColumn::Names(part)) => all.extend(part),
-                (VarColumn::Marks(all), VarColumn::Marks(part)) => all.extend(part),
-                (all, part) => *all = part,
-            }
+                _ => Err(ParquetError::General("a column of a type that names cannot be of".to_owned())),
+            }?;
         }
-        Ok(found)
-    }
-
-    /// A column's values within one row group.
-    fn values<T: DataType>(
-        &self,
-        mut reader: ColumnReaderImpl<T>,
-        n_rows: usize,
-        nullable: bool,
-    ) -> Result<Vec<Option<T::T>>> {
-        let (mut levels, mut found): (Vec<i16>, Vec<T::T>) = (Vec::new(), Vec::new());
-        let mut read = 0;
-        while read < n_rows {
-            let levels = nullable.then_some(&mut levels);
-            let (records, _, _) = reader
-                .read_records(n_rows - read, levels, None, &mut found)
-                .map_err(|e| unreadable(&self.place, &e))?;
-            if records == 0 {
-                return Err(DaoError::corrupt(&self.place, "a column ends before its rows do"));
-            }
-            read += records;
-        }
-        let mut found = found.into_iter();
-        let value = |row: usize| match nullable && levels.get(row) == Some(&0) {
-            true => Ok(None),
-            false => found
-                .next()
-                .map(Some)
-                .ok_or_else(|| DaoError::corrupt(&self.place, "a column has fewer values than rows")),
-        };
-        (0..n_rows).map(value).collect()
+        Ok(if column.physical_type() == Physical::BOOLEAN { VarColumn::Marks(marks) } else { VarColumn::Names(names) })
     }
 }
 
-fn as_text<T>(values: Vec<Option<T>>, text: impl Fn(T) -> String) -> VarColumn {
-    VarColumn::Names(values.into_iter().map(|value| value.map(&text)).collect())
+/// The source of the values of a field of the file's schema.
+fn source(reader: &SerializedFileReader<Bytes>, field: &TypePtr) -> ValueSource {
+    let leaves = reader.metadata().file_metadata().schema_descr().columns();
+    let leaf = leaves.iter().position(|leaf| leaf.path().parts() == [field.name()]);
+    let info = field.get_basic_info();
+    match leaf {
+        Some(leaf) if info.has_repetition() && info.repetition() != Repetition::REPEATED => {
+            let kind = leaves[leaf].physical_type();
+            match can_name(&leaves[leaf]) {
+                true => ValueSource::Leaf(leaf),
+                false => ValueSource::Other(format!("values of another type ({kind})")),
+            }
+        }
+        _ => ValueSource::Other("lists or structs".into()),
+    }
 }
 
 /// Whether a column holds text, plain numbers, Booleans or nulls alone.
-fn is_named(column: &parquet::schema::types::ColumnDescriptor) -> bool {
-    if matches!(column.logical_type_ref(), Some(LogicalType::Unknown)) {
-        return true; // nothing but nulls
-    }
+fn can_name(column: &ColumnDescriptor) -> bool {
+    let (logical, converted) = (column.logical_type_ref(), column.converted_type());
     match column.physical_type() {
-        parquet::basic::Type::BOOLEAN | parquet::basic::Type::FLOAT | parquet::basic::Type::DOUBLE => true,
-        parquet::basic::Type::BYTE_ARRAY => {
-            matches!(column.logical_type_ref(), Some(LogicalType::String | LogicalType::Enum))
-                || matches!(column.converted_type(), ConvertedType::UTF8 | ConvertedType::ENUM)
+        _ if logical == Some(&LogicalType::Unknown) => true, // nothing but nulls
+        Physical::BOOLEAN | Physical::FLOAT | Physical::DOUBLE => true,
+        Physical::BYTE_ARRAY => {
+            matches!(logical, Some(LogicalType::String | LogicalType::Enum))
+                || matches!(converted, ConvertedType::UTF8 | ConvertedType::ENUM)
         }
-        parquet::basic::Type::INT32 | parquet::basic::Type::INT64 => {
-            matches!(column.logical_type_ref(), None | Some(LogicalType::Integer { .. }))
-                && !matches!(column.converted_type(), ConvertedType::DATE | ConvertedType::DECIMAL)
+        Physical::INT32 | Physical::INT64 => {
+            matches!(logical, None | Some(LogicalType::Integer { .. }))
+                && !matches!(converted, ConvertedType::DATE | ConvertedType::DECIMAL)
         }
         _ => false,
     }
 }
 
-fn is_unsigned(column: &parquet::schema::types::ColumnDescriptor) -> bool {
-    matches!(
-        column.converted_type(),
-        ConvertedType::UINT_8 | ConvertedType::UINT_16 | ConvertedType::UINT_32 | ConvertedType::UINT_64
-    )
-}
-
-fn unreadable(place: &str, error: &parquet::errors::ParquetError) -> DaoError {
-    DaoError::corrupt(place, format!("not readable: {error}"))
+/// Appends to `out` the `n_rows` values of a column within one row group.
+fn append<T: DataType, V>(
+    mut reader: ColumnReaderImpl<T>,
+    n_rows: usize,
+    out: &mut Vec<Option<V>>,
+    convert: impl Fn(T::T) -> ParquetResult<V>,
+) -> ParquetResult<()> {
+    let cut_short = || ParquetError::General("a column ends before its rows do".to_owned());
+    let (mut levels, mut values): (Vec<i16>, Vec<T::T>) = (Vec::new(), Vec::new());
+    let (found, _, _) = reader.read_records(n_rows, Some(&mut levels), None, &mut values)?;
+    let mut values = values.into_iter();
+    for row in 0..found {
+        // A column that cannot have nulls has no levels.
+        let is_null = levels.get(row) == Some(&0);
+        let value = if is_null { None } else { Some(values.next().ok_or_else(cut_short)?) };
+        out.push(value.map(&convert).transpose()?);
+    }
+    if found == n_rows { Ok(()) } else { Err(cut_short()) }
 }
 
 /// Reads from a file that may be damaged; a panic of the parquet reader becomes an error.
-fn sound<T>(place: &str, read: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(read))
-        .unwrap_or_else(|panic| Err(DaoError::corrupt(place, format!("not readable: {}", panic_message(&*panic)))))
+fn sound<T>(place: &str, read: impl FnOnce() -> ParquetResult<T>) -> Result<T> {
+    let problem = match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(Ok(found)) => return Ok(found),
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => panic_message(&*panic).to_owned(),
+    };
+    Err(DaoError::corrupt(place, format!("not readable: {problem}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parquet::column::writer::ColumnWriter;
+    use parquet::data_type::ByteArray;
+    use parquet::file::metadata::KeyValue;
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+    use serde_json::json;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    /// A parquet file of the fields `schema`, with the note `pandas`: a row group for each of `groups`, which has the
+    /// values of each column as text, "" for null.
+    fn file(schema: &str, pandas: Option<Value>, groups: &[&[&[&str]]]) -> Bytes {
+        fn parsed<T: std::str::FromStr<Err: std::fmt::Debug>>(texts: &[&str]) -> Vec<T> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        }
+        let schema = Arc::new(parse_message_type(&format!("message schema {{ {schema} }}")).unwrap());
+        let note = pandas.map(|note| vec![KeyValue::new("pandas".to_owned(), note.to_string())]);
+        let properties = WriterProperties::builder().set_key_value_metadata(note).build();
+        let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).unwrap();
+        for columns in groups {
+            let mut group = writer.next_row_group().unwrap();
+            for texts in *columns {
+                let mut column = group.next_column().unwrap().unwrap();
+                let levels: Vec<i16> = texts.iter().map(|text| i16::from(!text.is_empty())).collect();
+                let levels = Some(levels.as_slice());
+                let texts: Vec<&str> = texts.iter().copied().filter(|text| !text.is_empty()).collect();
+                match column.untyped() {
+                    ColumnWriter::ByteArrayColumnWriter(column) => {
+                        let texts: Vec<ByteArray> = texts.into_iter().map(ByteArray::from).collect();
+                        column.write_batch(&texts, levels, None)
+                    }
+                    ColumnWriter::BoolColumnWriter(column) => column.write_batch(&parsed(&texts), levels, None),
+                    ColumnWriter::Int32ColumnWriter(column) => column.write_batch(&parsed(&texts), levels, None),
+                    ColumnWriter::Int64ColumnWriter(column) => column.write_batch(&parsed(&texts), levels, None),
+                    ColumnWriter::DoubleColumnWriter(column) => column.write_batch(&parsed(&texts), levels, None),
+                    _ => panic!("a type that no test writes"),
+                }
+                .unwrap();
+                column.close().unwrap();
+            }
+            group.close().unwrap();
+        }
+        writer.into_inner().unwrap().into()
+    }
+
+    fn names(table: &VarTable, column: &str) -> Vec<Option<String>> {
+        match table.column(column).unwrap() {
+            Some(VarColumn::Names(names)) => names,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn texts(texts: &[&str]) -> Vec<Option<String>> {
+        texts.iter().map(|text| (!text.is_empty()).then(|| (*text).to_owned())).collect()
+    }
+
+    #[test]
+    fn columns_come_as_text_or_as_marks_from_all_row_groups() {
+        let schema = "required binary var_name (UTF8); optional binary symbol (UTF8); optional boolean kept;
+            required int32 start; required int32 id (UINT_32); optional int64 length; required double mean;";
+        let first: &[&[&str]] =
+            &[&["a", "b"], &["A", ""], &["true", ""], &["-1", "2"], &["-1", "2"], &["", "7"], &["0.5", "1"]];
+        let second: &[&[&str]] = &[&["c"], &[""], &["false"], &["3"], &["3"], &["9"], &["1e300"]];
+        let table = VarTable::open(file(schema, None, &[first, second]), false, "var.parquet").unwrap();
+        assert_eq!(table.n_rows(), 3);
+        assert_eq!(table.names(), ["var_name", "symbol", "kept", "start", "id", "length", "mean"]);
+        assert_eq!(names(&table, INDEX), texts(&["a", "b", "c"]));
+        assert_eq!(names(&table, "symbol"), texts(&["A", "", ""]));
+        assert_eq!(table.column("kept").unwrap(), Some(VarColumn::Marks(vec![Some(true), None, Some(false)])));
+        assert_eq!(names(&table, "start"), texts(&["-1", "2", "3"]));
+        assert_eq!(names(&table, "id"), texts(&["4294967295", "2", "3"]));
+        assert_eq!(names(&table, "length"), texts(&["", "7", "9"]));
+        assert_eq!(names(&table, "mean"), texts(&["0.5", "1.0", "1e300"]));
+        assert_eq!(table.column("none").unwrap(), None);
+    }
+
+    #[test]
+    fn columns_of_other_types_are_listed_and_cannot_be_asked_for() {
+        let schema = "required binary var_name (UTF8); required int32 day (DATE); required binary raw;
+            optional group tags (LIST) { repeated group list { optional binary element (UTF8); } }";
+        let table = VarTable::open(file(schema, None, &[]), false, "var.parquet").unwrap();
+        assert_eq!(table.names(), ["var_name", "day", "raw", "tags"]);
+        for (column, what) in [("day", "INT32"), ("raw", "BYTE_ARRAY"), ("tags", "lists or structs")] {
+            let error = table.column(column).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Value);
+            assert!(error.to_string().contains("'var.parquet'") && error.to_string().contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_index_is_where_pandas_put_it() {
+        let two = "required binary symbol (UTF8); required binary ensembl (UTF8);";
+        let range = json!({"kind": "range", "start": 5, "stop": 1, "step": -2});
+        let cases = [
+            (two, json!({"index_columns": ["ensembl"]}), vec![INDEX, "symbol"], ["E1", "E2"]),
+            (two, json!({"index_columns": [range]}), vec![INDEX, "symbol", "ensembl"], ["5", "3"]),
+            (two, json!({"index_columns": []}), vec![INDEX, "symbol", "ensembl"], ["0", "1"]),
+            (two, json!("no note of pandas"), vec![INDEX, "symbol", "ensembl"], ["0", "1"]),
+            (two, json!({"index_columns": ["gone", "symbol"]}), vec![INDEX, "ensembl"], ["a", "b"]),
+        ];
+        for (schema, note, expected, index) in cases {
+            let file = file(schema, Some(note.clone()), &[&[&["a", "b"], &["E1", "E2"]]]);
+            let table = VarTable::open(file, true, "var.parquet").unwrap();
+            assert_eq!((table.names(), table.n_rows()), (expected, 2), "{note}");
+            assert_eq!(names(&table, INDEX), texts(&index), "{note}");
+        }
+        // Without columns parquet keeps no rows.
+        let table =
+            VarTable::open(file("", Some(json!({"index_columns": [range]})), &[]), true, "var.parquet").unwrap();
+        assert_eq!((table.n_rows(), names(&table, INDEX)), (2, texts(&["5", "3"])));
+    }
+
+    #[test]
+    fn levels_of_an_index_get_names_that_are_free() {
+        let schema = "required binary level_1 (UTF8); required binary __index_level_0__ (UTF8);
+            required binary __index_level_1__ (UTF8); required binary batch (UTF8); required binary var_name (UTF8);";
+        let rows: &[&[&str]] = &[&["own"], &["first"], &["second"], &["third"], &["other"]];
+        let levels = json!({"index_columns": ["__index_level_0__", "__index_level_1__", "batch"]});
+        let shown = |file| {
+            let table = VarTable::open(file, true, "var.parquet").unwrap();
+            let named: Vec<(String, Option<String>)> =
+                table.names().into_iter().map(|name| (name.to_owned(), names(&table, name)[0].clone())).collect();
+            named.into_iter().map(|(name, value)| format!("{name}={}", value.unwrap())).collect::<Vec<_>>()
+        };
+        let expected = ["var_name=first", "level_1=own", "obs_level_1=second", "batch=third", "obs_var_name=other"];
+        assert_eq!(shown(file(schema, Some(levels), &[rows])), expected);
+        // Without a note, what pandas calls so is the index.
+        assert_eq!(shown(file(schema, None, &[rows])), expected);
+    }
+
+    #[test]
+    fn damage_is_an_error_that_names_the_file() {
+        let whole = file("required binary var_name (UTF8);", None, &[&[&["a", "b", "c"]]]);
+        for length in 0..whole.len() {
+            let error = VarTable::open(whole.slice(..length), false, "var.parquet").err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            assert!(error.to_string().contains("'var.parquet'"), "{error}");
+        }
+        for at in 0..whole.len() {
+            let mut bytes = whole.to_vec();
+            bytes[at] ^= 0x55;
+            let column = VarTable::open(bytes.into(), false, "var.parquet").and_then(|table| table.column(INDEX));
+            assert!(column.is_ok() || column.is_err_and(|error| error.kind() != ErrorKind::Internal));
+        }
+    }
 }

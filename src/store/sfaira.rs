@@ -6,14 +6,12 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Map;
 use uuid::Uuid;
 
 use super::MANIFEST;
-use super::description::{DATASET_FORMAT, Description, MatrixMeta, TableMeta};
+use super::description::{Description, MatrixMeta};
 use super::manifest::{Dataset, Manifest};
 use super::matrix_name::MatrixName;
-use super::versioned::FORMAT_VERSION;
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::number::{Dtype, Layout};
 use crate::storage::Storage;
@@ -26,11 +24,8 @@ struct ArrayMetadata {
     data_type: Option<String>,
 }
 
-/// The manifest that a listing of `storage` gives.
-///
-/// # Errors
-/// `NotFound` if there is no folder, or nothing in it that sfaira wrote; `Corrupt` for metadata
-/// that cannot be read.
+/// The manifest that a listing of `storage` gives. Errors: `NotFound` if there is no folder, or nothing in it that
+/// sfaira wrote; `Corrupt` for metadata that cannot be read.
 pub fn discover(storage: &dyn Storage) -> Result<Manifest> {
     let no_store = |why: &str| {
         DaoError::new(ErrorKind::NotFound, format!("no store at '{}': {why}", storage.uri()))
@@ -77,19 +72,11 @@ pub fn discover(storage: &dyn Storage) -> Result<Manifest> {
             path: name.clone(),
             n_obs,
             n_vars,
-            nnz: None,
-            checksum: None,
             layout: Layout::Dense,
             dtype: Dtype::from_typestr(&dtype).or_else(|| Dtype::from_name(&dtype).ok()),
             bytes: storage.total_size(&name)?,
-            organism: None,
-            obs: Vec::new(),
-            constants: Map::new(),
-            feature_space: String::new(),
-            layers: Vec::new(),
-            obsm: Vec::new(),
-            extra: Map::new(),
             name,
+            ..Dataset::default()
         });
         manifest.next_number += 1;
     }
@@ -112,19 +99,11 @@ pub fn description(dataset: &Dataset) -> Description {
         totals: false,
     };
     Description {
-        format: DATASET_FORMAT.into(),
-        version: FORMAT_VERSION,
         name: dataset.name.clone(),
         n_obs: dataset.n_obs,
         n_vars: dataset.n_vars,
-        nnz: None,
         matrices: BTreeMap::from([(MatrixName::X, x)]),
-        checksums: BTreeMap::new(),
-        obs: TableMeta::default(),
-        var: TableMeta::default(),
-        constants: Map::new(),
-        feature_space: String::new(),
-        extra: Map::new(),
+        ..Description::default()
     }
 }
 

@@ -1,30 +1,39 @@
 //! JSON files that say which format and which version of it they are.
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{DaoError, Result};
 
 /// The format version that this build writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 1;
 
-#[derive(Deserialize)]
-struct Version {
+/// What a file holds, beside its format and the version of that.
+#[derive(Serialize, Deserialize)]
+pub struct Versioned<T> {
     format: String,
     version: u32,
+    #[serde(flatten)]
+    content: T,
 }
 
-/// Reads a file of `format`; `place` is for errors.
-///
-/// # Errors
-/// `Value` for a newer version, `Corrupt` for another format or JSON that lacks something.
+impl<T> Versioned<T> {
+    /// `content`, to be written as a file of `format`.
+    pub fn new(format: &str, content: T) -> Self {
+        Self { format: format.to_owned(), version: FORMAT_VERSION, content }
+    }
+}
+
+/// Reads a file of `format`; `place` is for errors. Errors: `Value` for a newer version, `Corrupt` for another format
+/// or JSON that lacks something.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8], place: &str, format: &str) -> Result<T> {
-    let unreadable = |e: &serde_json::Error| {
+    let unreadable = |e: serde_json::Error| {
         DaoError::corrupt(place, format!("not a readable manifest: {e}"))
             .expected(format!("JSON of format '{format}'"))
             .hint("it may be truncated; restore it from a copy")
     };
-    let found: Version = serde_json::from_slice(bytes).map_err(|e| unreadable(&e))?;
+    // First of all the version: a newer one may have other fields.
+    let found: Versioned<IgnoredAny> = serde_json::from_slice(bytes).map_err(unreadable)?;
     if found.format != format {
         return Err(DaoError::corrupt(place, "not the format that belongs here")
             .expected(format!("format '{format}'"))
@@ -37,7 +46,8 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8], place: &str, format: &str) -> Re
             .found(format!("version {}", found.version))
             .hint("Upgrade with: pip install --upgrade dao-polars"));
     }
-    serde_json::from_slice(bytes).map_err(|e| unreadable(&e))
+    let found: Versioned<T> = serde_json::from_slice(bytes).map_err(unreadable)?;
+    Ok(found.content)
 }
 
 #[cfg(test)]

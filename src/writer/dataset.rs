@@ -12,8 +12,7 @@ use super::spec::MatrixSpec;
 use crate::error::{DaoError, Result};
 use crate::storage::{Local, Storage};
 use crate::store::{
-    Categories, Constants, DATASET_FORMAT, Dataset, Description, FORMAT_VERSION, MANIFEST, MatrixMeta, MatrixName,
-    TableMeta, checksum,
+    Categories, Constants, Dataset, Description, MANIFEST, MatrixMeta, MatrixName, TableMeta, checksum,
 };
 
 /// The description of `obs.parquet`, `var.parquet` and `uns.json`, from the caller who wrote them.
@@ -109,8 +108,6 @@ impl DatasetWriter {
         }
         let obs = tables.obs.columns.iter().map(|column| (column.name.clone(), column.dtype.clone())).collect();
         let description = Description {
-            format: DATASET_FORMAT.into(),
-            version: FORMAT_VERSION,
             name: dataset.clone(),
             n_obs: x.shape[0],
             n_vars: x.shape[1],
@@ -123,7 +120,7 @@ impl DatasetWriter {
             feature_space: tables.feature_space.clone(),
             extra: Map::new(),
         };
-        let text = serde_json::to_string_pretty(&description)
+        let text = serde_json::to_string_pretty(&description.versioned())
             .map_err(|e| DaoError::value(format!("the dataset cannot be described: {e}")))?;
         write_file(&folder.join(MANIFEST), text.as_bytes())?;
         let bytes = Local::new(&folder)?.total_size("")?;

@@ -67,7 +67,7 @@ pub fn add_gene_index(
     }
     writer.finish()?;
     write_group(&staging.folder().join("zarr"), &json!({}))?;
-    let meta = serde_json::to_value(GeneIndexMeta::new(dataset))
+    let meta = serde_json::to_value(GeneIndexMeta::versioned(dataset))
         .map_err(|e| DaoError::value(format!("the gene index cannot be described: {e}")))?;
     write_json(&staging.folder().join(MANIFEST), &meta)?;
     staging.publish_into(dataset, GENE_INDEX)

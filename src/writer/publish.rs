@@ -291,28 +291,10 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::number::Layout;
+    use crate::store::testing::dataset;
 
     fn entry(name: &str, number: u32) -> Dataset {
-        Dataset {
-            number,
-            name: name.into(),
-            path: name.into(),
-            n_obs: 1,
-            n_vars: 1,
-            nnz: Some(0),
-            checksum: None,
-            layout: Layout::Csr,
-            dtype: None,
-            bytes: 0,
-            organism: None,
-            obs: Vec::new(),
-            constants: serde_json::Map::new(),
-            feature_space: String::new(),
-            layers: Vec::new(),
-            obsm: Vec::new(),
-            extra: serde_json::Map::new(),
-        }
+        Dataset { number, ..dataset(name, 1, 1) }
     }
 
     fn describe(folder: &Path, name: &str) {

@@ -2,8 +2,6 @@
 
 use bytemuck::Pod;
 
-use crate::number::Num;
-
 /// An unsigned integer of a stored type's width.
 pub trait Word: Pod + Ord + std::hash::Hash {
     /// The word's width in bits.
@@ -32,27 +30,3 @@ macro_rules! words {
     )*};
 }
 words! { u8 u16 u32 u64 }
-
-/// A number type whose bits are stored as an unsigned integer of its width.
-pub trait Stored: Num {
-    /// The unsigned integer of the number's width.
-    type Word: Word;
-    /// The number that these bits are.
-    fn from_word(word: Self::Word) -> Self;
-}
-
-macro_rules! stored {
-    ($($type:ty, $word:ty, $of:expr;)*) => {$(
-        impl Stored for $type {
-            type Word = $word;
-            #[inline(always)]
-            fn from_word(word: $word) -> Self { $of(word) }
-        }
-    )*};
-}
-stored! {
-    u8, u8, std::convert::identity; u16, u16, std::convert::identity;
-    u32, u32, std::convert::identity; u64, u64, std::convert::identity;
-    i8, u8, u8::cast_signed; i16, u16, u16::cast_signed; i32, u32, u32::cast_signed; i64, u64, u64::cast_signed;
-    f32, u32, f32::from_bits; f64, u64, f64::from_bits;
-}
