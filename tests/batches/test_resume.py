@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import dao_polars as dao
@@ -235,7 +235,8 @@ def test_one_sequence_for_any_number_of_ranks_and_workers(cells, options, world_
 @given(options=SETTINGS, first=st.integers(1, 4), then=st.integers(1, 4), data=st.data())
 def test_a_run_goes_on_with_another_number_of_ranks(cells, options, first, then, data):
     whole, _ = ranks(cells, options, first)
-    stop = data.draw(st.integers(0, max(0, len(whole) - 1)))
+    assume(whole)  # an epoch without a batch for each rank is over before it begins
+    stop = data.draw(st.integers(0, len(whole) - 1))
     begun, states = ranks(cells, options, first, stop=stop)
     assert begun == whole[:stop]
     resumed, _ = ranks(cells, options, then, state=states[0])
