@@ -4,6 +4,7 @@
 //! list: a room uses rooms above it and none below.
 //!
 //! - `error`: what went wrong, where, and what was expected;
+//! - `per_process`: state of one process, which a forked child makes anew;
 //! - `number`: number types, their names, casts that are exact or an error;
 //! - `storage`: paths and URLs to bytes;
 //! - `codec`: blocks of packed numbers, the zarr codec `dao_polars.pfor`;
@@ -31,6 +32,7 @@ pub mod genes;
 pub mod lookup;
 pub mod matrix;
 pub mod number;
+mod per_process;
 #[cfg(feature = "python")]
 mod python;
 pub mod read;

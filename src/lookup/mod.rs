@@ -5,7 +5,6 @@
 //! it, and this module puts the numbers that they find in their places. Knows no frames and no Python.
 
 mod gene_index;
-mod per_process;
 pub mod reports;
 mod request;
 mod resolve;

@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::per_process::PerProcess;
 use super::{Found, LookupRequest};
+use crate::per_process::PerProcess;
 
 /// The most reports that wait to be taken; past that the oldest are dropped.
 const KEPT: usize = 10_000;

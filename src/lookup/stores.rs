@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 
-use super::per_process::PerProcess;
 use super::resolve::resolve;
 use super::{Lookup, LookupRequest};
 use crate::error::{DaoError, ErrorKind, Result};
+use crate::per_process::PerProcess;
 use crate::read::OpenStore;
 use crate::storage::StorageOptions;
 use crate::store::{MANIFEST, Store};

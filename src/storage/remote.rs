@@ -4,7 +4,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
@@ -14,6 +13,7 @@ use url::Url;
 
 use super::{File, Storage, StorageOptions, check_end};
 use crate::error::{DaoError, ErrorKind, Result};
+use crate::per_process::PerProcess;
 
 /// The objects below one URL.
 #[derive(Clone)]
@@ -24,27 +24,22 @@ pub struct Remote {
     pid: u32,
 }
 
-/// One small runtime for all remote stores of a process, started with the first.
-fn runtime() -> Result<&'static Runtime> {
-    static CURRENT: AtomicPtr<(u32, Runtime)> = AtomicPtr::new(std::ptr::null_mut());
-    let pid = std::process::id();
-    // SAFETY: null, or what `Box::leak` gave below: never freed, and shared from then on.
-    let current = unsafe { CURRENT.load(Ordering::Acquire).as_ref() };
-    if let Some((_, runtime)) = current.filter(|(of, _)| *of == pid) {
-        return Ok(runtime);
+/// One small runtime for all remote stores of a process, started with the first. A forked child has none of its parent's
+/// threads, and would wait for them for ever: it starts its own.
+struct Network(std::io::Result<Runtime>);
+
+static NETWORK: PerProcess<Network> = PerProcess::new();
+
+impl Default for Network {
+    fn default() -> Self {
+        let mut threads = tokio::runtime::Builder::new_multi_thread();
+        Self(threads.worker_threads(2).enable_all().thread_name("dao-remote").build())
     }
-    // The first, or a forked child's: it has none of its parent's threads, and would wait for them for
-    // ever. No lock is asked for, since a thread of the parent's may have held it.
-    let made = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .thread_name("dao-remote")
-        .build()
-        .map_err(|e| DaoError::new(ErrorKind::Io, format!("starting the network threads failed: {e}")))?;
-    // Two threads that come first at once each make one: both work, and the last is kept.
-    let made = Box::leak(Box::new((pid, made)));
-    CURRENT.store(made, Ordering::Release);
-    Ok(&made.1)
+}
+
+fn runtime() -> Result<&'static Runtime> {
+    let Network(runtime) = NETWORK.get();
+    runtime.as_ref().map_err(|e| DaoError::new(ErrorKind::Io, format!("starting the network threads failed: {e}")))
 }
 
 /// The runtime for a store that the process `pid` opened; `Value` in a forked child: connections are its parent's.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use zarrs::storage::byte_range::{ByteRange, ByteRangeIterator};
 use zarrs::storage::{MaybeBytes, MaybeBytesIterator, ReadableStorageTraits, StorageError, StoreKey};
 
-use super::Storage;
+use super::{Storage, check_end};
 use crate::error::DaoError;
 
 /// A [`Storage`] that zarrs can open arrays in.
@@ -31,12 +31,8 @@ impl ReadableStorageTraits for ZarrStorage {
         let Some(size) = self.size_key(key)? else { return Ok(None) };
         let mut ranges = Vec::new();
         for range in byte_ranges {
-            if let ByteRange::Suffix(length) = range
-                && length > size
-            {
-                return Err(StorageError::Other(format!(
-                    "path '{key}': file is truncated; expected at least {length} bytes, found {size} bytes"
-                )));
+            if let ByteRange::Suffix(length) = range {
+                check_end("file", key, length, size).map_err(failed)?;
             }
             ranges.push(range.start(size)..range.end(size));
         }

@@ -39,7 +39,7 @@ pub struct Description {
     #[serde(rename = "var_id", default)]
     pub feature_space: String,
     /// Keys that this version does not know.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "versioned::unknown_keys")]
     pub extra: Map<String, Value>,
 }
 
@@ -161,6 +161,7 @@ mod tests {
         let text = description().to_string();
         let parsed = Description::parse(text.as_bytes(), "lung/dao.json", &dataset("lung", 3, 2)).unwrap();
         assert_eq!(parsed.matrices[&MatrixName::X].shape, [3, 2]);
+        assert_eq!(parsed.extra.keys().collect::<Vec<_>>(), ["later"]);
         let again = serde_json::to_value(parsed.versioned()).unwrap();
         assert_eq!((&again["later"], &again["id"]), (&json!("kept"), &json!("lung")));
         assert_eq!((&again["format"], &again["version"]), (&json!(DATASET_FORMAT), &json!(1)));

@@ -35,7 +35,7 @@ pub struct Manifest {
     #[serde(default)]
     pub categories: Categories,
     /// Keys that this version does not know.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "versioned::unknown_keys")]
     pub extra: Map<String, Value>,
 }
 
@@ -165,6 +165,7 @@ mod tests {
         let manifest = Manifest::new();
         let read = Manifest::parse(manifest.to_json().unwrap().as_bytes(), "here").unwrap();
         assert_eq!(read.id, manifest.id);
+        assert!(read.extra.is_empty());
     }
 
     #[test]

@@ -1,17 +1,24 @@
 //! JSON files that say which format and which version of it they are.
 
-use serde::de::{DeserializeOwned, IgnoredAny};
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 use crate::error::{DaoError, Result};
 
 /// The format version that this build writes, and the newest that it reads.
 const FORMAT_VERSION: u32 = 1;
 
-/// What a file holds, beside its format and the version of that.
-#[derive(Serialize, Deserialize)]
-pub struct Versioned<T> {
+#[derive(Deserialize)]
+struct Version {
     format: String,
+    version: u32,
+}
+
+/// What a file holds, beside its format and the version of that.
+#[derive(Serialize)]
+pub struct Versioned<T> {
+    format: &'static str,
     version: u32,
     #[serde(flatten)]
     content: T,
@@ -19,9 +26,16 @@ pub struct Versioned<T> {
 
 impl<T> Versioned<T> {
     /// `content`, to be written as a file of `format`.
-    pub fn new(format: &str, content: T) -> Self {
-        Self { format: format.to_owned(), version: FORMAT_VERSION, content }
+    pub fn new(format: &'static str, content: T) -> Self {
+        Self { format, version: FORMAT_VERSION, content }
     }
+}
+
+/// The keys of a file that no field of its content has, but its format and version.
+pub fn unknown_keys<'de, D: Deserializer<'de>>(keys: D) -> std::result::Result<Map<String, Value>, D::Error> {
+    let mut keys = Map::deserialize(keys)?;
+    keys.retain(|key, _| key != "format" && key != "version");
+    Ok(keys)
 }
 
 /// Reads a file of `format`; `place` is for errors. Errors: `Value` for a newer version, `Corrupt` for another format
@@ -33,7 +47,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8], place: &str, format: &str) -> Re
             .hint("it may be truncated; restore it from a copy")
     };
     // First of all the version: a newer one may have other fields.
-    let found: Versioned<IgnoredAny> = serde_json::from_slice(bytes).map_err(unreadable)?;
+    let found: Version = serde_json::from_slice(bytes).map_err(unreadable)?;
     if found.format != format {
         return Err(DaoError::corrupt(place, "not the format that belongs here")
             .expected(format!("format '{format}'"))
@@ -46,8 +60,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8], place: &str, format: &str) -> Re
             .found(format!("version {}", found.version))
             .hint("Upgrade with: pip install --upgrade dao-polars"));
     }
-    let found: Versioned<T> = serde_json::from_slice(bytes).map_err(unreadable)?;
-    Ok(found.content)
+    serde_json::from_slice(bytes).map_err(unreadable)
 }
 
 #[cfg(test)]

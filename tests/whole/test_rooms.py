@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import dao_polars as dao
+from dao_polars import _core
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "dao_polars"
@@ -92,6 +93,14 @@ def test_public_methods_have_their_documentation():
         if not name.startswith("_"):
             assert inspect.getdoc(method), name
             assert "Args:" in method.__doc__
+
+
+def test_what_the_core_has_is_documented():
+    for name in _core.__all__:
+        thing = getattr(_core, name)
+        assert thing.__doc__, name
+        for member, value in vars(thing).items() if isinstance(thing, type) else ():
+            assert member.startswith("_") or value.__doc__, f"{name}.{member}"
 
 
 def test_importing_loads_what_is_needed_alone():
