@@ -26,8 +26,10 @@ pub struct Local {
 }
 
 impl Local {
-    /// The folder `root`, made absolute, with links resolved where it exists. Errors: `Io` if the working directory is
-    /// gone; `Value` if the path is not UTF-8.
+    /// The folder `root`, made absolute, with links resolved where it exists.
+    ///
+    /// # Errors
+    /// `Io` if the working directory is gone; `Value` if the path is not UTF-8.
     pub fn new(root: &Path) -> Result<Self> {
         let absolute = std::path::absolute(root).map_err(|e| DaoError::io(root, "resolving the path", &e))?;
         let root = absolute.canonicalize().unwrap_or(absolute);

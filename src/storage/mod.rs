@@ -65,8 +65,10 @@ pub trait File: Send + Sync {
         self.len() == 0
     }
 
-    /// Fills `into` with the file's bytes from `offset`. After an error `into` may hold anything. Errors: `Corrupt` if
-    /// the file ends before that (also if it shrank since), `Io` if reading fails.
+    /// Fills `into` with the file's bytes from `offset`. After an error `into` may hold anything.
+    ///
+    /// # Errors
+    /// `Corrupt` if the file ends before that (also if it shrank since), `Io` if reading fails.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()>;
 
     /// Whether small reads are cheap. Where they are not (a request each), callers join ranges
@@ -86,7 +88,9 @@ fn check_end(what: &str, uri: impl Display, end: u64, size: u64) -> Result<()> {
 }
 
 /// Opens the root that `uri` names: a path (which need not exist), `file://`, `s3://`, `gs://`, `az://`, `http(s)://`.
-/// Errors: `Value` for a scheme or options that cannot be used.
+///
+/// # Errors
+/// `Value` for a scheme or options that cannot be used.
 pub fn open(uri: &str, options: &StorageOptions) -> Result<Arc<dyn Storage>> {
     match uri.strip_prefix("file://") {
         Some(path) => Ok(Arc::new(Local::new(Path::new(path))?)),

@@ -52,7 +52,10 @@ fn runtime_of(pid: u32) -> Result<&'static Runtime> {
 }
 
 impl Remote {
-    /// The objects below `uri`. Errors: `Value` for a malformed URL, an unknown scheme or unusable options.
+    /// The objects below `uri`.
+    ///
+    /// # Errors
+    /// `Value` for a malformed URL, an unknown scheme or unusable options.
     pub fn new(uri: &str, options: &StorageOptions) -> Result<Self> {
         let uri = uri.trim_end_matches('/').to_owned();
         let unusable = |e: &dyn std::fmt::Display| {

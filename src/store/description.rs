@@ -97,8 +97,10 @@ pub struct GeneIndexMeta {
 }
 
 impl Description {
-    /// Reads a dataset's `dao.json` and holds it against the manifest's entry; `place` is for errors. Errors: `Value`
-    /// for a newer version, `Corrupt` for one that is damaged or of another dataset.
+    /// Reads a dataset's `dao.json` and holds it against the manifest's entry; `place` is for errors.
+    ///
+    /// # Errors
+    /// `Value` for a newer version, `Corrupt` for one that is damaged or of another dataset.
     pub fn parse(bytes: &[u8], place: &str, dataset: &Dataset) -> Result<Self> {
         let description: Self = versioned::parse(bytes, place, DATASET_FORMAT)?;
         let summary = |name: &str, n_obs, n_vars| format!("id '{name}', {n_obs} cells, {n_vars} genes");
@@ -124,8 +126,10 @@ impl GeneIndexMeta {
         Versioned::new(GENE_INDEX_FORMAT, Self { dataset: dataset.checksum.clone() })
     }
 
-    /// Checks that a copy's description is of this dataset. Errors: `Value` for a newer version, `Corrupt` for one that
-    /// is damaged or of another dataset.
+    /// Checks that a copy's description is of this dataset.
+    ///
+    /// # Errors
+    /// `Value` for a newer version, `Corrupt` for one that is damaged or of another dataset.
     pub fn check(bytes: &[u8], place: &str, dataset: &Dataset) -> Result<()> {
         let meta: Self = versioned::parse(bytes, place, GENE_INDEX_FORMAT)?;
         if meta.dataset == dataset.checksum {

@@ -96,8 +96,10 @@ impl Manifest {
         Self { id: Uuid::new_v4().to_string(), ..Self::default() }
     }
 
-    /// Reads and validates a manifest; `place` is for errors. Errors: `Value` for a newer version, `Corrupt` for
-    /// anything that contradicts itself.
+    /// Reads and validates a manifest; `place` is for errors.
+    ///
+    /// # Errors
+    /// `Value` for a newer version, `Corrupt` for anything that contradicts itself.
     pub fn parse(bytes: &[u8], place: &str) -> Result<Self> {
         let mut manifest: Self = versioned::parse(bytes, place, STORE_FORMAT)?;
         let (mut names, mut numbers) = (HashSet::new(), HashSet::new());

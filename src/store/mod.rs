@@ -43,8 +43,11 @@ pub struct Store {
 
 impl Store {
     /// Opens the store at `uri`: one read of the manifest, or, where there is none, a look at the folders for datasets
-    /// that sfaira wrote. Errors: `NotFound` where there is no store, `Value` for a store of a newer format version,
-    /// `Corrupt` for a manifest that cannot be understood.
+    /// that sfaira wrote.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no store, `Value` for a store of a newer format version, `Corrupt` for a manifest that
+    /// cannot be understood.
     pub fn open(uri: &str, options: &StorageOptions) -> Result<Self> {
         let storage = storage::open(uri, options)?;
         let found = storage.get(MANIFEST)?;
@@ -83,7 +86,10 @@ impl Store {
         &self.storage
     }
 
-    /// The dataset of this name. Errors: `Key` if there is none.
+    /// The dataset of this name.
+    ///
+    /// # Errors
+    /// `Key` if there is none.
     pub fn dataset(&self, name: &str) -> Result<&Dataset> {
         self.manifest
             .datasets
@@ -92,7 +98,10 @@ impl Store {
             .ok_or_else(|| DaoError::new(ErrorKind::Key, format!("no dataset '{name}' in store '{}'", self.uri())))
     }
 
-    /// The dataset with this number. Errors: `Value` if there is none: a cell key that this store did not give.
+    /// The dataset with this number.
+    ///
+    /// # Errors
+    /// `Value` if there is none: a cell key that this store did not give.
     pub fn dataset_numbered(&self, number: u32) -> Result<&Dataset> {
         self.manifest.datasets.iter().find(|dataset| dataset.number == number).ok_or_else(|| {
             DaoError::value(format!("a cell key names dataset number {number}, which this store does not have"))
@@ -123,14 +132,18 @@ impl Store {
             .hint("restore it from a copy, or write the dataset again"))
     }
 
-    /// A dataset's file, `path` relative to the dataset, with its checksum checked. Errors: `NotFound`, or `Corrupt` if
-    /// the bytes are not those that were written.
+    /// A dataset's file, `path` relative to the dataset, with its checksum checked.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Corrupt` if the bytes are not those that were written.
     pub fn dataset_file(&self, dataset: &Dataset, path: &str) -> Result<Bytes> {
         self.checked_file(dataset, path, self.description(dataset)?.checksums.get(path))
     }
 
-    /// The description of a dataset; for one of sfaira's it is made from its matrix's metadata. Errors: `NotFound`,
-    /// `Value` for a newer format version, or `Corrupt` if it contradicts the manifest.
+    /// The description of a dataset; for one of sfaira's it is made from its matrix's metadata.
+    ///
+    /// # Errors
+    /// `NotFound`, `Value` for a newer format version, or `Corrupt` if it contradicts the manifest.
     pub fn description(&self, dataset: &Dataset) -> Result<Description> {
         if self.by_sfaira {
             return Ok(sfaira::description(dataset));
@@ -139,8 +152,10 @@ impl Store {
         Description::parse(&bytes, &format!("{}/{}/{MANIFEST}", self.uri(), dataset.path), dataset)
     }
 
-    /// A dataset's table of genes. Errors: As [`Store::dataset_file`], and `Corrupt` for a file that is no table of
-    /// this dataset.
+    /// A dataset's table of genes.
+    ///
+    /// # Errors
+    /// As [`Store::dataset_file`], and `Corrupt` for a file that is no table of this dataset.
     pub fn var(&self, dataset: &Dataset) -> Result<VarTable> {
         let bytes = self.dataset_file(dataset, VAR)?;
         let place = format!("{}/{}/{VAR}", self.uri(), dataset.path);
@@ -155,8 +170,10 @@ impl Store {
             .hint("restore the file that is not the dataset's"))
     }
 
-    /// The path of the gene-major copy of a dataset's X, relative to the store, if there is one. Errors: `Corrupt` for
-    /// one that was made of another dataset, `Value` for a newer format version.
+    /// The path of the gene-major copy of a dataset's X, relative to the store, if there is one.
+    ///
+    /// # Errors
+    /// `Corrupt` for one that was made of another dataset, `Value` for a newer format version.
     pub fn gene_index(&self, dataset: &Dataset) -> Result<Option<String>> {
         let folder = format!("{}/{GENE_INDEX}", dataset.path);
         if self.by_sfaira {

@@ -55,7 +55,10 @@ pub enum VarColumn {
 
 impl VarTable {
     /// Reads the head of the table in `bytes`; `place` is for errors. `by_pandas`: its index is where pandas puts it,
-    /// and no column of ours. Errors: `Corrupt` for bytes that are no parquet table.
+    /// and no column of ours.
+    ///
+    /// # Errors
+    /// `Corrupt` for bytes that are no parquet table.
     pub fn open(bytes: Bytes, by_pandas: bool, place: &str) -> Result<Self> {
         let reader = sound(place, || SerializedFileReader::new(bytes))?;
         let metadata = reader.metadata().file_metadata();
@@ -77,8 +80,10 @@ impl VarTable {
         self.columns.iter().map(|(name, _)| name.as_str()).collect()
     }
 
-    /// The values of a column; `None` if there is none of that name. Errors: `Corrupt` for a damaged file, `Value` for
-    /// a column of a type that names cannot be of.
+    /// The values of a column; `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// `Corrupt` for a damaged file, `Value` for a column of a type that names cannot be of.
     pub fn column(&self, name: &str) -> Result<Option<VarColumn>> {
         let Some((_, source)) = self.columns.iter().find(|(known, _)| known == name) else { return Ok(None) };
         match source {

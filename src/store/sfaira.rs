@@ -24,8 +24,10 @@ struct ArrayMetadata {
     data_type: Option<String>,
 }
 
-/// The manifest that a listing of `storage` gives. Errors: `NotFound` if there is no folder, or nothing in it that
-/// sfaira wrote; `Corrupt` for metadata that cannot be read.
+/// The manifest that a listing of `storage` gives.
+///
+/// # Errors
+/// `NotFound` if there is no folder, or nothing in it that sfaira wrote; `Corrupt` for metadata that cannot be read.
 pub fn discover(storage: &dyn Storage) -> Result<Manifest> {
     let no_store = |why: &str| {
         DaoError::new(ErrorKind::NotFound, format!("no store at '{}': {why}", storage.uri()))

@@ -38,8 +38,10 @@ pub fn unknown_keys<'de, D: Deserializer<'de>>(keys: D) -> std::result::Result<M
     Ok(keys)
 }
 
-/// Reads a file of `format`; `place` is for errors. Errors: `Value` for a newer version, `Corrupt` for another format
-/// or JSON that lacks something.
+/// Reads a file of `format`; `place` is for errors.
+///
+/// # Errors
+/// `Value` for a newer version, `Corrupt` for another format or JSON that lacks something.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8], place: &str, format: &str) -> Result<T> {
     let unreadable = |e: serde_json::Error| {
         DaoError::corrupt(place, format!("not a readable manifest: {e}"))
