@@ -32,5 +32,7 @@ mod _core {
     #[pymodule_export]
     use super::store::PyStore;
     #[pymodule_export]
+    const STORE_MOVED: &str = crate::lookup::stores::MOVED;
+    #[pymodule_export]
     use super::writer::{PyDatasetWriter, PyMatrixWriter, PyValueScan};
 }

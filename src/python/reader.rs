@@ -70,9 +70,7 @@ impl PyReader {
         let genes = genes.0.clone();
         let request = py.detach(|| {
             // A selection without cells opens nothing.
-            let numbers = genes.numbers().filter(|_| !keys.is_empty());
-            let columns = numbers.map(|number| Ok((number, genes.columns(number)?.map(Arc::new))));
-            let columns: ColumnsByDataset = columns.collect::<crate::error::Result<_>>()?;
+            let columns: ColumnsByDataset = genes.columns().filter(|_| !keys.is_empty()).collect();
             ReadRequest::open(&store.opened, keys, &columns, forms)
         })?;
         let pool = BufferPool::new(request.matrices.len());

@@ -47,7 +47,8 @@ impl PyStore {
 
     /// Refuses a store that is not the one that cells were selected from, at `uri` then.
     fn check_is(&self, uri: &str, id: &str) -> PyResult<()> {
-        Ok(stores::check_is(self.opened.store(), uri, id)?)
+        let cells = stores::CellStore { uri: uri.to_owned(), id: id.to_owned() };
+        Ok(stores::check_is(self.opened.store(), &cells)?)
     }
 
     /// The id of a dataset's feature space.
@@ -130,7 +131,7 @@ impl PyStore {
             let entry = self.opened.store().dataset(dataset)?;
             let added = add_gene_index(&self.opened, entry, |cells| progress.advance(cells))?;
             self.opened.forget_gene_index(entry);
-            stores::forget(self.uri());
+            stores::forget();
             Ok(added)
         });
         progress.or_raised(added)

@@ -92,7 +92,7 @@ impl ReadRequest {
                 let dataset = store.store().dataset_numbered(number)?;
                 let matrix = store.matrix(dataset, &form.name)?;
                 let columns = columns.clone().filter(|_| form.name.is_of_genes());
-                let n_source = columns.as_ref().map_or(form.n_columns, |columns| columns.len());
+                let n_source = columns.as_ref().map_or(form.n_columns, |columns| columns.n_source());
                 if n_source as u64 != matrix.shape()[1] {
                     return Err(DaoError::value("the column map does not fit the matrix")
                         .at(format!("{}, matrix '{}'", dataset.place(), form.name))
