@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dao_polars::batches::{Batch, BatchMatrix, BufferPool, Epoch};
 use dao_polars::error::{ErrorKind, Result};
-use dao_polars::genes::Columns;
+use dao_polars::genes::Mapping;
 use dao_polars::number::{Dtype, Layout, Values};
 use dao_polars::read::schedule::Next;
 use dao_polars::read::{MatrixForm, OpenStore, ReadRequest};
@@ -104,7 +104,11 @@ fn request(
     columns: Option<Vec<i32>>,
     forms: Vec<MatrixForm>,
 ) -> Result<Arc<ReadRequest>> {
-    let columns = columns.map(|target| Columns::new(target, forms[0].n_columns)).transpose()?.map(Arc::new);
+    let mapping = |target: Vec<i32>| {
+        let pairs = (0..).zip(&target).filter_map(|(column, &to)| Some((column, u32::try_from(to).ok()?)));
+        Mapping::new(target.len(), forms[0].n_columns, pairs.collect())
+    };
+    let columns = columns.map(mapping).transpose()?.map(|mapping| Arc::new(mapping.columns()));
     let datasets = &store.store().manifest().datasets;
     let columns = datasets.iter().map(|dataset| (dataset.number, columns.clone())).collect();
     ReadRequest::open(store, keys, &columns, forms).map(Arc::new)

@@ -53,10 +53,8 @@ class DaoExpr:
         store: StoreLike = None,
     ) -> pl.Expr:
         """Each cell's value of a gene; see [`dao.gene`][gene]."""
-        if not isinstance(name, str):
-            raise DaoTypeError(f"gene {name!r}; expected a name (str). For several: dao.genes([…])")
         settings = _settings(layer, gene_key, duplicates, normalize, dtype, store)
-        return self._look_up("one", names=gene_names([name]), **settings).alias(name)
+        return _gene(self._expr, name, settings)
 
     def genes(
         self,
@@ -71,14 +69,8 @@ class DaoExpr:
         store: StoreLike = None,
     ) -> pl.Expr:
         """Each cell's values of several genes; see [`dao.genes`][genes]."""
-        if isinstance(names, str):
-            raise DaoTypeError(f"genes {names!r}; expected a list of names. For one: dao.gene(…)")
-        wanted = each_once(gene_names(names))
-        if not wanted:
-            raise DaoValueError("genes=[] names no gene")
         settings = _settings(layer, gene_key, duplicates, normalize, dtype, store)
-        shape = "array" if as_array else "struct"
-        return self._look_up(shape, names=wanted, **settings).alias("genes")
+        return _genes(self._expr, names, as_array, settings)
 
     def qc(
         self,
@@ -89,8 +81,7 @@ class DaoExpr:
         store: StoreLike = None,
     ) -> pl.Expr:
         """Each cell's totals and shares of gene sets; see [`dao.qc`][qc]."""
-        settings = _settings(layer, gene_key, "error", None, "float64", store)
-        return self._look_up("sums", sets=_sets(sets, store), **settings).alias("qc")
+        return _qc(self._expr, sets, layer, gene_key, store)
 
     def is_a(
         self,
@@ -119,25 +110,6 @@ class DaoExpr:
             DaoImportError: no ontology was loaded, and the package is not there.
         """
         return _is_a(self._expr, term, excluded=excluded, ontology=ontology)
-
-    def _look_up(self, shape: str, **request: Any) -> pl.Expr:
-        log_if_wanted()
-        inputs = [self._expr]
-        if request["dtype"] is None:
-            # Polars finds this type when it plans a query, so it stays while the store changes.
-            first = _plugin(inputs, {**request, "shape": "one", "names": request["names"][:1]})
-            inputs.append(pl.lit(None).cast(pl.dtype_of(first)))
-        return _plugin(inputs, {**request, "shape": shape})
-
-
-def _plugin(inputs: list[pl.Expr], request: dict[str, Any]) -> pl.Expr:
-    return register_plugin_function(
-        plugin_path=_PLUGIN,
-        function_name="dao_lookup",
-        args=inputs,
-        kwargs=request,
-        is_elementwise=True,
-    )
 
 
 _is_a = ontology.is_a
@@ -181,15 +153,8 @@ def gene(
             keys, another store. Only from ``collect``: a name that several genes have, a damaged
             file.
     """
-    return _cells().gene(
-        name,
-        layer=layer,
-        gene_key=gene_key,
-        duplicates=duplicates,
-        normalize=normalize,
-        dtype=dtype,
-        store=store,
-    )
+    settings = _settings(layer, gene_key, duplicates, normalize, dtype, store)
+    return _gene(pl.col(COLUMN), name, settings)
 
 
 def genes(
@@ -223,16 +188,8 @@ def genes(
     Raises:
         As [`gene`][].
     """
-    return _cells().genes(
-        names,
-        as_array=as_array,
-        layer=layer,
-        gene_key=gene_key,
-        duplicates=duplicates,
-        normalize=normalize,
-        dtype=dtype,
-        store=store,
-    )
+    settings = _settings(layer, gene_key, duplicates, normalize, dtype, store)
+    return _genes(pl.col(COLUMN), names, as_array, settings)
 
 
 def qc(
@@ -265,11 +222,50 @@ def qc(
         As [`gene`][]; a listed gene that no dataset has is an error too, and so is a regular
         expression that finds none.
     """
-    return _cells().qc(sets, layer=layer, gene_key=gene_key, store=store)
+    return _qc(pl.col(COLUMN), sets, layer, gene_key, store)
 
 
-def _cells() -> DaoExpr:
-    return DaoExpr(pl.col(COLUMN))
+def _gene(cells: pl.Expr, name: str, settings: dict[str, Any]) -> pl.Expr:
+    if not isinstance(name, str):
+        raise DaoTypeError(f"gene {name!r}; expected a name (str). For several: dao.genes([…])")
+    return _look_up(cells, "one", names=gene_names([name]), **settings).alias(name)
+
+
+def _genes(cells: pl.Expr, names: Any, as_array: bool, settings: dict[str, Any]) -> pl.Expr:
+    if isinstance(names, str):
+        raise DaoTypeError(f"genes {names!r}; expected a list of names. For one: dao.gene(…)")
+    wanted = each_once(gene_names(names))
+    if not wanted:
+        raise DaoValueError("genes=[] names no gene")
+    shape = "array" if as_array else "struct"
+    return _look_up(cells, shape, names=wanted, **settings).alias("genes")
+
+
+def _qc(
+    cells: pl.Expr, sets: Any, layer: str | None, gene_key: str | None, store: StoreLike
+) -> pl.Expr:
+    settings = _settings(layer, gene_key, "error", None, "float64", store)
+    return _look_up(cells, "sums", sets=_sets(sets, store), **settings).alias("qc")
+
+
+def _look_up(cells: pl.Expr, shape: str, **request: Any) -> pl.Expr:
+    log_if_wanted()
+    inputs = [cells]
+    if request["dtype"] is None:
+        # Polars finds this type when it plans a query, so it stays while the store changes.
+        first = _plugin(inputs, {**request, "shape": "one", "names": request["names"][:1]})
+        inputs.append(pl.lit(None).cast(pl.dtype_of(first)))
+    return _plugin(inputs, {**request, "shape": shape})
+
+
+def _plugin(inputs: list[pl.Expr], request: dict[str, Any]) -> pl.Expr:
+    return register_plugin_function(
+        plugin_path=_PLUGIN,
+        function_name="dao_lookup",
+        args=inputs,
+        kwargs=request,
+        is_elementwise=True,
+    )
 
 
 def _settings(

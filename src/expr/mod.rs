@@ -27,16 +27,17 @@ fn output(inputs: &[Field], request: &[u8]) -> PolarsResult<Field> {
     let cell = inputs.first().ok_or_else(no_cells)?;
     let resolved = resolve(cell, request, true)?;
     let stored = NUMBERS.into_iter().find(|(dtype, _)| *dtype == resolved.lookup.dtype).map(|(_, stored)| stored);
-    let number = inputs.get(1).map(|number| number.dtype().clone()).or(stored).ok_or_else(nothing_found)?;
-    let names = || (0..).zip(resolved.request.fields());
-    let fields = |dtype: &dyn Fn(usize) -> DataType| {
-        DataType::Struct(names().map(|(i, name)| Field::new(name.into(), dtype(i))).collect())
+    let number = inputs.get(1).map(|number| number.dtype().clone()).or(stored).unwrap_or(DataType::Null);
+    let is_count = |i: usize| resolved.request.shape == Shape::Sums && i == 1;
+    let field = |(i, name): (usize, String)| {
+        Field::new(name.into(), if is_count(i) { DataType::UInt32 } else { number.clone() })
     };
     let dtype = match resolved.request.shape {
         Shape::One => number,
         Shape::Array => DataType::Array(Box::new(number), resolved.lookup.width),
-        Shape::Struct => fields(&|_| number.clone()),
-        Shape::Sums => fields(&|i| if i == 1 { DataType::UInt32 } else { DataType::Float64 }),
+        Shape::Struct | Shape::Sums => {
+            DataType::Struct(resolved.request.fields().into_iter().enumerate().map(field).collect())
+        }
     };
     Ok(Field::new(cell.name().clone(), dtype))
 }

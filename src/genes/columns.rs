@@ -1,7 +1,7 @@
 //! Rows of a dataset brought to the output's columns: moved, left out, added up.
 
 use crate::error::{DaoError, Result};
-use crate::matrix::{FillRow, RowSink};
+use crate::matrix::{EditingSink, RowSink};
 use crate::number::{Dtype, Num, cast_vec};
 
 /// The columns of a dataset that become columns of the output.
@@ -90,7 +90,7 @@ impl Mapping {
 }
 
 /// The output columns that a dataset's columns become: see [`Mapping::columns`]. Several columns of one output are its
-/// parts, which [`SummingSink`] adds up before rows are moved.
+/// parts, which [`summing`] adds up before rows are moved.
 #[derive(Debug, Clone)]
 pub struct Columns {
     /// The output column of each source column, or -1 for none.
@@ -140,7 +140,7 @@ impl Columns {
         usize::try_from(column).ok().and_then(|column| self.target.get(column)).copied().unwrap_or(-1)
     }
 
-    /// Adds up, in place, the values of a row that belong to one output; see [`SummingSink`].
+    /// Adds up, in place, the values of a row that belong to one output; see [`summing`].
     fn add_up<T: Num>(
         &self,
         columns: &mut [i32],
@@ -187,30 +187,14 @@ impl Columns {
     }
 }
 
-/// A sink that gets rows in which columns of one output are added up: the first in the row has the sum, the others
-/// are column -1, which goes nowhere, with a zero. Normalization comes after it, so that it is of the sum.
-pub struct SummingSink<'a, T> {
-    sink: &'a mut dyn RowSink<T>,
-    columns: &'a Columns,
-    stored: Dtype,
-    /// The output and the position of each shared column in the current row.
-    parts: Vec<(i32, usize)>,
-}
-
-impl<'a, T> SummingSink<'a, T> {
-    /// A summing sink in front of `sink`, for rows of a matrix whose stored type is `stored`.
-    pub fn new(sink: &'a mut dyn RowSink<T>, columns: &'a Columns, stored: Dtype) -> Self {
-        Self { sink, columns, stored, parts: Vec::new() }
-    }
-}
-
-impl<T: Num> RowSink<T> for SummingSink<'_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
-        let Self { sink, columns: map, stored, parts } = self;
-        sink.row(i, nnz, &mut |columns, values| {
-            fill(columns, values)?;
-            map.add_up(columns, values, *stored, parts)
-        })
+/// A sink that gives `sink` rows of a matrix, whose stored type is `stored`, in which columns of one output are added up:
+/// the first in the row has the sum, the others are column -1, which goes nowhere, with a zero. Normalization comes after
+/// it, so that it is of the sum.
+pub fn summing<T: Num>(sink: &mut dyn RowSink<T>, map: &Columns, stored: Dtype) -> impl RowSink<T> {
+    let mut parts = Vec::new();
+    EditingSink {
+        sink,
+        edit: move |columns: &mut [i32], values: &mut [T]| map.add_up(columns, values, stored, &mut parts),
     }
 }
 
@@ -296,7 +280,7 @@ mod tests {
                 }
             }
             let mut rows = Rows::<f32>::empty();
-            SummingSink::new(&mut rows, &map, Dtype::U8)
+            summing(&mut rows, &map, Dtype::U8)
                 .row(0, row.len(), &mut |columns, values| {
                     for (at, &(column, value)) in row.iter().enumerate() {
                         (columns[at], values[at]) = (column, value);

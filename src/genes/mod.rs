@@ -13,8 +13,10 @@ mod resolve;
 mod sets;
 mod space;
 mod spaces;
+#[cfg(test)]
+pub mod testing;
 
-pub use columns::{Columns, Mapping, SummingSink, sum_exactly};
+pub use columns::{Columns, Mapping, sum_exactly, summing};
 pub use nearest::{missing, unknown};
 pub use resolve::{Duplicates, GeneRequest, Genes, Group, WantedGenes, match_names, resolve};
 pub use sets::{GeneSet, Members, Rule};

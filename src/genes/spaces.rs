@@ -167,3 +167,91 @@ fn no_column(what: &str, table: &VarTable) -> DaoError {
     let known: Vec<String> = table.names().into_iter().map(quoted).collect();
     DaoError::new(ErrorKind::Key, format!("{what}; its columns: {}", known.join(", ")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{open, write_dataset};
+    use super::super::{Duplicates, Mapping};
+    use super::*;
+
+    /// Two datasets of one feature space, and one of another.
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        write_dataset(folder.path(), "a", &[Some("x"), Some("MT-y"), None]);
+        write_dataset(folder.path(), "b", &[Some("x"), Some("MT-y"), None]);
+        write_dataset(folder.path(), "c", &[Some("z"), Some("x"), Some("z")]);
+        let store = open(folder.path());
+        (folder, store)
+    }
+
+    fn request(wanted: WantedGenes, gene_key: Option<&str>) -> GeneRequest {
+        GeneRequest { wanted, gene_key: gene_key.map(str::to_owned), duplicates: Duplicates::Error }
+    }
+
+    #[test]
+    fn datasets_of_the_same_names_share_a_space() {
+        let (_folder, store) = store();
+        let spaces = FeatureSpaces::default();
+        let by_space = |gene_key| {
+            let groups = spaces.by_space(&store, &store.manifest().datasets, gene_key).unwrap();
+            groups.iter().map(|group| group.iter().map(|dataset| dataset.number).collect()).collect::<Vec<Vec<u32>>>()
+        };
+        assert_eq!(by_space(None), [vec![0, 1], vec![2]]);
+        assert_eq!(by_space(Some("symbol")), [[0], [1], [2]]);
+        let dataset = |number| store.dataset_numbered(number).unwrap();
+        assert_eq!(spaces.id(&store, dataset(0)).unwrap(), spaces.id(&store, dataset(1)).unwrap());
+        assert_ne!(spaces.id(&store, dataset(0)).unwrap(), spaces.id(&store, dataset(2)).unwrap());
+    }
+
+    #[test]
+    fn columns_of_var_are_names_or_marks() {
+        let (folder, store) = store();
+        let (spaces, first) = (FeatureSpaces::default(), store.dataset("a").unwrap());
+        let names = |key| -> Vec<Option<String>> {
+            let space = spaces.space(&store, first, key).unwrap();
+            space.names().iter().map(|name| name.as_deref().map(str::to_owned)).collect()
+        };
+        let text = |texts: [&str; 3]| texts.map(|text| (!text.is_empty()).then(|| text.to_owned()));
+        assert_eq!(names(None), text(["x", "MT-y", ""]));
+        assert_eq!(names(Some("symbol")), text(["X", "MT-Y", ""]));
+        assert_eq!(names(Some("mito")), text(["false", "true", "false"]));
+        assert_eq!(names(Some("day")), text(["1970-01-01", "1970-01-02", "1970-01-03"]));
+        assert_eq!(spaces.marks(&store, first, "mito").unwrap(), [false, true, false]);
+        assert!(spaces.if_there(&store, first, Some("no")).unwrap().is_none());
+        let error = spaces.space(&store, first, Some("no")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Key);
+        assert!(
+            error.to_string().contains("gene_key='no' is no column of var in dataset 'a'; its columns: 'var_name'")
+        );
+        let error = spaces.marks(&store, first, "no").unwrap_err().to_string();
+        assert!(error.contains("dataset 'a' has no such column of var: 'no'"), "{error}");
+        let error = spaces.marks(&store, first, "symbol").unwrap_err().to_string();
+        assert!(error.contains("'symbol' of var is not Boolean") && error.contains("values such as 'X'"), "{error}");
+        // What was read once is not read again.
+        std::fs::remove_file(folder.path().join("a/parquet/var.parquet")).unwrap();
+        assert_eq!(names(None), text(["x", "MT-y", ""]));
+        assert_eq!(spaces.marks(&store, first, "mito").unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn requests_mean_columns_of_datasets() {
+        let (_folder, store) = store();
+        let spaces = FeatureSpaces::default();
+        let genes = |numbers: &[u32], wanted, key| spaces.genes(&store, numbers, &request(wanted, key));
+        let names = |names: &[&str]| WantedGenes::Names(names.iter().map(|&name| name.to_owned()).collect());
+        let all = genes(&[0, 1], WantedGenes::All, None).unwrap();
+        assert_eq!((all.n_genes, all.mapping(1).unwrap()), (3, None));
+        assert!(genes(&[0, 2], WantedGenes::All, None).unwrap_err().to_string().contains("2 different feature spaces"));
+        let found = genes(&[2, 0], names(&["MT-y", "x"]), None).unwrap();
+        assert_eq!(found.mapping(0).unwrap().map(Mapping::pairs), Some(&[(0, 1), (1, 0)][..]));
+        assert_eq!(found.mapping(2).unwrap().map(Mapping::pairs), Some(&[(1, 1)][..]));
+        assert!(found.mapping(1).is_err());
+        // A name that only another dataset of the store has is known.
+        assert_eq!(genes(&[2], names(&["MT-y"]), None).unwrap().n_genes, 1);
+        assert_eq!(genes(&[2], names(&["no"]), None).unwrap_err().kind(), ErrorKind::Key);
+        assert!(genes(&[2], names(&["z"]), None).unwrap_err().to_string().contains("ambiguous gene name 'z'"));
+        assert_eq!(genes(&[0], names(&["MT-Y"]), Some("symbol")).unwrap().names.unwrap(), ["MT-Y"]);
+        assert_eq!(genes(&[], WantedGenes::All, None).unwrap().n_genes, 0);
+        assert!(genes(&[7], WantedGenes::All, None).is_err());
+    }
+}

@@ -167,3 +167,114 @@ fn wanted_numbers(
     }
     Ok(WantedNumbers::Sums(masks))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::genes::testing::{open, write_dataset};
+
+    /// A store of two datasets with one gene in common.
+    fn store() -> (tempfile::TempDir, Arc<OpenStore>) {
+        let folder = tempfile::tempdir().unwrap();
+        write_dataset(folder.path(), "a", &[Some("x"), Some("MT-y"), None]);
+        write_dataset(folder.path(), "b", &[Some("z"), Some("x"), Some("z")]);
+        let store = Arc::new(OpenStore::new(open(folder.path())));
+        (folder, store)
+    }
+
+    fn request(shape: &str, more: Value) -> LookupRequest {
+        let mut request = json!({"shape": shape, "duplicates": "error"});
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(request).unwrap()
+    }
+
+    fn pairs(lookup: &Lookup, number: u32) -> Vec<(u32, u32)> {
+        match lookup.wanted[&number].as_deref().unwrap() {
+            WantedNumbers::Genes(mapping) => mapping.pairs().to_vec(),
+            WantedNumbers::Sums(_) => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn names_are_columns_of_each_dataset() {
+        let (_folder, store) = store();
+        let resolve = |shape, more| Lookup::new(&store, &request(shape, more));
+        let lookup = resolve("struct", json!({"names": ["MT-y", "x"]})).unwrap();
+        assert_eq!((pairs(&lookup, 0), pairs(&lookup, 1)), (vec![(0, 1), (1, 0)], vec![(1, 1)]));
+        assert_eq!((lookup.dtype, lookup.width, lookup.together, lookup.is_lasting()), (Dtype::U16, 2, false, true));
+        let lookup = resolve("array", json!({"names": ["X"], "gene_key": "symbol", "dtype": "float64"})).unwrap();
+        assert_eq!((pairs(&lookup, 0), lookup.dtype, lookup.together), (vec![(0, 0)], Dtype::F64, true));
+        // What is wrong with one dataset is told where its cells are met.
+        let lookup = resolve("one", json!({"names": ["z"]})).unwrap();
+        assert_eq!(pairs(&lookup, 0), []);
+        assert!(lookup.wanted[&1].as_ref().unwrap_err().to_string().contains("ambiguous gene name 'z'"));
+        assert!(lookup.read(&[0, 8], Dtype::U16, Some(1)).is_ok());
+        assert!(lookup.read(&[0, 1 << 32], Dtype::U16, Some(1)).err().unwrap().to_string().contains("ambiguous"));
+        assert!(lookup.read(&[9], Dtype::U16, Some(1)).err().unwrap().to_string().contains("names row 9"));
+        assert!(lookup.read(&[2 << 32], Dtype::U16, Some(1)).is_err());
+    }
+
+    #[test]
+    fn what_no_dataset_has_is_an_error() {
+        let (_folder, store) = store();
+        for (more, kind, what) in [
+            (
+                json!({"names": ["X"]}),
+                ErrorKind::Key,
+                "unknown gene 'X' (nearest: 'x'): in no dataset of the store, such as 'a'",
+            ),
+            (
+                json!({"names": ["x"], "gene_key": "no"}),
+                ErrorKind::Key,
+                "gene_key='no' is no column of var in dataset 'a'",
+            ),
+            (json!({"names": ["x"], "layer": "raw"}), ErrorKind::Key, "no dataset has a layer 'raw'; there are: none"),
+            (json!({"names": ["x"], "dtype": "text"}), ErrorKind::Value, "'text' is not a number type"),
+        ] {
+            let error = Lookup::new(&store, &request("one", more)).err().unwrap();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn sets_are_bits_of_columns() {
+        let (_folder, store) = store();
+        let resolve = |sets| Lookup::new(&store, &request("sums", json!({"sets": sets})));
+        let masks = |lookup: &Lookup, number| match &**lookup.wanted[&number].as_ref().unwrap() {
+            WantedNumbers::Sums(masks) => masks.clone(),
+            WantedNumbers::Genes(_) => Vec::new(),
+        };
+        let lookup =
+            resolve(json!([{"name": "mt", "pattern": "^MT-"}, {"name": "some", "names": ["x", "z"]}])).unwrap();
+        assert_eq!((masks(&lookup, 0), masks(&lookup, 1)), (vec![2, 1, 0], vec![2, 2, 2]));
+        assert_eq!((lookup.width, lookup.dtype), (4, Dtype::F64));
+        let absent = |number: u32| lookup.absent(lookup.wanted[&number].as_ref().unwrap());
+        assert_eq!((absent(0), absent(1)), (vec![false; 4], vec![false, false, true, false]));
+        let members = json!([{"name": "s", "members": {"a": {"columns": [2]}, "b": {"refused": "no"}}}]);
+        let lookup = resolve(members).unwrap();
+        assert_eq!(masks(&lookup, 0), [0, 0, 1]);
+        assert_eq!(lookup.wanted[&1].as_ref().unwrap_err().to_string(), "gene set 's': no");
+        assert_eq!(masks(&resolve(json!([{"name": "s", "column": "mito"}])).unwrap(), 0), [0, 1, 0]);
+        let error = |sets| resolve(sets).err().unwrap().to_string();
+        assert!(error(json!([{"name": "s", "column": "no"}])).contains("gene set 's': dataset 'a' has no such column"));
+        assert!(error(json!([{"name": "s", "pattern": "q"}])).contains("no gene of any dataset matches 'q'"));
+        assert!(error(json!([{"name": "s", "pattern": "("}])).contains("is no regular expression"));
+        assert!(error(json!([{"name": "s", "names": ["no"]}])).contains("unknown gene 'no'"));
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_tried_again() {
+        let (folder, _) = store();
+        std::fs::remove_file(folder.path().join("b/parquet/var.parquet")).unwrap();
+        let store = Arc::new(OpenStore::new(open(folder.path())));
+        let lookup = Lookup::new(&store, &request("one", json!({"names": ["x"]}))).unwrap();
+        assert!(!lookup.is_lasting());
+        assert_eq!(lookup.wanted[&1].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
+        // The dataset that cannot be read may have it.
+        let error = Lookup::new(&store, &request("one", json!({"names": ["q"]}))).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    }
+}

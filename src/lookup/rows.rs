@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{DatasetLookup, Entry, WantedNumbers};
 use crate::error::Result;
-use crate::genes::{Columns, SummingSink};
+use crate::genes::{Columns, summing};
 use crate::matrix::{FillRow, Matrix, RowBuffer, RowSink, Totals};
 use crate::number::Num;
 
@@ -95,7 +95,7 @@ fn pick<T: Num>(
     let mask = normalize.is_none().then(|| columns.wanted());
     let wanted = &target.rows[rows.clone()];
     match columns.sums() {
-        true => matrix.read(wanted, mask, &mut SummingSink::new(&mut sink, columns, matrix.dtype()))?,
+        true => matrix.read(wanted, mask, &mut summing(&mut sink, columns, matrix.dtype()))?,
         false => matrix.read(wanted, mask, &mut sink)?,
     }
     Ok(entries)
@@ -127,4 +127,110 @@ fn add_up<S: Num, T: Num>(
     };
     matrix.read(&target.rows[rows.clone()], None, &mut EachRow { row: RowBuffer::default(), call })?;
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::genes::testing::{open, write_dataset};
+    use crate::genes::{Mapping, sum_exactly};
+    use crate::lookup::Lookup;
+    use crate::matrix::testing::{SparseRows, storage, write_sparse};
+    use crate::number::Dtype;
+    use crate::read::{Normalize, OpenStore};
+    use crate::store::MatrixName;
+
+    const N_GENES: usize = 40;
+
+    /// The entries of the rows 1 to 3 of `rows` that a lookup finds, as row, output and value.
+    fn found(
+        rows: &SparseRows,
+        wanted: &WantedNumbers,
+        width: usize,
+        normalize: Option<Normalize>,
+    ) -> Vec<(u32, u32, f64)> {
+        let folder = tempfile::tempdir().unwrap();
+        write_dataset(folder.path(), "a", &[None; N_GENES]);
+        write_sparse(&folder.path().join("X"), "csr_matrix", [rows.len() as u64, N_GENES as u64], rows, true);
+        let matrix = Matrix::open(&storage(folder.path()), "X", [rows.len() as u64, N_GENES as u64]).unwrap();
+        let source = Arc::new(OpenStore::new(open(folder.path())));
+        let lookup = Lookup {
+            source: source.clone(),
+            matrix: MatrixName::X,
+            dtype: Dtype::F64,
+            normalize,
+            width,
+            together: false,
+            wanted: BTreeMap::new(),
+        };
+        let dataset = source.store().dataset("a").unwrap();
+        let target = DatasetLookup { lookup: &lookup, dataset, rows: &[0, 1, 2, 3], wanted };
+        let columns = match wanted {
+            WantedNumbers::Genes(mapping) => Some(mapping.columns()),
+            WantedNumbers::Sums(_) => None,
+        };
+        let entries = look_up::<f64>(&target, &matrix, columns.as_ref(), 1..4).unwrap();
+        entries.into_iter().map(|entry| (entry.row, entry.output, entry.value)).collect()
+    }
+
+    fn rows() -> impl Strategy<Value = SparseRows> {
+        let row = prop::collection::btree_map(0..i32::try_from(N_GENES).unwrap(), 1_u16..500, 0..N_GENES);
+        prop::collection::vec(row.prop_map(|row| row.into_iter().collect()), 4)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn values_of_genes_are_found(
+            rows in rows(), genes in prop::collection::btree_map(0_u32..40, any::<u8>(), 0..40),
+            shared in 1_u32..60, scale: bool,
+        ) {
+            // Few genes are searched for, many looked up in a table; those of one output are added up.
+            let pairs: Vec<(u32, u32)> = genes.iter().map(|(&gene, &to)| (gene, u32::from(to) % shared)).collect();
+            let mapping = Mapping::new(N_GENES, 60, pairs.clone()).unwrap();
+            let normalize = scale.then_some(Normalize { target_sum: Some(1e4), log1p: true });
+            let mut found = found(&rows, &WantedNumbers::Genes(mapping), 60, normalize);
+            found.sort_by_key(|entry| (entry.0, entry.1));
+            let mut expected = Vec::new();
+            for (number, row) in (1..).zip(&rows[1..]) {
+                let total: f64 = row.iter().map(|&(_, value)| f64::from(value)).sum();
+                let mut outputs: BTreeMap<u32, Vec<u16>> = BTreeMap::new();
+                for &(column, value) in row {
+                    if let Some(&(_, output)) = pairs.iter().find(|pair| pair.0 == column.cast_unsigned()) {
+                        outputs.entry(output).or_default().push(value);
+                    }
+                }
+                for (output, values) in outputs {
+                    let sum: f64 = sum_exactly(values.into_iter(), Dtype::U16).unwrap();
+                    expected.push((number, output, if scale { (sum * (1e4 / total)).ln_1p() } else { sum }));
+                }
+            }
+            prop_assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.into_iter().zip(expected) {
+                prop_assert_eq!((found.0, found.1), (expected.0, expected.1));
+                prop_assert!((found.2 - expected.2).abs() <= 1e-9 * expected.2, "{} {}", found.2, expected.2);
+            }
+        }
+
+        #[test]
+        fn sums_are_over_all_genes_and_sets(rows in rows(), sets in prop::collection::vec(0_u64..4, N_GENES)) {
+            let found = found(&rows, &WantedNumbers::Sums(sets.clone()), 4, None);
+            let mut expected = Vec::new();
+            for (number, row) in (1..).zip(&rows[1..]) {
+                let within = |bit: u32| {
+                    let is_in = |column: i32| sets[usize::try_from(column).unwrap()] >> bit & 1 == 1;
+                    row.iter().filter(|entry| is_in(entry.0)).map(|entry| f64::from(entry.1)).sum::<f64>()
+                };
+                let total = row.iter().map(|entry| f64::from(entry.1)).sum::<f64>();
+                let sums = [total, f64::from(u32::try_from(row.len()).unwrap()), within(0), within(1)];
+                expected.extend((0..).zip(sums).filter(|&(_, sum)| sum != 0.0).map(|(output, sum)| (number, output, sum)));
+            }
+            prop_assert_eq!(found, expected);
+        }
+    }
 }

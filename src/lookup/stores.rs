@@ -206,3 +206,71 @@ impl Stamp {
         Self::Local(stamps)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::genes::testing::{open, write_dataset};
+
+    fn cells(folder: &Path) -> CellStore {
+        let store = open(folder);
+        CellStore { uri: store.uri().to_owned(), id: store.manifest().id.clone() }
+    }
+
+    /// The meaning of a gene, or of one in the store at `place`.
+    fn resolve(cells: &CellStore, gene: &str, place: Option<&str>, planning: bool) -> Result<Arc<Resolved>> {
+        let request = serde_json::json!({"shape": "one", "names": [gene], "duplicates": "error", "store": place});
+        let parse = |bytes: &[u8]| serde_json::from_slice(bytes).map_err(|e| DaoError::value(e.to_string()));
+        resolved(cells.clone(), request.to_string().as_bytes(), planning, parse)
+    }
+
+    #[test]
+    fn a_request_keeps_its_meaning_until_the_store_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        write_dataset(folder.path(), "a", &[Some("x"), Some("y")]);
+        let cells = cells(folder.path());
+        let first = resolve(&cells, "x", None, true).unwrap();
+        assert!(Arc::ptr_eq(&first, &resolve(&cells, "x", None, true).unwrap()));
+        let other = resolve(&cells, "y", None, true).unwrap();
+        assert!(Arc::ptr_eq(&first.store, &other.store), "a store is opened once");
+        write_dataset(folder.path(), "a", &[Some("y"), Some("x"), Some("z")]);
+        assert!(Arc::ptr_eq(&first, &resolve(&cells, "x", None, false).unwrap()), "a query that runs sees one state");
+        let again = resolve(&cells, "x", None, true).unwrap();
+        assert!(!Arc::ptr_eq(&first, &again) && !Arc::ptr_eq(&first.store, &again.store));
+        assert!(resolve(&cells, "z", None, true).is_ok());
+        forget();
+        assert!(!Arc::ptr_eq(&again, &resolve(&cells, "x", None, true).unwrap()));
+    }
+
+    #[test]
+    fn another_store_and_none_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let (here, there) = (folder.path().join("here"), folder.path().join("there"));
+        write_dataset(&here, "a", &[Some("x")]);
+        let cells = cells(&here);
+        std::fs::rename(&here, &there).unwrap();
+        let error = resolve(&cells, "x", None, true).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains(MOVED), "{error}");
+        let place = there.to_str();
+        assert!(resolve(&cells, "x", place, true).is_ok());
+        write_dataset(&there, "b", &[Some("x")]);
+        let error = resolve(&cells, "x", place, true).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        assert!(error.to_string().starts_with("the cells are of store sfaira-"), "{error}");
+        let nowhere = resolve(&cells, "x", folder.path().join("no").to_str(), true).err().unwrap();
+        assert!(nowhere.kind() == ErrorKind::NotFound && !nowhere.to_string().contains(MOVED), "{nowhere}");
+    }
+
+    #[test]
+    fn options_are_those_of_the_last_opening() {
+        let options = |value: &str| vec![("key".to_owned(), value.to_owned())];
+        remember_options("s3://bucket/store", &options("a"));
+        remember_options("s3://bucket/store", &options("b"));
+        remember_options("s3://bucket/store", &Vec::new());
+        assert_eq!(options_of("s3://bucket/store/"), options("b"));
+        assert!(options_of("s3://bucket/other").is_empty());
+    }
+}

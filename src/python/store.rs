@@ -68,7 +68,7 @@ impl PyStore {
         duplicates: &str,
     ) -> PyResult<PyGenes> {
         let request = request(genes, gene_key, duplicates)?;
-        Ok(PyGenes(Arc::new(py.detach(|| self.opened.genes(&numbers, &request))?)))
+        Ok(PyGenes(Arc::new(py.detach(|| self.opened.spaces().genes(self.opened.store(), &numbers, &request))?)))
     }
 
     #[getter]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{DaoError, ErrorKind, Result};
-use crate::genes::{self, FeatureSpaces, Genes};
+use crate::genes::FeatureSpaces;
 use crate::matrix::{GeneIndex, Matrix, Totals};
 use crate::store::{Dataset, GENE_INDEX, MatrixName, Store, checksum};
 
@@ -55,14 +55,6 @@ impl OpenStore {
     #[must_use]
     pub fn spaces(&self) -> &FeatureSpaces {
         &self.spaces
-    }
-
-    /// The genes that a request means in the datasets `numbers`; see [`FeatureSpaces::genes`].
-    ///
-    /// # Errors
-    /// As [`FeatureSpaces::genes`].
-    pub fn genes(&self, numbers: &[u32], request: &genes::GeneRequest) -> Result<Genes> {
-        self.spaces.genes(&self.store, numbers, request)
     }
 
     /// A matrix of a dataset.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{Normalize, OpenStore, split_key};
 use crate::error::{DaoError, Result};
-use crate::genes::{Columns, SummingSink};
-use crate::matrix::{FillRow, Matrix, RowCache, RowSink};
+use crate::genes::{self, Columns};
+use crate::matrix::{EditingSink, Matrix, RowCache, RowSink};
 use crate::number::{Dtype, Layout, Num};
 use crate::store::MatrixName;
 
@@ -147,7 +147,11 @@ impl ReadRequest {
         let sink = match matrix.form.normalize {
             Some(normalize) => {
                 wanted = None; // a row's total is over all of its columns
-                normalized = NormalizingSink { sink, normalize };
+                let edit = move |_: &mut [i32], values: &mut [T]| {
+                    normalize.apply(values);
+                    Ok(())
+                };
+                normalized = EditingSink { sink, edit };
                 &mut normalized as &mut dyn RowSink<T>
             }
             None => sink,
@@ -155,7 +159,7 @@ impl ReadRequest {
         let mut summing;
         let sink = match columns.as_deref().filter(|columns| columns.sums()) {
             Some(columns) => {
-                summing = SummingSink::new(sink, columns, source.dtype());
+                summing = genes::summing(sink, columns, source.dtype());
                 &mut summing as &mut dyn RowSink<T>
             }
             None => sink,
@@ -189,20 +193,4 @@ impl MatrixRequest {
 
 fn not_opened(number: u32) -> DaoError {
     DaoError::value(format!("a cell key names dataset number {number}, which was not opened"))
-}
-
-/// A sink that normalizes rows before it hands them on.
-struct NormalizingSink<'a, T> {
-    sink: &'a mut dyn RowSink<T>,
-    normalize: Normalize,
-}
-
-impl<T: Num> RowSink<T> for NormalizingSink<'_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
-        self.sink.row(i, nnz, &mut |columns, values| {
-            fill(columns, values)?;
-            self.normalize.apply(values);
-            Ok(())
-        })
-    }
 }

@@ -7,10 +7,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use parquet::basic::{ConvertedType, LogicalType, Repetition};
+use parquet::basic::{Compression, ConvertedType, LogicalType, Repetition};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::DataType;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
 use serde_json::Value;
 
 use crate::error::{DaoError, Result, panic_message};
@@ -89,7 +90,7 @@ impl VarTable {
             ValueSource::Leaf(leaf) => sound(&self.place, || self.read(*leaf)).map(Some),
             ValueSource::Other(kind) => Err(DaoError::value(format!("column '{name}' of var holds {kind}"))
                 .at(format!("path '{}'", self.place))
-                .expected("text, numbers or Booleans")),
+                .expected("text, numbers, dates or Booleans")),
         }
     }
 
@@ -179,6 +180,17 @@ impl VarTable {
         for group in 0..self.reader.num_row_groups() {
             let group = self.reader.get_row_group(group).map_err(|e| unreadable(&self.place, &e))?;
             let n_rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
+            let compression = group.metadata().column(leaf).compression();
+            if !matches!(
+                compression,
+                Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::GZIP(_) | Compression::ZSTD(_)
+            ) {
+                return Err(DaoError::value("the names of genes are in a compression that is not read")
+                    .at(format!("path '{}'", self.place))
+                    .expected("none, snappy, gzip or zstd")
+                    .found(format!("{compression:?}"))
+                    .hint("write the table anew, with one of these"));
+            }
             let reader = group.get_column_reader(leaf).map_err(|e| unreadable(&self.place, &e))?;
             let part = match reader {
                 ColumnReader::BoolColumnReader(reader) => VarColumn::Marks(self.values(reader, n_rows, nullable)?),
@@ -195,6 +207,9 @@ impl VarTable {
                 }
                 ColumnReader::Int32ColumnReader(reader) if unsigned => {
                     as_text(self.values(reader, n_rows, nullable)?, |value| value.cast_unsigned().to_string())
+                }
+                ColumnReader::Int32ColumnReader(reader) if is_date(&column) => {
+                    as_text(self.values(reader, n_rows, nullable)?, |value| Field::Date(value).to_string())
                 }
                 ColumnReader::Int32ColumnReader(reader) => {
                     as_text(self.values(reader, n_rows, nullable)?, |value| value.to_string())
@@ -257,10 +272,13 @@ fn as_text<T>(values: Vec<Option<T>>, text: impl Fn(T) -> String) -> VarColumn {
     VarColumn::Names(values.into_iter().map(|value| value.map(&text)).collect())
 }
 
-/// Whether a column holds text, plain numbers, Booleans or nulls alone.
+/// Whether a column holds text, plain numbers, dates, Booleans or nulls alone.
 fn is_named(column: &parquet::schema::types::ColumnDescriptor) -> bool {
     if matches!(column.logical_type_ref(), Some(LogicalType::Unknown)) {
         return true; // nothing but nulls
+    }
+    if is_date(column) {
+        return true;
     }
     match column.physical_type() {
         parquet::basic::Type::BOOLEAN | parquet::basic::Type::FLOAT | parquet::basic::Type::DOUBLE => true,
@@ -270,10 +288,14 @@ fn is_named(column: &parquet::schema::types::ColumnDescriptor) -> bool {
         }
         parquet::basic::Type::INT32 | parquet::basic::Type::INT64 => {
             matches!(column.logical_type_ref(), None | Some(LogicalType::Integer { .. }))
-                && !matches!(column.converted_type(), ConvertedType::DATE | ConvertedType::DECIMAL)
+                && column.converted_type() != ConvertedType::DECIMAL
         }
         _ => false,
     }
+}
+
+fn is_date(column: &parquet::schema::types::ColumnDescriptor) -> bool {
+    column.converted_type() == ConvertedType::DATE
 }
 
 fn is_unsigned(column: &parquet::schema::types::ColumnDescriptor) -> bool {
