@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 __all__ = [
+    "STORE_MOVED",
     "ColumnMeta",
     "Dataset",
     "DatasetWriter",
@@ -34,6 +35,9 @@ __all__ = [
     "pfor_decode",
     "pfor_encode",
 ]
+
+#: What to do about a store that is not where its cells were selected.
+STORE_MOVED: str
 
 @final
 class MatrixName:

@@ -112,9 +112,9 @@ fn request(
 fn genes(numbers: impl Iterator<Item = u32>, target: Option<Vec<i32>>, n_columns: usize) -> Genes {
     let mapping = target.map(|target| {
         let pairs = (0..).zip(&target).filter_map(|(from, &to)| Some((from, u32::try_from(to).ok()?))).collect();
-        Arc::new(Mapping::new(target.len(), pairs).unwrap())
+        Mapping::new(target.len(), n_columns, pairs).unwrap()
     });
-    Genes::new(None, n_columns, numbers.map(|number| (number, mapping.clone())).collect()).unwrap()
+    Genes { names: None, n_genes: n_columns, groups: vec![(numbers.collect(), mapping)] }
 }
 
 fn batches(request: &Arc<ReadRequest>, order: Vec<u32>, batch_size: usize, budget: u64, threads: usize) -> Vec<Batch> {

@@ -64,7 +64,7 @@ class DaoExpr:
                 "first" of them; the "sum" of their values (before ``normalize``); or "drop": none.
             normalize: as in [`iter_batches`][dao_polars.DaoFrame.iter_batches].
             dtype: of the column. An integer that it cannot hold exactly is an error. None: the
-                stored type, that of all datasets together.
+                stored type, that of all datasets together when the query is planned.
             store: where the store is now, if it moved.
 
         Returns:
@@ -162,13 +162,22 @@ class DaoExpr:
 
     def _look_up(self, shape: str, **request: Any) -> pl.Expr:
         log_if_wanted()
-        return register_plugin_function(
-            plugin_path=_PLUGIN,
-            function_name="dao_lookup",
-            args=[self._subject],
-            kwargs={"shape": shape, **request},
-            is_elementwise=True,
-        )
+        inputs = [self._subject]
+        if request["dtype"] is None:
+            # Polars finds this type when it plans a query, so it stays while the store changes.
+            one = {**request, "shape": "one", "names": request["names"][:1]}
+            inputs.append(pl.lit(None).cast(pl.dtype_of(_plugin(inputs, one))))
+        return _plugin(inputs, {**request, "shape": shape})
+
+
+def _plugin(inputs: list[pl.Expr], request: dict[str, Any]) -> pl.Expr:
+    return register_plugin_function(
+        plugin_path=_PLUGIN,
+        function_name="dao_lookup",
+        args=inputs,
+        kwargs=request,
+        is_elementwise=True,
+    )
 
 
 #: The same of the column ``cell``.

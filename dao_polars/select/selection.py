@@ -138,10 +138,7 @@ def open_store(uri: str, id: str, store: Store | str | None) -> Store:
         try:
             opened = load_store(uri, storage_options=_core.Store.options_of(uri) or None)
         except DaoFileNotFoundError as error:
-            raise DaoFileNotFoundError(
-                f"{error}\nThe cells were selected from there. If the store moved, name its new "
-                "place: store=…"
-            ) from None
+            raise DaoFileNotFoundError(f"{error}\n{_core.STORE_MOVED}") from None
     elif isinstance(store, (str, os.PathLike)):
         opened = load_store(store)
     else:

@@ -7,62 +7,64 @@
 
 mod plugin;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use polars_arrow::array::{Array, FixedSizeListArray, PrimitiveArray, StructArray};
 use polars_arrow::bitmap::Bitmap;
 use polars_arrow::datatypes::{ArrowDataType, Field};
-use serde::Deserialize;
 
 use crate::error::{DaoError, Result};
-use crate::lookup::{Found, LookupRequest, Resolved, Shape, reports, stores};
-use crate::number::{Dtype, Values};
+use crate::lookup::stores::{self, CellStore, Resolved};
+use crate::lookup::{Found, LookupRequest, Shape, reports};
+use crate::number::{Dtype, Num, Values, for_dtype_values};
 use crate::read::split_key;
 
 /// The number of cells from which several threads look them up; fewer are left to polars' calling thread.
 const THREADS_FROM: usize = 1024;
 
-/// The metadata of a column of cells: the store that they belong to.
-#[derive(Deserialize)]
-struct CellType {
-    uri: String,
-    id: String,
+/// The name and type of the column that a request gives for cells, and a second input whose type is that of the numbers.
+fn output(inputs: &[Field], request: &[u8]) -> Result<Field> {
+    let cell = inputs.first().ok_or_else(no_cells)?;
+    let resolved = resolve(cell, request, true)?;
+    let number = number_type(inputs, &resolved)?;
+    Ok(Field::new(cell.name.clone(), column_type(&resolved, number), true))
 }
 
-/// The name and type of the column that a request gives for a column of cells.
-fn output(cell: &Field, request: &[u8]) -> Result<Field> {
-    Ok(field(cell, &*resolve(cell, request, true)?))
-}
-
-/// The numbers of the cells of one column, whose keys come in chunks.
-fn look_up(cell: &Field, chunks: &[Box<dyn Array>], request: &[u8]) -> Result<(Field, Box<dyn Array>)> {
+/// The numbers of the cells of the first column, whose keys come in chunks.
+fn look_up(inputs: &[Field], chunks: &[Box<dyn Array>], request: &[u8]) -> Result<(Field, Box<dyn Array>)> {
+    let cell = inputs.first().ok_or_else(no_cells)?;
     let resolved = resolve(cell, request, false)?;
+    let number = number_type(inputs, &resolved)?;
     let chunks = chunks.iter().map(|chunk| chunk.as_any().downcast_ref::<PrimitiveArray<u64>>().cloned());
     let chunks: Option<Vec<_>> = chunks.collect();
     let chunks = chunks.ok_or_else(|| DaoError::internal("cell keys are not uint64"))?;
     let keys: Vec<u64> = chunks.iter().flatten().flatten().copied().collect();
     let threads = (keys.len() < THREADS_FROM).then_some(1);
-    let mut found = resolved.lookup.read(&keys, threads)?;
+    let found = resolved.lookup.read(&keys, number, threads)?;
     reports::report(&resolved.request, &found, keys.len());
-    let cells = cells(&chunks, &keys, &mut found);
-    Ok((field(cell, &resolved), column(&resolved, found, &cells)?))
+    let field = Field::new(cell.name.clone(), column_type(&resolved, number), true);
+    let column = column(&resolved, field.dtype.clone(), found, &chunks, &keys)?;
+    Ok((field, column))
 }
 
-fn field(cell: &Field, resolved: &Resolved) -> Field {
-    Field::new(cell.name.clone(), dtype(resolved), true)
+fn no_cells() -> DaoError {
+    DaoError::value("a lookup needs the column 'cell'")
 }
 
 fn resolve(cell: &Field, request: &[u8], planning: bool) -> Result<Arc<Resolved>> {
-    let CellType { uri, id } = cell_type(cell)?;
-    let key = stores::RequestKey { uri, id, request: request.to_vec() };
     let parse = |request: &[u8]| -> Result<LookupRequest> {
-        serde_pickle::from_slice(request, serde_pickle::DeOptions::default())
-            .map_err(|e| DaoError::value(format!("the expression's arguments cannot be read: {e}")))
+        // By way of JSON's types, in which a text can name a variant of an enum.
+        let options = serde_pickle::DeOptions::default();
+        let request = serde_pickle::from_slice::<serde_json::Value>(request, options).map_err(|e| e.to_string());
+        let request = request.and_then(|request| serde_json::from_value(request).map_err(|e| e.to_string()));
+        request.map_err(|e| DaoError::value(format!("the expression's arguments cannot be read: {e}")))
     };
-    stores::resolved(key, planning, parse)
+    stores::resolved(cell_store(cell)?, request, planning, parse)
 }
 
-fn cell_type(Field { name, dtype, .. }: &Field) -> Result<CellType> {
+/// The store that a column of cells belongs to.
+fn cell_store(Field { name, dtype, .. }: &Field) -> Result<CellStore> {
     if let ArrowDataType::Extension(cell) = dtype
         && cell.name == "dao.cell"
         && cell.inner == ArrowDataType::UInt64
@@ -81,135 +83,11 @@ fn cell_type(Field { name, dtype, .. }: &Field) -> Result<CellType> {
     )))
 }
 
-/// A column of keys.
-struct Cells {
-    n: usize,
-    /// Whether each cell is not null; `None` where all are valid.
-    valid: Option<Bitmap>,
-    /// The position in `absent` of the dataset of each valid cell, if that dataset lacks outputs.
-    lacks: Vec<Option<usize>>,
-    /// The outputs that are missing, for each dataset that lacks any.
-    absent: Vec<Vec<bool>>,
-}
-
-impl Cells {
-    /// A number, or `width` of them, for each row: zeros where there is no cell.
-    fn spread<T: Copy + Default>(&self, found: Vec<T>, width: usize) -> Vec<T> {
-        let Some(valid) = &self.valid else { return found };
-        let mut all = vec![T::default(); self.n * width];
-        let rows = valid.iter().enumerate().filter(|(_, valid)| *valid).map(|(row, _)| row);
-        for (row, from) in rows.zip(found.chunks_exact(width.max(1))) {
-            all[row * width..(row + 1) * width].copy_from_slice(from);
-        }
-        all
-    }
-
-    /// Whether each row has a number for an output; `None` where all do.
-    fn mask(&self, output: usize) -> Option<Bitmap> {
-        if !self.absent.iter().any(|absent| absent[output]) {
-            return self.valid.clone();
-        }
-        let mut has = self.lacks.iter().map(|at| !at.is_some_and(|at| self.absent[at][output]));
-        let mask: Bitmap = match &self.valid {
-            None => has.collect(),
-            Some(valid) => valid.iter().map(|valid| valid && has.next().unwrap_or(false)).collect(),
-        };
-        (mask.unset_bits() > 0).then_some(mask)
-    }
-}
-
-/// The cells of a column after a lookup: which are null, and which outputs their datasets lack.
-fn cells(chunks: &[PrimitiveArray<u64>], keys: &[u64], found: &mut Found) -> Cells {
-    let n = chunks.iter().map(Array::len).sum();
-    let valid = (keys.len() < n).then(|| chunks.iter().flatten().map(|key| key.is_some()).collect());
-    let absent = std::mem::take(&mut found.absent);
-    let numbers: Vec<u32> = absent.keys().copied().collect();
-    let lacks = match numbers.is_empty() {
-        true => Vec::new(),
-        false => keys.iter().map(|&key| numbers.binary_search(&split_key(key).0).ok()).collect(),
-    };
-    Cells { n, valid, lacks, absent: absent.into_values().collect() }
-}
-
-fn dtype(resolved: &Resolved) -> ArrowDataType {
-    let number = arrow_type(resolved.lookup.dtype());
-    let fields = |dtype: &dyn Fn(usize) -> ArrowDataType| {
-        let names = (0..).zip(resolved.request.fields());
-        ArrowDataType::Struct(names.map(|(i, name)| Field::new(name.into(), dtype(i), true)).collect())
-    };
-    match resolved.request.shape {
-        Shape::One => number,
-        Shape::Array => {
-            let item = Field::new("item".into(), number, true);
-            ArrowDataType::FixedSizeList(Box::new(item), resolved.lookup.width())
-        }
-        Shape::Struct => fields(&|_| number.clone()),
-        Shape::Sums => fields(&|i| if i == 1 { ArrowDataType::UInt32 } else { ArrowDataType::Float64 }),
-    }
-}
-
-fn column(resolved: &Resolved, found: Found, cells: &Cells) -> Result<Box<dyn Array>> {
-    let struct_of = |fields| StructArray::new(dtype(resolved), cells.n, fields, cells.valid.clone()).boxed();
-    let mut outputs = (0..).zip(found.values);
-    match resolved.request.shape {
-        Shape::Struct => Ok(struct_of(outputs.map(|(i, values)| numbers(values, 1, cells.mask(i), cells)).collect())),
-        Shape::Sums => Ok(struct_of(sum_fields(outputs.map(|(_, values)| values), cells)?)),
-        Shape::One | Shape::Array => {
-            let (_, values) = outputs.next().ok_or_else(|| DaoError::internal("nothing was looked up"))?;
-            if matches!(resolved.request.shape, Shape::One) {
-                return Ok(numbers(values, 1, cells.mask(0), cells));
-            }
-            let width = resolved.lookup.width();
-            let valid = (!cells.absent.is_empty()).then(|| {
-                let all = vec![false; width];
-                let of = |at: &Option<usize>| at.map_or(&all, |at| &cells.absent[at]).iter().map(|absent| !absent);
-                let present: Vec<bool> = cells.lacks.iter().flat_map(of).collect();
-                cells.spread(present, width).into_iter().collect::<Bitmap>()
-            });
-            let inner = numbers(values, width, valid, cells);
-            Ok(FixedSizeListArray::new(dtype(resolved), cells.n, inner, cells.valid.clone()).boxed())
-        }
-    }
-}
-
-/// The sums' columns: total, count, and of each set its sum and its share of the total in percent.
-fn sum_fields(sums: impl Iterator<Item = Values>, cells: &Cells) -> Result<Vec<Box<dyn Array>>> {
-    let mut totals = Vec::new();
-    let mut fields = Vec::new();
-    for (i, sum) in sums.enumerate() {
-        let Values::F64(sum) = sum else { return Err(DaoError::internal("sums are float64")) };
-        match i {
-            0 => {
-                totals.clone_from(&sum);
-                fields.push(numbers(Values::F64(sum), 1, cells.mask(0), cells));
-            }
-            1 => {
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of genes")]
-                let counts = sum.iter().map(|&count| count as u32).collect();
-                fields.push(numbers(Values::U32(counts), 1, cells.valid.clone(), cells));
-            }
-            _ => {
-                let share = sum.iter().zip(&totals).map(|(part, total)| part / total * 100.0).collect();
-                fields.push(numbers(Values::F64(sum), 1, cells.mask(i), cells));
-                fields.push(numbers(Values::F64(share), 1, cells.mask(i), cells));
-            }
-        }
-    }
-    Ok(fields)
-}
-
-/// The array of `width` numbers for each row.
-fn numbers(values: Values, width: usize, valid: Option<Bitmap>, cells: &Cells) -> Box<dyn Array> {
-    macro_rules! array {
-        ($($variant:ident)*) => {
-            match values {
-                $(Values::$variant(values) => {
-                    PrimitiveArray::from_vec(cells.spread(values, width)).with_validity(valid).boxed()
-                })*
-            }
-        };
-    }
-    array! { U8 U16 U32 U64 I8 I16 I32 I64 F32 F64 }
+/// The type of the numbers: the second input's, where there is one.
+fn number_type(inputs: &[Field], resolved: &Resolved) -> Result<Dtype> {
+    let Some(number) = inputs.get(1) else { return Ok(resolved.lookup.dtype) };
+    let found = Dtype::ALL.iter().copied().find(|&dtype| arrow_type(dtype) == number.dtype);
+    found.ok_or_else(|| DaoError::value(format!("{:?} is not a number type", number.dtype)))
 }
 
 fn arrow_type(dtype: Dtype) -> ArrowDataType {
@@ -225,4 +103,102 @@ fn arrow_type(dtype: Dtype) -> ArrowDataType {
         Dtype::F32 => ArrowDataType::Float32,
         Dtype::F64 => ArrowDataType::Float64,
     }
+}
+
+fn column_type(resolved: &Resolved, number: Dtype) -> ArrowDataType {
+    let is_count = |i: usize| resolved.request.shape == Shape::Sums && i == 1;
+    let field = |(i, name): (usize, String)| {
+        Field::new(name.into(), if is_count(i) { ArrowDataType::UInt32 } else { arrow_type(number) }, true)
+    };
+    match resolved.request.shape {
+        Shape::One => arrow_type(number),
+        Shape::Array => FixedSizeListArray::default_datatype(arrow_type(number), resolved.lookup.width),
+        Shape::Struct | Shape::Sums => {
+            ArrowDataType::Struct(resolved.request.fields().into_iter().enumerate().map(field).collect())
+        }
+    }
+}
+
+/// The cells of a column of keys.
+struct Cells<'a> {
+    n_rows: usize,
+    /// Whether each row is a cell; `None` where all are.
+    valid: Option<Bitmap>,
+    /// For each cell, the outputs that its dataset lacks; empty where no dataset lacks any.
+    lacking: Vec<Option<&'a Vec<bool>>>,
+}
+
+impl Cells<'_> {
+    /// `width` values for each row: those of the cells, and the default where there is none.
+    fn spread<T: Copy + Default>(&self, found: Vec<T>, width: usize) -> Vec<T> {
+        let Some(valid) = &self.valid else { return found };
+        let mut all = vec![T::default(); self.n_rows * width];
+        let rows = valid.iter().enumerate().filter(|(_, valid)| *valid).map(|(row, _)| row);
+        for (row, from) in rows.zip(found.chunks_exact(width.max(1))) {
+            all[row * width..(row + 1) * width].copy_from_slice(from);
+        }
+        all
+    }
+
+    /// The array of the values of some outputs, side by side; null where there is no cell or its dataset lacks one.
+    fn array(&self, values: Values, outputs: Range<usize>) -> Box<dyn Array> {
+        let lacks = |lacks: &Option<&Vec<bool>>, output: usize| lacks.is_some_and(|lacks| lacks[output]);
+        let is_there = self.lacking.iter().flat_map(|cell| outputs.clone().map(move |output| !lacks(cell, output)));
+        let width = outputs.len();
+        let valid: Option<Bitmap> = match self.lacking.is_empty() {
+            false => Some(self.spread(is_there.collect(), width).into_iter().collect()),
+            true => self.valid.clone().filter(|_| width == 1),
+        };
+        for_dtype_values!(values, values => {
+            PrimitiveArray::from_vec(self.spread(values, width)).with_validity(valid).boxed()
+        })
+    }
+}
+
+/// The column, of type `dtype`, of what was found for `keys`, which are those of `chunks` that are not null.
+fn column(
+    resolved: &Resolved,
+    dtype: ArrowDataType,
+    found: Found,
+    chunks: &[PrimitiveArray<u64>],
+    keys: &[u64],
+) -> Result<Box<dyn Array>> {
+    let Found { values, absent, .. } = found;
+    let n_rows = chunks.iter().map(Array::len).sum();
+    let valid = (keys.len() < n_rows).then(|| chunks.iter().flatten().map(|key| key.is_some()).collect());
+    let cells = if absent.is_empty() { &[] } else { keys };
+    let lacking = cells.iter().map(|&key| absent.get(&split_key(key).0)).collect();
+    let cells = Cells { n_rows, valid, lacking };
+    let mut outputs = values.into_iter().enumerate();
+    let mut first = || outputs.next().map(|(_, values)| values).ok_or_else(|| DaoError::internal("nothing was found"));
+    let outputs: Vec<(usize, Values)> = match resolved.request.shape {
+        Shape::One => return Ok(cells.array(first()?, 0..1)),
+        Shape::Array => {
+            let inner = cells.array(first()?, 0..resolved.lookup.width);
+            return Ok(FixedSizeListArray::new(dtype, n_rows, inner, cells.valid).boxed());
+        }
+        Shape::Struct => outputs.collect(),
+        Shape::Sums => sums(outputs.filter_map(|(_, values)| f64::unwrap(values)).collect()),
+    };
+    let fields = outputs.into_iter().map(|(output, values)| cells.array(values, output..output + 1)).collect();
+    Ok(StructArray::new(dtype, n_rows, fields, cells.valid).boxed())
+}
+
+/// The fields of sums, with the outputs whose genes they are of: total, count, and of each set its sum and its share of
+/// the total in percent.
+fn sums(sums: Vec<Vec<f64>>) -> Vec<(usize, Values)> {
+    let mut fields = Vec::new();
+    for (output, sum) in sums.iter().enumerate() {
+        if output == 1 {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of genes")]
+            fields.push((output, Values::U32(sum.iter().map(|&count| count as u32).collect())));
+            continue;
+        }
+        fields.push((output, Values::F64(sum.clone())));
+        if output > 1 {
+            let share = sum.iter().zip(&sums[0]).map(|(part, total)| part / total * 100.0);
+            fields.push((output, Values::F64(share.collect())));
+        }
+    }
+    fields
 }

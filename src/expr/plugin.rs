@@ -113,10 +113,6 @@ fn foreign(error: impl std::fmt::Display) -> DaoError {
     DaoError::value(format!("the input column cannot be read: {error}"))
 }
 
-fn no_column() -> DaoError {
-    DaoError::value("a lookup needs the column 'cell'")
-}
-
 /// The name and type of the column that `dao_lookup` gives for inputs of these.
 ///
 /// # Safety
@@ -133,11 +129,11 @@ pub unsafe extern "C" fn _polars_plugin_field_dao_lookup(
     guarded(|| {
         // SAFETY: `n` fields that outlive the call, which the caller promises; a slice's own pointer, so never null.
         let inputs = unsafe { std::slice::from_raw_parts(inputs, n) };
-        // SAFETY: a field that polars exported.
-        let cell = unsafe { import_field(inputs.first().ok_or_else(no_column)?) }?;
+        // SAFETY: fields that polars exported.
+        let inputs = inputs.iter().map(|field| unsafe { import_field(field) }).collect::<Result<Vec<_>>>()?;
         // SAFETY: `kwargs_len` bytes that outlive the call, which the caller promises; of a slice, so never null.
         let request = unsafe { std::slice::from_raw_parts(kwargs, kwargs_len) };
-        let found = output(&cell, request)?;
+        let found = output(&inputs, request)?;
         // SAFETY: `out` is the caller's to be written; what it held, an empty field, owns nothing.
         unsafe { out.write(export_field_to_c(&found)) };
         Ok(())
@@ -161,10 +157,10 @@ pub unsafe extern "C" fn _polars_plugin_dao_lookup(
     guarded(|| {
         // SAFETY: `n` valid exports, which the caller forgets: each is read and imported, and so freed, once.
         let inputs = (0..n).map(|i| unsafe { std::ptr::read(inputs.add(i)).import() }).collect::<Result<Vec<_>>>()?;
-        let (cell, chunks) = inputs.into_iter().next().ok_or_else(no_column)?;
+        let (inputs, chunks): (Vec<_>, Vec<_>) = inputs.into_iter().unzip();
         // SAFETY: `kwargs_len` bytes that outlive the call, which the caller promises; of a slice, so never null.
         let request = unsafe { std::slice::from_raw_parts(kwargs, kwargs_len) };
-        let (field, found) = look_up(&cell, &chunks, request)?;
+        let (field, found) = look_up(&inputs, chunks.first().map_or(&[], |chunks| chunks), request)?;
         // SAFETY: `out` is the caller's to be written; what it held, an empty export, owns nothing.
         unsafe { out.write(SeriesExport::new(&field, found)) };
         Ok(())

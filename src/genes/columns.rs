@@ -1,10 +1,96 @@
 //! Rows of a dataset brought to the output's columns: moved, left out, added up.
 
 use crate::error::{DaoError, Result};
-use crate::matrix::{FillRow, RowSink};
+use crate::matrix::{EditingSink, RowSink};
 use crate::number::{Dtype, Num, cast_vec};
 
-/// The output columns that a dataset's columns become.
+/// The columns of a dataset that become columns of the output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    n_columns: usize,
+    /// Columns of the dataset, ascending, each with the output it becomes or is a part of.
+    pairs: Vec<(u32, u32)>,
+}
+
+impl Mapping {
+    /// Of a dataset of `n_columns` columns, these (ascending), each with its output.
+    pub(super) fn of_sorted(n_columns: usize, pairs: Vec<(u32, u32)>) -> Self {
+        Self { n_columns, pairs }
+    }
+
+    /// Of a dataset of `n_columns` columns, these, each with its output, which is one of `n_outputs`.
+    ///
+    /// # Errors
+    /// `Value` for columns that do not ascend, that the dataset does not have, or that become none of the outputs.
+    pub fn new(n_columns: usize, n_outputs: usize, pairs: Vec<(u32, u32)>) -> Result<Self> {
+        let ascend = pairs.is_sorted_by(|a, b| a.0 < b.0);
+        if !ascend || pairs.iter().any(|&(from, to)| from as usize >= n_columns || to as usize >= n_outputs) {
+            return Err(DaoError::value(
+                "columns of genes do not ascend, or are none of the dataset's or the output's",
+            ));
+        }
+        Ok(Self { n_columns, pairs })
+    }
+
+    /// The number of columns of the dataset.
+    #[must_use]
+    pub fn n_columns(&self) -> usize {
+        self.n_columns
+    }
+
+    /// Columns of the dataset, ascending, each with its output; an output of several is their sum.
+    #[must_use]
+    pub fn pairs(&self) -> &[(u32, u32)] {
+        &self.pairs
+    }
+
+    /// The first column of each of `n_outputs` outputs.
+    #[must_use]
+    pub fn first_columns(&self, n_outputs: usize) -> Vec<Option<u32>> {
+        let mut first = vec![None; n_outputs];
+        for &(column, output) in self.pairs.iter().rev() {
+            first[output as usize] = Some(column);
+        }
+        first
+    }
+
+    /// The output of each of the dataset's columns, or -1 for none.
+    #[must_use]
+    pub fn targets(&self) -> Vec<i32> {
+        let mut targets = vec![-1; self.n_columns];
+        for &(column, output) in &self.pairs {
+            targets[column as usize] = i32::try_from(output).unwrap_or(-1); // genes are numbered with 31 bits
+        }
+        targets
+    }
+
+    /// The map by which rows are brought to the output's columns.
+    #[must_use]
+    pub fn columns(&self) -> Columns {
+        let target = self.targets();
+        let mut outputs: Vec<u32> = self.pairs.iter().map(|&(_, output)| output).collect();
+        let ascending = outputs.is_sorted();
+        outputs.sort_unstable();
+        let shared: Vec<u32> = outputs.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+        let is_shared = |&to: &i32| u32::try_from(to).is_ok_and(|to| shared.binary_search(&to).is_ok());
+        Columns {
+            wanted: target.iter().map(|&column| column >= 0).collect(),
+            ascending,
+            shared: if shared.is_empty() { Vec::new() } else { target.iter().map(is_shared).collect() },
+            target,
+        }
+    }
+
+    /// Whether the columns are the outputs already.
+    pub(super) fn is_identity(&self, n_outputs: usize) -> bool {
+        self.n_columns == n_outputs
+            && self.pairs.len() == n_outputs
+            && (0..).zip(&self.pairs).all(|(at, &pair)| pair == (at, at))
+    }
+}
+
+/// The output columns that a dataset's columns become: see [`Mapping::columns`]. Several columns of one output are its
+/// parts, which [`summing`] adds up before rows are moved.
 #[derive(Debug, Clone)]
 pub struct Columns {
     /// The output column of each source column, or -1 for none.
@@ -18,28 +104,6 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// The columns that `target` describes, with an entry below `n_columns` for each source column. Several columns of
-    /// one output are its parts, which [`SummingSink`] adds up before rows are moved.
-    ///
-    /// # Errors
-    /// `Value` if an entry is not below `n_columns`.
-    pub fn new(target: Vec<i32>, n_columns: usize) -> Result<Self> {
-        let mut parts = vec![0_u32; n_columns];
-        for &column in target.iter().filter(|&&column| column >= 0) {
-            match usize::try_from(column).ok().and_then(|column| parts.get_mut(column)) {
-                Some(parts) => *parts += 1,
-                None => return Err(DaoError::value(format!("output column {column} is out of range"))),
-            }
-        }
-        let is_shared = |&column: &i32| usize::try_from(column).is_ok_and(|column| parts[column] > 1);
-        let shared =
-            if parts.iter().any(|&parts| parts > 1) { target.iter().map(is_shared).collect() } else { Vec::new() };
-        let kept: Vec<i32> = target.iter().copied().filter(|&column| column >= 0).collect();
-        let ascending = kept.is_sorted();
-        let wanted = target.iter().map(|&column| column >= 0).collect();
-        Ok(Self { target, wanted, ascending, shared })
-    }
-
     /// Whether some output is the sum of several columns.
     #[must_use]
     pub fn sums(&self) -> bool {
@@ -54,14 +118,8 @@ impl Columns {
 
     /// The number of source columns.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn n_source(&self) -> usize {
         self.target.len()
-    }
-
-    /// Whether there are no source columns.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.target.is_empty()
     }
 
     /// The ascending positions, in a row of `columns` of the dataset, of those that have an output column.
@@ -82,7 +140,7 @@ impl Columns {
         usize::try_from(column).ok().and_then(|column| self.target.get(column)).copied().unwrap_or(-1)
     }
 
-    /// Adds up, in place, the values of a row that belong to one output; see [`SummingSink`].
+    /// Adds up, in place, the values of a row that belong to one output; see [`summing`].
     fn add_up<T: Num>(
         &self,
         columns: &mut [i32],
@@ -129,30 +187,14 @@ impl Columns {
     }
 }
 
-/// A sink that gets rows in which columns of one output are added up: the first in the row has the sum, the others
-/// are column -1, which goes nowhere, with a zero. Normalization comes after it, so that it is of the sum.
-pub struct SummingSink<'a, T> {
-    sink: &'a mut dyn RowSink<T>,
-    columns: &'a Columns,
-    stored: Dtype,
-    /// The output and the position of each shared column in the current row.
-    parts: Vec<(i32, usize)>,
-}
-
-impl<'a, T> SummingSink<'a, T> {
-    /// A summing sink in front of `sink`, for rows of a matrix whose stored type is `stored`.
-    pub fn new(sink: &'a mut dyn RowSink<T>, columns: &'a Columns, stored: Dtype) -> Self {
-        Self { sink, columns, stored, parts: Vec::new() }
-    }
-}
-
-impl<T: Num> RowSink<T> for SummingSink<'_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
-        let Self { sink, columns: map, stored, parts } = self;
-        sink.row(i, nnz, &mut |columns, values| {
-            fill(columns, values)?;
-            map.add_up(columns, values, *stored, parts)
-        })
+/// A sink that gives `sink` rows of a matrix, whose stored type is `stored`, in which columns of one output are added up:
+/// the first in the row has the sum, the others are column -1, which goes nowhere, with a zero. Normalization comes after
+/// it, so that it is of the sum.
+pub fn summing<T: Num>(sink: &mut dyn RowSink<T>, map: &Columns, stored: Dtype) -> impl RowSink<T> {
+    let mut parts = Vec::new();
+    EditingSink {
+        sink,
+        edit: move |columns: &mut [i32], values: &mut [T]| map.add_up(columns, values, stored, &mut parts),
     }
 }
 
@@ -187,17 +229,25 @@ mod tests {
     use super::*;
     use crate::matrix::Rows;
 
+    /// The map to outputs below `n_outputs`, by the output of each column or -1.
+    fn columns(target: &[i32], n_outputs: usize) -> Result<Columns> {
+        let pairs = (0..).zip(target).filter_map(|(column, &to)| Some((column, u32::try_from(to).ok()?)));
+        Mapping::new(target.len(), n_outputs, pairs.collect()).map(|mapping| mapping.columns())
+    }
+
     #[test]
     fn columns_move_and_are_dropped_and_stay_sorted() {
-        let (mut columns, mut values) = (vec![0, 1, 2], vec![1., 2., 3.]);
-        let map = Columns::new(vec![2, -1, 0, 1], 3).unwrap();
-        assert_eq!(map.apply::<f32>(&mut columns, &mut values, &mut Vec::new()), 2);
-        assert_eq!((&columns[..2], &values[..2]), (&[0, 2][..], &[3., 1.][..]));
+        let (mut row, mut values) = (vec![0, 1, 2], vec![1., 2., 3.]);
+        let map = columns(&[2, -1, 0, 1], 3).unwrap();
+        assert_eq!(map.apply::<f32>(&mut row, &mut values, &mut Vec::new()), 2);
+        assert_eq!((&row[..2], &values[..2]), (&[0, 2][..], &[3., 1.][..]));
     }
 
     #[test]
     fn bad_column_maps_are_refused() {
-        assert!(Columns::new(vec![0, 2], 2).is_err());
+        assert!(columns(&[0, 2], 2).is_err());
+        assert!(Mapping::new(2, 2, vec![(1, 0), (0, 1)]).is_err());
+        assert!(Mapping::new(2, 2, vec![(2, 0)]).is_err());
     }
 
     #[test]
@@ -220,7 +270,7 @@ mod tests {
             target in prop::collection::vec(-1_i32..6, 1..20), present in prop::collection::vec(0_u8..9, 20), none: bool,
         ) {
             let target: Vec<i32> = if none { target.iter().map(|_| -1).collect() } else { target };
-            let map = Columns::new(target.clone(), 6).unwrap();
+            let map = columns(&target, 6).unwrap();
             let row: Vec<(i32, f32)> =
                 (0..).zip(&present).take(target.len()).filter(|(_, v)| **v > 0).map(|(c, v)| (c, f32::from(*v))).collect();
             let mut expected = [0.0_f32; 6];
@@ -230,7 +280,7 @@ mod tests {
                 }
             }
             let mut rows = Rows::<f32>::empty();
-            SummingSink::new(&mut rows, &map, Dtype::U8)
+            summing(&mut rows, &map, Dtype::U8)
                 .row(0, row.len(), &mut |columns, values| {
                     for (at, &(column, value)) in row.iter().enumerate() {
                         (columns[at], values[at]) = (column, value);

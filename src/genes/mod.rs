@@ -13,11 +13,13 @@ mod resolve;
 mod sets;
 mod space;
 mod spaces;
+#[cfg(test)]
+pub mod testing;
 
-pub use columns::{Columns, SummingSink, sum_exactly};
-pub use nearest::unknown;
-pub use resolve::{Duplicates, GeneRequest, Genes, Group, Mapping, WantedGenes, ambiguous, match_names, resolve};
-pub use sets::{GeneSet, Rule, members};
+pub use columns::{Columns, Mapping, sum_exactly, summing};
+pub use nearest::{missing, unknown};
+pub use resolve::{Duplicates, GeneRequest, Genes, Group, WantedGenes, match_names, resolve};
+pub use sets::{GeneSet, Members, Rule};
 pub use space::{FeatureSpace, feature_space_id};
 pub use spaces::FeatureSpaces;
 
@@ -44,12 +46,6 @@ fn quoted(name: &str) -> String {
 /// A number with a comma between thousands.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    let comma = |i: usize| if i > 0 && (digits.len() - i).is_multiple_of(3) { "," } else { "" };
+    digits.chars().enumerate().map(|(i, digit)| format!("{}{digit}", comma(i))).collect()
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use strsim::{jaro_winkler, normalized_damerau_levenshtein};
 
-use super::{FeatureSpace, quoted};
+use super::{Group, quoted};
 use crate::error::{DaoError, ErrorKind};
 
 /// The least similarity of two names that are called near, from 0 to 1: by common beginning or by letters to change.
@@ -15,23 +15,31 @@ const NAMED: usize = 5;
 /// The most near names that are listed for each.
 const NEAR: usize = 3;
 
-/// The error for `unknown` names; `such_as` is a feature space to look at, as messages name it.
+/// Those of some names that no group of datasets has.
 #[must_use]
-pub fn unknown<'a>(unknown: &[&str], spaces: impl IntoIterator<Item = &'a FeatureSpace>, such_as: &str) -> DaoError {
-    let known: BTreeSet<&str> = spaces.into_iter().flat_map(|space| space.distinct().map(|name| &**name)).collect();
+pub fn missing<'a>(names: &'a [String], groups: &[Group]) -> Vec<&'a str> {
+    let is_known = |name: &str| groups.iter().any(|group| !group.space.columns(name).is_empty());
+    names.iter().map(String::as_str).filter(|name| !is_known(name)).collect()
+}
+
+/// The error for names that no group of datasets has.
+#[must_use]
+pub fn unknown(names: &[&str], groups: &[Group]) -> DaoError {
+    let known: BTreeSet<&str> = groups.iter().flat_map(|group| group.space.distinct()).map(|(name, _)| name).collect();
     let lower: BTreeMap<String, &str> = known.into_iter().map(|name| (name.to_lowercase(), name)).collect();
-    let shown: Vec<String> = unknown.iter().take(NAMED).map(|name| hint(name, &lower)).collect();
-    let more = match unknown.len().saturating_sub(NAMED) {
+    let shown: Vec<String> = names.iter().take(NAMED).map(|name| hint(name, &lower)).collect();
+    let more = match names.len().saturating_sub(NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let s = if unknown.len() > 1 { "s" } else { "" };
     DaoError::new(
         ErrorKind::Key,
         format!(
-            "unknown gene{s} {}{more}: in no dataset of the store, such as {such_as}. store.var(dataset) lists the \
-            names; gene_key= matches on another var column.",
-            shown.join(", ")
+            "unknown gene{} {}{more}: in no dataset of the store, such as {}. store.var(dataset) lists the names; \
+            gene_key= matches on another var column.",
+            if names.len() > 1 { "s" } else { "" },
+            shown.join(", "),
+            groups.first().map_or_else(|| "none".to_owned(), Group::to_string),
         ),
     )
 }
@@ -40,13 +48,12 @@ pub fn unknown<'a>(unknown: &[&str], spaces: impl IntoIterator<Item = &'a Featur
 fn hint<'a>(name: &str, lower: &BTreeMap<String, &'a str>) -> String {
     let wanted = name.to_lowercase();
     // Members of a gene family come first: CD3 is nearer to CD3E than to CHD3.
-    let mut near: Vec<&str> = Vec::new();
-    if !wanted.is_empty() {
-        let mut family: Vec<(&String, &&str)> =
-            lower.range(wanted.clone()..).take_while(|(other, _)| other.starts_with(&wanted)).collect();
-        family.sort_by_key(|(other, _)| other.chars().count());
-        near.extend(family.into_iter().take(NEAR).map(|(_, name)| *name));
-    }
+    let mut family: Vec<(&String, &&str)> = lower
+        .range(wanted.clone()..)
+        .take_while(|(other, _)| !wanted.is_empty() && other.starts_with(&wanted))
+        .collect();
+    family.sort_by_key(|(other, _)| other.chars().count());
+    let mut near: Vec<&str> = family.into_iter().take(NEAR).map(|(_, name)| *name).collect();
     if near.len() < NEAR {
         let length = wanted.chars().count();
         let of_length = |other: &str| other.chars().count().abs_diff(length) <= 2 + length / 2;
@@ -59,22 +66,21 @@ fn hint<'a>(name: &str, lower: &BTreeMap<String, &'a str>) -> String {
         alike.sort_by(|a, b| b.0.total_cmp(&a.0));
         near.extend(alike.into_iter().map(|(_, name)| name).take(NEAR - near.len()));
     }
-    match near.is_empty() {
-        true => quoted(name),
-        false => {
-            let near: Vec<String> = near.into_iter().map(quoted).collect();
-            format!("{} (nearest: {})", quoted(name), near.join(", "))
-        }
+    if near.is_empty() {
+        return quoted(name);
     }
+    let near: Vec<String> = near.into_iter().map(quoted).collect();
+    format!("{} (nearest: {})", quoted(name), near.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::genes::FeatureSpace;
 
     fn error(name: &str, known: &[&str]) -> String {
         let space = FeatureSpace::new(known.iter().map(|&name| Some(name.to_owned())));
-        unknown(&[name], [&space], "'a' (3 genes)").to_string()
+        unknown(&[name], &[Group { datasets: vec![(0, "a".into())], space: space.into() }]).to_string()
     }
 
     #[test]
@@ -93,7 +99,7 @@ mod tests {
     fn many_are_counted() {
         let names: Vec<String> = (0..9).map(|i| format!("no{i}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let text = unknown(&names, [], "nothing").to_string();
+        let text = unknown(&names, &[]).to_string();
         assert!(text.starts_with("unknown genes 'no0', 'no1', 'no2', 'no3', 'no4' and 4 more:"), "{text}");
     }
 }

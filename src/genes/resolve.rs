@@ -1,11 +1,15 @@
 //! Requests for genes resolved in feature spaces. Pure: names in, columns out.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Columns, FeatureSpace, grouped, listed, nearest, quoted};
-use crate::error::{DaoError, ErrorKind, Result};
+use serde::Deserialize;
+
+use super::nearest::{missing, unknown};
+use super::{Columns, FeatureSpace, Mapping, grouped, listed, quoted};
+use crate::error::{DaoError, Result};
+use crate::store::Dataset;
 
 /// The genes that a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +25,8 @@ pub enum WantedGenes {
 }
 
 /// The meaning of a name that several genes of one dataset have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(try_from = "String")]
 pub enum Duplicates {
     /// The name is an error.
     #[default]
@@ -34,19 +39,17 @@ pub enum Duplicates {
     Drop,
 }
 
-impl Duplicates {
-    /// The rule that users call `name`.
-    ///
-    /// # Errors
-    /// `Value` for any other name.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
+impl TryFrom<String> for Duplicates {
+    type Error = DaoError;
+
+    fn try_from(name: String) -> Result<Self> {
+        match name.as_str() {
             "error" => Ok(Self::Error),
             "first" => Ok(Self::First),
             "sum" => Ok(Self::Sum),
             "drop" => Ok(Self::Drop),
             _ => {
-                Err(DaoError::value(format!("duplicates={}", quoted(name)))
+                Err(DaoError::value(format!("duplicates={}", quoted(&name)))
                     .expected("'error', 'first', 'sum' or 'drop'"))
             }
         }
@@ -84,142 +87,53 @@ impl fmt::Display for Group {
     }
 }
 
-/// The columns of a dataset that become columns of the output.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mapping {
-    n_columns: usize,
-    /// Columns of the dataset, ascending, each with the output it becomes or is a part of.
-    pairs: Vec<(u32, u32)>,
-    sums: bool,
-}
+impl Group {
+    /// The datasets `members`, which share `space`.
+    #[must_use]
+    pub fn new(members: &[&Dataset], space: Arc<FeatureSpace>) -> Self {
+        Self { datasets: members.iter().map(|dataset| (dataset.number, dataset.name.clone())).collect(), space }
+    }
 
-impl Mapping {
-    /// Of a dataset of `n_columns` columns, these (ascending), each with its output.
+    fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.datasets.iter().map(|&(number, _)| number)
+    }
+
+    /// The columns that names mean.
     ///
     /// # Errors
-    /// `Value` for columns that do not ascend, or that the dataset does not have.
-    pub fn new(n_columns: usize, pairs: Vec<(u32, u32)>) -> Result<Self> {
-        let ascend = pairs.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        if !ascend || pairs.last().is_some_and(|&(column, _)| column as usize >= n_columns) {
-            return Err(DaoError::value("columns of genes do not ascend, or are none of the dataset's"));
-        }
-        let mut seen = HashSet::new();
-        let sums = !pairs.iter().all(|&(_, output)| seen.insert(output));
-        Ok(Self { n_columns, pairs, sums })
+    /// `Value` for names that several genes have, where that is an error.
+    pub fn mapping(&self, names: &[String], duplicates: Duplicates) -> Result<Mapping> {
+        let (mapping, repeated) = match_names(&self.space, names, duplicates);
+        if repeated.is_empty() { Ok(mapping) } else { Err(self.ambiguous(&repeated)) }
     }
 
-    /// The columns of the dataset.
-    #[must_use]
-    pub fn n_columns(&self) -> usize {
-        self.n_columns
-    }
-
-    /// Columns of the dataset, ascending, each with its output; an output of several is their sum.
-    #[must_use]
-    pub fn pairs(&self) -> &[(u32, u32)] {
-        &self.pairs
-    }
-
-    /// Whether some output is the sum of several columns.
-    #[must_use]
-    pub fn sums(&self) -> bool {
-        self.sums
-    }
-
-    /// The first column of each of `n_outputs` outputs.
-    #[must_use]
-    pub fn first_columns(&self, n_outputs: usize) -> Vec<Option<u32>> {
-        let mut first = vec![None; n_outputs];
-        for &(column, output) in self.pairs.iter().rev() {
-            if let Some(first) = first.get_mut(output as usize) {
-                *first = Some(column);
-            }
-        }
-        first
-    }
-
-    /// The output of each of the dataset's columns, or -1 for none.
-    #[must_use]
-    pub fn targets(&self) -> Vec<i32> {
-        let mut targets = vec![-1; self.n_columns];
-        for &(column, output) in &self.pairs {
-            if let Some(target) = targets.get_mut(column as usize) {
-                *target = i32::try_from(output).unwrap_or(-1); // genes are numbered with 31 bits
-            }
-        }
-        targets
-    }
-
-    fn is_identity(&self, n_outputs: usize) -> bool {
-        self.n_columns == n_outputs
-            && self.pairs.len() == n_outputs
-            && (0..).zip(&self.pairs).all(|(at, &pair)| pair == (at, at))
+    fn ambiguous(&self, names: &[&str]) -> DaoError {
+        let s = if names.len() > 1 { "s" } else { "" };
+        DaoError::value(format!(
+            "ambiguous gene name{s} {}: several genes of {self} have it. Say with duplicates=\"first\", \"sum\" or \
+            \"drop\" what that means, match on a var column with unique values, such as gene_key='gene_ids', or leave \
+            it out.",
+            listed(names.iter().copied())
+        ))
     }
 }
 
 /// The genes of an output, and the columns of each dataset that they are.
 #[derive(Debug, Clone)]
 pub struct Genes {
-    names: Option<Vec<Arc<str>>>,
-    n_genes: usize,
-    /// The mapping of each dataset, by number; `None` where its columns are the output's already.
-    mappings: BTreeMap<u32, Option<Arc<Mapping>>>,
+    /// The names of the genes, where they were matched by name.
+    pub names: Option<Vec<String>>,
+    /// The number of genes.
+    pub n_genes: usize,
+    /// The numbers of datasets with the mapping of their columns; `None` where these are the output's already.
+    pub groups: Vec<(Vec<u32>, Option<Mapping>)>,
 }
 
 impl Genes {
     /// All genes of datasets that share one feature space.
     #[must_use]
     pub fn all(numbers: impl IntoIterator<Item = u32>, n_genes: usize) -> Self {
-        Self { names: None, n_genes, mappings: numbers.into_iter().map(|number| (number, None)).collect() }
-    }
-
-    /// The genes of these names, where they have some, and by dataset number which columns they are.
-    ///
-    /// # Errors
-    /// `Value` for another number of names than genes.
-    pub fn new(
-        names: Option<Vec<Arc<str>>>,
-        n_genes: usize,
-        mappings: BTreeMap<u32, Option<Arc<Mapping>>>,
-    ) -> Result<Self> {
-        if names.as_ref().is_some_and(|names| names.len() != n_genes) {
-            return Err(DaoError::value("there are more or fewer names than genes"));
-        }
-        Ok(Self { names, n_genes, mappings })
-    }
-
-    /// The datasets that they were resolved for, those of the same columns together.
-    #[must_use]
-    pub fn by_mapping(&self) -> Vec<(Vec<u32>, Option<&Mapping>)> {
-        let mut groups: Vec<(Vec<u32>, Option<&Arc<Mapping>>)> = Vec::new();
-        for (&number, mapping) in &self.mappings {
-            let same = groups.iter_mut().find(|(_, other)| match (other, mapping) {
-                (Some(other), Some(mapping)) => Arc::ptr_eq(other, mapping),
-                (other, mapping) => other.is_none() && mapping.is_none(),
-            });
-            match same {
-                Some((numbers, _)) => numbers.push(number),
-                None => groups.push((vec![number], mapping.as_ref())),
-            }
-        }
-        groups.into_iter().map(|(numbers, mapping)| (numbers, mapping.map(|mapping| &**mapping))).collect()
-    }
-
-    /// The names of the genes, where they were matched by name.
-    #[must_use]
-    pub fn names(&self) -> Option<&[Arc<str>]> {
-        self.names.as_deref()
-    }
-
-    /// The number of genes.
-    #[must_use]
-    pub fn n_genes(&self) -> usize {
-        self.n_genes
-    }
-
-    /// The numbers of the datasets that the genes were resolved for.
-    pub fn numbers(&self) -> impl Iterator<Item = u32> {
-        self.mappings.keys().copied()
+        Self { names: None, n_genes, groups: vec![(numbers.into_iter().collect(), None)] }
     }
 
     /// The columns of a dataset that the genes are; `None` where its columns are the output's already.
@@ -227,18 +141,18 @@ impl Genes {
     /// # Errors
     /// `Value` for a dataset that the genes were not resolved for.
     pub fn mapping(&self, number: u32) -> Result<Option<&Mapping>> {
-        match self.mappings.get(&number) {
-            Some(mapping) => Ok(mapping.as_deref()),
+        match self.groups.iter().find(|(numbers, _)| numbers.contains(&number)) {
+            Some((_, mapping)) => Ok(mapping.as_ref()),
             None => Err(DaoError::value(format!("the genes were not resolved for dataset number {number}"))),
         }
     }
 
-    /// The map from a dataset's columns to the output's; `None` where they are the same.
-    ///
-    /// # Errors
-    /// As [`Genes::mapping`].
-    pub fn columns(&self, number: u32) -> Result<Option<Columns>> {
-        self.mapping(number)?.map(|mapping| Columns::new(mapping.targets(), self.n_genes)).transpose()
+    /// The map from the columns of each dataset, by its number, to the output's; `None` where they are the same.
+    pub fn columns(&self) -> impl Iterator<Item = (u32, Option<Arc<Columns>>)> {
+        self.groups.iter().flat_map(|(numbers, mapping)| {
+            let columns = mapping.as_ref().map(|mapping| Arc::new(mapping.columns()));
+            numbers.iter().map(move |&number| (number, columns.clone()))
+        })
     }
 }
 
@@ -253,25 +167,26 @@ pub fn resolve(
     groups: &[Group],
     elsewhere: impl FnOnce() -> Result<Vec<Group>>,
 ) -> Result<Genes> {
-    let wanted: Vec<Arc<str>> = match &request.wanted {
+    let names = match &request.wanted {
         WantedGenes::All => return all(groups),
         WantedGenes::Intersection | WantedGenes::Union => combined(request, groups)?,
         WantedGenes::Names(names) => {
             refuse_twice(names)?;
-            refuse_unknown(names, groups, elsewhere)?;
-            names.iter().map(|name| Arc::from(name.as_str())).collect()
+            if !missing(names, groups).is_empty() {
+                let everywhere = [groups, &elsewhere()?].concat();
+                let missing = missing(names, &everywhere);
+                if !missing.is_empty() {
+                    return Err(unknown(&missing, &everywhere));
+                }
+            }
+            names.clone()
         }
     };
-    let mut mappings = BTreeMap::new();
-    for group in groups {
-        let (mapping, repeated) = match_names(&group.space, &wanted, request.duplicates);
-        if !repeated.is_empty() {
-            return Err(ambiguous(&repeated, &group.to_string()));
-        }
-        let mapping = (!mapping.is_identity(wanted.len())).then(|| Arc::new(mapping));
-        mappings.extend(group.datasets.iter().map(|&(number, _)| (number, mapping.clone())));
-    }
-    Ok(Genes { n_genes: wanted.len(), names: Some(wanted), mappings })
+    let columns = groups.iter().map(|group| {
+        let mapping = group.mapping(&names, request.duplicates)?;
+        Ok((group.numbers().collect(), (!mapping.is_identity(names.len())).then_some(mapping)))
+    });
+    Ok(Genes { n_genes: names.len(), groups: columns.collect::<Result<_>>()?, names: Some(names) })
 }
 
 fn all(groups: &[Group]) -> Result<Genes> {
@@ -286,32 +201,32 @@ fn all(groups: &[Group]) -> Result<Genes> {
             shown.concat()
         )));
     }
-    let numbers = groups.iter().flat_map(|group| group.datasets.iter().map(|&(number, _)| number));
-    Ok(Genes::all(numbers, first.space.len()))
+    Ok(Genes::all(groups.iter().flat_map(Group::numbers), first.space.len()))
 }
 
 /// The names that every group has (intersection), or any group (union).
-fn combined(request: &GeneRequest, groups: &[Group]) -> Result<Vec<Arc<str>>> {
+fn combined(request: &GeneRequest, groups: &[Group]) -> Result<Vec<String>> {
     let dropped = request.duplicates == Duplicates::Drop;
-    let has =
-        |space: &FeatureSpace, name: &str| space.first(name).is_some() && !(dropped && space.repeats(name).is_some());
-    if request.duplicates == Duplicates::Error
-        && let Some(group) = groups.iter().find(|group| group.space.has_repeats())
-    {
-        let all = group.space.distinct().map(|name| &**name);
-        let repeated: Vec<&str> = all.filter(|name| group.space.repeats(name).is_some()).collect();
-        return Err(ambiguous(&repeated, &group.to_string()));
+    let counts = |columns: &[u32]| !(columns.is_empty() || dropped && columns.len() > 1);
+    if request.duplicates == Duplicates::Error {
+        for group in groups {
+            let repeated = group.space.distinct().filter(|(_, columns)| columns.len() > 1);
+            let repeated: Vec<&str> = repeated.map(|(name, _)| name).collect();
+            if !repeated.is_empty() {
+                return Err(group.ambiguous(&repeated));
+            }
+        }
     }
-    let names_of = |group: &Group| -> Vec<Arc<str>> {
-        group.space.distinct().filter(|name| has(&group.space, name)).cloned().collect()
-    };
+    let mut names = groups.iter().map(|group| -> Vec<&str> {
+        group.space.distinct().filter(|(_, columns)| counts(columns)).map(|(name, _)| name).collect()
+    });
     if request.wanted == WantedGenes::Union {
         let mut seen = HashSet::new();
-        return Ok(groups.iter().flat_map(names_of).filter(|name| seen.insert(name.clone())).collect());
+        return Ok(names.flatten().filter(|name| seen.insert(*name)).map(str::to_owned).collect());
     }
-    let mut common = groups.first().map(names_of).unwrap_or_default();
+    let mut common = names.next().unwrap_or_default();
     for group in groups.iter().skip(1) {
-        common.retain(|name| has(&group.space, name));
+        common.retain(|name| counts(group.space.columns(name)));
     }
     if common.is_empty() && groups.iter().any(|group| !group.space.is_empty()) {
         let such_as = |group: &Group| {
@@ -325,81 +240,39 @@ fn combined(request: &GeneRequest, groups: &[Group]) -> Result<Vec<Arc<str>>> {
             shown.join("; ")
         )));
     }
-    Ok(common)
+    Ok(common.into_iter().map(str::to_owned).collect())
 }
 
 /// Refuses names that are wanted more than once.
 fn refuse_twice(names: &[String]) -> Result<()> {
     let mut times: HashMap<&str, usize> = HashMap::new();
-    names.iter().for_each(|name| *times.entry(name).or_default() += 1);
-    let mut seen = HashSet::new();
-    let twice: Vec<&str> =
-        names.iter().map(String::as_str).filter(|name| times[name] > 1 && seen.insert(*name)).collect();
+    let twice = names.iter().map(String::as_str).filter(|name| {
+        let times = times.entry(name).or_default();
+        *times += 1;
+        *times == 2
+    });
+    let twice: Vec<&str> = twice.collect();
     if twice.is_empty() {
         return Ok(());
     }
-    let names = listed(twice);
-    Err(DaoError::value(format!("genes= names {names} more than once. Name each gene once.")))
-}
-
-fn refuse_unknown(names: &[String], groups: &[Group], elsewhere: impl FnOnce() -> Result<Vec<Group>>) -> Result<()> {
-    let unknown = |groups: &[&Group]| -> Vec<String> {
-        let is_known = |name: &str| groups.iter().any(|group| group.space.first(name).is_some());
-        names.iter().filter(|name| !is_known(name)).cloned().collect()
-    };
-    let here: Vec<&Group> = groups.iter().collect();
-    if unknown(&here).is_empty() {
-        return Ok(());
-    }
-    let others = elsewhere()?;
-    let everywhere: Vec<&Group> = groups.iter().chain(&others).collect();
-    let unknown = unknown(&everywhere);
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    let such_as = everywhere.first().map_or_else(|| "none".to_owned(), |group| group.to_string());
-    let names: Vec<&str> = unknown.iter().map(String::as_str).collect();
-    Err(nearest::unknown(&names, everywhere.iter().map(|group| &*group.space), &such_as))
+    Err(DaoError::value(format!("genes= names {} more than once. Name each gene once.", listed(twice))))
 }
 
 /// The columns of a feature space that names mean, and the names that several genes have where that is an error.
 #[must_use]
-pub fn match_names<'a, N: AsRef<str>>(
-    space: &FeatureSpace,
-    names: &'a [N],
-    duplicates: Duplicates,
-) -> (Mapping, Vec<&'a str>) {
-    let (mut pairs, mut repeated, mut sums) = (Vec::with_capacity(names.len()), Vec::new(), false);
+pub fn match_names<'a>(space: &FeatureSpace, names: &'a [String], duplicates: Duplicates) -> (Mapping, Vec<&'a str>) {
+    let (mut pairs, mut repeated) = (Vec::with_capacity(names.len()), Vec::new());
     for (output, name) in (0..).zip(names) {
-        let name = name.as_ref();
-        let Some(first) = space.first(name) else { continue };
-        match (space.repeats(name), duplicates) {
-            (Some(_), Duplicates::Error) => repeated.push(name),
-            (Some(_), Duplicates::Drop) => {}
-            (Some(all), Duplicates::Sum) => {
-                sums = true;
-                pairs.extend(all.iter().map(|&column| (column, output)));
-            }
-            (Some(_), Duplicates::First) | (None, _) => pairs.push((first, output)),
+        match (space.columns(name), duplicates) {
+            ([], _) => {}
+            (&[column], _) | (&[column, ..], Duplicates::First) => pairs.push((column, output)),
+            (_, Duplicates::Error) => repeated.push(name.as_str()),
+            (_, Duplicates::Drop) => {}
+            (columns, Duplicates::Sum) => pairs.extend(columns.iter().map(|&column| (column, output))),
         }
     }
     pairs.sort_unstable();
-    (Mapping { n_columns: space.len(), pairs, sums }, repeated)
-}
-
-/// The error for names that several genes of `place` have.
-#[must_use]
-pub fn ambiguous(names: &[&str], place: &str) -> DaoError {
-    let s = if names.len() > 1 { "s" } else { "" };
-    DaoError::new(
-        ErrorKind::Value,
-        format!(
-            "ambiguous gene name{s} {}: several genes of {place} have it. Say with duplicates=\"first\", \"sum\" or \
-            \"drop\" what that means, match on a var column with unique values, such as gene_key='gene_ids', or leave \
-            it out.",
-            listed(names.iter().copied())
-        ),
-    )
+    (Mapping::of_sorted(space.len(), pairs), repeated)
 }
 
 #[cfg(test)]
@@ -418,7 +291,7 @@ mod tests {
     }
 
     fn names(genes: &Genes) -> Vec<&str> {
-        genes.names().unwrap().iter().map(|name| &**name).collect()
+        genes.names.as_ref().unwrap().iter().map(String::as_str).collect()
     }
 
     #[test]
@@ -450,8 +323,8 @@ mod tests {
         assert!(text(WantedGenes::Intersection).contains("no gene in common: 'd0' (1 genes) with 'a'; 'd1'"));
         assert!(text(WantedGenes::Names(vec!["a".into(), "a".into()])).contains("'a' more than once"));
         assert!(text(WantedGenes::Names(vec!["A".into()])).contains("unknown gene 'A' (nearest: 'a')"));
-        assert_eq!(get(WantedGenes::Names(vec!["z".into()])).unwrap().n_genes(), 1);
-        assert_eq!(get(WantedGenes::Names(vec![])).unwrap().n_genes(), 0);
+        assert_eq!(get(WantedGenes::Names(vec!["z".into()])).unwrap().n_genes, 1);
+        assert_eq!(get(WantedGenes::Names(vec![])).unwrap().n_genes, 0);
     }
 
     proptest! {

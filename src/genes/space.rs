@@ -1,41 +1,32 @@
 //! The genes of datasets that share them: their names in one column of var, in order.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 
 /// The names that a request for genes is matched against, and where each is.
 #[derive(Debug, Default)]
 pub struct FeatureSpace {
     /// The name of each gene; `None` for a null in var.
     names: Vec<Option<Arc<str>>>,
-    /// The first gene of each name.
-    first: HashMap<Arc<str>, u32>,
-    /// The genes of each name that repeats, ascending.
-    repeated: HashMap<Arc<str>, Vec<u32>>,
+    /// The genes of each name, ascending: one, but for names that repeat.
+    columns: HashMap<Arc<str>, SmallVec<[u32; 2]>>,
+    id: OnceLock<String>,
 }
 
 impl FeatureSpace {
     /// A feature space of genes with these names.
     #[must_use]
     pub fn new(names: impl IntoIterator<Item = Option<String>>) -> Self {
-        let mut space = Self::default();
-        for name in names {
-            // Genes are numbered with 31 bits.
-            let at = u32::try_from(space.names.len()).unwrap_or(u32::MAX);
-            let name: Option<Arc<str>> = name.map(Arc::from);
-            if let Some(name) = &name {
-                match space.first.get(name) {
-                    Some(&first) => {
-                        space.repeated.entry(name.clone()).or_insert_with(|| vec![first]).push(at);
-                    }
-                    None => {
-                        space.first.insert(name.clone(), at);
-                    }
-                }
+        let names = names.into_iter().map(|name| name.map(Arc::from)).collect();
+        let mut space = Self { names, ..Self::default() };
+        // Genes are numbered with 31 bits.
+        for (column, name) in (0..).zip(&space.names) {
+            if let Some(name) = name {
+                space.columns.entry(name.clone()).or_default().push(column);
             }
-            space.names.push(name);
         }
         space
     }
@@ -58,40 +49,30 @@ impl FeatureSpace {
         &self.names
     }
 
-    /// The first gene of a name.
+    /// The genes of a name, ascending; none for a name that is not there.
     #[must_use]
-    pub fn first(&self, name: &str) -> Option<u32> {
-        self.first.get(name).copied()
+    pub fn columns(&self, name: &str) -> &[u32] {
+        self.columns.get(name).map_or(&[], |columns| columns)
     }
 
-    /// The genes of a name that repeats.
-    #[must_use]
-    pub fn repeats(&self, name: &str) -> Option<&[u32]> {
-        self.repeated.get(name).map(Vec::as_slice)
-    }
-
-    /// Whether some name repeats.
-    #[must_use]
-    pub fn has_repeats(&self) -> bool {
-        !self.repeated.is_empty()
-    }
-
-    /// The names, each once, in the order of their first genes.
-    pub fn distinct(&self) -> impl Iterator<Item = &Arc<str>> {
-        let is_first =
-            |&(at, name): &(usize, &Arc<str>)| self.first.get(name).is_some_and(|&first| first as usize == at);
-        self.names
-            .iter()
-            .enumerate()
-            .filter_map(|(at, name)| Some((at, name.as_ref()?)))
-            .filter(is_first)
-            .map(|(_, name)| name)
+    /// The names, each once, in the order of their first genes, and the genes of each.
+    pub fn distinct(&self) -> impl Iterator<Item = (&str, &[u32])> {
+        (0..).zip(&self.names).filter_map(|(column, name)| {
+            let name = name.as_deref()?;
+            let columns = self.columns(name);
+            (columns.first() == Some(&column)).then_some((name, columns))
+        })
     }
 
     /// The bytes that the space takes in memory, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.names.iter().flatten().map(|name| name.len() + 96).sum::<usize>() + 16 * self.names.len()
+    }
+
+    /// The id of the names and their order: see [`feature_space_id`].
+    pub fn id(&self) -> &str {
+        self.id.get_or_init(|| feature_space_id(self.names.iter().map(Option::as_deref)))
     }
 }
 
@@ -124,9 +105,11 @@ mod tests {
     #[test]
     fn repeats_and_nulls_are_known() {
         let space = FeatureSpace::new(["b", "a", "b", "", "b"].map(|n| (!n.is_empty()).then(|| n.to_owned())));
-        assert_eq!((space.first("b"), space.first("a"), space.first("c")), (Some(0), Some(1), None));
-        assert_eq!((space.repeats("b"), space.repeats("a")), (Some(&[0, 2, 4][..]), None));
-        assert_eq!(space.distinct().map(|name| &**name).collect::<Vec<_>>(), ["b", "a"]);
-        assert_eq!(space.len(), 5);
+        assert_eq!(["b", "a", "c"].map(|name| space.columns(name)), [&[0, 2, 4][..], &[1], &[]]);
+        assert_eq!(space.distinct().map(|(name, _)| name).collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(
+            (space.len(), space.id()),
+            (5, &*feature_space_id([Some("b"), Some("a"), Some("b"), None, Some("b")]))
+        );
     }
 }

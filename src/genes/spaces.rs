@@ -6,36 +6,23 @@ use std::sync::Arc;
 use moka::sync::Cache;
 
 use super::resolve::{Group, resolve};
-use super::{FeatureSpace, GeneRequest, Genes, WantedGenes, feature_space_id, listed, quoted};
+use super::{FeatureSpace, GeneRequest, Genes, WantedGenes, listed, quoted};
 use crate::error::{DaoError, ErrorKind, Result};
-use crate::store::{Dataset, INDEX, Store, VarColumn};
+use crate::store::{Dataset, INDEX, Store, VarColumn, VarTable};
 
 /// The most bytes of names that are kept in memory.
 const KEPT: u64 = 128 << 20;
 
-/// The owner of names: all datasets of a feature space, or one dataset.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Owner {
-    Space(String),
-    Dataset(u32),
-}
-
-/// The names that were read, by owner and column of var; `None` where there is no such column.
-type Names = Cache<(Owner, String), Option<Arc<FeatureSpace>>>;
-
-/// The feature spaces of an open store's datasets; see the module.
-pub struct FeatureSpaces {
-    names: Names,
-    /// The ids of feature spaces that the manifest does not name, by dataset number.
-    ids: Cache<u32, String>,
-}
+/// The feature spaces of an open store's datasets, by a dataset's number and a column of its var, or by the id of a
+/// feature space alone; `None` where there is no such column.
+pub struct FeatureSpaces(Cache<(Option<u32>, String), Option<Arc<FeatureSpace>>>);
 
 impl Default for FeatureSpaces {
     fn default() -> Self {
         let weight = |_: &_, space: &Option<Arc<FeatureSpace>>| {
             space.as_ref().map_or(1, |space| u32::try_from(space.bytes()).unwrap_or(u32::MAX))
         };
-        Self { names: Cache::builder().weigher(weight).max_capacity(KEPT).build(), ids: Cache::new(1 << 16) }
+        Self(Cache::builder().weigher(weight).max_capacity(KEPT).build())
     }
 }
 
@@ -45,15 +32,10 @@ impl FeatureSpaces {
     /// # Errors
     /// As [`Store::var`], for a dataset whose manifest does not name it.
     pub fn id(&self, store: &Store, dataset: &Dataset) -> Result<String> {
-        if !dataset.feature_space.is_empty() {
-            return Ok(dataset.feature_space.clone());
+        if dataset.feature_space.is_empty() {
+            return Ok(self.space(store, dataset, None)?.id().to_owned());
         }
-        if let Some(id) = self.ids.get(&dataset.number) {
-            return Ok(id);
-        }
-        let id = feature_space_id(self.space(store, dataset, None)?.names().iter().map(Option::as_deref));
-        self.ids.insert(dataset.number, id.clone());
-        Ok(id)
+        Ok(dataset.feature_space.clone())
     }
 
     /// A dataset's genes by the names in the column `gene_key` of var; `None` for the index.
@@ -61,20 +43,11 @@ impl FeatureSpaces {
     /// # Errors
     /// `Key` if there is no such column, `Value` if it holds no names, and as [`Store::var`].
     pub fn space(&self, store: &Store, dataset: &Dataset, gene_key: Option<&str>) -> Result<Arc<FeatureSpace>> {
-        let column = gene_key.unwrap_or(INDEX);
         if let Some(space) = self.if_there(store, dataset, gene_key)? {
             return Ok(space);
         }
-        let table = store.var(dataset)?;
-        Err(DaoError::new(
-            ErrorKind::Key,
-            format!(
-                "gene_key={} is no column of var in dataset {}; its columns: {}",
-                quoted(column),
-                quoted(&dataset.name),
-                table.names().into_iter().map(quoted).collect::<Vec<_>>().join(", ")
-            ),
-        ))
+        let (column, name) = (quoted(gene_key.unwrap_or(INDEX)), quoted(&dataset.name));
+        Err(no_column(&format!("gene_key={column} is no column of var in dataset {name}"), &store.var(dataset)?))
     }
 
     /// A dataset's genes as [`FeatureSpaces::space`] gives them; `None` where there is no such column.
@@ -87,21 +60,21 @@ impl FeatureSpaces {
         dataset: &Dataset,
         gene_key: Option<&str>,
     ) -> Result<Option<Arc<FeatureSpace>>> {
-        let owner = match gene_key {
-            None if !dataset.feature_space.is_empty() => Owner::Space(dataset.feature_space.clone()),
-            _ => Owner::Dataset(dataset.number),
+        let column = gene_key.unwrap_or(INDEX);
+        let key = match gene_key {
+            None if !dataset.feature_space.is_empty() => (None, dataset.feature_space.clone()),
+            _ => (Some(dataset.number), column.to_owned()),
         };
-        let key = (owner, gene_key.unwrap_or(INDEX).to_owned());
-        if let Some(known) = self.names.get(&key) {
+        if let Some(known) = self.0.get(&key) {
             return Ok(known);
         }
-        let column = store.var(dataset)?.column(&key.1).map_err(|e| e.at(dataset.place()))?;
-        let space = column.map(|column| match column {
+        let names = store.var(dataset)?.column(column).map_err(|e| e.at(dataset.place()))?;
+        let space = names.map(|column| match column {
             VarColumn::Names(names) => FeatureSpace::new(names),
             VarColumn::Marks(marks) => FeatureSpace::new(marks.into_iter().map(|mark| Some(mark?.to_string()))),
         });
         let space = space.map(Arc::new);
-        self.names.insert(key, space.clone());
+        self.0.insert(key, space.clone());
         Ok(space)
     }
 
@@ -111,8 +84,7 @@ impl FeatureSpaces {
     /// `Key` if there is no such column, `Value` if it is not Boolean, and as [`Store::var`].
     pub fn marks(&self, store: &Store, dataset: &Dataset, column: &str) -> Result<Vec<bool>> {
         let table = store.var(dataset)?;
-        let found = table.column(column).map_err(|e| e.at(dataset.place()))?;
-        match found {
+        match table.column(column).map_err(|e| e.at(dataset.place()))? {
             Some(VarColumn::Marks(marks)) => Ok(marks.into_iter().map(|mark| mark == Some(true)).collect()),
             Some(VarColumn::Names(names)) => {
                 let first = listed(names.iter().flatten().map(String::as_str).next());
@@ -121,15 +93,10 @@ impl FeatureSpaces {
                     .expected(format!("true or false for each of {} genes", names.len()))
                     .found(format!("values such as {first}")))
             }
-            None => Err(DaoError::new(
-                ErrorKind::Key,
-                format!(
-                    "dataset {} has no such column of var: {}; its columns: {}",
-                    quoted(&dataset.name),
-                    quoted(column),
-                    table.names().into_iter().map(quoted).collect::<Vec<_>>().join(", ")
-                ),
-            )),
+            None => {
+                let what = format!("dataset {} has no such column of var: {}", quoted(&dataset.name), quoted(column));
+                Err(no_column(&what, &table))
+            }
         }
     }
 
@@ -165,8 +132,9 @@ impl FeatureSpaces {
     /// As [`resolve`] and [`FeatureSpaces::space`], and `Value` for a number that the store does not have.
     pub fn genes(&self, store: &Store, numbers: &[u32], request: &GeneRequest) -> Result<Genes> {
         let gene_key = request.gene_key.as_deref();
+        let all = &store.manifest().datasets;
         let datasets: Vec<&Dataset> = match numbers {
-            [] => store.manifest().datasets.iter().collect(),
+            [] => all.iter().collect(),
             _ => numbers.iter().map(|&number| store.dataset_numbered(number)).collect::<Result<_>>()?,
         };
         let groups = self.by_space(store, datasets.iter().copied(), gene_key)?;
@@ -180,24 +148,110 @@ impl FeatureSpaces {
                 return Ok(Genes::all([], 0));
             }
         }
-        let named = |members: &[&Dataset], space| Group {
-            datasets: members.iter().map(|dataset| (dataset.number, dataset.name.clone())).collect(),
-            space,
-        };
-        let read = |members: Vec<&Dataset>| {
-            Ok(named(&members, self.space(store, members[0], gene_key)?)) // a group has a member
-        };
-        let groups: Vec<Group> = groups.into_iter().map(read).collect::<Result<_>>()?;
+        // A group has a member.
+        let read = |members: Vec<&Dataset>| Ok(Group::new(&members, self.space(store, members[0], gene_key)?));
+        let groups = groups.into_iter().map(read).collect::<Result<Vec<_>>>()?;
         resolve(request, &groups, || {
             let here: Vec<u32> = datasets.iter().map(|dataset| dataset.number).collect();
-            let others = store.manifest().datasets.iter().filter(|dataset| !here.contains(&dataset.number));
-            let mut found = Vec::new();
-            for members in self.by_space(store, others, gene_key)? {
-                if let Some(space) = self.if_there(store, members[0], gene_key)? {
-                    found.push(named(&members, space));
-                }
-            }
-            Ok(found)
+            let others = all.iter().filter(|dataset| !here.contains(&dataset.number));
+            let others = self.by_space(store, others, gene_key)?.into_iter().map(|members| {
+                let space = self.if_there(store, members[0], gene_key)?;
+                Ok(space.map(|space| Group::new(&members, space)))
+            });
+            others.filter_map(Result::transpose).collect()
         })
+    }
+}
+
+fn no_column(what: &str, table: &VarTable) -> DaoError {
+    let known: Vec<String> = table.names().into_iter().map(quoted).collect();
+    DaoError::new(ErrorKind::Key, format!("{what}; its columns: {}", known.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{open, write_dataset};
+    use super::super::{Duplicates, Mapping};
+    use super::*;
+
+    /// Two datasets of one feature space, and one of another.
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        write_dataset(folder.path(), "a", &[Some("x"), Some("MT-y"), None]);
+        write_dataset(folder.path(), "b", &[Some("x"), Some("MT-y"), None]);
+        write_dataset(folder.path(), "c", &[Some("z"), Some("x"), Some("z")]);
+        let store = open(folder.path());
+        (folder, store)
+    }
+
+    fn request(wanted: WantedGenes, gene_key: Option<&str>) -> GeneRequest {
+        GeneRequest { wanted, gene_key: gene_key.map(str::to_owned), duplicates: Duplicates::Error }
+    }
+
+    #[test]
+    fn datasets_of_the_same_names_share_a_space() {
+        let (_folder, store) = store();
+        let spaces = FeatureSpaces::default();
+        let by_space = |gene_key| {
+            let groups = spaces.by_space(&store, &store.manifest().datasets, gene_key).unwrap();
+            groups.iter().map(|group| group.iter().map(|dataset| dataset.number).collect()).collect::<Vec<Vec<u32>>>()
+        };
+        assert_eq!(by_space(None), [vec![0, 1], vec![2]]);
+        assert_eq!(by_space(Some("symbol")), [[0], [1], [2]]);
+        let dataset = |number| store.dataset_numbered(number).unwrap();
+        assert_eq!(spaces.id(&store, dataset(0)).unwrap(), spaces.id(&store, dataset(1)).unwrap());
+        assert_ne!(spaces.id(&store, dataset(0)).unwrap(), spaces.id(&store, dataset(2)).unwrap());
+    }
+
+    #[test]
+    fn columns_of_var_are_names_or_marks() {
+        let (folder, store) = store();
+        let (spaces, first) = (FeatureSpaces::default(), store.dataset("a").unwrap());
+        let names = |key| -> Vec<Option<String>> {
+            let space = spaces.space(&store, first, key).unwrap();
+            space.names().iter().map(|name| name.as_deref().map(str::to_owned)).collect()
+        };
+        let text = |texts: [&str; 3]| texts.map(|text| (!text.is_empty()).then(|| text.to_owned()));
+        assert_eq!(names(None), text(["x", "MT-y", ""]));
+        assert_eq!(names(Some("symbol")), text(["X", "MT-Y", ""]));
+        assert_eq!(names(Some("mito")), text(["false", "true", "false"]));
+        assert_eq!(names(Some("day")), text(["1970-01-01", "1970-01-02", "1970-01-03"]));
+        assert_eq!(spaces.marks(&store, first, "mito").unwrap(), [false, true, false]);
+        assert!(spaces.if_there(&store, first, Some("no")).unwrap().is_none());
+        let error = spaces.space(&store, first, Some("no")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Key);
+        assert!(
+            error.to_string().contains("gene_key='no' is no column of var in dataset 'a'; its columns: 'var_name'")
+        );
+        let error = spaces.marks(&store, first, "no").unwrap_err().to_string();
+        assert!(error.contains("dataset 'a' has no such column of var: 'no'"), "{error}");
+        let error = spaces.marks(&store, first, "symbol").unwrap_err().to_string();
+        assert!(error.contains("'symbol' of var is not Boolean") && error.contains("values such as 'X'"), "{error}");
+        // What was read once is not read again.
+        std::fs::remove_file(folder.path().join("a/parquet/var.parquet")).unwrap();
+        assert_eq!(names(None), text(["x", "MT-y", ""]));
+        assert_eq!(spaces.marks(&store, first, "mito").unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn requests_mean_columns_of_datasets() {
+        let (_folder, store) = store();
+        let spaces = FeatureSpaces::default();
+        let genes = |numbers: &[u32], wanted, key| spaces.genes(&store, numbers, &request(wanted, key));
+        let names = |names: &[&str]| WantedGenes::Names(names.iter().map(|&name| name.to_owned()).collect());
+        let all = genes(&[0, 1], WantedGenes::All, None).unwrap();
+        assert_eq!((all.n_genes, all.mapping(1).unwrap()), (3, None));
+        assert!(genes(&[0, 2], WantedGenes::All, None).unwrap_err().to_string().contains("2 different feature spaces"));
+        let found = genes(&[2, 0], names(&["MT-y", "x"]), None).unwrap();
+        assert_eq!(found.mapping(0).unwrap().map(Mapping::pairs), Some(&[(0, 1), (1, 0)][..]));
+        assert_eq!(found.mapping(2).unwrap().map(Mapping::pairs), Some(&[(1, 1)][..]));
+        assert!(found.mapping(1).is_err());
+        // A name that only another dataset of the store has is known.
+        assert_eq!(genes(&[2], names(&["MT-y"]), None).unwrap().n_genes, 1);
+        assert_eq!(genes(&[2], names(&["no"]), None).unwrap_err().kind(), ErrorKind::Key);
+        assert!(genes(&[2], names(&["z"]), None).unwrap_err().to_string().contains("ambiguous gene name 'z'"));
+        assert_eq!(genes(&[0], names(&["MT-Y"]), Some("symbol")).unwrap().names.unwrap(), ["MT-Y"]);
+        assert_eq!(genes(&[], WantedGenes::All, None).unwrap().n_genes, 0);
+        assert!(genes(&[7], WantedGenes::All, None).is_err());
     }
 }

@@ -1,42 +1,38 @@
 //! Numbers from the gene-major copy of a matrix.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::{DatasetLookup, Entry, Lookup};
+use super::{DatasetLookup, Entry};
 use crate::error::{DaoError, Result};
 use crate::genes::sum_exactly;
 use crate::matrix::{GeneIndex, Totals};
 use crate::number::{Num, cast_vec, for_dtype, is_always_exact};
 
-/// The entries of one output, from part of the values of its gene, or of several genes whose sum it is.
-pub fn look_up<T: Num>(
-    lookup: &Lookup,
-    target: &DatasetLookup<'_>,
-    index: &GeneIndex,
-    (genes, output): (&[(u32, Range<u64>)], u32),
-    totals: Option<&Totals>,
-) -> Result<Vec<Entry<T>>> {
-    let [(gene, values)] = genes else { return sums(lookup, target, index, (genes, output), totals) };
-    if is_always_exact(index.dtype(), T::DTYPE) {
-        let (cells, values) = index.read::<T>(*gene, values.clone())?;
-        return found(lookup, target, output, &cells, |at| Ok(values[at]), totals);
-    }
-    // Only wanted values are cast: those of other cells may not fit into `T`.
-    for_dtype!(index.dtype(), S => {
-        let (cells, values) = index.read::<S>(*gene, values.clone())?;
-        let value = |at: usize| Ok(cast_vec::<S, T>(&values[at..=at])?[0]);
-        found(lookup, target, output, &cells, value, totals)
-    })
+/// The values of one output that one thread looks up.
+pub struct GeneTask {
+    pub index: Arc<GeneIndex>,
+    /// Part of the values of the output's gene, or of several genes whose sum it is.
+    pub genes: Vec<(u32, Range<u64>)>,
+    pub output: u32,
+    /// The cells' totals, where values are brought to one.
+    pub totals: Option<Arc<Totals>>,
 }
 
-/// The sums of several genes' values, cell by cell.
-fn sums<T: Num>(
-    lookup: &Lookup,
-    target: &DatasetLookup<'_>,
-    index: &GeneIndex,
-    (genes, output): (&[(u32, Range<u64>)], u32),
-    totals: Option<&Totals>,
-) -> Result<Vec<Entry<T>>> {
+/// The entries that a task finds.
+pub fn look_up<T: Num>(target: &DatasetLookup<'_>, task: &GeneTask) -> Result<Vec<Entry<T>>> {
+    let GeneTask { index, genes, .. } = task;
+    if let [(gene, values)] = &genes[..] {
+        if is_always_exact(index.dtype(), T::DTYPE) {
+            let (cells, values) = index.read::<T>(*gene, values.clone())?;
+            return found(target, task, &cells, |at| Ok(values[at]));
+        }
+        // Only wanted values are cast: those of other cells may not fit into `T`.
+        return for_dtype!(index.dtype(), S => {
+            let (cells, values) = index.read::<S>(*gene, values.clone())?;
+            found(target, task, &cells, |at| Ok(cast_vec::<S, T>(&values[at..=at])?[0]))
+        });
+    }
     for_dtype!(index.dtype(), S => {
         let mut all: Vec<(i32, S)> = Vec::new();
         for (gene, values) in genes {
@@ -46,30 +42,27 @@ fn sums<T: Num>(
         all.sort_by_key(|&(cell, _)| cell);
         let parts: Vec<&[(i32, S)]> = all.chunk_by(|a, b| a.0 == b.0).collect();
         let cells: Vec<i32> = parts.iter().map(|parts| parts[0].0).collect();
-        let value = |at: usize| sum_exactly::<S, T>(parts[at].iter().map(|&(_, value)| value), index.dtype());
-        found(lookup, target, output, &cells, value, totals)
+        found(target, task, &cells, |at| sum_exactly::<S, T>(parts[at].iter().map(|&(_, value)| value), index.dtype()))
     })
 }
 
 /// The entries of those wanted rows that are among `cells` (ascending), each with the cell's value.
 fn found<T: Num>(
-    lookup: &Lookup,
     target: &DatasetLookup<'_>,
-    output: u32,
+    task: &GeneTask,
     cells: &[i32],
     value: impl Fn(usize) -> Result<T>,
-    totals: Option<&Totals>,
 ) -> Result<Vec<Entry<T>>> {
     let mut entries = Vec::with_capacity(cells.len().min(target.rows.len()));
     intersect_sorted(target.rows, cells, |row, at| {
         let mut value = value(at)?;
-        if let Some(normalize) = lookup.normalize {
-            let total = totals.map_or(0.0, |totals| totals.cell(target.rows[row]).0);
+        if let Some(normalize) = target.lookup.normalize {
+            let total = task.totals.as_ref().map_or(0.0, |totals| totals.cell(target.rows[row]).0);
             value = normalize.value(value, normalize.factor(total));
         }
         // Rows are numbered with 32 bits.
         let row = u32::try_from(row).map_err(|_| DaoError::value("more than 2^32 - 1 cells"))?;
-        entries.push(Entry { row, output, value });
+        entries.push(Entry { row, output: task.output, value });
         Ok(())
     })?;
     Ok(entries)

@@ -1,184 +1,107 @@
 //! Requests resolved in an open store: the columns of each dataset, or the reason why it cannot be read.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Lookup, LookupRequest, Shape, WantedNumbers};
 use crate::error::{DaoError, ErrorKind, Result};
-use crate::genes::{Duplicates, FeatureSpace, GeneSet, Group, Rule, ambiguous, match_names, members, unknown};
+use crate::genes::{FeatureSpace, Group, Rule, missing, unknown};
 use crate::number::Dtype;
-use crate::read::OpenStore;
+use crate::read::{Normalize, OpenStore};
 use crate::store::{Dataset, MatrixName};
 
-/// A lookup, and whether it stays right as long as the store is as it is.
-pub struct Resolution {
-    pub lookup: Lookup,
-    /// Whether the lookup may be kept; false where a file could not be read, since the next try may succeed.
-    pub lasting: bool,
-}
-
-/// Resolves a request in the store of `source`.
-///
-/// # Errors
-/// `Key` for genes, a layer or a column of var that no dataset has; `Value` for sets that mean something nowhere.
-/// What is wrong with some datasets alone is told where their cells are met.
-pub fn resolve(source: &Arc<OpenStore>, request: &LookupRequest) -> Result<Resolution> {
-    let resolver = Resolver { source, request, sets: request.gene_sets(), duplicates: request.duplicates()? };
-    resolver.check_layer()?;
-    resolver.check_key()?;
-    let (wanted, lasting) = resolver.wanted()?;
-    let width = if request.shape == Shape::Sums { 2 + resolver.sets.len() } else { request.names.len() };
-    let lookup = Lookup {
-        source: source.clone(),
-        matrix: request.matrix(),
-        dtype: resolver.dtype()?,
-        normalize: request.normalize(),
-        width,
-        together: request.shape == Shape::Array,
-        wanted,
-    };
-    Ok(Resolution { lookup, lasting })
-}
-
-struct Resolver<'a> {
-    source: &'a OpenStore,
-    request: &'a LookupRequest,
-    sets: Vec<GeneSet>,
-    duplicates: Duplicates,
-}
-
-impl Resolver<'_> {
-    fn datasets(&self) -> &[Dataset] {
-        &self.source.store().manifest().datasets
+impl Lookup {
+    /// The meaning of a request in the store of `source`.
+    ///
+    /// # Errors
+    /// `Key` for genes, a layer or a column of var that no dataset has; `Value` for sets that mean something nowhere.
+    /// What is wrong with some datasets alone is told where their cells are met.
+    pub fn new(source: &Arc<OpenStore>, request: &LookupRequest) -> Result<Self> {
+        let matrix = request.matrix();
+        check_layer(&source.store().manifest().datasets, &matrix)?;
+        let mut lookup = Self {
+            source: source.clone(),
+            dtype: number_type(source, request, &matrix)?,
+            matrix,
+            normalize: request.normalize.map(|(target_sum, log1p)| Normalize { target_sum, log1p }),
+            width: if request.shape == Shape::Sums { 2 + request.sets.len() } else { request.names.len() },
+            together: request.shape == Shape::Array,
+            wanted: BTreeMap::new(),
+        };
+        lookup.resolve_genes(request)?;
+        Ok(lookup)
     }
 
-    fn gene_key(&self) -> Option<&str> {
-        self.request.gene_key.as_deref()
+    /// Whether the lookup stays right as long as the store is as it is; not where a file could not be read, since the
+    /// next try may succeed.
+    pub(super) fn is_lasting(&self) -> bool {
+        self.errors().all(is_lasting)
     }
 
-    /// The wanted numbers of each dataset, and whether they may be kept: see [`Resolution::lasting`].
-    fn wanted(&self) -> Result<(HashMap<u32, Arc<WantedNumbers>>, bool)> {
-        let (mut wanted, mut lasting) = (HashMap::new(), true);
-        let (mut spaces, mut errors): (Vec<Group>, Vec<DaoError>) = Default::default();
-        for members in self.groups() {
-            let numbers = self.space(&members).and_then(|space| {
-                let datasets = members.iter().map(|dataset| (dataset.number, dataset.name.clone())).collect();
-                let group = Group { datasets, space };
-                let wanted = self.wanted_of(members[0], &group); // a group has a member
-                spaces.push(group);
-                wanted
-            });
-            let numbers = numbers.unwrap_or_else(|error| {
-                lasting &= matches!(error.kind(), ErrorKind::Key | ErrorKind::Value);
-                errors.push(error.clone());
-                WantedNumbers::Refused(error.to_string())
-            });
-            let numbers = Arc::new(numbers);
-            wanted.extend(members.iter().map(|dataset| (dataset.number, numbers.clone())));
-        }
-        self.check_names(&self.request.names, &spaces, &errors)?;
-        self.check_sets(&wanted, &spaces, &errors)?;
-        Ok((wanted, lasting))
+    fn errors(&self) -> impl Iterator<Item = &DaoError> {
+        self.wanted.values().filter_map(|wanted| wanted.as_ref().err())
     }
 
-    /// Groups of datasets in which a request means the same columns.
-    fn groups(&self) -> Vec<Vec<&Dataset>> {
-        let alone = || self.datasets().iter().map(|dataset| vec![dataset]).collect();
-        if self.sets.iter().any(|set| matches!(set.rule, Rule::Column(_) | Rule::Genes(_))) {
-            return alone();
-        }
+    /// Finds the wanted numbers of each dataset.
+    fn resolve_genes(&mut self, request: &LookupRequest) -> Result<()> {
+        let (source, gene_key) = (self.source.clone(), request.gene_key.as_deref());
+        let (store, spaces) = (source.store(), source.spaces());
+        let datasets = &store.manifest().datasets;
+        let alone = || datasets.iter().map(|dataset| vec![dataset]).collect();
+        let by_dataset = request.sets.iter().any(|set| matches!(set.rule, Rule::Column(_) | Rule::Members(_)));
         // Where the genes of one cannot be read, that is told where its cells are met, and those of the others are.
-        self.source.spaces().by_space(self.source.store(), self.datasets(), self.gene_key()).unwrap_or_else(|_| alone())
-    }
-
-    /// The genes of datasets in one group; all without a name where var has no column `gene_key`.
-    fn space(&self, members: &[&Dataset]) -> Result<Arc<FeatureSpace>> {
-        let found = self.source.spaces().if_there(self.source.store(), members[0], self.gene_key())?;
-        let unnamed = || FeatureSpace::new((0..members[0].n_vars).map(|_| None));
-        Ok(found.unwrap_or_else(|| Arc::new(unnamed())))
-    }
-
-    fn wanted_of(&self, dataset: &Dataset, group: &Group) -> Result<WantedNumbers> {
-        if self.request.shape != Shape::Sums {
-            let (mapping, repeated) = match_names(&group.space, &self.request.names, self.duplicates);
-            return if repeated.is_empty() {
-                Ok(WantedNumbers::Genes(mapping))
-            } else {
-                Err(ambiguous(&repeated, &group.to_string()))
-            };
+        let groups =
+            if by_dataset { alone() } else { spaces.by_space(store, datasets, gene_key).unwrap_or_else(|_| alone()) };
+        let mut named = Vec::new();
+        for members in groups {
+            let first = members[0]; // a group has a member
+            let numbers = spaces.if_there(store, first, gene_key).and_then(|space| {
+                let is_named = space.is_some();
+                let space = space.unwrap_or_else(|| Arc::new(FeatureSpace::new((0..first.n_vars).map(|_| None))));
+                let group = Group::new(&members, space);
+                let numbers = wanted_numbers(&source, request, first, &group);
+                named.extend(is_named.then_some(group));
+                numbers.map(Arc::new)
+            });
+            self.wanted.extend(members.iter().map(|dataset| (dataset.number, numbers.clone())));
         }
-        let mut masks = vec![0_u64; group.space.len()];
-        for (bit, set) in self.sets.iter().enumerate() {
-            for (mask, member) in masks.iter_mut().zip(self.members(set, dataset, &group.space)?) {
-                *mask |= u64::from(member) << bit;
-            }
+        // A dataset that cannot be read may have the column.
+        if let (Some(first), [], None) = (datasets.first(), &named[..], self.errors().next()) {
+            spaces.space(store, first, gene_key)?;
         }
-        Ok(WantedNumbers::Sums(masks))
-    }
-
-    /// Whether each gene of a dataset is in a set.
-    fn members(&self, set: &GeneSet, dataset: &Dataset, space: &FeatureSpace) -> Result<Vec<bool>> {
-        let (store, spaces) = (self.source.store(), self.source.spaces());
-        match &set.rule {
-            Rule::Pattern(_) | Rule::Names(_) => members(set, space),
-            Rule::Column(column) => {
-                let readable = |e: DaoError| match e.kind() {
-                    ErrorKind::Key | ErrorKind::Value => set.error(&e.to_string()),
-                    _ => e,
-                };
-                spaces.marks(store, dataset, column).map_err(readable)
-            }
-            Rule::Genes(by_dataset) => match by_dataset.get(&dataset.name) {
-                Some(Ok(columns)) => {
-                    let mut members = vec![false; space.len()];
-                    for &column in columns {
-                        *members
-                            .get_mut(column as usize)
-                            .ok_or_else(|| set.error("it has other genes than the dataset"))? = true;
-                    }
-                    Ok(members)
-                }
-                Some(Err(why)) => Err(set.error(why)),
-                None => Err(set.error("the dataset was not there when the expression was made").at(dataset.place())),
-            },
-        }
+        self.check_names(&request.names, &named)?;
+        self.check_sets(request, &named)
     }
 
     /// Refuses names that no dataset has.
-    fn check_names(&self, names: &[String], spaces: &[Group], errors: &[DaoError]) -> Result<()> {
-        let is_known = |name: &str| spaces.iter().any(|group| group.space.first(name).is_some());
-        let missing: Vec<&str> = names.iter().map(String::as_str).filter(|name| !is_known(name)).collect();
+    fn check_names(&self, names: &[String], groups: &[Group]) -> Result<()> {
+        let missing = missing(names, groups);
         if missing.is_empty() {
             return Ok(());
         }
-        if let Some(error) = errors.iter().find(|e| !matches!(e.kind(), ErrorKind::Key | ErrorKind::Value)) {
-            return Err(error.clone());
-        }
-        let such_as = spaces.first().map_or_else(|| "none".to_owned(), Group::to_string);
-        Err(unknown(&missing, spaces.iter().map(|group| &*group.space), &such_as))
+        // A dataset that could not be read may have them.
+        Err(self.errors().find(|e| !is_lasting(e)).cloned().unwrap_or_else(|| unknown(&missing, groups)))
     }
 
     /// Refuses sets that mean something nowhere.
-    fn check_sets(
-        &self,
-        wanted: &HashMap<u32, Arc<WantedNumbers>>,
-        spaces: &[Group],
-        errors: &[DaoError],
-    ) -> Result<()> {
-        let masks: Vec<&Vec<u64>> = wanted
-            .values()
-            .filter_map(|wanted| if let WantedNumbers::Sums(masks) = &**wanted { Some(masks) } else { None })
-            .collect();
-        if self.request.shape == Shape::Sums
-            && masks.is_empty()
-            && let Some(error) = errors.first()
+    fn check_sets(&self, request: &LookupRequest, groups: &[Group]) -> Result<()> {
+        let readable = self.wanted.values().flatten();
+        let mut members = None;
+        for wanted in readable {
+            if let WantedNumbers::Sums(masks) = &**wanted {
+                members = Some(masks.iter().fold(members.unwrap_or(0), |all, mask| all | mask));
+            }
+        }
+        if request.shape == Shape::Sums
+            && members.is_none()
+            && let Some(error) = self.errors().next()
         {
             return Err(error.clone());
         }
-        for (bit, set) in self.sets.iter().enumerate() {
+        for (bit, set) in request.sets.iter().enumerate() {
             match &set.rule {
-                Rule::Names(names) => self.check_names(names, spaces, errors)?,
-                Rule::Pattern(pattern) if !masks.iter().any(|masks| masks.iter().any(|mask| mask >> bit & 1 == 1)) => {
+                Rule::Names(names) => self.check_names(names, groups)?,
+                Rule::Pattern(pattern) if members.unwrap_or(0) >> bit & 1 == 0 => {
                     return Err(set.error(&format!(
                         "no gene of any dataset matches '{pattern}'; names are matched as they are, and gene_key= \
                         picks another column of var"
@@ -189,45 +112,169 @@ impl Resolver<'_> {
         }
         Ok(())
     }
+}
 
-    fn check_key(&self) -> Result<()> {
-        let Some(gene_key) = self.gene_key() else { return Ok(()) };
-        let (store, spaces) = (self.source.store(), self.source.spaces());
-        // A dataset that cannot be read may have the layer.
-        let has =
-            |dataset: &Dataset| spaces.if_there(store, dataset, Some(gene_key)).map_or(true, |space| space.is_some());
-        match self.datasets().first() {
-            Some(first) if !self.datasets().iter().any(has) => spaces.space(store, first, Some(gene_key)).map(drop),
-            _ => Ok(()),
+/// Whether an error stays as long as the store is as it is.
+fn is_lasting(error: &DaoError) -> bool {
+    matches!(error.kind(), ErrorKind::Key | ErrorKind::Value)
+}
+
+fn check_layer(datasets: &[Dataset], matrix: &MatrixName) -> Result<()> {
+    let MatrixName::Layer(layer) = matrix else { return Ok(()) };
+    let there: BTreeSet<&String> = datasets.iter().flat_map(|dataset| &dataset.layers).collect();
+    if there.contains(layer) {
+        return Ok(());
+    }
+    let known: Vec<String> = there.into_iter().map(|name| format!("'{name}'")).collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Err(DaoError::new(ErrorKind::Key, format!("no dataset has a layer '{layer}'; there are: {known}")))
+}
+
+/// The number type that is asked for, or the stored one, of all datasets together.
+fn number_type(source: &OpenStore, request: &LookupRequest, matrix: &MatrixName) -> Result<Dtype> {
+    if request.shape == Shape::Sums {
+        return Ok(Dtype::F64);
+    }
+    if let Some(name) = &request.dtype {
+        return Dtype::from_name(name);
+    }
+    let mut stored = Vec::new();
+    for dataset in &source.store().manifest().datasets {
+        stored.extend(match matrix {
+            MatrixName::X => dataset.dtype,
+            _ => source.store().description(dataset)?.matrices.get(matrix).and_then(|matrix| matrix.dtype),
+        });
+    }
+    Ok(Dtype::common(&stored).unwrap_or(Dtype::F32))
+}
+
+/// The numbers that are wanted of the datasets of a group; `dataset` is the first of them.
+fn wanted_numbers(
+    source: &OpenStore,
+    request: &LookupRequest,
+    dataset: &Dataset,
+    group: &Group,
+) -> Result<WantedNumbers> {
+    if request.shape != Shape::Sums {
+        return group.mapping(&request.names, request.duplicates).map(WantedNumbers::Genes);
+    }
+    let mut masks = vec![0_u64; group.space.len()];
+    for (bit, set) in request.sets.iter().enumerate() {
+        let marks = |column: &str| source.spaces().marks(source.store(), dataset, column);
+        for (mask, member) in masks.iter_mut().zip(set.members(&dataset.name, &group.space, marks)?) {
+            *mask |= u64::from(member) << bit;
+        }
+    }
+    Ok(WantedNumbers::Sums(masks))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::genes::testing::{open, write_dataset};
+
+    /// A store of two datasets with one gene in common.
+    fn store() -> (tempfile::TempDir, Arc<OpenStore>) {
+        let folder = tempfile::tempdir().unwrap();
+        write_dataset(folder.path(), "a", &[Some("x"), Some("MT-y"), None]);
+        write_dataset(folder.path(), "b", &[Some("z"), Some("x"), Some("z")]);
+        let store = Arc::new(OpenStore::new(open(folder.path())));
+        (folder, store)
+    }
+
+    fn request(shape: &str, more: Value) -> LookupRequest {
+        let mut request = json!({"shape": shape, "duplicates": "error"});
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(request).unwrap()
+    }
+
+    fn pairs(lookup: &Lookup, number: u32) -> Vec<(u32, u32)> {
+        match lookup.wanted[&number].as_deref().unwrap() {
+            WantedNumbers::Genes(mapping) => mapping.pairs().to_vec(),
+            WantedNumbers::Sums(_) => Vec::new(),
         }
     }
 
-    fn check_layer(&self) -> Result<()> {
-        let MatrixName::Layer(layer) = self.request.matrix() else { return Ok(()) };
-        let there: BTreeSet<&String> = self.datasets().iter().flat_map(|dataset| &dataset.layers).collect();
-        if there.contains(&layer) {
-            return Ok(());
-        }
-        let known: Vec<String> = there.into_iter().map(|name| format!("'{name}'")).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        Err(DaoError::new(ErrorKind::Key, format!("no dataset has a layer '{layer}'; there are: {known}")))
+    #[test]
+    fn names_are_columns_of_each_dataset() {
+        let (_folder, store) = store();
+        let resolve = |shape, more| Lookup::new(&store, &request(shape, more));
+        let lookup = resolve("struct", json!({"names": ["MT-y", "x"]})).unwrap();
+        assert_eq!((pairs(&lookup, 0), pairs(&lookup, 1)), (vec![(0, 1), (1, 0)], vec![(1, 1)]));
+        assert_eq!((lookup.dtype, lookup.width, lookup.together, lookup.is_lasting()), (Dtype::U16, 2, false, true));
+        let lookup = resolve("array", json!({"names": ["X"], "gene_key": "symbol", "dtype": "float64"})).unwrap();
+        assert_eq!((pairs(&lookup, 0), lookup.dtype, lookup.together), (vec![(0, 0)], Dtype::F64, true));
+        // What is wrong with one dataset is told where its cells are met.
+        let lookup = resolve("one", json!({"names": ["z"]})).unwrap();
+        assert_eq!(pairs(&lookup, 0), []);
+        assert!(lookup.wanted[&1].as_ref().unwrap_err().to_string().contains("ambiguous gene name 'z'"));
+        assert!(lookup.read(&[0, 8], Dtype::U16, Some(1)).is_ok());
+        assert!(lookup.read(&[0, 1 << 32], Dtype::U16, Some(1)).err().unwrap().to_string().contains("ambiguous"));
+        assert!(lookup.read(&[9], Dtype::U16, Some(1)).err().unwrap().to_string().contains("names row 9"));
+        assert!(lookup.read(&[2 << 32], Dtype::U16, Some(1)).is_err());
     }
 
-    fn dtype(&self) -> Result<Dtype> {
-        if self.request.shape == Shape::Sums {
-            return Ok(Dtype::F64);
+    #[test]
+    fn what_no_dataset_has_is_an_error() {
+        let (_folder, store) = store();
+        for (more, kind, what) in [
+            (
+                json!({"names": ["X"]}),
+                ErrorKind::Key,
+                "unknown gene 'X' (nearest: 'x'): in no dataset of the store, such as 'a'",
+            ),
+            (
+                json!({"names": ["x"], "gene_key": "no"}),
+                ErrorKind::Key,
+                "gene_key='no' is no column of var in dataset 'a'",
+            ),
+            (json!({"names": ["x"], "layer": "raw"}), ErrorKind::Key, "no dataset has a layer 'raw'; there are: none"),
+            (json!({"names": ["x"], "dtype": "text"}), ErrorKind::Value, "'text' is not a number type"),
+        ] {
+            let error = Lookup::new(&store, &request("one", more)).err().unwrap();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(what), "{error}");
         }
-        if let Some(dtype) = self.request.dtype()? {
-            return Ok(dtype);
-        }
-        let matrix = self.request.matrix();
-        let mut stored = Vec::new();
-        for dataset in self.datasets() {
-            stored.extend(match matrix {
-                MatrixName::X => dataset.dtype,
-                _ => self.source.store().description(dataset)?.matrices.get(&matrix).and_then(|matrix| matrix.dtype),
-            });
-        }
-        Ok(Dtype::common(&stored).unwrap_or(Dtype::F32))
+    }
+
+    #[test]
+    fn sets_are_bits_of_columns() {
+        let (_folder, store) = store();
+        let resolve = |sets| Lookup::new(&store, &request("sums", json!({"sets": sets})));
+        let masks = |lookup: &Lookup, number| match &**lookup.wanted[&number].as_ref().unwrap() {
+            WantedNumbers::Sums(masks) => masks.clone(),
+            WantedNumbers::Genes(_) => Vec::new(),
+        };
+        let lookup =
+            resolve(json!([{"name": "mt", "pattern": "^MT-"}, {"name": "some", "names": ["x", "z"]}])).unwrap();
+        assert_eq!((masks(&lookup, 0), masks(&lookup, 1)), (vec![2, 1, 0], vec![2, 2, 2]));
+        assert_eq!((lookup.width, lookup.dtype), (4, Dtype::F64));
+        let absent = |number: u32| lookup.absent(lookup.wanted[&number].as_ref().unwrap());
+        assert_eq!((absent(0), absent(1)), (vec![false; 4], vec![false, false, true, false]));
+        let members = json!([{"name": "s", "members": {"a": {"columns": [2]}, "b": {"refused": "no"}}}]);
+        let lookup = resolve(members).unwrap();
+        assert_eq!(masks(&lookup, 0), [0, 0, 1]);
+        assert_eq!(lookup.wanted[&1].as_ref().unwrap_err().to_string(), "gene set 's': no");
+        assert_eq!(masks(&resolve(json!([{"name": "s", "column": "mito"}])).unwrap(), 0), [0, 1, 0]);
+        let error = |sets| resolve(sets).err().unwrap().to_string();
+        assert!(error(json!([{"name": "s", "column": "no"}])).contains("gene set 's': dataset 'a' has no such column"));
+        assert!(error(json!([{"name": "s", "pattern": "q"}])).contains("no gene of any dataset matches 'q'"));
+        assert!(error(json!([{"name": "s", "pattern": "("}])).contains("is no regular expression"));
+        assert!(error(json!([{"name": "s", "names": ["no"]}])).contains("unknown gene 'no'"));
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_tried_again() {
+        let (folder, _) = store();
+        std::fs::remove_file(folder.path().join("b/parquet/var.parquet")).unwrap();
+        let store = Arc::new(OpenStore::new(open(folder.path())));
+        let lookup = Lookup::new(&store, &request("one", json!({"names": ["x"]}))).unwrap();
+        assert!(!lookup.is_lasting());
+        assert_eq!(lookup.wanted[&1].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
+        // The dataset that cannot be read may have it.
+        let error = Lookup::new(&store, &request("one", json!({"names": ["q"]}))).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 }

@@ -9,23 +9,32 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
+use serde::Deserialize;
 
-use super::resolve::resolve;
 use super::{Lookup, LookupRequest};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::per_process::PerProcess;
 use crate::read::OpenStore;
-use crate::storage::StorageOptions;
-use crate::store::{MANIFEST, Store};
+use crate::storage::{self, Storage, StorageOptions};
+use crate::store::{MANIFEST, Store, VAR};
 
 /// The number of stores that are kept open.
 const STORES: u64 = 8;
 /// The number of requests whose meaning is kept: more than one query has.
 const REQUESTS: u64 = 4096;
-/// How often a local store is opened again, at most, until its stamp is that of what was read.
-const STAMPED: usize = 3;
 /// The time for which the listing of a remote store is trusted before it is read again.
 const FRESH: Duration = Duration::from_secs(60);
+/// What to do about a store that is not where its cells were selected.
+pub const MOVED: &str = "The cells were selected from there. If the store moved, name its new place: store=…";
+
+/// The store that a column of cells belongs to, as its type says it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+pub struct CellStore {
+    /// The URI of the store when the cells were selected.
+    pub uri: String,
+    /// The id of the store.
+    pub id: String,
+}
 
 /// A request, and what it means in a store.
 pub struct Resolved {
@@ -33,48 +42,40 @@ pub struct Resolved {
     pub request: LookupRequest,
     /// The request resolved in the store.
     pub lookup: Lookup,
-    opened: Arc<KeptStore>,
+    store: Arc<KeptStore>,
 }
 
-/// A store, and what shows whether it has changed since.
+/// A store, and what shows whether it has changed since. That is noted before the store is read, so that what changes
+/// meanwhile is noticed too.
 struct KeptStore {
     source: Arc<OpenStore>,
-    stamp: Mutex<Stamp>,
+    stamp: Stamp,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 enum Stamp {
-    /// The times, size and inode of each file that changes when datasets do.
-    Local(Vec<(i64, i64, u64, u64)>),
+    /// The times, size and inode of each file that changes when datasets do; `None` where it is missing.
+    Local(Vec<Option<(i64, i64, u64, u64)>>),
     /// The time at which a remote store was read.
     Remote(Instant),
 }
 
-/// The key under which a resolved request is kept: the store of a column of cells, and the request as it came.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RequestKey {
-    /// The URI of the store when the cells were selected.
-    pub uri: String,
-    /// The id of the store.
-    pub id: String,
-    /// The bytes of the request, as polars passed them.
-    pub request: Vec<u8>,
-}
-
+/// What is known of stores in this process.
 struct Known {
     stores: Cache<String, Arc<KeptStore>>,
-    resolved: Cache<RequestKey, Arc<Resolved>>,
+    /// By the store of a column of cells, and the bytes of the request, as polars passed them.
+    resolved: Cache<(CellStore, Vec<u8>), Arc<Resolved>>,
+    /// The options of the stores that were opened with some, by URI: cells do not carry them.
+    options: Mutex<HashMap<String, StorageOptions>>,
 }
 
 impl Default for Known {
     fn default() -> Self {
-        Self { stores: Cache::new(STORES), resolved: Cache::new(REQUESTS) }
+        Self { stores: Cache::new(STORES), resolved: Cache::new(REQUESTS), options: Mutex::default() }
     }
 }
 
 static KNOWN: PerProcess<Known> = PerProcess::new();
-/// Options of the stores that were opened with some, by URI: cells do not carry them.
-static OPTIONS: Mutex<Option<HashMap<String, StorageOptions>>> = Mutex::new(None);
 
 /// A request, resolved in the store of its cells. `planning` checks whether the store has changed since it was last
 /// opened; `parse` reads a request that is not known yet.
@@ -82,117 +83,89 @@ static OPTIONS: Mutex<Option<HashMap<String, StorageOptions>>> = Mutex::new(None
 /// # Errors
 /// `NotFound` or `Value` where the store is not, or is another; what is wrong with the request.
 pub fn resolved(
-    key: RequestKey,
+    cells: CellStore,
+    request: &[u8],
     planning: bool,
     parse: impl FnOnce(&[u8]) -> Result<LookupRequest>,
 ) -> Result<Arc<Resolved>> {
     let known = KNOWN.get();
+    let key = (cells, request.to_vec());
     if let Some(resolved) = known.resolved.get(&key)
-        && !(planning && resolved.opened.has_changed())
+        && !(planning && resolved.store.has_changed())
     {
         return Ok(resolved);
     }
-    let request = parse(&key.request)?;
-    let opened = store_of(known, &key, request.store.as_deref())?;
-    let resolution = resolve(&opened.source, &request)?;
-    let resolved = Arc::new(Resolved { request, lookup: resolution.lookup, opened });
-    if resolution.lasting {
+    let request = parse(request)?;
+    let store = store_of(known, &key.0, request.store.as_deref())?;
+    let lookup = Lookup::new(&store.source, &request)?;
+    let lasting = lookup.is_lasting();
+    let resolved = Arc::new(Resolved { request, lookup, store });
+    if lasting {
         known.resolved.insert(key, resolved.clone());
     }
     Ok(resolved)
 }
 
-/// Opens the store at `uri` anew when it is next asked for: something of it is new that its stamp does not show.
-pub fn forget(uri: &str) {
+/// Opens every store anew when it is next asked for: something of one is new that its stamp does not show.
+pub fn forget() {
     let known = KNOWN.get();
-    let is_there = |opened: &KeptStore| opened.source.store().uri() == uri;
-    let stores = known.stores.iter().filter(|(_, opened)| is_there(opened));
-    stores.for_each(|(key, _)| known.stores.invalidate(&*key));
-    let resolved = known.resolved.iter().filter(|(_, resolved)| is_there(&resolved.opened));
-    resolved.for_each(|(key, _)| known.resolved.invalidate(&*key));
+    known.stores.invalidate_all();
+    known.resolved.invalidate_all();
 }
 
 /// Remembers what the store at `uri` was opened with.
 pub fn remember_options(uri: &str, options: &StorageOptions) {
     if !options.is_empty() {
-        let mut all = OPTIONS.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get_or_insert_default().insert(uri.to_owned(), options.clone());
+        let mut all = KNOWN.get().options.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(uri.to_owned(), options.clone());
     }
 }
 
-/// The options that the store at `uri` was last opened with.
+/// The options that the store at `uri` was last opened with in this process.
 #[must_use]
 pub fn options_of(uri: &str) -> StorageOptions {
-    let all = OPTIONS.lock().unwrap_or_else(PoisonError::into_inner);
-    all.as_ref().and_then(|all| all.get(uri.trim_end_matches('/'))).cloned().unwrap_or_default()
+    let all = KNOWN.get().options.lock().unwrap_or_else(PoisonError::into_inner);
+    all.get(uri.trim_end_matches('/')).cloned().unwrap_or_default()
 }
 
-/// Refuses a store that is not the one that cells were selected from, at `uri` then.
+/// Refuses a store that is not the one that cells were selected from.
 ///
 /// # Errors
 /// `Value` for another store.
-pub fn check_is(store: &Store, uri: &str, id: &str) -> Result<()> {
+pub fn check_is(store: &Store, cells: &CellStore) -> Result<()> {
     let (here, found) = (store.uri(), &store.manifest().id);
-    if found == id {
+    if *found == cells.id {
         return Ok(());
     }
     Err(DaoError::value(format!(
-        "the cells are of store {id} (at '{uri}' when they were selected), and '{here}' is store {found}. A store that \
+        "the cells are of store {} (at '{}' when they were selected), and '{here}' is store {found}. A store that \
         moved keeps its id: name its new place with store=; a store that was written again, or (sfaira's) got or lost \
-        datasets, has new cells: make the selection again from dao.scan."
+        datasets, has new cells: make the selection again from dao.scan.",
+        cells.id, cells.uri
     )))
 }
 
-/// The error for a store that is not where its cells were selected.
-#[must_use]
-pub fn moved(error: &DaoError) -> DaoError {
-    DaoError::new(
-        error.kind(),
-        format!("{error}\nThe cells were selected from there. If the store moved, name its new place: store=…"),
-    )
-}
-
-/// The store of the cells that `key` names: where it was when they were selected, or at `place`.
-fn store_of(known: &Known, key: &RequestKey, place: Option<&str>) -> Result<Arc<KeptStore>> {
-    let uri = place.unwrap_or(&key.uri);
+/// The store of some cells: where it was when they were selected, or at `place`.
+fn store_of(known: &Known, cells: &CellStore, place: Option<&str>) -> Result<Arc<KeptStore>> {
+    let uri = place.unwrap_or(&cells.uri);
     let kept = known.stores.get(uri);
-    if let Some(kept) = &kept
-        && !kept.has_changed()
-        && kept.source.store().manifest().id == key.id
-    {
+    if let Some(kept) = kept.as_ref().filter(|kept| !kept.has_changed()) {
+        check_is(kept.source.store(), cells)?;
         return Ok(kept.clone());
     }
-    let open = || {
-        Store::open(uri, &options_of(uri)).map_err(|error| match (error.kind(), place) {
-            (ErrorKind::NotFound, None) => moved(&error),
-            _ => error,
-        })
-    };
-    let (mut store, mut stamp) = (open()?, None);
-    for _ in 0..STAMPED {
-        stamp = Stamp::now(&store);
-        if !matches!(stamp, Some(Stamp::Local(_))) {
-            break;
-        }
-        // Another process may have added a dataset between the reading and the stamp.
-        let again = open()?;
-        let same = again.manifest().datasets == store.manifest().datasets;
-        store = again;
-        if same {
-            break;
-        }
-    }
-    check_is(&store, &key.uri, &key.id)?;
-    if let (Some(kept), Some(stamp)) = (kept, &stamp)
-        && lists_the_same(kept.source.store(), &store)
-    {
+    let storage = storage::open(uri, &options_of(uri))?;
+    let stamp = Stamp::now(&*storage);
+    let store = Store::read(storage).map_err(|e| match (e.kind(), place) {
+        (ErrorKind::NotFound, None) => DaoError::new(e.kind(), format!("{e}\n{MOVED}")),
+        _ => e,
+    })?;
+    check_is(&store, cells)?;
+    let source = match kept {
         // The datasets are the same, so their open matrices remain valid and are kept.
-        *kept.stamp.lock().unwrap_or_else(PoisonError::into_inner) = stamp.clone();
-        return Ok(kept);
-    }
-    let opened =
-        KeptStore { source: Arc::new(OpenStore::new(store)), stamp: Mutex::new(stamp.unwrap_or(Stamp::Local(vec![]))) };
-    let opened = Arc::new(opened);
+        Some(kept) if lists_the_same(kept.source.store(), &store) => kept.source.clone(),
+        _ => Arc::new(OpenStore::new(store)),
+    };
+    let opened = Arc::new(KeptStore { source, stamp });
     known.stores.insert(uri.to_owned(), opened.clone());
     Ok(opened)
 }
@@ -207,30 +180,97 @@ fn lists_the_same(one: &Store, other: &Store) -> bool {
 
 impl KeptStore {
     fn has_changed(&self) -> bool {
-        let stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match stamp {
+        match &self.stamp {
             Stamp::Remote(read) => read.elapsed() >= FRESH,
-            local => Stamp::now(self.source.store()).is_none_or(|now| now != local),
+            local => *local != Stamp::now(&**self.source.store().storage()),
         }
     }
 }
 
 impl Stamp {
-    /// The stamp of a store as it is now; `None` where a file is missing, so that opening the store says which.
-    fn now(store: &Store) -> Option<Self> {
-        let Some(root) = store.storage().local_root() else { return Some(Self::Remote(Instant::now())) };
-        let mut files = vec![root.join(MANIFEST)];
-        if store.has_sfaira_tables() {
-            files = vec![root.to_owned()];
-            for dataset in &store.manifest().datasets {
-                let folder = root.join(&dataset.path);
-                files.extend(["zarr/X/.zarray", "parquet/var.parquet"].map(|file| folder.join(file)));
-            }
-        }
+    /// The stamp of a store as it is now.
+    fn now(storage: &dyn Storage) -> Self {
+        let Some(root) = storage.local_root() else { return Self::Remote(Instant::now()) };
         let stamp = |file: std::path::PathBuf| {
             let found = std::fs::metadata(file).ok()?;
             Some((found.mtime(), found.mtime_nsec(), found.size(), found.ino()))
         };
-        files.into_iter().map(stamp).collect::<Option<_>>().map(Self::Local)
+        let mut stamps = vec![stamp(root.join(MANIFEST))];
+        if stamps == [None] {
+            // sfaira's stores have no manifest.
+            stamps.push(stamp(root.to_owned()));
+            for folder in storage.list_folders("").unwrap_or_default() {
+                stamps.extend(["zarr/X/.zarray", VAR].map(|file| stamp(root.join(&folder).join(file))));
+            }
+        }
+        Self::Local(stamps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::genes::testing::{open, write_dataset};
+
+    fn cells(folder: &Path) -> CellStore {
+        let store = open(folder);
+        CellStore { uri: store.uri().to_owned(), id: store.manifest().id.clone() }
+    }
+
+    /// The meaning of a gene, or of one in the store at `place`.
+    fn resolve(cells: &CellStore, gene: &str, place: Option<&str>, planning: bool) -> Result<Arc<Resolved>> {
+        let request = serde_json::json!({"shape": "one", "names": [gene], "duplicates": "error", "store": place});
+        let parse = |bytes: &[u8]| serde_json::from_slice(bytes).map_err(|e| DaoError::value(e.to_string()));
+        resolved(cells.clone(), request.to_string().as_bytes(), planning, parse)
+    }
+
+    #[test]
+    fn a_request_keeps_its_meaning_until_the_store_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        write_dataset(folder.path(), "a", &[Some("x"), Some("y")]);
+        let cells = cells(folder.path());
+        let first = resolve(&cells, "x", None, true).unwrap();
+        assert!(Arc::ptr_eq(&first, &resolve(&cells, "x", None, true).unwrap()));
+        let other = resolve(&cells, "y", None, true).unwrap();
+        assert!(Arc::ptr_eq(&first.store, &other.store), "a store is opened once");
+        write_dataset(folder.path(), "a", &[Some("y"), Some("x"), Some("z")]);
+        assert!(Arc::ptr_eq(&first, &resolve(&cells, "x", None, false).unwrap()), "a query that runs sees one state");
+        let again = resolve(&cells, "x", None, true).unwrap();
+        assert!(!Arc::ptr_eq(&first, &again) && !Arc::ptr_eq(&first.store, &again.store));
+        assert!(resolve(&cells, "z", None, true).is_ok());
+        forget();
+        assert!(!Arc::ptr_eq(&again, &resolve(&cells, "x", None, true).unwrap()));
+    }
+
+    #[test]
+    fn another_store_and_none_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let (here, there) = (folder.path().join("here"), folder.path().join("there"));
+        write_dataset(&here, "a", &[Some("x")]);
+        let cells = cells(&here);
+        std::fs::rename(&here, &there).unwrap();
+        let error = resolve(&cells, "x", None, true).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains(MOVED), "{error}");
+        let place = there.to_str();
+        assert!(resolve(&cells, "x", place, true).is_ok());
+        write_dataset(&there, "b", &[Some("x")]);
+        let error = resolve(&cells, "x", place, true).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        assert!(error.to_string().starts_with("the cells are of store sfaira-"), "{error}");
+        let nowhere = resolve(&cells, "x", folder.path().join("no").to_str(), true).err().unwrap();
+        assert!(nowhere.kind() == ErrorKind::NotFound && !nowhere.to_string().contains(MOVED), "{nowhere}");
+    }
+
+    #[test]
+    fn options_are_those_of_the_last_opening() {
+        let options = |value: &str| vec![("key".to_owned(), value.to_owned())];
+        remember_options("s3://bucket/store", &options("a"));
+        remember_options("s3://bucket/store", &options("b"));
+        remember_options("s3://bucket/store", &Vec::new());
+        assert_eq!(options_of("s3://bucket/store/"), options("b"));
+        assert!(options_of("s3://bucket/other").is_empty());
     }
 }

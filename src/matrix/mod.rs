@@ -28,7 +28,7 @@ pub use cache::RowCache;
 use csr::Csr;
 use dense::Dense;
 pub use gene_index::GeneIndex;
-pub use rows::{FillRow, RowBuffer, RowSink, Rows};
+pub use rows::{EditingSink, FillRow, RowBuffer, RowSink, Rows};
 pub use totals::{TOTALS, Totals};
 
 /// A matrix of cells × columns.

@@ -66,6 +66,23 @@ impl<T: Num> RowBuffer<T> {
     }
 }
 
+/// A sink that changes rows before it hands them on.
+pub struct EditingSink<'a, T, F> {
+    /// The receiver of the changed rows.
+    pub sink: &'a mut dyn RowSink<T>,
+    /// Changes the columns and values of a row, in place.
+    pub edit: F,
+}
+
+impl<T: Num, F: FnMut(&mut [i32], &mut [T]) -> Result<()>> RowSink<T> for EditingSink<'_, T, F> {
+    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
+        self.sink.row(i, nnz, &mut |columns, values| {
+            fill(columns, values)?;
+            (self.edit)(columns, values)
+        })
+    }
+}
+
 /// A sink that drops rows: for reading them only to find what is wrong.
 impl<T: Num> RowSink<T> for RowBuffer<T> {
     fn row(&mut self, _: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {

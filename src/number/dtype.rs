@@ -87,7 +87,7 @@ macro_rules! numbers {
 
         impl Dtype {
             /// All types: unsigned before signed before floats, each from narrow to wide.
-            const ALL: &'static [Self] = &[$(Self::$name),*];
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
             /// The type's name, as numpy and zarr spell it.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }

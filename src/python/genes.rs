@@ -1,6 +1,5 @@
 //! `_core.Genes` and the functions that need only names, and `_core.next_report`: how cells were looked up.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use numpy::{PyArray1, PyReadonlyArray1};
@@ -24,13 +23,13 @@ impl PyGenes {
     /// The names of the genes, (n_genes,), where they were matched by name; None: all of one space.
     #[getter]
     fn names(&self) -> Option<Vec<String>> {
-        self.0.names().map(|names| names.iter().map(|name| name.to_string()).collect())
+        self.0.names.clone()
     }
 
     /// The number of genes.
     #[getter]
     fn n_genes(&self) -> usize {
-        self.0.n_genes()
+        self.0.n_genes
     }
 
     /// Make them again from what pickle took apart: by datasets the columns and outputs.
@@ -40,29 +39,26 @@ impl PyGenes {
         n_genes: usize,
         groups: Vec<(Vec<u32>, Option<SavedMapping<'_>>)>,
     ) -> PyResult<Self> {
-        let mut mappings = BTreeMap::new();
-        for (numbers, saved) in groups {
-            let mapping = saved.map(|(n_columns, columns, outputs)| {
-                let (columns, outputs) = (columns.as_array(), outputs.as_array());
-                Mapping::new(n_columns, columns.iter().copied().zip(outputs.iter().copied()).collect()).map(Arc::new)
-            });
-            let mapping = mapping.transpose()?;
-            mappings.extend(numbers.into_iter().map(|number| (number, mapping.clone())));
+        if names.as_ref().is_some_and(|names| names.len() != n_genes) {
+            return Err(DaoError::value("there are more or fewer names than genes").into());
         }
-        let names = names.map(|names| names.into_iter().map(Arc::from).collect());
-        Ok(Self(Arc::new(Genes::new(names, n_genes, mappings)?)))
+        let mapping = |(n_columns, columns, outputs): SavedMapping<'_>| {
+            let (columns, outputs) = (columns.as_array(), outputs.as_array());
+            Mapping::new(n_columns, n_genes, columns.iter().copied().zip(outputs.iter().copied()).collect())
+        };
+        let groups = groups.into_iter().map(|(numbers, saved)| Ok((numbers, saved.map(mapping).transpose()?)));
+        let groups = groups.collect::<crate::error::Result<_>>()?;
+        Ok(Self(Arc::new(Genes { names, n_genes, groups })))
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
         let (py, genes) = (slf.py(), &slf.get().0);
-        let groups = genes.by_mapping().into_iter().map(|(numbers, mapping)| {
-            let mapping = mapping.map(|mapping| {
-                let (columns, outputs): (Vec<u32>, Vec<u32>) = mapping.pairs().iter().copied().unzip();
-                (mapping.n_columns(), PyArray1::from_vec(py, columns), PyArray1::from_vec(py, outputs))
-            });
-            (numbers, mapping)
-        });
-        let state = (slf.get().names(), genes.n_genes(), groups.collect::<Vec<_>>());
+        let saved = |mapping: &Mapping| {
+            let (columns, outputs): (Vec<u32>, Vec<u32>) = mapping.pairs().iter().copied().unzip();
+            (mapping.n_columns(), PyArray1::from_vec(py, columns), PyArray1::from_vec(py, outputs))
+        };
+        let groups = genes.groups.iter().map(|(numbers, mapping)| (numbers, mapping.as_ref().map(saved)));
+        let state = (&genes.names, genes.n_genes, groups.collect::<Vec<_>>());
         Ok((slf.get_type().getattr("restore")?, state.into_pyobject(py)?.into_any()))
     }
 
@@ -71,29 +67,29 @@ impl PyGenes {
     /// Raises DaoValueError for a dataset that they were not resolved for.
     fn columns<'py>(&self, py: Python<'py>, number: u32) -> PyResult<Option<Bound<'py, PyArray1<i64>>>> {
         let Some(mapping) = self.0.mapping(number)? else { return Ok(None) };
-        let columns = mapping.first_columns(self.0.n_genes());
+        let columns = mapping.first_columns(self.0.n_genes);
         Ok(Some(PyArray1::from_iter(py, columns.into_iter().map(|column| column.map_or(-1, i64::from)))))
     }
 }
 
 /// A request for genes as the public methods take it.
 pub fn request(genes: Option<&Bound<'_, PyAny>>, gene_key: Option<String>, duplicates: &str) -> PyResult<GeneRequest> {
-    let wanted = match genes {
+    let wanted = match genes.map(|genes| (genes, genes.extract::<String>())) {
         None => WantedGenes::All,
-        Some(genes) => match genes.extract::<String>() {
-            Ok(how) if how == "intersection" => WantedGenes::Intersection,
-            Ok(how) if how == "union" => WantedGenes::Union,
-            Ok(name) => {
+        Some((_, Ok(how))) => match how.as_str() {
+            "intersection" => WantedGenes::Intersection,
+            "union" => WantedGenes::Union,
+            name => {
                 return Err(DaoError::value(format!(
                     "genes='{name}': expected a list of names, 'intersection', 'union' or None. For one gene pass \
                     genes=['{name}']."
                 ))
                 .into());
             }
-            Err(_) => WantedGenes::Names(genes.extract()?),
         },
+        Some((names, Err(_))) => WantedGenes::Names(names.extract()?),
     };
-    Ok(GeneRequest { wanted, gene_key, duplicates: Duplicates::from_name(duplicates)? })
+    Ok(GeneRequest { wanted, gene_key, duplicates: Duplicates::try_from(duplicates.to_owned())? })
 }
 
 /// The id of an ordered var index: two are equal exactly where the names and their order are.
@@ -111,7 +107,7 @@ pub fn match_genes<'py>(
     wanted: Vec<String>,
     duplicates: &str,
 ) -> PyResult<(Bound<'py, PyArray1<i32>>, Vec<String>)> {
-    let duplicates = Duplicates::from_name(duplicates)?;
+    let duplicates = Duplicates::try_from(duplicates.to_owned())?;
     let (targets, repeated) = py.detach(|| {
         let (mapping, repeated) = match_names(&FeatureSpace::new(have), &wanted, duplicates);
         (mapping.targets(), repeated.into_iter().map(str::to_owned).collect())
@@ -127,6 +123,6 @@ pub fn keep_reports(wanted: bool) {
 
 /// Wait for the next report: names, cells, datasets by strategy; None once none are kept.
 #[pyfunction]
-pub fn next_report(py: Python<'_>) -> Option<(String, usize, String)> {
-    py.detach(reports::next).map(|report| (report.names, report.n_cells, report.strategies))
+pub fn next_report(py: Python<'_>) -> Option<reports::Report> {
+    py.detach(reports::next)
 }

@@ -29,4 +29,6 @@ mod _core {
         store::PyStore,
         writer::{PyDatasetWriter, PyMatrixWriter, PyValueScan},
     };
+    #[pymodule_export]
+    const STORE_MOVED: &str = crate::lookup::stores::MOVED;
 }

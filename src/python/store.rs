@@ -49,7 +49,8 @@ impl PyStore {
 
     /// Raise DaoValueError unless it is the store ``id`` that cells at ``uri`` were of.
     fn check_is(&self, uri: &str, id: &str) -> PyResult<()> {
-        Ok(stores::check_is(self.opened.store(), uri, id)?)
+        let cells = stores::CellStore { uri: uri.to_owned(), id: id.to_owned() };
+        Ok(stores::check_is(self.opened.store(), &cells)?)
     }
 
     /// The feature space id of the dataset of this number: equal exactly where the genes and their order are.
@@ -73,7 +74,7 @@ impl PyStore {
         duplicates: &str,
     ) -> PyResult<PyGenes> {
         let request = request(genes, gene_key, duplicates)?;
-        Ok(PyGenes(Arc::new(py.detach(|| self.opened.genes(&numbers, &request))?)))
+        Ok(PyGenes(Arc::new(py.detach(|| self.opened.spaces().genes(self.opened.store(), &numbers, &request))?)))
     }
 
     /// An absolute path with links resolved, or the URL without a trailing slash.
@@ -132,7 +133,7 @@ impl PyStore {
             let entry = self.opened.store().dataset(dataset)?;
             let added = add_gene_index(&self.opened, entry, |cells| progress.advance(cells))?;
             self.opened.forget_gene_index(entry);
-            stores::forget(self.uri());
+            stores::forget();
             Ok(added)
         });
         progress.or_raised(added)

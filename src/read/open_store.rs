@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{DaoError, ErrorKind, Result};
-use crate::genes::{FeatureSpaces, GeneRequest, Genes};
+use crate::genes::FeatureSpaces;
 use crate::matrix::{GeneIndex, Matrix, Totals};
 use crate::store::{Dataset, GENE_INDEX, MatrixName, Store, checksum};
 
@@ -47,11 +47,6 @@ impl OpenStore {
     /// The feature spaces of the store's datasets.
     pub fn spaces(&self) -> &FeatureSpaces {
         &self.spaces
-    }
-
-    /// The genes that a request means in the datasets `numbers`; see [`FeatureSpaces::genes`].
-    pub fn genes(&self, numbers: &[u32], request: &GeneRequest) -> Result<Genes> {
-        self.spaces.genes(&self.store, numbers, request)
     }
 
     /// A matrix of a dataset.

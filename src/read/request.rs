@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{Normalize, OpenStore, split_key};
 use crate::error::{DaoError, Result};
-use crate::genes::{Columns, Genes, SummingSink};
-use crate::matrix::{FillRow, Matrix, RowCache, RowSink};
+use crate::genes::{self, Columns, Genes};
+use crate::matrix::{EditingSink, Matrix, RowCache, RowSink};
 use crate::number::{Dtype, Layout, Num};
 use crate::store::MatrixName;
 
@@ -63,12 +63,13 @@ impl ReadRequest {
     /// `Value` for a key that is no such cell, for columns that do not fit a matrix, and for normalized
     /// integers; `Key` for a matrix that a dataset lacks; and as [`OpenStore::matrix`].
     pub fn open(store: &OpenStore, keys: Vec<u64>, genes: &Genes, forms: Vec<MatrixForm>) -> Result<Self> {
-        let numbers = genes.numbers().filter(|_| !keys.is_empty());
-        let datasets = numbers.map(|number| Ok((number, store.store().dataset_numbered(number)?)));
+        let datasets = genes.columns().filter(|_| !keys.is_empty());
+        let datasets =
+            datasets.map(|(number, columns)| Ok((number, (store.store().dataset_numbered(number)?, columns))));
         let datasets: HashMap<u32, _> = datasets.collect::<Result<_>>()?;
         for &key in &keys {
             let (number, row) = split_key(key);
-            let dataset = datasets.get(&number).ok_or_else(|| not_opened(number))?;
+            let (dataset, _) = datasets.get(&number).ok_or_else(|| not_opened(number))?;
             if u64::from(row) >= dataset.n_obs {
                 let what = format!("a cell key names row {row} and the dataset has {} cells", dataset.n_obs);
                 return Err(DaoError::value(what)
@@ -76,8 +77,6 @@ impl ReadRequest {
                     .hint("the frame belongs to another store, or to another state of this one"));
             }
         }
-        let columns = datasets.keys().map(|&number| Ok((number, genes.columns(number)?.map(Arc::new))));
-        let columns: HashMap<u32, _> = columns.collect::<Result<_>>()?;
         let mut cache_numbers = 0..;
         let mut matrices = Vec::with_capacity(forms.len());
         for form in forms {
@@ -85,10 +84,10 @@ impl ReadRequest {
                 return Err(DaoError::value("normalized values are no integers").expected("dtype float32 or float64"));
             }
             let mut opened = HashMap::new();
-            for (&number, dataset) in &datasets {
+            for (&number, (dataset, columns)) in &datasets {
                 let matrix = store.matrix(dataset, &form.name)?;
-                let columns = columns[&number].clone().filter(|_| form.name.is_of_genes());
-                let n_source = columns.as_ref().map_or(form.n_columns, |columns| columns.len());
+                let columns = columns.clone().filter(|_| form.name.is_of_genes());
+                let n_source = columns.as_ref().map_or(form.n_columns, |columns| columns.n_source());
                 if n_source as u64 != matrix.shape()[1] {
                     return Err(DaoError::value("the column map does not fit the matrix")
                         .at(format!("{}, matrix '{}'", dataset.place(), form.name))
@@ -123,14 +122,18 @@ impl ReadRequest {
         let (mut normalizing, mut summing);
         let sink = match matrix.form.normalize {
             Some(normalize) => {
-                normalizing = NormalizingSink { sink, normalize };
+                let edit = move |_: &mut [i32], values: &mut [T]| {
+                    normalize.apply(values);
+                    Ok(())
+                };
+                normalizing = EditingSink { sink, edit };
                 &mut normalizing as &mut dyn RowSink<T>
             }
             None => sink,
         };
         let sink = match columns.filter(|columns| columns.sums()) {
             Some(columns) => {
-                summing = SummingSink::new(sink, columns, source.dtype());
+                summing = genes::summing(sink, columns, source.dtype());
                 &mut summing as &mut dyn RowSink<T>
             }
             None => sink,
@@ -155,26 +158,8 @@ fn not_opened(number: u32) -> DaoError {
     DaoError::value(format!("a cell key names dataset number {number}, which was not opened"))
 }
 
-/// A sink that normalizes rows before it hands them on.
-struct NormalizingSink<'a, T> {
-    sink: &'a mut dyn RowSink<T>,
-    normalize: Normalize,
-}
-
-impl<T: Num> RowSink<T> for NormalizingSink<'_, T> {
-    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
-        self.sink.row(i, nnz, &mut |columns, values| {
-            fill(columns, values)?;
-            self.normalize.apply(values);
-            Ok(())
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::super::testing::{datasets, written};
     use super::*;
     use crate::error::ErrorKind;
@@ -187,8 +172,8 @@ mod tests {
 
     /// Genes of a dataset of five, each of which becomes the output in `pairs`.
     fn genes(n_genes: usize, pairs: &[(u32, u32)]) -> Genes {
-        let mapping = Arc::new(Mapping::new(5, pairs.to_vec()).unwrap());
-        Genes::new(None, n_genes, BTreeMap::from([(0, Some(mapping.clone())), (4, Some(mapping))])).unwrap()
+        let mapping = Mapping::new(5, n_genes, pairs.to_vec()).unwrap();
+        Genes { names: None, n_genes, groups: vec![(vec![0, 4], Some(mapping))] }
     }
 
     /// The rows of a dataset, as pairs of column and value; those without an output are left out.

@@ -26,7 +26,7 @@ pub const MANIFEST: &str = "dao.json";
 /// Folder of a dataset that holds the gene-major copy of its X, at `zarr/X` below it, and a `dao.json`.
 pub const GENE_INDEX: &str = "gene_index";
 /// A dataset's table of genes, relative to the dataset.
-const VAR: &str = "parquet/var.parquet";
+pub const VAR: &str = "parquet/var.parquet";
 
 /// The checksum of a small file as it stands in a dataset's `dao.json`: CRC-32C, `crc32c:` and eight hex digits.
 pub fn checksum(bytes: &[u8]) -> String {
@@ -49,7 +49,14 @@ impl Store {
     /// `NotFound` where there is no store, `Value` for a store of a newer format version, `Corrupt` for a manifest that
     /// cannot be understood.
     pub fn open(uri: &str, options: &StorageOptions) -> Result<Self> {
-        let storage = storage::open(uri, options)?;
+        Self::read(storage::open(uri, options)?)
+    }
+
+    /// Opens the store in `storage`, as [`Store::open`] does.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn read(storage: Arc<dyn Storage>) -> Result<Self> {
         let found = storage.get(MANIFEST)?;
         let by_sfaira = found.is_none();
         let manifest = match found {

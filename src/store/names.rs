@@ -12,6 +12,7 @@ use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::DataType;
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
 use parquet::schema::types::{ColumnDescriptor, TypePtr};
 use serde_json::Value;
 
@@ -94,7 +95,7 @@ impl VarTable {
             ValueSource::Leaf(leaf) => sound(&self.place, || self.read(*leaf)).map(Some),
             ValueSource::Other(kind) => Err(DaoError::value(format!("column '{name}' of var holds {kind}"))
                 .at(format!("path '{}'", self.place))
-                .expected("text, numbers or Booleans")),
+                .expected("text, numbers, dates or Booleans")),
         }
     }
 
@@ -159,6 +160,9 @@ impl VarTable {
                 ColumnReader::ByteArrayColumnReader(reader) => {
                     append(reader, n_rows, &mut names, |text| text.as_utf8().map(str::to_owned))
                 }
+                ColumnReader::Int32ColumnReader(reader) if column.converted_type() == ConvertedType::DATE => {
+                    append(reader, n_rows, &mut names, |days| Ok(Field::Date(days).to_string()))
+                }
                 ColumnReader::Int32ColumnReader(reader) => append(reader, n_rows, &mut names, |number| {
                     Ok(if unsigned { number.cast_unsigned().to_string() } else { number.to_string() })
                 }),
@@ -195,7 +199,7 @@ fn source(reader: &SerializedFileReader<Bytes>, field: &TypePtr) -> ValueSource 
     }
 }
 
-/// Whether a column holds text, plain numbers, Booleans or nulls alone.
+/// Whether a column holds text, plain numbers, dates, Booleans or nulls alone.
 fn can_name(column: &ColumnDescriptor) -> bool {
     let (logical, converted) = (column.logical_type_ref(), column.converted_type());
     match column.physical_type() {
@@ -206,8 +210,8 @@ fn can_name(column: &ColumnDescriptor) -> bool {
                 || matches!(converted, ConvertedType::UTF8 | ConvertedType::ENUM)
         }
         Physical::INT32 | Physical::INT64 => {
-            matches!(logical, None | Some(LogicalType::Integer { .. }))
-                && !matches!(converted, ConvertedType::DATE | ConvertedType::DECIMAL)
+            matches!(logical, None | Some(LogicalType::Integer { .. } | LogicalType::Date))
+                && converted != ConvertedType::DECIMAL
         }
         _ => false,
     }
