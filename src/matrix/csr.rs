@@ -35,6 +35,7 @@ enum StoredArray {
 }
 
 /// Ranges of an array, ready to be written out one by one.
+#[expect(clippy::large_enum_variant, reason = "two exist for each call of read")]
 enum Ready<'a, T> {
     Fetched(&'a Packed, Fetched),
     /// The values of the ranges, one after another.

@@ -59,7 +59,7 @@ impl Packed {
     pub fn kind(array: &ZarrArray) -> Option<Kind> {
         let pfor = array.pfor().filter(|_| array.shape().len() == 1)?;
         // Our writer never cuts a block; zarrs reads such arrays through the codec.
-        let whole_blocks = array.inner_shape()[0] % BLOCK as u64 == 0;
+        let whole_blocks = array.inner_shape()[0].is_multiple_of(BLOCK as u64);
         whole_blocks.then(|| pfor.kind(array.dtype()))
     }
 

@@ -228,7 +228,8 @@ mod tests {
 
     #[test]
     fn verifying_names_every_file_that_is_wrong() {
-        let broken = |changes: &[(&str, fn(&Path))]| {
+        type Change = (&'static str, fn(&Path));
+        let broken = |changes: &[Change]| {
             let folder = tempfile::tempdir().unwrap();
             let store = written(folder.path(), |_| ());
             changes.iter().for_each(|(path, change)| change(&folder.path().join(path)));
