@@ -84,7 +84,8 @@ impl PyReader {
     ) -> PyResult<Bound<'py, PyList>> {
         let n = u32::try_from(self.request.keys.len())
             .map_err(|_| DaoError::value("a selection of more than 2^32 - 1 cells").hint("split it"))?;
-        let mut epoch = py.detach(|| self.start((0..n).collect(), vec![0..n as usize], budget, threads))?;
+        let whole = std::iter::once(0..n as usize).collect();
+        let mut epoch = py.detach(|| self.start((0..n).collect(), whole, budget, threads))?;
         let mut told = 0;
         loop {
             let next = py.detach(|| epoch.next(PATIENCE))?;
