@@ -35,8 +35,9 @@ enum StoredArray {
 }
 
 /// Ranges of an array, ready to be written out one by one.
+#[expect(clippy::large_enum_variant, reason = "two exist for each call of read")]
 enum ReadyRanges<'a, T> {
-    Fetched(&'a Packed, Box<Fetched>),
+    Fetched(&'a Packed, Fetched),
     /// The values of the ranges, one after another.
     Decoded(Vec<T>),
 }
@@ -60,7 +61,7 @@ impl StoredArray {
     /// Reads what writing `ranges` (ascending) needs.
     fn ready<T: Num>(&self, ranges: &[Range<u64>]) -> Result<ReadyRanges<'_, T>> {
         match self {
-            Self::Packed(packed) => Ok(ReadyRanges::Fetched(packed, Box::new(packed.fetch(ranges)?))),
+            Self::Packed(packed) => Ok(ReadyRanges::Fetched(packed, packed.fetch(ranges)?)),
             Self::Chunked(array) => gather(array, ranges).map(ReadyRanges::Decoded),
         }
     }

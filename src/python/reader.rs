@@ -17,7 +17,7 @@ use crate::aggregate::{self, CellGrouping};
 use crate::batches::{Batch, BufferPool, Epoch};
 use crate::error::DaoError;
 use crate::number::{Dtype, Layout, Values};
-use crate::read::schedule::{Next, threads};
+use crate::read::schedule::{self, Next};
 use crate::read::{MatrixForm, Normalize, ReadRequest};
 use crate::sampling::EpochPlan;
 
@@ -92,7 +92,9 @@ impl PyReader {
         let n = u32::try_from(self.request.keys.len())
             .map_err(|_| DaoError::value("a selection of more than 2^32 - 1 cells").hint("split it"))?;
         let whole = std::iter::once(0..n as usize).collect();
-        let mut epoch = py.detach(|| self.start((0..n).collect(), whole, budget, threads))?;
+        let (request, pool) = (self.request.clone(), self.pool.clone());
+        let threads = schedule::threads(threads);
+        let mut epoch = py.detach(|| Epoch::start(request, (0..n).collect(), whole, budget, threads, pool))?;
         let mut told = 0;
         loop {
             let next = py.detach(|| epoch.next(PATIENCE))?;
@@ -149,28 +151,11 @@ impl PyReader {
     fn epoch(&self, py: Python<'_>, plan: &PyEpochPlan, budget: u64, threads: Option<usize>) -> PyResult<PyEpoch> {
         // Half of the budget: about as many buffers come back from the consumer as are being filled.
         self.pool.limit(usize::try_from(budget / 2).unwrap_or(usize::MAX));
-        let epoch = py.detach(|| {
-            let EpochPlan { order, batches } = plan.0.clone();
-            self.start(order, batches, budget, threads)
-        })?;
-        Ok(PyEpoch {
-            request: self.request.clone(),
-            pool: self.pool.clone(),
-            inner: Mutex::new(Some(epoch)),
-            pid: std::process::id(),
-        })
-    }
-}
-
-impl PyReader {
-    fn start(
-        &self,
-        order: Arc<[u32]>,
-        batches: Vec<std::ops::Range<usize>>,
-        budget: u64,
-        n_threads: Option<usize>,
-    ) -> crate::error::Result<Epoch> {
-        Epoch::start(self.request.clone(), order, batches, budget, threads(n_threads), self.pool.clone())
+        let (request, pool, pid) = (self.request.clone(), self.pool.clone(), std::process::id());
+        let EpochPlan { order, batches } = plan.0.clone();
+        let threads = schedule::threads(threads);
+        let epoch = py.detach(|| Epoch::start(request.clone(), order, batches, budget, threads, pool.clone()))?;
+        Ok(PyEpoch { request, pool, inner: Mutex::new(Some(epoch)), pid })
     }
 }
 
