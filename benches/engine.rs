@@ -97,16 +97,15 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<ReadRequest> {
             columns: None,
             rows: None,
             source_nnz: 0,
-            totals: true,
             transposed: false,
         };
-        let mut matrix = writer.matrix(spec, "float32", 0.0).unwrap();
+        let matrix = writer.begin_matrix(spec, "float32", 0.0).unwrap();
         let mut stream = Stream(1);
         for _ in 0..CELLS {
             let (columns, counts) = cell(&mut stream);
             matrix.push_rows(&[0, i64::try_from(columns.len()).unwrap()], &columns, &Values::U16(counts)).unwrap();
         }
-        writer.set_nnz(&MatrixName::X, matrix.finish().unwrap());
+        writer.finish_matrix().unwrap();
         writer
             .commit(DatasetTables {
                 obs: table.clone(),

@@ -17,7 +17,6 @@ __all__ = [
     "Genes",
     "MatrixMeta",
     "MatrixName",
-    "MatrixWriter",
     "Reader",
     "Sampler",
     "Store",
@@ -476,17 +475,17 @@ class Epoch:
 
 @final
 class ValueScan:
-    """Finds the narrowest number type that holds every value it is shown."""
+    """Finds the narrowest number type that holds every value it is shown.
+
+    ``uint8`` … ``uint64``; with negatives ``int8`` … ``int64``; else ``float32`` or ``float64``.
+    """
 
     def __new__(cls) -> ValueScan: ...
     def update(self, data: NDArray[Any]) -> None:
         """Take values into account; any shape, any integer, float or bool type."""
 
-    def stored(self) -> str:
-        """``uint8`` … ``uint64``; with negatives ``int8`` … ``int64``; else ``float32``/``64``."""
-
-    def max_abs(self) -> float:
-        """The largest absolute value."""
+    def widen_to_sums(self, n: int) -> None:
+        """Take sums of up to ``n`` of the values into account."""
 
     def nonzero(self) -> int:
         """The number of values that are not zero."""
@@ -506,25 +505,37 @@ class DatasetWriter:
     def staging(self) -> str:
         """The folder that becomes the dataset's; ``parquet/`` is in it."""
 
-    def matrix(
+    def begin_matrix(
         self,
         name: MatrixName,
         layout: Literal["csr", "dense"],
         shape: tuple[int, int],
-        stored: str,
+        scan: ValueScan,
         source_dtype: str,
         *,
         portable: bool = False,
         columns: NDArray[np.int32] | None = None,
         rows: NDArray[np.uint32] | None = None,
-        source_nnz: int = 0,
-        max_abs: float = 0.0,
-    ) -> MatrixWriter:
-        """Begin a matrix of this output shape.
+    ) -> None:
+        """Begin a matrix of this output shape, whose values ``scan`` has seen.
 
         ``portable``: CSR arrays in zarr's core codecs alone, instead of ``dao_polars.pfor``.
         ``columns`` maps source to output columns (-1: dropped), ``rows`` source to output rows.
         """
+
+    def push_sparse(
+        self, by_columns: bool, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]
+    ) -> None:
+        """Take the matrix's next rows (CSR) or columns (CSC) in source order.
+
+        Unsorted columns are sorted, duplicates summed.
+        """
+
+    def push_dense(self, block: NDArray[Any]) -> None:
+        """Take the matrix's next rows, (rows, columns)."""
+
+    def finish_matrix(self) -> int:
+        """Write the rest of the matrix; returns the number of stored values."""
 
     def commit(
         self,
@@ -544,22 +555,6 @@ class DatasetWriter:
 
     def abort(self) -> None:
         """Remove what was written."""
-
-@final
-class MatrixWriter:
-    """Takes one matrix in source order, by rows, columns or dense rows."""
-
-    def push_rows(self, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]) -> None:
-        """Take the next rows, CSR; unsorted columns are sorted, duplicates summed."""
-
-    def push_columns(self, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]) -> None:
-        """Take the next columns, CSC."""
-
-    def push_dense(self, block: NDArray[Any]) -> None:
-        """Take the next rows, (rows, columns)."""
-
-    def finish(self) -> int:
-        """Write the rest; returns the number of stored values."""
 
 def feature_space_id(names: list[str | None]) -> str:
     """The id of an ordered var index: equal exactly where the names and their order are."""

@@ -29,7 +29,8 @@ pub fn look_up<T: Num>(
     })
 }
 
-/// The sums of several genes' values, cell by cell.
+/// The sums of several genes' values, cell by cell: each value cast and then added in the order of the genes, so that
+/// the sum is to the last digit that of the cell's row.
 fn sums<T: Num>(
     lookup: &Lookup,
     target: &DatasetLookup<'_>,
@@ -46,7 +47,10 @@ fn sums<T: Num>(
         all.sort_by_key(|&(cell, _)| cell);
         let parts: Vec<&[(i32, S)]> = all.chunk_by(|a, b| a.0 == b.0).collect();
         let cells: Vec<i32> = parts.iter().map(|parts| parts[0].0).collect();
-        let value = |at: usize| sum_exactly::<S, T>(parts[at].iter().map(|&(_, value)| value), index.dtype());
+        let value = |at: usize| {
+            let values: Vec<S> = parts[at].iter().map(|&(_, value)| value).collect();
+            sum_exactly::<T>(cast_vec(&values)?.into_iter(), index.dtype())
+        };
         found(lookup, target, output, &cells, value, totals)
     })
 }

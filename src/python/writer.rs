@@ -1,23 +1,22 @@
-//! `_core.DatasetWriter`, `_core.MatrixWriter`, `_core.ValueScan`.
+//! `_core.DatasetWriter`, `_core.ValueScan`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 
 use super::arrays;
 use super::manifest::{PyMatrixName, PyTableMeta, json};
 use crate::error::{DaoError, Result};
-use crate::number::{Dtype, Layout, Values};
-use crate::store::MatrixName;
-use crate::writer::{DatasetTables, DatasetWriter, MatrixSpec, MatrixWriter, ValueScan};
+use crate::number::{Layout, Values};
+use crate::writer::{DatasetTables, DatasetWriter, MatrixSpec, ValueScan};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn closed(what: &str) -> DaoError {
-    DaoError::value(format!("this {what} is already finished"))
+fn closed() -> DaoError {
+    DaoError::value("this writer is already finished")
 }
 
 /// Finds the narrowest number type for a matrix.
@@ -38,12 +37,8 @@ impl PyValueScan {
         Ok(())
     }
 
-    fn stored(&self) -> &'static str {
-        lock(&self.0).stored().name()
-    }
-
-    fn max_abs(&self) -> f64 {
-        lock(&self.0).max_abs()
+    fn widen_to_sums(&self, n: u32) {
+        lock(&self.0).widen_to_sums(n);
     }
 
     fn nonzero(&self) -> u64 {
@@ -53,61 +48,88 @@ impl PyValueScan {
 
 /// A dataset being written.
 #[pyclass(name = "DatasetWriter", module = "dao_polars._core", frozen)]
-pub struct PyDatasetWriter(Arc<Mutex<Option<DatasetWriter>>>);
+pub struct PyDatasetWriter(Mutex<Option<DatasetWriter>>);
+
+impl PyDatasetWriter {
+    fn with<T: Send>(&self, py: Python<'_>, run: impl FnOnce(&mut DatasetWriter) -> Result<T> + Send) -> PyResult<T> {
+        Ok(py.detach(|| run(lock(&self.0).as_mut().ok_or_else(closed)?))?)
+    }
+}
 
 #[pymethods]
 impl PyDatasetWriter {
     #[staticmethod]
     fn begin(py: Python<'_>, uri: &str, dataset: &str) -> PyResult<Self> {
         let writer = py.detach(|| DatasetWriter::begin(uri, dataset))?;
-        Ok(Self(Arc::new(Mutex::new(Some(writer)))))
+        Ok(Self(Mutex::new(Some(writer))))
     }
 
     #[getter]
-    fn staging(&self) -> PyResult<String> {
-        let guard = lock(&self.0);
-        let writer = guard.as_ref().ok_or_else(|| closed("writer"))?;
-        Ok(writer.folder().to_string_lossy().into_owned())
+    fn staging(&self, py: Python<'_>) -> PyResult<String> {
+        self.with(py, |writer| Ok(writer.folder().to_string_lossy().into_owned()))
     }
 
-    #[pyo3(signature = (name, layout, shape, stored, source_dtype, *, portable=false, columns=None, rows=None, source_nnz=0, max_abs=0.0))]
+    #[pyo3(signature = (name, layout, shape, scan, source_dtype, *, portable=false, columns=None, rows=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
-    fn matrix(
+    fn begin_matrix(
         &self,
         py: Python<'_>,
         name: PyMatrixName,
         layout: &str,
         shape: [u64; 2],
-        stored: &str,
+        scan: &PyValueScan,
         source_dtype: &str,
         portable: bool,
         columns: Option<&Bound<'_, PyAny>>,
         rows: Option<&Bound<'_, PyAny>>,
-        source_nnz: u64,
-        max_abs: f64,
-    ) -> PyResult<PyMatrixWriter> {
+    ) -> PyResult<()> {
         let rows = match rows.map(arrays::values).transpose()? {
             None => None,
             Some(Values::U32(rows)) => Some(rows),
             Some(_) => return Err(DaoError::value("row numbers must be uint32").into()),
         };
+        let scan = lock(&scan.0).clone();
         let spec = MatrixSpec {
-            totals: name.0.is_of_genes(),
-            name: name.0.clone(),
+            name: name.0,
             layout: Layout::from_name(layout)?,
             portable,
             shape,
-            stored: Dtype::from_name(stored)?,
+            stored: scan.stored(),
             columns: columns.map(arrays::indices).transpose()?,
             rows,
-            source_nnz,
+            source_nnz: scan.nonzero(),
             transposed: false,
         };
-        let matrix = py.detach(|| {
-            let mut guard = lock(&self.0);
-            guard.as_mut().ok_or_else(|| closed("writer"))?.matrix(spec, source_dtype, max_abs)
-        })?;
-        Ok(PyMatrixWriter { name: name.0, dataset: self.0.clone(), matrix: Mutex::new(Some(matrix)) })
+        self.with(py, |writer| writer.begin_matrix(spec, source_dtype, scan.max_abs()).map(drop))
+    }
+
+    fn push_sparse(
+        &self,
+        py: Python<'_>,
+        by_columns: bool,
+        indptr: &Bound<'_, PyAny>,
+        indices: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let (indptr, indices, data) = (arrays::offsets(indptr)?, arrays::indices(indices)?, arrays::values(data)?);
+        self.with(py, |writer| {
+            let matrix = writer.matrix()?;
+            if by_columns {
+                matrix.push_columns(&indptr, &indices, &data)
+            } else {
+                matrix.push_rows(&indptr, &indices, &data)
+            }
+        })
+    }
+
+    fn push_dense(&self, py: Python<'_>, block: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (_, width): (usize, usize) = block.getattr("shape")?.extract()?;
+        let data = arrays::values(block)?;
+        self.with(py, |writer| writer.matrix()?.push_dense(width, &data))
+    }
+
+    fn finish_matrix(&self, py: Python<'_>) -> PyResult<u64> {
+        self.with(py, DatasetWriter::finish_matrix)
     }
 
     #[pyo3(signature = (*, obs, var, organism, constants, categories, feature_space))]
@@ -129,69 +151,12 @@ impl PyDatasetWriter {
         let categories = categories.into_iter().map(|(name, values)| (name, values.map(BTreeSet::from_iter))).collect();
         let tables =
             DatasetTables { obs: obs.core(py)?, var: var.core(py)?, organism, constants, categories, feature_space };
-        let writer = lock(&self.0).take().ok_or_else(|| closed("writer"))?;
+        let writer = lock(&self.0).take().ok_or_else(closed)?;
         Ok(py.detach(|| writer.commit(tables))?)
     }
 
     fn abort(&self, py: Python<'_>) {
         let writer = lock(&self.0).take();
         py.detach(|| drop(writer));
-    }
-}
-
-/// Writes one matrix.
-#[pyclass(name = "MatrixWriter", module = "dao_polars._core", frozen)]
-pub struct PyMatrixWriter {
-    name: MatrixName,
-    dataset: Arc<Mutex<Option<DatasetWriter>>>,
-    matrix: Mutex<Option<MatrixWriter>>,
-}
-
-impl PyMatrixWriter {
-    fn with(&self, py: Python<'_>, run: impl FnOnce(&mut MatrixWriter) -> Result<()> + Send) -> PyResult<()> {
-        Ok(py.detach(|| run(lock(&self.matrix).as_mut().ok_or_else(|| closed("matrix"))?))?)
-    }
-}
-
-#[pymethods]
-impl PyMatrixWriter {
-    fn push_rows(
-        &self,
-        py: Python<'_>,
-        indptr: &Bound<'_, PyAny>,
-        indices: &Bound<'_, PyAny>,
-        data: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        let (indptr, indices, data) = (arrays::offsets(indptr)?, arrays::indices(indices)?, arrays::values(data)?);
-        self.with(py, |matrix| matrix.push_rows(&indptr, &indices, &data))
-    }
-
-    fn push_columns(
-        &self,
-        py: Python<'_>,
-        indptr: &Bound<'_, PyAny>,
-        indices: &Bound<'_, PyAny>,
-        data: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        let (indptr, indices, data) = (arrays::offsets(indptr)?, arrays::indices(indices)?, arrays::values(data)?);
-        self.with(py, |matrix| matrix.push_columns(&indptr, &indices, &data))
-    }
-
-    fn push_dense(&self, py: Python<'_>, block: &Bound<'_, PyAny>) -> PyResult<()> {
-        let shape: Vec<usize> = block.getattr("shape")?.extract()?;
-        let [_, width] = shape[..] else {
-            return Err(DaoError::value("a dense block must have two axes").into());
-        };
-        let data = arrays::values(block)?;
-        self.with(py, |matrix| matrix.push_dense(width, &data))
-    }
-
-    fn finish(&self, py: Python<'_>) -> PyResult<u64> {
-        let matrix = lock(&self.matrix).take().ok_or_else(|| closed("matrix"))?;
-        let nnz = py.detach(|| matrix.finish())?;
-        if let Some(dataset) = lock(&self.dataset).as_mut() {
-            dataset.set_nnz(&self.name, nnz);
-        }
-        Ok(nnz)
     }
 }

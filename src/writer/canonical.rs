@@ -6,130 +6,111 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::array::{ArrayWriter, Coding, make_folder, write_group};
-use super::spec::MatrixSpec;
+use super::array::{ArrayWriter, Coding, make_folder, write_array, write_group};
+use super::matrix::MatrixSpec;
 use super::spill::Block;
 use super::totals::RowTotals;
-use crate::codec::Pfor;
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Layout, Num};
 
 /// Makes rows canonical, in output order, and writes them.
 pub struct CanonicalRows {
-    arrays: ArrayWriters,
+    name: String,
+    folder: PathBuf,
+    shape: [u64; 2],
+    transposed: bool,
+    ascending: Coding,
+    /// The offset of each row's values so far, as in CSR; counts them for a dense array too.
+    indptr: Vec<i64>,
+    /// The columns of CSR; none for a dense array.
+    indices: Option<ArrayWriter>,
+    data: ArrayWriter,
     totals: Option<RowTotals>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "one exists for each matrix being written")]
-enum ArrayWriters {
-    Csr {
-        folder: PathBuf,
-        indices: ArrayWriter,
-        data: ArrayWriter,
-        indptr: Vec<i64>,
-        ascending: Coding,
-        transposed: bool,
-    },
-    Dense {
-        array: ArrayWriter,
-        width: usize,
-        nnz: u64,
-    },
-}
-
 impl CanonicalRows {
-    /// A matrix in the new folder `folder`, with `totals` of its rows beside it.
+    /// A matrix below the dataset folder `dataset`, with totals of its rows beside it where it has them.
     ///
     /// # Errors
     /// `Io` if the folders cannot be made.
-    pub fn new(folder: &Path, spec: &MatrixSpec, totals: Option<RowTotals>) -> Result<Self> {
-        Ok(Self { arrays: ArrayWriters::new(folder, spec)?, totals })
+    pub fn new(dataset: &Path, spec: &MatrixSpec) -> Result<Self> {
+        let MatrixSpec { shape, stored, portable, source_nnz, transposed, .. } = *spec;
+        let name = spec.name.to_string();
+        let folder = dataset.join("zarr").join(&name);
+        let totals_folder = dataset.join("zarr/totals").join(&name);
+        let ascending = Coding::new(portable, true);
+        let (indices, data) = if spec.layout == Layout::Dense {
+            let len = shape[0] * shape[1];
+            (None, ArrayWriter::new(&folder, stored, len, Some(shape[1]), Coding::Portable)?)
+        } else {
+            make_folder(&folder)?;
+            let narrow = match shape[1] {
+                0..=0x100 => Dtype::U8,
+                0x101..=0x1_0000 => Dtype::U16,
+                _ => Dtype::U32,
+            };
+            let indices = ArrayWriter::new(&folder.join("indices"), narrow, source_nnz, None, ascending)?;
+            let coding = Coding::new(portable, false);
+            (Some(indices), ArrayWriter::new(&folder.join("data"), stored, source_nnz, None, coding)?)
+        };
+        let totals = spec.has_totals().then(|| RowTotals::new(totals_folder, portable));
+        Ok(Self { name, folder, shape, transposed, ascending, indptr: vec![0], indices, data, totals })
     }
 
     /// The next rows.
     ///
     /// # Errors
     /// `Value` for duplicates whose sum does not fit, `Io` for a full disk.
-    pub fn write<T: Num>(&mut self, mut block: Block<T>, name: &str) -> Result<()> {
-        canonicalize(&mut block, name)?;
+    pub fn write<T: Num>(&mut self, mut block: Block<T>) -> Result<()> {
+        canonicalize(&mut block, &self.name)?;
         if let Some(totals) = &mut self.totals {
             totals.push(&block);
         }
-        match &mut self.arrays {
-            ArrayWriters::Csr { indices, data, indptr, .. } => {
-                let start = indptr.last().copied().unwrap_or(0);
-                indptr.extend(block.indptr[1..].iter().map(|&end| start + i64::try_from(end).unwrap_or(i64::MAX)));
-                indices.push(&block.indices)?;
-                data.push(&block.data)
-            }
-            ArrayWriters::Dense { array, width, nnz } => {
-                *nnz += block.data.len() as u64;
-                let mut row = vec![T::zero(); *width];
-                for ends in block.indptr.windows(2) {
-                    row.fill(T::zero());
-                    for at in ends[0]..ends[1] {
-                        // In range: columns were checked against the output when they were mapped.
-                        row[usize::try_from(block.indices[at]).unwrap_or(usize::MAX)] = block.data[at];
-                    }
-                    array.push(&row)?;
-                }
-                Ok(())
-            }
+        let start = self.nnz();
+        self.indptr.extend(block.indptr[1..].iter().map(|&end| start + i64::try_from(end).unwrap_or(i64::MAX)));
+        if let Some(indices) = &mut self.indices {
+            indices.push(&block.indices)?;
+            return self.data.push(&block.data);
         }
+        let mut row = vec![T::zero(); usize::try_from(self.shape[1]).unwrap_or(0)];
+        for ends in block.indptr.windows(2) {
+            row.fill(T::zero());
+            for at in ends[0]..ends[1] {
+                // In range: columns were checked against the output when they were mapped.
+                row[usize::try_from(block.indices[at]).unwrap_or(usize::MAX)] = block.data[at];
+            }
+            self.data.push(&row)?;
+        }
+        Ok(())
     }
 
-    /// Writes what is left of a matrix of `shape`; returns the number of stored values.
+    /// Writes what is left; returns the number of stored values.
     ///
     /// # Errors
     /// `Io` for a full disk.
-    pub fn finish(self, shape: [u64; 2]) -> Result<u64> {
+    pub fn finish(mut self) -> Result<u64> {
+        let nnz = self.nnz();
+        let n_rows = usize::try_from(self.shape[0]).unwrap_or(0);
         if let Some(totals) = self.totals {
-            totals.finish(usize::try_from(shape[0]).unwrap_or(0))?;
+            totals.finish(n_rows)?;
         }
-        match self.arrays {
-            ArrayWriters::Csr { folder, indices, data, mut indptr, ascending, transposed } => {
-                let nnz = indptr.last().copied().unwrap_or(0);
-                // Rows that a source without columns never sent.
-                indptr.resize(usize::try_from(shape[0]).unwrap_or(0) + 1, nnz);
-                indices.finish()?;
-                data.finish()?;
-                let mut pointers =
-                    ArrayWriter::new(&folder.join("indptr"), Dtype::I64, indptr.len() as u64, None, ascending)?;
-                pointers.push(&indptr)?;
-                pointers.finish()?;
-                let (encoding, shape) =
-                    if transposed { ("csc_matrix", [shape[1], shape[0]]) } else { ("csr_matrix", shape) };
-                let attributes = json!({"encoding-type": encoding, "encoding-version": "0.1.0", "shape": shape});
-                write_group(&folder, &attributes)?;
-                Ok(u64::try_from(nnz).unwrap_or(0))
-            }
-            ArrayWriters::Dense { array, nnz, .. } => array.finish().map(|()| nnz),
+        self.data.finish()?;
+        if let Some(indices) = self.indices {
+            indices.finish()?;
+            // Rows that a source without columns never sent.
+            self.indptr.resize(n_rows + 1, nnz);
+            write_array(&self.folder.join("indptr"), Dtype::I64, self.ascending, &self.indptr)?;
+            let [rows, columns] = self.shape;
+            let (encoding, shape) =
+                if self.transposed { ("csc_matrix", [columns, rows]) } else { ("csr_matrix", [rows, columns]) };
+            let attributes = json!({"encoding-type": encoding, "encoding-version": "0.1.0", "shape": shape});
+            write_group(&self.folder, &attributes)?;
         }
+        Ok(u64::try_from(nnz).unwrap_or(0))
     }
-}
 
-impl ArrayWriters {
-    fn new(folder: &Path, spec: &MatrixSpec) -> Result<Self> {
-        let [n_rows, n_columns] = spec.shape;
-        if spec.layout == Layout::Dense {
-            let array = ArrayWriter::new(folder, spec.stored, n_rows * n_columns, Some(n_columns), Coding::Portable)?;
-            return Ok(Self::Dense { array, width: usize::try_from(n_columns).unwrap_or(0), nnz: 0 });
-        }
-        make_folder(folder)?;
-        let narrow = match n_columns {
-            0..=0x100 => Dtype::U8,
-            0x101..=0x1_0000 => Dtype::U16,
-            _ => Dtype::U32,
-        };
-        let coding = |delta| if spec.portable { Coding::Portable } else { Coding::Pfor(Pfor { delta }) };
-        Ok(Self::Csr {
-            indices: ArrayWriter::new(&folder.join("indices"), narrow, spec.source_nnz, None, coding(true))?,
-            data: ArrayWriter::new(&folder.join("data"), spec.stored, spec.source_nnz, None, coding(false))?,
-            folder: folder.to_owned(),
-            indptr: vec![0],
-            ascending: coding(true),
-            transposed: spec.transposed,
-        })
+    fn nnz(&self) -> i64 {
+        self.indptr.last().copied().unwrap_or(0)
     }
 }
 
@@ -173,13 +154,10 @@ fn sum<T: Num>(a: T, b: T, name: &str) -> Result<T> {
     if back == a + b {
         return Ok(total);
     }
-    Err(DaoError::value(format!(
-        "repeated entries of one cell and gene sum to {}, too large for {}",
-        a + b,
-        T::DTYPE.name()
-    ))
-    .at(name.to_owned())
-    .hint("read the study with anndata, call X.sum_duplicates() and write that AnnData"))
+    let what = format!("repeated entries of one cell and gene sum to {}, too large for {}", a + b, T::DTYPE.name());
+    Err(DaoError::value(what)
+        .at(name.to_owned())
+        .hint("read the study with anndata, call X.sum_duplicates() and write that AnnData"))
 }
 
 #[cfg(test)]
@@ -202,7 +180,6 @@ mod tests {
             columns: None,
             rows: None,
             source_nnz: 10,
-            totals: false,
             transposed: false,
         }
     }
@@ -234,12 +211,12 @@ mod tests {
     fn both_layouts_read_back_as_they_were_written() {
         for (layout, portable) in [(Layout::Csr, false), (Layout::Csr, true), (Layout::Dense, true)] {
             let folder = tempfile::tempdir().unwrap();
-            let mut rows = CanonicalRows::new(&folder.path().join("X"), &spec(layout, [4, 6], portable), None).unwrap();
-            rows.write(Block { indptr: vec![0, 2], indices: vec![5, 0], data: vec![9_u16, 8] }, "X").unwrap();
-            rows.write(Block { indptr: vec![0, 0, 1, 3], indices: vec![3, 1, 1], data: vec![7, 1, 2] }, "X").unwrap();
-            assert_eq!(rows.finish([4, 6]).unwrap(), 4);
+            let mut rows = CanonicalRows::new(folder.path(), &spec(layout, [4, 6], portable)).unwrap();
+            rows.write(Block { indptr: vec![0, 2], indices: vec![5, 0], data: vec![9_u16, 8] }).unwrap();
+            rows.write(Block { indptr: vec![0, 0, 1, 3], indices: vec![3, 1, 1], data: vec![7_u16, 1, 2] }).unwrap();
+            assert_eq!(rows.finish().unwrap(), 4);
             let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
-            let found = Matrix::open(&storage, "X", [4, 6]).unwrap().rows::<u16>(&[0, 1, 2, 3]).unwrap();
+            let found = Matrix::open(&storage, "zarr/X", [4, 6]).unwrap().rows::<u16>(&[0, 1, 2, 3]).unwrap();
             assert_eq!(found.indptr, [0, 2, 2, 3, 4]);
             assert_eq!(found.indices, [0, 5, 3, 1]);
             assert_eq!(found.data, [8, 9, 7, 3]);
@@ -249,10 +226,10 @@ mod tests {
     #[test]
     fn rows_that_never_came_are_empty() {
         let folder = tempfile::tempdir().unwrap();
-        let rows = CanonicalRows::new(&folder.path().join("X"), &spec(Layout::Csr, [3, 0], false), None).unwrap();
-        assert_eq!(rows.finish([3, 0]).unwrap(), 0);
+        let rows = CanonicalRows::new(folder.path(), &spec(Layout::Csr, [3, 0], false)).unwrap();
+        assert_eq!(rows.finish().unwrap(), 0);
         let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
-        let found = Matrix::open(&storage, "X", [3, 0]).unwrap().rows::<u16>(&[0, 1, 2]).unwrap();
+        let found = Matrix::open(&storage, "zarr/X", [3, 0]).unwrap().rows::<u16>(&[0, 1, 2]).unwrap();
         assert_eq!(found.indptr, [0, 0, 0, 0]);
     }
 }

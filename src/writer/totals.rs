@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::array::{ArrayWriter, Coding};
+use super::array::{Coding, write_array};
 use super::spill::Block;
-use crate::codec::Pfor;
 use crate::error::Result;
 use crate::matrix::TOTALS;
 use crate::number::{Dtype, Num};
@@ -43,16 +42,9 @@ impl RowTotals {
         self.sums.resize(n_rows, 0.0);
         self.counts.resize(n_rows, 0);
         let whole = self.sums.iter().all(|&sum| sum.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&sum));
-        let coding = if self.portable { Coding::Portable } else { Coding::Pfor(Pfor { delta: false }) };
-        let sums_type = if whole { Dtype::U32 } else { Dtype::F64 };
-        let array =
-            |i: usize, dtype| ArrayWriter::new(&self.folder.join(TOTALS[i]), dtype, n_rows as u64, None, coding);
-        let mut sums = array(0, sums_type)?;
-        sums.push(&self.sums)?;
-        sums.finish()?;
-        let mut counts = array(1, Dtype::U32)?;
-        counts.push(&self.counts)?;
-        counts.finish()
+        let (sums, coding) = (if whole { Dtype::U32 } else { Dtype::F64 }, Coding::new(self.portable, false));
+        write_array(&self.folder.join(TOTALS[0]), sums, coding, &self.sums)?;
+        write_array(&self.folder.join(TOTALS[1]), Dtype::U32, coding, &self.counts)
     }
 }
 
