@@ -21,7 +21,6 @@ __all__ = [
     "Sampler",
     "Store",
     "TableMeta",
-    "ValueScan",
     "feature_space_id",
     "keep_reports",
     "match_genes",
@@ -474,23 +473,6 @@ class Epoch:
         """Stop and join the reading threads."""
 
 @final
-class ValueScan:
-    """Finds the narrowest number type that holds every value it is shown.
-
-    ``uint8`` … ``uint64``; with negatives ``int8`` … ``int64``; else ``float32`` or ``float64``.
-    """
-
-    def __new__(cls) -> ValueScan: ...
-    def update(self, data: NDArray[Any]) -> None:
-        """Take values into account; any shape, any integer, float or bool type."""
-
-    def widen_to_sums(self, n: int) -> None:
-        """Take sums of up to ``n`` of the values into account."""
-
-    def nonzero(self) -> int:
-        """The number of values that are not zero."""
-
-@final
 class DatasetWriter:
     """A dataset being written: invisible until ``commit``, gone if dropped before."""
 
@@ -505,22 +487,31 @@ class DatasetWriter:
     def staging(self) -> str:
         """The folder that becomes the dataset's; ``parquet/`` is in it."""
 
+    def scan(self, data: NDArray[Any]) -> int:
+        """Look at values of the next matrix: any shape, any integer, float or bool type.
+
+        Returns how many of its values were not zero so far.
+        """
+
     def begin_matrix(
         self,
         name: MatrixName,
         layout: Literal["csr", "dense"],
         shape: tuple[int, int],
-        scan: ValueScan,
         source_dtype: str,
         *,
         portable: bool = False,
         columns: NDArray[np.int32] | None = None,
+        most_summed: int = 1,
         rows: NDArray[np.uint32] | None = None,
     ) -> None:
-        """Begin a matrix of this output shape, whose values ``scan`` has seen.
+        """Begin the matrix that was scanned, in this output shape.
 
-        ``portable``: CSR arrays in zarr's core codecs alone, instead of ``dao_polars.pfor``.
-        ``columns`` maps source to output columns (-1: dropped), ``rows`` source to output rows.
+        It is stored in the narrowest type that holds every value and every sum of ``most_summed``:
+        ``uint8`` … ``uint64``; with negatives ``int8`` … ``int64``; else ``float32`` or
+        ``float64``. ``portable``: CSR arrays in zarr's core codecs alone, instead of
+        ``dao_polars.pfor``. ``columns`` maps source to output columns (-1: dropped), ``rows``
+        source to output rows.
         """
 
     def push_sparse(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import polars as pl
 
-from .._core import ColumnMeta, DatasetWriter, MatrixName, TableMeta, ValueScan, feature_space_id
+from .._core import ColumnMeta, DatasetWriter, MatrixName, TableMeta, feature_space_id
 from .._progress import progress_bar
 from ..convert.from_pandas import from_pandas
 from ..convert.tables import Table
@@ -218,13 +218,11 @@ def _write_matrix(
     profile: Profile,
     advance: Callable[[int], object],
 ) -> None:
-    scan = ValueScan()
+    nonzero = 0
     for values in matrix.values():
-        scan.update(values)
+        nonzero = writer.scan(values)
         advance(values.size)
     of_genes = name.is_of_genes
-    if of_genes:
-        scan.widen_to_sums(alignment.most_summed)
     rows = None
     if order is not None and not matrix.reorders:  # the writer puts the rows in their places
         rows = np.empty(len(order), dtype=np.uint32)
@@ -232,15 +230,15 @@ def _write_matrix(
         order = None
     # dense stays so for embeddings, and where CSR would be larger
     dense = matrix.layout == "dense" and 0 not in matrix.shape
-    dense = dense and not (of_genes and scan.nonzero() <= _DENSE_ABOVE * matrix.size)
+    dense = dense and not (of_genes and nonzero <= _DENSE_ABOVE * matrix.size)
     writer.begin_matrix(
         name,
         "dense" if dense else "csr",
         (matrix.shape[0], alignment.var.frame.height if of_genes else matrix.shape[1]),
-        scan,
         matrix.dtype.name,
         portable=profile == "portable",
         columns=alignment.columns if of_genes else None,
+        most_summed=alignment.most_summed if of_genes else 1,
         rows=rows,
     )
     for block in matrix.blocks(order):

@@ -32,5 +32,5 @@ mod _core {
     #[pymodule_export]
     use super::store::PyStore;
     #[pymodule_export]
-    use super::writer::{PyDatasetWriter, PyValueScan};
+    use super::writer::PyDatasetWriter;
 }

@@ -1,4 +1,4 @@
-//! `_core.DatasetWriter`, `_core.ValueScan`.
+//! `_core.DatasetWriter`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,49 +11,30 @@ use crate::error::{DaoError, Result};
 use crate::number::{Layout, Values};
 use crate::writer::{DatasetTables, DatasetWriter, MatrixSpec, ValueScan};
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn closed() -> DaoError {
-    DaoError::value("this writer is already finished")
-}
-
-/// Finds the narrowest number type for a matrix.
-#[pyclass(name = "ValueScan", module = "dao_polars._core", frozen)]
-#[derive(Default)]
-pub struct PyValueScan(Mutex<ValueScan>);
-
-#[pymethods]
-impl PyValueScan {
-    #[new]
-    fn new() -> Self {
-        Self::default()
-    }
-
-    fn update(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let values = arrays::values(data)?;
-        py.detach(|| lock(&self.0).update(&values));
-        Ok(())
-    }
-
-    fn widen_to_sums(&self, n: u32) {
-        lock(&self.0).widen_to_sums(n);
-    }
-
-    fn nonzero(&self) -> u64 {
-        lock(&self.0).nonzero()
-    }
-}
-
-/// A dataset being written.
+/// A dataset being written, and the scan of the values of its next matrix.
 #[pyclass(name = "DatasetWriter", module = "dao_polars._core", frozen)]
-pub struct PyDatasetWriter(Mutex<Option<DatasetWriter>>);
+pub struct PyDatasetWriter(Mutex<Option<(DatasetWriter, ValueScan)>>);
 
 impl PyDatasetWriter {
-    fn with<T: Send>(&self, py: Python<'_>, run: impl FnOnce(&mut DatasetWriter) -> Result<T> + Send) -> PyResult<T> {
-        Ok(py.detach(|| run(lock(&self.0).as_mut().ok_or_else(closed)?))?)
+    fn lock(&self) -> MutexGuard<'_, Option<(DatasetWriter, ValueScan)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn with<T: Send>(
+        &self,
+        py: Python<'_>,
+        run: impl FnOnce(&mut DatasetWriter, &mut ValueScan) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        Ok(py.detach(|| {
+            let mut guard = self.lock();
+            let (writer, scan) = guard.as_mut().ok_or_else(finished)?;
+            run(writer, scan)
+        })?)
+    }
+}
+
+fn finished() -> DaoError {
+    DaoError::value("this writer is already finished")
 }
 
 #[pymethods]
@@ -61,15 +42,23 @@ impl PyDatasetWriter {
     #[staticmethod]
     fn begin(py: Python<'_>, uri: &str, dataset: &str) -> PyResult<Self> {
         let writer = py.detach(|| DatasetWriter::begin(uri, dataset))?;
-        Ok(Self(Mutex::new(Some(writer))))
+        Ok(Self(Mutex::new(Some((writer, ValueScan::default())))))
     }
 
     #[getter]
     fn staging(&self, py: Python<'_>) -> PyResult<String> {
-        self.with(py, |writer| Ok(writer.folder().to_string_lossy().into_owned()))
+        self.with(py, |writer, _| Ok(writer.folder().to_string_lossy().into_owned()))
     }
 
-    #[pyo3(signature = (name, layout, shape, scan, source_dtype, *, portable=false, columns=None, rows=None))]
+    fn scan(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<u64> {
+        let values = arrays::values(data)?;
+        self.with(py, |_, scan| {
+            scan.update(&values);
+            Ok(scan.nonzero())
+        })
+    }
+
+    #[pyo3(signature = (name, layout, shape, source_dtype, *, portable=false, columns=None, most_summed=1, rows=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn begin_matrix(
         &self,
@@ -77,30 +66,27 @@ impl PyDatasetWriter {
         name: PyMatrixName,
         layout: &str,
         shape: [u64; 2],
-        scan: &PyValueScan,
         source_dtype: &str,
         portable: bool,
         columns: Option<&Bound<'_, PyAny>>,
+        most_summed: u32,
         rows: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
+        let layout = Layout::from_name(layout)?;
+        let columns = columns.map(arrays::indices).transpose()?;
         let rows = match rows.map(arrays::values).transpose()? {
             None => None,
             Some(Values::U32(rows)) => Some(rows),
             Some(_) => return Err(DaoError::value("row numbers must be uint32").into()),
         };
-        let scan = lock(&scan.0).clone();
-        let spec = MatrixSpec {
-            name: name.0,
-            layout: Layout::from_name(layout)?,
-            portable,
-            shape,
-            stored: scan.stored(),
-            columns: columns.map(arrays::indices).transpose()?,
-            rows,
-            source_nnz: scan.nonzero(),
-            transposed: false,
-        };
-        self.with(py, |writer| writer.begin_matrix(spec, source_dtype, scan.max_abs()).map(drop))
+        self.with(py, |writer, scan| {
+            let mut scan = std::mem::take(scan);
+            scan.widen_to_sums(most_summed);
+            let (stored, source_nnz, transposed) = (scan.stored(), scan.nonzero(), false);
+            let spec =
+                MatrixSpec { name: name.0, layout, portable, shape, stored, columns, rows, source_nnz, transposed };
+            writer.begin_matrix(spec, source_dtype, scan.max_abs()).map(drop)
+        })
     }
 
     fn push_sparse(
@@ -112,24 +98,20 @@ impl PyDatasetWriter {
         data: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         let (indptr, indices, data) = (arrays::offsets(indptr)?, arrays::indices(indices)?, arrays::values(data)?);
-        self.with(py, |writer| {
-            let matrix = writer.matrix()?;
-            if by_columns {
-                matrix.push_columns(&indptr, &indices, &data)
-            } else {
-                matrix.push_rows(&indptr, &indices, &data)
-            }
+        self.with(py, |writer, _| match (writer.matrix()?, by_columns) {
+            (matrix, true) => matrix.push_columns(&indptr, &indices, &data),
+            (matrix, false) => matrix.push_rows(&indptr, &indices, &data),
         })
     }
 
     fn push_dense(&self, py: Python<'_>, block: &Bound<'_, PyAny>) -> PyResult<()> {
         let (_, width): (usize, usize) = block.getattr("shape")?.extract()?;
         let data = arrays::values(block)?;
-        self.with(py, |writer| writer.matrix()?.push_dense(width, &data))
+        self.with(py, |writer, _| writer.matrix()?.push_dense(width, &data))
     }
 
     fn finish_matrix(&self, py: Python<'_>) -> PyResult<u64> {
-        self.with(py, DatasetWriter::finish_matrix)
+        self.with(py, |writer, _| writer.finish_matrix())
     }
 
     #[pyo3(signature = (*, obs, var, organism, constants, categories, feature_space))]
@@ -151,12 +133,12 @@ impl PyDatasetWriter {
         let categories = categories.into_iter().map(|(name, values)| (name, values.map(BTreeSet::from_iter))).collect();
         let tables =
             DatasetTables { obs: obs.core(py)?, var: var.core(py)?, organism, constants, categories, feature_space };
-        let writer = lock(&self.0).take().ok_or_else(closed)?;
+        let (writer, _) = self.lock().take().ok_or_else(finished)?;
         Ok(py.detach(|| writer.commit(tables))?)
     }
 
     fn abort(&self, py: Python<'_>) {
-        let writer = lock(&self.0).take();
+        let writer = self.lock().take();
         py.detach(|| drop(writer));
     }
 }

@@ -126,15 +126,10 @@ fn canonicalize<T: Num>(block: &mut Block<T>, name: &str) -> Result<()> {
         row.clear();
         row.extend(block.indices[start..stop].iter().copied().zip(block.data[start..stop].iter().copied()));
         row.sort_by_key(|&(column, _)| column);
-        let first = kept;
-        for &(column, value) in &row {
-            if kept > first && block.indices[kept - 1] == column {
-                block.data[kept - 1] = sum(block.data[kept - 1], value, name)?;
-            } else {
-                block.indices[kept] = column;
-                block.data[kept] = value;
-                kept += 1;
-            }
+        for same in row.chunk_by(|a, b| a.0 == b.0) {
+            let sum = same[1..].iter().try_fold(same[0].1, |total, &(_, value)| add(total, value, name))?;
+            (block.indices[kept], block.data[kept]) = (same[0].0, sum);
+            kept += 1;
         }
         start = stop;
         block.indptr[i] = kept;
@@ -144,7 +139,7 @@ fn canonicalize<T: Num>(block: &mut Block<T>, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn sum<T: Num>(a: T, b: T, name: &str) -> Result<T> {
+fn add<T: Num>(a: T, b: T, name: &str) -> Result<T> {
     if T::DTYPE.is_float() {
         return Ok(a + b);
     }

@@ -58,11 +58,12 @@ fn read_manifest(store: &Path) -> Result<Manifest> {
 /// Whether `folder` is a dataset that a writer moved in and died before listing: it has our marker,
 /// and describes itself as the dataset of that name.
 fn is_unpublished(folder: &Path) -> bool {
-    let bytes = std::fs::read(folder.join(MANIFEST)).unwrap_or_default();
-    let described: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    folder.join(UNPUBLISHED).is_file()
-        && described["format"] == DATASET_FORMAT
-        && folder.file_name().is_some_and(|name| described["id"].as_str().is_some_and(|id| name == id))
+    let described = || -> Option<Value> { serde_json::from_slice(&std::fs::read(folder.join(MANIFEST)).ok()?).ok() };
+    let is_of_folder = |found: Value| {
+        let name = folder.file_name().and_then(|name| name.to_str());
+        found["format"] == DATASET_FORMAT && name.is_some_and(|name| found["id"] == name)
+    };
+    folder.join(UNPUBLISHED).is_file() && described().is_some_and(is_of_folder)
 }
 
 /// Refuses a folder that holds datasets and no manifest: a new one would hide them.
