@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use super::arrays;
 use super::manifest::{PyMatrixName, PyTableMeta, json};
 use crate::error::{DaoError, Result};
-use crate::number::{Layout, Values};
+use crate::number::Layout;
 use crate::writer::{DatasetTables, DatasetWriter, MatrixSpec, ValueScan};
 
 /// A dataset being written, and the scan of the values of its next matrix.
@@ -73,12 +73,8 @@ impl PyDatasetWriter {
         rows: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let layout = Layout::from_name(layout)?;
-        let columns = columns.map(arrays::indices).transpose()?;
-        let rows = match rows.map(arrays::values).transpose()? {
-            None => None,
-            Some(Values::U32(rows)) => Some(rows),
-            Some(_) => return Err(DaoError::value("row numbers must be uint32").into()),
-        };
+        let columns = columns.map(arrays::numbers).transpose()?;
+        let rows = rows.map(arrays::numbers).transpose()?;
         self.with(py, |writer, scan| {
             let mut scan = std::mem::take(scan);
             scan.widen_to_sums(most_summed);
@@ -97,7 +93,7 @@ impl PyDatasetWriter {
         indices: &Bound<'_, PyAny>,
         data: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let (indptr, indices, data) = (arrays::offsets(indptr)?, arrays::indices(indices)?, arrays::values(data)?);
+        let (indptr, indices, data) = (arrays::numbers(indptr)?, arrays::numbers(indices)?, arrays::values(data)?);
         self.with(py, |writer, _| match (writer.matrix()?, by_columns) {
             (matrix, true) => matrix.push_columns(&indptr, &indices, &data),
             (matrix, false) => matrix.push_rows(&indptr, &indices, &data),

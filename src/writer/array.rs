@@ -56,9 +56,6 @@ pub struct ArrayWriter {
 
 impl ArrayWriter {
     /// An array in the new folder `folder` of about `len_hint` values; with `columns`, two-dimensional.
-    ///
-    /// # Errors
-    /// `Io` if the folder cannot be made.
     pub fn new(folder: &Path, dtype: Dtype, len_hint: u64, columns: Option<u64>, coding: Coding) -> Result<Self> {
         let width = columns.unwrap_or(1).max(1);
         let rows = len_hint.div_ceil(width);
@@ -129,9 +126,6 @@ impl ArrayWriter {
     }
 
     /// Writes what is left, and the metadata.
-    ///
-    /// # Errors
-    /// As [`ArrayWriter::push`].
     pub fn finish(mut self) -> Result<()> {
         if !self.buffer.is_empty() {
             self.buffer.resize(self.shard_bytes, 0);
@@ -160,9 +154,6 @@ impl ArrayWriter {
 }
 
 /// Writes an array whose values are all here, one-dimensional.
-///
-/// # Errors
-/// As [`ArrayWriter::push`].
 pub fn write_array<S: Num>(folder: &Path, dtype: Dtype, coding: Coding, values: &[S]) -> Result<()> {
     let mut array = ArrayWriter::new(folder, dtype, values.len() as u64, None, coding)?;
     array.push(values)?;
@@ -179,17 +170,11 @@ pub fn io<'a>(path: &'a Path, doing: &'a str) -> impl FnOnce(std::io::Error) -> 
 }
 
 /// Makes a folder and those above it.
-///
-/// # Errors
-/// `Io`.
 pub fn make_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(io(folder, "making the folder"))
 }
 
 /// Writes a file and flushes it to the disk.
-///
-/// # Errors
-/// `Io`, a full disk among them.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let written = File::create(path).and_then(|mut file| {
         file.write_all(bytes)?;
@@ -199,9 +184,6 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Writes the metadata of a zarr group.
-///
-/// # Errors
-/// As [`write_file`].
 pub fn write_group(folder: &Path, attributes: &Value) -> Result<()> {
     let metadata = json!({"zarr_format": 3, "node_type": "group", "attributes": attributes});
     write_file(&folder.join("zarr.json"), metadata.to_string().as_bytes())

@@ -1,6 +1,7 @@
 //! Rows in output order made canonical and written: as CSR arrays, or as one dense array.
 //!
-//! Canonical: columns ascend within a row, duplicates are summed.
+//! Canonical: columns ascend within a row, duplicates are summed. Each cell's sum and count, which quality
+//! control asks for first, are kept on the way.
 
 use std::path::{Path, PathBuf};
 
@@ -9,36 +10,34 @@ use serde_json::json;
 use super::array::{ArrayWriter, Coding, make_folder, write_array, write_group};
 use super::matrix::MatrixSpec;
 use super::spill::Block;
-use super::totals::RowTotals;
 use crate::error::{DaoError, Result};
+use crate::matrix::TOTALS;
 use crate::number::{Dtype, Layout, Num};
 
 /// Makes rows canonical, in output order, and writes them.
 pub struct CanonicalRows {
     name: String,
     folder: PathBuf,
+    totals_folder: PathBuf,
     shape: [u64; 2],
+    portable: bool,
     transposed: bool,
-    ascending: Coding,
     /// The offset of each row's values so far, as in CSR; counts them for a dense array too.
     indptr: Vec<i64>,
     /// The columns of CSR; none for a dense array.
     indices: Option<ArrayWriter>,
     data: ArrayWriter,
-    totals: Option<RowTotals>,
+    /// The sum of each row so far, and the number of its values that are not zero, where these are kept.
+    totals: Option<(Vec<f64>, Vec<u32>)>,
 }
 
 impl CanonicalRows {
     /// A matrix below the dataset folder `dataset`, with totals of its rows beside it where it has them.
-    ///
-    /// # Errors
-    /// `Io` if the folders cannot be made.
     pub fn new(dataset: &Path, spec: &MatrixSpec) -> Result<Self> {
         let MatrixSpec { shape, stored, portable, source_nnz, transposed, .. } = *spec;
         let name = spec.name.to_string();
         let folder = dataset.join("zarr").join(&name);
         let totals_folder = dataset.join("zarr/totals").join(&name);
-        let ascending = Coding::new(portable, true);
         let (indices, data) = if spec.layout == Layout::Dense {
             let len = shape[0] * shape[1];
             (None, ArrayWriter::new(&folder, stored, len, Some(shape[1]), Coding::Portable)?)
@@ -49,12 +48,13 @@ impl CanonicalRows {
                 0x101..=0x1_0000 => Dtype::U16,
                 _ => Dtype::U32,
             };
-            let indices = ArrayWriter::new(&folder.join("indices"), narrow, source_nnz, None, ascending)?;
-            let coding = Coding::new(portable, false);
-            (Some(indices), ArrayWriter::new(&folder.join("data"), stored, source_nnz, None, coding)?)
+            let array = |name, dtype, ascending| {
+                ArrayWriter::new(&folder.join(name), dtype, source_nnz, None, Coding::new(portable, ascending))
+            };
+            (Some(array("indices", narrow, true)?), array("data", stored, false)?)
         };
-        let totals = spec.has_totals().then(|| RowTotals::new(totals_folder, portable));
-        Ok(Self { name, folder, shape, transposed, ascending, indptr: vec![0], indices, data, totals })
+        let totals = spec.has_totals().then(Default::default);
+        Ok(Self { name, folder, totals_folder, shape, portable, transposed, indptr: vec![0], indices, data, totals })
     }
 
     /// The next rows.
@@ -63,8 +63,14 @@ impl CanonicalRows {
     /// `Value` for duplicates whose sum does not fit, `Io` for a full disk.
     pub fn write<T: Num>(&mut self, mut block: Block<T>) -> Result<()> {
         canonicalize(&mut block, &self.name)?;
-        if let Some(totals) = &mut self.totals {
-            totals.push(&block);
+        if let Some((sums, counts)) = &mut self.totals {
+            for ends in block.indptr.windows(2) {
+                let values = &block.data[ends[0]..ends[1]];
+                sums.push(values.iter().map(|&value| -> f64 { value.as_() }).sum());
+                // Columns are numbered with 31 bits.
+                let count = values.iter().filter(|&&value| value != T::zero()).count();
+                counts.push(u32::try_from(count).unwrap_or(u32::MAX));
+            }
         }
         let start = self.nnz();
         self.indptr.extend(block.indptr[1..].iter().map(|&end| start + i64::try_from(end).unwrap_or(i64::MAX)));
@@ -85,21 +91,24 @@ impl CanonicalRows {
     }
 
     /// Writes what is left; returns the number of stored values.
-    ///
-    /// # Errors
-    /// `Io` for a full disk.
     pub fn finish(mut self) -> Result<u64> {
         let nnz = self.nnz();
+        // Rows that a source without columns never sent are empty.
         let n_rows = usize::try_from(self.shape[0]).unwrap_or(0);
-        if let Some(totals) = self.totals {
-            totals.finish(n_rows)?;
+        if let Some((mut sums, mut counts)) = self.totals {
+            sums.resize(n_rows, 0.0);
+            counts.resize(n_rows, 0);
+            let whole = sums.iter().all(|&sum| sum.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&sum));
+            let (dtype, coding) = (if whole { Dtype::U32 } else { Dtype::F64 }, Coding::new(self.portable, false));
+            write_array(&self.totals_folder.join(TOTALS[0]), dtype, coding, &sums)?;
+            write_array(&self.totals_folder.join(TOTALS[1]), Dtype::U32, coding, &counts)?;
         }
         self.data.finish()?;
         if let Some(indices) = self.indices {
             indices.finish()?;
-            // Rows that a source without columns never sent.
             self.indptr.resize(n_rows + 1, nnz);
-            write_array(&self.folder.join("indptr"), Dtype::I64, self.ascending, &self.indptr)?;
+            let coding = Coding::new(self.portable, true);
+            write_array(&self.folder.join("indptr"), Dtype::I64, coding, &self.indptr)?;
             let [rows, columns] = self.shape;
             let (encoding, shape) =
                 if self.transposed { ("csc_matrix", [columns, rows]) } else { ("csr_matrix", [rows, columns]) };
@@ -161,7 +170,7 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorKind;
-    use crate::matrix::Matrix;
+    use crate::matrix::{Matrix, Totals};
     use crate::storage::{Local, Storage};
     use crate::store::MatrixName;
 
@@ -226,5 +235,46 @@ mod tests {
         let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
         let found = Matrix::open(&storage, "zarr/X", [3, 0]).unwrap().rows::<u16>(&[0, 1, 2]).unwrap();
         assert_eq!(found.indptr, [0, 0, 0, 0]);
+    }
+
+    /// The totals of rows, written and read back.
+    fn totals<T: Num>(blocks: impl IntoIterator<Item = Block<T>>, n_rows: usize, portable: bool) -> Vec<(f64, u32)> {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = MatrixSpec { stored: T::DTYPE, ..spec(Layout::Csr, [n_rows as u64, 4], portable) };
+        let mut rows = CanonicalRows::new(folder.path(), &spec).unwrap();
+        for block in blocks {
+            rows.write(block).unwrap();
+        }
+        rows.finish().unwrap();
+        let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
+        let totals = Totals::open(&storage, "zarr/totals/X", n_rows as u64).unwrap();
+        (0..u32::try_from(n_rows).unwrap()).map(|row| totals.cell(row)).collect()
+    }
+
+    #[test]
+    fn rows_are_summed_and_counted_over_blocks() {
+        for portable in [false, true] {
+            let blocks = [
+                Block { indptr: vec![0, 2, 2], indices: vec![0, 3], data: vec![200_u8, 255] },
+                Block { indptr: vec![0, 3], indices: vec![0, 1, 2], data: vec![1, 0, 4] },
+            ];
+            // A stored zero counts as no value; the fourth row never came.
+            assert_eq!(totals(blocks, 4, portable), [(455.0, 2), (0.0, 0), (5.0, 2), (0.0, 0)]);
+        }
+    }
+
+    #[test]
+    fn sums_that_are_no_counts_stay_exact() {
+        let block =
+            |data: Vec<f64>| [Block { indptr: vec![0, data.len()], indices: (0..).take(data.len()).collect(), data }];
+        assert_eq!(totals(block(vec![0.25, 0.5]), 1, false), [(0.75, 2)]);
+        assert_eq!(totals(block(vec![-3.0, 1.0]), 1, false), [(-2.0, 2)]);
+        assert_eq!(totals(block(vec![4_294_967_295.0, 1.0]), 1, true), [(4_294_967_296.0, 2)]);
+        assert!(totals(block(vec![f64::NAN]), 1, false)[0].0.is_nan());
+    }
+
+    #[test]
+    fn no_rows_have_totals_too() {
+        assert_eq!(totals::<u16>([], 0, false), []);
     }
 }

@@ -1,9 +1,9 @@
 //! Rows in, shards out; a dataset appears whole or not at all.
 //!
 //! `scan` picks the stored number type; `matrix` takes blocks in source order; `spill` routes entries to
-//! other rows out of core; `canonical` sorts each row and sums duplicates, and `totals` adds rows up;
-//! `array` encodes shards. `dataset` puts a new dataset together, `gene_index` copies a matrix of the
-//! store by genes, and `publish` makes either visible.
+//! other rows out of core; `canonical` sorts each row, sums duplicates and adds rows up; `array` encodes
+//! shards. `dataset` puts a new dataset together, `gene_index` copies a matrix of the store by genes, and
+//! `publish` makes either visible.
 //!
 //! Tables (parquet) are written into the staging folder by the caller. Must not know Python, genes'
 //! names or what a source is.
@@ -16,7 +16,6 @@ mod matrix;
 mod publish;
 mod scan;
 mod spill;
-mod totals;
 
 pub use dataset::{DatasetTables, DatasetWriter};
 pub use gene_index::add_gene_index;

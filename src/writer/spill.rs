@@ -33,9 +33,6 @@ pub struct Block<T> {
 
 impl Spill {
     /// Files for `n_rows` rows with about `nnz` entries of type `dtype`, in the new folder `folder`.
-    ///
-    /// # Errors
-    /// `Io` if they cannot be made.
     pub fn new(folder: &Path, dtype: Dtype, n_rows: u64, nnz: u64) -> Result<Self> {
         make_folder(folder)?;
         let bytes = nnz.max(1) * (8 + dtype.size() as u64);
@@ -51,9 +48,6 @@ impl Spill {
     }
 
     /// Sends one entry to `row`, which is below the number of rows.
-    ///
-    /// # Errors
-    /// `Io`, a full disk among them.
     pub fn push<T: Num>(&mut self, row: u32, column: i32, value: T) -> Result<()> {
         let block = usize::try_from(u64::from(row) / self.block_rows).unwrap_or(usize::MAX);
         let Some((path, file)) = self.blocks.get_mut(block) else {
@@ -68,9 +62,6 @@ impl Spill {
     }
 
     /// Gives the blocks, in the order of their rows, to `consume`, and removes the files. Entries are of type `T`.
-    ///
-    /// # Errors
-    /// `Io`, and what `consume` fails with.
     pub fn finish<T: Num>(self, mut consume: impl FnMut(Block<T>) -> Result<()>) -> Result<()> {
         for (first, (path, mut file)) in (0..).step_by(usize_of(self.block_rows)).zip(self.blocks) {
             file.flush().map_err(io(&path, "writing"))?;
