@@ -15,8 +15,8 @@ use dao_polars::number::{Dtype, Layout, Values};
 use dao_polars::read::schedule::Next;
 use dao_polars::read::{MatrixForm, OpenStore, ReadRequest, RowPlan};
 use dao_polars::sampling::{Order, batches};
-use dao_polars::store::{MatrixName, Store, TableMeta};
-use dao_polars::writer::{DatasetTables, DatasetWriter, MatrixSpec};
+use dao_polars::store::{Description, MatrixName, Store};
+use dao_polars::writer::{DatasetWriter, MatrixSpec};
 
 const CELLS: u32 = 10_000;
 const GENES: i32 = 20_000;
@@ -86,7 +86,6 @@ fn planning(c: &mut Criterion) {
 fn request(folder: &std::path::Path, layout: Layout) -> Arc<ReadRequest> {
     let store = folder.join("store");
     if !store.exists() {
-        let table = TableMeta::default();
         let mut writer = DatasetWriter::begin(store.to_str().unwrap(), "bench").unwrap();
         let spec = MatrixSpec {
             name: MatrixName::X,
@@ -106,16 +105,8 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<ReadRequest> {
             matrix.push_rows(&[0, i64::try_from(columns.len()).unwrap()], &columns, &Values::U16(counts)).unwrap();
         }
         writer.finish_matrix().unwrap();
-        writer
-            .commit(DatasetTables {
-                obs: table.clone(),
-                var: table,
-                organism: None,
-                constants: serde_json::Map::new(),
-                categories: BTreeMap::new(),
-                feature_space: "space".into(),
-            })
-            .unwrap();
+        let tables = Description { feature_space: "space".into(), ..Description::default() };
+        writer.commit(tables, None, BTreeMap::new()).unwrap();
     }
     let store = OpenStore::new(Store::open(store.to_str().unwrap(), &Vec::new()).unwrap());
     let form = MatrixForm {

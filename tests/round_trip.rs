@@ -15,8 +15,8 @@ use dao_polars::number::{Dtype, Layout, Values};
 use dao_polars::read::schedule::Next;
 use dao_polars::read::{MatrixForm, OpenStore, ReadRequest};
 use dao_polars::sampling::{self, Order};
-use dao_polars::store::{MatrixName, Store, TableMeta};
-use dao_polars::writer::{DatasetTables, DatasetWriter, MatrixSpec};
+use dao_polars::store::{Description, MatrixName, Store};
+use dao_polars::writer::{DatasetWriter, MatrixSpec};
 use proptest::prelude::*;
 
 const N_GENES: usize = 300;
@@ -24,16 +24,9 @@ const GENES: std::ops::Range<i32> = 0..300;
 
 type Cells = Vec<BTreeMap<i32, u16>>;
 
-fn tables() -> DatasetTables {
-    let table = TableMeta::default();
-    DatasetTables {
-        obs: table.clone(),
-        var: table,
-        organism: None,
-        constants: serde_json::Map::new(),
-        categories: BTreeMap::new(),
-        feature_space: "space".into(),
-    }
+fn commit(writer: DatasetWriter) -> Result<()> {
+    let tables = Description { feature_space: "space".into(), ..Description::default() };
+    writer.commit(tables, None, BTreeMap::new())
 }
 
 fn spec(n_obs: usize, rows: Option<Vec<u32>>) -> MatrixSpec {
@@ -89,7 +82,7 @@ fn write(
     }
     let nnz = writer.finish_matrix()?;
     assert_eq!(nnz, cells.iter().map(|cell| cell.len() as u64).sum::<u64>());
-    writer.commit(tables())
+    commit(writer)
 }
 
 fn form(name: MatrixName, n_columns: usize, layout: Layout) -> MatrixForm {
@@ -258,7 +251,7 @@ fn write_matrices(store: &Path, dataset: &str, cells: &Cells) {
     let embedding = (0..cells.len()).flat_map(|cell| (1..4).map(move |i| (cell * i) as f32)).collect();
     matrix.push_dense(3, &Values::F32(embedding)).unwrap();
     writer.finish_matrix().unwrap();
-    writer.commit(tables()).unwrap();
+    commit(writer).unwrap();
 }
 
 proptest! {

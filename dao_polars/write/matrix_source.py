@@ -51,7 +51,11 @@ def reading(where: str) -> Iterator[None]:
         raise DaoIOError(f"{where}: no permission to read it ({error})") from error
     except Exception as error:
         text = str(error).strip().split("\n")[0] or type(error).__name__
-        if not isinstance(error, OSError) and not _raised_by_reader(error):
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        callers = [frame.f_globals.get("__name__", "").split(".")[0] for frame in frames[::-1]]
+        ours = __name__.split(".")[0]
+        nearest = next((name for name in callers if name in {ours, *_FILE_READERS}), ours)
+        if not isinstance(error, OSError) and nearest == ours:
             raise DaoInternalError(
                 f"{where}: reading it failed by a bug in dao-polars ({type(error).__name__}: "
                 f"{text}); please report it with the chained traceback"
@@ -60,18 +64,6 @@ def reading(where: str) -> Iterator[None]:
             f"{where}: cannot be read ({text}); the file is truncated, damaged or not what its "
             "name says: compare its size and checksum with the original"
         ) from error
-
-
-def _raised_by_reader(error: BaseException) -> bool:
-    """Whether a reader of files was nearer to the error than this package's own code."""
-    ours = __name__.split(".")[0]
-    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
-        package = frame.f_globals.get("__name__", "").split(".")[0]
-        if package in _FILE_READERS:
-            return True
-        if package == ours:
-            return False
-    return False
 
 
 class SparseSource:
@@ -194,10 +186,9 @@ class DenseSource:
         row_bytes = max(1, self.shape[1] * max(self.dtype.itemsize, 4))
         step = max(1, BLOCK_BYTES // row_bytes)
         chunks = getattr(self._array, "shards", None) or getattr(self._array, "chunks", None)
-        tall = int(chunks[0]) if chunks else 1
-        if tall > step:
-            return tall if tall * row_bytes <= _WIDE_CHUNK_BYTES else step
-        return step - step % max(tall, 1)
+        tall = max(1, int(chunks[0])) if chunks else 1
+        whole = max(tall, step - step % tall)
+        return whole if whole * row_bytes <= _WIDE_CHUNK_BYTES else step
 
 
 MatrixSource = SparseSource | DenseSource

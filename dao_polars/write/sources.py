@@ -146,10 +146,9 @@ def _open_hdf5(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        if "unable to lock" in str(error):
-            raise DaoIOError(f"source {str(path)!r}: in use by another program: {error}") from error
-        with reading(f"source {str(path)!r}"):
+        if "unable to lock" not in str(error):
             raise
+        raise DaoIOError(f"source {str(path)!r}: in use by another program: {error}") from error
 
 
 def _open_zarr(path: Path) -> Any:
@@ -157,9 +156,7 @@ def _open_zarr(path: Path) -> Any:
         raise DaoValueError(
             f"source {str(path)!r}: a directory that is no zarr group; {_SUPPORTED}"
         )
-    zarr = require("zarr", f"reading {path.name}")
-    with reading(f"source {str(path)!r}"):
-        return zarr.open_group(str(path), mode="r")
+    return require("zarr", f"reading {path.name}").open_group(str(path), mode="r")
 
 
 def _check_root(root: Any, where: str) -> None:
@@ -188,10 +185,16 @@ def _assemble(
             "write layers=() with it"
         )
     matrices = {MatrixName.X: _matrix(adata, x_key, where)}
-    for layer_name in map(MatrixName.layer, kept):
-        matrices[layer_name] = _matrix(adata, str(layer_name), where)
-    embeddings, refused = _embeddings(adata, obsm, where)
-    matrices |= embeddings
+    matrices |= {MatrixName.layer(n): _matrix(adata, f"layers/{n}", where) for n in kept}
+    refused, embeddings = {}, _names(adata.obsm)
+    for key in embeddings if obsm is True else _pick(obsm, embeddings, "obsm", where):
+        try:
+            _check_name(key, "obsm", where)
+            matrices[MatrixName.obsm(key)] = _matrix(adata, f"obsm/{key}", where)
+        except (DaoTypeError, DaoValueError) as error:
+            if obsm is not True:
+                raise
+            refused[key] = str(error).split("; ")[0]
     is_raw = x_key == "raw/X"
     var = _table(adata.raw.var, "raw/var", where) if is_raw else _table(adata.var, "var", where)
     left_out = _left_out(adata, x_key, {x_key, *map(str, matrices)}, refused)
@@ -209,23 +212,6 @@ def _x_key(adata: Any, layer: str | None, where: str) -> str:
         return "raw/X"
     available = _names(adata.layers)
     return "layers/" + _pick(layer.removeprefix("layers/"), available, "layers", where)[0]
-
-
-def _embeddings(
-    adata: Any, obsm: Names, where: str
-) -> tuple[dict[MatrixName, MatrixSource], dict[str, str]]:
-    """The obsm to keep; and, where all are wanted, why some of them cannot be."""
-    found, refused = {}, {}
-    available = _names(adata.obsm)
-    for name in available if obsm is True else _pick(obsm, available, "obsm", where):
-        try:
-            _check_name(name, "obsm", where)
-            found[MatrixName.obsm(name)] = _matrix(adata, f"obsm/{name}", where)
-        except (DaoTypeError, DaoValueError) as error:
-            if obsm is not True:
-                raise
-            refused[name] = str(error).split("; ")[0]
-    return found, refused
 
 
 def _left_out(adata: Any, x_key: str, kept: set[str], refused: dict[str, str]) -> list[str]:

@@ -3,6 +3,7 @@
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMappingProxy, PyTuple};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::DaoError;
@@ -243,7 +244,7 @@ impl PyColumnMeta {
 }
 
 /// A value that `json.dumps` can write, as the core's JSON.
-pub fn json(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+pub fn json<T: DeserializeOwned>(value: &Bound<'_, PyAny>) -> PyResult<T> {
     let text: String = value.py().import("json")?.call_method1("dumps", (value,))?.extract()?;
     serde_json::from_str(&text).map_err(|e| DaoError::value(format!("no JSON: {e}")).into())
 }

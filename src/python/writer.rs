@@ -9,7 +9,8 @@ use super::arrays;
 use super::manifest::{PyMatrixName, PyTableMeta, json};
 use crate::error::{DaoError, Result};
 use crate::number::Layout;
-use crate::writer::{DatasetTables, DatasetWriter, MatrixSpec, ValueScan};
+use crate::store::Description;
+use crate::writer::{DatasetWriter, MatrixSpec, ValueScan};
 
 /// A dataset being written, and the scan of the values of its next matrix.
 #[pyclass(name = "DatasetWriter", module = "dao_polars._core", frozen)]
@@ -122,15 +123,11 @@ impl PyDatasetWriter {
         categories: BTreeMap<String, Option<Vec<String>>>,
         feature_space: String,
     ) -> PyResult<()> {
-        let constants = match json(constants)? {
-            serde_json::Value::Object(constants) => constants,
-            _ => return Err(DaoError::value("constants are a dict").into()),
-        };
+        let (obs, var, constants) = (obs.core(py)?, var.core(py)?, json(constants)?);
+        let tables = Description { obs, var, constants, feature_space, ..Description::default() };
         let categories = categories.into_iter().map(|(name, values)| (name, values.map(BTreeSet::from_iter))).collect();
-        let tables =
-            DatasetTables { obs: obs.core(py)?, var: var.core(py)?, organism, constants, categories, feature_space };
         let (writer, _) = self.lock().take().ok_or_else(finished)?;
-        Ok(py.detach(|| writer.commit(tables))?)
+        Ok(py.detach(|| writer.commit(tables, organism, categories))?)
     }
 
     fn abort(&self, py: Python<'_>) {

@@ -17,7 +17,7 @@ pub const DATASET_FORMAT: &str = "dao-dataset";
 const GENE_INDEX_FORMAT: &str = "dao-gene-index";
 
 /// A dataset's description of itself.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Description {
     /// The format's name, always [`DATASET_FORMAT`].
     pub format: String,

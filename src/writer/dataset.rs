@@ -11,26 +11,8 @@ use super::publish::{Staging, entries};
 use crate::error::{DaoError, Result};
 use crate::storage::{Local, Storage};
 use crate::store::{
-    Categories, Constants, DATASET_FORMAT, Dataset, Description, FORMAT_VERSION, MANIFEST, MatrixMeta, MatrixName,
-    TableMeta, checksum,
+    Categories, DATASET_FORMAT, Dataset, Description, FORMAT_VERSION, MANIFEST, MatrixMeta, MatrixName, checksum,
 };
-
-/// The description of `obs.parquet`, `var.parquet` and `uns.json`, from the caller who wrote them.
-#[derive(Debug, Clone)]
-pub struct DatasetTables {
-    /// The table of cells.
-    pub obs: TableMeta,
-    /// The table of genes.
-    pub var: TableMeta,
-    /// The organism of all cells, where it is one.
-    pub organism: Option<String>,
-    /// Values that all its cells share.
-    pub constants: Constants,
-    /// The values of each string-like obs column, or `None` if they are too many.
-    pub categories: Categories,
-    /// The id of the feature space.
-    pub feature_space: String,
-}
 
 /// A dataset being written; not visible until [`DatasetWriter::commit`], gone if dropped before.
 pub struct DatasetWriter {
@@ -96,11 +78,12 @@ impl DatasetWriter {
         Ok(nnz)
     }
 
-    /// Describes the dataset and makes it visible.
+    /// Describes the dataset and makes it visible. `tables` has what their writer knows: obs, var, constants and the
+    /// feature space; `organism` is that of all cells, `categories` the values of each string-like obs column.
     ///
     /// # Errors
     /// `Value` if there is no X or a matrix is not finished, and as [`Staging::publish`].
-    pub fn commit(self, tables: DatasetTables) -> Result<()> {
+    pub fn commit(self, tables: Description, organism: Option<String>, categories: Categories) -> Result<()> {
         let Self { staging, dataset, matrices, matrix } = self;
         let (Some(x), None) = (matrices.get(&MatrixName::X).cloned(), matrix) else {
             let what = "a dataset needs a matrix X, and all its matrices finished";
@@ -120,7 +103,6 @@ impl DatasetWriter {
                 MatrixName::Obsm(name) => obsm.push(name.clone()),
             }
         }
-        let obs = tables.obs.columns.iter().map(|column| (column.name.clone(), column.dtype.clone())).collect();
         let description = Description {
             format: DATASET_FORMAT.into(),
             version: FORMAT_VERSION,
@@ -130,17 +112,12 @@ impl DatasetWriter {
             nnz: x.nnz,
             checksums: checksums(&folder)?,
             matrices,
-            obs: tables.obs,
-            var: tables.var,
-            constants: tables.constants.clone(),
-            feature_space: tables.feature_space.clone(),
-            extra: Map::new(),
+            ..tables
         };
         let text = serde_json::to_string_pretty(&description)
             .map_err(|e| DaoError::value(format!("the dataset cannot be described: {e}")))?;
         write_file(&folder.join(MANIFEST), text.as_bytes())?;
         let bytes = Local::new(&folder)?.total_size("")?;
-        let categories = tables.categories;
         staging.publish(&dataset.clone(), |manifest, number| {
             manifest.merge_categories(categories);
             Ok(Dataset {
@@ -154,10 +131,10 @@ impl DatasetWriter {
                 layout: x.layout,
                 dtype: x.dtype,
                 bytes,
-                organism: tables.organism,
-                obs,
-                constants: tables.constants,
-                feature_space: tables.feature_space,
+                organism,
+                obs: description.obs.columns.into_iter().map(|column| (column.name, column.dtype)).collect(),
+                constants: description.constants,
+                feature_space: description.feature_space,
                 layers,
                 obsm,
                 extra: Map::new(),
@@ -221,15 +198,9 @@ mod tests {
         }
     }
 
-    fn tables(categories: Categories) -> DatasetTables {
-        DatasetTables {
-            obs: TableMeta::default(),
-            var: TableMeta::default(),
-            organism: Some("human".into()),
-            constants: Map::new(),
-            categories,
-            feature_space: "space".into(),
-        }
+    fn commit(writer: DatasetWriter, categories: Categories) -> Result<()> {
+        let tables = Description { feature_space: "space".into(), ..Description::default() };
+        writer.commit(tables, Some("human".into()), categories)
     }
 
     fn put(writer: &mut DatasetWriter, name: &MatrixName, layout: Layout) {
@@ -249,7 +220,7 @@ mod tests {
         put(&mut writer, &pca, Layout::Dense);
         std::fs::write(writer.folder().join("parquet/obs.parquet"), b"table").unwrap();
         assert!(Store::open(uri, &Vec::new()).is_err(), "not visible before it is complete");
-        writer.commit(tables(BTreeMap::new())).unwrap();
+        commit(writer, BTreeMap::new()).unwrap();
 
         let store = Store::open(uri, &Vec::new()).unwrap();
         let dataset = store.dataset("lung").unwrap();
@@ -279,7 +250,7 @@ mod tests {
         ] {
             let mut writer = DatasetWriter::begin(uri, name).unwrap();
             put(&mut writer, &MatrixName::X, Layout::Csr);
-            writer.commit(tables(categories)).unwrap();
+            commit(writer, categories).unwrap();
         }
         let store = Store::open(uri, &Vec::new()).unwrap();
         assert_eq!(store.manifest().categories, of([("type", words(&["B", "NK", "T"])), ("barcode", None)]));
@@ -290,7 +261,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = DatasetWriter::begin(folder.path().to_str().unwrap(), "d").unwrap();
         put(&mut writer, &MatrixName::Layer("counts".into()), Layout::Csr);
-        let error = writer.commit(tables(BTreeMap::new())).unwrap_err();
+        let error = commit(writer, BTreeMap::new()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Value);
         assert!(error.to_string().contains("matrix X"), "{error}");
         assert!(!folder.path().join("d").exists());

@@ -17,7 +17,7 @@ mod publish;
 mod scan;
 mod spill;
 
-pub use dataset::{DatasetTables, DatasetWriter};
+pub use dataset::DatasetWriter;
 pub use gene_index::add_gene_index;
 pub use matrix::{MatrixSpec, MatrixWriter};
 pub use scan::ValueScan;
