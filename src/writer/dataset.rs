@@ -118,7 +118,7 @@ impl DatasetWriter {
             .map_err(|e| DaoError::value(format!("the dataset cannot be described: {e}")))?;
         write_file(&folder.join(MANIFEST), text.as_bytes())?;
         let bytes = Local::new(&folder)?.total_size("")?;
-        staging.publish(&dataset.clone(), |manifest, number| {
+        staging.publish(|manifest, number| {
             manifest.merge_categories(categories);
             Ok(Dataset {
                 number,

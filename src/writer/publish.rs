@@ -27,7 +27,6 @@ const UNPUBLISHED: &str = ".unpublished";
 pub struct Staging {
     store: PathBuf,
     folder: PathBuf,
-    lock_path: PathBuf,
     _lock: File,
     /// A forked child has a copy of this and must leave its parent's folder alone.
     pid: u32,
@@ -146,15 +145,14 @@ impl Staging {
 
     /// A new staging folder and its lock. Call with the store locked.
     fn new(store: PathBuf) -> Result<Self> {
-        let staging = store.join(".staging");
-        let name = Uuid::new_v4().to_string();
-        let (folder, lock_path) = (staging.join(&name), staging.join(format!("{name}.lock")));
-        make_folder(&staging)?;
+        let folder = store.join(".staging").join(Uuid::new_v4().to_string());
+        let lock_path = lock_of(&folder);
+        make_folder(&store.join(".staging"))?;
         let lock = File::create(&lock_path).map_err(io(&lock_path, "opening the lock"))?;
         lock.lock().map_err(io(&lock_path, "locking"))?;
         make_folder(&folder)?;
         let folder = folder.canonicalize().map_err(io(&folder, "resolving"))?;
-        Ok(Self { store, folder, lock_path, _lock: lock, pid: std::process::id() })
+        Ok(Self { store, folder, _lock: lock, pid: std::process::id() })
     }
 
     /// The folder to write to.
@@ -167,15 +165,15 @@ impl Staging {
     ///
     /// # Errors
     /// `AlreadyExists` if another writer took the name meanwhile, `Io`; the dataset is not visible then.
-    pub fn publish(self, dataset: &str, update: impl FnOnce(&mut Manifest, u32) -> Result<Dataset>) -> Result<()> {
+    pub fn publish(self, update: impl FnOnce(&mut Manifest, u32) -> Result<Dataset>) -> Result<()> {
         let (_lock, mut manifest) = lock_store(&self.store)?;
-        check_free(&manifest, &self.store, dataset)?;
         let number = manifest.next_number;
         let entry = update(&mut manifest, number)?;
+        check_free(&manifest, &self.store, &entry.name)?;
+        let target = self.store.join(&entry.path);
         manifest.datasets.push(entry);
         manifest.next_number =
             number.checked_add(1).ok_or_else(|| DaoError::value("the store has given all its numbers"))?;
-        let target = self.store.join(dataset);
         if target.exists() {
             // Marked unpublished, and we hold the lock: a writer died between moving and listing it.
             std::fs::remove_dir_all(&target).map_err(io(&target, "cleaning up"))?;
@@ -220,6 +218,10 @@ impl Staging {
     }
 }
 
+fn lock_of(staging: &Path) -> PathBuf {
+    staging.with_extension("lock")
+}
+
 fn not_a_folder(uri: &str) -> DaoError {
     DaoError::value(format!("cannot write to '{uri}'"))
         .expected("a folder on this machine")
@@ -233,7 +235,7 @@ impl Drop for Staging {
         }
         // Best effort: the next writer removes what stays.
         let _ = std::fs::remove_dir_all(&self.folder);
-        let _ = std::fs::remove_file(&self.lock_path);
+        let _ = std::fs::remove_file(lock_of(&self.folder));
     }
 }
 
@@ -311,7 +313,7 @@ mod tests {
 
     fn publish(staging: Staging, name: &str) -> Result<()> {
         describe(staging.folder(), name);
-        staging.publish(name, |_, number| Ok(entry(name, number)))
+        staging.publish(|_, number| Ok(entry(name, number)))
     }
 
     fn listed(store: &Path) -> Vec<(String, u32)> {
@@ -446,7 +448,7 @@ mod tests {
         let store = folder.path();
         let staging = begin(store, "d").unwrap();
         describe(staging.folder(), "d");
-        let error = staging.publish("d", |_, _| Err(DaoError::value("no"))).unwrap_err();
+        let error = staging.publish(|_, _| Err(DaoError::value("no"))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Value);
         assert!(!store.join("d").exists() && !store.join(MANIFEST).exists());
         assert_eq!(entries(&store.join(".staging")).unwrap(), Vec::<PathBuf>::new());
