@@ -16,9 +16,9 @@ use crate::number::{Dtype, Layout, Num};
 
 /// Makes rows canonical, in output order, and writes them.
 pub struct CanonicalRows {
+    /// The folder of the dataset's matrices.
+    zarr: PathBuf,
     name: String,
-    folder: PathBuf,
-    totals_folder: PathBuf,
     shape: [u64; 2],
     portable: bool,
     transposed: bool,
@@ -35,9 +35,8 @@ impl CanonicalRows {
     /// A matrix below the dataset folder `dataset`, with totals of its rows beside it where it has them.
     pub fn new(dataset: &Path, spec: &MatrixSpec) -> Result<Self> {
         let MatrixSpec { shape, stored, portable, source_nnz, transposed, .. } = *spec;
-        let name = spec.name.to_string();
-        let folder = dataset.join("zarr").join(&name);
-        let totals_folder = dataset.join("zarr/totals").join(&name);
+        let (zarr, name) = (dataset.join("zarr"), spec.name.to_string());
+        let folder = zarr.join(&name);
         let (indices, data) = if spec.layout == Layout::Dense {
             let len = shape[0] * shape[1];
             (None, ArrayWriter::new(&folder, stored, len, Some(shape[1]), Coding::Portable)?)
@@ -54,7 +53,7 @@ impl CanonicalRows {
             (Some(array("indices", narrow, true)?), array("data", stored, false)?)
         };
         let totals = spec.has_totals().then(Default::default);
-        Ok(Self { name, folder, totals_folder, shape, portable, transposed, indptr: vec![0], indices, data, totals })
+        Ok(Self { zarr, name, shape, portable, transposed, indptr: vec![0], indices, data, totals })
     }
 
     /// The next rows.
@@ -100,20 +99,21 @@ impl CanonicalRows {
             counts.resize(n_rows, 0);
             let whole = sums.iter().all(|&sum| sum.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&sum));
             let (dtype, coding) = (if whole { Dtype::U32 } else { Dtype::F64 }, Coding::new(self.portable, false));
-            write_array(&self.totals_folder.join(TOTALS[0]), dtype, coding, &sums)?;
-            write_array(&self.totals_folder.join(TOTALS[1]), Dtype::U32, coding, &counts)?;
+            let folder = self.zarr.join("totals").join(&self.name);
+            write_array(&folder.join(TOTALS[0]), dtype, coding, &sums)?;
+            write_array(&folder.join(TOTALS[1]), Dtype::U32, coding, &counts)?;
         }
         self.data.finish()?;
         if let Some(indices) = self.indices {
             indices.finish()?;
             self.indptr.resize(n_rows + 1, nnz);
-            let coding = Coding::new(self.portable, true);
-            write_array(&self.folder.join("indptr"), Dtype::I64, coding, &self.indptr)?;
+            let (folder, coding) = (self.zarr.join(&self.name), Coding::new(self.portable, true));
+            write_array(&folder.join("indptr"), Dtype::I64, coding, &self.indptr)?;
             let [rows, columns] = self.shape;
             let (encoding, shape) =
                 if self.transposed { ("csc_matrix", [columns, rows]) } else { ("csr_matrix", [rows, columns]) };
             let attributes = json!({"encoding-type": encoding, "encoding-version": "0.1.0", "shape": shape});
-            write_group(&self.folder, &attributes)?;
+            write_group(&folder, &attributes)?;
         }
         Ok(u64::try_from(nnz).unwrap_or(0))
     }

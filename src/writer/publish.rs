@@ -146,7 +146,7 @@ impl Staging {
     /// A new staging folder and its lock. Call with the store locked.
     fn new(store: PathBuf) -> Result<Self> {
         let folder = store.join(".staging").join(Uuid::new_v4().to_string());
-        let lock_path = lock_of(&folder);
+        let lock_path = folder.with_extension("lock");
         make_folder(&store.join(".staging"))?;
         let lock = File::create(&lock_path).map_err(io(&lock_path, "opening the lock"))?;
         lock.lock().map_err(io(&lock_path, "locking"))?;
@@ -218,10 +218,6 @@ impl Staging {
     }
 }
 
-fn lock_of(staging: &Path) -> PathBuf {
-    staging.with_extension("lock")
-}
-
 fn not_a_folder(uri: &str) -> DaoError {
     DaoError::value(format!("cannot write to '{uri}'"))
         .expected("a folder on this machine")
@@ -235,7 +231,7 @@ impl Drop for Staging {
         }
         // Best effort: the next writer removes what stays.
         let _ = std::fs::remove_dir_all(&self.folder);
-        let _ = std::fs::remove_file(lock_of(&self.folder));
+        let _ = std::fs::remove_file(self.folder.with_extension("lock"));
     }
 }
 

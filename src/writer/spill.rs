@@ -19,8 +19,8 @@ const MAX_BLOCKS: u64 = 128;
 /// Entries on their way to their rows.
 pub struct Spill {
     folder: PathBuf,
-    block_rows: u64,
-    n_rows: u64,
+    block_rows: usize,
+    n_rows: usize,
     blocks: Vec<(PathBuf, BufWriter<File>)>,
 }
 
@@ -37,7 +37,8 @@ impl Spill {
         make_folder(folder)?;
         let bytes = nnz.max(1) * (8 + dtype.size() as u64);
         let n_blocks = bytes.div_ceil(BLOCK_BYTES).clamp(1, MAX_BLOCKS);
-        let block_rows = n_rows.div_ceil(n_blocks).max(1);
+        let rows = |n: u64| usize::try_from(n).map_err(|_| DaoError::value("more rows than memory holds"));
+        let (n_rows, block_rows) = (rows(n_rows)?, rows(n_rows.div_ceil(n_blocks).max(1))?);
         let open = |i| {
             let path = folder.join(format!("rows-{i:05}"));
             let file = File::create(&path).map_err(io(&path, "writing"))?;
@@ -49,8 +50,7 @@ impl Spill {
 
     /// Sends one entry to `row`, which is below the number of rows.
     pub fn push<T: Num>(&mut self, row: u32, column: i32, value: T) -> Result<()> {
-        let block = usize::try_from(u64::from(row) / self.block_rows).unwrap_or(usize::MAX);
-        let Some((path, file)) = self.blocks.get_mut(block) else {
+        let Some((path, file)) = self.blocks.get_mut(row as usize / self.block_rows) else {
             return Err(DaoError::value(format!("row {row} is past the matrix's {} rows", self.n_rows)));
         };
         let mut entry = [0; 16];
@@ -63,11 +63,11 @@ impl Spill {
 
     /// Gives the blocks, in the order of their rows, to `consume`, and removes the files. Entries are of type `T`.
     pub fn finish<T: Num>(self, mut consume: impl FnMut(Block<T>) -> Result<()>) -> Result<()> {
-        for (first, (path, mut file)) in (0..).step_by(usize_of(self.block_rows)).zip(self.blocks) {
+        for (first, (path, mut file)) in (0..).step_by(self.block_rows).zip(self.blocks) {
             file.flush().map_err(io(&path, "writing"))?;
             drop(file);
             let bytes = std::fs::read(&path).map_err(io(&path, "reading back"))?;
-            consume(sort_block(&bytes, first, usize_of(self.block_rows.min(self.n_rows - first))))?;
+            consume(sort_block(&bytes, first, self.block_rows.min(self.n_rows - first)))?;
             std::fs::remove_file(&path).map_err(io(&path, "removing"))?;
         }
         std::fs::remove_dir(&self.folder).map_err(io(&self.folder, "removing"))
@@ -75,11 +75,11 @@ impl Spill {
 }
 
 /// Puts the entries of a file together by rows: a counting sort, which keeps the order they came in.
-fn sort_block<T: Num>(bytes: &[u8], first: u64, n_rows: usize) -> Block<T> {
+fn sort_block<T: Num>(bytes: &[u8], first: usize, n_rows: usize) -> Block<T> {
     let size = 8 + size_of::<T>();
     let word = |entry: &[u8]| -> [u8; 4] { [entry[0], entry[1], entry[2], entry[3]] };
     // An entry went to the block that its row is in.
-    let row_of = |entry: &[u8]| usize_of(u64::from(u32::from_ne_bytes(word(entry))) - first);
+    let row_of = |entry: &[u8]| u32::from_ne_bytes(word(entry)) as usize - first;
     let mut indptr = vec![0; n_rows + 1];
     for entry in bytes.chunks_exact(size) {
         indptr[row_of(entry) + 1] += 1;
@@ -97,11 +97,6 @@ fn sort_block<T: Num>(bytes: &[u8], first: u64, n_rows: usize) -> Block<T> {
         *at += 1;
     }
     Block { indptr, indices, data }
-}
-
-/// A number of rows, which have 32 bits.
-fn usize_of(rows: u64) -> usize {
-    usize::try_from(rows).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
