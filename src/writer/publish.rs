@@ -186,8 +186,7 @@ impl Staging {
             let _ = std::fs::remove_dir_all(&target);
             return Err(error);
         }
-        // From here on the dataset is listed, and nothing may fail: a marker that stays, the next
-        // writer removes.
+        // The dataset is listed: nothing may fail from here on. A marker that stays, the next writer removes.
         let _ = std::fs::remove_file(target.join(UNPUBLISHED));
         Ok(())
     }

@@ -26,7 +26,6 @@ import dao_polars as dao
 from dao_polars.write import dataset as write
 from tests.conftest import study
 
-
 adata = study(int(sys.argv[3]), 300, [f"g{i}" for i in range(50)])
 class Slow:
     def __init__(self, writer): self._w = writer
