@@ -16,8 +16,8 @@ use dao_polars::number::{Dtype, Layout, Values};
 use dao_polars::read::schedule::Next;
 use dao_polars::read::{MatrixForm, OpenStore, ReadRequest, RowPlan};
 use dao_polars::sampling::{Order, batches};
-use dao_polars::store::{MatrixName, Store, TableMeta};
-use dao_polars::writer::{DatasetTables, DatasetWriter, MatrixSpec};
+use dao_polars::store::{Description, MatrixName, Store};
+use dao_polars::writer::{DatasetWriter, MatrixSpec};
 
 const CELLS: u32 = 10_000;
 const GENES: i32 = 20_000;
@@ -87,7 +87,6 @@ fn planning(c: &mut Criterion) {
 fn request(folder: &std::path::Path, layout: Layout) -> Arc<ReadRequest> {
     let store = folder.join("store");
     if !store.exists() {
-        let table = TableMeta::default();
         let mut writer = DatasetWriter::begin(store.to_str().unwrap(), "bench").unwrap();
         let spec = MatrixSpec {
             name: MatrixName::X,
@@ -98,26 +97,17 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<ReadRequest> {
             columns: None,
             rows: None,
             source_nnz: 0,
-            totals: true,
             transposed: false,
         };
-        let mut matrix = writer.matrix(spec, "float32", 0.0).unwrap();
+        let matrix = writer.begin_matrix(spec, "float32", 0.0).unwrap();
         let mut stream = Stream(1);
         for _ in 0..CELLS {
             let (columns, counts) = cell(&mut stream);
             matrix.push_rows(&[0, i64::try_from(columns.len()).unwrap()], &columns, &Values::U16(counts)).unwrap();
         }
-        writer.set_nnz(&MatrixName::X, matrix.finish().unwrap());
-        writer
-            .commit(DatasetTables {
-                obs: table.clone(),
-                var: table,
-                organism: None,
-                constants: serde_json::Map::new(),
-                categories: BTreeMap::new(),
-                feature_space: "space".into(),
-            })
-            .unwrap();
+        writer.finish_matrix().unwrap();
+        let tables = Description { feature_space: "space".into(), ..Description::default() };
+        writer.commit(tables, None, BTreeMap::new()).unwrap();
     }
     let store = OpenStore::new(Store::open(store.to_str().unwrap(), &Vec::new()).unwrap());
     let form = MatrixForm {

@@ -22,12 +22,10 @@ __all__ = [
     "Genes",
     "MatrixMeta",
     "MatrixName",
-    "MatrixWriter",
     "Reader",
     "Sampler",
     "Store",
     "TableMeta",
-    "ValueScan",
     "feature_space_id",
     "keep_reports",
     "match_genes",
@@ -239,32 +237,28 @@ class Epoch:
     def close(self) -> None: ...
 
 @final
-class ValueScan:
-    def __new__(cls) -> ValueScan: ...
-    def update(self, data: NDArray[Any]) -> None: ...
-    def stored(self) -> str: ...
-    def max_abs(self) -> float: ...
-    def nonzero(self) -> int: ...
-
-@final
 class DatasetWriter:
     @staticmethod
     def begin(uri: str, dataset: str) -> DatasetWriter: ...
     staging: Final[str]
-    def matrix(
+    def scan(self, data: NDArray[Any]) -> int: ...
+    def begin_matrix(
         self,
         name: MatrixName,
         layout: Literal["csr", "dense"],
         shape: tuple[int, int],
-        stored: str,
         source_dtype: str,
         *,
         portable: bool = False,
         columns: NDArray[np.int32] | None = None,
+        most_summed: int = 1,
         rows: NDArray[np.uint32] | None = None,
-        source_nnz: int = 0,
-        max_abs: float = 0.0,
-    ) -> MatrixWriter: ...
+    ) -> None: ...
+    def push_sparse(
+        self, by_columns: bool, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]
+    ) -> None: ...
+    def push_dense(self, block: NDArray[Any]) -> None: ...
+    def finish_matrix(self) -> int: ...
     def commit(
         self,
         *,
@@ -276,17 +270,6 @@ class DatasetWriter:
         feature_space: str,
     ) -> None: ...
     def abort(self) -> None: ...
-
-@final
-class MatrixWriter:
-    def push_rows(
-        self, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]
-    ) -> None: ...
-    def push_columns(
-        self, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]
-    ) -> None: ...
-    def push_dense(self, block: NDArray[Any]) -> None: ...
-    def finish(self) -> int: ...
 
 def feature_space_id(names: list[str | None]) -> str: ...
 def match_genes(

@@ -15,8 +15,8 @@ use dao_polars::number::{Dtype, Layout, Values};
 use dao_polars::read::schedule::Next;
 use dao_polars::read::{MatrixForm, OpenStore, ReadRequest};
 use dao_polars::sampling::{self, Order};
-use dao_polars::store::{MatrixName, Store, TableMeta};
-use dao_polars::writer::{DatasetTables, DatasetWriter, MatrixSpec};
+use dao_polars::store::{Description, MatrixName, Store};
+use dao_polars::writer::{DatasetWriter, MatrixSpec};
 use proptest::prelude::*;
 
 const N_GENES: usize = 300;
@@ -24,16 +24,9 @@ const GENES: std::ops::Range<i32> = 0..300;
 
 type Cells = Vec<BTreeMap<i32, u16>>;
 
-fn tables() -> DatasetTables {
-    let table = TableMeta::default();
-    DatasetTables {
-        obs: table.clone(),
-        var: table,
-        organism: None,
-        constants: serde_json::Map::new(),
-        categories: BTreeMap::new(),
-        feature_space: "space".into(),
-    }
+fn commit(writer: DatasetWriter) -> Result<()> {
+    let tables = Description { feature_space: "space".into(), ..Description::default() };
+    writer.commit(tables, None, BTreeMap::new())
 }
 
 fn spec(n_obs: usize, rows: Option<Vec<u32>>) -> MatrixSpec {
@@ -46,7 +39,6 @@ fn spec(n_obs: usize, rows: Option<Vec<u32>>) -> MatrixSpec {
         columns: None,
         rows,
         source_nnz: 0,
-        totals: true,
         transposed: false,
     }
 }
@@ -61,7 +53,7 @@ fn write(
     rows: Option<Vec<u32>>,
 ) -> Result<()> {
     let mut writer = DatasetWriter::begin(store.to_str().unwrap(), dataset)?;
-    let mut matrix = writer.matrix(spec(cells.len(), rows), "float32", 0.0)?;
+    let matrix = writer.begin_matrix(spec(cells.len(), rows), "float32", 0.0)?;
     let lines: Vec<Vec<(i32, u16)>> = if by_columns {
         let mut columns = vec![Vec::new(); N_GENES];
         for (row, cell) in (0..).zip(cells) {
@@ -88,10 +80,9 @@ fn write(
             matrix.push_rows(&indptr, &indices, &Values::F32(data))?;
         }
     }
-    let nnz = matrix.finish()?;
+    let nnz = writer.finish_matrix()?;
     assert_eq!(nnz, cells.iter().map(|cell| cell.len() as u64).sum::<u64>());
-    writer.set_nnz(&MatrixName::X, nnz);
-    writer.commit(tables())
+    commit(writer)
 }
 
 fn form(name: MatrixName, n_columns: usize, layout: Layout) -> MatrixForm {
@@ -196,9 +187,9 @@ fn a_writer_that_is_dropped_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store");
     let mut writer = DatasetWriter::begin(store.to_str().unwrap(), "d").unwrap();
-    let mut matrix = writer.matrix(spec(2, None), "float32", 0.0).unwrap();
+    let matrix = writer.begin_matrix(spec(2, None), "float32", 0.0).unwrap();
     matrix.push_rows(&[0, 1], &[0], &Values::F32(vec![1.0])).unwrap();
-    let error = matrix.finish().unwrap_err();
+    let error = writer.finish_matrix().unwrap_err();
     assert!(error.to_string().contains("ended before all its rows"), "{error}");
     drop(writer);
     assert!(!store.join("d").exists() && store.join(".staging").read_dir().unwrap().next().is_none());
@@ -210,7 +201,7 @@ fn a_writer_that_is_dropped_leaves_nothing() {
 fn blocks_that_contradict_themselves_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = DatasetWriter::begin(folder.path().to_str().unwrap(), "d").unwrap();
-    let mut matrix = writer.matrix(spec(2, None), "float32", 0.0).unwrap();
+    let matrix = writer.begin_matrix(spec(2, None), "float32", 0.0).unwrap();
     let one = Values::F32(vec![1.0]);
     for (indptr, indices) in [
         (vec![0, 2], vec![0]),
@@ -243,30 +234,28 @@ fn keys_of_no_cell_are_refused() {
 fn write_matrices(store: &Path, dataset: &str, cells: &Cells) {
     let mut writer = DatasetWriter::begin(store.to_str().unwrap(), dataset).unwrap();
     for (name, more) in [(MatrixName::X, 0.0), (MatrixName::Layer("more".into()), 1000.0)] {
-        let spec = MatrixSpec { name: name.clone(), stored: Dtype::F32, ..spec(cells.len(), None) };
-        let mut matrix = writer.matrix(spec, "float32", 0.0).unwrap();
+        let spec = MatrixSpec { name, stored: Dtype::F32, ..spec(cells.len(), None) };
+        let matrix = writer.begin_matrix(spec, "float32", 0.0).unwrap();
         for cell in cells {
             let columns: Vec<i32> = cell.keys().copied().collect();
             let values = cell.values().map(|&count| f32::from(count) + more).collect();
             matrix.push_rows(&[0, i64::try_from(columns.len()).unwrap()], &columns, &Values::F32(values)).unwrap();
         }
-        writer.set_nnz(&name, matrix.finish().unwrap());
+        writer.finish_matrix().unwrap();
     }
-    let name = MatrixName::Obsm("X_pca".into());
     let shape = [cells.len() as u64, 3];
     let spec = MatrixSpec {
-        name: name.clone(),
+        name: MatrixName::Obsm("X_pca".into()),
         layout: Layout::Dense,
         stored: Dtype::F32,
         shape,
-        totals: false,
         ..spec(cells.len(), None)
     };
-    let mut matrix = writer.matrix(spec, "float32", 0.0).unwrap();
+    let matrix = writer.begin_matrix(spec, "float32", 0.0).unwrap();
     let embedding = (0..cells.len()).flat_map(|cell| (1..4).map(move |i| (cell * i) as f32)).collect();
     matrix.push_dense(3, &Values::F32(embedding)).unwrap();
-    writer.set_nnz(&name, matrix.finish().unwrap());
-    writer.commit(tables()).unwrap();
+    writer.finish_matrix().unwrap();
+    commit(writer).unwrap();
 }
 
 proptest! {

@@ -27,26 +27,13 @@ class Alignment:
     """A dataset's genes, and how the source's columns become them.
 
     ``var``: as stored. ``columns``: int32, for each source column its output column or -1; None
-    where they are the same. ``dropped``, ``absent``: numbers of source and target genes without
-    a counterpart. ``most_summed``: of how many of the source's genes an output gene is at most the
-    sum.
+    where they are the same. ``most_summed``: of how many of the source's genes an output gene is
+    at most the sum.
     """
 
     var: Table
     columns: np.ndarray | None = None
-    dropped: int = 0
-    absent: int = 0
     most_summed: int = 1
-
-    def warn(self, where: str, stacklevel: int) -> None:
-        """Gives a UserWarning that counts what alignment changed, if it did."""
-        parts = []
-        if self.dropped:
-            parts.append(f"{self.dropped:,} genes of the source are not in genes= and are dropped")
-        if self.absent:
-            parts.append(f"{self.absent:,} of genes= are not in the source and are zero")
-        if parts:
-            warnings.warn(f"{where}: {'; '.join(parts)}", UserWarning, stacklevel=stacklevel + 1)
 
 
 def align(
@@ -54,13 +41,8 @@ def align(
 ) -> Alignment:
     """The alignment whose output columns are exactly ``genes``, in their order.
 
-    Args:
-        var: the source's.
-        genes: names (str, each once; any iterable, or a var frame of a store), or None to keep
-            the source's genes.
-        gene_key: the var column to match on; None for the index.
-        duplicates: what a name means that several genes of the source have.
-        where: the dataset, for errors.
+    The arguments are those of ``write_dataset``, whose caller gets a UserWarning that counts the
+    genes that are dropped and those that are zero. ``var`` is the source's.
 
     Raises:
         DaoTypeError: ``genes`` holds something other than names.
@@ -94,12 +76,17 @@ def align(
     source = np.full(len(wanted), -1, dtype=np.int64)
     places = np.flatnonzero(columns >= 0)[::-1]
     source[columns[places]] = places  # the first of several is written last
-    identity = len(columns) == len(source) and bool((columns == np.arange(len(columns))).all())
+    dropped, absent = np.count_nonzero(columns < 0), np.count_nonzero(source < 0)
+    changes = []
+    if dropped:
+        changes.append(f"{dropped:,} genes of the source are not in genes= and are dropped")
+    if absent:
+        changes.append(f"{absent:,} of genes= are not in the source and are zero")
+    if changes:
+        warnings.warn(f"{where}: {'; '.join(changes)}", UserWarning, stacklevel=3)
     return Alignment(
         _aligned_var(var, wanted, source, gene_key),
-        None if identity else columns,
-        dropped=int((columns < 0).sum()),
-        absent=int((source < 0).sum()),
+        None if np.array_equal(columns, np.arange(len(source))) else columns,
         most_summed=int(np.bincount(columns[columns >= 0], minlength=1).max(initial=1)),
     )
 
@@ -116,9 +103,9 @@ def _names(genes: Any, where: str) -> pl.Series:
 
 
 def _source_names(var: Table, gene_key: str | None, where: str) -> pl.Series:
-    stored = {column.source: column.name for column in var.meta.columns}
     if gene_key is None:
         return var.frame["var_name"]
+    stored = {column.source: column.name for column in var.meta.columns}
     if gene_key not in stored:
         raise DaoKeyError(
             f"{where}: gene_key={gene_key!r}: var has no such column; it has "

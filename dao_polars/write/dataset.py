@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import polars as pl
 
-from .._core import ColumnMeta, DatasetWriter, MatrixName, TableMeta, ValueScan, feature_space_id
+from .._core import ColumnMeta, DatasetWriter, MatrixName, TableMeta, feature_space_id
 from .._progress import progress_bar
 from ..convert.from_pandas import from_pandas
 from ..convert.tables import Table
@@ -111,93 +109,54 @@ def write_dataset(
         DaoIOError: a full disk, or no permission; nothing of the dataset stays.
     """
     uri = as_uri(uri)
+    if profile not in get_args(Profile):
+        raise DaoValueError(f"profile={profile!r}; expected 'packed' or 'portable'")
     with open_source(source, layer=layer, layers=layers, obsm=obsm) as opened:
-        request = _validated(
-            opened, dataset, organism, genes, gene_key, duplicates, shuffle, seed, profile, uns
+        dataset = _dataset_id(dataset, opened)
+        where = f"dataset {dataset!r}"
+        obs = from_pandas(
+            opened.obs, index_name="obs_name", reserved=set(RESERVED), where=f"{where}: obs"
         )
-        request.alignment.warn(f"dataset {request.dataset!r}", stacklevel=2)
+        var = from_pandas(opened.var, index_name="var_name", reserved=set(), where=f"{where}: var")
+        order = _permutation(opened.n_obs, seed) if shuffle else None
+        if order is not None:
+            obs = _shuffled(obs, order, where)
+        kept_uns = (opened.uns if uns else {}) | _named_organism(organism)
+        uns_text = uns_json.encode(kept_uns, where)
+        alignment = align(var, genes, gene_key, duplicates, where)
+        # nothing but reading and writing can fail from here on
         if opened.left_out:
-            left_out = "; ".join(opened.left_out)
-            warnings.warn(f"dataset {request.dataset!r}: not kept: {left_out}", stacklevel=2)
-        writer = DatasetWriter.begin(uri, request.dataset)
+            warnings.warn(f"{where}: not kept: {'; '.join(opened.left_out)}", stacklevel=2)
+        writer = DatasetWriter.begin(uri, dataset)
         try:
-            _write_matrices(writer, opened, request, progress)
-            _write_tables(Path(writer.staging), request)
+            # each matrix is scanned, then written
+            total = 2 * sum(matrix.size for matrix in opened.matrices.values())
+            label = f"writing {dataset!r}"
+            with progress_bar(progress, total=total, unit="value", label=label) as advance:
+                for name, matrix in opened.matrices.items():
+                    _write_matrix(writer, name, matrix, alignment, order, profile, advance)
+            _write_tables(Path(writer.staging), obs.frame, alignment.var.frame, uns_text)
             writer.commit(
-                obs=request.obs.meta,
-                var=request.var.meta,
-                organism=request.organism,
-                constants=request.constants,
-                categories=_categories(request.obs.frame),
-                feature_space=feature_space_id(request.var.frame["var_name"].to_list()),
+                obs=obs.meta,
+                var=alignment.var.meta,
+                organism=_organism(kept_uns, obs.frame),
+                constants=constants(kept_uns, obs.frame.columns),
+                categories=_categories(obs.frame),
+                feature_space=feature_space_id(alignment.var.frame["var_name"].to_list()),
             )
         except BaseException:
             writer.abort()
             raise
     store = load_store(uri, storage_options=storage_options)
     if gene_index:
-        store.add_gene_index(request.dataset, progress=progress)
+        store.add_gene_index(dataset, progress=progress)
     return store
 
 
-@dataclass(frozen=True)
-class ValidatedRequest:
-    """All that is known before anything is written. ``order``: source rows in output order."""
-
-    dataset: str
-    obs: Table
-    alignment: Alignment
-    uns: str
-    constants: dict[str, Any]
-    organism: str | None
-    order: np.ndarray | None
-    profile: Profile
-
-    @property
-    def var(self) -> Table:
-        """The genes as they will be stored."""
-        return self.alignment.var
-
-
-def _validated(
-    opened: Source,
-    dataset: str | None,
-    organism: str | None,
-    genes: Any,
-    gene_key: str | None,
-    duplicates: Duplicates,
-    shuffle: bool,
-    seed: int | None,
-    profile: Profile,
-    keep_uns: bool,
-) -> ValidatedRequest:
-    """The request, validated: everything that can be wrong with it is found here."""
-    if profile not in get_args(Profile):
-        raise DaoValueError(f"profile={profile!r}; expected 'packed' or 'portable'")
-    dataset = _dataset_id(dataset, opened)
-    where = f"dataset {dataset!r}"
+def _named_organism(organism: str | None) -> dict[str, Any]:
     if organism is not None and not isinstance(organism, str):
         raise DaoTypeError(f"organism: expected a string or None, found {organism!r}")
-    obs = from_pandas(
-        opened.obs, index_name="obs_name", reserved=set(RESERVED), where=f"{where}: obs"
-    )
-    var = from_pandas(opened.var, index_name="var_name", reserved=set(), where=f"{where}: var")
-    order = _permutation(opened.n_obs, seed) if shuffle else None
-    if order is not None:
-        obs = _shuffled(obs, order, where)
-    uns = dict(opened.uns) if keep_uns else {}
-    if organism is not None:
-        uns["organism"] = organism
-    return ValidatedRequest(
-        dataset,
-        obs,
-        align(var, genes, gene_key, duplicates, where),
-        uns_json.encode(uns, where),
-        constants(uns, obs.frame.columns),
-        _organism(uns, obs.frame),
-        order,
-        profile,
-    )
+    return {} if organism is None else {"organism": organism}
 
 
 def _organism(uns: dict[str, Any], obs: pl.DataFrame) -> str | None:
@@ -250,104 +209,55 @@ def _categories(frame: pl.DataFrame) -> dict[str, list[str] | None]:
     }
 
 
-# --- writing
-
-
-def _write_matrices(
-    writer: DatasetWriter, opened: Source, request: ValidatedRequest, progress: bool | None
-) -> None:
-    total = 2 * sum(_size(matrix) for matrix in opened.matrices.values())  # scanned, then written
-    label = f"writing {request.dataset!r}"
-    with progress_bar(progress, total=total, unit="value", label=label) as advance:
-        for name, matrix in opened.matrices.items():
-            _write_matrix(writer, name, matrix, request, advance)
-
-
-def _size(matrix: MatrixSource) -> int:
-    return matrix.shape[0] * matrix.shape[1] if matrix.nnz is None else matrix.nnz
-
-
 def _write_matrix(
     writer: DatasetWriter,
     name: MatrixName,
     matrix: MatrixSource,
-    request: ValidatedRequest,
+    alignment: Alignment,
+    order: np.ndarray | None,
+    profile: Profile,
     advance: Callable[[int], object],
 ) -> None:
-    scan = ValueScan()
+    nonzero = 0
     for values in matrix.values():
-        scan.update(values)
+        nonzero = writer.scan(values)
         advance(values.size)
     of_genes = name.is_of_genes
-    if of_genes and request.alignment.most_summed > 1:
-        scan.update(_widest_sum(scan, request.alignment.most_summed))
-    columns = request.alignment.columns if of_genes else None
-    n_columns = request.var.frame.height if of_genes else matrix.shape[1]
-    order, rows = request.order, None
+    rows = None
     if order is not None and not matrix.reorders:  # the writer puts the rows in their places
         rows = np.empty(len(order), dtype=np.uint32)
         rows[order] = np.arange(len(order), dtype=np.uint32)
         order = None
-    target = writer.matrix(
+    # dense stays so for embeddings, and where CSR would be larger
+    dense = matrix.layout == "dense" and 0 not in matrix.shape
+    dense = dense and not (of_genes and nonzero <= _DENSE_ABOVE * matrix.size)
+    writer.begin_matrix(
         name,
-        _layout(matrix, scan.nonzero(), of_genes),
-        (matrix.shape[0], n_columns),
-        scan.stored(),
+        "dense" if dense else "csr",
+        (matrix.shape[0], alignment.var.frame.height if of_genes else matrix.shape[1]),
         matrix.dtype.name,
-        portable=request.profile == "portable",
-        columns=columns,
+        portable=profile == "portable",
+        columns=alignment.columns if of_genes else None,
+        most_summed=alignment.most_summed if of_genes else 1,
         rows=rows,
-        source_nnz=scan.nonzero(),
-        max_abs=scan.max_abs(),
     )
     for block in matrix.blocks(order):
-        if matrix.layout == "dense":
-            target.push_dense(block)
-            advance(block.size)
-        else:
-            push = target.push_rows if matrix.layout == "csr" else target.push_columns
-            push(*block)
+        if isinstance(block, tuple):
+            writer.push_sparse(matrix.layout == "csc", *block)
             advance(block[2].size)
-    target.finish()
+        else:
+            writer.push_dense(block)
+            advance(block.size)
+    writer.finish_matrix()
 
 
-def _widest_sum(scan: ValueScan, n: int) -> np.ndarray:
-    """The largest sum that ``n`` of the scanned values may have, which its type must hold."""
-    largest = scan.max_abs() * n
-    if scan.stored() == "float32" and largest <= np.finfo(np.float32).max:
-        return np.array([largest], dtype=np.float32)
-    if scan.stored().startswith("float") or largest >= 2**64:
-        return np.array([largest])
-    if scan.stored().startswith("uint"):
-        return np.array([int(largest)], dtype=np.uint64)
-    return (
-        np.array([largest, -largest]).astype(np.int64) if largest < 2**63 else np.array([largest])
-    )
-
-
-def _layout(matrix: MatrixSource, nonzero: int, of_genes: bool) -> Literal["csr", "dense"]:
-    """The layout to store: dense stays so for embeddings, and where CSR would be larger."""
-    if matrix.layout != "dense" or 0 in matrix.shape:
-        return "csr"
-    return "dense" if not of_genes or nonzero > _DENSE_ABOVE * _size(matrix) else "csr"
-
-
-def _write_tables(folder: Path, request: ValidatedRequest) -> None:
-    for name, table in (("obs", request.obs), ("var", request.var)):
-        path = folder / "parquet" / f"{name}.parquet"
-        with _writing(path):
-            table.frame.write_parquet(
-                path, compression="zstd", statistics=True, row_group_size=_ROW_GROUP
-            )
-    with _writing(folder / "uns.json"):
-        (folder / "uns.json").write_text(request.uns, encoding="utf-8")
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turns a full disk, as polars or the system reports it, into a Dao error."""
+def _write_tables(folder: Path, obs: pl.DataFrame, var: pl.DataFrame, uns: str) -> None:
+    path = folder / "uns.json"
     try:
-        yield
+        path.write_text(uns, encoding="utf-8")
+        for name, frame in (("obs", obs), ("var", var)):
+            path = folder / "parquet" / f"{name}.parquet"
+            frame.write_parquet(path, compression="zstd", row_group_size=_ROW_GROUP)
     except (OSError, pl.exceptions.ComputeError) as error:
         raise DaoIOError(
             f"path '{path}': writing failed: {error}; is the disk full, or not writable? Nothing "

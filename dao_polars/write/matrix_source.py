@@ -7,13 +7,14 @@ and the checks that its parts fit together. Knows no tables and no stores.
 from __future__ import annotations
 
 import traceback
-from abc import ABC, abstractmethod
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from .._extras import require
 from ..errors import (
     DaoCorruptError,
     DaoError,
@@ -25,9 +26,6 @@ from ..errors import (
 
 BLOCK_BYTES = 32 << 20
 _WIDE_CHUNK_BYTES = 128 << 20
-
-SparseBlock = tuple[np.ndarray, np.ndarray, np.ndarray]
-
 
 #: Packages whose errors tell of the file, when it is they who read it.
 _FILE_READERS = {"h5py", "zarr", "numcodecs", "anndata"}
@@ -53,7 +51,11 @@ def reading(where: str) -> Iterator[None]:
         raise DaoIOError(f"{where}: no permission to read it ({error})") from error
     except Exception as error:
         text = str(error).strip().split("\n")[0] or type(error).__name__
-        if not isinstance(error, OSError) and not _raised_by_reader(error):
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        callers = [frame.f_globals.get("__name__", "").split(".")[0] for frame in frames[::-1]]
+        ours = __name__.split(".")[0]
+        nearest = next((name for name in callers if name in {ours, *_FILE_READERS}), ours)
+        if not isinstance(error, OSError) and nearest == ours:
             raise DaoInternalError(
                 f"{where}: reading it failed by a bug in dao-polars ({type(error).__name__}: "
                 f"{text}); please report it with the chained traceback"
@@ -64,97 +66,61 @@ def reading(where: str) -> Iterator[None]:
         ) from error
 
 
-def _raised_by_reader(error: BaseException) -> bool:
-    """Whether a reader of files was nearer to the error than this package's own code."""
-    ours = __name__.split(".")[0]
-    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
-        package = frame.f_globals.get("__name__", "").split(".")[0]
-        if package in _FILE_READERS:
-            return True
-        if package == ours:
-            return False
-    return False
-
-
-class MatrixSource(ABC):
-    """One matrix of a source.
+class SparseSource:
+    """A CSR or CSC matrix: numpy, HDF5 or zarr arrays, sliced as needed.
 
     Attributes:
         where: file and group, for errors.
+        layout: ``"csr"`` or ``"csc"``.
         shape: ``(rows, columns)``.
         dtype: as in the source; blocks may be wider (float16 comes as float32).
-        layout: ``"csr"``, ``"csc"`` or ``"dense"``: what [`blocks`][] yields.
-        nnz: stored entries, None for a dense matrix.
+        size: the number of entries that are read.
         reorders: whether ``blocks`` can follow an order of rows.
     """
-
-    where: str
-    shape: tuple[int, int]
-    dtype: np.dtype
-    layout: str
-    nnz: int | None
-    reorders: bool
-
-    @abstractmethod
-    def blocks(self, order: np.ndarray | None = None) -> Iterator[Any]:
-        """The matrix in order, about 32 MB at a time.
-
-        Yields ``(indptr int64 from 0, indices int32 or int64, data)`` of the next rows (csr) or
-        columns (csc), or a C-contiguous 2-D array of the next rows (dense). A row (or column) is
-        never split. ``order``: source rows to yield, for a source that ``reorders``.
-
-        Raises:
-            DaoCorruptError: indices out of range, or a file that cannot be read.
-        """
-
-    @abstractmethod
-    def values(self) -> Iterator[np.ndarray]:
-        """The values alone, about 32 MB at a time, for a look at their range."""
-
-
-class SparseSource(MatrixSource):
-    """A CSR or CSC matrix: numpy, HDF5 or zarr arrays, sliced as needed."""
 
     def __init__(
         self, where: str, layout: str, shape: Any, indptr: Any, indices: Any, data: Any
     ) -> None:
         """Reads ``indptr`` and checks it; raises DaoCorruptError if the parts do not fit."""
-        self.where = where
-        self.layout = layout
+        self.where, self.layout = where, layout
         self.shape = _shape(shape, where)
         self.dtype = _numeric(data.dtype, where)
         self.reorders = layout == "csr" and isinstance(data, np.ndarray)
-        self._major, self._minor = self.shape if layout == "csr" else self.shape[::-1]
+        major, self._minor = self.shape if layout == "csr" else self.shape[::-1]
         for name, part in (("indices", indices), ("indptr", indptr)):
             if part.dtype.kind not in "iu":
                 raise DaoCorruptError(f"{where}: {name} are {part.dtype}, not integers")
         with reading(where):
             self._indptr = np.asarray(indptr[:]).astype(np.int64)
         self._indices, self._data = indices, data
-        self.nnz = self._check()
+        if self._indptr.shape != (major + 1,):
+            raise DaoCorruptError(
+                f"{where}: indptr must have {major + 1} entries for {major} "
+                f"{'rows' if layout == 'csr' else 'columns'}, found {self._indptr.shape}; it is "
+                "damaged"
+            )
+        if self._indptr[0] != 0 or (np.diff(self._indptr) < 0).any():
+            raise DaoCorruptError(
+                f"{where}: indptr must start at 0 and never decrease; it is damaged"
+            )
+        self.size = int(self._indptr[-1])
+        if indices.shape != (self.size,) or data.shape != (self.size,):
+            raise DaoCorruptError(
+                f"{where}: indptr promises {self.size} entries, indices and data have shapes "
+                f"{indices.shape} and {data.shape}; it is truncated or damaged"
+            )
 
-    def _check(self) -> int:
-        indptr, lengths = self._indptr, (self._indices.shape, self._data.shape)
-        axis = "rows" if self.layout == "csr" else "columns"
-        if indptr.shape != (self._major + 1,):
-            raise DaoCorruptError(
-                f"{self.where}: indptr must have {self._major + 1} entries for {self._major} "
-                f"{axis}, found {indptr.shape}; it is damaged"
-            )
-        if indptr[0] != 0 or (np.diff(indptr) < 0).any():
-            raise DaoCorruptError(
-                f"{self.where}: indptr must start at 0 and never decrease; it is damaged"
-            )
-        nnz = int(indptr[-1])
-        if lengths != ((nnz,), (nnz,)):
-            raise DaoCorruptError(
-                f"{self.where}: indptr promises {nnz} entries, indices and data have shapes "
-                f"{lengths[0]} and {lengths[1]}; it is truncated or damaged"
-            )
-        return nnz
+    def blocks(
+        self, order: np.ndarray | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """The matrix in order, or its rows in ``order``, about 32 MB at a time.
 
-    def blocks(self, order: np.ndarray | None = None) -> Iterator[SparseBlock]:
-        """The matrix in order, in blocks; see [`MatrixSource.blocks`][]."""
+        Yields ``(indptr int64 from 0, indices int32 or int64, data)`` of the next rows (csr) or
+        columns (csc). None is ever split.
+
+        Raises:
+            DaoCorruptError: indices out of range, or a file that cannot be read.
+        """
         lengths = np.diff(self._indptr) if order is None else np.diff(self._indptr)[order]
         ends = np.concatenate([[0], np.cumsum(lengths)])
         entry_bytes = self._indices.dtype.itemsize + max(self.dtype.itemsize, 4)
@@ -167,44 +133,45 @@ class SparseSource(MatrixSource):
                 at = np.repeat(firsts, lengths[start:stop]) + np.arange(indptr[-1])
             with reading(self.where):
                 indices, data = np.asarray(self._indices[at]), np.asarray(self._data[at])
-            yield indptr, self._checked(indices, start), _native(data)
-
-    def _checked(self, indices: np.ndarray, start: int) -> np.ndarray:
-        if indices.size and (indices.min() < 0 or indices.max() >= self._minor):
-            bad = indices[(indices < 0) | (indices >= self._minor)][0]
-            axis, other = ("row", "columns") if self.layout == "csr" else ("column", "rows")
-            raise DaoCorruptError(
-                f"{self.where}: index {bad} at or after {axis} {start} is out of range: the matrix "
-                f"has {self._minor} {other}; it is damaged"
-            )
-        wide = indices.dtype.itemsize > 4
-        return np.ascontiguousarray(indices, dtype=np.int64 if wide else np.int32)
+            outside = (indices < 0) | (indices >= self._minor)
+            if outside.any():
+                axis, other = ("row", "columns") if self.layout == "csr" else ("column", "rows")
+                raise DaoCorruptError(
+                    f"{self.where}: index {indices[outside][0]} at or after {axis} {start} is out "
+                    f"of range: the matrix has {self._minor} {other}; it is damaged"
+                )
+            wide = indices.dtype.itemsize > 4
+            yield indptr, _native(indices.astype(np.int64 if wide else np.int32)), _native(data)
 
     def values(self) -> Iterator[np.ndarray]:
-        """The values alone, in blocks; see [`MatrixSource.values`][]."""
+        """The values alone, about 32 MB at a time, for a look at their range."""
         step = BLOCK_BYTES // max(self.dtype.itemsize, 4)
-        for start in range(0, self.nnz or 0, step):
+        for start in range(0, self.size, step):
             with reading(self.where):
                 values = np.asarray(self._data[start : start + step])
             yield _native(values)
 
 
-class DenseSource(MatrixSource):
-    """Dense rows: a 2-D numpy, HDF5 or zarr array, sliced as needed."""
+class DenseSource:
+    """Dense rows: a 2-D numpy, HDF5 or zarr array, sliced as needed; see [`SparseSource`][]."""
 
     layout = "dense"
-    nnz = None
 
     def __init__(self, where: str, array: Any) -> None:
         """Takes the array as it is; reads nothing yet."""
         self.where = where
         self.shape = _shape(array.shape, where)
         self.dtype = _numeric(array.dtype, where)
+        self.size = self.shape[0] * self.shape[1]
         self.reorders = isinstance(array, np.ndarray)
-        self._array = np.asarray(array) if self.reorders else array
+        self._array = array
 
     def blocks(self, order: np.ndarray | None = None) -> Iterator[np.ndarray]:
-        """The matrix in order, in blocks; see [`MatrixSource.blocks`][]."""
+        """The matrix in order, or its rows in ``order``, about 32 MB at a time: C-contiguous rows.
+
+        Raises:
+            DaoCorruptError: a file that cannot be read.
+        """
         step = self._step()
         for start in range(0, self.shape[0], step):
             at = slice(start, min(start + step, self.shape[0]))
@@ -212,38 +179,40 @@ class DenseSource(MatrixSource):
                 block = np.asarray(self._array[at if order is None else order[at]])
             yield _native(block)
 
+    values = blocks
+
     def _step(self) -> int:
         """The rows of a block: whole chunks where they are not too large, so none is read twice."""
         row_bytes = max(1, self.shape[1] * max(self.dtype.itemsize, 4))
         step = max(1, BLOCK_BYTES // row_bytes)
         chunks = getattr(self._array, "shards", None) or getattr(self._array, "chunks", None)
-        tall = int(chunks[0]) if chunks else 1
-        if tall > step:
-            return tall if tall * row_bytes <= _WIDE_CHUNK_BYTES else step
-        return step - step % max(tall, 1)
+        tall = max(1, int(chunks[0])) if chunks else 1
+        whole = max(tall, step - step % tall)
+        return whole if whole * row_bytes <= _WIDE_CHUNK_BYTES else step
 
-    def values(self) -> Iterator[np.ndarray]:
-        """The values alone, in blocks; see [`MatrixSource.values`][]."""
-        return self.blocks()
+
+MatrixSource = SparseSource | DenseSource
 
 
 def from_array(array: Any, where: str) -> MatrixSource:
-    """The source for a matrix object: numpy, scipy sparse, an HDF5 or zarr array or group.
+    """The source for a matrix object: numpy, scipy sparse, pandas, an HDF5 or zarr array or group.
 
     Raises:
         DaoTypeError: an object of another kind (dask, cupy, a lazy array), or not of numbers.
     """
     import scipy.sparse
 
+    if isinstance(array, np.ma.MaskedArray):
+        raise DaoTypeError(f"{where}: a masked array; fill it first (x.filled(0))")
     if isinstance(array, np.ndarray):
-        if isinstance(array, np.ma.MaskedArray):
-            raise DaoTypeError(f"{where}: a masked array; fill it first (x.filled(0))")
         return DenseSource(where, np.asarray(array))
     if scipy.sparse.issparse(array):
         if array.ndim != 2:
             raise DaoValueError(f"{where}: must have 2 dimensions, has {array.ndim}")
         cs = array if array.format in ("csr", "csc") else array.tocsr()
         return SparseSource(where, cs.format, cs.shape, cs.indptr, cs.indices, cs.data)
+    if hasattr(array, "columns") and hasattr(array, "iloc"):
+        return DenseSource(where, _frame_values(array, where))
     if hasattr(array, "group") and hasattr(array, "to_memory"):  # anndata's CSRDataset, CSCDataset
         array = array.group
     package = type(array).__module__.split(".")[0]
@@ -259,21 +228,31 @@ def from_array(array: Any, where: str) -> MatrixSource:
 
 
 def _from_group(group: Any, where: str) -> MatrixSource:
-    """A sparse matrix in an HDF5 or zarr group, as anndata (0.6 and later) writes it."""
+    """A matrix in an HDF5 or zarr group, as anndata (0.6 and later) writes it."""
     with reading(where):
-        encoding = group.attrs.get("encoding-type") or group.attrs.get("h5sparse_format", "")
-        if isinstance(encoding, bytes):
-            encoding = encoding.decode(errors="replace")
+        attributes = dict(group.attrs)
+    encoding = attributes.get("encoding-type") or attributes.get("h5sparse_format", "")
+    if isinstance(encoding, bytes):
+        encoding = encoding.decode(errors="replace")
+    if encoding == "dataframe":
+        return from_array(read_element(group, where), where)
     layout = str(encoding).removesuffix("_matrix")
     if layout not in ("csr", "csc"):
         raise DaoTypeError(
             f"{where}: holds {encoding or 'a group of no known encoding'}, not a matrix; "
             "csr_matrix, csc_matrix and arrays can be written"
         )
-    with reading(where):
-        shape = group.attrs["shape"] if "shape" in group.attrs else group.attrs["h5sparse_shape"]
+    shape = attributes.get("shape", attributes.get("h5sparse_shape"))
     indptr, indices, data = (member_array(group, n, where) for n in ("indptr", "indices", "data"))
     return SparseSource(where, layout, shape, indptr, indices, data)
+
+
+def read_element(element: Any, where: str) -> Any:
+    """An element of an HDF5 file or zarr group, whole, as anndata reads it, of any version."""
+    read_elem = require("anndata.io", "reading AnnData files").read_elem
+    with reading(where), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the file is old: such are what we are to convert
+        return read_elem(element)
 
 
 def member_array(group: Any, name: str, where: str) -> Any:
@@ -287,6 +266,19 @@ def member_array(group: Any, name: str, where: str) -> Any:
     if not hasattr(array, "shape"):
         raise DaoCorruptError(f"{where}: {name!r} is a group, not an array; it is damaged")
     return array
+
+
+def _frame_values(frame: Any, where: str) -> np.ndarray:
+    """A pandas frame as the matrix of its columns."""
+    other = [c for c, dtype in frame.dtypes.items() if getattr(dtype, "kind", "O") not in "biuf"]
+    if other:
+        raise DaoTypeError(
+            f"{where}: column {other[0]!r} is {frame.dtypes[other[0]]}, and only frames of numbers "
+            "can be stored as a matrix; move that column to obs, or leave this obsm out"
+        )
+    if all(isinstance(dtype, np.dtype) for dtype in frame.dtypes):
+        return np.asarray(frame, dtype=np.result_type(np.bool_, *frame.dtypes))
+    return np.asarray(frame.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
 def _runs(ends: np.ndarray, entries: int) -> Iterator[tuple[int, int]]:

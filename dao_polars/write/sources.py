@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from .._core import MatrixName
 from .._extras import require
@@ -25,7 +24,7 @@ from ..errors import (
     DaoTypeError,
     DaoValueError,
 )
-from .anndata_parts import FileParts, MemoryParts, Parts
+from .anndata_file import AnnDataFile
 from .matrix_source import MatrixSource, from_array, reading
 from .sources_10x import is_10x, read_10x
 
@@ -34,36 +33,31 @@ if TYPE_CHECKING:
 
 Names = str | Sequence[str] | bool
 
+_IN_MEMORY = "the AnnData"
 _SUPPORTED = "expected an AnnData, or a path to an .h5ad, an AnnData .zarr or a 10x .h5"
 
 
+@dataclass
 class Source:
-    """Cells to be written: two tables, uns, and matrices by name.
+    """Cells to be written: two tables, uns, and matrices by name. A context manager.
 
     Attributes:
-        where: the path, or ``"the AnnData"``, for errors.
-        name: the file's stem, None in memory.
         obs, var: pandas frames; var is that of the chosen layer (raw has its own).
         matrices: by name, X first, then layers and obsm as asked for.
+        name: the file's stem, None in memory.
         left_out: what of the source is in none of these, in words.
     """
 
-    def __init__(
-        self,
-        where: str,
-        obs: pd.DataFrame,
-        var: pd.DataFrame,
-        matrices: Mapping[MatrixName, MatrixSource],
-        read_uns: Callable[[], dict[str, Any]],
-        name: str | None = None,
-        left_out: Sequence[str] = (),
-    ) -> None:
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    matrices: dict[MatrixName, MatrixSource]
+    read_uns: Callable[[], Mapping[str, Any]]
+    name: str | None = None
+    left_out: Sequence[str] = ()
+    _close: ExitStack = field(default_factory=ExitStack)
+
+    def __post_init__(self) -> None:
         """Checks that the shapes agree; raises DaoCorruptError if they do not."""
-        self.where, self.name, self.left_out = where, name, left_out
-        self.obs, self.var = obs, var
-        self.matrices = dict(matrices)
-        self._read_uns = read_uns
-        self._close = ExitStack()
         for key, matrix in self.matrices.items():
             columns = self.n_vars if key.is_of_genes else matrix.shape[1]
             if matrix.shape != (self.n_obs, columns):
@@ -85,7 +79,7 @@ class Source:
     @cached_property
     def uns(self) -> dict[str, Any]:
         """AnnData's uns, read when first used."""
-        return self._read_uns()
+        return dict(self.read_uns())
 
     def __enter__(self) -> Source:
         """The source itself; its file is closed on exit."""
@@ -99,16 +93,9 @@ class Source:
 def open_source(
     source: Any, *, layer: str | None = None, layers: Names = (), obsm: Names = True
 ) -> Source:
-    """Opens a source (a context manager); checks everything but the matrices' entries.
+    """Opens a source; checks everything but the matrices' entries.
 
-    Args:
-        source: an AnnData (views and backed ones too), or a path to an .h5ad, an AnnData .zarr
-            (zarr format 2 or 3) or a 10x .h5.
-        layer: what X is: None for the source's X, ``"raw"`` for its raw (with raw's var), or a
-            layer's name (``"layers/raw"`` for a layer that is called raw).
-        layers: layers to keep as such: a name, several, or True for all.
-        obsm: cell embeddings to keep, likewise. With True, one that is no matrix of numbers is
-            left out.
+    The arguments are those of ``write_dataset``; ``"layers/raw"`` is a layer that is called raw.
 
     Raises:
         DaoTypeError: a source, or a matrix in it, of a kind that cannot be written.
@@ -120,7 +107,7 @@ def open_source(
     if isinstance(source, str | os.PathLike):
         return _open_path(os.fspath(source), layer, layers, obsm)
     if type(source).__module__.split(".")[0] == "anndata" and hasattr(source, "obs_names"):
-        return _assemble(MemoryParts(source), None, layer, layers, obsm)
+        return _assemble(source, _IN_MEMORY, None, layer, layers, obsm)
     kind = f"{type(source).__module__}.{type(source).__name__}"
     hint = "pass one of its modalities, mdata['rna']" if kind.startswith("mudata.") else _SUPPORTED
     raise DaoTypeError(f"source: cannot write cells from a {kind}; {hint}")
@@ -135,20 +122,16 @@ def _open_path(given: str | bytes, layer: str | None, layers: Names, obsm: Names
         raise DaoFileNotFoundError(f"source {str(path)!r}: no such file or directory")
     where = str(path)
     with ExitStack() as stack, reading(where):
-        if path.is_dir():
-            root: Any = _open_zarr(path)
-        else:
-            root = stack.enter_context(_open_hdf5(path))
+        root = _open_zarr(path) if path.is_dir() else stack.enter_context(_open_hdf5(path))
         if path.is_file() and "obs" not in root and is_10x(root):
             require("pandas", "reading a 10x .h5")
             obs, var, matrix, left_out = read_10x(root, where)
-            _pick([layer] if layer else [], [], "layers", where)
-            _pick(layers, [], "layers", where)
-            _pick(obsm, [], "obsm", where)
-            source = Source(where, obs, var, {MatrixName.X: matrix}, dict, path.stem, left_out)
+            for what, names in (("layers", layer), ("layers", layers), ("obsm", obsm)):
+                _pick(names, [], what, where)
+            source = Source(obs, var, {MatrixName.X: matrix}, dict, path.stem, left_out)
         else:
             _check_root(root, where)
-            source = _assemble(FileParts(root, where), path.stem, layer, layers, obsm)
+            source = _assemble(AnnDataFile(root, where), where, path.stem, layer, layers, obsm)
         source._close = stack.pop_all()
     return source
 
@@ -163,10 +146,9 @@ def _open_hdf5(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        if "unable to lock" in str(error):
-            raise DaoIOError(f"source {str(path)!r}: in use by another program: {error}") from error
-        with reading(f"source {str(path)!r}"):
+        if "unable to lock" not in str(error):
             raise
+        raise DaoIOError(f"source {str(path)!r}: in use by another program: {error}") from error
 
 
 def _open_zarr(path: Path) -> Any:
@@ -174,14 +156,11 @@ def _open_zarr(path: Path) -> Any:
         raise DaoValueError(
             f"source {str(path)!r}: a directory that is no zarr group; {_SUPPORTED}"
         )
-    zarr = require("zarr", f"reading {path.name}")
-    with reading(f"source {str(path)!r}"):
-        return zarr.open_group(str(path), mode="r")
+    return require("zarr", f"reading {path.name}").open_group(str(path), mode="r")
 
 
 def _check_root(root: Any, where: str) -> None:
-    with reading(where):
-        keys = sorted(root.keys())
+    keys = sorted(root.keys())
     if "obs" in keys and "var" in keys and "mod" not in keys:
         return
     found = f"found {', '.join(keys[:8]) or 'nothing'} in it"
@@ -191,106 +170,112 @@ def _check_root(root: Any, where: str) -> None:
     )
 
 
-# --- which parts of an AnnData are taken
+# --- which parts of an AnnData are taken; in memory and in a file they have the same names
 
 
 def _assemble(
-    parts: Parts, name: str | None, layer: str | None, layers: Names, obsm: Names
+    adata: Any, where: str, name: str | None, layer: str | None, layers: Names, obsm: Names
 ) -> Source:
     require("anndata", "writing a dataset from AnnData")
-    x_key = _x_key(parts, layer)
-    kept = _pick(layers, parts.layers, "layers", parts.where)
+    x_key = _x_key(adata, layer, where)
+    kept = _pick(layers, _names(adata.layers), "layers", where)
     if kept and x_key == "raw/X":
         raise DaoValueError(
-            f"{parts.where}: layer='raw' has genes of its own, which the layers do not share; "
+            f"{where}: layer='raw' has genes of its own, which the layers do not share; "
             "write layers=() with it"
         )
-    matrices = {MatrixName.X: _matrix(parts, x_key)}
-    for layer_name in map(MatrixName.layer, kept):
-        matrices[layer_name] = _matrix(parts, str(layer_name))
-    embeddings, refused = _embeddings(parts, obsm)
-    return Source(
-        parts.where,
-        parts.table("obs"),
-        parts.table("raw/var" if x_key == "raw/X" else "var"),
-        matrices | embeddings,
-        parts.uns,
-        name,
-        _left_out(parts, x_key, {x_key, *map(str, matrices), *map(str, embeddings)}, refused),
-    )
+    matrices = {MatrixName.X: _matrix(adata, x_key, where)}
+    matrices |= {MatrixName.layer(n): _matrix(adata, f"layers/{n}", where) for n in kept}
+    refused, embeddings = {}, _names(adata.obsm)
+    for key in embeddings if obsm is True else _pick(obsm, embeddings, "obsm", where):
+        try:
+            _check_name(key, "obsm", where)
+            matrices[MatrixName.obsm(key)] = _matrix(adata, f"obsm/{key}", where)
+        except (DaoTypeError, DaoValueError) as error:
+            if obsm is not True:
+                raise
+            refused[key] = str(error).split("; ")[0]
+    is_raw = x_key == "raw/X"
+    var = _table(adata.raw.var, "raw/var", where) if is_raw else _table(adata.var, "var", where)
+    left_out = _left_out(adata, x_key, {x_key, *map(str, matrices)}, refused)
+    obs = _table(adata.obs, "obs", where)
+    return Source(obs, var, matrices, lambda: adata.uns, name, left_out)
 
 
-def _x_key(parts: Parts, layer: str | None) -> str:
+def _x_key(adata: Any, layer: str | None, where: str) -> str:
     """The part that becomes X."""
     if layer is None:
         return "X"
     if not isinstance(layer, str):
         raise DaoTypeError(f"layer: expected a name or None, found {type(layer).__name__}")
-    if layer == "raw" and parts.has_raw:
+    if layer == "raw" and adata.raw is not None:
         return "raw/X"
-    return "layers/" + _pick(layer.removeprefix("layers/"), parts.layers, "layers", parts.where)[0]
+    available = _names(adata.layers)
+    return "layers/" + _pick(layer.removeprefix("layers/"), available, "layers", where)[0]
 
 
-def _embeddings(parts: Parts, obsm: Names) -> tuple[dict[MatrixName, MatrixSource], dict[str, str]]:
-    """The obsm to keep; and, where all are wanted, why some of them cannot be."""
-    found, refused = {}, {}
-    for name in parts.obsm if obsm is True else _pick(obsm, parts.obsm, "obsm", parts.where):
-        try:
-            _check_name(name, "obsm", parts.where)
-            found[MatrixName.obsm(name)] = _matrix(parts, f"obsm/{name}")
-        except (DaoTypeError, DaoValueError) as error:
-            if obsm is not True:
-                raise
-            refused[name] = str(error).split("; ")[0]
-    return found, refused
-
-
-def _left_out(parts: Parts, x_key: str, kept: set[str], refused: dict[str, str]) -> list[str]:
+def _left_out(adata: Any, x_key: str, kept: set[str], refused: dict[str, str]) -> list[str]:
     """The parts of a source that are not kept, in words; looks only at names."""
     found = []
-    if x_key != "X" and parts.has_x:
+    if x_key != "X" and adata.X is not None:
         found.append("X")
-    if x_key != "raw/X" and parts.has_raw:
+    from_raw = x_key == "raw/X"
+    if not from_raw and adata.raw is not None:
         found.append("raw (layer='raw' writes it as X)")
-    layers = [name for name in parts.layers if f"layers/{name}" not in kept]
-    hint = "" if x_key == "raw/X" else " (layers=True keeps them)"
-    found += _named("layers", layers, hint)
-    for group, names in parts.others.items():
-        if group != "raw/varm" or x_key == "raw/X":
-            found += _named(group, names)
-    unasked = [n for n in parts.obsm if f"obsm/{n}" not in kept and n not in refused]
-    found += _named("obsm", unasked, " (obsm=True keeps them)")
+    groups = {
+        "layers": (adata.layers, "" if from_raw else " (layers=True keeps them)"),
+        "obsp": (adata.obsp, ""),
+        "varp": (adata.varp, ""),
+        "varm": (adata.varm, ""),
+        "raw/varm": (adata.raw.varm if from_raw else {}, ""),
+        "obsm": (adata.obsm, " (obsm=True keeps them)"),
+    }
+    kept = kept | {f"obsm/{name}" for name in refused}
+    for group, (matrices, hint) in groups.items():
+        names = [name for name in _names(matrices) if f"{group}/{name}" not in kept]
+        if names:
+            shown = ", ".join(map(repr, names[:10])) + (", ..." if len(names) > 10 else "")
+            found.append(f"{group} {shown}{hint}")
     return found + [f"obsm {name!r} ({reason})" for name, reason in refused.items()]
 
 
-def _named(group: str, names: Sequence[str], hint: str = "") -> list[str]:
-    shown = ", ".join(map(repr, names[:10])) + (", ..." if len(names) > 10 else "")
-    return [f"{group} {shown}{hint}"] if names else []
+def _names(matrices: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name in matrices if name is not None)  # 0.13 lists X too
 
 
-def _matrix(parts: Parts, key: str) -> MatrixSource:
-    where = parts.label(key)
-    array = parts.array(key)
+def _table(table: Any, key: str, where: str) -> pd.DataFrame:
+    import pandas as pd
+
+    if isinstance(table, pd.DataFrame):
+        return table
+    what = f"{_label(key, where)}: expected a pandas DataFrame, found {type(table).__name__}"
+    if where == _IN_MEMORY:
+        raise DaoTypeError(f"{what}; load it with adata.to_memory() first")
+    raise DaoCorruptError(what)
+
+
+def _label(key: str, where: str) -> str:
+    """The name of a part in errors."""
+    group, _, name = key.partition("/")
+    if where != _IN_MEMORY:
+        return f"{where}: {key}"
+    return f"adata.{group}[{name!r}]" if group in ("layers", "obsm") else f"adata.{group}"
+
+
+def _matrix(adata: Any, key: str, where: str) -> MatrixSource:
+    """The matrix ``X``, ``raw/X``, ``layers/<name>`` or ``obsm/<name>``."""
+    group, _, name = key.partition("/")
+    label = _label(key, where)
+    with reading(label):
+        if group in ("X", "raw"):
+            array = (adata.raw if group == "raw" else adata).X
+        else:
+            array = getattr(adata, group)[name]
     if array is None:
-        choices = [*parts.layers, *(["raw"] if parts.has_raw else [])]
+        choices = [*_names(adata.layers), *(["raw"] if adata.raw is not None else [])]
         options = ", ".join(f"layer={name!r}" for name in choices) or "nothing else is there"
-        raise DaoValueError(f"{where}: is missing; say what to take instead: {options}")
-    if hasattr(array, "columns") and hasattr(array, "iloc"):
-        array = _numeric_frame(array, where)
-    return from_array(array, where)
-
-
-def _numeric_frame(frame: pd.DataFrame, where: str) -> np.ndarray:
-    """A DataFrame in obsm as the matrix of its columns."""
-    other = [c for c, dtype in frame.dtypes.items() if getattr(dtype, "kind", "O") not in "biuf"]
-    if other:
-        raise DaoTypeError(
-            f"{where}: column {other[0]!r} is {frame.dtypes[other[0]]}, and only frames of numbers "
-            "can be stored as a matrix; move that column to obs, or leave this obsm out"
-        )
-    if all(isinstance(dtype, np.dtype) for dtype in frame.dtypes):
-        return np.asarray(frame, dtype=np.result_type(np.bool_, *frame.dtypes))
-    return np.asarray(frame.to_numpy(dtype=np.float64, na_value=np.nan))
+        raise DaoValueError(f"{label}: is missing; say what to take instead: {options}")
+    return from_array(array, label)
 
 
 def _pick(wanted: Names | None, available: Sequence[str], what: str, where: str) -> list[str]:

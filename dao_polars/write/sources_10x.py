@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MATRIX_PARTS = ("indptr", "indices", "data")
-_PARTS = {"shape", "barcodes", "filtered_barcodes", "features", "genes", "gene_names"}
+_TABLE_PARTS = ("barcodes", "filtered_barcodes", "features", "genes", "gene_names")
+_PARTS = {"shape", *_MATRIX_PARTS, *_TABLE_PARTS}
 _FEATURE_COLUMNS = {"name", "feature_type", "id", "gene_id", "_all_tag_keys"}
 
 
@@ -42,14 +43,12 @@ def read_10x(
     with reading(where):
         group = file["matrix"] if "matrix" in file else _one_genome(file, where)
         at = f"{where}: {group.name}"
-        obs, var = (_tables_v3 if "features" in group else _tables_v2)(group, at)
+        obs, var = _tables(group, at)
         others = [f"/{name}" for name in file if f"/{name}" != group.name]
-        others += [
-            f"{group.name}/{name}" for name in group if name not in (*_PARTS, *_MATRIX_PARTS)
-        ]
-        if "features" in group:
-            folders = [n for n, item in group["features"].items() if not hasattr(item, "shape")]
-            others += [f"{group.name}/features/{name}" for name in folders]
+        others += [f"{group.name}/{name}" for name in group if name not in _PARTS]
+        for name, item in group["features"].items() if "features" in group else ():
+            if not hasattr(item, "shape"):
+                others.append(f"{group.name}/features/{name}")
         shape = group["shape"][:].tolist()
     indptr, indices, data = (member_array(group, name, at) for name in _MATRIX_PARTS)
     if shape != [len(var), len(obs)]:
@@ -72,30 +71,24 @@ def _one_genome(file: h5py.File, where: str) -> Any:
     return file[genomes[0]]
 
 
-def _tables_v2(group: Any, where: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    var = {"gene_ids": _text(group["genes"])}
-    return (
-        _frame({}, _text(group["barcodes"]), where),
-        _frame(var, _text(group["gene_names"]), where),
-    )
-
-
-def _tables_v3(group: Any, where: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    features, obs = group["features"], {}
+def _tables(group: Any, where: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    obs = {}
     if "filtered_barcodes" in group:
         obs["filtered_barcodes"] = group["filtered_barcodes"][:].astype(bool)
-    if "gene_id" in features:  # a matrix of probes
-        var = {"gene_ids": _text(features["gene_id"]), "probe_ids": _text(features["id"])}
+    if "features" not in group:
+        names, var = group["gene_names"], {"gene_ids": _text(group["genes"])}
     else:
-        var = {"gene_ids": _text(features["id"])}
-    var["feature_types"] = _text(features["feature_type"])
-    for name, item in features.items():
-        if hasattr(item, "shape") and name not in _FEATURE_COLUMNS:
-            var[name] = item[:] if item.dtype.kind == "b" else _text(item)
-    return (
-        _frame(obs, _text(group["barcodes"]), where),
-        _frame(var, _text(features["name"]), where),
-    )
+        features = group["features"]
+        names = features["name"]
+        if "gene_id" in features:  # a matrix of probes
+            var = {"gene_ids": _text(features["gene_id"]), "probe_ids": _text(features["id"])}
+        else:
+            var = {"gene_ids": _text(features["id"])}
+        var["feature_types"] = _text(features["feature_type"])
+        for name, item in features.items():
+            if hasattr(item, "shape") and name not in _FEATURE_COLUMNS:
+                var[name] = item[:] if item.dtype.kind == "b" else _text(item)
+    return _frame(obs, _text(group["barcodes"]), where), _frame(var, _text(names), where)
 
 
 def _frame(columns: dict[str, np.ndarray], index: np.ndarray, where: str) -> pd.DataFrame:

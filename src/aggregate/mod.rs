@@ -7,15 +7,11 @@
 mod moments;
 mod units;
 
-use std::sync::{Mutex, PoisonError};
-
 use crate::error::{DaoError, Result};
-use crate::number::{Dtype, Num};
-use crate::read::schedule;
-use crate::read::{MatrixRequest, ReadRequest};
+use crate::number::Dtype;
+use crate::read::{ReadRequest, schedule};
+use moments::GroupScratch;
 pub use moments::GroupSums;
-use moments::{GroupScratch, UnitSums};
-use units::{Unit, units};
 
 /// The group of each cell of a request, and the limits that values are clipped at.
 pub struct CellGrouping<'a> {
@@ -41,26 +37,15 @@ pub fn moments(
     request: &ReadRequest,
     cells: &CellGrouping<'_>,
     threads: Option<usize>,
-    advance: impl FnMut(usize) -> Result<()>,
+    mut advance: impl FnMut(usize) -> Result<()>,
 ) -> Result<GroupSums> {
     let [matrix] = &request.matrices[..] else {
         return Err(DaoError::value("statistics are of one matrix").found(request.matrices.len()));
     };
-    match matrix.form.dtype {
-        Dtype::F32 => moments_as::<f32>(request, matrix, cells, threads, advance),
-        Dtype::F64 => moments_as::<f64>(request, matrix, cells, threads, advance),
-        other => Err(DaoError::value(format!("statistics of {}", other.name())).expected("float32 or float64")),
+    let (n_columns, dtype) = (matrix.form.n_columns, matrix.form.dtype);
+    if !dtype.is_float() {
+        return Err(DaoError::value(format!("statistics of {}", dtype.name())).expected("float32 or float64"));
     }
-}
-
-fn moments_as<T: Num>(
-    request: &ReadRequest,
-    matrix: &MatrixRequest,
-    cells: &CellGrouping<'_>,
-    threads: Option<usize>,
-    mut advance: impl FnMut(usize) -> Result<()>,
-) -> Result<GroupSums> {
-    let n_columns = matrix.form.n_columns;
     let size = cells.n_groups.checked_mul(n_columns);
     let fits = cells.groups.len() == request.keys.len()
         && cells.groups.iter().all(|&group| (group as usize) < cells.n_groups)
@@ -69,24 +54,21 @@ fn moments_as<T: Num>(
         return Err(DaoError::value("groups do not fit the cells"));
     }
     let at_once = (UNIT_BYTES / (n_columns.max(1) * GroupScratch::BYTES)).max(1);
-    let units = units(&request.keys, matrix, cells.groups, at_once);
+    let units = units::units(&request.keys, matrix, cells.groups, at_once);
     let mut all = GroupSums::new(cells.n_groups, n_columns)?;
-    // Sums that a finished unit no longer uses, for the next one.
-    let spare: Mutex<Vec<GroupScratch>> = Mutex::default();
+    let spare = moments::SpareScratch::default();
     schedule::in_order(
         units.len(),
         schedule::threads(threads),
-        |i| -> Result<(usize, Vec<UnitSums>)> {
-            let unit: &Unit = &units[i];
-            let take = || spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let (partials, used) = moments::add_up::<T>(request, matrix, unit, cells.clip, take)?;
-            spare.lock().unwrap_or_else(PoisonError::into_inner).extend(used);
-            Ok((unit.n_cells(), partials))
+        |i| {
+            let sums = match dtype {
+                Dtype::F32 => moments::add_up::<f32>(request, matrix, &units[i], cells.clip, &spare)?,
+                _ => moments::add_up::<f64>(request, matrix, &units[i], cells.clip, &spare)?,
+            };
+            Ok((units[i].cells.len(), sums))
         },
-        |(n_cells, partials)| {
-            for partial in partials {
-                all.merge(&partial);
-            }
+        |(n_cells, sums)| {
+            sums.iter().for_each(|sums| all.merge(sums));
             advance(n_cells)
         },
         || Ok(()),

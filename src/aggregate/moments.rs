@@ -4,6 +4,8 @@
 //! something as large; units are merged by the formula of Chan, Golub and LeVeque, "Updating formulae and a
 //! pairwise algorithm for computing sample variances" (1979). Sums of integers are exact below 2^53.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::units::Unit;
 use crate::error::{DaoError, Result};
 use crate::genes::Columns;
@@ -50,6 +52,9 @@ impl GroupScratch {
     pub const BYTES: usize = size_of::<Sums>() + size_of::<u32>();
 }
 
+/// Scratch that no unit uses any longer, for the next one.
+pub type SpareScratch = Mutex<Vec<GroupScratch>>;
+
 impl GroupSums {
     /// The statistics of no cells.
     ///
@@ -83,33 +88,34 @@ impl GroupSums {
     }
 }
 
-/// Adds up a unit's values. `spare` gives scratch that is not in use; all that was used comes back.
+/// The sums of a unit's values, for each of its groups.
 pub fn add_up<T: Num>(
     request: &ReadRequest,
     matrix: &MatrixRequest,
     unit: &Unit,
     clip: Option<&[f64]>,
-    spare: impl Fn() -> Option<GroupScratch>,
-) -> Result<(Vec<UnitSums>, Vec<GroupScratch>)> {
+    spare: &SpareScratch,
+) -> Result<Vec<UnitSums>> {
+    let spare = || spare.lock().unwrap_or_else(PoisonError::into_inner);
     let n_columns = matrix.form.n_columns;
     let new = || GroupScratch { sums: vec![Sums::default(); n_columns], touched: Vec::new() };
-    let mut scratch: Vec<GroupScratch> = unit.groups.iter().map(|_| spare().unwrap_or_else(new)).collect();
-    let mut adding: GroupSumSink<'_, T> = GroupSumSink {
+    let mut sink = GroupSumSink::<T> {
         unit,
         columns: matrix.dataset(unit.number)?.columns.as_deref(),
         clip,
-        n_columns,
-        scratch: &mut scratch,
+        scratch: unit.groups.iter().map(|_| spare().pop().unwrap_or_else(new)).collect(),
+        next: 0,
         row: RowBuffer::default(),
         positions: Vec::new(),
     };
-    request.read(matrix, unit.number, &unit.rows, &mut adding)?;
-    let mut partials = Vec::with_capacity(unit.groups.len());
-    for (scratch, &group) in scratch.iter_mut().zip(&unit.groups) {
+    request.read(matrix, unit.number, &unit.rows, &mut sink)?;
+    let mut all = Vec::with_capacity(unit.groups.len());
+    for (scratch, &group) in sink.scratch.iter_mut().zip(&unit.groups) {
         let taken = |column: u32| (column, std::mem::take(&mut scratch.sums[column as usize]));
-        partials.push(UnitSums { group, columns: scratch.touched.drain(..).map(taken).collect() });
+        all.push(UnitSums { group, columns: scratch.touched.drain(..).map(taken).collect() });
     }
-    Ok((partials, scratch))
+    spare().extend(sink.scratch);
+    Ok(all)
 }
 
 /// A sink that adds rows up by group.
@@ -117,8 +123,10 @@ struct GroupSumSink<'a, T> {
     unit: &'a Unit,
     columns: Option<&'a Columns>,
     clip: Option<&'a [f64]>,
-    n_columns: usize,
-    scratch: &'a mut [GroupScratch],
+    /// The sums of each of the unit's groups.
+    scratch: Vec<GroupScratch>,
+    /// The first of the unit's cells in the rows to come.
+    next: usize,
     row: RowBuffer<T>,
     positions: Vec<u32>,
 }
@@ -131,12 +139,14 @@ impl<T: Num> RowSink<T> for GroupSumSink<'_, T> {
             n = map.apply(columns, values, &mut self.positions);
         }
         let (columns, values) = (&columns[..n], &values[..n]);
-        for &group in &self.unit.entries[self.unit.entry_ranges[i].clone()] {
-            let clip = self.clip.map(|clip| {
-                let start = self.unit.groups[group as usize] as usize * self.n_columns;
-                &clip[start..start + self.n_columns]
-            });
+        let cells = self.unit.cells[self.next..].iter().take_while(|&&(row, _)| row == self.unit.rows[i]);
+        for &(_, group) in cells {
+            self.next += 1;
             let GroupScratch { sums, touched } = &mut self.scratch[group as usize];
+            let clip = self.clip.map(|clip| {
+                let start = self.unit.groups[group as usize] as usize * sums.len();
+                &clip[start..start + sums.len()]
+            });
             for (&column, &value) in columns.iter().zip(values) {
                 let mut value: f64 = value.as_();
                 if value == 0.0 {

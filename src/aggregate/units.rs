@@ -2,8 +2,6 @@
 //!
 //! Pure: keys and groups in, units out.
 
-use std::ops::Range;
-
 use crate::read::{MatrixRequest, split_key};
 
 /// The cells of a unit: where rows are decoded one by one, and where many are decoded together.
@@ -17,19 +15,10 @@ pub struct Unit {
     pub number: u32,
     /// The rows of the unit, ascending, each once.
     pub rows: Vec<u32>,
-    /// The range in `entries` of each row.
-    pub entry_ranges: Vec<Range<usize>>,
-    /// The position in `groups` of each cell's group, row after row; a cell that is there twice has two entries.
-    pub entries: Vec<u32>,
-    /// The groups of the unit, each once.
+    /// The row of each cell, ascending, and the position in `groups` of its group; a cell that is there twice has two.
+    pub cells: Vec<(u32, u32)>,
+    /// The groups of the unit, ascending, each once.
     pub groups: Vec<u32>,
-}
-
-impl Unit {
-    /// The number of entries: cells, counted as often as they are there.
-    pub fn n_cells(&self) -> usize {
-        self.entries.len()
-    }
 }
 
 /// The units that together contain all cells `keys`, each of at most `at_once` groups.
@@ -65,28 +54,21 @@ fn cut(keys: &[u64], groups: &[u32], at_once: usize, by_group: impl Fn(u32) -> b
             }
             stop += 1;
         }
-        units.push(unit(number, &mut order[start..stop], here));
+        units.push(unit(number, &order[start..stop], here));
         start = stop;
     }
     units
 }
 
-fn unit(number: u32, cells: &mut [(u32, u32, u32, u32)], groups: Vec<u32>) -> Unit {
-    cells.sort_unstable_by_key(|&(_, _, row, group)| (row, group));
-    let mut unit = Unit { number, rows: Vec::new(), entry_ranges: Vec::new(), entries: Vec::new(), groups };
-    for &(_, _, row, group) in &*cells {
-        let at = unit.entries.len();
-        match unit.entry_ranges.last_mut() {
-            Some(entries) if unit.rows.last() == Some(&row) => entries.end = at + 1,
-            _ => {
-                unit.rows.push(row);
-                unit.entry_ranges.push(at..at + 1);
-            }
-        }
-        let position = unit.groups.partition_point(|&known| known < group);
-        unit.entries.push(u32::try_from(position).unwrap_or(u32::MAX)); // 32 bits: fewer groups than cells
-    }
-    unit
+fn unit(number: u32, cells: &[(u32, u32, u32, u32)], groups: Vec<u32>) -> Unit {
+    let position = |group| groups.partition_point(|&known| known < group);
+    // 32 bits: fewer groups than cells.
+    let cell = |&(_, _, row, group): &(_, _, u32, u32)| (row, u32::try_from(position(group)).unwrap_or(u32::MAX));
+    let mut cells: Vec<(u32, u32)> = cells.iter().map(cell).collect();
+    cells.sort_unstable();
+    let mut rows: Vec<u32> = cells.iter().map(|&(row, _)| row).collect();
+    rows.dedup();
+    Unit { number, rows, cells, groups }
 }
 
 #[cfg(test)]
@@ -107,10 +89,12 @@ mod tests {
             for unit in &units {
                 prop_assert!(unit.rows.windows(2).all(|pair| pair[0] < pair[1]));
                 prop_assert!(unit.groups.len() <= at_once);
-                for (&row, entries) in unit.rows.iter().zip(&unit.entry_ranges) {
-                    for &position in &unit.entries[entries.clone()] {
-                        found.push((u64::from(unit.number), u64::from(row), unit.groups[position as usize]));
-                    }
+                let mut rows: Vec<u32> = unit.cells.iter().map(|cell| cell.0).collect();
+                prop_assert!(rows.is_sorted());
+                rows.dedup();
+                prop_assert_eq!(&rows, &unit.rows);
+                for &(row, position) in &unit.cells {
+                    found.push((u64::from(unit.number), u64::from(row), unit.groups[position as usize]));
                 }
             }
             let mut expected = cells;

@@ -42,7 +42,12 @@ pub fn look_up<T: Num>(target: &DatasetLookup<'_>, task: &GeneTask) -> Result<Ve
         all.sort_by_key(|&(cell, _)| cell);
         let parts: Vec<&[(i32, S)]> = all.chunk_by(|a, b| a.0 == b.0).collect();
         let cells: Vec<i32> = parts.iter().map(|parts| parts[0].0).collect();
-        found(target, task, &cells, |at| sum_exactly::<S, T>(parts[at].iter().map(|&(_, value)| value), index.dtype()))
+        let value = |at: usize| {
+            // Each is cast and then added in the order of the genes, so that the sum is to the last digit the row's.
+            let values: Vec<S> = parts[at].iter().map(|&(_, value)| value).collect();
+            sum_exactly::<T>(cast_vec(&values)?.into_iter(), index.dtype())
+        };
+        found(target, task, &cells, value)
     })
 }
 

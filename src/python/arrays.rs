@@ -9,7 +9,7 @@ use pyo3::types::PyAny;
 
 use crate::batches::PoolSection;
 use crate::error::{DaoError, Result};
-use crate::number::{Values, cast_vec, for_dtype_values};
+use crate::number::{Num, Values, cast_vec, for_dtype_values};
 
 /// A C-contiguous array of any number type, of any shape, copied.
 pub fn values(array: &Bound<'_, PyAny>) -> PyResult<Values> {
@@ -34,20 +34,9 @@ pub fn values(array: &Bound<'_, PyAny>) -> PyResult<Values> {
         .into())
 }
 
-/// An array of column or row numbers, copied.
-pub fn indices(array: &Bound<'_, PyAny>) -> PyResult<Vec<i32>> {
-    match values(array)? {
-        Values::I32(indices) => Ok(indices),
-        other => Ok(for_dtype_values!(other, v => cast_vec::<_, i32>(&v))?),
-    }
-}
-
-/// An array of offsets, copied.
-pub fn offsets(array: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
-    match values(array)? {
-        Values::I64(offsets) => Ok(offsets),
-        other => Ok(for_dtype_values!(other, v => cast_vec::<_, i64>(&v))?),
-    }
+/// An array of numbers that are all of type `T`, copied.
+pub fn numbers<T: Num>(array: &Bound<'_, PyAny>) -> PyResult<Vec<T>> {
+    Ok(for_dtype_values!(values(array)?, values => cast_vec(&values))?)
 }
 
 /// The owner of a numpy array's memory: a buffer that returns to its pool when the last array on it is gone.

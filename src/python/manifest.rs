@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMappingProxy, PyTuple};
 use serde::Serialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
 use crate::error::DaoError;
 use crate::number::Dtype;
@@ -242,7 +242,7 @@ impl PyColumnMeta {
 }
 
 /// A value that `json.dumps` can write, as the core's JSON.
-pub fn json(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+pub fn json<T: DeserializeOwned>(value: &Bound<'_, PyAny>) -> PyResult<T> {
     let text: String = value.py().import("json")?.call_method1("dumps", (value,))?.extract()?;
     serde_json::from_str(&text).map_err(|e| DaoError::value(format!("no JSON: {e}")).into())
 }

@@ -27,7 +27,7 @@ mod _core {
         reader::{PyEpoch, PyReader},
         sampling::{PyEpochPlan, PySampler},
         store::PyStore,
-        writer::{PyDatasetWriter, PyMatrixWriter, PyValueScan},
+        writer::PyDatasetWriter,
     };
     #[pymodule_export]
     const STORE_MOVED: &str = crate::lookup::stores::MOVED;

@@ -3,6 +3,8 @@
 //! Inner chunks are in the codec `dao_polars.pfor`, or portable, in core codecs alone: `bytes` →
 //! `blosc` (lz4, bit-shuffled) → `crc32c`. The shard's index has a `crc32c` either way.
 
+use std::fmt::Display;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +26,13 @@ pub enum Coding {
     Portable,
 }
 
+impl Coding {
+    /// The coding of values that ascend, mostly, or do not.
+    pub fn new(portable: bool, ascending: bool) -> Self {
+        if portable { Self::Portable } else { Self::Pfor(Pfor { delta: ascending }) }
+    }
+}
+
 /// The values of a portable inner chunk: a few rows of a matrix, so that a random row costs little.
 const INNER: u64 = 4096;
 /// The values of an inner chunk that is read by blocks: as many as another zarr reader may decode for one row.
@@ -43,14 +52,10 @@ pub struct ArrayWriter {
     buffer: Vec<u8>,
     shards: u64,
     len: u64,
-    options: CodecOptions,
 }
 
 impl ArrayWriter {
     /// An array in the new folder `folder` of about `len_hint` values; with `columns`, two-dimensional.
-    ///
-    /// # Errors
-    /// `Io` if the folder cannot be made.
     pub fn new(folder: &Path, dtype: Dtype, len_hint: u64, columns: Option<u64>, coding: Coding) -> Result<Self> {
         let width = columns.unwrap_or(1).max(1);
         let rows = len_hint.div_ceil(width);
@@ -91,26 +96,13 @@ impl ArrayWriter {
             "attributes": {"encoding-type": "array", "encoding-version": "0.2.0"},
         });
         make_folder(folder)?;
-        let shown = folder.display().to_string();
-        let unusable = |e: &dyn std::fmt::Display| {
-            DaoError::value(format!("cannot make a zarr array: {e}")).at(format!("path '{shown}'"))
-        };
-        let parsed: ArrayMetadata = serde_json::from_value(metadata.clone()).map_err(|e| unusable(&e))?;
+        let failed = |e: &dyn Display| failed(folder, "cannot make a zarr array", e);
+        let parsed: ArrayMetadata = serde_json::from_value(metadata.clone()).map_err(|e| failed(&e))?;
         let storage = Arc::new(ZarrStorage(Arc::new(Local::new(folder)?)));
-        let array = Array::new_with_metadata(storage, "/", parsed).map_err(|e| unusable(&e))?;
-        let shard_bytes = usize::try_from(shard_rows * width).map_err(|e| unusable(&e))? * dtype.size();
-        Ok(Self {
-            folder: folder.to_owned(),
-            array,
-            metadata,
-            dtype,
-            width,
-            shard_bytes,
-            buffer: Vec::new(),
-            shards: 0,
-            len: 0,
-            options: CodecOptions::default(),
-        })
+        let array = Array::new_with_metadata(storage, "/", parsed).map_err(|e| failed(&e))?;
+        let shard_bytes = usize::try_from(shard_rows * width).map_err(|e| failed(&e))? * dtype.size();
+        let folder = folder.to_owned();
+        Ok(Self { folder, array, metadata, dtype, width, shard_bytes, buffer: Vec::new(), shards: 0, len: 0 })
     }
 
     /// Appends values.
@@ -134,84 +126,67 @@ impl ArrayWriter {
     }
 
     /// Writes what is left, and the metadata.
-    ///
-    /// # Errors
-    /// As [`ArrayWriter::push`].
     pub fn finish(mut self) -> Result<()> {
         if !self.buffer.is_empty() {
             self.buffer.resize(self.shard_bytes, 0);
             self.write_shard()?;
         }
         self.metadata["shape"][0] = json!(self.len / self.width);
-        write_json(&self.folder.join("zarr.json"), &self.metadata)
+        write_file(&self.folder.join("zarr.json"), self.metadata.to_string().as_bytes())
     }
 
     fn write_shard(&mut self) -> Result<()> {
-        let two_axes = self.metadata["shape"].as_array().is_some_and(|shape| shape.len() == 2);
-        let position: Vec<u64> = if two_axes { vec![self.shards, 0] } else { vec![self.shards] };
-        let key = self.array.chunk_key(&position);
-        let path = self.folder.join(key.as_str());
-        let shown = path.display().to_string();
-        let failed =
-            |e: &dyn std::fmt::Display| DaoError::value(format!("encoding failed: {e}")).at(format!("path '{shown}'"));
-        let shape = self.array.chunk_shape(&position).map_err(|e| failed(&e))?;
-        let encoded = self
-            .array
-            .codecs()
-            .encode(
-                ArrayBytes::new_flen(&self.buffer),
-                &shape,
-                self.array.data_type(),
-                self.array.fill_value(),
-                &self.options,
-            )
-            .map_err(|e| failed(&e))?;
-        if let Some(folder) = path.parent() {
-            make_folder(folder)?;
-        }
+        let array = &self.array;
+        let mut position = vec![0; array.dimensionality()];
+        position[0] = self.shards;
+        let path = self.folder.join(array.chunk_key(&position).as_str());
+        let failed = |e: &dyn Display| failed(&path, "encoding failed", e);
+        let shape = array.chunk_shape(&position).map_err(|e| failed(&e))?;
+        let (values, options) = (ArrayBytes::new_flen(&self.buffer), CodecOptions::default());
+        let encoded = array.codecs().encode(values, &shape, array.data_type(), array.fill_value(), &options);
+        make_folder(path.parent().unwrap_or(&self.folder))?;
         // Every shard is written, one of nothing but fill values too: a missing file is then always an error.
-        write_file(&path, &encoded)?;
+        write_file(&path, &encoded.map_err(|e| failed(&e))?)?;
         self.buffer.clear();
         self.shards += 1;
         Ok(())
     }
 }
 
+/// Writes an array whose values are all here, one-dimensional.
+pub fn write_array<S: Num>(folder: &Path, dtype: Dtype, coding: Coding, values: &[S]) -> Result<()> {
+    let mut array = ArrayWriter::new(folder, dtype, values.len() as u64, None, coding)?;
+    array.push(values)?;
+    array.finish()
+}
+
+fn failed(path: &Path, what: &str, e: &dyn Display) -> DaoError {
+    DaoError::value(format!("{what}: {e}")).at(format!("path '{}'", path.display()))
+}
+
+/// The error of the system while `doing` something with a file.
+pub fn io<'a>(path: &'a Path, doing: &'a str) -> impl FnOnce(std::io::Error) -> DaoError + 'a {
+    move |e| DaoError::io(&path.display().to_string(), doing, &e)
+}
+
 /// Makes a folder and those above it.
-///
-/// # Errors
-/// `Io`.
 pub fn make_folder(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|e| DaoError::io(&folder.display().to_string(), "making the folder", &e))
+    std::fs::create_dir_all(folder).map_err(io(folder, "making the folder"))
 }
 
 /// Writes a file and flushes it to the disk.
-///
-/// # Errors
-/// `Io`, a full disk among them.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::File::create(path)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_data()
-        })
-        .map_err(|e| DaoError::io(&path.display().to_string(), "writing", &e))
-}
-
-/// Writes JSON.
-///
-/// # Errors
-/// As [`write_file`].
-pub fn write_json(path: &Path, value: &Value) -> Result<()> {
-    write_file(path, value.to_string().as_bytes())
+    let written = File::create(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_data()
+    });
+    written.map_err(io(path, "writing"))
 }
 
 /// Writes the metadata of a zarr group.
-///
-/// # Errors
-/// `Io`.
-pub fn write_group(folder: &Path, attributes: &serde_json::Value) -> Result<()> {
-    write_json(&folder.join("zarr.json"), &json!({"zarr_format": 3, "node_type": "group", "attributes": attributes}))
+pub fn write_group(folder: &Path, attributes: &Value) -> Result<()> {
+    let metadata = json!({"zarr_format": 3, "node_type": "group", "attributes": attributes});
+    write_file(&folder.join("zarr.json"), metadata.to_string().as_bytes())
 }
 
 #[cfg(test)]

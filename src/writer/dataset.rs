@@ -5,38 +5,20 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::array::{make_folder, write_file, write_group};
-use super::matrix::MatrixWriter;
-use super::publish::Staging;
-use super::spec::MatrixSpec;
+use super::array::{io, make_folder, write_file, write_group};
+use super::matrix::{MatrixSpec, MatrixWriter};
+use super::publish::{Staging, entries};
 use crate::error::{DaoError, Result};
 use crate::storage::{Local, Storage};
-use crate::store::{
-    Categories, Constants, Dataset, Description, MANIFEST, MatrixMeta, MatrixName, TableMeta, checksum,
-};
-
-/// The description of `obs.parquet`, `var.parquet` and `uns.json`, from the caller who wrote them.
-#[derive(Debug, Clone)]
-pub struct DatasetTables {
-    /// The table of cells.
-    pub obs: TableMeta,
-    /// The table of genes.
-    pub var: TableMeta,
-    /// The organism of all cells, where it is one.
-    pub organism: Option<String>,
-    /// Values that all its cells share.
-    pub constants: Constants,
-    /// The values of each string-like obs column, or `None` if they are too many.
-    pub categories: Categories,
-    /// The id of the feature space.
-    pub feature_space: String,
-}
+use crate::store::{Categories, Dataset, Description, MANIFEST, MatrixMeta, MatrixName, checksum};
 
 /// A dataset being written; not visible until [`DatasetWriter::commit`], gone if dropped before.
 pub struct DatasetWriter {
     staging: Staging,
     dataset: String,
     matrices: BTreeMap<MatrixName, MatrixMeta>,
+    /// The matrix that is being written.
+    matrix: Option<(MatrixWriter, MatrixMeta)>,
 }
 
 impl DatasetWriter {
@@ -47,7 +29,7 @@ impl DatasetWriter {
     pub fn begin(uri: &str, dataset: &str) -> Result<Self> {
         let staging = Staging::begin(uri, dataset)?;
         make_folder(&staging.folder().join("parquet"))?;
-        Ok(Self { staging, dataset: dataset.to_owned(), matrices: BTreeMap::new() })
+        Ok(Self { staging, dataset: dataset.to_owned(), matrices: BTreeMap::new(), matrix: None })
     }
 
     /// The folder that will be the dataset's; tables are written there.
@@ -60,7 +42,7 @@ impl DatasetWriter {
     ///
     /// # Errors
     /// As [`MatrixWriter::new`].
-    pub fn matrix(&mut self, spec: MatrixSpec, source_dtype: &str, max_abs: f64) -> Result<MatrixWriter> {
+    pub fn begin_matrix(&mut self, spec: MatrixSpec, source_dtype: &str, max_abs: f64) -> Result<&mut MatrixWriter> {
         let meta = MatrixMeta {
             layout: spec.layout,
             dtype: Some(spec.stored),
@@ -68,29 +50,42 @@ impl DatasetWriter {
             shape: spec.shape,
             nnz: None,
             max_abs: Some(max_abs),
-            totals: spec.totals,
+            totals: spec.has_totals(),
         };
-        let name = spec.name.clone();
         let writer = MatrixWriter::new(self.folder(), spec)?;
-        self.matrices.insert(name, meta);
-        Ok(writer)
+        Ok(&mut self.matrix.insert((writer, meta)).0)
     }
 
-    /// Notes the number of stored values, which [`MatrixWriter::finish`] gave.
-    pub fn set_nnz(&mut self, name: &MatrixName, nnz: u64) {
-        if let Some(meta) = self.matrices.get_mut(name) {
-            meta.nnz = Some(nnz);
-        }
-    }
-
-    /// Describes the dataset and makes it visible.
+    /// The matrix that was begun and is not finished.
     ///
     /// # Errors
-    /// `Value` if there is no X, and as [`Staging::publish`].
-    pub fn commit(self, tables: DatasetTables) -> Result<()> {
-        let Self { staging, dataset, matrices } = self;
-        let Some(x) = matrices.get(&MatrixName::X).cloned() else {
-            return Err(DaoError::value("a dataset needs a matrix X").at(format!("dataset '{dataset}'")));
+    /// `Value` if there is none.
+    pub fn matrix(&mut self) -> Result<&mut MatrixWriter> {
+        self.matrix.as_mut().map(|(writer, _)| writer).ok_or_else(no_matrix)
+    }
+
+    /// Writes the rest of the matrix; returns the number of stored values.
+    ///
+    /// # Errors
+    /// As [`MatrixWriter::finish`], and `Value` if no matrix was begun.
+    pub fn finish_matrix(&mut self) -> Result<u64> {
+        let (writer, meta) = self.matrix.take().ok_or_else(no_matrix)?;
+        let name = writer.name().clone();
+        let nnz = writer.finish()?;
+        self.matrices.insert(name, MatrixMeta { nnz: Some(nnz), ..meta });
+        Ok(nnz)
+    }
+
+    /// Describes the dataset and makes it visible. `tables` has what their writer knows: obs, var, constants and the
+    /// feature space; `organism` is that of all cells, `categories` the values of each string-like obs column.
+    ///
+    /// # Errors
+    /// `Value` if there is no X or a matrix is not finished, and as [`Staging::publish`].
+    pub fn commit(self, tables: Description, organism: Option<String>, categories: Categories) -> Result<()> {
+        let Self { staging, dataset, matrices, matrix } = self;
+        let (Some(x), None) = (matrices.get(&MatrixName::X).cloned(), matrix) else {
+            let what = "a dataset needs a matrix X, and all its matrices finished";
+            return Err(DaoError::value(what).at(format!("dataset '{dataset}'")));
         };
         let folder = staging.folder().to_owned();
         let kept = matrices.iter().filter(|(_, meta)| meta.totals).map(|(name, _)| format!("totals/{name}/array"));
@@ -106,7 +101,6 @@ impl DatasetWriter {
                 MatrixName::Obsm(name) => obsm.push(name.clone()),
             }
         }
-        let obs = tables.obs.columns.iter().map(|column| (column.name.clone(), column.dtype.clone())).collect();
         let description = Description {
             name: dataset.clone(),
             n_obs: x.shape[0],
@@ -114,18 +108,13 @@ impl DatasetWriter {
             nnz: x.nnz,
             checksums: checksums(&folder)?,
             matrices,
-            obs: tables.obs,
-            var: tables.var,
-            constants: tables.constants.clone(),
-            feature_space: tables.feature_space.clone(),
-            extra: Map::new(),
+            ..tables
         };
         let text = serde_json::to_string_pretty(&description.versioned())
             .map_err(|e| DaoError::value(format!("the dataset cannot be described: {e}")))?;
         write_file(&folder.join(MANIFEST), text.as_bytes())?;
         let bytes = Local::new(&folder)?.total_size("")?;
-        let categories = tables.categories;
-        staging.publish(&dataset.clone(), |manifest, number| {
+        staging.publish(|manifest, number| {
             manifest.merge_categories(categories);
             Ok(Dataset {
                 number,
@@ -138,10 +127,10 @@ impl DatasetWriter {
                 layout: x.layout,
                 dtype: x.dtype,
                 bytes,
-                organism: tables.organism,
-                obs,
-                constants: tables.constants,
-                feature_space: tables.feature_space,
+                organism,
+                obs: description.obs.columns.into_iter().map(|column| (column.name, column.dtype)).collect(),
+                constants: description.constants,
+                feature_space: description.feature_space,
                 layers,
                 obsm,
                 extra: Map::new(),
@@ -155,29 +144,30 @@ fn above(path: &str) -> Vec<PathBuf> {
     Path::new(path).ancestors().skip(1).map(Path::to_owned).collect()
 }
 
-fn is_array(folder: &Path) -> bool {
-    let metadata = std::fs::read(folder.join("zarr.json")).ok().and_then(|b| serde_json::from_slice::<Value>(&b).ok());
-    metadata.is_some_and(|metadata| metadata["node_type"] == "array")
+fn no_matrix() -> DaoError {
+    DaoError::value("no matrix is being written")
 }
 
 /// Checksums of every file but the shards, by path relative to `folder`.
 fn checksums(folder: &Path) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
-    let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
+    let mut folders = vec![folder.to_owned()];
     while let Some(at) = folders.pop() {
-        let failed = |e: &std::io::Error| DaoError::io(&at.display().to_string(), "reading back", e);
-        for entry in std::fs::read_dir(&at).map_err(|e| failed(&e))? {
-            let path = entry.map_err(|e| failed(&e))?.path();
-            let in_array = path.file_name().is_some_and(|name| name == "c") && is_array(&at);
-            if path.is_dir() && !in_array {
+        let metadata: Value = std::fs::read(at.join("zarr.json"))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        let shards = (metadata["node_type"] == "array").then(|| at.join("c"));
+        for path in entries(&at)?.into_iter().filter(|path| Some(path) != shards.as_ref()) {
+            if path.is_dir() {
                 folders.push(path);
-            } else if path.is_file() {
-                let bytes = std::fs::read(&path).map_err(|e| failed(&e))?;
-                // Tables were written by others: flush them before the manifest lists them.
-                std::fs::File::open(&path).and_then(|file| file.sync_all()).map_err(|e| failed(&e))?;
-                let relative = path.strip_prefix(folder).unwrap_or(&path);
-                found.insert(relative.to_string_lossy().replace('\\', "/"), checksum(&bytes));
+                continue;
             }
+            // Tables were written by others: flush them before the manifest lists them.
+            let synced = std::fs::File::open(&path).and_then(|file| file.sync_all());
+            let bytes = synced.and_then(|()| std::fs::read(&path)).map_err(io(&path, "reading back"))?;
+            let relative = path.strip_prefix(folder).unwrap_or(&path);
+            found.insert(relative.to_string_lossy().replace('\\', "/"), checksum(&bytes));
         }
     }
     Ok(found)
@@ -192,7 +182,6 @@ mod tests {
 
     fn spec(name: MatrixName, layout: Layout) -> MatrixSpec {
         MatrixSpec {
-            totals: name.is_of_genes(),
             name,
             layout,
             portable: false,
@@ -205,22 +194,15 @@ mod tests {
         }
     }
 
-    fn tables(categories: Categories) -> DatasetTables {
-        DatasetTables {
-            obs: TableMeta::default(),
-            var: TableMeta::default(),
-            organism: Some("human".into()),
-            constants: Map::new(),
-            categories,
-            feature_space: "space".into(),
-        }
+    fn commit(writer: DatasetWriter, categories: Categories) -> Result<()> {
+        let tables = Description { feature_space: "space".into(), ..Description::default() };
+        writer.commit(tables, Some("human".into()), categories)
     }
 
     fn put(writer: &mut DatasetWriter, name: &MatrixName, layout: Layout) {
-        let mut matrix = writer.matrix(spec(name.clone(), layout), "float32", 4.0).unwrap();
+        let matrix = writer.begin_matrix(spec(name.clone(), layout), "float32", 4.0).unwrap();
         matrix.push_dense(3, &Values::U8(vec![0, 4, 0, 1, 0, 0])).unwrap();
-        let nnz = matrix.finish().unwrap();
-        writer.set_nnz(name, nnz);
+        writer.finish_matrix().unwrap();
     }
 
     #[test]
@@ -234,7 +216,7 @@ mod tests {
         put(&mut writer, &pca, Layout::Dense);
         std::fs::write(writer.folder().join("parquet/obs.parquet"), b"table").unwrap();
         assert!(Store::open(uri, &Vec::new()).is_err(), "not visible before it is complete");
-        writer.commit(tables(BTreeMap::new())).unwrap();
+        commit(writer, BTreeMap::new()).unwrap();
 
         let store = Store::open(uri, &Vec::new()).unwrap();
         let dataset = store.dataset("lung").unwrap();
@@ -264,7 +246,7 @@ mod tests {
         ] {
             let mut writer = DatasetWriter::begin(uri, name).unwrap();
             put(&mut writer, &MatrixName::X, Layout::Csr);
-            writer.commit(tables(categories)).unwrap();
+            commit(writer, categories).unwrap();
         }
         let store = Store::open(uri, &Vec::new()).unwrap();
         assert_eq!(store.manifest().categories, of([("type", words(&["B", "NK", "T"])), ("barcode", None)]));
@@ -275,7 +257,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = DatasetWriter::begin(folder.path().to_str().unwrap(), "d").unwrap();
         put(&mut writer, &MatrixName::Layer("counts".into()), Layout::Csr);
-        let error = writer.commit(tables(BTreeMap::new())).unwrap_err();
+        let error = commit(writer, BTreeMap::new()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Value);
         assert!(error.to_string().contains("matrix X"), "{error}");
         assert!(!folder.path().join("d").exists());

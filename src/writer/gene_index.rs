@@ -4,10 +4,9 @@
 
 use serde_json::json;
 
-use super::array::{write_group, write_json};
-use super::matrix::MatrixWriter;
+use super::array::{write_file, write_group};
+use super::matrix::{MatrixSpec, MatrixWriter};
 use super::publish::Staging;
-use super::spec::MatrixSpec;
 use crate::error::{DaoError, Result};
 use crate::number::{Layout, Num, for_dtype};
 use crate::read::OpenStore;
@@ -43,7 +42,6 @@ pub fn add_gene_index(
         columns: None,
         rows: None,
         source_nnz: dataset.nnz.unwrap_or(dataset.n_obs * dataset.n_vars / 8),
-        totals: false,
         transposed: true,
     };
     let mut writer = MatrixWriter::new(staging.folder(), spec)?;
@@ -67,8 +65,8 @@ pub fn add_gene_index(
     }
     writer.finish()?;
     write_group(&staging.folder().join("zarr"), &json!({}))?;
-    let meta = serde_json::to_value(GeneIndexMeta::versioned(dataset))
+    let meta = serde_json::to_vec(&GeneIndexMeta::versioned(dataset))
         .map_err(|e| DaoError::value(format!("the gene index cannot be described: {e}")))?;
-    write_json(&staging.folder().join(MANIFEST), &meta)?;
+    write_file(&staging.folder().join(MANIFEST), &meta)?;
     staging.publish_into(dataset, GENE_INDEX)
 }

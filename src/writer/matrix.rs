@@ -5,15 +5,100 @@
 use std::path::{Path, PathBuf};
 
 use super::canonical::CanonicalRows;
-use super::spec::MatrixSpec;
 use super::spill::{Block, Spill};
-use super::totals::RowTotals;
-use crate::error::{DaoError, Result};
-use crate::number::{Num, Values, cast_vec, for_dtype, for_dtype_values};
+use crate::error::{DaoError, ErrorKind, Result};
+use crate::number::{Dtype, Layout, Num, Values, cast_vec, for_dtype, for_dtype_values};
+use crate::store::MatrixName;
+
+/// The form that a matrix will have, and how its source maps to it.
+#[derive(Debug, Clone)]
+pub struct MatrixSpec {
+    /// The matrix's name in the dataset.
+    pub name: MatrixName,
+    /// Whether it is stored as CSR arrays, or as one dense array.
+    pub layout: Layout,
+    /// Whether CSR arrays are in core codecs alone; dense ones always are.
+    pub portable: bool,
+    /// Output rows and columns.
+    pub shape: [u64; 2],
+    /// The number type that values are stored in.
+    pub stored: Dtype,
+    /// The output column of each source column, or -1; `None` where they are the same.
+    pub columns: Option<Vec<i32>>,
+    /// The output row of each source row; `None` where they are the same.
+    pub rows: Option<Vec<u32>>,
+    /// The number of entries of the source, about.
+    pub source_nnz: u64,
+    /// Whether it is described as the `csc_matrix` that its rows are the columns of.
+    pub transposed: bool,
+}
+
+impl MatrixSpec {
+    /// Whether each row's sum and count are kept beside the matrix: where rows are cells and columns genes.
+    #[must_use]
+    pub fn has_totals(&self) -> bool {
+        self.name.is_of_genes() && !self.transposed
+    }
+
+    fn validate(&self) -> Result<()> {
+        let [n_rows, n_columns] = self.shape;
+        if u32::try_from(n_rows).is_err() || i32::try_from(n_columns.max(self.source_columns())).is_err() {
+            return Err(DaoError::value(format!("a matrix of {n_rows} × {n_columns} is too large"))
+                .expected("fewer than 2^32 rows and 2^31 columns"));
+        }
+        if let Some(rows) = &self.rows {
+            let mut seen = vec![false; rows.len()];
+            let mut is_new = |&row: &u32| seen.get_mut(row as usize).is_some_and(|seen| !std::mem::replace(seen, true));
+            if rows.len() as u64 != n_rows || !rows.iter().all(&mut is_new) {
+                return Err(DaoError::value("the new row numbers are no permutation"));
+            }
+        }
+        let is_outside = |&column: &i32| u64::try_from(column).is_ok_and(|column| column >= n_columns);
+        if self.columns.as_ref().is_some_and(|columns| columns.iter().any(is_outside)) {
+            return Err(DaoError::value("a new column number is past the output's columns"));
+        }
+        Ok(())
+    }
+
+    fn source_columns(&self) -> u64 {
+        self.columns.as_ref().map_or(self.shape[1], |columns| columns.len() as u64)
+    }
+
+    /// The output column of a source column; `None` if it is dropped.
+    fn column(&self, source: u64) -> Result<Option<i32>> {
+        let column = match &self.columns {
+            Some(columns) => usize::try_from(source).ok().and_then(|source| columns.get(source)).copied(),
+            None => i32::try_from(source).ok().filter(|_| source < self.shape[1]),
+        };
+        let column =
+            column.ok_or_else(|| self.broken("a column number is out of range", self.source_columns(), source));
+        Ok(Some(column?).filter(|&column| column >= 0))
+    }
+
+    /// The output row of a source row.
+    fn row(&self, source: u64) -> Result<u32> {
+        let row = match &self.rows {
+            Some(rows) => usize::try_from(source).ok().and_then(|source| rows.get(source)).copied(),
+            None => u32::try_from(source).ok().filter(|_| source < self.shape[0]),
+        };
+        row.ok_or_else(|| self.broken("a row number is out of range", self.shape[0], source))
+    }
+
+    /// The error for a source that is not what it promised.
+    fn broken(&self, what: impl Into<String>, expected: u64, found: u64) -> DaoError {
+        DaoError::corrupt(&self.name.to_string(), what).expected(expected).found(found)
+    }
+}
 
 /// Writes one matrix from the blocks of its source; see the module.
 pub struct MatrixWriter {
-    inner: Box<dyn BlockConsumer>,
+    spec: MatrixSpec,
+    output: CanonicalRows,
+    spill_folder: PathBuf,
+    spill: Option<Spill>,
+    /// The number of source rows (or columns, from a CSC source) taken so far.
+    taken: u64,
+    by_columns: bool,
 }
 
 impl MatrixWriter {
@@ -22,29 +107,16 @@ impl MatrixWriter {
     /// # Errors
     /// `Value` for a spec that contradicts itself, `Io` if the folders cannot be made.
     pub fn new(dataset: &Path, spec: MatrixSpec) -> Result<Self> {
-        let n_rows = spec.shape[0];
-        if u32::try_from(n_rows).is_err() || i32::try_from(spec.shape[1]).is_err() {
-            return Err(DaoError::value(format!("a matrix of {} × {} is too large", n_rows, spec.shape[1]))
-                .expected("fewer than 2^32 rows and 2^31 columns"));
-        }
-        if let Some(rows) = &spec.rows {
-            let mut seen = vec![false; rows.len()];
-            let permutation = rows.len() as u64 == n_rows
-                && rows
-                    .iter()
-                    .all(|&row| seen.get_mut(row as usize).is_some_and(|seen| !std::mem::replace(seen, true)));
-            if !permutation {
-                return Err(DaoError::value("the new row numbers are no permutation"));
-            }
-        }
-        if let Some(columns) = &spec.columns
-            && columns.iter().any(|&column| i64::from(column) >= i64::try_from(spec.shape[1]).unwrap_or(i64::MAX))
-        {
-            return Err(DaoError::value("a new column number is past the output's columns"));
-        }
-        let stored = spec.stored;
-        let inner: Box<dyn BlockConsumer> = for_dtype!(stored, T => Box::new(TypedWriter::<T>::new(dataset, spec)?));
-        Ok(Self { inner })
+        spec.validate()?;
+        let output = CanonicalRows::new(dataset, &spec)?;
+        let spill_folder = dataset.join(format!(".spill-{}", spec.name.to_string().replace('/', "-")));
+        Ok(Self { spec, output, spill_folder, spill: None, taken: 0, by_columns: false })
+    }
+
+    /// The matrix's name in the dataset.
+    #[must_use]
+    pub fn name(&self) -> &MatrixName {
+        &self.spec.name
     }
 
     /// The next source rows, as CSR.
@@ -53,7 +125,8 @@ impl MatrixWriter {
     /// `Corrupt` for offsets or columns out of range, `Value` for a value the stored type cannot
     /// hold, `Io` for a full disk.
     pub fn push_rows(&mut self, indptr: &[i64], indices: &[i32], data: &Values) -> Result<()> {
-        self.inner.rows(&offsets(indptr, indices.len(), data.len())?, indices, data)
+        let indptr = offsets(indptr, indices.len(), data.len())?;
+        for_dtype!(self.spec.stored, T => self.rows::<T>(&indptr, indices, &self.cast(data)?))
     }
 
     /// The next source columns, as CSC.
@@ -61,7 +134,9 @@ impl MatrixWriter {
     /// # Errors
     /// As [`MatrixWriter::push_rows`].
     pub fn push_columns(&mut self, indptr: &[i64], indices: &[i32], data: &Values) -> Result<()> {
-        self.inner.columns(&offsets(indptr, indices.len(), data.len())?, indices, data)
+        self.by_columns = true;
+        let indptr = offsets(indptr, indices.len(), data.len())?;
+        for_dtype!(self.spec.stored, T => self.scatter::<T>(&indptr, indices, &self.cast(data)?))
     }
 
     /// The next source rows, row-major, `width` values each.
@@ -69,202 +144,104 @@ impl MatrixWriter {
     /// # Errors
     /// As [`MatrixWriter::push_rows`].
     pub fn push_dense(&mut self, width: usize, data: &Values) -> Result<()> {
-        self.inner.dense(width, data)
+        if width as u64 != self.spec.source_columns() {
+            let what = "a block has the wrong number of columns";
+            return Err(self.spec.broken(what, self.spec.source_columns(), width as u64));
+        }
+        for_dtype!(self.spec.stored, T => self.dense::<T>(width, &self.cast(data)?))
     }
 
     /// Writes the rest; returns the number of stored values.
     ///
     /// # Errors
     /// `Corrupt` if rows or columns are missing, `Io` for a full disk.
-    pub fn finish(self) -> Result<u64> {
-        self.inner.finish()
-    }
-}
-
-/// Takes blocks of a source, whatever number type the matrix is stored in.
-trait BlockConsumer: Send {
-    fn rows(&mut self, indptr: &[usize], indices: &[i32], data: &Values) -> Result<()>;
-    fn columns(&mut self, indptr: &[usize], indices: &[i32], data: &Values) -> Result<()>;
-    fn dense(&mut self, width: usize, data: &Values) -> Result<()>;
-    fn finish(self: Box<Self>) -> Result<u64>;
-}
-
-/// The writer of a matrix stored as `T`.
-struct TypedWriter<T> {
-    spec: MatrixSpec,
-    output: CanonicalRows,
-    spill_folder: PathBuf,
-    spill: Option<Spill<T>>,
-    /// Source rows (or columns, from a CSC source) taken so far.
-    taken: u64,
-    by_columns: bool,
-}
-
-impl<T: Num> TypedWriter<T> {
-    fn new(dataset: &Path, spec: MatrixSpec) -> Result<Self> {
-        let folder = dataset.join("zarr").join(spec.name.to_string());
-        let totals =
-            spec.totals.then(|| RowTotals::new(dataset.join("zarr/totals").join(spec.name.to_string()), spec.portable));
-        let output = CanonicalRows::new(&folder, &spec, totals)?;
-        let spill_folder = dataset.join(format!(".spill-{}", spec.name.to_string().replace('/', "-")));
-        Ok(Self { spec, output, spill_folder, spill: None, taken: 0, by_columns: false })
-    }
-
-    fn source_columns(&self) -> u64 {
-        self.spec.columns.as_ref().map_or(self.spec.shape[1], |columns| columns.len() as u64)
-    }
-
-    /// The output column of a source column; `None` if it is dropped.
-    fn column(&self, source: u64) -> Result<Option<i32>> {
-        if source >= self.source_columns() {
-            return Err(DaoError::corrupt(&self.spec.name.to_string(), "a column number is out of range")
-                .expected(format!("below {}", self.source_columns()))
-                .found(source));
+    pub fn finish(mut self) -> Result<u64> {
+        let (what, expected) =
+            if self.by_columns { ("columns", self.spec.source_columns()) } else { ("rows", self.spec.shape[0]) };
+        // A matrix without columns has rows all the same.
+        let empty = self.spec.shape[1] == 0 || self.spec.source_columns() == 0;
+        if self.taken != expected && !empty {
+            let what = format!("the source ended before all its {what} came");
+            return Err(self.spec.broken(what, expected, self.taken));
         }
-        let column = match &self.spec.columns {
-            Some(columns) => usize::try_from(source).ok().and_then(|source| columns.get(source)).copied().unwrap_or(-1),
-            None => i32::try_from(source).unwrap_or(-1),
-        };
-        Ok((column >= 0).then_some(column))
-    }
-
-    /// The output row of a source row.
-    fn row(&self, source: u64) -> Result<u32> {
-        let row = match &self.spec.rows {
-            Some(rows) => usize::try_from(source).ok().and_then(|source| rows.get(source)).copied(),
-            None => u32::try_from(source).ok().filter(|_| source < self.spec.shape[0]),
-        };
-        row.ok_or_else(|| {
-            DaoError::corrupt(&self.spec.name.to_string(), "a row number is out of range")
-                .expected(format!("below {}", self.spec.shape[0]))
-                .found(source)
-        })
-    }
-
-    fn spill(&mut self) -> Result<&mut Spill<T>> {
-        match &mut self.spill {
-            Some(spill) => Ok(spill),
-            empty => Ok(empty.insert(Spill::new(&self.spill_folder, self.spec.shape[0], self.spec.source_nnz)?)),
+        if let Some(spill) = self.spill.take() {
+            for_dtype!(self.spec.stored, T => spill.finish(|block: Block<T>| self.output.write(block)))?;
         }
+        self.output.finish()
     }
 
-    fn cast(data: &Values, place: &str) -> Result<Vec<T>> {
-        for_dtype_values!(data, values => cast_vec(values)).map_err(|e| e.at(place.to_owned()))
+    fn cast<T: Num>(&self, data: &Values) -> Result<Vec<T>> {
+        for_dtype_values!(data, values => cast_vec(values)).map_err(|e| e.at(self.spec.name.to_string()))
     }
 
-    /// Sends rows with mapped columns to their place: straight on, or through the spill.
-    fn place(&mut self, first: u64, block: Block<T>) -> Result<()> {
-        if self.spec.rows.is_none() {
-            return self.output.write(block, &self.spec.name.to_string());
-        }
-        for (i, ends) in (first..).zip(block.indptr.windows(2)) {
-            let row = self.row(i)?;
-            let spill = self.spill()?;
-            for at in ends[0]..ends[1] {
-                spill.push(row, block.indices[at], block.data[at])?;
+    fn dense<T: Num>(&mut self, width: usize, data: &[T]) -> Result<()> {
+        let (mut indptr, mut indices, mut values) = (vec![0], Vec::new(), Vec::new());
+        for row in data.chunks_exact(width.max(1)) {
+            for (column, &value) in (0..).zip(row).filter(|&(_, &value)| value != T::zero()) {
+                indices.push(column);
+                values.push(value);
             }
+            indptr.push(indices.len());
         }
-        self.spill()?;
-        Ok(())
+        self.rows(&indptr, &indices, &values)
     }
-}
 
-impl<T: Num> BlockConsumer for TypedWriter<T> {
-    fn rows(&mut self, indptr: &[usize], indices: &[i32], data: &Values) -> Result<()> {
-        let data = Self::cast(data, &self.spec.name.to_string())?;
+    /// Takes the next source rows: straight on, or where rows are permuted through the spill.
+    fn rows<T: Num>(&mut self, indptr: &[usize], indices: &[i32], data: &[T]) -> Result<()> {
+        if self.spec.rows.is_some() {
+            return self.scatter(indptr, indices, data);
+        }
         let mut block =
             Block { indptr: vec![0], indices: Vec::with_capacity(indices.len()), data: Vec::with_capacity(data.len()) };
         for ends in indptr.windows(2) {
             for at in ends[0]..ends[1] {
-                if let Some(column) = self.column(u64::try_from(indices[at]).unwrap_or(u64::MAX))? {
+                if let Some(column) = self.spec.column(u64::try_from(indices[at]).unwrap_or(u64::MAX))? {
                     block.indices.push(column);
                     block.data.push(data[at]);
                 }
             }
             block.indptr.push(block.indices.len());
         }
-        let first = self.taken;
         self.taken += indptr.len().saturating_sub(1) as u64;
-        self.place(first, block)
+        self.output.write(block)
     }
 
-    fn columns(&mut self, indptr: &[usize], indices: &[i32], data: &Values) -> Result<()> {
-        self.by_columns = true;
-        let data = Self::cast(data, &self.spec.name.to_string())?;
-        self.spill()?;
-        for ends in indptr.windows(2) {
-            let column = self.column(self.taken)?;
-            self.taken += 1;
-            let Some(column) = column else { continue };
-            for at in ends[0]..ends[1] {
-                let row = self.row(u64::try_from(indices[at]).unwrap_or(u64::MAX))?;
-                self.spill()?.push(row, column, data[at])?;
+    /// Sends the entries of the next source rows, or columns, to their output rows.
+    fn scatter<T: Num>(&mut self, indptr: &[usize], indices: &[i32], data: &[T]) -> Result<()> {
+        let spill = match &mut self.spill {
+            Some(spill) => spill,
+            empty => {
+                let [n_rows, _] = self.spec.shape;
+                empty.insert(Spill::new(&self.spill_folder, T::DTYPE, n_rows, self.spec.source_nnz)?)
             }
-        }
-        Ok(())
-    }
-
-    fn dense(&mut self, width: usize, data: &Values) -> Result<()> {
-        if width as u64 != self.source_columns() {
-            return Err(DaoError::corrupt(&self.spec.name.to_string(), "a block has the wrong number of columns")
-                .expected(self.source_columns())
-                .found(width));
-        }
-        let data = Self::cast(data, &self.spec.name.to_string())?;
-        let mut block = Block { indptr: vec![0], indices: Vec::new(), data: Vec::new() };
-        let n_rows = data.len().checked_div(width).unwrap_or(0);
-        for row in data.chunks_exact(width.max(1)) {
-            for (source, &value) in (0_u64..).zip(row) {
-                if value != T::zero()
-                    && let Some(column) = self.column(source)?
-                {
-                    block.indices.push(column);
-                    block.data.push(value);
+        };
+        for ends in indptr.windows(2) {
+            for at in ends[0]..ends[1] {
+                let other = u64::try_from(indices[at]).unwrap_or(u64::MAX);
+                let (row, column) = if self.by_columns { (other, self.taken) } else { (self.taken, other) };
+                let row = self.spec.row(row)?;
+                if let Some(column) = self.spec.column(column)? {
+                    spill.push(row, column, data[at])?;
                 }
             }
-            block.indptr.push(block.indices.len());
+            self.taken += 1;
         }
-        let first = self.taken;
-        self.taken += n_rows as u64;
-        self.place(first, block)
-    }
-
-    fn finish(mut self: Box<Self>) -> Result<u64> {
-        let (what, expected) =
-            if self.by_columns { ("columns", self.source_columns()) } else { ("rows", self.spec.shape[0]) };
-        // A matrix without columns has rows all the same.
-        let empty = self.spec.shape[1] == 0 || self.source_columns() == 0;
-        if self.taken != expected && !empty {
-            return Err(DaoError::corrupt(
-                &self.spec.name.to_string(),
-                format!("the source ended before all its {what} came"),
-            )
-            .expected(expected)
-            .found(self.taken));
-        }
-        if let Some(spill) = self.spill.take() {
-            let (output, name) = (&mut self.output, self.spec.name.to_string());
-            spill.finish(|block| output.write(block, &name))?;
-        }
-        self.output.finish(self.spec.shape)
+        Ok(())
     }
 }
 
 /// Checks offsets against the arrays that they point into.
 fn offsets(indptr: &[i64], n_indices: usize, n_data: usize) -> Result<Vec<usize>> {
-    let wrong = |what: &str| {
-        Err(DaoError::new(crate::error::ErrorKind::Corrupt, format!("a block of the source is broken: {what}")))
+    let offsets: Option<Vec<usize>> = indptr.iter().map(|&at| usize::try_from(at).ok()).collect();
+    let what = match offsets {
+        None => "a negative offset",
+        Some(offsets) if offsets.first() != Some(&0) || !offsets.is_sorted() => "offsets do not ascend from 0",
+        Some(offsets) if offsets.last() != Some(&n_indices) || n_indices != n_data => {
+            "offsets, indices and data differ in length"
+        }
+        Some(offsets) => return Ok(offsets),
     };
-    let Ok(offsets) = indptr.iter().map(|&at| usize::try_from(at)).collect::<std::result::Result<Vec<_>, _>>() else {
-        return wrong("a negative offset");
-    };
-    if offsets.first() != Some(&0) || offsets.windows(2).any(|pair| pair[0] > pair[1]) {
-        return wrong("offsets do not ascend from 0");
-    }
-    if offsets.last() != Some(&n_indices) || n_indices != n_data {
-        return wrong("offsets, indices and data differ in length");
-    }
-    Ok(offsets)
+    Err(DaoError::new(ErrorKind::Corrupt, format!("a block of the source is broken: {what}")))
 }
 
 #[cfg(test)]
@@ -272,11 +249,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::error::ErrorKind;
     use crate::matrix::Matrix;
-    use crate::number::{Dtype, Layout};
     use crate::storage::{Local, Storage};
-    use crate::store::MatrixName;
 
     fn spec(shape: [u64; 2]) -> MatrixSpec {
         MatrixSpec {
@@ -288,7 +262,6 @@ mod tests {
             columns: None,
             rows: None,
             source_nnz: 8,
-            totals: false,
             transposed: false,
         }
     }

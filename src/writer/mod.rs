@@ -1,9 +1,9 @@
 //! Rows in, shards out; a dataset appears whole or not at all.
 //!
-//! `scan` picks the stored number type; `matrix` takes blocks in source order, as a `spec` says; `spill`
-//! routes entries to other rows out of core; `canonical` sorts each row and sums duplicates, and
-//! `totals` adds rows up; `array` encodes shards. `dataset` puts a new dataset together, `gene_index`
-//! copies a matrix of the store by genes, and `publish` makes either visible.
+//! `scan` picks the stored number type; `matrix` takes blocks in source order; `spill` routes entries to
+//! other rows out of core; `canonical` sorts each row, sums duplicates and adds rows up; `array` encodes
+//! shards. `dataset` puts a new dataset together, `gene_index` copies a matrix of the store by genes, and
+//! `publish` makes either visible.
 //!
 //! Tables (parquet) are written into the staging folder by the caller. Must not know Python, genes'
 //! names or what a source is.
@@ -15,12 +15,9 @@ mod gene_index;
 mod matrix;
 mod publish;
 mod scan;
-mod spec;
 mod spill;
-mod totals;
 
-pub use dataset::{DatasetTables, DatasetWriter};
+pub use dataset::DatasetWriter;
 pub use gene_index::add_gene_index;
-pub use matrix::MatrixWriter;
+pub use matrix::{MatrixSpec, MatrixWriter};
 pub use scan::ValueScan;
-pub use spec::MatrixSpec;

@@ -13,9 +13,10 @@ use std::fs::File;
 use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::array::{make_folder, write_file};
+use super::array::{io, make_folder, write_file};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage;
 use crate::store::{DATASET_FORMAT, Dataset, MANIFEST, Manifest, Store};
@@ -26,19 +27,14 @@ const UNPUBLISHED: &str = ".unpublished";
 pub struct Staging {
     store: PathBuf,
     folder: PathBuf,
-    lock_path: PathBuf,
     _lock: File,
     /// A forked child has a copy of this and must leave its parent's folder alone.
     pid: u32,
 }
 
-fn io<'a>(path: &'a Path, doing: &'a str) -> impl FnOnce(std::io::Error) -> DaoError + 'a {
-    move |e| DaoError::io(&path.display().to_string(), doing, &e)
-}
-
-/// Locks the store until the file is dropped. Whoever may write to the folder may not be who made
-/// the lock file, and can lock it all the same.
-fn lock_store(store: &Path) -> Result<File> {
+/// Locks the store until the file is dropped, and reads its manifest; a new one where there is none. Whoever may write
+/// to the folder may not be who made the lock file, and can lock it all the same.
+fn lock_store(store: &Path) -> Result<(File, Manifest)> {
     let path = store.join(".dao.lock");
     let file = File::options().create(true).append(true).open(&path).or_else(|e| match e.kind() {
         IoKind::PermissionDenied => File::open(&path),
@@ -46,22 +42,27 @@ fn lock_store(store: &Path) -> Result<File> {
     });
     let file = file.map_err(io(&path, "opening the lock"))?;
     file.lock().map_err(io(&path, "locking the store"))?;
-    Ok(file)
+    Ok((file, read_manifest(store)?))
+}
+
+fn read_manifest(store: &Path) -> Result<Manifest> {
+    let path = store.join(MANIFEST);
+    match std::fs::read(&path) {
+        Ok(bytes) => Manifest::parse(&bytes, &path.display().to_string()),
+        Err(e) if e.kind() == IoKind::NotFound => Ok(Manifest::new()),
+        Err(e) => Err(io(&path, "reading")(e)),
+    }
 }
 
 /// Whether `folder` is a dataset that a writer moved in and died before listing: it has our marker,
 /// and describes itself as the dataset of that name.
 fn is_unpublished(folder: &Path) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Identity {
-        format: String,
-        id: String,
-    }
-    let described = std::fs::read(folder.join(MANIFEST)).ok().and_then(|b| serde_json::from_slice::<Identity>(&b).ok());
-    folder.join(UNPUBLISHED).is_file()
-        && described.is_some_and(|found| {
-            found.format == DATASET_FORMAT && folder.file_name().is_some_and(|name| name == found.id.as_str())
-        })
+    let described = || -> Option<Value> { serde_json::from_slice(&std::fs::read(folder.join(MANIFEST)).ok()?).ok() };
+    let is_of_folder = |found: Value| {
+        let name = folder.file_name().and_then(|name| name.to_str());
+        found["format"] == DATASET_FORMAT && name.is_some_and(|name| found["id"] == name)
+    };
+    folder.join(UNPUBLISHED).is_file() && described().is_some_and(is_of_folder)
 }
 
 /// Refuses a folder that holds datasets and no manifest: a new one would hide them.
@@ -80,16 +81,6 @@ fn check_no_lost_datasets(store: &Path, uri: &str) -> Result<()> {
     Err(DaoError::new(ErrorKind::NotFound, "the folder holds datasets and no manifest")
         .at(format!("path '{shown}/{MANIFEST}'"))
         .hint("restore it from a copy, or write to a new folder"))
-}
-
-/// The manifest as it is now; a new one where there is none. Call with the store locked.
-fn read_manifest(store: &Path) -> Result<Manifest> {
-    let path = store.join(MANIFEST);
-    match std::fs::read(&path) {
-        Ok(bytes) => Manifest::parse(&bytes, &path.display().to_string()),
-        Err(e) if e.kind() == IoKind::NotFound => Ok(Manifest::new()),
-        Err(e) => Err(io(&path, "reading")(e)),
-    }
 }
 
 fn check_free(manifest: &Manifest, store: &Path, dataset: &str) -> Result<()> {
@@ -132,16 +123,13 @@ impl Staging {
     pub fn begin(uri: &str, dataset: &str) -> Result<Self> {
         check_id(dataset)?;
         let storage = storage::open(uri, &Vec::new())?;
-        let Some(store) = storage.local_root().map(Path::to_owned) else {
-            return Err(not_a_folder(uri));
-        };
-        check_no_lost_datasets(&store, uri)?;
-        make_folder(&store)?;
-        let _store_lock = lock_store(&store)?;
-        let manifest = read_manifest(&store)?;
-        clean_up(&store, &manifest);
-        check_free(&manifest, &store, dataset)?;
-        Self::new(store)
+        let store = storage.local_root().ok_or_else(|| not_a_folder(uri))?;
+        check_no_lost_datasets(store, uri)?;
+        make_folder(store)?;
+        let (_lock, manifest) = lock_store(store)?;
+        clean_up(store, &manifest);
+        check_free(&manifest, store, dataset)?;
+        Self::new(store.to_owned())
     }
 
     /// A new staging folder in a store that is open.
@@ -149,25 +137,22 @@ impl Staging {
     /// # Errors
     /// `Value` for a store that is not written to, `Io`.
     pub fn beside(store: &Store) -> Result<Self> {
-        let Some(root) = store.storage().local_root().map(Path::to_owned) else {
-            return Err(not_a_folder(store.uri()));
-        };
-        let _store_lock = lock_store(&root)?;
-        clean_up(&root, &read_manifest(&root)?);
-        Self::new(root)
+        let root = store.storage().local_root().ok_or_else(|| not_a_folder(store.uri()))?;
+        let (_lock, manifest) = lock_store(root)?;
+        clean_up(root, &manifest);
+        Self::new(root.to_owned())
     }
 
     /// A new staging folder and its lock. Call with the store locked.
     fn new(store: PathBuf) -> Result<Self> {
-        let staging = store.join(".staging");
-        let name = Uuid::new_v4().to_string();
-        let (folder, lock_path) = (staging.join(&name), staging.join(format!("{name}.lock")));
-        make_folder(&staging)?;
+        let folder = store.join(".staging").join(Uuid::new_v4().to_string());
+        let lock_path = folder.with_extension("lock");
+        make_folder(&store.join(".staging"))?;
         let lock = File::create(&lock_path).map_err(io(&lock_path, "opening the lock"))?;
         lock.lock().map_err(io(&lock_path, "locking"))?;
         make_folder(&folder)?;
         let folder = folder.canonicalize().map_err(io(&folder, "resolving"))?;
-        Ok(Self { store, folder, lock_path, _lock: lock, pid: std::process::id() })
+        Ok(Self { store, folder, _lock: lock, pid: std::process::id() })
     }
 
     /// The folder to write to.
@@ -180,16 +165,15 @@ impl Staging {
     ///
     /// # Errors
     /// `AlreadyExists` if another writer took the name meanwhile, `Io`; the dataset is not visible then.
-    pub fn publish(self, dataset: &str, update: impl FnOnce(&mut Manifest, u32) -> Result<Dataset>) -> Result<()> {
-        let _store_lock = lock_store(&self.store)?;
-        let mut manifest = read_manifest(&self.store)?;
-        check_free(&manifest, &self.store, dataset)?;
+    pub fn publish(self, update: impl FnOnce(&mut Manifest, u32) -> Result<Dataset>) -> Result<()> {
+        let (_lock, mut manifest) = lock_store(&self.store)?;
         let number = manifest.next_number;
         let entry = update(&mut manifest, number)?;
+        check_free(&manifest, &self.store, &entry.name)?;
+        let target = self.store.join(&entry.path);
         manifest.datasets.push(entry);
         manifest.next_number =
             number.checked_add(1).ok_or_else(|| DaoError::value("the store has given all its numbers"))?;
-        let target = self.store.join(dataset);
         if target.exists() {
             // Marked unpublished, and we hold the lock: a writer died between moving and listing it.
             std::fs::remove_dir_all(&target).map_err(io(&target, "cleaning up"))?;
@@ -202,8 +186,7 @@ impl Staging {
             let _ = std::fs::remove_dir_all(&target);
             return Err(error);
         }
-        // From here on the dataset is listed, and nothing may fail: a marker that stays, the next
-        // writer removes.
+        // The dataset is listed: nothing may fail from here on. A marker that stays, the next writer removes.
         let _ = std::fs::remove_file(target.join(UNPUBLISHED));
         Ok(())
     }
@@ -213,8 +196,7 @@ impl Staging {
     /// # Errors
     /// `Value` if the dataset is no longer the one that `entry` describes, `Io`; nothing is moved then.
     pub fn publish_into(self, entry: &Dataset, name: &str) -> Result<bool> {
-        let _store_lock = lock_store(&self.store)?;
-        let manifest = read_manifest(&self.store)?;
+        let (_lock, manifest) = lock_store(&self.store)?;
         let listed = manifest.datasets.iter().find(|known| known.name == entry.name);
         if !listed.is_some_and(|known| known.checksum == entry.checksum && known.path == entry.path) {
             return Err(DaoError::value("the dataset is no longer what it was when the store was opened")
@@ -248,7 +230,7 @@ impl Drop for Staging {
         }
         // Best effort: the next writer removes what stays.
         let _ = std::fs::remove_dir_all(&self.folder);
-        let _ = std::fs::remove_file(&self.lock_path);
+        let _ = std::fs::remove_file(self.folder.with_extension("lock"));
     }
 }
 
@@ -282,10 +264,10 @@ fn clean_up(store: &Path, manifest: &Manifest) {
     }
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    std::fs::read_dir(folder)
-        .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())
-        .map_err(io(folder, "listing"))
+/// The paths of all files and folders in `folder`.
+pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let paths = std::fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    paths.map_err(io(folder, "listing"))
 }
 
 #[cfg(test)]
@@ -308,7 +290,7 @@ mod tests {
 
     fn publish(staging: Staging, name: &str) -> Result<()> {
         describe(staging.folder(), name);
-        staging.publish(name, |_, number| Ok(entry(name, number)))
+        staging.publish(|_, number| Ok(entry(name, number)))
     }
 
     fn listed(store: &Path) -> Vec<(String, u32)> {
@@ -443,7 +425,7 @@ mod tests {
         let store = folder.path();
         let staging = begin(store, "d").unwrap();
         describe(staging.folder(), "d");
-        let error = staging.publish("d", |_, _| Err(DaoError::value("no"))).unwrap_err();
+        let error = staging.publish(|_, _| Err(DaoError::value("no"))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Value);
         assert!(!store.join("d").exists() && !store.join(MANIFEST).exists());
         assert_eq!(entries(&store.join(".staging")).unwrap(), Vec::<PathBuf>::new());

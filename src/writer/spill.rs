@@ -7,9 +7,9 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::array::make_folder;
+use super::array::{io, make_folder};
 use crate::error::{DaoError, Result};
-use crate::number::Num;
+use crate::number::{Dtype, Num};
 
 /// The most bytes of a block's entries, which are held in memory at a time.
 const BLOCK_BYTES: u64 = 48 << 20;
@@ -17,12 +17,11 @@ const BLOCK_BYTES: u64 = 48 << 20;
 const MAX_BLOCKS: u64 = 128;
 
 /// Entries on their way to their rows.
-pub struct Spill<T> {
+pub struct Spill {
     folder: PathBuf,
-    block_rows: u64,
-    n_rows: u64,
-    blocks: Vec<BufWriter<File>>,
-    marker: std::marker::PhantomData<T>,
+    block_rows: usize,
+    n_rows: usize,
+    blocks: Vec<(PathBuf, BufWriter<File>)>,
 }
 
 /// A block of rows put together: row `first + i` has the entries `indptr[i]..indptr[i + 1]`, in the order they came.
@@ -32,96 +31,72 @@ pub struct Block<T> {
     pub data: Vec<T>,
 }
 
-impl<T: Num> Spill<T> {
-    const ENTRY: usize = 8 + size_of::<T>();
-
-    /// Files for `n_rows` rows with about `nnz` entries, in the new folder `folder`.
-    ///
-    /// # Errors
-    /// `Io` if they cannot be made.
-    pub fn new(folder: &Path, n_rows: u64, nnz: u64) -> Result<Self> {
+impl Spill {
+    /// Files for `n_rows` rows with about `nnz` entries of type `dtype`, in the new folder `folder`.
+    pub fn new(folder: &Path, dtype: Dtype, n_rows: u64, nnz: u64) -> Result<Self> {
         make_folder(folder)?;
-        let bytes = nnz.max(1) * Self::ENTRY as u64;
+        let bytes = nnz.max(1) * (8 + dtype.size() as u64);
         let n_blocks = bytes.div_ceil(BLOCK_BYTES).clamp(1, MAX_BLOCKS);
-        let block_rows = n_rows.div_ceil(n_blocks).max(1);
-        let blocks = (0..n_rows.div_ceil(block_rows))
-            .map(|i| {
-                let path = block_path(folder, i);
-                let file = File::create(&path).map_err(|e| DaoError::io(&path.display().to_string(), "writing", &e))?;
-                Ok(BufWriter::with_capacity(128 << 10, file))
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { folder: folder.to_owned(), block_rows, n_rows, blocks, marker: std::marker::PhantomData })
+        let rows = |n: u64| usize::try_from(n).map_err(|_| DaoError::value("more rows than memory holds"));
+        let (n_rows, block_rows) = (rows(n_rows)?, rows(n_rows.div_ceil(n_blocks).max(1))?);
+        let open = |i| {
+            let path = folder.join(format!("rows-{i:05}"));
+            let file = File::create(&path).map_err(io(&path, "writing"))?;
+            Ok((path, BufWriter::with_capacity(128 << 10, file)))
+        };
+        let blocks = (0..n_rows.div_ceil(block_rows)).map(open).collect::<Result<_>>()?;
+        Ok(Self { folder: folder.to_owned(), block_rows, n_rows, blocks })
     }
 
     /// Sends one entry to `row`, which is below the number of rows.
-    ///
-    /// # Errors
-    /// `Io`, a full disk among them.
-    pub fn push(&mut self, row: u32, column: i32, value: T) -> Result<()> {
-        let block = usize::try_from(u64::from(row) / self.block_rows).unwrap_or(usize::MAX);
-        let Some(file) = self.blocks.get_mut(block) else {
+    pub fn push<T: Num>(&mut self, row: u32, column: i32, value: T) -> Result<()> {
+        let Some((path, file)) = self.blocks.get_mut(row as usize / self.block_rows) else {
             return Err(DaoError::value(format!("row {row} is past the matrix's {} rows", self.n_rows)));
         };
         let mut entry = [0; 16];
+        let size = 8 + size_of::<T>();
         entry[..4].copy_from_slice(&row.to_ne_bytes());
         entry[4..8].copy_from_slice(&column.to_ne_bytes());
-        entry[8..Self::ENTRY].copy_from_slice(bytemuck::bytes_of(&value));
-        file.write_all(&entry[..Self::ENTRY])
-            .map_err(|e| DaoError::io(&self.folder.display().to_string(), "writing", &e))
+        entry[8..size].copy_from_slice(bytemuck::bytes_of(&value));
+        file.write_all(&entry[..size]).map_err(io(path, "writing"))
     }
 
-    /// Gives the blocks, in the order of their rows, to `consume`, and removes the files.
-    ///
-    /// # Errors
-    /// `Io`, and what `consume` fails with.
-    pub fn finish(self, mut consume: impl FnMut(Block<T>) -> Result<()>) -> Result<()> {
-        let failed = |e: &std::io::Error| DaoError::io(&self.folder.display().to_string(), "reading back", e);
-        for (i, file) in (0_u64..).zip(self.blocks) {
-            let file = file
-                .into_inner()
-                .map_err(|e| DaoError::io(&self.folder.display().to_string(), "writing", e.error()))?;
+    /// Gives the blocks, in the order of their rows, to `consume`, and removes the files. Entries are of type `T`.
+    pub fn finish<T: Num>(self, mut consume: impl FnMut(Block<T>) -> Result<()>) -> Result<()> {
+        for (first, (path, mut file)) in (0..).step_by(self.block_rows).zip(self.blocks) {
+            file.flush().map_err(io(&path, "writing"))?;
             drop(file);
-            let path = block_path(&self.folder, i);
-            let bytes = std::fs::read(&path).map_err(|e| failed(&e))?;
-            let first = i * self.block_rows;
-            let n_rows = self.block_rows.min(self.n_rows - first);
-            consume(sort_block(&bytes, first, usize::try_from(n_rows).unwrap_or(0)))?;
-            std::fs::remove_file(&path).map_err(|e| failed(&e))?;
+            let bytes = std::fs::read(&path).map_err(io(&path, "reading back"))?;
+            consume(sort_block(&bytes, first, self.block_rows.min(self.n_rows - first)))?;
+            std::fs::remove_file(&path).map_err(io(&path, "removing"))?;
         }
-        std::fs::remove_dir(&self.folder).map_err(|e| failed(&e))
+        std::fs::remove_dir(&self.folder).map_err(io(&self.folder, "removing"))
     }
 }
 
 /// Puts the entries of a file together by rows: a counting sort, which keeps the order they came in.
-fn sort_block<T: Num>(bytes: &[u8], first: u64, n_rows: usize) -> Block<T> {
-    let entry = 8 + size_of::<T>();
+fn sort_block<T: Num>(bytes: &[u8], first: usize, n_rows: usize) -> Block<T> {
+    let size = 8 + size_of::<T>();
     let word = |entry: &[u8]| -> [u8; 4] { [entry[0], entry[1], entry[2], entry[3]] };
-    let row_of = |entry: &[u8]| {
-        // An entry went to the block that its row is in.
-        usize::try_from(u64::from(u32::from_ne_bytes(word(entry))) - first).unwrap_or(0)
-    };
+    // An entry went to the block that its row is in.
+    let row_of = |entry: &[u8]| u32::from_ne_bytes(word(entry)) as usize - first;
     let mut indptr = vec![0; n_rows + 1];
-    for entry in bytes.chunks_exact(entry) {
+    for entry in bytes.chunks_exact(size) {
         indptr[row_of(entry) + 1] += 1;
     }
     for i in 0..n_rows {
         indptr[i + 1] += indptr[i];
     }
     let mut next = indptr.clone();
-    let n = bytes.len() / entry;
+    let n = bytes.len() / size;
     let (mut indices, mut data) = (vec![0; n], vec![T::zero(); n]);
-    for entry in bytes.chunks_exact(entry) {
+    for entry in bytes.chunks_exact(size) {
         let at = &mut next[row_of(entry)];
         indices[*at] = i32::from_ne_bytes(word(&entry[4..]));
         data[*at] = bytemuck::pod_read_unaligned(&entry[8..]);
         *at += 1;
     }
     Block { indptr, indices, data }
-}
-
-fn block_path(folder: &Path, i: u64) -> PathBuf {
-    folder.join(format!("rows-{i:05}"))
 }
 
 #[cfg(test)]
@@ -132,13 +107,13 @@ mod tests {
     fn spilled(entries: &[(u32, i32, f32)], n_rows: u64, nnz: u64) -> (Vec<Vec<(i32, f32)>>, usize) {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().join("spill");
-        let mut spill = Spill::new(&at, n_rows, nnz).unwrap();
+        let mut spill = Spill::new(&at, Dtype::F32, n_rows, nnz).unwrap();
         for &(row, column, value) in entries {
             spill.push(row, column, value).unwrap();
         }
         let (mut rows, mut blocks) = (Vec::new(), 0);
         spill
-            .finish(|block| {
+            .finish(|block: Block<f32>| {
                 blocks += 1;
                 assert_eq!(block.indices.len(), block.data.len());
                 for ends in block.indptr.windows(2) {
@@ -194,16 +169,16 @@ mod tests {
     fn no_rows_and_rows_past_the_end() {
         assert_eq!(spilled(&[], 0, 0), (vec![], 0));
         let folder = tempfile::tempdir().unwrap();
-        let mut spill = Spill::<u8>::new(&folder.path().join("s"), 3, 10).unwrap();
-        assert!(spill.push(3, 0, 1).unwrap_err().to_string().contains("past the matrix's 3 rows"));
+        let mut spill = Spill::new(&folder.path().join("s"), Dtype::U8, 3, 10).unwrap();
+        assert!(spill.push(3, 0, 1_u8).unwrap_err().to_string().contains("past the matrix's 3 rows"));
     }
 
     #[test]
     fn an_error_of_the_consumer_is_the_callers() {
         let folder = tempfile::tempdir().unwrap();
-        let mut spill = Spill::<u8>::new(&folder.path().join("s"), 3, 10).unwrap();
-        spill.push(1, 0, 1).unwrap();
-        let error = spill.finish(|_| Err(DaoError::value("no"))).unwrap_err();
+        let mut spill = Spill::new(&folder.path().join("s"), Dtype::U8, 3, 10).unwrap();
+        spill.push(1, 0, 1_u8).unwrap();
+        let error = spill.finish(|_: Block<u8>| Err(DaoError::value("no"))).unwrap_err();
         assert_eq!(error.to_string(), DaoError::value("no").to_string());
     }
 }

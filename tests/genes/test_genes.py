@@ -218,6 +218,22 @@ def test_sums_that_do_not_fit_are_errors(tmp_path):
     assert large.scan().dao.gene_stats(genes=["a"], **options)["total"][0] == 2**25 + 3
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sums_of_floats_are_the_same_by_genes_and_by_rows(tmp_path, dtype):
+    x = np.random.default_rng(0).lognormal(0, 4, (3000, 6))
+    adata = ad.AnnData(sp.csr_matrix(x), var=pd.DataFrame(index=list("aabaab")))
+    options = {"duplicates": "sum", "dtype": dtype}
+    for gene_index in (False, True):
+        store = dao.write_dataset(
+            tmp_path / str(gene_index), adata, dataset="s", gene_index=gene_index, progress=False
+        )
+        lf = store.scan()
+        columns = lf.select(a=dao.gene("a", **options), b=dao.gene("b", **options)).collect()
+        (batch,) = lf.dao.iter_batches(3000, genes=["a", "b"], **options)
+        assert np.array_equal(columns.to_numpy(), batch.x.toarray())
+        np.testing.assert_allclose(columns["b"], x[:, 2] + x[:, 5], rtol=1e-6)
+
+
 def test_a_gene_that_repeats_everywhere_is_dropped_and_known(tmp_path):
     lf = repeated(tmp_path, np.array([[1, 2, 3]]), ["a", "a", "b"]).scan()
     (batch,) = lf.dao.iter_batches(genes=["a", "b"], duplicates="drop")

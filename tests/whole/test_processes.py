@@ -25,7 +25,6 @@ import sys, time
 import dao_polars as dao
 from dao_polars.write import dataset as write
 from tests.conftest import study
-from dao_polars._core import MatrixWriter
 
 adata = study(int(sys.argv[3]), 300, [f"g{i}" for i in range(50)])
 class Slow:
