@@ -206,7 +206,7 @@ mod tests {
                     }
                 }
                 for (output, values) in outputs {
-                    let sum: f64 = sum_exactly(values.into_iter(), Dtype::U16).unwrap();
+                    let sum: f64 = sum_exactly(values.into_iter().map(f64::from), Dtype::U16).unwrap();
                     expected.push((number, output, if scale { (sum * (1e4 / total)).ln_1p() } else { sum }));
                 }
             }
