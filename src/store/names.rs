@@ -210,8 +210,9 @@ fn can_name(column: &ColumnDescriptor) -> bool {
                 || matches!(converted, ConvertedType::UTF8 | ConvertedType::ENUM)
         }
         Physical::INT32 | Physical::INT64 => {
+            use ConvertedType::{DECIMAL, TIME_MICROS, TIME_MILLIS, TIMESTAMP_MICROS, TIMESTAMP_MILLIS};
             matches!(logical, None | Some(LogicalType::Integer { .. } | LogicalType::Date))
-                && converted != ConvertedType::DECIMAL
+                && !matches!(converted, DECIMAL | TIME_MICROS | TIME_MILLIS | TIMESTAMP_MICROS | TIMESTAMP_MILLIS)
         }
         _ => false,
     }
@@ -312,13 +313,22 @@ mod tests {
     #[test]
     fn columns_come_as_text_or_as_marks_from_all_row_groups() {
         let schema = "required binary var_name (UTF8); optional binary symbol (UTF8); optional boolean kept;
-            required int32 start; required int32 id (UINT_32); optional int64 length; required double mean;";
-        let first: &[&[&str]] =
-            &[&["a", "b"], &["A", ""], &["true", ""], &["-1", "2"], &["-1", "2"], &["", "7"], &["0.5", "1"]];
-        let second: &[&[&str]] = &[&["c"], &[""], &["false"], &["3"], &["3"], &["9"], &["1e300"]];
+            required int32 start; required int32 id (UINT_32); optional int64 length; required double mean;
+            required int32 day (DATE);";
+        let first: &[&[&str]] = &[
+            &["a", "b"],
+            &["A", ""],
+            &["true", ""],
+            &["-1", "2"],
+            &["-1", "2"],
+            &["", "7"],
+            &["0.5", "1"],
+            &["0", "20000"],
+        ];
+        let second: &[&[&str]] = &[&["c"], &[""], &["false"], &["3"], &["3"], &["9"], &["1e300"], &["-1"]];
         let table = VarTable::open(file(schema, None, &[first, second]), false, "var.parquet").unwrap();
         assert_eq!(table.n_rows(), 3);
-        assert_eq!(table.names(), ["var_name", "symbol", "kept", "start", "id", "length", "mean"]);
+        assert_eq!(table.names(), ["var_name", "symbol", "kept", "start", "id", "length", "mean", "day"]);
         assert_eq!(names(&table, INDEX), texts(&["a", "b", "c"]));
         assert_eq!(names(&table, "symbol"), texts(&["A", "", ""]));
         assert_eq!(table.column("kept").unwrap(), Some(VarColumn::Marks(vec![Some(true), None, Some(false)])));
@@ -326,16 +336,17 @@ mod tests {
         assert_eq!(names(&table, "id"), texts(&["4294967295", "2", "3"]));
         assert_eq!(names(&table, "length"), texts(&["", "7", "9"]));
         assert_eq!(names(&table, "mean"), texts(&["0.5", "1.0", "1e300"]));
+        assert_eq!(names(&table, "day"), texts(&["1970-01-01", "2024-10-04", "1969-12-31"]));
         assert_eq!(table.column("none").unwrap(), None);
     }
 
     #[test]
     fn columns_of_other_types_are_listed_and_cannot_be_asked_for() {
-        let schema = "required binary var_name (UTF8); required int32 day (DATE); required binary raw;
+        let schema = "required binary var_name (UTF8); required int32 at (TIME_MILLIS); required binary raw;
             optional group tags (LIST) { repeated group list { optional binary element (UTF8); } }";
         let table = VarTable::open(file(schema, None, &[]), false, "var.parquet").unwrap();
-        assert_eq!(table.names(), ["var_name", "day", "raw", "tags"]);
-        for (column, what) in [("day", "INT32"), ("raw", "BYTE_ARRAY"), ("tags", "lists or structs")] {
+        assert_eq!(table.names(), ["var_name", "at", "raw", "tags"]);
+        for (column, what) in [("at", "INT32"), ("raw", "BYTE_ARRAY"), ("tags", "lists or structs")] {
             let error = table.column(column).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Value);
             assert!(error.to_string().contains("'var.parquet'") && error.to_string().contains(what), "{error}");

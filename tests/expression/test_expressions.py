@@ -229,6 +229,26 @@ def test_null_and_repeated_keys(mixed, expected):
     assert frame.clear().select(dao.gene("g7")).schema == {"g7": pl.Float32}
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_planned_type_stays_when_the_store_changes(tmp_path, engine):
+    x = sp.csr_matrix(np.array([[1, 0], [3, 1]]))
+    dao.write_dataset(tmp_path, ad.AnnData(x), dataset="counts", progress=False)
+
+    def grow(frame: pl.DataFrame) -> pl.DataFrame:
+        """Between planning and reading: a study of floats comes, and another query is planned."""
+        dao.write_dataset(tmp_path, ad.AnnData(x * 0.5), dataset="floats", progress=False)
+        other = dao.scan(tmp_path).select(dao.gene("0", dtype=None))
+        assert other.collect_schema()["0"] == pl.Float64
+        return frame
+
+    genes = dao.genes(["0", "1"], dtype=None)
+    lf = dao.scan(tmp_path).map_batches(grow).select(dao.gene("0", dtype=None), genes)
+    frame = lf.collect(engine=engine)
+    assert frame["0"].to_list() == [1, 3]
+    assert frame.schema["0"] == pl.UInt8
+    assert frame.schema["genes"] == pl.Struct({"0": pl.UInt8, "1": pl.UInt8})
+
+
 def test_stored_and_other_number_types(mixed, tmp_path):
     lf = mixed[0].scan()
     assert lf.select(dao.gene("g7", dtype=None)).collect_schema()["g7"] == pl.UInt16

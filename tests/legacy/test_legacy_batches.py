@@ -155,6 +155,23 @@ def test_any_chunking_and_compressor(
     np.testing.assert_array_equal(frame.dao.to_anndata().X.toarray(), x)
 
 
+@pytest.mark.parametrize("compression", [None, "snappy", "gzip", "zstd", "brotli"])
+def test_genes_are_found_in_var_of_any_compression_that_is_read(tmp_path, compression):
+    x = np.arange(12, dtype="<f4").reshape(4, 3)
+    write_like_sfaira(tmp_path / "d", x, (2, 2), None)
+    day = pd.Series(["2024-10-04", "1969-12-31", "2001-02-03"]).astype("datetime64[s]").dt.date
+    var = pd.DataFrame({"day": day.to_numpy()}, index=["g0", "g1", "g2"])
+    var.to_parquet(tmp_path / "d" / "parquet" / "var.parquet", compression=compression)
+    lf = dao.scan(tmp_path)
+    if compression == "brotli":
+        with pytest.raises(dao.DaoCorruptError, match=r"var.parquet.*brotli"):
+            lf.dao.to_anndata(genes=["g2"])
+        return
+    assert lf.dao.to_anndata(genes=["g2", "g0"]).X.toarray().tolist() == x[:, [2, 0]].tolist()
+    found = lf.dao.to_anndata(genes=["1969-12-31"], gene_key="day")
+    assert found.X.toarray().tolist() == x[:, [1]].tolist()
+
+
 def test_a_missing_chunk_is_an_error(tmp_path):
     x = np.arange(200, dtype=np.float32).reshape(20, 10)
     write_like_sfaira(tmp_path / "d", x, (5, 5), numcodecs.Zstd())
