@@ -1,8 +1,9 @@
 //! Batches of an epoch: all matrices of some cells, made ahead of their consumer, in order.
 //!
 //! `window` (pure) says which batches are read together and in which pieces, `assemble` has a window's rows
-//! decoded into `buffers` (whose parts are `parted` among threads) from the `pool`, and `epoch` has [`crate::read::schedule`] do that on all cores within
-//! a budget. Must not know why the cells come in this order, nor Python.
+//! decoded into `buffers` (whose parts are `parted` among threads) from the `pool`, and `epoch` has
+//! [`crate::read::schedule`] do that on all cores within a budget. Must not know why the cells come in this order, nor
+//! Python.
 
 mod assemble;
 mod buffers;

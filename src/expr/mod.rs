@@ -7,6 +7,7 @@
 
 mod plugin;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ use crate::read::split_key;
 /// The number of cells from which several threads look them up; fewer are left to polars' calling thread.
 const THREADS_FROM: usize = 1024;
 
-/// The name and type of the column that a request gives for cells, and a second input whose type is that of the numbers.
+/// The name and type of the column that a request gives for cells, and perhaps a second input, whose type is that of
+/// the numbers.
 fn output(inputs: &[Field], request: &[u8]) -> Result<Field> {
     let cell = inputs.first().ok_or_else(no_cells)?;
     let resolved = resolve(cell, request, true)?;
@@ -124,8 +126,9 @@ struct Cells<'a> {
     n_rows: usize,
     /// Whether each row is a cell; `None` where all are.
     valid: Option<Bitmap>,
-    /// For each cell, the outputs that its dataset lacks; empty where no dataset lacks any.
-    lacking: Vec<Option<&'a Vec<bool>>>,
+    keys: &'a [u64],
+    /// The outputs that a dataset lacks, by the number of each dataset that lacks any.
+    absent: &'a BTreeMap<u32, Vec<bool>>,
 }
 
 impl Cells<'_> {
@@ -142,12 +145,14 @@ impl Cells<'_> {
 
     /// The array of the values of some outputs, side by side; null where there is no cell or its dataset lacks one.
     fn array(&self, values: Values, outputs: Range<usize>) -> Box<dyn Array> {
-        let lacks = |lacks: &Option<&Vec<bool>>, output: usize| lacks.is_some_and(|lacks| lacks[output]);
-        let is_there = self.lacking.iter().flat_map(|cell| outputs.clone().map(move |output| !lacks(cell, output)));
         let width = outputs.len();
-        let valid: Option<Bitmap> = match self.lacking.is_empty() {
-            false => Some(self.spread(is_there.collect(), width).into_iter().collect()),
-            true => self.valid.clone().filter(|_| width == 1),
+        let valid: Option<Bitmap> = if self.absent.values().any(|lacks| lacks[outputs.clone()].contains(&true)) {
+            let all_there = vec![false; outputs.end];
+            let lacks = |key: &u64| &self.absent.get(&split_key(*key).0).unwrap_or(&all_there)[outputs.clone()];
+            let is_there = self.keys.iter().flat_map(lacks).map(|lacks| !lacks).collect();
+            Some(self.spread(is_there, width).into_iter().collect())
+        } else {
+            self.valid.clone().filter(|_| width == 1)
         };
         for_dtype_values!(values, values => {
             PrimitiveArray::from_vec(self.spread(values, width)).with_validity(valid).boxed()
@@ -166,9 +171,7 @@ fn column(
     let Found { values, absent, .. } = found;
     let n_rows = chunks.iter().map(Array::len).sum();
     let valid = (keys.len() < n_rows).then(|| chunks.iter().flatten().map(|key| key.is_some()).collect());
-    let cells = if absent.is_empty() { &[] } else { keys };
-    let lacking = cells.iter().map(|&key| absent.get(&split_key(key).0)).collect();
-    let cells = Cells { n_rows, valid, lacking };
+    let cells = Cells { n_rows, valid, keys, absent: &absent };
     let mut outputs = values.into_iter().enumerate();
     let mut first = || outputs.next().map(|(_, values)| values).ok_or_else(|| DaoError::internal("nothing was found"));
     let outputs: Vec<(usize, Values)> = match resolved.request.shape {

@@ -35,7 +35,8 @@ fn guarded(call: impl FnOnce() -> Result<()>) {
     LAST_ERROR.with(|last| *last.borrow_mut() = message);
 }
 
-/// A column that crosses between polars and a plugin. Whoever takes it moves the arrays out of `arrays`, and then drops it.
+/// A column that crosses between polars and a plugin. Whoever takes it moves the arrays out of `arrays`, and then drops
+/// it.
 #[repr(C)]
 pub struct SeriesExport {
     field: *mut ArrowSchema,
@@ -48,7 +49,7 @@ pub struct SeriesExport {
 impl Drop for SeriesExport {
     fn drop(&mut self) {
         if let Some(release) = self.release {
-            // SAFETY: set by whoever made this export, for exactly this; it is not called twice, for we are dropped once.
+            // SAFETY: set by whoever made this export, for exactly this; not called twice, for we are dropped once.
             unsafe { release(self) }
         }
     }
@@ -155,9 +156,10 @@ pub unsafe extern "C" fn _polars_plugin_dao_lookup(
     _context: *mut c_void,
 ) {
     guarded(|| {
-        // SAFETY: `n` valid exports, which the caller forgets: each is read and imported, and so freed, once.
-        let inputs = (0..n).map(|i| unsafe { std::ptr::read(inputs.add(i)).import() }).collect::<Result<Vec<_>>>()?;
-        let (inputs, chunks): (Vec<_>, Vec<_>) = inputs.into_iter().unzip();
+        // SAFETY: `n` valid exports, which the caller forgets: each is read and imported, and so freed, once, also
+        // those after one that cannot be imported.
+        let inputs: Vec<_> = (0..n).map(|i| unsafe { std::ptr::read(inputs.add(i)).import() }).collect();
+        let (inputs, chunks): (Vec<_>, Vec<_>) = inputs.into_iter().collect::<Result<Vec<_>>>()?.into_iter().unzip();
         // SAFETY: `kwargs_len` bytes that outlive the call, which the caller promises; of a slice, so never null.
         let request = unsafe { std::slice::from_raw_parts(kwargs, kwargs_len) };
         let (field, found) = look_up(&inputs, chunks.first().map_or(&[], |chunks| chunks), request)?;

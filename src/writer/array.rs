@@ -166,7 +166,7 @@ fn failed(path: &Path, what: &str, e: &dyn Display) -> DaoError {
 
 /// The error of the system while `doing` something with a file.
 pub fn io<'a>(path: &'a Path, doing: &'a str) -> impl FnOnce(std::io::Error) -> DaoError + 'a {
-    move |e| DaoError::io(&path.display().to_string(), doing, &e)
+    move |e| DaoError::io(path, doing, &e)
 }
 
 /// Makes a folder and those above it.
