@@ -24,9 +24,8 @@ FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 """The errors that polars raises for files that it cannot read."""
 
 _RESTORE = "restore the file from a copy, or write the dataset again"
-_seen_files: dict[
-    tuple[str | int, ...], int
-] = {}  # rows of local files, by path, time, size and inode
+# Rows of local files, by path, time, size and inode.
+_seen_files: dict[tuple[str | int, ...], int] = {}
 _MAX_SEEN = 100_000
 
 

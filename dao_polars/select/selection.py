@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from .. import _core
+from .._args import texts
 from .._core import Dataset, Description, MatrixName
 from .._core import Genes as ResolvedGenes
 from ..errors import DaoFileNotFoundError, DaoKeyError, DaoTypeError
@@ -116,10 +117,8 @@ def _obs_columns(schema: pl.Schema, obs: Iterable[str] | bool | None) -> list[st
 
 def column_names(schema: pl.Schema, columns: Iterable[str], setting: str) -> list[str]:
     """The columns of obs that a setting names, each once; an error for anything else."""
-    names = [columns] if isinstance(columns, str) else list(columns)
+    names = texts(columns, setting, "column names")
     for name in names:
-        if not isinstance(name, str):
-            raise DaoTypeError(f"{setting}= holds {name!r}; expected column names (str)")
         if name not in schema or name == COLUMN:
             known = ", ".join(repr(known) for known in schema if known != COLUMN)
             raise DaoKeyError(f"{setting}={name!r} is no column of the frame; its columns: {known}")
