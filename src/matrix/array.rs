@@ -206,6 +206,11 @@ impl ZarrArray {
         self.storage.get_ranges(key, ranges)?.ok_or_else(|| self.missing(key))
     }
 
+    /// The bytes `range` of the file `key`.
+    pub fn read_one(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
+        self.read(key, &[range])?.into_iter().next().ok_or_else(|| self.missing(key))
+    }
+
     /// The storage that the array's files are in.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
@@ -274,8 +279,7 @@ impl ZarrArray {
             }
         }
         for fetch in coalesce(&wanted, MAX_GAP, MAX_READ) {
-            let read = self.read(key, std::slice::from_ref(&fetch.bytes))?;
-            let read = read.first().ok_or_else(|| self.missing(key))?;
+            let read = self.read_one(key, fetch.bytes.clone())?;
             for (&i, range) in stored[fetch.serves.clone()].iter().zip(&wanted[fetch.serves]) {
                 let (start, end) = (range.start - fetch.bytes.start, range.end - fetch.bytes.start);
                 visit(i, &decoded(&read[to_usize(start)..to_usize(end)])?)?;

@@ -1,7 +1,7 @@
 //! Inner chunks: read, and their wanted rows taken out of them.
 //!
-//! A frame of blosc is decoded by the blocks that wanted rows lie in, everything else whole, and what is
-//! not compressed is read by rows. <https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst>
+//! A frame of blosc is read and decoded by the blocks that wanted rows lie in, everything else whole, and what is
+//! not compressed is read by rows.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use zarrs::array::codec::{blosc_decompress_bytes_partial, blosc_typesize, blosc_validate};
 
 use super::compact_row::{ColumnMask, CompactRow, RowBuilder};
+use super::frame::{Blocks, HEAD};
 use super::{Dense, WantedColumns};
 use crate::error::Result;
 use crate::matrix::array::{ChunkEncoding, MAX_GAP, MAX_READ, StoredChunk};
@@ -27,7 +28,7 @@ enum DenseChunk {
     Plain(Vec<u8>),
     /// Uncompressed values, in the file `key` from `start`.
     Raw { key: String, start: u64 },
-    /// A frame of blosc.
+    /// A frame of blosc, with the blocks that are needed at least.
     Blosc { key: String, frame: Bytes },
 }
 
@@ -54,7 +55,7 @@ impl Dense {
                 used_len: to_usize((n_vars - chunk * width).min(width)) * size_of::<S>(),
                 wanted: wanted.mask.as_ref(),
             };
-            match self.chunk(band, chunk)? {
+            match self.chunk(band, chunk, Some(&rows))? {
                 DenseChunk::Absent => {
                     let fill = self.array.fill_value::<S>();
                     if fill != S::zero() {
@@ -78,13 +79,14 @@ impl Dense {
     /// none was.
     pub(super) fn block_len(&self, band: u64, chunk: u64) -> Result<usize> {
         if self.block_len.load(Ordering::Relaxed) == 0 {
-            self.chunk(band, chunk)?;
+            self.chunk(band, chunk, None)?;
         }
         Ok(self.block_len.load(Ordering::Relaxed))
     }
 
-    /// The inner chunk of a band in a column of chunks.
-    fn chunk(&self, band: u64, column: u64) -> Result<DenseChunk> {
+    /// The inner chunk of a band in a column of chunks; of a frame of blosc, the blocks that hold `rows` may be all
+    /// there is.
+    fn chunk(&self, band: u64, column: u64, rows: Option<&ChunkRows<'_>>) -> Result<DenseChunk> {
         let Some(StoredChunk { key, range, read }) = self.array.find(&[band, column])? else {
             return Ok(DenseChunk::Absent);
         };
@@ -98,10 +100,12 @@ impl Dense {
         let bytes = match read {
             Some(bytes) => bytes,
             None if raw => return Ok(DenseChunk::Raw { key, start: range.start }),
-            None => {
-                let read = self.array.read(&key, std::slice::from_ref(&range))?;
-                read.into_iter().next().ok_or_else(|| self.array.missing(&key))?
-            }
+            None => match rows {
+                Some(rows) if self.encoding == ChunkEncoding::Blosc && self.array.storage().local_root().is_some() => {
+                    self.read_blocks(&key, range, expected, rows)?
+                }
+                _ => self.array.read_one(&key, range)?,
+            },
         };
         if raw {
             return Ok(DenseChunk::Plain(bytes.into()));
@@ -117,15 +121,29 @@ impl Dense {
         Ok(DenseChunk::Plain(self.array.decode_bytes(&key, &bytes)?.into_owned()))
     }
 
+    /// Reads a frame of blosc that holds `values` bytes of values, without the blocks that none of `rows` needs.
+    fn read_blocks(&self, key: &str, range: Range<u64>, values: u64, rows: &ChunkRows<'_>) -> Result<Bytes> {
+        let stored = range.end - range.start;
+        let head = self.array.read_one(key, range.start..range.start + stored.min(HEAD))?;
+        let blocks = Blocks::new(&head, stored, values);
+        if let Some((blocks, (needed, mut ranges))) = blocks.and_then(|b| b.needed(rows.values()).map(|n| (b, n))) {
+            ranges.iter_mut().for_each(|block| *block = range.start + block.start..range.start + block.end);
+            let read = self.array.read(key, &ranges)?;
+            if let Some(frame) = blocks.assemble(&head, &needed, &read) {
+                return Ok(frame.into());
+            }
+        }
+        self.array.read_one(key, range)
+    }
+
     /// Adds rows that lie in the file as they are, the chunk's first from `start`.
     fn add_raw<S: Num>(&self, key: &str, start: u64, rows: &ChunkRows<'_>, builders: &mut [RowBuilder]) -> Result<()> {
         let begins = rows.rows.iter().map(|row| start + (row * rows.row_len) as u64);
         let ranges: Vec<Range<u64>> = begins.map(|at| at..at + rows.used_len as u64).collect();
         for fetch in coalesce(&ranges, MAX_GAP, MAX_READ) {
-            let read = self.array.read(key, std::slice::from_ref(&fetch.bytes))?;
-            let read = read.first().ok_or_else(|| self.array.missing(key))?;
+            let read = self.array.read_one(key, fetch.bytes)?;
             let first = rows.rows[fetch.serves.start];
-            rows.add::<S>(fetch.serves, read, first, builders);
+            rows.add::<S>(fetch.serves, &read, first, builders);
         }
         Ok(())
     }
@@ -172,6 +190,11 @@ struct ChunkRows<'a> {
 }
 
 impl ChunkRows<'_> {
+    /// The bytes of values, in the chunk, of each row.
+    fn values(&self) -> impl Iterator<Item = Range<usize>> {
+        self.rows.iter().map(|row| row * self.row_len..row * self.row_len + self.used_len)
+    }
+
     /// Runs of rows that are decoded together: each shares a block of `block` bytes with the one before.
     fn runs(&self, block: usize) -> Vec<Range<usize>> {
         let mut runs: Vec<Range<usize>> = Vec::new();

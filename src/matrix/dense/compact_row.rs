@@ -63,9 +63,10 @@ impl RowBuilder {
     pub fn add<S: Num>(&mut self, bytes: &[u8], column: usize, wanted: Option<&ColumnMask>) {
         let size = size_of::<S>();
         for (group, column) in bytes.chunks(64 * size).zip((column..).step_by(64)) {
-            let mut bits = nonzero::<S>(group);
-            if let Some(wanted) = wanted {
-                bits &= wanted.from(column);
+            let mut bits = wanted.map_or(u64::MAX, |wanted| wanted.from(column));
+            // Most groups have no wanted column where few genes are, and are not looked at.
+            if bits != 0 {
+                bits &= nonzero::<S>(group);
             }
             if bits == 0 {
                 continue;
@@ -177,10 +178,20 @@ fn nonzero<S: Num>(bytes: &[u8]) -> u64 {
     if size == 4
         && let Some(group) = bytes.first_chunk::<256>()
     {
-        // The common widths, in a form that the compiler does many at a time. A float of only the sign bit is a zero.
+        // The common widths, in a form that the compiler does many at a time: a byte of 0 or 1 for each value, and
+        // then eight of them to eight bits by a multiplication that adds each one, shifted, into the top byte.
+        // A float of only the sign bit is a zero.
         let kept = if S::DTYPE.is_float() { u32::MAX >> 1 } else { u32::MAX };
-        let words = group.as_chunks::<4>().0.iter().map(|word| u32::from_ne_bytes(*word));
-        return words.enumerate().fold(0, |bits, (i, word)| bits | u64::from(word & kept != 0) << i);
+        let mut is_set = [0_u8; 64];
+        for (to, word) in is_set.iter_mut().zip(group.as_chunks::<4>().0) {
+            *to = u8::from(u32::from_ne_bytes(*word) & kept != 0);
+        }
+        let eight = is_set
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|bytes| u64::from_le_bytes(*bytes).wrapping_mul(0x0102_0408_1020_4080) >> 56);
+        return eight.rev().fold(0, |bits, byte| bits << 8 | byte);
     }
     bytes
         .chunks_exact(size)

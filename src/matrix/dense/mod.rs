@@ -8,6 +8,7 @@
 mod cached;
 mod chunk;
 mod compact_row;
+mod frame;
 #[cfg(test)]
 mod tests;
 
