@@ -111,16 +111,19 @@ fn add_up<S: Num, T: Num>(
     let (mut entries, mut sums) = (Vec::new(), vec![0.0; target.lookup.width]);
     let call = |i: usize, columns: &[i32], values: &[S]| {
         sums.fill(0.0);
+        // In registers: adding to memory, each value would wait for the one before to be written.
+        let (mut total, mut count) = (0.0, 0.0);
         for (&column, &value) in columns.iter().zip(values) {
             let value: f64 = value.as_();
-            sums[0] += value;
-            sums[1] += if value == 0.0 { 0.0 } else { 1.0 };
+            total += value;
+            count += if value == 0.0 { 0.0 } else { 1.0 };
             let mut sets = usize::try_from(column).ok().and_then(|column| sets.get(column)).copied().unwrap_or(0);
             while sets != 0 {
                 sums[2 + sets.trailing_zeros() as usize] += value;
                 sets &= sets - 1;
             }
         }
+        (sums[0], sums[1]) = (total, count);
         let row = position(rows.start + i);
         let sums = (0..).zip(&sums).filter(|&(_, &sum)| sum != 0.0);
         entries.extend(sums.map(|(output, &sum)| Entry { row, output, value: T::cast(sum) }));
