@@ -85,39 +85,42 @@ mod tests {
     };
 
     use super::*;
+    use crate::matrix::plan::to_usize;
 
-    const VALUES: usize = 40_000;
-    const BLOCK: usize = 1024;
+    const VALUES: usize = 1_000_000;
+    /// The least that c-blosc takes with LZ4; it multiplies what it is asked for by the size of a value.
+    const BLOCK: usize = 1 << 16;
 
     /// A frame of `values`, whose blocks lie in the file as `order` sorts them.
     fn frame(values: &[u8], order: &[usize]) -> Vec<u8> {
         let level = BloscCompressionLevel::try_from(5).unwrap();
         let shuffle = BloscShuffleMode::Shuffle;
-        let frame = blosc_compress_bytes(values, level, shuffle, 4, BloscCompressor::LZ4, BLOCK, 1).unwrap();
+        let frame = blosc_compress_bytes(values, level, shuffle, 4, BloscCompressor::LZ4, BLOCK / 4, 1).unwrap();
         let blocks = Blocks::new(&frame, frame.len() as u64, values.len() as u64).unwrap();
         let bytes = |&block: &usize| {
             let at = &blocks.ranges[block];
-            frame[usize::try_from(at.start).unwrap()..usize::try_from(at.end).unwrap()].to_vec()
+            frame[to_usize(at.start)..to_usize(at.end)].to_vec()
         };
         let moved: Vec<Vec<u8>> = order.iter().map(bytes).collect();
         blocks.assemble(&frame, order, &moved).unwrap()
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn needed_blocks_are_enough(
             order in Just((0..VALUES.div_ceil(BLOCK)).collect::<Vec<usize>>()).prop_shuffle(),
-            wanted in prop::collection::vec((0..VALUES / 4, 1..500_usize), 1..4),
+            wanted in prop::collection::vec((0..VALUES / 4, 1..40_000_usize), 1..4),
         ) {
             let values: Vec<u8> = (0..VALUES).map(|i| u8::try_from(i * i / 7 % 251 / 200).unwrap()).collect();
             let whole = frame(&values, &order);
             let wanted: Vec<Range<usize>> =
                 wanted.into_iter().map(|(at, len)| 4 * at..(4 * (at + len)).min(VALUES)).collect();
-            let blocks = Blocks::new(&whole[..HEAD as usize], whole.len() as u64, VALUES as u64).unwrap();
+            let blocks = Blocks::new(&whole[..to_usize(HEAD)], whole.len() as u64, VALUES as u64).unwrap();
             let (needed, ranges) = blocks.needed(wanted.iter().cloned()).unwrap();
             prop_assert!(ranges.is_sorted_by_key(|range| range.start));
-            let read: Vec<&[u8]> = ranges.iter().map(|at| &whole[at.start as usize..at.end as usize]).collect();
-            let part = blocks.assemble(&whole[..HEAD as usize], &needed, &read).unwrap();
+            let read: Vec<&[u8]> = ranges.iter().map(|at| &whole[to_usize(at.start)..to_usize(at.end)]).collect();
+            let part = blocks.assemble(&whole[..to_usize(HEAD)], &needed, &read).unwrap();
             prop_assert!(part.len() < whole.len());
             prop_assert_eq!(blosc_validate(&part), Some(VALUES));
             for range in wanted {
@@ -136,12 +139,10 @@ mod tests {
         assert!(Blocks::new(&whole, stored, values + 1).is_none());
         assert!(Blocks::new(&whole[..HEADER + 7], stored, values).is_none());
         assert!(Blocks::new(&[], stored, values).is_none());
-        for (at, byte) in [(2, COPIED), (8, 0), (HEADER, 0), (HEADER + 3, 0xFF)] {
+        for (at, byte) in [(2, COPIED), (10, 0), (HEADER, 0), (HEADER + 3, 0xFF)] {
             let mut changed = whole.clone();
             changed[at] = byte;
-            changed[at + 1] = if at == 8 { 0 } else { changed[at + 1] };
-            let blocks = Blocks::new(&changed, stored, values);
-            assert!(blocks.is_none_or(|blocks| blocks.block_len != BLOCK), "byte {at}");
+            assert!(Blocks::new(&changed, stored, values).is_none(), "byte {at}");
         }
     }
 }

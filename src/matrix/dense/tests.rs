@@ -107,6 +107,16 @@ fn number<S: Num>(wide: u64, special: bool) -> S {
     }
 }
 
+#[test]
+fn rows_of_frames_with_many_blocks() {
+    // 2 MB, which c-blosc makes four blocks of.
+    let value = |i: usize, j: usize| if (i * 31 + j * 17).is_multiple_of(9) { (i + j % 300) as f32 } else { 0.0 };
+    let values: Vec<Vec<f32>> = (0..128).map(|i| (0..4000).map(|j| value(i, j)).collect()).collect();
+    let compression = Some((BloscCompressor::LZ4, BloscShuffleMode::Shuffle, 0));
+    let reads = [vec![5], vec![127], vec![0, 60, 61, 126], (0..128).collect()];
+    comes_back(&values, [128, 4000], compression, &reads, None, 1 << 16);
+}
+
 proptest! {
     #[test]
     fn rows_are_those_of_the_array(
