@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import scanpy as sc
 import zarr
+from packaging.version import Version
 
 import dao_polars as dao
 from tests.conftest import SFAIRA
@@ -120,13 +121,17 @@ def test_variable_genes_are_scanpys_seurat_v3(real_store, real, name, batch):
     assert found["gene"].to_list() == list(adata.var_names)
     for column in ("means", "variances"):
         np.testing.assert_allclose(found[column], wanted[column], rtol=1e-5, atol=1e-9)
+    # A batch's means have other last digits in scanpy 1.12; a change of 1e-15 is enough for loess
+    # to fit parts of the curve elsewhere, 0.002 in log10 away.
+    jumps = batch is not None and Version(sc.__version__) >= Version("1.12")
     np.testing.assert_allclose(
-        found["variances_norm"], wanted["variances_norm"], rtol=1e-5, atol=1e-9
+        found["variances_norm"], wanted["variances_norm"], rtol=5e-3 if jumps else 1e-6, atol=1e-9
     )
-    marked = found["highly_variable"].to_numpy()
-    assert marked.sum() == 1000
+    assert found["highly_variable"].sum() == 1000
     # Genes that vary alike (one count in a batch) may change places at the end of the list.
-    assert (marked == wanted["highly_variable"].to_numpy()).mean() > 0.999
+    columns = ["highly_variable", "highly_variable_nbatches"] if batch else ["highly_variable"]
+    for column in columns:
+        assert (found[column].to_numpy() == wanted[column].to_numpy()).mean() > 0.999
 
 
 @pytest.mark.parametrize("name", HUMAN)

@@ -337,22 +337,6 @@ def test_variable_genes_are_scanpys(real_store, real, name):
         np.testing.assert_allclose(found[column], wanted[column], rtol=1e-5, atol=1e-9)
 
 
-def test_variable_genes_in_batches_are_scanpys(real_store, real):
-    """Genes that vary alike, such as those with one count in a batch, may change places."""
-    adata = real["pancreas_human"]
-    lf = real_store.scan().filter(pl.col("dataset") == "pancreas_human")
-    found = lf.dao.highly_variable_genes(1000, batch_key="donor")
-    wanted = sc.pp.highly_variable_genes(
-        adata, n_top_genes=1000, flavor="seurat_v3", batch_key="donor", inplace=False
-    )
-    np.testing.assert_allclose(found["variances_norm"], wanted["variances_norm"], rtol=1e-6)
-    assert found["highly_variable"].sum() == 1000
-    same = found["highly_variable"].to_numpy() == wanted["highly_variable"].to_numpy()
-    assert same.mean() > 0.999
-    nearly = found["highly_variable_nbatches"].to_numpy() == wanted["highly_variable_nbatches"]
-    assert nearly.mean() > 0.999
-
-
 @pytest.mark.parametrize("method", ["t-test", "t-test_overestim_var"])
 @pytest.mark.parametrize("reference", ["rest", "beta"])
 def test_marker_genes_are_scanpys(real_store, real, method, reference):
