@@ -10,7 +10,7 @@ use bytes::Bytes;
 use zarrs::array::codec::{blosc_decompress_bytes_partial, blosc_typesize, blosc_validate};
 
 use super::compact_row::{ColumnMask, CompactRow, RowBuilder};
-use super::frame::{Blocks, HEAD};
+use super::frame::{HEAD, part};
 use super::{Dense, WantedColumns};
 use crate::error::Result;
 use crate::matrix::array::{ChunkEncoding, MAX_GAP, MAX_READ, StoredChunk};
@@ -125,15 +125,14 @@ impl Dense {
     fn read_blocks(&self, key: &str, range: Range<u64>, values: u64, rows: &ChunkRows<'_>) -> Result<Bytes> {
         let stored = range.end - range.start;
         let head = self.array.read_one(key, range.start..range.start + stored.min(HEAD))?;
-        let blocks = Blocks::new(&head, stored, values);
-        if let Some((blocks, (needed, mut ranges))) = blocks.and_then(|b| b.needed(rows.values()).map(|n| (b, n))) {
-            ranges.iter_mut().for_each(|block| *block = range.start + block.start..range.start + block.end);
-            let read = self.array.read(key, &ranges)?;
-            if let Some(frame) = blocks.assemble(&head, &needed, &read) {
-                return Ok(frame.into());
-            }
+        let read = |mut blocks: Vec<Range<u64>>| {
+            blocks.iter_mut().for_each(|block| *block = range.start + block.start..range.start + block.end);
+            self.array.read(key, &blocks)
+        };
+        match part(&head, stored, values, rows.values(), read)? {
+            Some(frame) => Ok(frame.into()),
+            None => self.array.read_one(key, range),
         }
-        self.array.read_one(key, range)
     }
 
     /// Adds rows that lie in the file as they are, the chunk's first from `start`.
