@@ -242,7 +242,7 @@ fn read_indptr(array: &ZarrArray, n_obs: u64) -> Result<Vec<u64>> {
             .expected(format!("{} values", n_obs + 1))
             .found(format!("shape {:?}", array.shape())));
     }
-    let indptr: Vec<u64> = gather(array, std::slice::from_ref(&(0..n_obs + 1)))?;
+    let indptr: Vec<u64> = gather(array, from_ref(&(0..n_obs + 1)))?;
     if indptr.first() != Some(&0) || indptr.windows(2).any(|pair| pair[0] > pair[1]) {
         return Err(wrong("indptr does not ascend from 0"));
     }

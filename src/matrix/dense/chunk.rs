@@ -97,15 +97,12 @@ impl Dense {
         if raw && stored != expected {
             return Err(self.array.broken(&key, &format!("expected {expected} bytes, found {stored}")));
         }
-        let bytes = match read {
-            Some(bytes) => bytes,
-            None if raw => return Ok(DenseChunk::Raw { key, start: range.start }),
-            None => match rows {
-                Some(rows) if self.encoding == ChunkEncoding::Blosc && self.array.storage().local_root().is_some() => {
-                    self.read_blocks(&key, range, expected, rows)?
-                }
-                _ => self.array.read_one(&key, range)?,
-            },
+        let by_blocks = self.encoding == ChunkEncoding::Blosc && self.array.storage().local_root().is_some();
+        let bytes = match (read, rows) {
+            (Some(bytes), _) => bytes,
+            (None, _) if raw => return Ok(DenseChunk::Raw { key, start: range.start }),
+            (None, Some(rows)) if by_blocks => self.read_blocks(&key, range, expected, rows)?,
+            (None, _) => self.array.read_one(&key, range)?,
         };
         if raw {
             return Ok(DenseChunk::Plain(bytes.into()));

@@ -63,11 +63,9 @@ impl RowBuilder {
     pub fn add<S: Num>(&mut self, bytes: &[u8], column: usize, wanted: Option<&ColumnMask>) {
         let size = size_of::<S>();
         for (group, column) in bytes.chunks(64 * size).zip((column..).step_by(64)) {
-            let mut bits = wanted.map_or(u64::MAX, |wanted| wanted.from(column));
+            let bits = wanted.map_or(u64::MAX, |wanted| wanted.from(column));
             // Most groups have no wanted column where few genes are, and are not looked at.
-            if bits != 0 {
-                bits &= nonzero::<S>(group);
-            }
+            let mut bits = if bits == 0 { 0 } else { bits & nonzero::<S>(group) };
             if bits == 0 {
                 continue;
             }
