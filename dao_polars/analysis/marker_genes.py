@@ -49,10 +49,13 @@ def rank_genes_groups(
             of ``by``.
         method: ``"t-test"``, or ``"t-test_overestim_var"``, which takes as many cells for the
             reference as the group has.
-        genes, gene_key, duplicates: as in [`iter_batches`][].
+        genes: as in [`iter_batches`][].
+        gene_key: as in [`iter_batches`][].
+        duplicates: as in [`iter_batches`][].
         layer: a layer's name; None: X.
         normalize: what is done to counts first; None for values that are logarithms already.
-        progress, store: as in [`pseudobulk`][].
+        progress: as in [`pseudobulk`][].
+        store: as in [`pseudobulk`][].
 
     Returns:
         A row a group and gene, groups sorted, scores descending: ``group``, ``names``,

@@ -65,7 +65,13 @@ def gene_stats(
         frame: the one before ``.dao``.
         by: columns or expressions whose values make the groups; None: all cells are one.
         ddof: variances are divided by n - ddof.
-        genes, gene_key, duplicates, layer, normalize, progress, store: as in [`pseudobulk`][].
+        genes: as in [`pseudobulk`][].
+        gene_key: as in [`pseudobulk`][].
+        duplicates: as in [`pseudobulk`][].
+        layer: as in [`pseudobulk`][].
+        normalize: as in [`pseudobulk`][].
+        progress: as in [`pseudobulk`][].
+        store: as in [`pseudobulk`][].
 
     Returns:
         A row a group and gene as [`pseudobulk`][] has them, with ``n_cells``, ``n_expressing``
@@ -108,7 +114,8 @@ def pseudobulk(
             ``"fraction"`` (of cells that are not zero), or several of them.
         genes: as in [`iter_batches`][]. A dataset that lacks a gene says nothing of it: its
             cells do not count there.
-        gene_key, duplicates: as in [`iter_batches`][].
+        gene_key: as in [`iter_batches`][].
+        duplicates: as in [`iter_batches`][].
         layer: a layer's name; None: X.
         normalize: as in [`iter_batches`][], before anything is added up, in float64.
         as_anndata: an AnnData instead.

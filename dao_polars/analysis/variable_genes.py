@@ -47,9 +47,11 @@ def highly_variable_genes(
             median rank then.
         span: share of the genes that each point of the fit (loess, mean against variance) sees.
         genes: as in [`iter_batches`][]; every dataset must have them.
-        gene_key, duplicates: as in [`iter_batches`][].
+        gene_key: as in [`iter_batches`][].
+        duplicates: as in [`iter_batches`][].
         layer: a layer's name; None: X.
-        progress, store: as in [`pseudobulk`][].
+        progress: as in [`pseudobulk`][].
+        store: as in [`pseudobulk`][].
 
     Returns:
         A row a gene: ``gene``, ``means``, ``variances``, ``variances_norm``,

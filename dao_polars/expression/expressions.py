@@ -100,7 +100,12 @@ class DaoExpr:
         Args:
             names: each once.
             as_array: arrays instead of structs.
-            layer, gene_key, duplicates, normalize, dtype, store: as in [`gene`][].
+            layer: as in [`gene`][].
+            gene_key: as in [`gene`][].
+            duplicates: as in [`gene`][].
+            normalize: as in [`gene`][].
+            dtype: as in [`gene`][].
+            store: as in [`gene`][].
 
         Returns:
             A struct ``genes`` with a field for each, in the order of ``names`` (``unnest`` makes
@@ -136,7 +141,8 @@ class DaoExpr:
                 names, the names themselves, or a Boolean column of var (``pl.col("mt")``). Or names
                 of such columns. With ``store=`` any Boolean expression over the columns of var.
                 Genes of one name are in a set together.
-            layer, gene_key: as in [`gene`][].
+            layer: as in [`gene`][].
+            gene_key: as in [`gene`][].
             store: as in [`gene`][]; or whose var an expression in ``sets`` is of.
 
         Returns:

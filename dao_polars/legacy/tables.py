@@ -97,15 +97,11 @@ class SfairaTables:
 
     def uns(self, dataset: _core.Dataset) -> tuple[dict[Any, Any], list[str]]:
         """A dataset's uns and what was refused in its pickle."""
-        where, data = self._read(dataset, self.uns_path)
+        where, data = self._core.read_file(dataset.name, self.uns_path)
         return load(data, where)
 
-    def _read(self, dataset: _core.Dataset, path: str) -> tuple[str, bytes]:
-        where = f"dataset {dataset.name!r}, '{self._core.uri}/{dataset.path}/{path}'"
-        return where, self._core.get_bytes(dataset.name, path)
-
     def _table(self, dataset: _core.Dataset, name: Literal["obs", "var"]) -> PandasTable:
-        where, data = self._read(dataset, f"parquet/{name}.parquet")
+        where, data = self._core.read_file(dataset.name, f"parquet/{name}.parquet")
         table = PandasTable(data, where)
         n_rows, what = (dataset.n_obs, "cells") if name == "obs" else (dataset.n_vars, "genes")
         if table.height != n_rows:

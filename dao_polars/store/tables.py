@@ -56,7 +56,7 @@ class OwnTables:
 
     def var(self, dataset: _core.Dataset) -> pl.DataFrame:
         """A dataset's genes: ``var_name`` first, text, then the columns of var."""
-        where, data = self._read(dataset, "parquet/var.parquet")
+        where, data = self._core.read_file(dataset.name, "parquet/var.parquet")
         try:
             frame = pl.read_parquet(io.BytesIO(data))
         except pl.exceptions.PolarsError as error:
@@ -71,13 +71,8 @@ class OwnTables:
 
     def uns(self, dataset: _core.Dataset) -> tuple[dict[Any, Any], list[str]]:
         """A dataset's uns, and what was refused in its pickle, which is none."""
-        where, data = self._read(dataset, self.uns_path)
+        where, data = self._core.read_file(dataset.name, self.uns_path)
         try:
             return uns_json.decode(data), []
         except DaoCorruptError as error:
             raise DaoCorruptError(f"{where}: {error}") from error
-
-    def _read(self, dataset: _core.Dataset, path: str) -> tuple[str, bytes]:
-        """The name of a dataset's file in errors, and its bytes, whose checksum is checked."""
-        where = f"dataset {dataset.name!r}, '{self._core.uri}/{dataset.path}/{path}'"
-        return where, self._core.get_bytes(dataset.name, path)

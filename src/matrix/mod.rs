@@ -132,7 +132,7 @@ impl Matrix {
     ) -> Result<()> {
         match self {
             Self::Csr(csr) => csr.read(rows, sink),
-            Self::Dense(dense) => dense.read(rows, wanted, cache, sink),
+            Self::Dense(dense) => for_dtype!(dense.dtype(), S => dense.read::<S, T>(rows, wanted, cache, sink)),
         }
     }
 

@@ -112,14 +112,16 @@ impl PyStore {
         PyDescription::new(py, &py.detach(|| store.description(store.dataset(dataset)?))?)
     }
 
-    /// A dataset's whole file by its path in the dataset's folder, with its checksum checked where there is one.
+    /// A dataset's file by its path in the dataset's folder: its name in errors, and its bytes, whose checksum is checked
+    /// where there is one.
     ///
     /// Raises DaoKeyError for an unknown name, DaoFileNotFoundError or DaoCorruptError for a file that is missing or not
     /// as it was written.
-    fn get_bytes<'py>(&self, py: Python<'py>, dataset: &str, path: &str) -> PyResult<Bound<'py, PyBytes>> {
-        let store = self.opened.store();
-        let bytes = py.detach(|| store.dataset_file(store.dataset(dataset)?, path))?;
-        Ok(PyBytes::new(py, &bytes))
+    fn read_file<'py>(&self, py: Python<'py>, dataset: &str, path: &str) -> PyResult<(String, Bound<'py, PyBytes>)> {
+        let (store, dataset) = (self.opened.store(), self.opened.store().dataset(dataset)?);
+        let bytes = py.detach(|| store.dataset_file(dataset, path))?;
+        let name = format!("dataset '{}', '{}/{}/{path}'", dataset.name, store.uri(), dataset.path);
+        Ok((name, PyBytes::new(py, &bytes)))
     }
 
     /// Write the gene-major copy of a dataset's X; False if there is one.

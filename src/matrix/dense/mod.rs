@@ -20,7 +20,7 @@ use super::array::{ChunkEncoding, ZarrArray};
 use super::cache::RowCache;
 use super::plan::to_usize;
 use crate::error::{DaoError, Result};
-use crate::number::{Dtype, Num, for_dtype};
+use crate::number::{Dtype, Num};
 use crate::storage::Storage;
 use compact_row::ColumnMask;
 pub use compact_row::CompactRow;
@@ -75,25 +75,16 @@ impl Dense {
         self.encoding != ChunkEncoding::Raw
     }
 
-    /// Decodes rows as [`super::Matrix::read`] does. Values other than zero are kept, NaN among them.
-    pub fn read<T: Num>(
+    /// Decodes rows as [`super::Matrix::read`] does, of an array of `S`. Values other than zero are kept, NaN among
+    /// them.
+    pub fn read<S: Num, T: Num>(
         &self,
         rows: &[u32],
         wanted: Option<&[bool]>,
         cache: Option<(&RowCache, u32)>,
         sink: &mut dyn RowSink<T>,
     ) -> Result<()> {
-        for_dtype!(self.array.dtype(), S => self.read_stored::<S, T>(rows, wanted, cache, sink))
-    }
-
-    /// Decodes as [`Dense::read`], a matrix that is stored as `S`.
-    fn read_stored<S: Num, T: Num>(
-        &self,
-        rows: &[u32],
-        wanted: Option<&[bool]>,
-        cache: Option<(&RowCache, u32)>,
-        sink: &mut dyn RowSink<T>,
-    ) -> Result<()> {
+        debug_assert_eq!(S::DTYPE, self.dtype());
         let [n_obs, n_vars] = self.shape();
         if let Some(row) = rows.iter().find(|&&row| u64::from(row) >= n_obs) {
             return Err(DaoError::value(format!("row {row} was asked for and the matrix has {n_obs}"))

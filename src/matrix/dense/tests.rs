@@ -92,7 +92,7 @@ fn comes_back<S: Num>(
             .collect();
         for cache in [None, Some((&cache, 7)), Some((&cache, 7))] {
             let mut got = Rows::<S>::empty();
-            dense.read(rows, wanted, cache, &mut got).unwrap();
+            dense.read::<S, S>(rows, wanted, cache, &mut got).unwrap();
             assert_eq!(columns_and_bits(&got), expected, "{cache:?}", cache = cache.is_some());
         }
     }
@@ -165,7 +165,7 @@ proptest! {
         let cache = RowCache::default();
         cache.limit(1 << 16);
         let dense = open(folder.path());
-        let _ = dense.read::<f32>(&rows, None, Some((&cache, 0)), &mut Rows::empty());
-        let _ = dense.read::<f32>(&rows, None, None, &mut Rows::empty());
+        let _ = dense.read::<f32, f32>(&rows, None, Some((&cache, 0)), &mut Rows::empty());
+        let _ = dense.read::<f32, f32>(&rows, None, None, &mut Rows::empty());
     }
 }
