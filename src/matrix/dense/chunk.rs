@@ -10,7 +10,7 @@ use bytes::Bytes;
 use zarrs::array::codec::{blosc_decompress_bytes_partial, blosc_typesize, blosc_validate};
 
 use super::compact_row::{ColumnMask, CompactRow, RowBuilder};
-use super::frame::{HEAD, part};
+use super::frame::{HEAD, block_len, decodes_in_parts, part};
 use super::{Dense, WantedColumns};
 use crate::error::Result;
 use crate::matrix::array::{ChunkEncoding, MAX_GAP, MAX_READ, StoredChunk};
@@ -109,7 +109,7 @@ impl Dense {
         }
         if self.encoding == ChunkEncoding::Blosc
             && blosc_validate(&bytes) == Some(to_usize(expected))
-            && blosc_typesize(&bytes).is_some_and(|typesize| size.is_multiple_of(typesize))
+            && decodes_in_parts(&bytes, size)
         {
             self.block_len.store(block_len(&bytes), Ordering::Relaxed);
             return Ok(DenseChunk::Blosc { key, frame: bytes });
@@ -126,7 +126,12 @@ impl Dense {
             blocks.iter_mut().for_each(|block| *block = range.start + block.start..range.start + block.end);
             self.array.read(key, &blocks)
         };
-        match part(&head, stored, values, rows.values(), read)? {
+        // A frame that is decoded whole has to be read whole.
+        let needed = match decodes_in_parts(&head, self.array.dtype().size()) {
+            true => part(&head, stored, values, rows.values(), read)?,
+            false => None,
+        };
+        match needed {
             Some(frame) => Ok(frame.into()),
             None => self.array.read_one(key, range),
         }
@@ -165,11 +170,6 @@ impl Dense {
         }
         Ok(())
     }
-}
-
-/// The bytes of values in a block of a blosc frame.
-fn block_len(frame: &[u8]) -> usize {
-    frame.get(8..12).and_then(<[u8]>::first_chunk).map_or(1, |len| u32::from_le_bytes(*len).max(1) as usize)
 }
 
 /// The wanted rows of one chunk.

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use zarrs::array::codec::blosc_typesize;
 
 use crate::error::Result;
 
@@ -17,6 +18,16 @@ const COPIED: u8 = 2;
 
 /// The bytes to read first: the header, and the starts of more blocks than most frames have.
 pub const HEAD: u64 = 1024;
+
+/// Whether any values of `size` bytes can be decoded from the frame that begins as `head`: its own are no wider.
+pub fn decodes_in_parts(head: &[u8], size: usize) -> bool {
+    head.len() >= HEADER && blosc_typesize(head).is_some_and(|own| size.is_multiple_of(own))
+}
+
+/// The bytes of values in a block of a frame.
+pub fn block_len(frame: &[u8]) -> usize {
+    frame.get(8..12).and_then(<[u8]>::first_chunk).map_or(1, |len| u32::from_le_bytes(*len).max(1) as usize)
+}
 
 /// The start of each block of a frame, and the bytes of values in a block, by the frame's first bytes.
 fn starts(head: &[u8], stored: u64, values: u64) -> Option<(Vec<u64>, usize)> {

@@ -117,6 +117,23 @@ fn rows_of_frames_with_many_blocks() {
     comes_back(&values, [128, 4000], compression, &reads, None, 1 << 16);
 }
 
+#[test]
+fn rows_of_frames_whose_values_are_wider_than_the_arrays() {
+    // Valid, if unusual: such a frame is decoded whole, and so has to be read whole.
+    let values: Vec<Vec<f32>> =
+        (0_u16..128).map(|i| (0_u16..4000).map(|j| f32::from(i * 7 % (j + 1))).collect()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &values, [128, 4000], Some((BloscCompressor::LZ4, BloscShuffleMode::Shuffle, 0)));
+    let level = BloscCompressionLevel::try_from(5).unwrap();
+    let bytes: Vec<u8> = values.iter().flat_map(|row| bytemuck::cast_slice::<f32, u8>(row)).copied().collect();
+    let frame = blosc_compress_bytes(&bytes, level, BloscShuffleMode::Shuffle, 8, BloscCompressor::LZ4, 0, 1).unwrap();
+    std::fs::write(folder.path().join("0.0"), frame).unwrap();
+    let mut got = Rows::<f32>::empty();
+    open(folder.path()).read::<f32, f32>(&[5], None, None, &mut got).unwrap();
+    let expected: Vec<(i32, f32)> = (0..).zip(values[5].iter().copied()).filter(|entry| entry.1 != 0.0).collect();
+    assert_eq!(got.indices.into_iter().zip(got.data).collect::<Vec<_>>(), expected);
+}
+
 proptest! {
     #[test]
     fn rows_are_those_of_the_array(
