@@ -99,14 +99,12 @@ impl Dense {
         }
         let by_blocks = self.encoding == ChunkEncoding::Blosc && self.array.storage().local_root().is_some();
         let bytes = match (read, rows) {
+            (Some(bytes), _) if raw => return Ok(DenseChunk::Plain(bytes.into())),
             (Some(bytes), _) => bytes,
             (None, _) if raw => return Ok(DenseChunk::Raw { key, start: range.start }),
             (None, Some(rows)) if by_blocks => self.read_blocks(&key, range, expected, rows)?,
             (None, _) => self.array.read_one(&key, range)?,
         };
-        if raw {
-            return Ok(DenseChunk::Plain(bytes.into()));
-        }
         if self.encoding == ChunkEncoding::Blosc
             && blosc_validate(&bytes) == Some(to_usize(expected))
             && decodes_in_parts(&bytes, size)
@@ -126,15 +124,11 @@ impl Dense {
             blocks.iter_mut().for_each(|block| *block = range.start + block.start..range.start + block.end);
             self.array.read(key, &blocks)
         };
+        let wanted = rows.rows.iter().map(|row| row * rows.row_len..row * rows.row_len + rows.used_len);
         // A frame that is decoded whole has to be read whole.
-        let needed = match decodes_in_parts(&head, self.array.dtype().size()) {
-            true => part(&head, stored, values, rows.values(), read)?,
-            false => None,
-        };
-        match needed {
-            Some(frame) => Ok(frame.into()),
-            None => self.array.read_one(key, range),
-        }
+        let in_parts = decodes_in_parts(&head, self.array.dtype().size());
+        let needed = if in_parts { part(&head, stored, values, wanted, read)? } else { None };
+        needed.map_or_else(|| self.array.read_one(key, range), |frame| Ok(frame.into()))
     }
 
     /// Adds rows that lie in the file as they are, the chunk's first from `start`.
@@ -186,11 +180,6 @@ struct ChunkRows<'a> {
 }
 
 impl ChunkRows<'_> {
-    /// The bytes of values, in the chunk, of each row.
-    fn values(&self) -> impl Iterator<Item = Range<usize>> {
-        self.rows.iter().map(|row| row * self.row_len..row * self.row_len + self.used_len)
-    }
-
     /// Runs of rows that are decoded together: each shares a block of `block` bytes with the one before.
     fn runs(&self, block: usize) -> Vec<Range<usize>> {
         let mut runs: Vec<Range<usize>> = Vec::new();
