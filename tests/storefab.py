@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import polars as pl
 
 STORE_ID = "11111111-2222-3333-4444-555555555555"
@@ -37,6 +38,35 @@ def dtype_name(dtype: pl.DataType) -> str:
     if isinstance(dtype, pl.Datetime):
         return f"Datetime({dtype.time_unit}{',' + dtype.time_zone if dtype.time_zone else ''})"
     return f"Duration({dtype.time_unit})" if isinstance(dtype, pl.Duration) else str(dtype)
+
+
+def checksum(data: bytes) -> str:
+    """A checksum as a store's JSON files name it."""
+    return f"crc32c:{google_crc32c.value(data):08x}"
+
+
+def seal(manifest: dict[str, Any]) -> str:
+    """The text of a store's or dataset's `dao.json`: JSON that begins with its own checksum."""
+    rest = json.dumps({k: v for k, v in manifest.items() if k != "checksum"}).removeprefix("{")
+    return f'{{"checksum":"{checksum(rest.encode())}",{rest}'
+
+
+def list_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """The files below a dataset's folder, as its `dao.json` lists them."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / "dao.json")
+    return {
+        p.relative_to(folder).as_posix(): {
+            "size": p.stat().st_size,
+            "checksum": checksum(p.read_bytes()),
+        }
+        for p in files
+    }
+
+
+def relist(folder: Path) -> None:
+    """Lists a dataset's files anew: what is in them was meant, and their checksums hold."""
+    meta = json.loads((folder / "dao.json").read_text())
+    (folder / "dao.json").write_text(seal({**meta, "files": list_files(folder)}))
 
 
 def make_store(path: Path, studies: Mapping[str, Study], store_id: str = STORE_ID) -> Path:
@@ -87,9 +117,9 @@ def make_store(path: Path, studies: Mapping[str, Study], store_id: str = STORE_I
             "var": {"index_name": None, "columns": []},
             "constants": study.constants,
             "var_id": entry["var_id"],
-            "checksums": {},
+            "files": list_files(path / name),
         }
-        (path / name / "dao.json").write_text(json.dumps(meta))
+        (path / name / "dao.json").write_text(seal(meta))
     manifest = {
         "format": "dao-store",
         "version": 1,
@@ -102,7 +132,7 @@ def make_store(path: Path, studies: Mapping[str, Study], store_id: str = STORE_I
         },
     }
     path.mkdir(exist_ok=True)
-    (path / "dao.json").write_text(json.dumps(manifest))
+    (path / "dao.json").write_text(seal(manifest))
     return path
 
 

@@ -20,6 +20,7 @@ use zarrs::plugin::PluginCreateError;
 
 use super::plan::{coalesce, to_usize};
 use super::shard_index::{ChunkRange, ShardIndexes};
+use super::shard_tag::ShardTag;
 use crate::codec::{Pfor, dtype_of};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::number::{Dtype, Num};
@@ -111,8 +112,9 @@ impl ZarrArray {
             if codecs.array_to_array_codecs().is_empty() && codecs.bytes_to_bytes_codecs().is_empty() {
                 pfor = codecs.array_to_bytes_codec().as_any().downcast_ref().copied();
             }
-            let indexes =
-                ShardIndexes::new(&sharding, &per_shard(&sharding.chunk_shape), options).map_err(|e| unusable(&e))?;
+            let tag = ShardTag::of(array.attributes()).map_err(|e| unusable(&e))?;
+            let indexes = ShardIndexes::new(&sharding, &per_shard(&sharding.chunk_shape), tag, options)
+                .map_err(|e| unusable(&e))?;
             (sharding.chunk_shape, Arc::new(codecs), Some(indexes))
         } else {
             (outer.clone(), array.codecs(), None)
@@ -220,7 +222,7 @@ impl ZarrArray {
     pub fn shard(&self, position: &[u64]) -> Result<(String, Vec<ChunkRange>)> {
         let key = self.file_key(position);
         let ranges = match &self.shard_indexes {
-            Some(indexes) => indexes.read(self.storage.as_ref(), &key)?,
+            Some(indexes) => indexes.read(self.storage.as_ref(), &key, position)?,
             None => Vec::new(),
         };
         Ok((key, ranges))

@@ -13,6 +13,7 @@ mod packed;
 mod plan;
 mod rows;
 mod shard_index;
+mod shard_tag;
 #[cfg(test)]
 pub(crate) mod testing;
 mod totals;
@@ -28,7 +29,9 @@ pub use cache::RowCache;
 use csr::Csr;
 use dense::Dense;
 pub use gene_index::GeneIndex;
+use rows::ShowingSink;
 pub use rows::{EditingSink, FillRow, RowBuffer, RowSink, Rows};
+pub use shard_tag::ShardTag;
 pub use totals::{TOTALS, Totals};
 
 /// A matrix of cells × columns.
@@ -148,8 +151,11 @@ impl Matrix {
         Ok(all)
     }
 
-    /// Reads everything once; the error is the first thing that is wrong.
-    pub fn verify(&self) -> Result<()> {
+    /// Reads all rows in order and shows each, its columns and its values, to `see`.
+    ///
+    /// # Errors
+    /// As [`Matrix::read`], and what `see` fails with.
+    pub fn each_row<T: Num>(&self, mut see: impl FnMut(u32, &[i32], &[T]) -> Result<()>) -> Result<()> {
         let n_rows = u32::try_from(self.shape()[0]).map_err(|_| DaoError::value("more than 2^32 - 1 rows"))?;
         let mut start = 0;
         while start < n_rows {
@@ -159,7 +165,8 @@ impl Matrix {
                 stop += 1;
             }
             let rows: Vec<u32> = (start..stop).collect();
-            for_dtype!(self.dtype(), T => self.read::<T>(&rows, None, &mut RowBuffer::default()))?;
+            let see = |i: usize, columns: &[i32], values: &[T]| see(rows[i], columns, values);
+            self.read::<T>(&rows, None, &mut ShowingSink { buffer: RowBuffer::default(), see })?;
             start = stop;
         }
         Ok(())
@@ -225,11 +232,14 @@ mod tests {
             assert_eq!((matrix.reads_rows(), matrix.keeps_rows(), matrix.row_bytes(0)), (packed, false, 24));
             let read = matrix.rows::<f32>(&[0, 2]).unwrap();
             assert_eq!((read.indices, read.data), (vec![0, 4, 2], vec![3.0, 1.0, 9.0]));
-            matrix.verify().unwrap();
+            let mut seen = 0;
+            matrix.each_row::<u16>(|_, columns, _| Ok(seen += columns.len())).unwrap();
+            assert_eq!(seen, 3);
             let error = open([4, 5]).err().unwrap();
             assert_says(&error, ErrorKind::Corrupt, folder.path(), "expected 4 × 5");
             damage(&shard(&folder.path().join("X/data"), 0), |bytes| bytes[20] ^= 1);
-            assert_says(&matrix.verify().unwrap_err(), ErrorKind::Corrupt, folder.path(), "X/data");
+            let broken = matrix.each_row::<u16>(|_, _, _| Ok(()));
+            assert_says(&broken.unwrap_err(), ErrorKind::Corrupt, folder.path(), "X/data");
         }
     }
 

@@ -83,10 +83,17 @@ impl<T: Num, F: FnMut(&mut [i32], &mut [T]) -> Result<()>> RowSink<T> for Editin
     }
 }
 
-/// A sink that drops rows: for reading them only to find what is wrong.
-impl<T: Num> RowSink<T> for RowBuffer<T> {
-    fn row(&mut self, _: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
-        self.fill(nnz, fill).map(drop)
+/// A sink that shows rows, with their places in the request, and does not keep them.
+pub struct ShowingSink<T, F> {
+    pub buffer: RowBuffer<T>,
+    /// Sees the columns and values of a row.
+    pub see: F,
+}
+
+impl<T: Num, F: FnMut(usize, &[i32], &[T]) -> Result<()>> RowSink<T> for ShowingSink<T, F> {
+    fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
+        let (columns, values) = self.buffer.fill(nnz, fill)?;
+        (self.see)(i, columns, values)
     }
 }
 
@@ -118,7 +125,7 @@ mod tests {
             let (columns, values) = buffer.fill(nnz, &mut write).unwrap();
             assert_eq!((columns.len(), values.len()), (nnz, nnz));
         }
-        let error = buffer.row(0, 1, &mut |_, _: &mut [f32]| Err(DaoError::value("damaged"))).unwrap_err();
+        let error = buffer.fill(1, &mut |_, _| Err(DaoError::value("damaged"))).unwrap_err();
         assert_eq!(error.to_string(), "damaged");
     }
 }

@@ -14,6 +14,7 @@ use zarrs::array::{
 };
 use zarrs::metadata_ext::codec::sharding::{ShardingCodecConfigurationV1, ShardingIndexLocation};
 
+use super::shard_tag::ShardTag;
 use crate::error::{DaoError, Result};
 use crate::storage::Storage;
 
@@ -30,6 +31,7 @@ pub struct ShardIndexes {
     /// The bytes of an encoded index.
     encoded_len: u64,
     at_end: bool,
+    tag: Option<ShardTag>,
     options: CodecOptions,
     /// The indexes by the grid position of the shard.
     kept: Cache<Vec<u64>, Arc<Vec<ChunkRange>>>,
@@ -40,6 +42,7 @@ impl ShardIndexes {
     pub fn new(
         sharding: &ShardingCodecConfigurationV1,
         per_shard: &[u64],
+        tag: Option<ShardTag>,
         options: CodecOptions,
     ) -> std::result::Result<Self, String> {
         let codecs = CodecChain::from_metadata(&sharding.index_codecs).map_err(|e| e.to_string())?;
@@ -52,12 +55,15 @@ impl ShardIndexes {
             return Err("its shard index is compressed".to_owned());
         };
         let at_end = matches!(sharding.index_location, ShardingIndexLocation::End);
+        if tag.is_some() && !at_end {
+            return Err("its shards have tags and no index at their end".to_owned());
+        }
         let weight = |position: &Vec<u64>, index: &Arc<Vec<ChunkRange>>| {
             let bytes = 8 * position.len() + size_of::<ChunkRange>() * index.len();
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
         let kept = Cache::builder().max_capacity(KEPT_BYTES).weigher(weight).build();
-        Ok(Self { codecs, shape, encoded_len, at_end, options, kept })
+        Ok(Self { codecs, shape, encoded_len, at_end, tag, options, kept })
     }
 
     /// The index of the shard at a grid position, whose file is `key`, read once as long as it is kept.
@@ -65,14 +71,14 @@ impl ShardIndexes {
         if let Some(index) = self.kept.get(position) {
             return Ok(index);
         }
-        let index = Arc::new(self.read(storage, key)?);
+        let index = Arc::new(self.read(storage, key, position)?);
         self.kept.insert(position.to_vec(), index.clone());
         Ok(index)
     }
 
-    /// Reads the index of the shard in the file `key`. `NotFound` for a missing shard; `Corrupt` for one that is
-    /// truncated, or whose index fails its checksum or points outside the file.
-    pub fn read(&self, storage: &dyn Storage, key: &str) -> Result<Vec<ChunkRange>> {
+    /// Reads the index of the shard at a grid position, whose file is `key`. `NotFound` for a missing shard; `Corrupt`
+    /// for one that is truncated, or another, or whose index fails its checksum or points outside the file.
+    pub fn read(&self, storage: &dyn Storage, key: &str, position: &[u64]) -> Result<Vec<ChunkRange>> {
         let path = format!("{}/{key}", storage.uri());
         let broken = |e: &dyn std::fmt::Display| {
             DaoError::corrupt(&path, format!("the shard's index cannot be read: {e}"))
@@ -80,24 +86,27 @@ impl ShardIndexes {
         };
         let missing = || super::array::missing_file(storage, key, "a shard is missing");
         let size = storage.size(key)?.ok_or_else(missing)?;
-        let length = self.encoded_len;
+        // Tagged arrays are cut along their first axis alone.
+        let tag = self.tag.map(|tag| tag.bytes(position.first().copied().unwrap_or(0)));
+        let tag = tag.as_ref().map_or(&[][..], |tag| tag);
+        let length = self.encoded_len.saturating_add(tag.len() as u64);
         if size < length {
             return Err(broken(&format!("expected at least {length} bytes, found {size}")));
         }
         let range = if self.at_end { size - length..size } else { 0..length };
         let read = storage.get_ranges(key, &[range])?.ok_or_else(missing)?;
-        let bytes = read.first().ok_or_else(missing)?;
+        let (found, bytes) = read.first().and_then(|bytes| bytes.split_at_checked(tag.len())).ok_or_else(missing)?;
         let decoded = self
             .codecs
-            .decode(
-                Cow::Borrowed(bytes.as_ref()),
-                &self.shape,
-                &data_type::uint64(),
-                &FillValue::from(u64::MAX),
-                &self.options,
-            )
+            .decode(Cow::Borrowed(bytes), &self.shape, &data_type::uint64(), &FillValue::from(u64::MAX), &self.options)
             .map_err(|e| broken(&e))?;
         let ArrayBytes::Fixed(raw) = decoded else { return Err(broken(&"it does not hold numbers")) };
+        if found != tag {
+            return Err(DaoError::corrupt(&path, "not the shard that belongs here")
+                .expected(format!("tag {}", hex(tag)))
+                .found(hex(found))
+                .hint("it is of another array, or changed; restore it from a copy, or write the dataset again"));
+        }
         // Offset and length of each inner chunk; both all ones where it is left out.
         bytemuck::pod_collect_to_vec::<u8, u64>(&raw)
             .as_chunks::<2>()
@@ -112,6 +121,10 @@ impl ShardIndexes {
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -121,13 +134,22 @@ mod tests {
     use crate::matrix::testing::{assert_says, damage, storage};
 
     fn indexes(location: &str, per_shard: &[u64], more: Value) -> std::result::Result<ShardIndexes, String> {
+        tagged(location, per_shard, more, None)
+    }
+
+    fn tagged(
+        location: &str,
+        per_shard: &[u64],
+        more: Value,
+        tag: Option<ShardTag>,
+    ) -> std::result::Result<ShardIndexes, String> {
         let little = json!({"name": "bytes", "configuration": {"endian": "little"}});
         let mut index_codecs = vec![little.clone(), json!({"name": "crc32c"})];
         index_codecs.extend(more.as_array().cloned().unwrap_or_default());
         let sharding = json!({
             "chunk_shape": [4], "codecs": [little], "index_codecs": index_codecs, "index_location": location,
         });
-        ShardIndexes::new(&serde_json::from_value(sharding).unwrap(), per_shard, CodecOptions::default())
+        ShardIndexes::new(&serde_json::from_value(sharding).unwrap(), per_shard, tag, CodecOptions::default())
     }
 
     /// A shard of eleven bytes and an index of these ranges, by offset and length.
@@ -161,7 +183,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let read = |bytes: &[u8]| {
             std::fs::write(folder.path().join("0"), bytes).unwrap();
-            indexes("end", &[2], Value::Null).unwrap().read(storage(folder.path()).as_ref(), "0")
+            indexes("end", &[2], Value::Null).unwrap().read(storage(folder.path()).as_ref(), "0", &[0])
         };
         let whole = shard(&[[0, 5], [6, 5]], true);
         assert_eq!(read(&whole).unwrap(), [Some(0..5), Some(6..11)]);
@@ -181,7 +203,30 @@ mod tests {
             assert_says(&error, ErrorKind::Corrupt, folder.path(), "of a file of 47");
         }
         damage(&folder.path().join("0"), Vec::clear);
-        assert!(indexes("end", &[2], Value::Null).unwrap().read(storage(folder.path()).as_ref(), "0").is_err());
+        assert!(indexes("end", &[2], Value::Null).unwrap().read(storage(folder.path()).as_ref(), "0", &[0]).is_err());
+    }
+
+    #[test]
+    fn a_shard_of_another_array_or_place_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tag, other) = (ShardTag::new(), ShardTag::new());
+        let whole = shard(&[[0, 5], [6, 5]], true);
+        let read = |bytes: &[u8]| {
+            let bytes = [&whole[..11], bytes, &whole[11..]].concat();
+            std::fs::write(folder.path().join("0"), bytes).unwrap();
+            let indexes = tagged("end", &[2], Value::Null, Some(tag)).unwrap();
+            indexes.read(storage(folder.path()).as_ref(), "0", &[3])
+        };
+        assert_eq!(read(&tag.bytes(3)).unwrap(), [Some(0..5), Some(6..11)]);
+        for wrong in [tag.bytes(2), other.bytes(3), [0; 16]] {
+            assert_says(
+                &read(&wrong).unwrap_err(),
+                ErrorKind::Corrupt,
+                folder.path(),
+                "not the shard that belongs here",
+            );
+        }
+        assert!(tagged("start", &[2], Value::Null, Some(tag)).is_err());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The parts that every reader of cells is made of: opened matrices, requests, plans of rows, and threads that work.
 //!
 //! Owns the cell key ([`split_key`]), a store with its opened matrices ([`OpenStore`]), what is read of each cell
-//! ([`ReadRequest`], [`MatrixRequest`], [`Normalize`]), which rows some cells are ([`RowPlan`]), and the one
-//! scheduler ([`schedule`]). Must not know what becomes of the rows: batches, lookups and aggregates do.
+//! ([`ReadRequest`], [`MatrixRequest`], [`Normalize`]), which rows some cells are ([`RowPlan`]), the one scheduler
+//! ([`schedule`]), and whether all of a dataset is as it was written ([`OpenStore::verify`]). Must not know what becomes of the rows: batches, lookups and aggregates do.
 
 mod normalize;
 mod open_store;
@@ -11,6 +11,7 @@ mod row_plan;
 pub mod schedule;
 #[cfg(test)]
 mod testing;
+mod verify;
 
 pub use normalize::Normalize;
 pub use open_store::OpenStore;

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::genes::FeatureSpaces;
 use crate::matrix::{GeneIndex, Matrix, Totals};
-use crate::store::{Dataset, GENE_INDEX, MatrixName, Store, checksum};
+use crate::storage::Storage;
+use crate::store::{Dataset, MatrixName, Store, gene_index_path};
 
 /// A store and the matrices that were opened so far: metadata and `indptr` are read once.
 pub struct OpenStore {
@@ -56,7 +57,7 @@ impl OpenStore {
     pub fn matrix(&self, dataset: &Dataset, name: &MatrixName) -> Result<Arc<Matrix>> {
         open_once(&self.matrices, (dataset.number, name.clone()), || {
             let shape = self.shape(dataset, name)?;
-            let opened = Matrix::open(self.store.storage(), &dataset.matrix_path(name), shape);
+            let opened = Matrix::open(&self.store.files(dataset)?, &dataset.matrix_path(name), shape);
             opened.map(Arc::new).map_err(|e| e.at(dataset.place()))
         })
     }
@@ -67,9 +68,10 @@ impl OpenStore {
     /// `Corrupt` for one that belongs to another dataset, and as [`Matrix::open`].
     pub fn gene_index(&self, dataset: &Dataset) -> Result<Option<Arc<GeneIndex>>> {
         open_once(&self.gene_indexes, dataset.number, || {
-            let Some(path) = self.store.gene_index(dataset)? else { return Ok(None) };
-            let index = GeneIndex::open(self.store.storage(), &path, [dataset.n_obs, dataset.n_vars])
-                .map_err(|e| e.at(dataset.place()))?;
+            let Some(files) = self.store.gene_index(dataset)? else { return Ok(None) };
+            let (files, path): (Arc<dyn Storage>, _) = (Arc::new(files), gene_index_path(dataset));
+            let index =
+                GeneIndex::open(&files, &path, [dataset.n_obs, dataset.n_vars]).map_err(|e| e.at(dataset.place()))?;
             match dataset.nnz {
                 Some(nnz) if nnz != index.total_nnz() => {
                     Err(DaoError::corrupt(&format!("{}/{path}", self.store.uri()), "not the copy of this X")
@@ -92,7 +94,7 @@ impl OpenStore {
             if !self.store.description(dataset)?.matrices.get(name).is_some_and(|matrix| matrix.totals) {
                 return Ok(None);
             }
-            let opened = Totals::open(self.store.storage(), &totals_path(dataset, name), dataset.n_obs);
+            let opened = Totals::open(&self.store.files(dataset)?, &totals_path(dataset, name), dataset.n_obs);
             opened.map(|totals| Some(Arc::new(totals))).map_err(|e| e.at(dataset.place()))
         })
     }
@@ -116,62 +118,22 @@ impl OpenStore {
         }
         Ok(matrix.shape)
     }
-
-    /// Reads all of a dataset and lists what is wrong, as paths and problems.
-    ///
-    /// # Errors
-    /// When its `dao.json` cannot be read.
-    pub fn verify(&self, dataset: &Dataset) -> Result<Vec<(String, String)>> {
-        let description = match self.store.description(dataset) {
-            Ok(description) => description,
-            Err(e) => return Ok(vec![(format!("{}/dao.json", dataset.path), e.to_string())]),
-        };
-        let mut problems = Vec::new();
-        let mut check = |path: String, result: Result<()>| problems.extend(result.err().map(|e| (path, e.to_string())));
-        for (path, expected) in &description.checksums {
-            let path = format!("{}/{path}", dataset.path);
-            let found = self.store.file(&path).map(|bytes| checksum(&bytes));
-            check(
-                path,
-                found.and_then(|found| match found == *expected {
-                    true => Ok(()),
-                    false => Err(DaoError::value(format!("checksum mismatch: expected {expected}, found {found}"))),
-                }),
-            );
-        }
-        for name in description.matrices.iter().filter(|(_, matrix)| matrix.totals).map(|(name, _)| name) {
-            check(totals_path(dataset, name), self.totals(dataset, name).map(drop));
-        }
-        let index = self.gene_index(dataset).and_then(|index| index.map_or(Ok(()), |index| index.verify()));
-        check(format!("{}/{GENE_INDEX}", dataset.path), index);
-        for name in description.matrices.keys() {
-            check(dataset.matrix_path(name), self.matrix(dataset, name).and_then(|matrix| matrix.verify()));
-        }
-        Ok(problems)
-    }
 }
 
-/// The folder of a matrix's totals.
-fn totals_path(dataset: &Dataset, name: &MatrixName) -> String {
+/// The path of the totals of a matrix, relative to the store.
+pub fn totals_path(dataset: &Dataset, name: &MatrixName) -> String {
     format!("{}/zarr/totals/{name}", dataset.path)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::super::testing::written;
     use super::*;
-    use crate::matrix::testing::{damage, shard};
+    use crate::error::ErrorKind;
 
     fn says(error: &DaoError, kind: ErrorKind, what: &str) {
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains(what), "{error}");
-    }
-
-    /// The problems of a dataset, without the store's path.
-    fn problems(store: &OpenStore, name: &str) -> Vec<(String, String)> {
-        store.verify(store.store().dataset(name).unwrap()).unwrap()
     }
 
     #[test]
@@ -219,34 +181,5 @@ mod tests {
         assert_eq!(store.totals(lung, &MatrixName::X).unwrap().unwrap().cell(2), (9.0, 1));
         std::fs::remove_dir_all(folder.path().join("lung/zarr/totals")).unwrap();
         assert!(store.totals(lung, &MatrixName::X).unwrap().is_some(), "they are kept");
-    }
-
-    #[test]
-    fn verifying_names_every_file_that_is_wrong() {
-        type Change = (&'static str, fn(&Path));
-        let broken = |changes: &[Change]| {
-            let folder = tempfile::tempdir().unwrap();
-            let store = written(folder.path(), |_| ());
-            changes.iter().for_each(|(path, change)| change(&folder.path().join(path)));
-            problems(&store, "lung")
-        };
-        assert_eq!(broken(&[]), []);
-        let flip: fn(&Path) = |path| damage(&shard(path, 0), |bytes| bytes[9] ^= 1);
-        let found = broken(&[
-            ("lung/uns.json", |path| std::fs::write(path, "[]").unwrap()),
-            ("lung/zarr/totals/X/total_counts", |path| std::fs::remove_dir_all(path).unwrap()),
-            ("lung/gene_index/zarr/X/data", flip),
-            ("lung/zarr/X/indices", flip),
-        ]);
-        let paths: Vec<&str> = found.iter().map(|(path, _)| &path[..]).collect();
-        assert_eq!(paths, ["lung/uns.json", "lung/zarr/totals/X", "lung/gene_index", "lung/zarr/X"]);
-        assert!(found[0].1.contains("checksum mismatch: expected "), "{}", found[0].1);
-        assert!(found[3].1.contains("lung/zarr/X/indices/c/0"), "{}", found[3].1);
-        let found = broken(&[("lung/dao.json", |path| std::fs::write(path, "{").unwrap())]);
-        assert_eq!((found.len(), &found[0].0[..]), (1, "lung/dao.json"));
-        let folder = tempfile::tempdir().unwrap();
-        let found = problems(&written(folder.path(), |_| ()), "heart");
-        let paths: Vec<&str> = found.iter().map(|(path, _)| &path[..]).collect();
-        assert_eq!(paths, ["heart/zarr/layers/narrow", "heart/zarr/obsm/lost"]);
     }
 }

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::OpenStore;
 use crate::matrix::TOTALS;
 use crate::matrix::testing::{SparseRows, portable, sharded, write_array, write_sparse};
-use crate::store::{Store, checksum};
+use crate::storage::{Local, Storage};
+use crate::store::{FileMeta, Files, Store, seal};
 
 /// Datasets of five genes: lung, number 0, with a gene-major copy and totals; and heart, number 4, with an embedding
 /// that is no matrix.
@@ -19,6 +20,21 @@ pub fn datasets() -> [(&'static str, u32, SparseRows); 2] {
 
 /// Writes the store to `folder`; `change` changes the manifest.
 pub fn written(folder: &Path, change: impl FnOnce(&mut Value)) -> OpenStore {
+    write(folder, change, [9.0, 9.0])
+}
+
+/// Writes the store to `folder`, with `wrong` values of the lung's `"totals"` or its gene `"index"`.
+pub fn contradicting(folder: &Path, wrong: &str) -> OpenStore {
+    write(folder, |_| (), ["totals", "index"].map(|name| if name == wrong { 8.0 } else { 9.0 }))
+}
+
+/// The files below `folder`, as a description lists them.
+fn files(folder: &Path) -> Files {
+    let listed = Local::new(folder).unwrap().list_files("").unwrap().into_iter();
+    listed.map(|(path, _)| (path.clone(), FileMeta::of(&std::fs::read(folder.join(path)).unwrap()))).collect()
+}
+
+fn write(folder: &Path, change: impl FnOnce(&mut Value), [total, copied]: [f64; 2]) -> OpenStore {
     let mut listed = Vec::new();
     for (name, number, rows) in datasets() {
         let path = folder.join(name);
@@ -36,27 +52,32 @@ pub fn written(folder: &Path, change: impl FnOnce(&mut Value)) -> OpenStore {
             json!({"X": matrix(5, false), "layers/narrow": matrix(4, false), "obsm/lost": matrix(2, false)})
         };
         std::fs::write(path.join("uns.json"), "{}").unwrap();
+        if is_lung {
+            let totals = path.join("zarr/totals/X");
+            let codecs = portable();
+            write_array(&totals.join(TOTALS[0]), &[4.0_f64, 0.0, total], &sharded::<f64>(3, 4, 2, &codecs, "end"));
+            write_array(&totals.join(TOTALS[1]), &[2_u32, 0, 1], &sharded::<u32>(3, 4, 2, &codecs, "end"));
+        }
         let description = json!({
             "format": "dao-dataset", "version": 1, "id": name, "n_obs": n_obs, "n_vars": 5, "nnz": 3,
             "matrices": matrices, "obs": {"columns": []}, "var": {"columns": []},
-            "checksums": {"uns.json": checksum(b"{}")},
+            "files": files(&path),
         });
-        std::fs::write(path.join("dao.json"), description.to_string()).unwrap();
+        std::fs::write(path.join("dao.json"), seal(&description.to_string())).unwrap();
         listed.push(json!({
             "number": number, "id": name, "path": name, "n_obs": n_obs, "n_vars": 5, "nnz": 3, "layout": "csr",
             "dtype": "uint16", "bytes": 0, "obs": [], "constants": {}, "var_id": "", "layers": [], "obsm": [],
         }));
     }
-    let genes: SparseRows = vec![vec![(0, 3)], vec![], vec![(2, 9)], vec![], vec![(0, 1)]];
-    write_sparse(&folder.join("lung/gene_index/zarr/X"), "csc_matrix", [3, 5], &genes, true);
-    let index = json!({"format": "dao-gene-index", "version": 1, "dataset": null});
-    std::fs::write(folder.join("lung/gene_index/dao.json"), index.to_string()).unwrap();
-    let totals = folder.join("lung/zarr/totals/X");
-    write_array(&totals.join(TOTALS[0]), &[4.0_f64, 0.0, 9.0], &sharded::<f64>(3, 4, 2, &portable(), "end"));
-    write_array(&totals.join(TOTALS[1]), &[2_u32, 0, 1], &sharded::<u32>(3, 4, 2, &portable(), "end"));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "8 or 9")]
+    let genes: SparseRows = vec![vec![(0, 3)], vec![], vec![(2, copied as u16)], vec![], vec![(0, 1)]];
+    let index = folder.join("lung/gene_index");
+    write_sparse(&index.join("zarr/X"), "csc_matrix", [3, 5], &genes, true);
+    let meta = json!({"format": "dao-gene-index", "version": 1, "dataset": null, "files": files(&index)});
+    std::fs::write(index.join("dao.json"), seal(&meta.to_string())).unwrap();
     let mut manifest =
         json!({"format": "dao-store", "version": 1, "id": "store", "next_number": 5, "datasets": listed});
     change(&mut manifest);
-    std::fs::write(folder.join("dao.json"), manifest.to_string()).unwrap();
+    std::fs::write(folder.join("dao.json"), seal(&manifest.to_string())).unwrap();
     OpenStore::new(Store::open(folder.to_str().unwrap(), &Vec::new()).unwrap())
 }

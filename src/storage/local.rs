@@ -170,17 +170,21 @@ impl Storage for Local {
         Ok(names)
     }
 
-    fn total_size(&self, path: &str) -> Result<u64> {
-        let (mut total, mut folders) = (0, vec![self.full(path)]);
+    fn list_files(&self, path: &str) -> Result<Vec<(String, u64)>> {
+        let (mut files, mut folders) = (Vec::new(), vec![self.full(path)]);
         while let Some(folder) = folders.pop() {
             for entry in entries(&folder)? {
+                let path = entry.path();
                 match entry.metadata().map_err(|e| DaoError::io(&folder, "listing", &e))? {
-                    meta if meta.is_dir() => folders.push(entry.path()),
-                    meta => total += meta.len(),
+                    meta if meta.is_dir() => folders.push(path),
+                    meta => {
+                        let path = path.strip_prefix(&self.root).unwrap_or(&path);
+                        files.push((path.to_string_lossy().into_owned(), meta.len()));
+                    }
                 }
             }
         }
-        Ok(total)
+        Ok(files)
     }
 
     fn local_root(&self) -> Option<&Path> {

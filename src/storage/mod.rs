@@ -44,8 +44,13 @@ pub trait Storage: Send + Sync {
     /// Names of the folders directly below `path`, sorted. Plain HTTP cannot list.
     fn list_folders(&self, path: &str) -> Result<Vec<String>>;
 
+    /// The paths and sizes of all files below `path`, at any depth. Plain HTTP cannot list.
+    fn list_files(&self, path: &str) -> Result<Vec<(String, u64)>>;
+
     /// The bytes of all files below `path` together. Plain HTTP cannot list.
-    fn total_size(&self, path: &str) -> Result<u64>;
+    fn total_size(&self, path: &str) -> Result<u64> {
+        Ok(self.list_files(path)?.iter().map(|(_, size)| size).sum())
+    }
 
     /// The folder on this machine, where the root is one.
     fn local_root(&self) -> Option<&Path> {

@@ -174,14 +174,17 @@ impl Storage for Remote {
         Ok(names)
     }
 
-    fn total_size(&self, path: &str) -> Result<u64> {
-        let (mut total, mut folders) = (0, vec![self.object(path)]);
+    fn list_files(&self, path: &str) -> Result<Vec<(String, u64)>> {
+        let (mut files, mut folders) = (Vec::new(), vec![self.object(path)]);
         while let Some(folder) = folders.pop() {
             let listed = self.list(path, &folder)?;
-            total += listed.objects.iter().map(|object| object.size).sum::<u64>();
+            let root = self.prefix.as_ref();
+            let below =
+                |path: &ObjectPath| path.as_ref().strip_prefix(root).map(|path| path.trim_matches('/').to_owned());
+            files.extend(listed.objects.iter().filter_map(|object| Some((below(&object.location)?, object.size))));
             folders.extend(listed.common_prefixes);
         }
-        Ok(total)
+        Ok(files)
     }
 }
 

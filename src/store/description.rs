@@ -1,13 +1,14 @@
-//! The description of a dataset in its own `dao.json`: matrices, tables, checksums.
+//! The description of a dataset in its own `dao.json`: matrices, tables, files.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::files::Files;
 use super::manifest::{Constants, Dataset};
 use super::matrix_name::MatrixName;
-use super::versioned::{self, Versioned};
+use super::versioned;
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Layout};
 
@@ -27,9 +28,8 @@ pub struct Description {
     pub nnz: Option<u64>,
     /// The matrices; each lies at `zarr/<name>`.
     pub matrices: BTreeMap<MatrixName, MatrixMeta>,
-    /// Checksums of the small files, by path relative to the dataset.
-    #[serde(default)]
-    pub checksums: BTreeMap<String, String>,
+    /// All its files but its `dao.json` and those of a gene index, by path relative to the dataset.
+    pub files: Files,
     pub obs: TableMeta,
     pub var: TableMeta,
     /// Values that all its cells share.
@@ -94,6 +94,8 @@ pub struct ColumnMeta {
 pub struct GeneIndexMeta {
     /// Checksum of the `dao.json` of the dataset that it was made of.
     dataset: Option<String>,
+    /// Its files but its `dao.json`, by path relative to its folder.
+    pub files: Files,
 }
 
 impl Description {
@@ -114,26 +116,26 @@ impl Description {
         Ok(description)
     }
 
-    /// The description as it is written.
-    pub fn versioned(&self) -> Versioned<&Self> {
-        Versioned::new(DATASET_FORMAT, self)
+    /// The description as it is written: JSON.
+    pub fn to_json(&self) -> Result<String> {
+        versioned::to_json(DATASET_FORMAT, self)
     }
 }
 
 impl GeneIndexMeta {
-    /// The description of a copy of this dataset's X, as it is written.
-    pub fn versioned(dataset: &Dataset) -> Versioned<Self> {
-        Versioned::new(GENE_INDEX_FORMAT, Self { dataset: dataset.checksum.clone() })
+    /// The description of a copy of this dataset's X that has these files, as it is written: JSON.
+    pub fn to_json(dataset: &Dataset, files: Files) -> Result<String> {
+        versioned::to_json(GENE_INDEX_FORMAT, &Self { dataset: dataset.checksum.clone(), files })
     }
 
-    /// Checks that a copy's description is of this dataset.
+    /// Reads a copy's description and checks that it is of this dataset.
     ///
     /// # Errors
     /// `Value` for a newer version, `Corrupt` for one that is damaged or of another dataset.
-    pub fn check(bytes: &[u8], place: &str, dataset: &Dataset) -> Result<()> {
+    pub fn parse(bytes: &[u8], place: &str, dataset: &Dataset) -> Result<Self> {
         let meta: Self = versioned::parse(bytes, place, GENE_INDEX_FORMAT)?;
         if meta.dataset == dataset.checksum {
-            return Ok(());
+            return Ok(meta);
         }
         Err(DaoError::corrupt(place, "the gene index was made of another dataset")
             .expected(dataset.checksum.as_deref().unwrap_or("none"))
@@ -149,6 +151,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use crate::store::testing::dataset;
+    use crate::store::versioned::seal;
 
     fn description() -> Value {
         json!({
@@ -156,24 +159,24 @@ mod tests {
             "matrices": {"X": {
                 "layout": "csr", "dtype": "uint16", "source_dtype": "float32", "shape": [3, 2], "nnz": 4, "max_abs": 9.0,
             }},
-            "obs": {"columns": []}, "var": {"columns": []}, "later": "kept",
+            "files": {}, "obs": {"columns": []}, "var": {"columns": []}, "later": "kept",
         })
     }
 
     #[test]
     fn a_description_comes_back_with_what_this_version_does_not_know() {
-        let text = description().to_string();
+        let text = seal(&description().to_string());
         let parsed = Description::parse(text.as_bytes(), "lung/dao.json", &dataset("lung", 3, 2)).unwrap();
         assert_eq!(parsed.matrices[&MatrixName::X].shape, [3, 2]);
         assert_eq!(parsed.extra.keys().collect::<Vec<_>>(), ["later"]);
-        let again = serde_json::to_value(parsed.versioned()).unwrap();
+        let again: Value = serde_json::from_str(&parsed.to_json().unwrap()).unwrap();
         assert_eq!((&again["later"], &again["id"]), (&json!("kept"), &json!("lung")));
         assert_eq!((&again["format"], &again["version"]), (&json!(DATASET_FORMAT), &json!(1)));
     }
 
     #[test]
     fn another_dataset_or_damage_is_corrupt() {
-        let text = description().to_string();
+        let text = seal(&description().to_string());
         for other in [dataset("heart", 3, 2), dataset("lung", 4, 2), dataset("lung", 3, 1)] {
             let error = Description::parse(text.as_bytes(), "lung/dao.json", &other).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt);
@@ -181,7 +184,7 @@ mod tests {
         }
         let mut broken = description();
         broken["matrices"] = json!({"layers/../X": {}});
-        for text in [&text[..text.len() / 2], &broken.to_string()] {
+        for text in [&text[..text.len() / 2], &seal(&broken.to_string())] {
             let error = Description::parse(text.as_bytes(), "lung/dao.json", &dataset("lung", 3, 2)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         }
@@ -192,8 +195,8 @@ mod tests {
         let mut lung = dataset("lung", 3, 2);
         lung.checksum = Some("crc32c:00000001".into());
         let parse = |made_of: &str| {
-            let text = json!({"format": GENE_INDEX_FORMAT, "version": 1, "dataset": made_of}).to_string();
-            GeneIndexMeta::check(text.as_bytes(), "lung/gene_index/dao.json", &lung)
+            let meta = json!({"format": GENE_INDEX_FORMAT, "version": 1, "dataset": made_of, "files": {}});
+            GeneIndexMeta::parse(seal(&meta.to_string()).as_bytes(), "lung/gene_index/dao.json", &lung)
         };
         assert!(parse("crc32c:00000001").is_ok());
         let error = parse("crc32c:00000002").err().unwrap();

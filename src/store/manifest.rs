@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::matrix_name::MatrixName;
-use super::versioned::{self, Versioned};
+use super::versioned;
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Layout};
 
@@ -124,8 +124,7 @@ impl Manifest {
 
     /// The manifest as it is written: JSON.
     pub fn to_json(&self) -> Result<String> {
-        serde_json::to_string(&Versioned::new(STORE_FORMAT, self))
-            .map_err(|e| DaoError::value(format!("the manifest cannot be written: {e}")))
+        versioned::to_json(STORE_FORMAT, self)
     }
 
     /// Adds a dataset's category lists to the store's.
@@ -146,6 +145,7 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::seal;
 
     fn categories(column: &str, values: impl IntoIterator<Item = String>) -> Categories {
         BTreeMap::from([(column.to_owned(), Some(values.into_iter().collect()))])
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn datasets_come_by_number_and_keep_what_is_not_known() {
         let text = listing(&[dataset(1, "b", "b", r#","later":[1]"#), dataset(0, "a", "a", "")].join(","));
-        let manifest = Manifest::parse(text.as_bytes(), "here").unwrap();
+        let manifest = Manifest::parse(seal(&text).as_bytes(), "here").unwrap();
         assert_eq!(manifest.datasets.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         let again = Manifest::parse(manifest.to_json().unwrap().as_bytes(), "here").unwrap();
         assert_eq!(again.datasets, manifest.datasets);
@@ -187,7 +187,7 @@ mod tests {
         let not_given = dataset(2, "a", "a", "");
         let lacking = dataset(0, "a", "a", "").replace(r#""layout":"csr","#, "");
         for datasets in [twice, same_number, not_given, lacking] {
-            assert!(Manifest::parse(listing(&datasets).as_bytes(), "here").is_err(), "{datasets}");
+            assert!(Manifest::parse(seal(&listing(&datasets)).as_bytes(), "here").is_err(), "{datasets}");
         }
     }
 
@@ -204,14 +204,15 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_refused_even_if_its_fields_are_unknown() {
-        let error = Manifest::parse(br#"{"format":"dao-store","version":2,"who":"knows"}"#, "here").unwrap_err();
+        let error = Manifest::parse(seal(r#"{"format":"dao-store","version":2,"who":"knows"}"#).as_bytes(), "here")
+            .unwrap_err();
         assert!(error.to_string().contains("newer dao-polars"), "{error}");
     }
 
     #[test]
     fn paths_outside_the_store_are_refused() {
         for path in ["../x", "/x", "a//b", ""] {
-            let error = Manifest::parse(listing(&dataset(0, "d", path, "")).as_bytes(), "here").unwrap_err();
+            let error = Manifest::parse(seal(&listing(&dataset(0, "d", path, ""))).as_bytes(), "here").unwrap_err();
             assert!(error.to_string().contains("outside"), "{path}: {error}");
         }
     }

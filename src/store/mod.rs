@@ -1,9 +1,10 @@
 //! A store's layout: manifest, datasets, their small files.
 //!
-//! Owns `dao.json` (of the store and of each dataset), checksums, and the way into stores that sfaira wrote,
+//! Owns `dao.json` (of the store and of each dataset), the list of files in it, and the way into stores that sfaira wrote,
 //! which look from outside as ours do. Decodes no matrix; of parquet it reads the names of genes alone.
 
 mod description;
+mod files;
 mod manifest;
 mod matrix_name;
 mod names;
@@ -17,9 +18,12 @@ use bytes::Bytes;
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::{self, Storage, StorageOptions};
 pub use description::{ColumnMeta, DATASET_FORMAT, Description, GeneIndexMeta, MatrixMeta, TableMeta};
+pub use files::{FileMeta, Files, ListedFiles, checksum};
 pub use manifest::{Categories, Constants, Dataset, Manifest};
 pub use matrix_name::MatrixName;
 pub use names::{INDEX, VarColumn, VarTable};
+#[cfg(test)]
+pub use versioned::seal;
 
 /// File name of the manifest of a store and of a dataset.
 pub const MANIFEST: &str = "dao.json";
@@ -27,11 +31,6 @@ pub const MANIFEST: &str = "dao.json";
 pub const GENE_INDEX: &str = "gene_index";
 /// A dataset's table of genes, relative to the dataset.
 pub const VAR: &str = "parquet/var.parquet";
-
-/// The checksum of a small file as it stands in a dataset's `dao.json`: CRC-32C, `crc32c:` and eight hex digits.
-pub fn checksum(bytes: &[u8]) -> String {
-    format!("crc32c:{:08x}", crc32c::crc32c(bytes))
-}
 
 /// An opened store: its manifest and a way to its bytes.
 pub struct Store {
@@ -117,26 +116,16 @@ impl Store {
         })
     }
 
-    /// A file below the store, whole; `NotFound` if it is missing.
-    pub fn file(&self, path: &str) -> Result<Bytes> {
-        self.storage.get(path)?.ok_or_else(|| {
-            DaoError::new(ErrorKind::NotFound, "file is missing")
-                .at(format!("path '{}/{path}'", self.uri()))
-                .hint("restore it from a copy, or write the dataset again")
-        })
-    }
-
-    /// A dataset's file, `path` relative to the dataset, whose checksum has to be `expected`.
-    fn checked_file(&self, dataset: &Dataset, path: &str, expected: Option<&String>) -> Result<Bytes> {
-        let path = format!("{}/{path}", dataset.path);
-        let bytes = self.file(&path).map_err(|e| e.at(dataset.place()))?;
-        let Some(expected) = expected.filter(|&expected| *expected != checksum(&bytes)) else { return Ok(bytes) };
-        let what = "checksum mismatch: the file is not as it was written";
-        Err(DaoError::corrupt(&format!("{}/{path}", self.uri()), what)
-            .at(dataset.place())
-            .expected(expected)
-            .found(checksum(&bytes))
-            .hint("restore it from a copy, or write the dataset again"))
+    /// The files of a dataset, which are held against its description; sfaira's are taken as they are. Paths are
+    /// relative to the store.
+    ///
+    /// # Errors
+    /// As [`Store::description`].
+    pub fn files(&self, dataset: &Dataset) -> Result<Arc<dyn Storage>> {
+        if self.by_sfaira {
+            return Ok(self.storage.clone());
+        }
+        Ok(Arc::new(ListedFiles::new(self.storage.clone(), &dataset.path, self.description(dataset)?.files)))
     }
 
     /// A dataset's file, `path` relative to the dataset, with its checksum checked.
@@ -144,7 +133,11 @@ impl Store {
     /// # Errors
     /// `NotFound`, or `Corrupt` if the bytes are not those that were written.
     pub fn dataset_file(&self, dataset: &Dataset, path: &str) -> Result<Bytes> {
-        self.checked_file(dataset, path, self.description(dataset)?.checksums.get(path))
+        let path = format!("{}/{path}", dataset.path);
+        let found = self.files(dataset)?.get(&path);
+        found
+            .and_then(|bytes| bytes.ok_or_else(|| files::missing(&format!("{}/{path}", self.uri()))))
+            .map_err(|e| e.at(dataset.place()))
     }
 
     /// The description of a dataset; for one of sfaira's it is made from its matrix's metadata.
@@ -155,8 +148,18 @@ impl Store {
         if self.by_sfaira {
             return Ok(sfaira::description(dataset));
         }
-        let bytes = self.checked_file(dataset, MANIFEST, dataset.checksum.as_ref())?;
-        Description::parse(&bytes, &format!("{}/{}/{MANIFEST}", self.uri(), dataset.path), dataset)
+        let path = format!("{}/{MANIFEST}", dataset.path);
+        let place = format!("{}/{path}", self.uri());
+        let read = || {
+            let bytes = self.storage.get(&path)?.ok_or_else(|| files::missing(&place))?;
+            let found = checksum(&bytes);
+            if let Some(expected) = dataset.checksum.as_ref().filter(|&expected| *expected != found) {
+                let what = "checksum mismatch: the file is not the one that the manifest lists";
+                return Err(files::changed(&place, what, expected, found));
+            }
+            Description::parse(&bytes, &place, dataset)
+        };
+        read().map_err(|e| e.at(dataset.place()))
     }
 
     /// A dataset's table of genes.
@@ -177,20 +180,25 @@ impl Store {
             .hint("restore the file that is not the dataset's"))
     }
 
-    /// The path of the gene-major copy of a dataset's X, relative to the store, if there is one.
+    /// The files of the gene-major copy of a dataset's X, which lies at [`gene_index_path`], if there is one.
     ///
     /// # Errors
     /// `Corrupt` for one that was made of another dataset, `Value` for a newer format version.
-    pub fn gene_index(&self, dataset: &Dataset) -> Result<Option<String>> {
+    pub fn gene_index(&self, dataset: &Dataset) -> Result<Option<ListedFiles>> {
         let folder = format!("{}/{GENE_INDEX}", dataset.path);
         if self.by_sfaira {
             return Ok(None);
         }
         let Some(bytes) = self.storage.get(&format!("{folder}/{MANIFEST}"))? else { return Ok(None) };
         let place = format!("{}/{folder}/{MANIFEST}", self.uri());
-        GeneIndexMeta::check(&bytes, &place, dataset).map_err(|e| e.at(dataset.place()))?;
-        Ok(Some(format!("{folder}/zarr/X")))
+        let meta = GeneIndexMeta::parse(&bytes, &place, dataset).map_err(|e| e.at(dataset.place()))?;
+        Ok(Some(ListedFiles::new(self.storage.clone(), &folder, meta.files)))
     }
+}
+
+/// The path of the gene-major copy of a dataset's X, relative to the store.
+pub fn gene_index_path(dataset: &Dataset) -> String {
+    format!("{}/{GENE_INDEX}/zarr/X", dataset.path)
 }
 
 #[cfg(test)]
@@ -220,9 +228,9 @@ mod tests {
         let description = json!({
             "format": DATASET_FORMAT, "version": 1, "id": "lung", "n_obs": 3, "n_vars": 2, "nnz": null,
             "matrices": {}, "obs": {"columns": []}, "var": {"columns": []},
-            "checksums": {"uns.json": checksum(b"{}")},
+            "files": {"uns.json": FileMeta::of(b"{}")},
         });
-        let description = description.to_string();
+        let description = versioned::seal(&description.to_string());
         std::fs::write(folder.path().join("lung/dao.json"), &description).unwrap();
         std::fs::write(folder.path().join("lung/uns.json"), "{}").unwrap();
         lung.checksum = Some(checksum(description.as_bytes()));

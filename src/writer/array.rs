@@ -1,19 +1,20 @@
 //! A sharded zarr v3 array, written shard by shard from a stream of values.
 //!
 //! Inner chunks are in the codec `dao_polars.pfor`, or portable, in core codecs alone: `bytes` →
-//! `blosc` (lz4, bit-shuffled) → `crc32c`. The shard's index has a `crc32c` either way.
+//! `blosc` (lz4, bit-shuffled) → `crc32c`. The shard's index has a `crc32c` either way, and before it a tag that says
+//! which shard of which array it is: see [`ShardTag`].
 
 use std::fmt::Display;
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use zarrs::array::{Array, ArrayBytes, ArrayMetadata, ArrayToBytesCodecTraits, CodecOptions};
 
+use super::folder::{Folder, make_folder};
 use crate::codec::{self, BLOCK, Pfor};
 use crate::error::{DaoError, Result};
+use crate::matrix::ShardTag;
 use crate::number::{Dtype, Num, cast_vec, for_dtype};
 use crate::storage::{Local, ZarrStorage};
 
@@ -42,9 +43,12 @@ const SHARD: u64 = 8 << 20;
 
 /// Takes values in C order and writes a shard whenever one is full.
 pub struct ArrayWriter {
-    folder: PathBuf,
+    folder: Folder,
     array: Array<ZarrStorage>,
     metadata: Value,
+    tag: ShardTag,
+    /// The bytes of a shard's index.
+    index_len: usize,
     dtype: Dtype,
     /// The number of values of a row: 1, or the columns of a matrix.
     width: u64,
@@ -56,7 +60,7 @@ pub struct ArrayWriter {
 
 impl ArrayWriter {
     /// An array in the new folder `folder` of about `len_hint` values; with `columns`, two-dimensional.
-    pub fn new(folder: &Path, dtype: Dtype, len_hint: u64, columns: Option<u64>, coding: Coding) -> Result<Self> {
+    pub fn new(folder: Folder, dtype: Dtype, len_hint: u64, columns: Option<u64>, coding: Coding) -> Result<Self> {
         let width = columns.unwrap_or(1).max(1);
         let rows = len_hint.div_ceil(width);
         let inner_rows = match coding {
@@ -79,6 +83,7 @@ impl ArrayWriter {
                 {"name": "crc32c"},
             ]),
         };
+        let tag = ShardTag::new();
         let metadata = json!({
             "zarr_format": 3,
             "node_type": "array",
@@ -93,16 +98,19 @@ impl ArrayWriter {
                 "index_codecs": [little, {"name": "crc32c"}],
                 "index_location": "end",
             }}],
-            "attributes": {"encoding-type": "array", "encoding-version": "0.2.0"},
+            "attributes": {"encoding-type": "array", "encoding-version": "0.2.0", ShardTag::ATTRIBUTE: tag},
         });
-        make_folder(folder)?;
-        let failed = |e: &dyn Display| failed(folder, "cannot make a zarr array", e);
+        folder.make()?;
+        let path = folder.path();
+        let failed = |e: &dyn Display| failed(&path, "cannot make a zarr array", e);
         let parsed: ArrayMetadata = serde_json::from_value(metadata.clone()).map_err(|e| failed(&e))?;
-        let storage = Arc::new(ZarrStorage(Arc::new(Local::new(folder)?)));
+        let storage = Arc::new(ZarrStorage(Arc::new(Local::new(&path)?)));
         let array = Array::new_with_metadata(storage, "/", parsed).map_err(|e| failed(&e))?;
         let shard_bytes = usize::try_from(shard_rows * width).map_err(|e| failed(&e))? * dtype.size();
-        let folder = folder.to_owned();
-        Ok(Self { folder, array, metadata, dtype, width, shard_bytes, buffer: Vec::new(), shards: 0, len: 0 })
+        // Offset and length of each inner chunk, and a checksum.
+        let index_len = 16 * usize::try_from(inner_per_shard).map_err(|e| failed(&e))? + 4;
+        let (buffer, shards, len) = (Vec::new(), 0, 0);
+        Ok(Self { folder, array, metadata, tag, index_len, dtype, width, shard_bytes, buffer, shards, len })
     }
 
     /// Appends values.
@@ -132,21 +140,25 @@ impl ArrayWriter {
             self.write_shard()?;
         }
         self.metadata["shape"][0] = json!(self.len / self.width);
-        write_file(&self.folder.join("zarr.json"), self.metadata.to_string().as_bytes())
+        self.folder.write("zarr.json", self.metadata.to_string().as_bytes())
     }
 
     fn write_shard(&mut self) -> Result<()> {
         let array = &self.array;
         let mut position = vec![0; array.dimensionality()];
         position[0] = self.shards;
-        let path = self.folder.join(array.chunk_key(&position).as_str());
+        let key = array.chunk_key(&position).as_str().to_owned();
+        let path = self.folder.path().join(&key);
         let failed = |e: &dyn Display| failed(&path, "encoding failed", e);
         let shape = array.chunk_shape(&position).map_err(|e| failed(&e))?;
         let (values, options) = (ArrayBytes::new_flen(&self.buffer), CodecOptions::default());
         let encoded = array.codecs().encode(values, &shape, array.data_type(), array.fill_value(), &options);
-        make_folder(path.parent().unwrap_or(&self.folder))?;
+        let mut encoded = encoded.map_err(|e| failed(&e))?.into_owned();
+        let index = encoded.len().saturating_sub(self.index_len);
+        encoded.splice(index..index, self.tag.bytes(self.shards));
+        path.parent().map_or(Ok(()), make_folder)?;
         // Every shard is written, one of nothing but fill values too: a missing file is then always an error.
-        write_file(&path, &encoded.map_err(|e| failed(&e))?)?;
+        self.folder.write(&key, &encoded)?;
         self.buffer.clear();
         self.shards += 1;
         Ok(())
@@ -154,7 +166,7 @@ impl ArrayWriter {
 }
 
 /// Writes an array whose values are all here, one-dimensional.
-pub fn write_array<S: Num>(folder: &Path, dtype: Dtype, coding: Coding, values: &[S]) -> Result<()> {
+pub fn write_array<S: Num>(folder: Folder, dtype: Dtype, coding: Coding, values: &[S]) -> Result<()> {
     let mut array = ArrayWriter::new(folder, dtype, values.len() as u64, None, coding)?;
     array.push(values)?;
     array.finish()
@@ -162,31 +174,6 @@ pub fn write_array<S: Num>(folder: &Path, dtype: Dtype, coding: Coding, values: 
 
 fn failed(path: &Path, what: &str, e: &dyn Display) -> DaoError {
     DaoError::value(format!("{what}: {e}")).at(format!("path '{}'", path.display()))
-}
-
-/// The error of the system while `doing` something with a file.
-pub fn io<'a>(path: &'a Path, doing: &'a str) -> impl FnOnce(std::io::Error) -> DaoError + 'a {
-    move |e| DaoError::io(path, doing, &e)
-}
-
-/// Makes a folder and those above it.
-pub fn make_folder(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(io(folder, "making the folder"))
-}
-
-/// Writes a file and flushes it to the disk.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let written = File::create(path).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_data()
-    });
-    written.map_err(io(path, "writing"))
-}
-
-/// Writes the metadata of a zarr group.
-pub fn write_group(folder: &Path, attributes: &Value) -> Result<()> {
-    let metadata = json!({"zarr_format": 3, "node_type": "group", "attributes": attributes});
-    write_file(&folder.join("zarr.json"), metadata.to_string().as_bytes())
 }
 
 #[cfg(test)]
@@ -219,7 +206,8 @@ mod tests {
                 let folder = tempfile::tempdir().unwrap();
                 let at = folder.path().join("a");
                 let values: Vec<u32> = (0..n).map(|i| i * 7).collect();
-                let mut writer = ArrayWriter::new(&at, Dtype::U32, u64::from(shard), None, coding).unwrap();
+                let mut writer =
+                    ArrayWriter::new(Folder::new(&at), Dtype::U32, u64::from(shard), None, coding).unwrap();
                 for block in values.chunks(1000) {
                     writer.push(block).unwrap();
                 }
@@ -235,7 +223,7 @@ mod tests {
         for coding in CODINGS {
             let folder = tempfile::tempdir().unwrap();
             let at = folder.path().join("a");
-            ArrayWriter::new(&at, Dtype::I64, 0, None, coding).unwrap().finish().unwrap();
+            ArrayWriter::new(Folder::new(&at), Dtype::I64, 0, None, coding).unwrap().finish().unwrap();
             assert_eq!(read::<i64>(&at), (vec![0], Vec::new()));
         }
     }
@@ -247,7 +235,8 @@ mod tests {
         let (rows, width) = (1_111_u64, 7);
         let values: Vec<f32> = (0..7_777_u16).map(|i| f32::from(i) / 4.0).collect();
         // The hint is a third of the real number, so that several shards come to be.
-        let mut writer = ArrayWriter::new(&at, Dtype::F32, rows * width / 3, Some(width), Coding::Portable).unwrap();
+        let mut writer =
+            ArrayWriter::new(Folder::new(&at), Dtype::F32, rows * width / 3, Some(width), Coding::Portable).unwrap();
         for block in values.chunks(100) {
             writer.push(block).unwrap();
         }
@@ -259,7 +248,8 @@ mod tests {
     #[test]
     fn values_are_held_against_the_stored_type() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = ArrayWriter::new(&folder.path().join("a"), Dtype::U8, 10, None, Coding::Portable).unwrap();
+        let mut writer =
+            ArrayWriter::new(Folder::new(&folder.path().join("a")), Dtype::U8, 10, None, Coding::Portable).unwrap();
         writer.push(&[0.0_f32, 255.0]).unwrap();
         for wrong in [0.5_f32, 256.0, -1.0, f32::NAN] {
             assert_eq!(writer.push(&[wrong]).unwrap_err().kind(), crate::error::ErrorKind::Value);
@@ -270,7 +260,8 @@ mod tests {
     fn shards_of_zeros_are_written_too() {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().join("a");
-        let mut writer = ArrayWriter::new(&at, Dtype::U16, 100, None, Coding::Pfor(Pfor { delta: false })).unwrap();
+        let mut writer =
+            ArrayWriter::new(Folder::new(&at), Dtype::U16, 100, None, Coding::Pfor(Pfor { delta: false })).unwrap();
         writer.push(&[0_u16; 100]).unwrap();
         writer.finish().unwrap();
         assert_eq!(shards(&at), 1);
@@ -282,7 +273,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, b"").unwrap();
-        let error = ArrayWriter::new(&file.join("a"), Dtype::U8, 1, None, Coding::Portable).err().unwrap();
+        let error = ArrayWriter::new(Folder::new(&file.join("a")), Dtype::U8, 1, None, Coding::Portable).err().unwrap();
         assert_eq!(error.kind(), crate::error::ErrorKind::Io);
         assert!(error.to_string().contains("file/a"), "{error}");
     }

@@ -3,11 +3,10 @@
 //! Canonical: columns ascend within a row, duplicates are summed. Each cell's sum and count, which quality
 //! control asks for first, are kept on the way.
 
-use std::path::{Path, PathBuf};
-
 use serde_json::json;
 
-use super::array::{ArrayWriter, Coding, make_folder, write_array, write_group};
+use super::array::{ArrayWriter, Coding, write_array};
+use super::folder::Folder;
 use super::matrix::MatrixSpec;
 use super::spill::Block;
 use crate::error::{DaoError, Result};
@@ -17,7 +16,7 @@ use crate::number::{Dtype, Layout, Num};
 /// Makes rows canonical, in output order, and writes them.
 pub struct CanonicalRows {
     /// The folder of the dataset's matrices.
-    zarr: PathBuf,
+    zarr: Folder,
     name: String,
     shape: [u64; 2],
     portable: bool,
@@ -33,22 +32,22 @@ pub struct CanonicalRows {
 
 impl CanonicalRows {
     /// A matrix below the dataset folder `dataset`, with totals of its rows beside it where it has them.
-    pub fn new(dataset: &Path, spec: &MatrixSpec) -> Result<Self> {
+    pub fn new(dataset: &Folder, spec: &MatrixSpec) -> Result<Self> {
         let MatrixSpec { shape, stored, portable, source_nnz, transposed, .. } = *spec;
         let (zarr, name) = (dataset.join("zarr"), spec.name.to_string());
         let folder = zarr.join(&name);
         let (indices, data) = if spec.layout == Layout::Dense {
             let len = shape[0] * shape[1];
-            (None, ArrayWriter::new(&folder, stored, len, Some(shape[1]), Coding::Portable)?)
+            (None, ArrayWriter::new(folder, stored, len, Some(shape[1]), Coding::Portable)?)
         } else {
-            make_folder(&folder)?;
+            folder.make()?;
             let narrow = match shape[1] {
                 0..=0x100 => Dtype::U8,
                 0x101..=0x1_0000 => Dtype::U16,
                 _ => Dtype::U32,
             };
             let array = |name, dtype, ascending| {
-                ArrayWriter::new(&folder.join(name), dtype, source_nnz, None, Coding::new(portable, ascending))
+                ArrayWriter::new(folder.join(name), dtype, source_nnz, None, Coding::new(portable, ascending))
             };
             (Some(array("indices", narrow, true)?), array("data", stored, false)?)
         };
@@ -100,20 +99,20 @@ impl CanonicalRows {
             let whole = sums.iter().all(|&sum| sum.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&sum));
             let (dtype, coding) = (if whole { Dtype::U32 } else { Dtype::F64 }, Coding::new(self.portable, false));
             let folder = self.zarr.join("totals").join(&self.name);
-            write_array(&folder.join(TOTALS[0]), dtype, coding, &sums)?;
-            write_array(&folder.join(TOTALS[1]), Dtype::U32, coding, &counts)?;
+            write_array(folder.join(TOTALS[0]), dtype, coding, &sums)?;
+            write_array(folder.join(TOTALS[1]), Dtype::U32, coding, &counts)?;
         }
         self.data.finish()?;
         if let Some(indices) = self.indices {
             indices.finish()?;
             self.indptr.resize(n_rows + 1, nnz);
             let (folder, coding) = (self.zarr.join(&self.name), Coding::new(self.portable, true));
-            write_array(&folder.join("indptr"), Dtype::I64, coding, &self.indptr)?;
+            write_array(folder.join("indptr"), Dtype::I64, coding, &self.indptr)?;
             let [rows, columns] = self.shape;
             let (encoding, shape) =
                 if self.transposed { ("csc_matrix", [columns, rows]) } else { ("csr_matrix", [rows, columns]) };
             let attributes = json!({"encoding-type": encoding, "encoding-version": "0.1.0", "shape": shape});
-            write_group(&folder, &attributes)?;
+            folder.write_group(&attributes)?;
         }
         Ok(u64::try_from(nnz).unwrap_or(0))
     }
@@ -215,7 +214,7 @@ mod tests {
     fn both_layouts_read_back_as_they_were_written() {
         for (layout, portable) in [(Layout::Csr, false), (Layout::Csr, true), (Layout::Dense, true)] {
             let folder = tempfile::tempdir().unwrap();
-            let mut rows = CanonicalRows::new(folder.path(), &spec(layout, [4, 6], portable)).unwrap();
+            let mut rows = CanonicalRows::new(&Folder::new(folder.path()), &spec(layout, [4, 6], portable)).unwrap();
             rows.write(Block { indptr: vec![0, 2], indices: vec![5, 0], data: vec![9_u16, 8] }).unwrap();
             rows.write(Block { indptr: vec![0, 0, 1, 3], indices: vec![3, 1, 1], data: vec![7_u16, 1, 2] }).unwrap();
             assert_eq!(rows.finish().unwrap(), 4);
@@ -230,7 +229,7 @@ mod tests {
     #[test]
     fn rows_that_never_came_are_empty() {
         let folder = tempfile::tempdir().unwrap();
-        let rows = CanonicalRows::new(folder.path(), &spec(Layout::Csr, [3, 0], false)).unwrap();
+        let rows = CanonicalRows::new(&Folder::new(folder.path()), &spec(Layout::Csr, [3, 0], false)).unwrap();
         assert_eq!(rows.finish().unwrap(), 0);
         let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
         let found = Matrix::open(&storage, "zarr/X", [3, 0]).unwrap().rows::<u16>(&[0, 1, 2]).unwrap();
@@ -241,7 +240,7 @@ mod tests {
     fn totals<T: Num>(blocks: impl IntoIterator<Item = Block<T>>, n_rows: usize, portable: bool) -> Vec<(f64, u32)> {
         let folder = tempfile::tempdir().unwrap();
         let spec = MatrixSpec { stored: T::DTYPE, ..spec(Layout::Csr, [n_rows as u64, 4], portable) };
-        let mut rows = CanonicalRows::new(folder.path(), &spec).unwrap();
+        let mut rows = CanonicalRows::new(&Folder::new(folder.path()), &spec).unwrap();
         for block in blocks {
             rows.write(block).unwrap();
         }

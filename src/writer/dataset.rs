@@ -1,20 +1,20 @@
-//! One new dataset: its matrices, its tables' description, its checksums.
+//! One new dataset: its matrices, its tables' description, its list of files.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
-use super::array::{io, make_folder, write_file, write_group};
+use super::folder::{Folder, write_file};
 use super::matrix::{MatrixSpec, MatrixWriter};
-use super::publish::{Staging, entries};
+use super::publish::Staging;
 use crate::error::{DaoError, Result};
-use crate::storage::{Local, Storage};
 use crate::store::{Categories, Dataset, Description, MANIFEST, MatrixMeta, MatrixName, checksum};
 
 /// A dataset being written; not visible until [`DatasetWriter::commit`], gone if dropped before.
 pub struct DatasetWriter {
     staging: Staging,
+    folder: Folder,
     dataset: String,
     matrices: BTreeMap<MatrixName, MatrixMeta>,
     /// The matrix that is being written.
@@ -28,8 +28,9 @@ impl DatasetWriter {
     /// As [`Staging::begin`].
     pub fn begin(uri: &str, dataset: &str) -> Result<Self> {
         let staging = Staging::begin(uri, dataset)?;
-        make_folder(&staging.folder().join("parquet"))?;
-        Ok(Self { staging, dataset: dataset.to_owned(), matrices: BTreeMap::new(), matrix: None })
+        let folder = Folder::new(staging.folder());
+        folder.join("parquet").make()?;
+        Ok(Self { staging, folder, dataset: dataset.to_owned(), matrices: BTreeMap::new(), matrix: None })
     }
 
     /// The folder that will be the dataset's; tables are written there.
@@ -52,7 +53,7 @@ impl DatasetWriter {
             max_abs: Some(max_abs),
             totals: spec.has_totals(),
         };
-        let writer = MatrixWriter::new(self.folder(), spec)?;
+        let writer = MatrixWriter::new(&self.folder, spec)?;
         Ok(&mut self.matrix.insert((writer, meta)).0)
     }
 
@@ -82,16 +83,15 @@ impl DatasetWriter {
     /// # Errors
     /// `Value` if there is no X or a matrix is not finished, and as [`Staging::publish`].
     pub fn commit(self, tables: Description, organism: Option<String>, categories: Categories) -> Result<()> {
-        let Self { staging, dataset, matrices, matrix } = self;
+        let Self { staging, folder, dataset, matrices, matrix } = self;
         let (Some(x), None) = (matrices.get(&MatrixName::X).cloned(), matrix) else {
             let what = "a dataset needs a matrix X, and all its matrices finished";
             return Err(DaoError::value(what).at(format!("dataset '{dataset}'")));
         };
-        let folder = staging.folder().to_owned();
         let kept = matrices.iter().filter(|(_, meta)| meta.totals).map(|(name, _)| format!("totals/{name}/array"));
         let paths = kept.chain(matrices.keys().map(MatrixName::to_string));
         for group in paths.flat_map(|path| above(&path)).collect::<BTreeSet<_>>() {
-            write_group(&folder.join("zarr").join(group), &json!({}))?;
+            group.iter().fold(folder.join("zarr"), |at, name| at.join(name)).write_group(&json!({}))?;
         }
         let (mut layers, mut obsm) = (Vec::new(), Vec::new());
         for name in matrices.keys() {
@@ -106,14 +106,13 @@ impl DatasetWriter {
             n_obs: x.shape[0],
             n_vars: x.shape[1],
             nnz: x.nnz,
-            checksums: checksums(&folder)?,
+            files: folder.list()?,
             matrices,
             ..tables
         };
-        let text = serde_json::to_string_pretty(&description.versioned())
-            .map_err(|e| DaoError::value(format!("the dataset cannot be described: {e}")))?;
-        write_file(&folder.join(MANIFEST), text.as_bytes())?;
-        let bytes = Local::new(&folder)?.total_size("")?;
+        let text = description.to_json()?;
+        write_file(&staging.folder().join(MANIFEST), text.as_bytes())?;
+        let bytes = text.len() as u64 + description.files.values().map(|file| file.size).sum::<u64>();
         staging.publish(|manifest, number| {
             manifest.merge_categories(categories);
             Ok(Dataset {
@@ -139,38 +138,14 @@ impl DatasetWriter {
     }
 }
 
-/// The groups that a path below `zarr` lies in, that itself among them.
-fn above(path: &str) -> Vec<PathBuf> {
-    Path::new(path).ancestors().skip(1).map(Path::to_owned).collect()
+/// The groups that a path below `zarr` lies in, that itself among them, each as the names of the folders on its way.
+fn above(path: &str) -> Vec<Vec<String>> {
+    let names: Vec<String> = path.split('/').map(str::to_owned).collect();
+    (0..names.len()).map(|n| names[..n].to_vec()).collect()
 }
 
 fn no_matrix() -> DaoError {
     DaoError::value("no matrix is being written")
-}
-
-/// Checksums of every file but the shards, by path relative to `folder`.
-fn checksums(folder: &Path) -> Result<BTreeMap<String, String>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(at) = folders.pop() {
-        let metadata: Value = std::fs::read(at.join("zarr.json"))
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
-        let shards = (metadata["node_type"] == "array").then(|| at.join("c"));
-        for path in entries(&at)?.into_iter().filter(|path| Some(path) != shards.as_ref()) {
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            // Tables were written by others: flush them before the manifest lists them.
-            let synced = std::fs::File::open(&path).and_then(|file| file.sync_all());
-            let bytes = synced.and_then(|()| std::fs::read(&path)).map_err(io(&path, "reading back"))?;
-            let relative = path.strip_prefix(folder).unwrap_or(&path);
-            found.insert(relative.to_string_lossy().replace('\\', "/"), checksum(&bytes));
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]
@@ -178,7 +153,8 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use crate::number::{Dtype, Layout, Values};
-    use crate::store::Store;
+    use crate::storage::{Local, Storage};
+    use crate::store::{FileMeta, Store};
 
     fn spec(name: MatrixName, layout: Layout) -> MatrixSpec {
         MatrixSpec {
@@ -224,11 +200,12 @@ mod tests {
         assert_eq!((dataset.layers.clone(), dataset.obsm.clone()), (vec!["counts".into()], vec!["X_pca".into()]));
         let description = store.description(dataset).unwrap();
         assert_eq!(description.matrices.keys().collect::<Vec<_>>(), [&MatrixName::X, &layer, &pca]);
-        assert_eq!(description.checksums["parquet/obs.parquet"], checksum(b"table"));
-        assert!(description.checksums.contains_key("zarr/X/indices/zarr.json"));
-        assert!(!description.checksums.keys().any(|path| path.contains("/c/")), "shards have their own");
-        for group in ["zarr", "zarr/layers", "zarr/obsm", "zarr/totals"] {
-            assert!(description.checksums.contains_key(&format!("{group}/zarr.json")), "{group}");
+        assert_eq!(description.files["parquet/obs.parquet"], FileMeta::of(b"table"));
+        let listed: BTreeSet<String> = description.files.into_keys().chain(["dao.json".to_owned()]).collect();
+        let found = Local::new(&folder.path().join("lung")).unwrap().list_files("").unwrap();
+        assert_eq!(found.into_iter().map(|(path, _)| path).collect::<BTreeSet<_>>(), listed);
+        for file in ["zarr/X/indices/c/0", "zarr/zarr.json", "zarr/layers/zarr.json", "zarr/obsm/zarr.json"] {
+            assert!(listed.contains(file), "{file}");
         }
     }
 
@@ -266,7 +243,7 @@ mod tests {
 
     #[test]
     fn groups_are_those_above() {
-        let paths: Vec<_> = above("totals/layers/counts/array").iter().map(|p| p.display().to_string()).collect();
-        assert_eq!(paths, ["totals/layers/counts", "totals/layers", "totals", ""]);
+        let paths: Vec<_> = above("totals/layers/counts/array").iter().map(|names| names.join("/")).collect();
+        assert_eq!(paths, ["", "totals", "totals/layers", "totals/layers/counts"]);
     }
 }

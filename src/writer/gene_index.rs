@@ -4,7 +4,7 @@
 
 use serde_json::json;
 
-use super::array::{write_file, write_group};
+use super::folder::{Folder, write_file};
 use super::matrix::{MatrixSpec, MatrixWriter};
 use super::publish::Staging;
 use crate::error::{DaoError, Result};
@@ -44,7 +44,8 @@ pub fn add_gene_index(
         source_nnz: dataset.nnz.unwrap_or(dataset.n_obs * dataset.n_vars / 8),
         transposed: true,
     };
-    let mut writer = MatrixWriter::new(staging.folder(), spec)?;
+    let folder = Folder::new(staging.folder());
+    let mut writer = MatrixWriter::new(&folder, spec)?;
     let n_rows = u32::try_from(dataset.n_obs).map_err(|_| DaoError::value("more than 2^32 - 1 cells"))?;
     let mut start = 0;
     while start < n_rows {
@@ -64,9 +65,8 @@ pub fn add_gene_index(
         start = stop;
     }
     writer.finish()?;
-    write_group(&staging.folder().join("zarr"), &json!({}))?;
-    let meta = serde_json::to_vec(&GeneIndexMeta::versioned(dataset))
-        .map_err(|e| DaoError::value(format!("the gene index cannot be described: {e}")))?;
-    write_file(&staging.folder().join(MANIFEST), &meta)?;
+    folder.join("zarr").write_group(&json!({}))?;
+    let meta = GeneIndexMeta::to_json(dataset, folder.list()?)?;
+    write_file(&staging.folder().join(MANIFEST), meta.as_bytes())?;
     staging.publish_into(dataset, GENE_INDEX)
 }

@@ -2,9 +2,10 @@
 //!
 //! Owns the way from source to output: columns may be mapped or dropped, rows permuted.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::canonical::CanonicalRows;
+use super::folder::Folder;
 use super::spill::{Block, Spill};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::number::{Dtype, Layout, Num, Values, cast_vec, for_dtype, for_dtype_values};
@@ -106,10 +107,10 @@ impl MatrixWriter {
     ///
     /// # Errors
     /// `Value` for a spec that contradicts itself, `Io` if the folders cannot be made.
-    pub fn new(dataset: &Path, spec: MatrixSpec) -> Result<Self> {
+    pub fn new(dataset: &Folder, spec: MatrixSpec) -> Result<Self> {
         spec.validate()?;
         let output = CanonicalRows::new(dataset, &spec)?;
-        let spill_folder = dataset.join(format!(".spill-{}", spec.name.to_string().replace('/', "-")));
+        let spill_folder = dataset.path().join(format!(".spill-{}", spec.name.to_string().replace('/', "-")));
         Ok(Self { spec, output, spill_folder, spill: None, taken: 0, by_columns: false })
     }
 
@@ -270,7 +271,7 @@ mod tests {
     fn written(spec: MatrixSpec, push: impl FnOnce(&mut MatrixWriter) -> Result<()>) -> Result<Vec<Vec<u8>>> {
         let folder = tempfile::tempdir().unwrap();
         let (shape, name) = (spec.shape, spec.name.to_string());
-        let mut writer = MatrixWriter::new(folder.path(), spec)?;
+        let mut writer = MatrixWriter::new(&Folder::new(folder.path()), spec)?;
         push(&mut writer)?;
         let nnz = writer.finish()?;
         let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
@@ -326,7 +327,7 @@ mod tests {
     fn specs_that_contradict_themselves_are_refused() {
         let refused = |spec: MatrixSpec| {
             let folder = tempfile::tempdir().unwrap();
-            let error = MatrixWriter::new(folder.path(), spec).err().unwrap();
+            let error = MatrixWriter::new(&Folder::new(folder.path()), spec).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::Value);
             error.to_string()
         };

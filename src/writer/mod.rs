@@ -2,7 +2,7 @@
 //!
 //! `scan` picks the stored number type; `matrix` takes blocks in source order; `spill` routes entries to
 //! other rows out of core; `canonical` sorts each row, sums duplicates and adds rows up; `array` encodes
-//! shards. `dataset` puts a new dataset together, `gene_index` copies a matrix of the store by genes, and
+//! shards; `folder` lists the files. `dataset` puts a new dataset together, `gene_index` copies a matrix of the store by genes, and
 //! `publish` makes either visible.
 //!
 //! Tables (parquet) are written into the staging folder by the caller. Must not know Python, genes'
@@ -11,6 +11,7 @@
 mod array;
 mod canonical;
 mod dataset;
+mod folder;
 mod gene_index;
 mod matrix;
 mod publish;

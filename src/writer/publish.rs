@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::array::{io, make_folder, write_file};
+use super::folder::{io, make_folder, write_file};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage;
 use crate::store::{DATASET_FORMAT, Dataset, MANIFEST, Manifest, Store};

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::array::{io, make_folder};
+use super::folder::{io, make_folder};
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Num};
 

@@ -324,6 +324,7 @@ def test_chunks_may_lie_in_any_order_in_their_shard(tmp_path: Path) -> None:
         n_chunks = outer // inner
         assert n_chunks > 3
         places = np.frombuffer(encoded[-4 - 16 * n_chunks : -4], "<u8").reshape(-1, 2).copy()
+        tag = encoded[-20 - 16 * n_chunks : -4 - 16 * n_chunks]
         reordered = b""
         for i in rng.permutation(n_chunks):
             start, length = map(int, places[i])
@@ -331,6 +332,6 @@ def test_chunks_may_lie_in_any_order_in_their_shard(tmp_path: Path) -> None:
             reordered += encoded[start : start + length]
         index = places.tobytes()
         checksum = google_crc32c.value(index).to_bytes(4, "little")
-        shard.write_bytes(reordered + index + checksum)
+        shard.write_bytes(reordered + tag + index + checksum)
     got = [x for x, _ in dao.scan(tmp_path).dao.iter_batches(64)]
     assert (sp.vstack(got) != x).nnz == 0

@@ -163,7 +163,7 @@ def test_what_is_damaged_is_noticed(tmp_path):
         data[len(data) // 3] ^= 4
         file.write_bytes(data)
     problems = dao.load_store(tmp_path).verify()
-    assert problems["path"].to_list() == ["s/gene_index"]
+    assert problems["path"].to_list() == ["s/gene_index/zarr/X/data/c/0"]
     with pytest.raises(ComputeError, match=r"dataset 's'.*gene_index"):
         store.scan().select(dao.gene(g) for g in GENES).collect()
 

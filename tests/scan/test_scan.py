@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import dao_polars as dao
 from dao_polars.scan.cell import Cell
 from dao_polars.scan.columns import FileColumn, ScannedDataset, frame_schema
 from dao_polars.scan.plan import make_plan
-from tests.storefab import Study, make_store, plain_cells, plain_frame
+from tests.storefab import Study, make_store, plain_cells, plain_frame, seal
 
 ENGINES = ("streaming", "in-memory")
 C = pl.col
@@ -668,7 +669,7 @@ def test_no_store_at_the_path(tmp_path: Path) -> None:
 
 def test_a_manifest_of_a_newer_version(own_store: Path) -> None:
     manifest = own_store / "dao.json"
-    manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 2', 1))
+    manifest.write_text(seal({**json.loads(manifest.read_text()), "version": 2}))
     with pytest.raises(dao.DaoValueError, match="version"):
         dao.scan(own_store)
 

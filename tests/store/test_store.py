@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 
 import dao_polars as dao
 from dao_polars.store.show import human_size
-from tests.storefab import STORE_ID, Study, make_store
+from tests.storefab import STORE_ID, Study, make_store, relist, seal
 
 OBS = pl.DataFrame({"cell_type": ["T", "B", None], "n": [1, 2, 3], "ok": [True, False, None]})
 
@@ -33,7 +33,7 @@ def edit(path: Path, **values: object) -> None:
     """Changes fields of the first dataset in the manifest."""
     manifest = json.loads((path / "dao.json").read_text())
     manifest["datasets"][0] |= values
-    (path / "dao.json").write_text(json.dumps(manifest))
+    (path / "dao.json").write_text(seal(manifest))
 
 
 def test_what_is_in_it(path: Path) -> None:
@@ -127,6 +127,9 @@ def test_files_that_changed(path: Path) -> None:
     store = dao.load_store(path)
     file = path / "lung_2021" / "parquet" / "var.parquet"
     pl.DataFrame({"var_name": ["g0"]}).write_parquet(file)
+    with pytest.raises(dao.DaoCorruptError, match=r"'lung_2021'.*var\.parquet.*truncated"):
+        store.var("lung_2021")
+    relist(path / "lung_2021")
     with pytest.raises(dao.DaoCorruptError, match=r"'lung_2021'.*var\.parquet.*expected 2 rows"):
         store.var("lung_2021")
     file.write_bytes(b"PAR1 no")
@@ -142,11 +145,10 @@ def test_files_that_changed(path: Path) -> None:
 
 def test_a_checksum_that_does_not_match(path: Path) -> None:
     meta = path / "lung_2021" / "dao.json"
-    text = meta.read_text().replace(
-        '"checksums": {}',
-        '"checksums": {"parquet/var.parquet": "crc32c:00000000", "uns.json": "crc32c:00000000"}',
-    )
-    meta.write_text(text)
+    described = json.loads(meta.read_text())
+    for name in ("parquet/var.parquet", "uns.json"):
+        described["files"][name]["checksum"] = "crc32c:00000000"
+    meta.write_text(seal(described))
     store = dao.load_store(path)
     with pytest.raises(dao.DaoCorruptError, match="checksum"):
         store.var("lung_2021")
@@ -164,14 +166,21 @@ def test_verify(path: Path) -> None:
     (path / "liver_2020" / "parquet" / "var.parquet").unlink()
     frame = pl.read_parquet(path / "lung_2019" / "parquet" / "obs.parquet")
     frame.drop("n").write_parquet(path / "lung_2019" / "parquet" / "obs.parquet")
-    problems = store.verify()
-    assert problems.select("dataset", "path").rows() == [
+    (path / "liver_2020" / "notes.txt").write_text("mine")
+    expected = [
         ("lung_2021", "lung_2021/parquet/obs.parquet"),
         ("liver_2020", "liver_2020/parquet/var.parquet"),
+        ("liver_2020", "liver_2020/notes.txt"),
         ("lung_2019", "lung_2019/parquet/obs.parquet"),
     ]
+    assert store.verify().select("dataset", "path").rows() == expected
+    # Files that are whole, and do not fit to what the manifest says of them.
+    for name in ("lung_2021", "lung_2019"):
+        relist(path / name)
+    problems = store.verify()
+    assert problems.select("dataset", "path").rows() == expected
     assert "expected 3 rows" in problems["problem"][0]
-    assert "'n'" in problems["problem"][2]
+    assert "'n'" in problems["problem"][3]
 
 
 def test_a_real_store_is_well(real_store: dao.Store) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import dao_polars as dao
 from tests.conftest import study
+from tests.storefab import seal
 
 GENES = [f"g{i}" for i in range(200)]
 
@@ -93,7 +94,7 @@ def test_a_missing_manifest(uri):
 def test_a_newer_store(uri):
     path = uri / "dao.json"
     manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, "version": 2}))
+    path.write_text(seal({**manifest, "version": 2}))
     with pytest.raises(dao.DaoValueError, match=r"newer dao-polars.*version 2.*pip install"):
         dao.load_store(uri)
     with pytest.raises(dao.DaoValueError, match="newer dao-polars"):
@@ -102,7 +103,7 @@ def test_a_newer_store(uri):
 
 def test_a_newer_dataset(uri):
     path = uri / "d1" / "dao.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 2}))
+    path.write_text(seal({**json.loads(path.read_text()), "version": 2}))
     # The manifest notices that the file is another one before its version is looked at.
     with pytest.raises(dao.DaoError, match="d1"):
         epoch(uri)
@@ -111,7 +112,8 @@ def test_a_newer_dataset(uri):
 @pytest.mark.parametrize("name", ["dao.json", "parquet/var.parquet", "uns.json"])
 def test_a_changed_small_file(uri, name):
     path = uri / "d1" / name
-    path.write_bytes(path.read_bytes() + b" ")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     store = dao.load_store(uri)
     use = {
         "dao.json": lambda: epoch(uri),

@@ -1,0 +1,220 @@
+//! The files of a dataset as its `dao.json` lists them, and reading that holds them against that list.
+//!
+//! What is read whole (metadata, tables, uns) has to have the listed checksum. Shards are read in parts, and hold
+//! checksums and the name of their array themselves: of these only the size is looked at here. What is not listed is
+//! not there: nothing that was put beside the files of a dataset is taken for one of them.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{DaoError, ErrorKind, Result};
+use crate::storage::{File, Storage};
+
+/// Files by their paths relative to the folder that lists them.
+pub type Files = BTreeMap<String, FileMeta>;
+
+/// The size of a file and the checksum of its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileMeta {
+    pub size: u64,
+    pub checksum: String,
+}
+
+/// The bytes of a file that are looked at together.
+const STEP: u64 = 8 << 20;
+
+/// The checksum of a file as it stands in a `dao.json`: CRC-32C, `crc32c:` and eight hex digits.
+pub fn checksum(bytes: &[u8]) -> String {
+    named(crc32c::crc32c(bytes))
+}
+
+fn named(crc: u32) -> String {
+    format!("crc32c:{crc:08x}")
+}
+
+/// The error for a file that is not as it was written; `path` is for it alone.
+pub fn changed(path: &str, what: &str, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> DaoError {
+    DaoError::corrupt(path, what)
+        .expected(expected)
+        .found(found)
+        .hint("restore it from a copy, or write the dataset again")
+}
+
+/// The error for a file that is not there.
+pub fn missing(path: &str) -> DaoError {
+    DaoError::new(ErrorKind::NotFound, "file is missing")
+        .at(format!("path '{path}'"))
+        .hint("restore it from a copy, or write the dataset again")
+}
+
+impl FileMeta {
+    /// The size and checksum of a file that has these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { size: bytes.len() as u64, checksum: checksum(bytes) }
+    }
+
+    /// Checks that a file of `size` bytes is as long as it was written.
+    fn check_size(&self, size: u64, path: &str) -> Result<()> {
+        if size == self.size {
+            return Ok(());
+        }
+        let what = if size < self.size { "the file is truncated" } else { "the file is longer than it was written" };
+        Err(changed(path, what, format!("{} bytes", self.size), format!("{size} bytes")))
+    }
+
+    fn check_crc(&self, crc: u32, path: &str) -> Result<()> {
+        if named(crc) == self.checksum {
+            return Ok(());
+        }
+        let what = "checksum mismatch: the file is not as it was written";
+        Err(changed(path, what, &self.checksum, named(crc)))
+    }
+}
+
+/// The files below one folder of a storage; see the module. Paths are those of the storage.
+pub struct ListedFiles {
+    storage: Arc<dyn Storage>,
+    /// The folder, with a slash at its end.
+    folder: String,
+    files: Files,
+}
+
+impl ListedFiles {
+    /// The `files` in the folder at `path`.
+    pub fn new(storage: Arc<dyn Storage>, path: &str, files: Files) -> Self {
+        Self { storage, folder: format!("{path}/"), files }
+    }
+
+    /// The paths of the files in the storage, ascending.
+    pub fn paths(&self) -> impl Iterator<Item = String> {
+        self.files.keys().map(|path| format!("{}{path}", self.folder))
+    }
+
+    fn meta(&self, path: &str) -> Option<&FileMeta> {
+        self.files.get(path.strip_prefix(&self.folder)?)
+    }
+
+    fn place(&self, path: &str) -> String {
+        format!("{}/{path}", self.uri())
+    }
+
+    /// Reads all of a file, in pieces, and holds it against the list.
+    ///
+    /// # Errors
+    /// `NotFound`, `Corrupt` for a file that is not as it was written, `Io`.
+    pub fn verify(&self, path: &str) -> Result<()> {
+        let (Some(meta), Some(file)) = (self.meta(path), self.file(path)?) else {
+            return Err(missing(&self.place(path)));
+        };
+        let (mut at, mut crc, mut buffer) = (0, 0, Vec::new());
+        while at < meta.size {
+            let length = STEP.min(meta.size - at);
+            buffer.resize(usize::try_from(length).unwrap_or(0), 0);
+            file.read_at(at, &mut buffer)?;
+            crc = crc32c::crc32c_append(crc, &buffer);
+            at += length;
+        }
+        meta.check_crc(crc, &self.place(path))
+    }
+}
+
+impl Storage for ListedFiles {
+    fn uri(&self) -> &str {
+        self.storage.uri()
+    }
+
+    fn size(&self, path: &str) -> Result<Option<u64>> {
+        let Some(meta) = self.meta(path) else { return Ok(None) };
+        let found = self.storage.size(path)?;
+        found.map_or(Ok(()), |size| meta.check_size(size, &self.place(path)))?;
+        Ok(found)
+    }
+
+    fn get(&self, path: &str) -> Result<Option<Bytes>> {
+        let Some(meta) = self.meta(path) else { return Ok(None) };
+        let Some(bytes) = self.storage.get(path)? else { return Ok(None) };
+        meta.check_size(bytes.len() as u64, &self.place(path))?;
+        meta.check_crc(crc32c::crc32c(&bytes), &self.place(path))?;
+        Ok(Some(bytes))
+    }
+
+    fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {
+        if self.meta(path).is_none() { Ok(None) } else { self.storage.get_ranges(path, ranges) }
+    }
+
+    fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>> {
+        let Some(meta) = self.meta(path) else { return Ok(None) };
+        let file = self.storage.file(path)?;
+        file.as_ref().map_or(Ok(()), |file| meta.check_size(file.len(), &self.place(path)))?;
+        Ok(file)
+    }
+
+    fn list_folders(&self, path: &str) -> Result<Vec<String>> {
+        self.storage.list_folders(path)
+    }
+
+    fn list_files(&self, path: &str) -> Result<Vec<(String, u64)>> {
+        self.storage.list_files(path)
+    }
+
+    fn local_root(&self) -> Option<&Path> {
+        self.storage.local_root()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Local;
+
+    fn listed(folder: &Path) -> ListedFiles {
+        let files = [("a/zarr.json", "{}"), ("shard", "0123456789")];
+        let metas = files.map(|(path, text)| {
+            let at = folder.join("d").join(path);
+            std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+            std::fs::write(at, text).unwrap();
+            (path.to_owned(), FileMeta::of(text.as_bytes()))
+        });
+        ListedFiles::new(Arc::new(Local::new(folder).unwrap()), "d", metas.into())
+    }
+
+    #[test]
+    fn files_are_those_that_are_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = listed(folder.path());
+        assert_eq!(files.get("d/a/zarr.json").unwrap().unwrap(), "{}");
+        assert_eq!(files.size("d/shard").unwrap(), Some(10));
+        assert_eq!(files.file("d/shard").unwrap().unwrap().len(), 10);
+        assert_eq!(files.get_ranges("d/shard", &[2..4]).unwrap().unwrap(), ["23"]);
+        files.paths().for_each(|path| files.verify(&path).unwrap());
+        std::fs::write(folder.path().join("d/other"), "x").unwrap();
+        assert!(files.get("d/other").unwrap().is_none() && files.file("d/other").unwrap().is_none());
+        assert!(files.size("d/other").unwrap().is_none() && files.get_ranges("d/other", &[]).unwrap().is_none());
+    }
+
+    #[test]
+    fn changed_files_are_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = listed(folder.path());
+        std::fs::write(folder.path().join("d/a/zarr.json"), "[]").unwrap();
+        let error = files.get("d/a/zarr.json").unwrap_err();
+        assert!(error.to_string().contains("checksum mismatch"), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        std::fs::write(folder.path().join("d/shard"), "012345678x").unwrap();
+        assert!(files.file("d/shard").is_ok(), "shards have checksums of their own");
+        assert!(files.verify("d/shard").unwrap_err().to_string().contains("checksum mismatch"));
+        for (text, what) in [("01234", "truncated"), ("0123456789+", "longer")] {
+            std::fs::write(folder.path().join("d/shard"), text).unwrap();
+            for error in [files.size("d/shard").err(), files.file("d/shard").err(), files.verify("d/shard").err()] {
+                assert!(error.unwrap().to_string().contains(what));
+            }
+        }
+        std::fs::remove_file(folder.path().join("d/shard")).unwrap();
+        assert_eq!(files.verify("d/shard").unwrap_err().kind(), ErrorKind::NotFound);
+    }
+}
