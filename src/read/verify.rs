@@ -10,7 +10,7 @@ use super::open_store::totals_path;
 use crate::error::{DaoError, Result};
 use crate::matrix::{GeneIndex, Matrix, Totals};
 use crate::number::{Num, for_dtype};
-use crate::store::{Dataset, GENE_INDEX, ListedFiles, MANIFEST, MatrixName};
+use crate::store::{Dataset, GENE_INDEX, ListedFiles, MANIFEST, MatrixName, UNPUBLISHED};
 
 /// A path relative to the store, and what is wrong with it.
 pub type Problem = (String, String);
@@ -32,7 +32,9 @@ impl OpenStore {
             let storage = self.store().storage();
             let files = ListedFiles::new(storage.clone(), &dataset.path, description.files.clone());
             found.files(&files);
-            let mut listed: BTreeSet<String> = files.paths().chain([manifest]).collect();
+            // A writer that died right after listing the dataset leaves its marker, which the next one removes.
+            let marker = format!("{}/{UNPUBLISHED}", dataset.path);
+            let mut listed: BTreeSet<String> = files.paths().chain([manifest, marker]).collect();
             match self.store().gene_index(dataset) {
                 Ok(None) => {}
                 Ok(Some(files)) => {

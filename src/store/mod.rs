@@ -27,6 +27,8 @@ pub use versioned::seal;
 
 /// File name of the manifest of a store and of a dataset.
 pub const MANIFEST: &str = "dao.json";
+/// File of a dataset's folder that is in its place and not in the manifest yet.
+pub const UNPUBLISHED: &str = ".unpublished";
 /// Folder of a dataset that holds the gene-major copy of its X, at `zarr/X` below it, and a `dao.json`.
 pub const GENE_INDEX: &str = "gene_index";
 /// A dataset's table of genes, relative to the dataset.

@@ -19,9 +19,7 @@ use uuid::Uuid;
 use super::folder::{io, make_folder, write_file};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage;
-use crate::store::{DATASET_FORMAT, Dataset, MANIFEST, Manifest, Store};
-
-const UNPUBLISHED: &str = ".unpublished";
+use crate::store::{DATASET_FORMAT, Dataset, MANIFEST, Manifest, Store, UNPUBLISHED};
 
 /// A folder that becomes a dataset, or goes away when dropped.
 pub struct Staging {
