@@ -63,6 +63,9 @@ fn entries(folder: &Path) -> Result<Vec<DirEntry>> {
     std::fs::read_dir(folder).and_then(|entries| entries.collect()).map_err(|e| DaoError::io(folder, "listing", &e))
 }
 
+/// The most folders in each other that are listed: a store has far fewer, and links may lead in a circle.
+const MAX_DEPTH: usize = 32;
+
 /// The most files that the process keeps open: half of what the system allows it.
 fn most_open() -> usize {
     static MOST: OnceLock<usize> = OnceLock::new();
@@ -171,12 +174,17 @@ impl Storage for Local {
     }
 
     fn list_files(&self, path: &str) -> Result<Vec<(String, u64)>> {
-        let (mut files, mut folders) = (Vec::new(), vec![self.full(path)]);
-        while let Some(folder) = folders.pop() {
+        let (mut files, mut folders) = (Vec::new(), vec![(self.full(path), 0)]);
+        while let Some((folder, depth)) = folders.pop() {
+            if depth > MAX_DEPTH {
+                let e = DaoError::value("folders lie too deep in each other; is a link among them a circle?");
+                return Err(e.at(format!("path '{}'", folder.display())));
+            }
             for entry in entries(&folder)? {
                 let path = entry.path();
-                match entry.metadata().map_err(|e| DaoError::io(&folder, "listing", &e))? {
-                    meta if meta.is_dir() => folders.push(path),
+                // Links are followed, as they are when files are opened.
+                match std::fs::metadata(&path).map_err(|e| DaoError::io(&path, "listing", &e))? {
+                    meta if meta.is_dir() => folders.push((path, depth + 1)),
                     meta => {
                         let path = path.strip_prefix(&self.root).unwrap_or(&path);
                         files.push((path.to_string_lossy().into_owned(), meta.len()));
