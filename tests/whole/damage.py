@@ -2,8 +2,8 @@
 starts it.
 
 Each way of reading must give exactly the values that were written, or raise a DaoError, and
-`verify()` must tell. What does neither is printed, a case a line, as JSON; an allocation on a file's
-word ends this process, which has little address space. For SEEDS flips and cuts of each file:
+`verify()` must tell. What does neither is printed, a case a line, as JSON; an allocation on a
+file's word ends this process, which has little address space. For SEEDS flips and cuts of each:
 `python -m tests.whole.damage FOLDER KIND SEEDS`.
 """
 

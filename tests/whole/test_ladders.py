@@ -1,0 +1,293 @@
+"""Ladders: a disk full at every write, a kill at every step, limits from tiny to enough.
+
+After each step a store has the datasets that were committed, whole, and the next writer finds room.
+The suite takes some evenly spaced steps of the long ones; `DAO_LADDERS=all` takes all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dao_polars as dao
+from tests.conftest import ROOT, study
+from tests.whole.writer import BROKEN, REFUSED, WRITTEN
+
+LIMIT = 120  # seconds that no step needs
+STEPS = None if os.environ.get("DAO_LADDERS") == "all" else 10
+
+SPACE = (
+    "write,writev,pwrite64,fsync,fdatasync,ftruncate,fallocate,"
+    "mkdir,mkdirat,rename,renameat,renameat2"
+)
+CHANGES = f"{SPACE},openat,unlink,unlinkat"
+
+
+class Writer:
+    """A process that writes datasets in children, under strace."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.whole.writer"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            text=True,
+        )
+
+    def _say(self, line: str) -> None:
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def write(self, uri: Path, dataset: str, *options: str) -> int:
+        """How a child ended that wrote a dataset."""
+        self._say(f"{uri}\n{dataset}")
+        pid = self.process.stdout.readline().strip()
+        strace = subprocess.Popen(
+            ["strace", "-f", "-p", pid, "-o", self.log, *options], stderr=subprocess.PIPE, text=True
+        )
+        if "attached" not in (said := strace.stderr.readline()):
+            pytest.skip(f"this machine lets us trace no process: {said.strip()}")
+        self._say("")
+        ended = int(self.process.stdout.readline())
+        strace.communicate(timeout=LIMIT)
+        return ended
+
+    def n_steps(self, uri: Path, calls: str) -> int:
+        """How many such calls one of the threads of a child makes: strace counts by thread."""
+        assert self.write(uri, "second", "-e", f"trace={calls}") == WRITTEN
+        threads = re.findall(r"^(\d+) +\w+\(", self.log.read_text(), re.MULTILINE)
+        return max(map(threads.count, set(threads)))
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Writer]:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not there")
+    found = Writer(tmp_path_factory.mktemp("strace") / "log")
+    yield found
+    found.process.stdin.close()
+    found.process.wait(LIMIT)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    uri = tmp_path_factory.mktemp("ladders") / "s"
+    dao.write_dataset(uri, study(0, 20, ["a", "b"]), dataset="first", progress=False)
+    return uri
+
+
+def evenly(n_steps: int) -> list[int]:
+    """Some of the steps from 1 to `n_steps`, with both ends."""
+    if STEPS is None or n_steps <= STEPS:
+        return list(range(1, n_steps + 1))
+    return [1 + i * (n_steps - 1) // (STEPS - 1) for i in range(STEPS)]
+
+
+def check(uri: Path, *expected: str) -> None:
+    """A store has exactly these datasets, whole; and the next writers leave nothing but theirs."""
+    if expected:
+        store = dao.load_store(uri)
+        assert store.datasets["id"].to_list() == list(expected)
+        assert store.verify().is_empty()
+        assert store.scan().collect().height == 20 * len(expected)
+    else:
+        with pytest.raises(dao.DaoFileNotFoundError):
+            dao.load_store(uri)
+    names = ["first", "second", "third"]
+    for name in names:
+        if name not in expected:
+            adata = study(2, 20, ["a", "b"])
+            dao.write_dataset(uri, adata, dataset=name, progress=False)
+    store = dao.load_store(uri)
+    assert sorted(store.datasets["id"]) == names
+    assert store.verify().is_empty()
+    left = {str(path.relative_to(uri)) for path in [*uri.glob("*"), *uri.glob(".staging/*")]}
+    assert left - {".dao.lock", ".staging"} == {"dao.json", *names}
+    assert not list(uri.rglob(".unpublished"))
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_disk_that_is_full_at_every_write(writer, first, tmp_path, stays):
+    steps = writer.n_steps(Path(shutil.copytree(first, tmp_path / "steps")), SPACE)
+    for step in evenly(steps):
+        uri = Path(shutil.copytree(first, tmp_path / f"full{step}"))
+        inject = f"inject={SPACE}:error=ENOSPC:when={step}{'+' * stays}"
+        ended = writer.write(uri, "second", "-e", f"trace={SPACE}", "-e", inject)
+        assert ended in (WRITTEN, REFUSED), step
+        check(uri, "first", *["second"] * (ended == WRITTEN))
+        shutil.rmtree(uri)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_kill_at_every_step(writer, first, tmp_path, begun):
+    before = ["first"] * begun
+
+    def store(name: str) -> Path:
+        return Path(shutil.copytree(first, tmp_path / name)) if begun else tmp_path / name
+
+    steps = evenly(writer.n_steps(store("steps"), CHANGES))
+    ends = []
+    for step in steps:
+        uri = store(f"killed{step}")
+        inject = f"inject={CHANGES}:signal=KILL:when={step}"
+        ends.append(writer.write(uri, "second", "-e", f"trace={CHANGES}", "-e", inject))
+        # What was listed before the writer died is in the manifest, which is replaced as a whole.
+        manifest = uri / "dao.json"
+        listed = manifest.exists() and '"second"' in manifest.read_text()
+        check(uri, *before, *["second"] * listed)
+        shutil.rmtree(uri)
+    # What a thread does beside the writer may be a call more or less.
+    assert set(ends) <= {-9, WRITTEN}
+    assert ends.count(-9) >= len(steps) - 1
+
+
+def python(
+    code: str, *args: object, wrap: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*wrap, sys.executable, "-c", code, *map(str, args)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+
+
+DESCRIPTORS = """
+import os, resource, shutil, sys
+from pathlib import Path
+import dao_polars as dao
+from tests.conftest import study
+
+def read(uri):
+    store = dao.load_store(uri)
+    frame = store.scan().select("score").collect()
+    total = sum(float(x.sum()) for x, _ in store.scan().dao.iter_batches(7, shuffle=True, seed=0))
+    return frame["score"].to_list(), total, store.verify().height
+
+def write(uri):
+    dao.write_dataset(uri, study(2, 20, ["a", "b"]), dataset="second", progress=False)
+    return dao.load_store(uri).datasets["id"].to_list()
+
+first, folder = map(Path, sys.argv[1:])
+expected = {call: call(shutil.copytree(first, folder / call.__name__)) for call in (read, write)}
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+used = len(os.listdir("/proc/self/fd"))
+seen = set()
+for more in [*range(8), *range(8, 40, 4), 100]:
+    for call, wanted in expected.items():
+        uri = Path(shutil.copytree(first, folder / f"{call.__name__}{more}"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + more, hard))
+        try:
+            found = call(uri)
+        except dao.DaoError as error:
+            found = None
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert found in (None, wanted), (call, more, found)
+        seen.add((call.__name__, found is None))
+        store = dao.load_store(uri)
+        assert store.verify().is_empty(), (call, more)
+        assert store.datasets["id"].to_list() in (["first"], ["first", "second"])
+        if call is write and found is None and store.datasets.height == 1:
+            write(uri)
+assert seen == {(call.__name__, failed) for call in expected for failed in (True, False)}, seen
+"""
+
+
+def test_few_descriptors(first, tmp_path):
+    ran = python(DESCRIPTORS, first, tmp_path)
+    assert ran.returncode == 0, ran.stderr
+
+
+INODES = """
+import sys
+from tests.whole.writer import WRITTEN, write
+import dao_polars as dao
+uri = sys.argv[1] + "/s"
+ended = write(uri, "first")
+if ended == WRITTEN:
+    assert dao.load_store(uri).verify().is_empty()
+    assert dao.load_store(uri).datasets["id"].to_list() == ["first"]
+else:
+    try:
+        dao.load_store(uri)
+    except dao.DaoFileNotFoundError:
+        pass
+sys.exit(ended)
+"""
+
+
+def test_few_inodes(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mounted(n_inodes: int) -> tuple[str, ...]:
+        mount = f'mount -t tmpfs -o nr_inodes={n_inodes} tmpfs {disk} && exec "$@"'
+        return ("unshare", "-Urm", "sh", "-c", mount, "sh")
+
+    if shutil.which("unshare") is None or subprocess.run([*mounted(10), "true"]).returncode:
+        pytest.skip("this machine does not let us mount a disk of few inodes")
+    ended = [python(INODES, disk, wrap=mounted(n)).returncode for n in (2, 8, 32, 200)]
+    assert BROKEN not in ended
+    assert ended == [REFUSED] * ended.count(REFUSED) + [WRITTEN] * ended.count(WRITTEN)
+    assert ended[0] == REFUSED
+    assert ended[-1] == WRITTEN
+
+
+READ_ONLY = """
+import os, sys
+import dao_polars as dao
+from tests.whole.writer import REFUSED, write
+uri = sys.argv[1]
+if os.geteuid() == 0:  # who may write anywhere
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    open(uri + "/probe", "w")
+except PermissionError:
+    pass
+else:
+    sys.exit("the folder can be written to")
+store = dao.load_store(uri)
+assert store.verify().is_empty()
+lf = store.scan()
+assert lf.select(dao.gene("a"), dao.qc()).collect().height == 20
+assert sum(len(batch) for batch in lf.dao.iter_batches(7)) == 20
+lf.dao.to_anndata()
+store.var(), store.uns("first")
+assert write(uri, "second") == REFUSED
+try:
+    store.add_gene_index()
+except dao.DaoError as error:
+    assert isinstance(error, OSError), error
+else:
+    sys.exit("a gene index was written")
+"""
+
+
+def test_a_folder_that_is_read_only(first):
+    """As root, the reader becomes nobody: pytest's own folders are closed to that one."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    uri = Path(shutil.copytree(first, folder / "s"))
+    try:
+        for path in [folder, uri, *uri.rglob("*")]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        before = sorted(uri.rglob("*"))
+        ran = python(READ_ONLY, uri)
+        assert ran.returncode == 0, ran.stderr
+        assert sorted(uri.rglob("*")) == before
+    finally:
+        for path in [folder, uri, *uri.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        shutil.rmtree(folder)

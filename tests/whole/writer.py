@@ -1,0 +1,52 @@
+"""A process that writes a dataset in a child when it is told to, for test_ladders.py.
+
+It reads a store's path and a dataset's name, a line each, and prints the child's pid; the child
+begins at the next line, and how it ended is printed. So a step costs a fork and no imports.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import traceback
+
+import tqdm.auto  # noqa: F401 - or the first step would be its import
+
+import dao_polars as dao
+from tests.conftest import study
+
+WRITTEN, REFUSED, BROKEN = 0, 3, 4
+PR_SET_PTRACER, PR_SET_PTRACER_ANY = 0x59616D61, ctypes.c_ulong(-1)
+
+
+def write(uri: str, dataset: str) -> int:
+    try:
+        dao.write_dataset(uri, study(1, 20, ["a", "b"]), dataset=dataset, progress=False)
+    except dao.DaoError:
+        return REFUSED
+    except BaseException:
+        traceback.print_exc()
+        return BROKEN
+    return WRITTEN
+
+
+def main() -> None:
+    while uri := sys.stdin.readline().strip():
+        dataset = sys.stdin.readline().strip()
+        wait, go = os.pipe()
+        if (pid := os.fork()) == 0:
+            # Some systems let none but a parent trace a process.
+            ctypes.CDLL(None).prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0)
+            os.read(wait, 1)
+            os._exit(write(uri, dataset))
+        print(pid, flush=True)
+        sys.stdin.readline()
+        os.write(go, b"g")
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        os.close(wait)
+        os.close(go)
+
+
+if __name__ == "__main__":
+    main()
