@@ -59,8 +59,8 @@ class DaoFrame:
         gene_key: str | None = None,
         duplicates: Duplicates = "error",
         layer: str | None = None,
-        layers: Iterable[str] | str = (),
-        obsm: Iterable[str] | str = (),
+        layers: Iterable[str] | str | bool = (),
+        obsm: Iterable[str] | str | bool = (),
         layout: Layout = "csr",
         dtype: Any = "float32",
         normalize: str | Mapping[str, Any] | None = None,
@@ -106,8 +106,10 @@ class DaoFrame:
                 error where ``dtype`` cannot hold it; before ``normalize``); or "drop": no gene, as
                 if the dataset had none of that name.
             layer: a layer's name; None: X.
-            layers: names of layers for ``batch.layers``.
-            obsm: names for ``batch.obsm``; their number type is ``dtype`` if that is a float.
+            layers: names of layers for ``batch.layers``; True: all that the datasets selected have
+                in common.
+            obsm: names for ``batch.obsm``, or True likewise (of one width); their number type is
+                ``dtype`` if that is a float.
             layout: ``"csr"``: scipy CSR, int32 indices, ascending. ``"dense"``: numpy, row-major.
             dtype: of x. Integers that it cannot hold exactly are an error, never rounded.
             normalize: what is done to x, cell by cell, as scanpy does: ``"log1p_cp10k"``

@@ -8,7 +8,8 @@ cells ``matrices``'; reading and decoding are the Rust core's.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -61,10 +62,32 @@ class Batch:
         return {"X": self.x, **layers, **{f"obsm/{name}": x for name, x in self.obsm.items()}}
 
 
+class EpochBatches(Iterator[Any]):
+    """The batches of an epoch. Threads may share it: each batch is given to one of them.
+
+    ``close()``, or dropping it, ends the reading ahead.
+    """
+
+    def __init__(self, batches: Generator[Any, None, None]) -> None:
+        self._batches = batches
+        # one thread alone may be in a generator; a transform that asks for more gets its error
+        self._lock = threading.RLock()
+
+    def __next__(self) -> Any:
+        with self._lock:
+            return next(self._batches)
+
+    def close(self) -> None:
+        """Ends the epoch: there are no more batches."""
+        with self._lock:
+            self._batches.close()
+
+
 class BatchIterable:
     """What ``.dao.iter_batches`` returns: ``len()`` batches, and each ``iter()`` is an epoch.
 
-    Pickles, with its store by path or URL, and may be iterated in forked processes.
+    Pickles, with its store by path or URL, and may be iterated in forked processes. Threads may
+    share one ``iter()``: each batch is given to one of them.
 
     Attributes:
         genes: the names of the columns of ``batch.x`` where genes were asked for by name,
@@ -134,7 +157,7 @@ class BatchIterable:
     def __iter__(self) -> Iterator[Any]:
         return self.iterate()
 
-    def iterate(self, worker: int = 0, workers: int = 1) -> Iterator[Any]:
+    def iterate(self, worker: int = 0, workers: int = 1) -> EpochBatches:
         """The next epoch, or the rest of a resumed one: the share of one of a rank's workers."""
         rank, world_size = self.rank()
         if self._resumed is None:
@@ -144,9 +167,9 @@ class BatchIterable:
         self._resumed = None
         self.epoch = position.epoch + 1
         self._position = position
-        return self._batches(position, rank)
+        return EpochBatches(self._batches(position, rank))
 
-    def _batches(self, position: EpochPosition, rank: int) -> Iterator[Any]:
+    def _batches(self, position: EpochPosition, rank: int) -> Generator[Any, None, None]:
         plan = self.sampling.sampler.plan(
             position.epoch,
             rank=rank,

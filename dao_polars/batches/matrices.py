@@ -11,12 +11,12 @@ from typing import Any
 
 import polars as pl
 
-from .._args import normalization, texts
+from .._args import normalization
 from .._core import MatrixName, Reader
 from ..convert.arrays import Layout, MatrixForm
 from ..errors import DaoKeyError, DaoValueError
 from ..genes.request import Duplicates, Genes
-from ..select.selection import Selection, matrix_name, number_type
+from ..select.selection import Selection, matrix_name, matrix_names, number_type
 from ..store.store import Store
 from .sampling import digest
 
@@ -38,8 +38,8 @@ class Matrices:
         gene_key: str | None,
         duplicates: Duplicates,
         layer: str | None,
-        layers: Iterable[str] | str,
-        obsm: Iterable[str] | str,
+        layers: Iterable[str] | str | bool,
+        obsm: Iterable[str] | str | bool,
         layout: Layout,
         dtype: Any,
         normalize: str | Mapping[str, Any] | None,
@@ -54,8 +54,8 @@ class Matrices:
         self.genes = None if names is None else pl.Series("name", names, dtype=pl.String)
         self.n_vars = self._genes.n_genes
         self._keys = selection.keys
-        self._layers = list(dict.fromkeys(texts(layers, "layers")))
-        self._obsm = list(dict.fromkeys(texts(obsm, "obsm")))
+        self._layers = matrix_names("layers", layers, selection.descriptions)
+        self._obsm = matrix_names("obsm", obsm, selection.descriptions)
         floats = dtype if dtype.startswith("float") else "float32"
         self.forms = [
             MatrixForm(matrix_name(layer), self.n_vars, layout, dtype, normalized),

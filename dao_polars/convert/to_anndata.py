@@ -6,7 +6,7 @@ training does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from .._progress import progress_bar
 from ..genes.request import Duplicates, Genes
 from ..legacy.tables import truth_notes
 from ..legacy.unpickle import Refused
-from ..select.selection import Selection, matrix_name, number_type, select
+from ..select.selection import Selection, matrix_name, matrix_names, number_type, select
 from .arrays import MatrixForm
 from .to_pandas import to_pandas
 
@@ -44,8 +44,8 @@ def to_anndata(
     gene_key: str | None = None,
     duplicates: Duplicates = "error",
     layer: str | None = None,
-    layers: Iterable[str] | str | None = None,
-    obsm: Iterable[str] | str | None = None,
+    layers: Iterable[str] | str | bool | None = None,
+    obsm: Iterable[str] | str | bool | None = None,
     dtype: Any = None,
     progress: bool | None = None,
     store: Store | str | None = None,
@@ -58,8 +58,8 @@ def to_anndata(
         gene_key: as in [`iter_batches`][]; the matched names become the var index.
         duplicates: as in [`iter_batches`][]; var has the first gene's row.
         layer: what becomes X; None: X.
-        layers: names of layers; None: those that every dataset selected has; ``[]``: none.
-        obsm: as ``layers``.
+        layers: names of layers; None or True: those that every dataset selected has; ``[]``: none.
+        obsm: as ``layers``; of those that all have, the ones with the same number of columns.
         dtype: of X and layers; None: the first of float32, float64 and the stored type that
             holds the stored values exactly.
         progress: show a bar; None: where somebody looks on.
@@ -80,8 +80,8 @@ def to_anndata(
     resolved = selection.resolve(genes, gene_key, duplicates)
     described = _Descriptions(selection)
     x_name = matrix_name(layer)
-    layer_names = _named(layers, MatrixName.layer, described.common("layers"))
-    obsm_names = _named(obsm, MatrixName.obsm, described.common("obsm"))
+    layer_names = _named("layers", layers, described)
+    obsm_names = _named("obsm", obsm, described)
     forms = [
         MatrixForm(name, resolved.n_genes, dtype=described.number_type(name, dtype))
         for name in dict.fromkeys([x_name, *layer_names])
@@ -146,19 +146,6 @@ class _Descriptions:
         read_as = {"float16": "float32", "bool": "uint8"}.get(dtype, dtype)
         return MatrixForm(name, widths.pop() if len(widths) == 1 else 0, "dense", read_as)
 
-    def common(self, group: Literal["layers", "obsm"]) -> list[MatrixName]:
-        """The layers or obsm that every dataset has, and that stack."""
-        if not self.found:
-            return []
-        return [
-            name
-            for name in self.found[0].matrices
-            if name.group == group
-            and len(self.matrices(name)) == len(self.found)
-            # embeddings of different widths do not stack
-            and (name.is_of_genes or len({m.shape[1] for m in self.matrices(name)}) == 1)
-        ]
-
 
 def _obs(selection: Selection, described: _Descriptions) -> pd.DataFrame:
     names = {dataset.name for dataset in described.datasets}
@@ -194,13 +181,13 @@ def _obs_names(selection: Selection) -> pl.Series:
 
 
 def _named(
-    wanted: Iterable[str] | str | None,
-    name: Callable[[str], MatrixName],
-    default: list[MatrixName],
+    group: Literal["layers", "obsm"],
+    named: Iterable[str] | str | bool | None,
+    described: _Descriptions,
 ) -> list[MatrixName]:
-    if wanted is None:
-        return default
-    return [name(n) for n in ([wanted] if isinstance(wanted, str) else wanted)]
+    """The names of layers or obsm that a setting means."""
+    names = matrix_names(group, True if named is None else named, lambda: described.found)
+    return [MatrixName.parse(f"{group}/{name}") for name in names]
 
 
 def _without_refused(value: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,6 @@ from .plan import ScanGroup, ScanPlan, make_plan, wide_values
 
 Ints = npt.NDArray[np.int64]
 
-_ROW = "\0row"  # of the group, counted over its datasets; a name that no obs column has
 _BATCH_ROWS = 100_000
 _SMALL_GROUP = 1_000_000  # rows
 _GROUPS_AHEAD = 4
@@ -48,6 +47,16 @@ class ScannedStore:
     def is_local(self) -> bool:
         """Whether ``uri`` is a path."""
         return "://" not in self.uri
+
+    @cached_property
+    def row_name(self) -> str:
+        """The column of row numbers that reading adds to files: a name that no column has."""
+        tables = {id(dataset.columns): dataset.columns for dataset in self.datasets}
+        in_files = {column.name for table in tables.values() for column in table.values()}
+        name = "\0row"
+        while name in in_files or name in self.schema:
+            name += "_"
+        return name
 
     def obs_path(self, dataset: ScannedDataset) -> str:
         """The full path or URL of a dataset's obs table."""
@@ -111,7 +120,7 @@ def _read_files(
             for column in group.columns.values()
             if column.name is not None
         },
-        row_index_name=_ROW,
+        row_index_name=store.row_name,
         n_rows=group.n_rows if group.cut_short else None,
         extra_columns="ignore",
     )
@@ -135,7 +144,7 @@ def _make_rows(
     """The rows of a group that needs no file: all it has is known from the manifest."""
     for start in range(0, group.n_rows, batch_rows):
         stop = min(start + batch_rows, group.n_rows)
-        rows = pl.LazyFrame({_ROW: pl.Series(np.arange(start, stop, dtype=np.uint64))})
+        rows = pl.LazyFrame({store.row_name: pl.Series(np.arange(start, stop, dtype=np.uint64))})
         yield _in_frame_terms(store, rows, group, columns).collect(engine="in-memory")
 
 
@@ -146,7 +155,7 @@ def _in_frame_terms(
     needed = list(columns)
     if group.residual is not None:
         needed = list(dict.fromkeys([*needed, *group.residual.meta.root_names()]))
-    rows = _GroupRows(group.datasets)
+    rows = _GroupRows(group.datasets, store.row_name)
     lf = lf.with_columns(_column(store.schema, name, group, rows).alias(name) for name in needed)
     if group.residual is not None:
         lf = lf.filter(group.residual)
@@ -170,9 +179,13 @@ def _column(schema: pl.Schema, name: str, group: ScanGroup, rows: _GroupRows) ->
 
 
 class _GroupRows:
-    """Turns row numbers of a group into what depends on the dataset and the row in it."""
+    """Turns row numbers of a group into what depends on the dataset and the row in it.
 
-    def __init__(self, datasets: Sequence[ScannedDataset]) -> None:
+    The numbers, in the column ``name``, count over the group's datasets.
+    """
+
+    def __init__(self, datasets: Sequence[ScannedDataset], name: str) -> None:
+        self._name = name
         sizes = np.array([dataset.n_obs for dataset in datasets], np.int64)
         self._stops = np.cumsum(sizes)
         self._starts = self._stops - sizes
@@ -180,7 +193,7 @@ class _GroupRows:
         self._shifts = (numbers << 32) - self._starts
 
     def apply(self, function: Callable[[pl.Series], pl.Series], dtype: pl.DataType) -> pl.Expr:
-        return pl.col(_ROW).map_batches(function, return_dtype=dtype, is_elementwise=True)
+        return pl.col(self._name).map_batches(function, return_dtype=dtype, is_elementwise=True)
 
     def keys(self, rows: pl.Series) -> pl.Series:
         """The cell keys."""

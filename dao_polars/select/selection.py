@@ -7,9 +7,9 @@ output columns. Reads no matrix.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -144,6 +144,35 @@ def open_store(uri: str, id: str, store: Store | str | None) -> Store:
         raise DaoTypeError(f"store={store!r}; expected a Store, or its path or URL")
     opened._core.check_is(uri, id)
     return opened
+
+
+def matrix_names(
+    group: Literal["layers", "obsm"],
+    named: Iterable[str] | str | bool,
+    descriptions: Callable[[], Sequence[Description]],
+) -> list[str]:
+    """The layers or obsm that a setting names, each once.
+
+    True: all that the selection's datasets have in common, embeddings of one width.
+
+    Raises:
+        DaoTypeError: it is something else.
+    """
+    if named is not True:
+        if not isinstance(named, Iterable):
+            raise DaoTypeError(
+                f"{group}={named!r}; expected names, True for all that the datasets have in "
+                "common, or () for none"
+            )
+        return list(dict.fromkeys(texts(named, group)))
+    first, *others = [description.matrices for description in descriptions()] or [{}]
+    return [
+        name.name
+        for name, meta in first.items()
+        if name.group == group
+        and all(name in other for other in others)
+        and (name.is_of_genes or all(o[name].shape[1] == meta.shape[1] for o in others))
+    ]
 
 
 def matrix_name(layer: str | None) -> MatrixName:

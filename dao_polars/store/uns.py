@@ -9,7 +9,6 @@ needs them.
 from __future__ import annotations
 
 import base64
-import binascii
 import importlib
 import json
 import math
@@ -21,6 +20,9 @@ import numpy as np
 from ..errors import DaoCorruptError, DaoTypeError, DaoValueError
 
 TAG = "__dao__"
+MAX_DEPTH = 100
+"""How deep values may lie in each other: Python's own recursion must suffice wherever the caller
+is. Of the JSON, in which a tagged value has up to three levels, three times as much is read."""
 Tagged = dict[str, Any]
 _ADVICE = (
     "replace it by plain data (numbers, strings, lists, dicts, numpy arrays, frames), delete it, "
@@ -39,10 +41,14 @@ def encode(uns: Mapping[str, Any], where: str) -> str:
 
     Raises:
         DaoTypeError: any other value, named like ``uns['a']['b']``.
-        DaoValueError: a value that contains itself, or text that is not valid unicode.
+        DaoValueError: a value that contains itself, values more than 100 deep in each other, or
+            text that is not valid unicode.
     """
-    value = _encode(uns, f"{where}: uns", ())
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        value = _encode(uns, f"{where}: uns", ())
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except RecursionError:  # from within the caller's own recursion
+        raise DaoValueError(f"{where}: uns is nested too deeply; {_ADVICE}") from None
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -62,8 +68,10 @@ def decode(text: str | bytes) -> dict[str, Any]:
     """
     try:
         value = _decode(json.loads(text))
-    except (ValueError, TypeError, KeyError, binascii.Error, RecursionError) as error:
-        raise DaoCorruptError(f"uns is not the JSON that dao-polars writes: {error}") from error
+    except Exception as error:  # whatever numpy, scipy and pandas raise for parts that do not fit
+        raise DaoCorruptError(
+            f"uns is not the JSON that dao-polars writes: {error or type(error).__name__}"
+        ) from error
     if not isinstance(value, dict):
         raise DaoCorruptError(f"uns must be an object, found {type(value).__name__}")
     return value
@@ -86,6 +94,9 @@ def _encode(value: Any, path: str, parents: tuple[int, ...]) -> Any:
         return {TAG: "bytes", "data": _base64(bytes(value))}
     if id(value) in parents:
         raise DaoValueError(f"{path} contains itself; {_ADVICE}")
+    if len(parents) > MAX_DEPTH:
+        at = f"{path[:100]}…"
+        raise DaoValueError(f"{at}: uns has values more than {MAX_DEPTH} deep; {_ADVICE}")
     parents = (*parents, id(value))
     if isinstance(value, Mapping) and not hasattr(value, "nnz"):  # scipy's dok is a dict too
         return _mapping(value, path, parents)
@@ -213,12 +224,14 @@ def _values(column: Any) -> Any:
 # --- decoding
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: Any, depth: int = 0) -> Any:
+    if depth > 3 * MAX_DEPTH:
+        raise ValueError(f"values lie more than {MAX_DEPTH} deep in each other")
     if isinstance(value, list):
-        return [_decode(item) for item in value]
+        return [_decode(item, depth + 1) for item in value]
     if not isinstance(value, dict):
         return value
-    parts = {name: _decode(part) for name, part in value.items() if name != TAG}
+    parts = {name: _decode(part, depth + 1) for name, part in value.items() if name != TAG}
     if TAG not in value:
         return parts
     kind = value[TAG]
@@ -235,6 +248,8 @@ def _decoded_array(
     scalar: bool = False,
 ) -> Any:
     stored = np.dtype(dtype)
+    if not isinstance(dtype, str) or stored.kind not in "biufcmMSUO":
+        raise ValueError(f"{dtype!r} is no dtype of an array")
     if data is None:
         if math.prod(shape) != len(items):
             raise ValueError(f"an array of shape {shape} has {len(items)} items")
@@ -253,6 +268,8 @@ def _decoded_records(shape: list[int], fields: list[Any], scalar: bool = False) 
     dtype = [(name, field.dtype, field.shape[len(shape) :]) for name, field in fields]
     array = np.empty(shape, dtype=np.dtype(dtype))
     for name, field in fields:
+        if field.shape[: len(shape)] != array.shape:
+            raise ValueError(f"field {name!r} has shape {field.shape}, its records {array.shape}")
         array[name] = field
     return array[()] if scalar else array
 
@@ -266,7 +283,11 @@ def _decoded_sparse(
         raise ValueError(f"{format!r} is no sparse format")
     build = getattr(scipy.sparse, f"{compressed}_{'array' if array else 'matrix'}")
     arrays = (parts["data"], parts["indices"], parts["indptr"])
-    return build(arrays, shape=tuple(shape)).asformat(format)
+    if not all(isinstance(part, np.ndarray) and part.ndim == 1 for part in arrays):
+        raise ValueError("a sparse matrix is made of three arrays")
+    matrix = build(arrays, shape=tuple(shape))
+    matrix.check_format(full_check=True)  # scipy trusts indices, and writes where they say
+    return matrix.asformat(format)
 
 
 def _decoded_frame(pd: Any, index: Any, columns: list[Any], label: Any) -> Any:

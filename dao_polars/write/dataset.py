@@ -94,7 +94,8 @@ def write_dataset(
         gene_index: write a gene-major copy of X too, once the dataset is there; see
             [`Store.add_gene_index`][].
         progress: a tqdm bar; None shows one on a terminal or in a notebook.
-        uns: keep the source's uns. Its top-level numbers and strings are then columns too.
+        uns: keep the source's uns, of values at most 100 deep in each other. Its top-level numbers
+            and strings are then columns too.
         storage_options: as for [`load_store`][].
 
     Returns:

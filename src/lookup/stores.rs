@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use moka::sync::Cache;
 use serde::Deserialize;
 
 use super::{Lookup, LookupRequest};
@@ -19,9 +19,9 @@ use crate::storage::{self, Storage, StorageOptions};
 use crate::store::{MANIFEST, Store, VAR};
 
 /// The number of stores that are kept open.
-const STORES: u64 = 8;
+const STORES: usize = 8;
 /// The number of requests whose meaning is kept: more than one query has.
-const REQUESTS: u64 = 4096;
+const REQUESTS: usize = 4096;
 /// The time for which the listing of a remote store is trusted before it is read again.
 const FRESH: Duration = Duration::from_secs(60);
 /// What to do about a store that is not where its cells were selected.
@@ -50,6 +50,8 @@ pub struct Resolved {
 struct KeptStore {
     source: Arc<OpenStore>,
     stamp: Stamp,
+    /// When it was last asked for, as a count of all that was asked for.
+    used: AtomicU64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -61,17 +63,66 @@ enum Stamp {
 }
 
 /// What is known of stores in this process.
+#[derive(Default)]
 struct Known {
-    stores: Cache<String, Arc<KeptStore>>,
-    /// By the store of a column of cells, and the bytes of the request, as polars passed them.
-    resolved: Cache<(CellStore, Vec<u8>), Arc<Resolved>>,
+    kept: RwLock<Kept>,
+    /// The number of times that a store was asked for.
+    asked: AtomicU64,
     /// The options of the stores that were opened with some, by URI: cells do not carry them.
     options: Mutex<HashMap<String, StorageOptions>>,
 }
 
-impl Default for Known {
-    fn default() -> Self {
-        Self { stores: Cache::new(STORES), resolved: Cache::new(REQUESTS), options: Mutex::default() }
+/// The stores that are kept open, and the requests resolved in them: those hold their store's files open, and so go
+/// when it goes.
+#[derive(Default)]
+struct Kept {
+    stores: HashMap<String, Arc<KeptStore>>,
+    /// By the store of a column of cells, and the bytes of the request, as polars passed them.
+    resolved: HashMap<(CellStore, Vec<u8>), Arc<Resolved>>,
+}
+
+impl Kept {
+    /// Keeps a store, in the place of the one that was there, or of the one that was longest not asked for.
+    fn keep_store(&mut self, uri: &str, store: Arc<KeptStore>) {
+        if !self.stores.contains_key(uri) && self.stores.len() >= STORES {
+            let used = |store: &KeptStore| store.used.load(Ordering::Relaxed);
+            let idle = self.stores.iter().min_by_key(|(_, store)| used(store)).map(|(uri, _)| uri.clone());
+            self.stores.retain(|uri, _| Some(uri) != idle.as_ref());
+        }
+        self.stores.insert(uri.to_owned(), store);
+        let Self { stores, resolved } = self;
+        resolved.retain(|_, request| is_kept(stores, &request.store));
+    }
+
+    /// Keeps what a request means, unless its store is no longer kept.
+    fn keep_request(&mut self, key: (CellStore, Vec<u8>), request: Arc<Resolved>) {
+        if !is_kept(&self.stores, &request.store) {
+            return;
+        }
+        if self.resolved.len() >= REQUESTS {
+            self.resolved.clear();
+        }
+        self.resolved.insert(key, request);
+    }
+}
+
+fn is_kept(stores: &HashMap<String, Arc<KeptStore>>, store: &Arc<KeptStore>) -> bool {
+    stores.values().any(|kept| Arc::ptr_eq(kept, store))
+}
+
+impl Known {
+    /// Reads or changes what is kept. A panic elsewhere leaves it whole, so a poisoned lock is safe to use.
+    fn read<T>(&self, read: impl FnOnce(&Kept) -> T) -> T {
+        read(&self.kept.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Kept) -> T) -> T {
+        change(&mut self.kept.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The next count of what was asked for.
+    fn now(&self) -> u64 {
+        self.asked.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -88,11 +139,21 @@ pub fn resolved(
     planning: bool,
     parse: impl FnOnce(&[u8]) -> Result<LookupRequest>,
 ) -> Result<Arc<Resolved>> {
-    let known = KNOWN.get();
+    resolved_among(KNOWN.get(), cells, request, planning, parse)
+}
+
+fn resolved_among(
+    known: &Known,
+    cells: CellStore,
+    request: &[u8],
+    planning: bool,
+    parse: impl FnOnce(&[u8]) -> Result<LookupRequest>,
+) -> Result<Arc<Resolved>> {
     let key = (cells, request.to_vec());
-    if let Some(resolved) = known.resolved.get(&key)
+    if let Some(resolved) = known.read(|kept| kept.resolved.get(&key).cloned())
         && !(planning && resolved.store.has_changed())
     {
+        resolved.store.used.store(known.now(), Ordering::Relaxed);
         return Ok(resolved);
     }
     let request = parse(request)?;
@@ -101,16 +162,14 @@ pub fn resolved(
     let lasting = lookup.is_lasting();
     let resolved = Arc::new(Resolved { request, lookup, store });
     if lasting {
-        known.resolved.insert(key, resolved.clone());
+        known.change(|kept| kept.keep_request(key, resolved.clone()));
     }
     Ok(resolved)
 }
 
 /// Opens every store anew when it is next asked for: something of one is new that its stamp does not show.
 pub fn forget() {
-    let known = KNOWN.get();
-    known.stores.invalidate_all();
-    known.resolved.invalidate_all();
+    KNOWN.get().change(|kept| *kept = Kept::default());
 }
 
 /// Remembers what the store at `uri` was opened with.
@@ -148,9 +207,10 @@ pub fn check_is(store: &Store, cells: &CellStore) -> Result<()> {
 /// The store of some cells: where it was when they were selected, or at `place`.
 fn store_of(known: &Known, cells: &CellStore, place: Option<&str>) -> Result<Arc<KeptStore>> {
     let uri = place.unwrap_or(&cells.uri);
-    let kept = known.stores.get(uri);
+    let kept = known.read(|kept| kept.stores.get(uri).cloned());
     if let Some(kept) = kept.as_ref().filter(|kept| !kept.has_changed()) {
         check_is(kept.source.store(), cells)?;
+        kept.used.store(known.now(), Ordering::Relaxed);
         return Ok(kept.clone());
     }
     let storage = storage::open(uri, &options_of(uri))?;
@@ -165,8 +225,8 @@ fn store_of(known: &Known, cells: &CellStore, place: Option<&str>) -> Result<Arc
         Some(kept) if lists_the_same(kept.source.store(), &store) => kept.source.clone(),
         _ => Arc::new(OpenStore::new(store)),
     };
-    let opened = Arc::new(KeptStore { source, stamp });
-    known.stores.insert(uri.to_owned(), opened.clone());
+    let opened = Arc::new(KeptStore { source, stamp, used: AtomicU64::new(known.now()) });
+    known.change(|kept| kept.keep_store(uri, opened.clone()));
     Ok(opened)
 }
 
@@ -221,9 +281,19 @@ mod tests {
 
     /// The meaning of a gene, or of one in the store at `place`.
     fn resolve(cells: &CellStore, gene: &str, place: Option<&str>, planning: bool) -> Result<Arc<Resolved>> {
+        resolve_among(KNOWN.get(), cells, gene, place, planning)
+    }
+
+    fn resolve_among(
+        known: &Known,
+        cells: &CellStore,
+        gene: &str,
+        place: Option<&str>,
+        planning: bool,
+    ) -> Result<Arc<Resolved>> {
         let request = serde_json::json!({"shape": "one", "names": [gene], "duplicates": "error", "store": place});
         let parse = |bytes: &[u8]| serde_json::from_slice(bytes).map_err(|e| DaoError::value(e.to_string()));
-        resolved(cells.clone(), request.to_string().as_bytes(), planning, parse)
+        resolved_among(known, cells.clone(), request.to_string().as_bytes(), planning, parse)
     }
 
     #[test]
@@ -242,6 +312,31 @@ mod tests {
         assert!(resolve(&cells, "z", None, true).is_ok());
         forget();
         assert!(!Arc::ptr_eq(&again, &resolve(&cells, "x", None, true).unwrap()));
+    }
+
+    #[test]
+    fn no_more_stores_stay_open_than_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let all: Vec<CellStore> = (0..3 * STORES)
+            .map(|i| {
+                let path = folder.path().join(i.to_string());
+                write_dataset(&path, "a", &[Some("x"), Some("y")]);
+                cells(&path)
+            })
+            .collect();
+        let known = Known::default();
+        let resolve = |cells, gene| resolve_among(&known, cells, gene, None, true).unwrap();
+        let first = resolve(&all[0], "x");
+        let sources: Vec<_> = all[1..]
+            .iter()
+            .map(|cells| {
+                // The first is asked for all the time, and so it stays.
+                assert!(Arc::ptr_eq(&first, &resolve(&all[0], "x")));
+                resolve(cells, "y");
+                Arc::downgrade(&resolve(cells, "x").store.source)
+            })
+            .collect();
+        assert_eq!(sources.iter().filter(|source| source.strong_count() > 0).count(), STORES - 1);
     }
 
     #[test]

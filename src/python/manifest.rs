@@ -1,12 +1,17 @@
 //! The contents of a store, as frozen classes: `_core.Dataset`, `_core.Description` and their parts.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMappingProxy, PyTuple};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::error::DaoError;
 use crate::number::Dtype;
+use crate::read::OpenStore;
 use crate::store::{ColumnMeta, Dataset, Description, MatrixMeta, MatrixName, TableMeta};
 
 /// The name of a matrix within its dataset; as text its path below ``zarr``.
@@ -94,48 +99,144 @@ macro_rules! frozen_class {
     };
 }
 
-frozen_class! {
-    /// A dataset as its store lists it.
-    "Dataset", PyDataset from |py, dataset: Dataset| {
-        /// The number of the dataset: the upper half of its cell keys.
-        number: u32 = dataset.number,
-        /// The name of the dataset, unique in its store.
-        name: String = dataset.name.clone(),
-        /// The dataset's folder, relative to the store.
-        path: String = dataset.path.clone(),
-        /// The number of cells.
-        n_obs: u64 = dataset.n_obs,
-        /// The number of genes.
-        n_vars: u64 = dataset.n_vars,
-        /// The number of stored values of X; None where it is not known.
-        nnz: Option<u64> = dataset.nnz,
-        /// The layout of X: ``"csr"`` or ``"dense"``.
-        layout: &'static str = dataset.layout.name(),
-        /// The number type that X is stored in; None for one that cannot be read.
-        dtype: Option<&'static str> = dataset.dtype.map(Dtype::name),
-        /// The bytes of the dataset on disk.
-        bytes: u64 = dataset.bytes,
-        /// The organism of all cells; None where it is not said, or only in a table of sfaira's.
-        organism: Option<String> = dataset.organism.clone(),
-        /// The names and types of the columns of obs but the index; none for sfaira's.
-        obs: Py<PyTuple> = PyTuple::new(py, &dataset.obs)?.unbind(),
-        /// The values that all cells share, by name; none for sfaira's.
-        constants: Py<PyMappingProxy> = {
-            PyMappingProxy::new(py, python(py, &dataset.constants)?.cast::<PyDict>()?.as_mapping()).unbind()
-        },
-        /// An id, the same exactly where the genes and their order are; empty for sfaira's.
-        feature_space: String = dataset.feature_space.clone(),
-        /// The names of the layers.
-        layers: Py<PyTuple> = PyTuple::new(py, &dataset.layers)?.unbind(),
-        /// The names of the embeddings.
-        obsm: Py<PyTuple> = PyTuple::new(py, &dataset.obsm)?.unbind(),
+/// A dataset as its store lists it. What it says is read from the manifest when it is asked for: a store may have
+/// hundreds of thousands of them.
+#[pyclass(name = "Dataset", module = "dao_polars._core", frozen)]
+pub struct PyDataset {
+    opened: Arc<OpenStore>,
+    /// The position in the manifest.
+    at: usize,
+    obs: Py<PyTuple>,
+}
+
+impl PyDataset {
+    /// The datasets of a store (a tuple of `Dataset`), by their numbers.
+    pub fn all(py: Python<'_>, opened: &Arc<OpenStore>) -> PyResult<Py<PyTuple>> {
+        // Equal columns are one object: many datasets have the same.
+        let mut known: HashMap<&[(String, String)], Py<PyTuple>> = HashMap::new();
+        let mut all = Vec::new();
+        for (at, dataset) in opened.store().manifest().datasets.iter().enumerate() {
+            let obs = match known.get(&dataset.obs[..]) {
+                Some(obs) => obs.clone_ref(py),
+                None => {
+                    let obs = PyTuple::new(py, &dataset.obs)?.unbind();
+                    known.insert(&dataset.obs, obs.clone_ref(py));
+                    obs
+                }
+            };
+            all.push(Self { opened: opened.clone(), at, obs });
+        }
+        Ok(PyTuple::new(py, all)?.unbind())
+    }
+
+    fn listed(&self) -> &Dataset {
+        &self.opened.store().manifest().datasets[self.at]
     }
 }
 
 #[pymethods]
 impl PyDataset {
+    /// The number of the dataset: the upper half of its cell keys.
+    #[getter]
+    fn number(&self) -> u32 {
+        self.listed().number
+    }
+
+    /// The name of the dataset, unique in its store.
+    #[getter]
+    fn name(&self) -> &str {
+        &self.listed().name
+    }
+
+    /// The dataset's folder, relative to the store.
+    #[getter]
+    fn path(&self) -> &str {
+        &self.listed().path
+    }
+
+    /// The number of cells.
+    #[getter]
+    fn n_obs(&self) -> u64 {
+        self.listed().n_obs
+    }
+
+    /// The number of genes.
+    #[getter]
+    fn n_vars(&self) -> u64 {
+        self.listed().n_vars
+    }
+
+    /// The number of stored values of X; None where it is not known.
+    #[getter]
+    fn nnz(&self) -> Option<u64> {
+        self.listed().nnz
+    }
+
+    /// The layout of X: ``"csr"`` or ``"dense"``.
+    #[getter]
+    fn layout(&self) -> &'static str {
+        self.listed().layout.name()
+    }
+
+    /// The number type that X is stored in; None for one that cannot be read.
+    #[getter]
+    fn dtype(&self) -> Option<&'static str> {
+        self.listed().dtype.map(Dtype::name)
+    }
+
+    /// The bytes of the dataset on disk.
+    #[getter]
+    fn bytes(&self) -> u64 {
+        self.listed().bytes
+    }
+
+    /// The organism of all cells; None where it is not said, or only in a table of sfaira's.
+    #[getter]
+    fn organism(&self) -> Option<&str> {
+        self.listed().organism.as_deref()
+    }
+
+    /// The names and types of the columns of obs but the index; none for sfaira's. One object where they are equal.
+    #[getter]
+    fn obs(&self, py: Python<'_>) -> Py<PyTuple> {
+        self.obs.clone_ref(py)
+    }
+
+    /// The values that all cells share, by name; none for sfaira's.
+    #[getter]
+    fn constants<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let constants = PyDict::new(py);
+        for (name, value) in &self.listed().constants {
+            match value {
+                Value::String(text) => constants.set_item(name, text)?,
+                Value::Bool(truth) => constants.set_item(name, truth)?,
+                _ => constants.set_item(name, python(py, value)?)?,
+            }
+        }
+        Ok(constants)
+    }
+
+    /// An id, the same exactly where the genes and their order are; empty for sfaira's.
+    #[getter]
+    fn feature_space(&self) -> &str {
+        &self.listed().feature_space
+    }
+
+    /// The names of the layers.
+    #[getter]
+    fn layers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.listed().layers)
+    }
+
+    /// The names of the embeddings.
+    #[getter]
+    fn obsm<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.listed().obsm)
+    }
+
     fn __repr__(&self) -> String {
-        format!("Dataset({:?}, number {}, {} cells × {} genes)", self.name, self.number, self.n_obs, self.n_vars)
+        let Dataset { name, number, n_obs, n_vars, .. } = self.listed();
+        format!("Dataset({name:?}, number {number}, {n_obs} cells × {n_vars} genes)")
     }
 }
 

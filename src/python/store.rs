@@ -36,9 +36,9 @@ impl PyStore {
         let storage_options: StorageOptions = storage_options.unwrap_or_default().into_iter().collect();
         let store = py.detach(|| Store::open(uri, &storage_options))?;
         stores::remember_options(store.uri(), &storage_options);
-        let datasets = store.manifest().datasets.iter().map(|dataset| PyDataset::new(py, dataset));
-        let datasets = PyTuple::new(py, datasets.collect::<PyResult<Vec<_>>>()?)?.unbind();
-        Ok(Self { opened: Arc::new(OpenStore::new(store)), datasets })
+        let opened = Arc::new(OpenStore::new(store));
+        let datasets = PyDataset::all(py, &opened)?;
+        Ok(Self { opened, datasets })
     }
 
     /// The options that the store at ``uri`` was last opened with in this process: cells do not carry them.

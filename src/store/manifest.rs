@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::matrix_name::MatrixName;
+use super::names::RESERVED;
 use super::versioned;
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Layout};
@@ -84,6 +85,32 @@ impl Dataset {
         format!("{}/zarr/{name}", self.path)
     }
 
+    /// What the entry says that no dataset can be.
+    fn contradiction(&self) -> Option<&'static str> {
+        // Counts are signed where frames hold them.
+        let countable = |n: u64| i64::try_from(n).is_ok();
+        let name = |name: &str| !name.is_empty() && !name.contains(|c: char| c.is_control() || matches!(c, '/' | '\\'));
+        let constant = |value: &Value| match value {
+            Value::Number(_) | Value::Bool(_) | Value::String(_) => true,
+            Value::Null | Value::Array(_) | Value::Object(_) => false,
+        };
+        if ![self.n_vars, self.bytes, self.nnz.unwrap_or(0)].into_iter().all(countable) {
+            return Some("the manifest gives a count past 2^63");
+        }
+        if !name(&self.name) || self.path.contains(['\0', '\\']) {
+            return Some("the manifest gives a name or a path that no folder can have");
+        }
+        if !self.constants.values().all(constant) {
+            return Some("the manifest gives as a constant what is no text, number or bool");
+        }
+        let layers = self.layers.iter().map(|layer| format!("layers/{layer}"));
+        let matrices = layers.chain(self.obsm.iter().map(|obsm| format!("obsm/{obsm}")));
+        if !matrices.into_iter().all(|matrix| MatrixName::try_from(matrix).is_ok()) {
+            return Some("the manifest gives a name that no layer or obsm can have");
+        }
+        None
+    }
+
     /// The name of the dataset in errors.
     pub fn place(&self) -> String {
         format!("dataset '{}'", self.name)
@@ -102,7 +129,7 @@ impl Manifest {
     /// `Value` for a newer version, `Corrupt` for anything that contradicts itself.
     pub fn parse(bytes: &[u8], place: &str) -> Result<Self> {
         let mut manifest: Self = versioned::parse(bytes, place, STORE_FORMAT)?;
-        let (mut names, mut numbers) = (HashSet::new(), HashSet::new());
+        let (mut names, mut numbers, mut columns) = (HashSet::new(), HashSet::new(), None);
         for dataset in &manifest.datasets {
             let wrong = |what: &str| Err(DaoError::corrupt(place, what).at(dataset.place()));
             if !names.insert(&dataset.name) {
@@ -113,6 +140,20 @@ impl Manifest {
             }
             if dataset.n_obs > u64::from(u32::MAX) {
                 return wrong("the manifest lists more than 2^32 - 1 cells");
+            }
+            if let Some(what) = dataset.contradiction() {
+                return wrong(what);
+            }
+            if columns != Some(&dataset.obs) {
+                // Most datasets have the columns of the one before, which are checked.
+                let mut obs_names = HashSet::new();
+                if !dataset.obs.iter().all(|(name, _)| obs_names.insert(name)) {
+                    return wrong("the manifest lists a column of obs twice");
+                }
+                if RESERVED.iter().any(|&name| obs_names.iter().any(|&column| column == name)) {
+                    return wrong("the manifest gives a column of obs a name that is the frame's own");
+                }
+                columns = Some(&dataset.obs);
             }
             if dataset.path.is_empty() || dataset.path.split('/').any(|part| matches!(part, "" | "." | "..")) {
                 return wrong("the manifest gives a path outside the store");

@@ -25,7 +25,7 @@ pub const INDEX: &str = "var_name";
 const UNNAMED: &str = "__index_level_";
 
 /// Names that no column of a frame has but its own.
-const RESERVED: [&str; 3] = ["cell", "dataset", "obs_name"];
+pub const RESERVED: [&str; 3] = ["cell", "dataset", "obs_name"];
 
 /// A table of genes: its columns, as they are named to users.
 pub struct VarTable {

@@ -147,10 +147,12 @@ impl Staging {
         let lock_path = folder.with_extension("lock");
         make_folder(&store.join(".staging"))?;
         let lock = File::create(&lock_path).map_err(io(&lock_path, "opening the lock"))?;
-        lock.lock().map_err(io(&lock_path, "locking"))?;
-        make_folder(&folder)?;
-        let folder = folder.canonicalize().map_err(io(&folder, "resolving"))?;
-        Ok(Self { store, folder, _lock: lock, pid: std::process::id() })
+        // From here on it is removed again with what it is the lock of, whatever fails.
+        let mut staging = Self { store, folder, _lock: lock, pid: std::process::id() };
+        staging._lock.lock().map_err(io(&lock_path, "locking"))?;
+        make_folder(&staging.folder)?;
+        staging.folder = staging.folder.canonicalize().map_err(io(&staging.folder, "resolving"))?;
+        Ok(staging)
     }
 
     /// The folder to write to.

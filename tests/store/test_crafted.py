@@ -1,0 +1,301 @@
+"""Crafted JSON: whatever a store's files say, the answer is right or a DaoError."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import dao_polars as dao
+from dao_polars.errors import DaoCorruptError, DaoError
+from tests.conftest import study
+from tests.storefab import Study, make_store, seal
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def studies() -> dict[str, Study]:
+    obs = pl.DataFrame({"n": [1, 2, 3], "word": ["a", "b", None]})
+    return {"one": Study(obs, {"organism": "human", "year": 2020}), "two": Study(obs, {"year": 7})}
+
+
+def whole(path: Path) -> None:
+    """All that the manifest decides."""
+    store = dao.load_store(path)
+    assert store.n_obs >= 0
+    repr(store)
+    store._repr_html_()
+    assert store.datasets.height >= 0
+    frame = store.scan()
+    assert list(store.schema) == list(frame.collect_schema())
+    frame.collect()
+    for name in store.datasets["id"]:
+        store.var(name)
+        store.uns(name)
+
+
+def steps(path: Path) -> list[BaseException]:
+    """What each step raises, by itself: an earlier error must not hide a later crash."""
+    raised: list[BaseException] = []
+
+    def tried(step: Callable[[], object]) -> Any:
+        try:
+            return step()
+        except BaseException as error:
+            raised.append(error)
+
+    store = tried(lambda: dao.load_store(path))
+    if store is not None:
+        for step in (
+            lambda: repr(store),
+            lambda: store._repr_html_(),
+            lambda: store.n_obs,
+            lambda: store.datasets,
+            lambda: store.schema,
+            lambda: store.scan().collect(),
+            lambda: store.scan().select("cell").collect(),
+            lambda: store.scan().filter(pl.col("year") == 2020).collect(),
+            lambda: store.scan().dao.to_anndata(layers=True),
+            lambda: [store.var(name) for name in store.datasets["id"]],
+            lambda: [store.uns(name) for name in store.datasets["id"]],
+            lambda: store.verify(),
+        ):
+            tried(step)
+    return raised
+
+
+def entry(**values: Any) -> Change:
+    """Changes the first dataset's entry."""
+    return lambda manifest: manifest["datasets"][0].update(values)
+
+
+def without(key: str) -> Change:
+    return lambda manifest: manifest["datasets"][0].pop(key)
+
+
+def top(**values: Any) -> Change:
+    return lambda manifest: manifest.update(values)
+
+
+MANIFESTS: dict[str, Change] = {
+    **{f"{key} missing": without(key) for key in ("number", "id", "path", "n_obs", "obs", "bytes")},
+    **{f"{key} missing too": without(key) for key in ("layout", "constants", "layers", "var_id")},
+    "no datasets": lambda manifest: manifest.pop("datasets"),
+    "datasets are a dict": top(datasets={}),
+    "datasets hold null": lambda manifest: manifest["datasets"].append(None),
+    "id is a number": top(id=5),
+    "version is text": top(version="1"),
+    "version is negative": top(version=-1),
+    "next_number is negative": top(next_number=-1),
+    "next_number is huge": top(next_number=2**40),
+    "number is text": entry(number="0"),
+    "number is negative": entry(number=-1),
+    "number is huge": entry(number=2**33),
+    "number is taken": entry(number=1),
+    "n_obs is negative": entry(n_obs=-3),
+    "n_obs is a float": entry(n_obs=3.5),
+    "n_obs is huge": entry(n_obs=2**63),
+    "n_obs is 2**32": entry(n_obs=2**32),
+    "n_obs is one more": entry(n_obs=4),
+    "n_obs is null": entry(n_obs=None),
+    "n_vars is huge": entry(n_vars=2**64 - 1),
+    "n_vars past 64 bits": entry(n_vars=2**70),
+    "nnz is huge": entry(nnz=2**63),
+    "bytes are huge": entry(bytes=2**64 - 1),
+    "layout is unknown": entry(layout="csc"),
+    "dtype is unknown": entry(dtype="uint128"),
+    "dtype is a number": entry(dtype=16),
+    "organism is a list": entry(organism=["human"]),
+    "obs dtype is unknown": entry(obs=[["n", "Int128"], ["word", "String"]]),
+    "obs dtype is a number": entry(obs=[["n", 64]]),
+    "obs time zone is unknown": entry(obs=[["n", "Datetime(us,Mars/Base)"], ["word", "String"]]),
+    "obs dtype is another": entry(obs=[["n", "Float32"], ["word", "String"]]),
+    "obs column that is not there": entry(obs=[["m", "Int64"], ["word", "String"]]),
+    "obs column twice": entry(obs=[["n", "Int64"], ["n", "Int64"]]),
+    "obs column twice, of two types": entry(obs=[["n", "Int64"], ["n", "String"]]),
+    "obs column named cell": entry(obs=[["cell", "Int64"]]),
+    "obs column named dataset": entry(obs=[["dataset", "String"]]),
+    "obs pairs are triples": entry(obs=[["n", "Int64", "more"]]),
+    "obs is a dict": entry(obs={"n": "Int64"}),
+    "constants are a list": entry(constants=[1]),
+    "a constant is a list": entry(constants={"year": [1, 2]}),
+    "a constant is nested": entry(constants={"year": {"a": {"b": 1}}}),
+    "a constant is null": entry(constants={"year": None}),
+    "name with a slash": entry(id="a/b"),
+    "name with a NUL": entry(id="a\0b"),
+    "name is empty": entry(id=""),
+    "name is taken": entry(id="two"),
+    "path is absolute": entry(path="/etc"),
+    "path leaves the store": entry(path="../one"),
+    "path leaves the store within": entry(path="one/../../one"),
+    "path with a NUL": entry(path="one\0"),
+    "path is not there": entry(path="three"),
+    "layer is a path": entry(layers=["../../X"]),
+    "layer with a NUL": entry(layers=["a\0b"]),
+    "layer is a number": entry(layers=[1]),
+    "obsm is a path": entry(obsm=["/etc/passwd"]),
+    "var_id is a number": entry(var_id=3),
+    "categories are a list": top(categories=["word"]),
+    "categories of one are text": top(categories={"word": "ab"}),
+    "categories of one are numbers": top(categories={"word": [1, 2]}),
+    "categories lack one": top(categories={"word": ["a"]}),
+    "categories are nested": top(categories={"word": {"a": 1}}),
+}
+
+
+@pytest.mark.parametrize("what", MANIFESTS)
+def test_a_crafted_manifest_is_an_error_that_says_so(what: str, tmp_path: Path) -> None:
+    path = make_store(tmp_path / "store", studies())
+    whole(path)
+    manifest = json.loads((path / "dao.json").read_text())
+    MANIFESTS[what](manifest)
+    (path / "dao.json").write_text(seal(manifest))
+    with pytest.raises(DaoError):
+        whole(path)
+    others = [error for error in steps(path) if not isinstance(error, DaoError)]
+    assert not others, [repr(error) for error in others]
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{}", "1e999", '{"a":', "[" * 100_000, "\xff"])
+def test_what_is_no_manifest_is_corrupt(text: str, tmp_path: Path) -> None:
+    path = make_store(tmp_path / "store", studies())
+    (path / "dao.json").write_bytes(text.encode("latin1"))
+    with pytest.raises(DaoCorruptError):
+        dao.load_store(path)
+
+
+DESCRIPTIONS: dict[str, Change] = {
+    "no matrices": top(matrices={}),
+    "matrices are a list": top(matrices=[]),
+    "matrix is null": lambda d: d["matrices"].update(X=None),
+    "matrix name is a path": lambda d: d["matrices"].update({"layers/../X": d["matrices"]["X"]}),
+    "layout is another": lambda d: d["matrices"]["X"].update(layout="dense"),
+    "dtype is unknown": lambda d: d["matrices"]["X"].update(dtype="complex64"),
+    "dtype is another": lambda d: d["matrices"]["X"].update(dtype="float64"),
+    "source_dtype is none": lambda d: d["matrices"]["obsm/X_pca"].update(source_dtype="nonsense"),
+    "source_dtype is text": lambda d: d["matrices"]["obsm/X_pca"].update(source_dtype="U9"),
+    "source_dtype is an object": lambda d: d["matrices"]["obsm/X_pca"].update(source_dtype="O"),
+    "source_dtype is a list": lambda d: d["matrices"]["obsm/X_pca"].update(source_dtype="f4,f4"),
+    "shape is short": lambda d: d["matrices"]["X"].update(shape=[5]),
+    "shape is negative": lambda d: d["matrices"]["X"].update(shape=[-5, 2]),
+    "shape is huge": lambda d: d["matrices"]["X"].update(shape=[5, 2**62]),
+    "shape of obsm is huge": lambda d: d["matrices"]["obsm/X_pca"].update(shape=[5, 2**62]),
+    "n_vars is huge": top(n_vars=2**62),
+    "n_obs is text": top(n_obs="5"),
+    "obs is missing": lambda d: d.pop("obs"),
+    "obs columns are a dict": top(obs={"columns": {}}),
+    "obs column without dtype": top(obs={"columns": [{"name": "n"}]}),
+    "obs column of no dtype": lambda d: d["obs"]["columns"][1].update(dtype="Int129"),
+    "pandas' note is a list": lambda d: d["obs"]["columns"][0].update(pandas=[1]),
+    "pandas' note is text": lambda d: d["obs"]["columns"][1].update(pandas="object"),
+    "pandas' kind is unknown": lambda d: d["obs"]["columns"][0].update(pandas={"kind": "?"}),
+    "pandas' kind is a list": lambda d: d["obs"]["columns"][0].update(pandas={"kind": ["x"]}),
+    "pandas' note has no kind": lambda d: d["obs"]["columns"][0].update(pandas={"of": 1}),
+    "pandas' categories are text": lambda d: d["obs"]["columns"][0]["pandas"].update(
+        categories={"a": "b"}
+    ),
+    "pandas' categories are numbers": lambda d: d["obs"]["columns"][0]["pandas"].update(
+        categories=[[1], 2]
+    ),
+    "pandas' dtype is unknown": lambda d: d["obs"]["columns"][1]["pandas"].update(dtype="float129"),
+    "index note is a list": lambda d: d["obs"].update(index=[1, 2]),
+    "index note is nonsense": lambda d: d["obs"].update(index={"kind": "range", "start": "x"}),
+    "var index note is a list": lambda d: d["var"].update(index=[1, 2]),
+    "checksums are a list": top(checksums=[]),
+    "version is of the future": top(version=10**9),
+}
+
+
+def real(path: Path) -> dict[str, Any]:
+    """A store with a real dataset whose description nothing vouches for; gives that."""
+    adata = study(1, 5, ["g0", "g1"])
+    adata.obsm["X_pca"] = adata.X.toarray()[:, :2].astype("float16")
+    adata.layers["twice"] = adata.X * 2
+    dao.write_dataset(path, adata, dataset="one", layers=True, progress=False)
+    manifest = json.loads((path / "dao.json").read_text())
+    manifest["datasets"][0].pop("checksum")
+    (path / "dao.json").write_text(seal(manifest))
+    return json.loads((path / "one" / "dao.json").read_text())
+
+
+def used(path: Path) -> None:
+    """All that a description decides. Values are right, or it is an error."""
+    lf = dao.scan(path)
+    adata = lf.dao.to_anndata()
+    expected = study(1, 5, ["g0", "g1"])
+    assert (adata.X != expected.X).nnz == 0
+    assert (adata.layers["twice"] != expected.X * 2).nnz == 0
+    assert (adata.obsm["X_pca"] == expected.X.toarray()).all()
+    for batch in lf.dao.iter_batches(layers=True, obsm=True):
+        assert (batch.x != expected.X).nnz == 0
+    assert lf.select(dao.gene("g1")).collect().to_series().sum() == expected.X[:, 1].sum()
+
+
+@pytest.mark.parametrize("what", DESCRIPTIONS)
+def test_a_crafted_description_is_an_error_or_changes_nothing(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    description = real(path)
+    used(path)
+    DESCRIPTIONS[what](description)
+    (path / "one" / "dao.json").write_text(json.dumps(description))
+    with suppress(DaoError):
+        used(path)
+    raised = steps(path)
+    assert all(isinstance(error, DaoError) for error in raised), raised
+
+
+ARRAYS = (
+    '"dtype": "f8"',
+    '"dtype": "nonsense", "shape": [1], "items": [1]',
+    '"dtype": "f8", "shape": [-1], "items": [1]',
+    '"dtype": "f8", "shape": ["x"], "items": [1]',
+    '"dtype": "f8", "shape": 3, "items": [1]',
+    '"dtype": "f8", "shape": [4611686018427387904], "items": []',
+    '"dtype": "f8", "shape": [2], "data": "AAAA"',
+    '"dtype": "O", "shape": [1], "data": "AAAAAAAAAAA="',
+    '"dtype": "S0", "shape": [4611686018427387904, 9], "data": ""',
+    '"dtype": "V8", "shape": [1], "items": [1]',
+    '"dtype": [], "shape": [0]',
+    '"dtype": "f8,f8", "shape": [1], "items": [1]',
+)
+TAGGED = (
+    '"?"',
+    "[]",
+    "{}",
+    "null",
+    *(f'"array", {parts}' for parts in ARRAYS),
+    '"dict", "keys": [[1]], "values": [1]',
+    '"float", "value": "nonsense"',
+    '"missing"',
+    '"missing", "value": "x"',
+    '"range", "bounds": 1',
+    '"sparse", "format": "csr", "compressed": "csr", "array": true, "shape": [1, 1], '
+    + ", ".join(
+        f'"{name}": {{"__dao__": "array", "dtype": "i8", "shape": [{len(v)}], "items": {v}}}'
+        for name, v in (("data", [1]), ("indices", [7]), ("indptr", [0, 1]))
+    ),
+    '"sparse", "format": "csr", "compressed": "csr", "array": true, "shape": [1, 1], '
+    '"data": [1], "indices": [0], "indptr": [0, 1]',
+    '"categorical", "codes": [5], "categories": [1], "ordered": false',
+    '"zoned", "dtype": "int8", "instants": [1]',
+    '"frame", "index": 1, "columns": [1], "label": null',
+    '"nullable", "values": [1], "mask": [0]',
+    '"structured", "shape": [1099511627776], "fields": [["a", {"__dao__": "array", "dtype": "i8", '
+    '"shape": [1], "items": [1]}]]',
+)
+UNS = ["null", "[]", "5", "{", *(f'{{"a": {{"__dao__": {tagged}}}}}' for tagged in TAGGED)]
+UNS += ['{"a": ' * 900 + "1" + "}" * 900, '{"a":' + "[" * 90_000 + "]" * 90_000 + "}"]
+
+
+@pytest.mark.parametrize("text", UNS, ids=[text[:70] for text in UNS])
+def test_crafted_uns_is_corrupt(text: str, tmp_path: Path) -> None:
+    path = make_store(tmp_path / "store", studies())
+    (path / "one" / "uns.json").write_text(text)
+    with pytest.raises(DaoCorruptError, match="one"):
+        dao.load_store(path).uns("one")
+    assert dao.load_store(path).verify()["path"].to_list() == ["one/uns.json"]
