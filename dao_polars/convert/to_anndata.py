@@ -16,6 +16,7 @@ from .._core import Genes as ResolvedGenes
 from .._core import MatrixMeta, MatrixName, Reader
 from .._extras import require
 from .._progress import progress_bar
+from ..errors import DaoCorruptError
 from ..genes.request import Duplicates, Genes
 from ..legacy.tables import truth_notes
 from ..legacy.unpickle import Refused
@@ -135,7 +136,7 @@ class _Descriptions:
 
     def source_dtype(self, name: MatrixName) -> np.dtype[Any]:
         """The number type that a matrix had before it was stored."""
-        sources = [np.dtype(matrix.source_dtype) for matrix in self.matrices(name)]
+        sources = [_source_dtype(name, matrix.source_dtype) for matrix in self.matrices(name)]
         return np.result_type(*sources) if sources else np.dtype(np.float32)
 
     def embedding(self, name: MatrixName) -> MatrixForm:
@@ -145,6 +146,19 @@ class _Descriptions:
         # The core reads the numbers that zarr has; half floats and bools are stored as others.
         read_as = {"float16": "float32", "bool": "uint8"}.get(dtype, dtype)
         return MatrixForm(name, widths.pop() if len(widths) == 1 else 0, "dense", read_as)
+
+
+def _source_dtype(name: MatrixName, text: str) -> np.dtype[Any]:
+    try:
+        found = np.dtype(text)
+    except TypeError:
+        found = np.dtype(object)
+    if found.kind not in "biuf":
+        raise DaoCorruptError(
+            f"matrix '{name}': expected the name of a number type as its source_dtype, found "
+            f"{text!r}; restore the dataset's dao.json from a copy"
+        )
+    return found
 
 
 def _obs(selection: Selection, described: _Descriptions) -> pd.DataFrame:

@@ -7,13 +7,15 @@ differently.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from .._core import ColumnMeta, TableMeta
+from ..errors import DaoCorruptError, DaoError
 from ..scan.columns import converted_series, is_text
 from ..scan.dtypes import dtype_from_name
 from ..store.uns import nullable_array
@@ -48,14 +50,32 @@ def to_pandas(frame: pl.DataFrame, tables: Sequence[TableMeta], *, complete: boo
 
     names = [name for name in frame.columns if name != index_name]
     labels = _source_names(names, by_name)
-    values = [_restore(frame[name], by_name.get(name, []), complete) for name in names]
+    values = []
+    for name in names:
+        with _notes_of(f"column {name!r}"):
+            values.append(_restore(frame[name], by_name.get(name, []), complete))
     if index_name is None:
         index = pd.RangeIndex(frame.height).astype(str)
     else:
-        index = _index_to_pandas(frame[index_name], tables)
+        with _notes_of("the index"):
+            index = _index_to_pandas(frame[index_name], tables)
     df = pd.DataFrame(dict(enumerate(values)), index=index)
     df.columns = pd.Index(labels, dtype=object) if not labels else pd.Index(labels)
     return df
+
+
+@contextmanager
+def _notes_of(what: str) -> Iterator[None]:
+    """Blames the notes for what pandas and polars raise: a store's JSON may say anything."""
+    try:
+        yield
+    except DaoError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, pl.exceptions.PolarsError) as error:
+        raise DaoCorruptError(
+            f"{what}: its form in pandas, as its datasets' dao.json says it, cannot be made: "
+            f"{error!r}; restore dao.json from a copy, or write the dataset again"
+        ) from error
 
 
 # --- names and index

@@ -66,14 +66,15 @@ def scanned_datasets(datasets: Iterable[Dataset]) -> list[ScannedDataset]:
 
     Equal columns are one object.
     """
-    tables: dict[tuple[tuple[str, str], ...], Mapping[str, FileColumn]] = {}
+    tables: dict[int, Mapping[str, FileColumn]] = {}
     found = []
     for d in datasets:
-        if d.obs not in tables:
-            tables[d.obs] = {"obs_name": FileColumn("obs_name", pl.String())} | {
-                name: FileColumn(name, dtype_from_name(kind)) for name, kind in d.obs
+        obs = d.obs  # of a store's datasets one object where it is equal, so its id will do
+        if id(obs) not in tables:
+            tables[id(obs)] = {"obs_name": FileColumn("obs_name", pl.String())} | {
+                name: FileColumn(name, dtype_from_name(kind)) for name, kind in obs
             }
-        columns = tables[d.obs]
+        columns = tables[id(obs)]
         wide = {n: v for n, v in d.constants.items() if n not in columns and n not in RESERVED}
         found.append(ScannedDataset(d.number, d.name, d.path, d.n_obs, columns, wide))
     return found

@@ -58,4 +58,9 @@ def dtype_from_name(name: str) -> pl.DataType:
         raise DaoValueError(f"{name!r} is no dtype that this version of dao-polars knows")
     kind, unit, zone = match.groups()
     unit = cast(Literal["ns", "us", "ms"], unit)
-    return pl.Duration(unit) if kind == "Duration" else pl.Datetime(unit, zone)
+    dtype = pl.Duration(unit) if kind == "Duration" else pl.Datetime(unit, zone)
+    try:
+        pl.Series([], dtype=dtype)
+    except pl.exceptions.PolarsError as error:  # a zone that it does not know
+        raise DaoValueError(f"{name!r} is no dtype that polars knows: {error}") from error
+    return dtype

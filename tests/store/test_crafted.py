@@ -59,7 +59,7 @@ def steps(path: Path) -> list[BaseException]:
             lambda: store.schema,
             lambda: store.scan().collect(),
             lambda: store.scan().select("cell").collect(),
-            lambda: store.scan().filter(pl.col("year") == 2020).collect(),
+            lambda: store.scan().filter(pl.col("dataset") == "one").collect(),
             lambda: store.scan().dao.to_anndata(layers=True),
             lambda: [store.var(name) for name in store.datasets["id"]],
             lambda: [store.uns(name) for name in store.datasets["id"]],
