@@ -13,6 +13,8 @@ import pytest
 import scipy.sparse as sp
 
 import dao_polars as dao
+from dao_polars.errors import DaoTypeError
+from tests.conftest import study
 from tests.legacy.test_legacy import counts, write_sfaira
 
 C = pl.col
@@ -186,3 +188,31 @@ def test_var_can_be_written(genes: object, tmp_path: Path) -> None:
                     None if pd.isna(v) else v for v in expected
                 ]
             np.testing.assert_array_equal(back.X.toarray(), out.X.toarray())
+
+
+def test_true_means_what_all_selected_datasets_have_in_common(tmp_path: Path) -> None:
+    matrices = {"a": (["x", "y"], {"p": 2, "q": 3}), "b": (["z", "y"], {"q": 4, "p": 2, "r": 1})}
+    studies = {}
+    for seed, (name, (layers, obsm)) in enumerate(matrices.items()):
+        adata = studies[name] = study(seed, 20 + seed, ["g1", "g2"])
+        for factor, layer in enumerate(layers):
+            adata.layers[layer] = adata.X * (factor + 2)
+        for key, width in obsm.items():
+            adata.obsm[key] = np.full((adata.n_obs, width), seed, "float32")
+        dao.write_dataset(tmp_path, adata, dataset=name, layers=True, progress=False)
+    lf = dao.scan(tmp_path)
+    expected = np.vstack([adata.layers["y"].toarray() for adata in studies.values()])
+    for wanted in (True, None):
+        both = lf.dao.to_anndata(layers=wanted, obsm=wanted)
+        assert (list(both.layers), list(both.obsm)) == (["y"], ["p"])
+        assert (both.layers["y"].toarray() == expected).all()
+    batch = next(iter(lf.dao.iter_batches(layers=True, obsm=True)))
+    assert (list(batch.layers), list(batch.obsm)) == (["y"], ["p"])
+    assert (batch.layers["y"].toarray() == expected).all()
+    one = lf.filter(pl.col("dataset") == "b").dao.to_anndata(layers=True, obsm=True)
+    assert (sorted(one.layers), sorted(one.obsm)) == (["y", "z"], ["p", "q", "r"])
+    for call in (lf.dao.to_anndata, lf.dao.iter_batches):
+        for setting in ("layers", "obsm"):
+            for wrong in (False, 3, [True], [1]):
+                with pytest.raises(DaoTypeError, match=f"{setting}=.*expected names"):
+                    call(**{setting: wrong})

@@ -679,3 +679,13 @@ def test_a_manifest_that_is_cut_short(own_store: Path) -> None:
     manifest.write_text(manifest.read_text()[:200])
     with pytest.raises(dao.DaoCorruptError, match=r"dao\.json"):
         dao.scan(own_store)
+
+
+def test_columns_named_as_the_scan_names_its_own_are_kept(tmp_path: Path) -> None:
+    names = ["\0row", "\0row_", "row", "?", "index", "\0position", "\0code"]
+    obs = pl.DataFrame({name: [i, i + 10, i + 20] for i, name in enumerate(names)})
+    one = {"one": Study(obs, {"\0row__": 5}), "two": Study(obs.select("row"), {"\0row": 7})}
+    lf = dao.scan(make_store(tmp_path / "store", one))
+    assert_frame_equal(plain_cells(lf.collect()), plain_frame(one), check_column_order=False)
+    some = lf.filter((pl.col("\0row") > 5) & (pl.col("cell").ext.storage() % 2 == 0))
+    assert some.select("\0row", "\0row__").collect().rows() == [(20, 5), (7, None), (7, None)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -240,3 +241,20 @@ def test_constants():
     found = constants(uns, {"in_obs"})
     expected = {"organism": "Homo sapiens", "n": 3, "rate": 0.5, "flag": True, "np_text": "x"}
     assert_same(found, expected)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    value: Any = 1
+    for level in range(levels):
+        value = [{"a": value}, ("a", value), [value], {1: value}][level % 4]
+    return {"deep": value}
+
+
+def test_values_lie_a_hundred_deep_and_no_deeper() -> None:
+    assert decode(encode(nested(99), "here")) == nested(99)
+    for levels in (101, 900, 5_000):
+        with pytest.raises(DaoValueError, match="100 deep"):
+            encode(nested(levels), "here")
+    for text in ('{"a": ' * 900 + "1" + "}" * 900, '{"a": ' + "[" * 320 + "]" * 320 + "}"):
+        with pytest.raises(DaoCorruptError):
+            decode(text)
