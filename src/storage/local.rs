@@ -182,8 +182,9 @@ impl Storage for Local {
             }
             for entry in entries(&folder)? {
                 let path = entry.path();
-                // Links are followed, as they are when files are opened.
-                match std::fs::metadata(&path).map_err(|e| DaoError::io(&path, "listing", &e))? {
+                // Links are followed, as they are when files are opened; one that leads nowhere is listed itself.
+                let meta = std::fs::metadata(&path).or_else(|_| entry.metadata());
+                match meta.map_err(|e| DaoError::io(&path, "listing", &e))? {
                     meta if meta.is_dir() => folders.push((path, depth + 1)),
                     meta => {
                         let path = path.strip_prefix(&self.root).unwrap_or(&path);

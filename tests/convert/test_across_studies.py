@@ -14,7 +14,7 @@ import scipy.sparse as sp
 
 import dao_polars as dao
 from dao_polars.errors import DaoTypeError
-from tests.conftest import study
+from tests import conftest
 from tests.legacy.test_legacy import counts, write_sfaira
 
 C = pl.col
@@ -194,7 +194,7 @@ def test_true_means_what_all_selected_datasets_have_in_common(tmp_path: Path) ->
     matrices = {"a": (["x", "y"], {"p": 2, "q": 3}), "b": (["z", "y"], {"q": 4, "p": 2, "r": 1})}
     studies = {}
     for seed, (name, (layers, obsm)) in enumerate(matrices.items()):
-        adata = studies[name] = study(seed, 20 + seed, ["g1", "g2"])
+        adata = studies[name] = conftest.study(seed, 20 + seed, ["g1", "g2"])
         for factor, layer in enumerate(layers):
             adata.layers[layer] = adata.X * (factor + 2)
         for key, width in obsm.items():

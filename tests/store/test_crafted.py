@@ -14,7 +14,7 @@ import pytest
 import dao_polars as dao
 from dao_polars.errors import DaoCorruptError, DaoError
 from tests.conftest import study
-from tests.storefab import Study, make_store, seal
+from tests.storefab import Study, make_store, relist, seal
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -206,7 +206,10 @@ DESCRIPTIONS: dict[str, Change] = {
     "index note is a list": lambda d: d["obs"].update(index=[1, 2]),
     "index note is nonsense": lambda d: d["obs"].update(index={"kind": "range", "start": "x"}),
     "var index note is a list": lambda d: d["var"].update(index=[1, 2]),
-    "checksums are a list": top(checksums=[]),
+    "files are a list": top(files=["a"]),
+    "a file's size is text": lambda d: d["files"]["uns.json"].update(size="2"),
+    "a file's size is negative": lambda d: d["files"]["uns.json"].update(size=-2),
+    "a file lies elsewhere": lambda d: d["files"].update({"../x": d["files"]["uns.json"]}),
     "version is of the future": top(version=10**9),
 }
 
@@ -242,7 +245,7 @@ def test_a_crafted_description_is_an_error_or_changes_nothing(what: str, tmp_pat
     description = real(path)
     used(path)
     DESCRIPTIONS[what](description)
-    (path / "one" / "dao.json").write_text(json.dumps(description))
+    (path / "one" / "dao.json").write_text(seal(description))
     with suppress(DaoError):
         used(path)
     raised = steps(path)
@@ -296,6 +299,7 @@ UNS += ['{"a": ' * 900 + "1" + "}" * 900, '{"a":' + "[" * 90_000 + "]" * 90_000 
 def test_crafted_uns_is_corrupt(text: str, tmp_path: Path) -> None:
     path = make_store(tmp_path / "store", studies())
     (path / "one" / "uns.json").write_text(text)
+    relist(path / "one")
     with pytest.raises(DaoCorruptError, match="one"):
         dao.load_store(path).uns("one")
     assert dao.load_store(path).verify()["path"].to_list() == ["one/uns.json"]
