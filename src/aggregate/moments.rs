@@ -63,7 +63,7 @@ impl GroupSums {
     pub fn new(n_groups: usize, n_columns: usize) -> Result<Self> {
         let made = n_groups
             .checked_mul(n_columns)
-            .and_then(|n| Some(Self { n_columns, count: zeros(n)?, sum: zeros(n)?, m2: zeros(n)? }));
+            .and_then(|n| Some(Self { n_columns, count: zeros(n).ok()?, sum: zeros(n).ok()?, m2: zeros(n).ok()? }));
         made.ok_or_else(|| {
             DaoError::value(format!("{n_groups} groups × {n_columns} genes do not fit into memory"))
                 .hint("take fewer genes or coarser groups; it takes 20 bytes for each")

@@ -35,8 +35,8 @@ impl<T: Num> Buffers<T> {
         }));
         let ends: Vec<usize> = offsets[1..].chunks(part).filter_map(|rows| rows.last().copied()).collect();
         let index_ends = if layout == Layout::Csr { ends.clone() } else { vec![0; ends.len()] };
-        let indices = Parted::new(indices.take(index_ends.last().copied().unwrap_or(0)), index_ends)?;
-        let data = Parted::new(data.take(ends.last().copied().unwrap_or(0)), ends)?;
+        let indices = Parted::new(indices.take(index_ends.last().copied().unwrap_or(0))?, index_ends)?;
+        let data = Parted::new(data.take(ends.last().copied().unwrap_or(0))?, ends)?;
         Ok(Self { layout, part, offsets, indices, data })
     }
 

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::number::{Num, Values};
+use crate::error::Result;
+use crate::number::{Num, Values, zeros};
 
 /// The most values that a buffer has beyond the requested ones.
 const MAX_SLACK: usize = 1 << 20;
@@ -50,8 +51,8 @@ impl BufferPool {
 }
 
 impl PoolSection {
-    /// A buffer of `len` values, which are arbitrary.
-    pub fn take<T: Num>(&self, len: usize) -> Vec<T> {
+    /// A buffer of `len` values, which are arbitrary; `Value` where memory does not hold it.
+    pub fn take<T: Num>(&self, len: usize) -> Result<Vec<T>> {
         let mut pool = self.pool.lock();
         let buffer = pool.sections.get_mut(self.number).and_then(Vec::pop);
         pool.bytes -= buffer.as_ref().map_or(0, Values::capacity_bytes);
@@ -89,17 +90,17 @@ fn in_large_pages<T>(fresh: &mut [T]) {
     }
 }
 
-fn sized<T: Num>(buffer: Option<Vec<T>>, len: usize) -> Vec<T> {
+fn sized<T: Num>(buffer: Option<Vec<T>>, len: usize) -> Result<Vec<T>> {
     let Some(mut buffer) = buffer.filter(|buffer| buffer.capacity() >= len) else {
         // Batches differ a little in length: with some room the next one fits too. Zeroed by
         // the system, as it comes from it.
-        let mut fresh = vec![T::zero(); len + (len / 8).min(MAX_SLACK)];
+        let mut fresh = zeros(len.saturating_add((len / 8).min(MAX_SLACK)))?;
         in_large_pages(&mut fresh);
         fresh.truncate(len);
-        return fresh;
+        return Ok(fresh);
     };
     buffer.resize(len, T::zero());
-    buffer
+    Ok(buffer)
 }
 
 #[cfg(test)]
@@ -111,15 +112,15 @@ mod tests {
         let pool = BufferPool::new(1);
         pool.limit(1000);
         let [indices, data] = pool.sections(0);
-        let buffer: Vec<f32> = data.take(100);
+        let buffer: Vec<f32> = data.take(100).unwrap();
         let place = buffer.as_ptr();
         data.give(f32::wrap(buffer));
-        let again: Vec<f32> = data.take(90);
+        let again: Vec<f32> = data.take(90).unwrap();
         assert_eq!(again.as_ptr(), place);
         indices.give(Values::I32(vec![0; 300]));
         assert_eq!(pool.lock().bytes, 0);
         indices.give(Values::I32(vec![1; 200]));
-        assert_eq!(indices.take::<i32>(250).len(), 250);
+        assert_eq!(indices.take::<i32>(250).unwrap().len(), 250);
         assert_eq!(pool.lock().bytes, 0);
     }
 
@@ -134,8 +135,8 @@ mod tests {
         second.give(f64::wrap(Vec::with_capacity(20)));
         second.give(f64::wrap(Vec::with_capacity(20)));
         assert_eq!(pool.lock().bytes, 960);
-        let small: Vec<f64> = second.take(10);
-        let large: Vec<f32> = first.take(10);
+        let small: Vec<f64> = second.take(10).unwrap();
+        let large: Vec<f32> = first.take(10).unwrap();
         assert_eq!((large.as_ptr(), small.len()), (place, 10));
         assert_eq!(pool.lock().bytes, 0);
     }
@@ -146,7 +147,7 @@ mod tests {
         pool.limit(1000);
         let [_, data] = pool.sections(0);
         data.give(f32::wrap(vec![1.0; 10]));
-        assert_eq!(data.take::<i64>(3), [0; 3]);
+        assert_eq!(data.take::<i64>(3).unwrap(), [0; 3]);
         assert_eq!(pool.lock().bytes, 0);
     }
 }

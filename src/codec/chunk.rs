@@ -5,11 +5,17 @@
 
 use super::Broken;
 use super::block::{self, BLOCK, Kind, SCRATCH};
-use crate::number::{Num, Word};
+use crate::number::{Num, Word, zeros};
 
 /// The bytes of the directory of a chunk of `n` values.
 pub fn directory_len(n: usize) -> usize {
     2 * n.div_ceil(BLOCK) + 4
+}
+
+/// The most bytes of a chunk of `n` values: as many blocks of two frames that are not packed.
+pub fn max_len(n: usize) -> u64 {
+    const LONGEST: u64 = 2 * (1 + 256 * 8) + 4;
+    (directory_len(n) as u64).saturating_add((n.div_ceil(BLOCK) as u64).saturating_mul(LONGEST))
 }
 
 /// The `values` as a chunk; an error for more than 4 GiB, which the format cannot tell apart.
@@ -55,7 +61,8 @@ pub fn directory(head: &[u8], n: usize, chunk_len: u64) -> Result<Vec<u32>, Brok
 pub fn decode<S: Num>(bytes: &[u8], n: usize, kind: Kind) -> Result<Vec<S>, Broken> {
     let head = bytes.get(..directory_len(n)).ok_or(Broken("a chunk is cut short"))?;
     let starts = directory(head, n, bytes.len() as u64)?;
-    let (mut out, mut scratch) = (vec![S::zero(); n], SCRATCH);
+    let mut out = zeros::<S>(n).map_err(|_| Broken("a chunk does not fit into memory"))?;
+    let mut scratch = SCRATCH;
     for (ends, out) in starts.windows(2).zip(out.chunks_mut(BLOCK)) {
         // The directory adds up to the bytes there are.
         let block = &bytes[ends[0] as usize..ends[1] as usize];

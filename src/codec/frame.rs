@@ -76,13 +76,17 @@ pub fn decode(bytes: &[u8], numbers: &mut [u32; FRAME]) -> Result<usize, Broken>
     let (width, patched, high) = (frame[0], usize::from(frame[1]), usize::from(frame[2]));
     let (packed, patches) = frame[HEAD..].split_at(packed_len(width.into()));
     BitPacker8x::new().decompress(packed, numbers, width);
-    if patched == 0 {
+    if patched == 0 && high == 0 {
         return Ok(len);
     }
-    if high == 0 || usize::from(width) + high > 32 {
+    if patched == 0 || high == 0 || usize::from(width) + high > 32 {
         return Err(Broken("a frame's patches have no bits, or too many"));
     }
     let positions = &patches[..patched];
+    // All pairs are compared without a branch, as there are few frames that do not ascend.
+    if positions.iter().zip(&positions[1..]).fold(false, |bad, (a, b)| bad | (a >= b)) {
+        return Err(Broken("the positions of a frame's patches do not ascend"));
+    }
     let mask = (1_u64 << high) - 1;
     // Eight bytes are loaded for each patch, the last ones from where eight are left: a patch of at
     // most 32 bits always lies within them.

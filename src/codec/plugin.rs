@@ -121,11 +121,12 @@ impl ArrayToBytesCodecTraits for Pfor {
 
     fn encoded_representation(
         &self,
-        _shape: &[NonZeroU64],
+        shape: &[NonZeroU64],
         data_type: &DataType,
         _fill_value: &FillValue,
     ) -> Result<BytesRepresentation, CodecError> {
-        number_type(data_type).map(|_| BytesRepresentation::UnboundedSize)
+        number_type(data_type)?;
+        Ok(BytesRepresentation::BoundedSize(chunk::max_len(elements(shape)?)))
     }
 }
 

@@ -95,7 +95,7 @@ impl Lookup {
         }
         let n = keys.len();
         let (vectors, length) = if self.together { (1, n.checked_mul(self.width)) } else { (self.width, Some(n)) };
-        let values: Option<Vec<Vec<T>>> = (0..vectors).map(|_| zeros(length?)).collect();
+        let values: Option<Vec<Vec<T>>> = (0..vectors).map(|_| zeros(length?).ok()).collect();
         let mut values = values.ok_or_else(|| {
             DaoError::value(format!("{} numbers of {n} cells do not fit into memory", self.width))
                 .hint("take fewer genes at a time, or .dao.iter_batches")

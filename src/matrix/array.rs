@@ -10,20 +10,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use zarrs::array::codec::{BloscCodec, BytesCodec, CodecChain};
-use zarrs::array::{
-    Array, ArrayBytes, ArrayCreateError, ArrayShardedExt, ArrayToBytesCodecTraits, ChunkShape, CodecMetadataOptions,
-    CodecOptions,
-};
+use zarrs::array::{Array, ArrayCreateError, ArrayShardedExt, ChunkShape, CodecMetadataOptions, CodecOptions};
 use zarrs::metadata::ConfigurationSerialize;
 use zarrs::metadata_ext::codec::sharding::ShardingCodecConfiguration;
 use zarrs::plugin::PluginCreateError;
 
+use super::decode::Decoder;
 use super::plan::{coalesce, to_usize};
 use super::shard_index::{ChunkRange, ShardIndexes};
 use super::shard_tag::ShardTag;
 use crate::codec::{Pfor, dtype_of};
 use crate::error::{DaoError, ErrorKind, Result};
-use crate::number::{Dtype, Num};
+use crate::number::{Dtype, Num, zeros};
 use crate::storage::{Storage, ZarrStorage};
 
 #[cfg(test)]
@@ -33,6 +31,9 @@ mod tests;
 pub const MAX_GAP: u64 = 16 << 10;
 /// The most bytes of one read.
 pub const MAX_READ: u64 = 8 << 20;
+
+/// The most inner chunks of a shard: an index of 64 MiB, which is decoded whole.
+const MAX_INNER_CHUNKS: u64 = 1 << 22;
 
 /// The encoding of inner chunks, as far as it lets parts of them be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +68,7 @@ pub struct ZarrArray {
     shard_indexes: Option<ShardIndexes>,
     pfor: Option<Pfor>,
     absent_is_fill: bool,
-    options: CodecOptions,
+    decoder: Decoder,
 }
 
 impl ZarrArray {
@@ -112,13 +113,18 @@ impl ZarrArray {
             if codecs.array_to_array_codecs().is_empty() && codecs.bytes_to_bytes_codecs().is_empty() {
                 pfor = codecs.array_to_bytes_codec().as_any().downcast_ref().copied();
             }
+            let counts = per_shard(&sharding.chunk_shape);
+            if counts.iter().try_fold(1_u64, |n, count| n.checked_mul(*count)).is_none_or(|n| n > MAX_INNER_CHUNKS) {
+                return Err(unusable(&format!("it claims {counts:?} inner chunks of a shard")));
+            }
             let tag = ShardTag::of(array.attributes()).map_err(|e| unusable(&e))?;
-            let indexes = ShardIndexes::new(&sharding, &per_shard(&sharding.chunk_shape), tag, options)
-                .map_err(|e| unusable(&e))?;
+            let indexes = ShardIndexes::new(&sharding, &counts, tag, options).map_err(|e| unusable(&e))?;
             (sharding.chunk_shape, Arc::new(codecs), Some(indexes))
         } else {
             (outer.clone(), array.codecs(), None)
         };
+        let decoder = Decoder::new(inner_codecs.clone(), &inner_shape, array.data_type(), array.fill_value(), options)
+            .map_err(|e| unusable(&e))?;
         let absent_is_fill = shard_indexes.is_none() && leaves_out_empty_chunks(storage, path)?;
         let per_shard = per_shard(&inner_shape);
         Ok(Self {
@@ -132,7 +138,7 @@ impl ZarrArray {
             shard_indexes,
             pfor,
             absent_is_fill,
-            options,
+            decoder,
         })
     }
 
@@ -260,13 +266,27 @@ impl ZarrArray {
         visit: &mut impl FnMut(usize, &[S]) -> Result<()>,
     ) -> Result<()> {
         let key = &self.file_key(file);
-        let decoded =
-            |bytes: &[u8]| self.decode_bytes(key, bytes).map(|raw| bytemuck::pod_collect_to_vec::<_, S>(&raw));
-        let fill = || vec![self.fill_value::<S>(); self.inner_len()];
+        let decoded = |i: usize, bytes: &[u8], visit: &mut dyn FnMut(usize, &[S]) -> Result<()>| {
+            let raw = self.decode_bytes(key, bytes)?;
+            if let Ok(values) = bytemuck::try_cast_slice(&raw) {
+                return visit(i, values);
+            }
+            let mut values = zeros::<S>(self.inner_len())?;
+            bytemuck::cast_slice_mut(&mut values).copy_from_slice(&raw);
+            visit(i, &values)
+        };
+        let fill = || {
+            let mut values = zeros::<S>(self.inner_len())?;
+            let fill = self.fill_value::<S>();
+            if fill != S::zero() {
+                values.fill(fill);
+            }
+            Ok(values)
+        };
         if self.shard_indexes.is_none() {
             return match self.storage.get(key)? {
-                Some(bytes) => visit(first, &decoded(&bytes)?),
-                None if self.absent_is_fill => visit(first, &fill()),
+                Some(bytes) => decoded(first, &bytes, visit),
+                None if self.absent_is_fill => visit(first, &fill()?),
                 None => Err(self.missing(key)),
             };
         }
@@ -277,14 +297,14 @@ impl ZarrArray {
                     stored.push(i);
                     wanted.push(range);
                 }
-                None => visit(i, &fill())?,
+                None => visit(i, &fill()?)?,
             }
         }
         for fetch in coalesce(&wanted, MAX_GAP, MAX_READ) {
             let read = self.read_one(key, fetch.bytes.clone())?;
             for (&i, range) in stored[fetch.serves.clone()].iter().zip(&wanted[fetch.serves]) {
                 let (start, end) = (range.start - fetch.bytes.start, range.end - fetch.bytes.start);
-                visit(i, &decoded(&read[to_usize(start)..to_usize(end)])?)?;
+                decoded(i, &read[to_usize(start)..to_usize(end)], visit)?;
             }
         }
         Ok(())
@@ -321,23 +341,9 @@ impl ZarrArray {
         let broken = |e: &dyn std::fmt::Display| self.broken(key, e);
         // Decoders of compressed bytes are C libraries and other crates: one that panics on
         // bytes that are not what they should be must not take the process with it.
-        let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            self.inner_codecs.decode(
-                Cow::Borrowed(bytes),
-                &self.inner_shape,
-                self.array.data_type(),
-                self.array.fill_value(),
-                &self.options,
-            )
-        }))
-        .map_err(|_| broken(&"the decoder gave up"))?
-        .map_err(|e| broken(&e))?;
-        let ArrayBytes::Fixed(raw) = decoded else { return Err(broken(&"not of fixed-size numbers")) };
-        let expected = self.inner_len().saturating_mul(self.dtype.size());
-        if raw.len() != expected {
-            return Err(broken(&format!("expected {expected} bytes, found {}", raw.len())));
-        }
-        Ok(raw)
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.decoder.decode(bytes)))
+            .map_err(|_| broken(&"the decoder gave up"))?
+            .map_err(|e| broken(&e))
     }
 
     /// The value that chunks which are left out are full of.
@@ -347,7 +353,7 @@ impl ZarrArray {
 
     /// The number of values in an inner chunk.
     fn inner_len(&self) -> usize {
-        self.inner_shape.iter().map(|n| usize::try_from(n.get()).unwrap_or(usize::MAX)).product()
+        self.decoder.len() / self.dtype.size()
     }
 }
 

@@ -12,11 +12,17 @@ use super::array::ZarrArray;
 use super::packed::{Fetched, Packed};
 use super::plan::{Run, runs};
 use crate::error::{DaoError, Result};
-use crate::number::{Dtype, Num, cast_values, for_dtype};
+use crate::number::{Dtype, Num, cast_values, for_dtype, zeros};
 use crate::storage::Storage;
 
 /// The number of rows that are put together at a time, where an array is not packed.
 const STEP: usize = 4096;
+
+/// The values of a whole array that are read at once, at least.
+const READ_AT_ONCE: u64 = 1 << 20;
+
+/// The most chunks that are read at once: each takes some memory, however few values are in it.
+const MAX_CHUNKS: u64 = 1 << 20;
 
 /// A CSR matrix whose `indptr` is in memory.
 pub struct Csr {
@@ -68,7 +74,7 @@ impl StoredArray {
 
     /// The values `range`.
     fn values<T: Num>(&self, range: Range<u64>) -> Result<Vec<T>> {
-        let mut values = vec![T::zero(); to_len(range.end - range.start)?];
+        let mut values = zeros(to_len(range.end - range.start)?)?;
         self.ready(from_ref(&range))?.write(range, 0, &mut values)?;
         Ok(values)
     }
@@ -94,7 +100,7 @@ impl Csr {
         let indices = StoredArray::open(storage, &format!("{path}/indices"))?;
         let data = StoredArray::open(storage, &format!("{path}/data"))?;
         let pointers = ZarrArray::open(storage, &format!("{path}/indptr"))?;
-        let indptr = read_indptr(&pointers, shape[0])?;
+        let indptr = read_indptr(&pointers, shape)?;
         let nnz = indptr.last().copied().unwrap_or(0);
         for array in [indices.array(), data.array()] {
             if array.shape() != [nnz] {
@@ -212,14 +218,37 @@ impl Csr {
     }
 }
 
+/// All `n` values of a one-dimensional array.
+pub fn read_all<T: Num>(array: &ZarrArray, n: u64) -> Result<Vec<T>> {
+    let mut all = zeros(to_len(n)?)?;
+    // Shard after shard: what metadata claim too much of ends at the first that is not there.
+    let shard_len = array.inner_shape()[0].saturating_mul(array.per_shard()[0]);
+    let step = shard_len.saturating_mul(READ_AT_ONCE.div_ceil(shard_len));
+    for (start, out) in (0..n).step_by(to_len(step)?).zip(all.chunks_mut(to_len(step)?)) {
+        gather_into(array, from_ref(&(start..start.saturating_add(step).min(n))), out)?;
+    }
+    Ok(all)
+}
+
 /// The values of `ranges` (ascending) of a one-dimensional array, one after another.
-pub fn gather<T: Num>(array: &ZarrArray, ranges: &[Range<u64>]) -> Result<Vec<T>> {
-    let mut out = vec![T::zero(); to_len(ranges.iter().map(|range| range.end - range.start).sum())?];
+fn gather<T: Num>(array: &ZarrArray, ranges: &[Range<u64>]) -> Result<Vec<T>> {
+    let mut out = zeros(to_len(ranges.iter().map(|range| range.end - range.start).sum())?)?;
+    gather_into(array, ranges, &mut out)?;
+    Ok(out)
+}
+
+/// Writes the values of `ranges` (ascending) to `out`, which has as many.
+fn gather_into<T: Num>(array: &ZarrArray, ranges: &[Range<u64>], out: &mut [T]) -> Result<()> {
     let chunk_len = array.inner_shape().first().copied().unwrap_or(1);
+    if out.len() as u64 / chunk_len > MAX_CHUNKS {
+        return Err(DaoError::corrupt(array.uri(), "the array's chunks are too small to be read")
+            .expected(format!("at most {MAX_CHUNKS} for {} values", out.len()))
+            .found(format!("chunks of {chunk_len} values")));
+    }
     let runs: Vec<Run> = ranges.iter().flat_map(|range| runs(range.clone(), chunk_len)).collect();
     let by_chunk: Vec<&[Run]> = runs.chunk_by(|a, b| a.chunk == b.chunk).collect();
     let chunks: Vec<Vec<u64>> = by_chunk.iter().map(|runs| vec![runs[0].chunk]).collect();
-    let mut rest = &mut out[..];
+    let mut rest = out;
     let mut place = |runs: &&[Run]| rest.split_off_mut(..runs.iter().map(|run| run.values.len()).sum());
     let mut places: Vec<&mut [T]> = by_chunk.iter().map(|runs| place(runs).unwrap_or_default()).collect();
     for_dtype!(array.dtype(), S => array.decode::<S>(&chunks, |i, values| {
@@ -230,21 +259,27 @@ pub fn gather<T: Num>(array: &ZarrArray, ranges: &[Range<u64>]) -> Result<Vec<T>
             place = later;
         }
         Ok(())
-    }))?;
-    Ok(out)
+    }))
 }
 
-/// Reads `indptr`, which must ascend from 0.
-fn read_indptr(array: &ZarrArray, n_obs: u64) -> Result<Vec<u64>> {
+/// Reads `indptr`, which must ascend from 0, by no more than there are columns.
+fn read_indptr(array: &ZarrArray, [n_obs, n_vars]: [u64; 2]) -> Result<Vec<u64>> {
     let wrong = |what: &str| DaoError::corrupt(array.uri(), what.to_owned());
-    if array.shape() != [n_obs + 1] {
+    if array.shape() != [n_obs.saturating_add(1)] {
         return Err(wrong("indptr has the wrong length")
             .expected(format!("{} values", n_obs + 1))
             .found(format!("shape {:?}", array.shape())));
     }
-    let indptr: Vec<u64> = gather(array, from_ref(&(0..n_obs + 1)))?;
+    let indptr: Vec<u64> = read_all(array, n_obs + 1)?;
     if indptr.first() != Some(&0) || indptr.windows(2).any(|pair| pair[0] > pair[1]) {
         return Err(wrong("indptr does not ascend from 0"));
+    }
+    // What is read of a row, and where, is as long as is said here.
+    if let Some(row) = indptr.windows(2).position(|pair| pair[1] - pair[0] > n_vars) {
+        return Err(wrong("a row has more values than columns")
+            .at(format!("row {row}"))
+            .expected(format!("at most {n_vars}"))
+            .found(indptr[row + 1] - indptr[row]));
     }
     Ok(indptr)
 }

@@ -7,6 +7,7 @@
 mod array;
 mod cache;
 mod csr;
+mod decode;
 mod dense;
 mod gene_index;
 mod packed;

@@ -14,11 +14,11 @@ use super::plan::{Run, coalesce, runs, to_usize};
 use super::shard_index::ChunkRange;
 use crate::codec::{self, BLOCK, Broken, Kind, SCRATCH, Scratch};
 use crate::error::{DaoError, Result};
-use crate::number::{Dtype, Num, always_exact, cast_values, for_dtype};
+use crate::number::{Dtype, Num, always_exact, cast_values, for_dtype, resize, zeros};
 use crate::storage::File;
 
-/// The most shards of an array: damaged metadata may claim any number.
-const MAX_SHARDS: u64 = 1 << 24;
+/// The most shards of an array: each is a file, and metadata may claim any number. Their places take 72 MiB.
+const MAX_SHARDS: u64 = 1 << 20;
 /// The most bytes of one read where reads are cheap: what stays in the processor's cache.
 const MAX_LOCAL_READ: u64 = 256 << 10;
 
@@ -161,7 +161,7 @@ impl Packed {
             {
                 return self.decode_as::<S, i32>(range, out, fetched);
             }
-            let mut stored = vec![<S as num_traits::Zero>::zero(); out.len()];
+            let mut stored = zeros::<S>(out.len())?;
             self.decode_as::<S, S>(range, &mut stored, fetched)?;
             cast_values(&stored, out).map_err(|e| e.at(format!("path '{}'", self.array.uri())))
         })
@@ -184,7 +184,7 @@ impl Packed {
                     // The chunk lies within the file: that was checked when the index was read.
                     let len = to_usize(bytes.end - bytes.start);
                     if buffer.len() < len {
-                        buffer.resize(len, 0);
+                        resize(buffer, len)?;
                     }
                     shard.file.read_at(bytes.start, &mut buffer[..len])?;
                     &buffer[..len]
@@ -224,7 +224,7 @@ impl Packed {
             return Ok(directory);
         }
         let range = chunk.range.clone().unwrap_or(0..0);
-        let mut bytes = vec![0; to_usize(self.directory_len().min(range.end - range.start))];
+        let mut bytes = zeros(to_usize(self.directory_len().min(range.end - range.start)))?;
         shard.file.read_at(range.start, &mut bytes)?;
         self.keep_directory(shard, at, &bytes)
     }

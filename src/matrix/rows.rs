@@ -1,7 +1,7 @@
 //! Sparse rows on their way from a matrix to their receiver.
 
 use crate::error::Result;
-use crate::number::Num;
+use crate::number::{Num, resize};
 
 /// Rows of a matrix, sparse: the `i`-th has `indices[indptr[i]..indptr[i + 1]]`, ascending, and `data` beside them.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,8 +36,8 @@ pub trait RowSink<T> {
 impl<T: Num> RowSink<T> for Rows<T> {
     fn row(&mut self, _: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         let at = self.data.len();
-        self.indices.resize(at + nnz, 0);
-        self.data.resize(at + nnz, T::zero());
+        resize(&mut self.indices, at + nnz)?;
+        resize(&mut self.data, at + nnz)?;
         self.indptr.push(at + nnz);
         fill(&mut self.indices[at..], &mut self.data[at..])
     }
@@ -59,8 +59,8 @@ impl<T> Default for RowBuffer<T> {
 impl<T: Num> RowBuffer<T> {
     /// The columns and values of a row of `nnz` that `fill` writes.
     pub fn fill(&mut self, nnz: usize, fill: FillRow<'_, T>) -> Result<(&mut [i32], &mut [T])> {
-        self.columns.resize(nnz, 0);
-        self.values.resize(nnz, T::zero());
+        resize(&mut self.columns, nnz)?;
+        resize(&mut self.values, nnz)?;
         fill(&mut self.columns, &mut self.values)?;
         Ok((&mut self.columns, &mut self.values))
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::array::ZarrArray;
-use super::csr::gather;
+use super::csr::read_all;
 use crate::error::{DaoError, Result};
 use crate::number::Num;
 use crate::storage::Storage;
@@ -42,7 +42,7 @@ fn values<T: Num>(storage: &Arc<dyn Storage>, path: &str, n_obs: u64) -> Result<
             .expected(n_obs)
             .found(format!("shape {:?}", array.shape())));
     }
-    gather(&array, std::slice::from_ref(&(0..n_obs)))
+    read_all(&array, n_obs)
 }
 
 #[cfg(test)]

@@ -149,12 +149,24 @@ impl Dtype {
     }
 }
 
-/// `n` zeros; `None` where memory does not hold them, which would otherwise end the process.
-pub fn zeros<T: Num>(n: usize) -> Option<Vec<T>> {
-    let mut values = Vec::new();
-    values.try_reserve_exact(n).ok()?;
+/// `n` zeros, in pages that the system has zeroed; `Value` where memory does not hold them, which would otherwise
+/// end the process.
+pub fn zeros<T: Num>(n: usize) -> Result<Vec<T>> {
+    bytemuck::allocation::try_zeroed_vec(n).map_err(|()| too_many::<T>(n))
+}
+
+/// Makes `values` `n` long, with zeros where they are new; `Value` as of [`zeros`].
+pub fn resize<T: Num>(values: &mut Vec<T>, n: usize) -> Result<()> {
+    values.try_reserve(n.saturating_sub(values.len())).map_err(|_| too_many::<T>(n))?;
     values.resize(n, T::zero());
-    Some(values)
+    Ok(())
+}
+
+/// The error for more numbers than memory holds.
+#[cold]
+fn too_many<T: Num>(n: usize) -> DaoError {
+    DaoError::value(format!("{n} numbers of {} do not fit into memory", T::DTYPE.name()))
+        .hint("take fewer cells or genes at a time; if they are few, the store is damaged: .verify() says where")
 }
 
 /// Runs `$body` with `$T` naming the Rust type of `$dtype`.
@@ -252,7 +264,7 @@ mod tests {
 
     #[test]
     fn memory_that_is_not_there_is_no_zeros() {
-        assert_eq!(zeros::<u16>(3), Some(vec![0; 3]));
-        assert_eq!(zeros::<f64>(usize::MAX / 16), None);
+        assert_eq!(zeros::<u16>(3).unwrap(), [0; 3]);
+        assert!(zeros::<f64>(usize::MAX / 16).is_err() && zeros::<f64>(1 << 46).is_err());
     }
 }

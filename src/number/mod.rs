@@ -8,6 +8,6 @@ mod dtype;
 mod word;
 
 pub use cast::{always_exact, cast_values, cast_vec, is_always_exact};
-pub use dtype::{Dtype, Layout, Num, Values, zeros};
+pub use dtype::{Dtype, Layout, Num, Values, resize, zeros};
 pub(crate) use dtype::{for_dtype, for_dtype_values};
 pub use word::Word;

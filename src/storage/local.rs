@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use super::{File, Storage, check_end};
 use crate::error::{DaoError, Result};
+use crate::number::zeros;
 
 /// The files below one folder.
 pub struct Local {
@@ -110,7 +111,7 @@ impl LocalFile {
         check_end("file", self.path.display(), range.end, self.len)?;
         let length = usize::try_from(range.end - range.start)
             .map_err(|_| DaoError::corrupt(&self.path.display().to_string(), "a range does not fit into memory"))?;
-        let mut bytes = vec![0; length];
+        let mut bytes = zeros(length)?;
         self.read_at(range.start, &mut bytes)?;
         Ok(bytes.into())
     }

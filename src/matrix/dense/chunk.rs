@@ -46,7 +46,7 @@ impl Dense {
         let within: Vec<usize> = rows.iter().map(|&row| to_usize(u64::from(row) - band * height)).collect();
         builders.resize_with(builders.len().max(rows.len()), RowBuilder::default);
         let builders = &mut builders[..rows.len()];
-        builders.iter_mut().for_each(|row| row.begin(to_usize(n_vars)));
+        builders.iter_mut().try_for_each(|row| row.begin(to_usize(n_vars)))?;
         for &chunk in &wanted.chunks {
             let rows = ChunkRows {
                 rows: &within,

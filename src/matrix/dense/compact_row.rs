@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::number::{Num, always_exact, cast_values};
+use crate::number::{Num, always_exact, cast_values, resize};
 
 /// The byte that stands for a value that does not fit into one; such values follow at the row's end.
 const LARGE: u8 = u8::MAX;
@@ -28,11 +28,12 @@ pub struct RowBuilder {
 
 impl RowBuilder {
     /// Begins a row of `n_columns`.
-    pub fn begin(&mut self, n_columns: usize) {
+    pub fn begin(&mut self, n_columns: usize) -> Result<()> {
         self.mask.clear();
-        self.mask.resize(n_columns.div_ceil(64), 0);
+        resize(&mut self.mask, n_columns.div_ceil(64))?;
         self.small.clear();
         self.large.clear();
+        Ok(())
     }
 
     /// Marks 64 columns from `column`, those whose bit is set.

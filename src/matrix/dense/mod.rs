@@ -25,6 +25,9 @@ use crate::storage::Storage;
 use compact_row::ColumnMask;
 pub use compact_row::CompactRow;
 
+/// The most columns of a dense matrix, far above any number of genes or peaks: rows are built with a bit for each.
+const MAX_COLUMNS: u64 = 1 << 24;
+
 /// A dense matrix on one two-dimensional zarr array.
 pub struct Dense {
     array: ZarrArray,
@@ -45,9 +48,9 @@ impl Dense {
     /// Opens the array at `path`; `NotFound`/`Corrupt` if it is missing, or not two-dimensional.
     pub fn open(storage: &Arc<dyn Storage>, path: &str) -> Result<Self> {
         let array = ZarrArray::open(storage, path)?;
-        if array.shape().len() != 2 || i32::try_from(array.shape()[1]).is_err() {
+        if array.shape().len() != 2 || array.shape()[1] > MAX_COLUMNS {
             return Err(DaoError::corrupt(array.uri(), "not a matrix")
-                .expected("two axes, fewer than 2^31 columns")
+                .expected(format!("two axes, at most {MAX_COLUMNS} columns"))
                 .found(format!("shape {:?}", array.shape())));
         }
         Ok(Self { encoding: array.encoding(), array, block_len: AtomicUsize::new(0), seen: Default::default() })
