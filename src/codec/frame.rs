@@ -170,4 +170,26 @@ mod tests {
             let _ = decode(&bytes, &mut [0; FRAME]);
         }
     }
+
+    /// A frame of width 0 with these patches, one bit each.
+    fn patched(positions: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0, byte(positions.len()), 1];
+        frame.extend(positions);
+        frame.extend(vec![0xFF; positions.len().div_ceil(8)]);
+        frame
+    }
+
+    #[test]
+    fn patches_ascend_strictly() {
+        let read = |positions: &[u8]| decode(&patched(positions), &mut [0; FRAME]);
+        for good in [&[3][..], &[0, 255], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 200]] {
+            assert_eq!(read(good), Ok(HEAD + good.len() + good.len().div_ceil(8)));
+        }
+        for bad in [&[3, 3][..], &[4, 3], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 8], &[9, 1, 2, 3, 4, 5, 6, 7, 8, 10]] {
+            assert!(read(bad).is_err(), "{bad:?}");
+        }
+        // A width of patches where there are none.
+        assert!(decode(&[0, 0, 1, 0, 0], &mut [0; FRAME]).is_err());
+        assert_eq!(decode(&[0, 0, 0, 0, 0], &mut [0; FRAME]), Ok(HEAD));
+    }
 }

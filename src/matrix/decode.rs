@@ -252,3 +252,6 @@ fn unpack(bytes: &[u8], shape: &ChunkShape, data_type: &DataType) -> Result<Vec<
 fn why(e: impl std::fmt::Display + 'static) -> Why {
     Box::new(e)
 }
+
+#[cfg(test)]
+mod tests;

@@ -152,7 +152,10 @@ def test_wrong_bytes_with_right_checksums(page, body, dtype, n, delta, data):
     """Rust and the page refuse the same blocks, and read the others alike."""
     if data.draw(st.booleans(), "plausible"):
         w, p, h = (data.draw(st.integers(0, high)) for high in (3, 4, 9))
-        body = bytes([w, p, h]) + (body * 100)[: 32 * w] + bytes(range(p)) + body
+        positions = data.draw(st.lists(st.integers(0, 255), min_size=p, max_size=p))
+        if data.draw(st.booleans(), "ascending"):
+            positions = range(p)
+        body = bytes([w, p, h]) + (body * 100)[: 32 * w] + bytes(positions) + body
     crc = page["crc32c"]
     block = body + crc(body).to_bytes(4, "little")
     head = len(block).to_bytes(2, "little")
@@ -164,6 +167,18 @@ def test_wrong_bytes_with_right_checksums(page, body, dtype, n, delta, data):
             pfor_decode(chunk, dtype, n, delta)
     else:
         assert pfor_decode(chunk, dtype, n, delta).tobytes() == expected.tobytes()
+
+
+def test_patches_in_no_order_are_refused_by_both(page):
+    for positions in ([1, 1], [2, 1], [0, 5, 5], [9, 3, 10]):
+        body = bytes([0, len(positions), 1, *positions, 0xFF, 0, 0])
+        block = body + page["crc32c"](body).to_bytes(4, "little")
+        head = len(block).to_bytes(2, "little")
+        chunk = head + page["crc32c"](head).to_bytes(4, "little") + block
+        with pytest.raises(DaoCorruptError, match="ascend"):
+            pfor_decode(chunk, "uint16", 256, False)
+        with pytest.raises(ValueError, match="ascend"):
+            page["decode"](chunk, "uint16", 256, False)
 
 
 def test_what_are_no_numbers():

@@ -133,3 +133,24 @@ fn metadata_that_cannot_be_used_is_an_error() {
     metadata["fill_value"] = json!([0.0, 0.0]);
     assert_says(&open(&metadata.to_string()), ErrorKind::Corrupt, folder.path(), "is no plain number");
 }
+
+#[test]
+fn sizes_that_metadata_claim_are_refused_before_anything_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |shard: u64, inner: u64| {
+        let mut metadata = sharded::<u16>(8, 8, 8, &portable(), "end");
+        metadata["chunk_grid"]["configuration"]["chunk_shape"] = json!([shard]);
+        metadata["codecs"][0]["configuration"]["chunk_shape"] = json!([inner]);
+        std::fs::create_dir_all(folder.path().join("a")).unwrap();
+        std::fs::write(folder.path().join("a/zarr.json"), metadata.to_string()).unwrap();
+        ZarrArray::open(&storage(folder.path()), "a").map(drop)
+    };
+    open(1 << 32, 1 << 20).unwrap();
+    for (shard, inner) in [(1 << 62, 1 << 62), (u64::MAX, u64::MAX), (1 << 40, 1 << 40)] {
+        let error = open(shard, inner).unwrap_err();
+        assert_says(&error, ErrorKind::Corrupt, folder.path(), "its metadata claim chunks of shape");
+    }
+    for shard in [1 << 62, 1 << 23, 1 << 63] {
+        assert_says(&open(shard, 1).unwrap_err(), ErrorKind::Corrupt, folder.path(), "inner chunks of a shard");
+    }
+}
