@@ -15,7 +15,7 @@ use zarrs::metadata::ConfigurationSerialize;
 use zarrs::metadata_ext::codec::sharding::ShardingCodecConfiguration;
 use zarrs::plugin::PluginCreateError;
 
-use super::decode::Decoder;
+use super::decode::{Decoder, known};
 use super::plan::{coalesce, to_usize};
 use super::shard_index::{ChunkRange, ShardIndexes};
 use super::shard_tag::ShardTag;
@@ -113,6 +113,8 @@ impl ZarrArray {
             if codecs.array_to_array_codecs().is_empty() && codecs.bytes_to_bytes_codecs().is_empty() {
                 pfor = codecs.array_to_bytes_codec().as_any().downcast_ref().copied();
             }
+            let index_codecs = CodecChain::from_metadata(&sharding.index_codecs).map_err(|e| unusable(&e))?;
+            known(&index_codecs).map_err(|e| unusable(&e))?;
             let counts = per_shard(&sharding.chunk_shape);
             if counts.iter().try_fold(1_u64, |n, count| n.checked_mul(*count)).is_none_or(|n| n > MAX_INNER_CHUNKS) {
                 return Err(unusable(&format!("it claims {counts:?} inner chunks of a shard")));

@@ -150,7 +150,7 @@ impl Decoder {
 }
 
 /// Refuses codecs whose decoders are not bounded here.
-fn known(codecs: &CodecChain) -> Result<(), String> {
+pub fn known(codecs: &CodecChain) -> Result<(), String> {
     let refuse = |name: Option<Cow<'_, str>>| {
         Err(format!("the codec '{}' is not read, or not in this place", name.as_deref().unwrap_or("without a name")))
     };
@@ -226,7 +226,7 @@ fn reserved(len: usize) -> io::Result<Vec<u8>> {
 }
 
 /// Fails where there is no memory for `len` bytes, which the process would otherwise end of.
-fn room(len: usize) -> Result<(), Why> {
+pub fn room(len: usize) -> Result<(), Why> {
     if len < LARGE {
         return Ok(());
     }

@@ -14,6 +14,7 @@ use super::frame::{HEAD, block_len, decodes_in_parts, part};
 use super::{Dense, WantedColumns};
 use crate::error::Result;
 use crate::matrix::array::{ChunkEncoding, MAX_GAP, MAX_READ, StoredChunk};
+use crate::matrix::decode::room;
 use crate::matrix::plan::{coalesce, to_usize};
 use crate::number::Num;
 
@@ -152,6 +153,8 @@ impl Dense {
         builders: &mut [RowBuilder],
     ) -> Result<()> {
         let typesize = blosc_typesize(frame).unwrap_or(1);
+        // c-blosc takes three blocks beside its output.
+        room(block_len(frame).saturating_mul(4)).map_err(|e| self.array.broken(key, &e))?;
         for run in rows.runs(block_len(frame)) {
             let (first, last) = (rows.rows[run.start], rows.rows[run.end - 1]);
             let len = (last - first) * rows.row_len + rows.used_len;
