@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn arrays_that_contradict_each_other_are_an_error() {
         let cases: [(&[u64], &[i32], &str); 5] = [
-            (&[0, 11, 11, 11], &[0; 11], "row 0': a row has more values than columns"),
+            (&[0, 11, 11, 11], &[0; 11], "a row has more values than columns"),
             (&[0, 1, 2], &[1, 2], "indptr has the wrong length"),
             (&[0, 2, 1, 2], &[1, 2], "indptr does not ascend from 0"),
             (&[1, 1, 2, 2], &[1, 2], "indptr does not ascend from 0"),
