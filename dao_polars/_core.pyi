@@ -22,9 +22,11 @@ __all__ = [
     "Genes",
     "MatrixMeta",
     "MatrixName",
+    "ObsTables",
     "Reader",
     "Sampler",
     "Store",
+    "TableFile",
     "TableMeta",
     "feature_space_id",
     "keep_reports",
@@ -71,10 +73,30 @@ class Dataset:
     bytes: Final[int]
     organism: Final[str | None]
     obs: Final[tuple[tuple[str, str], ...]]
+    obs_file: Final[TableFile | None]
     constants: Final[Mapping[str, Any]]
     feature_space: Final[str]
     layers: Final[tuple[str, ...]]
     obsm: Final[tuple[str, ...]]
+
+@final
+class TableFile:
+    @staticmethod
+    def of(path: str) -> TableFile: ...
+    @staticmethod
+    def parse(text: str) -> TableFile: ...
+    json: Final[str]
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+
+@final
+class ObsTables:
+    def __new__(cls, uri: str, storage_options: dict[str, str] | None = None) -> ObsTables: ...
+    def check(
+        self,
+        datasets: Sequence[tuple[str, str, int, TableFile | None]],
+        columns: Sequence[str],
+    ) -> None: ...
 
 @final
 class MatrixMeta:

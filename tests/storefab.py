@@ -15,6 +15,8 @@ from typing import Any
 import google_crc32c
 import polars as pl
 
+from dao_polars import _core
+
 STORE_ID = "11111111-2222-3333-4444-555555555555"
 
 
@@ -69,6 +71,21 @@ def relist(folder: Path) -> None:
     (folder / "dao.json").write_text(seal({**meta, "files": list_files(folder)}))
 
 
+def obs_file(path: Path) -> dict[str, Any]:
+    """The checksums of an obs table, as a manifest has them."""
+    return json.loads(_core.TableFile.of(str(path)).json)
+
+
+def take_as_written(path: Path, name: str) -> None:
+    """Has the manifest list a dataset's obs table as it is now, whatever else it says of it."""
+    manifest = json.loads((path / "dao.json").read_text())
+    for entry in manifest["datasets"]:
+        if entry["id"] == name:
+            entry["obs_file"] = obs_file(path / name / "parquet" / "obs.parquet")
+    (path / "dao.json").write_text(seal(manifest))
+    relist(path / name)
+
+
 def make_store(path: Path, studies: Mapping[str, Study], store_id: str = STORE_ID) -> Path:
     """Writes a store of these datasets; numbers default to the order given."""
     words: dict[str, set[str]] = {}
@@ -99,6 +116,7 @@ def make_store(path: Path, studies: Mapping[str, Study], store_id: str = STORE_I
             "dtype": "uint16",
             "bytes": 1234,
             "obs": [[c, dtype_name(t)] for c, t in study.obs.schema.items()],
+            "obs_file": obs_file(tables / "obs.parquet"),
             "constants": study.constants,
             "var_id": "-".join(study.genes),
             "layers": [],

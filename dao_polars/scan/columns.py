@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from .._core import Dataset
+from .._core import Dataset, TableFile
 from .cell import Cell
 from .dtypes import dtype_from_name
 
@@ -42,7 +42,8 @@ class ScannedDataset:
     """A dataset as the scan sees it.
 
     ``columns``: by their names in the frame, ``obs_name`` first. ``constants``: the values that
-    all its cells share. What is in neither is null in this dataset.
+    all its cells share. What is in neither is null in this dataset. ``obs_file``: the checksums of
+    its file, None for sfaira's.
     """
 
     number: int
@@ -51,6 +52,7 @@ class ScannedDataset:
     n_obs: int
     columns: Mapping[str, FileColumn]
     constants: Mapping[str, Scalar] = field(default_factory=dict)
+    obs_file: TableFile | None = None
 
 
 def free_name(name: str, taken: Iterable[str]) -> str:
@@ -76,7 +78,7 @@ def scanned_datasets(datasets: Iterable[Dataset]) -> list[ScannedDataset]:
             }
         columns = tables[id(obs)]
         wide = {n: v for n, v in d.constants.items() if n not in columns and n not in RESERVED}
-        found.append(ScannedDataset(d.number, d.name, d.path, d.n_obs, columns, wide))
+        found.append(ScannedDataset(d.number, d.name, d.path, d.n_obs, columns, wide, d.obs_file))
     return found
 
 

@@ -1,12 +1,11 @@
 """Holds obs.parquet files against the manifest, and explains why reading one failed.
 
-Owns the check that a file has as many rows as its dataset has cells, without which keys would
-name the wrong cells, and the errors that name dataset and path.
+Owns when a file is checked (its checksums, and that it has as many rows as its dataset has cells,
+without which keys would name the wrong ones), and the errors of polars that name dataset and path.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -24,53 +23,24 @@ FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 """The errors that polars raises for files that it cannot read."""
 
 _RESTORE = "restore the file from a copy, or write the dataset again"
-# Rows of local files, by path, time, size and inode.
-_seen_files: dict[tuple[str | int, ...], int] = {}
-_MAX_SEEN = 100_000
 
 
-def check_rows(store: ScannedStore, datasets: Sequence[ScannedDataset]) -> None:
-    """Checks that each obs table has as many rows as its dataset has cells.
+def check(
+    store: ScannedStore, datasets: Sequence[ScannedDataset], columns: Mapping[str, FileColumn]
+) -> None:
+    """Checks that what reading some columns reads of each obs table is as it was written.
 
-    A file is looked into once, and again when its size or time has changed; a remote one once
-    for each opened store.
+    No parser is given a table before. A local file is looked into once, and again when its size,
+    a time or the inode has changed; a remote one once for each opened store; each for the columns
+    that are wanted. Of sfaira's tables, which have no checksums, the rows are counted alone.
 
     Raises:
         DaoFileNotFoundError, DaoIOError, DaoCorruptError: naming the dataset and the file.
     """
-    seen = _seen_files if store.is_local else store.rows_seen
-    states = [(dataset, _state(store, dataset)) for dataset in datasets]
-    unknown = [(dataset, state) for dataset, state in states if state not in seen]
-    if unknown:
-        counts = _count(store, [dataset for dataset, _ in unknown])
-        if len(seen) > _MAX_SEEN:
-            seen.clear()
-        seen.update((state, n) for (_, state), n in zip(unknown, counts, strict=True))
-    for dataset, state in states:
-        if seen.get(state, dataset.n_obs) != dataset.n_obs:
-            raise DaoCorruptError(
-                f"{_where(store, dataset)}: expected {dataset.n_obs} rows, one a cell, found "
-                f"{seen[state]}; {_RESTORE}"
-            )
-
-
-def _state(store: ScannedStore, dataset: ScannedDataset) -> tuple[str | int, ...]:
-    """A value that changes when a local file does; of a remote file only the path is known."""
-    path = store.obs_path(dataset)
-    if not store.is_local:
-        return (path,)
-    with _named_errors(_where(store, dataset)):
-        stat = os.stat(path)
-    return path, stat.st_mtime_ns, stat.st_size, stat.st_ino
-
-
-def _count(store: ScannedStore, datasets: Sequence[ScannedDataset]) -> list[int]:
-    frames = [scan(store, [dataset]).select(pl.len()) for dataset in datasets]
-    try:
-        return [frame.item() for frame in pl.collect_all(frames)]
-    except FAILURES:
-        explain(store, datasets, {})
-        raise
+    store.obs_tables.check(
+        [(d.name, d.path, d.n_obs, d.obs_file) for d in datasets],
+        [column.name for column in columns.values() if column.name is not None],
+    )
 
 
 def scan(store: ScannedStore, datasets: Sequence[ScannedDataset], **options: Any) -> pl.LazyFrame:
@@ -91,6 +61,7 @@ def explain(
 
     Looks at each file by itself; returns if all can be read, so that the fault is the query's.
     """
+    check(store, datasets, columns)  # they may have changed since
     for dataset in datasets:
         where = _where(store, dataset)
         lf = scan(store, [dataset])

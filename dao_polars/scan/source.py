@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from .._core import ObsTables
 from . import obs_files
 from .cell import Cell
 from .columns import FileColumn, ScannedDataset, converted
@@ -33,20 +34,18 @@ _GROUPS_AHEAD = 4
 class ScannedStore:
     """The part of a store that a scan needs to know.
 
-    ``datasets``: in the order of the frame's rows. ``schema``: the frame's. ``rows_seen``: of
-    remote obs files that were looked into, the number of rows.
+    ``datasets``: in the order of the frame's rows. ``schema``: the frame's.
     """
 
     uri: str
     storage_options: dict[str, str] | None
     datasets: list[ScannedDataset]
     schema: pl.Schema
-    rows_seen: dict[tuple[str | int, ...], int] = field(default_factory=dict)
 
-    @property
-    def is_local(self) -> bool:
-        """Whether ``uri`` is a path."""
-        return "://" not in self.uri
+    @cached_property
+    def obs_tables(self) -> ObsTables:
+        """The check of the obs tables, which remembers what it saw of remote ones."""
+        return ObsTables(self.uri, self.storage_options)
 
     @cached_property
     def row_name(self) -> str:
@@ -111,7 +110,7 @@ def _read_files(
     store: ScannedStore, group: ScanGroup, columns: Sequence[str]
 ) -> Iterator[pl.DataFrame]:
     """Starts reading a group's files in the background; gives its rows."""
-    obs_files.check_rows(store, group.datasets)
+    obs_files.check(store, group.datasets, group.columns)
     lf = obs_files.scan(
         store,
         group.datasets,

@@ -58,7 +58,8 @@ def scan(
     Boolean; with other text among it, bools read ``"True"`` and ``"False"``.
 
     Reads the manifest now and obs when the query runs: only the datasets, columns and row groups
-    that it can need.
+    that it can need. Their checksums are checked before, column by column: of local files once in
+    a process for each state of a file (size, times, inode), of remote ones once for each call.
 
     Args:
         uri: path, or ``s3://``, ``gs://``, ``az://``, ``https://`` URL of the store.

@@ -14,9 +14,9 @@ import polars as pl
 
 from .. import _core
 from ..errors import DaoCorruptError
+from ..scan import obs_files
 from ..scan.cell import Cell
 from ..scan.columns import ScannedDataset, frame_schema, scanned_datasets
-from ..scan.obs_files import check_rows
 from ..scan.source import ScannedStore, scan_store
 from . import uns as uns_json
 
@@ -50,7 +50,7 @@ class OwnTables:
         uri = self._core.uri
         schema = frame_schema(found, self.categories(), Cell(uri, self._core.id))
         store = ScannedStore(uri, self._storage_options, found, schema)
-        check_rows(store, found)
+        obs_files.check(store, found, found[0].columns)
         for _ in scan_store(store).collect_batches():
             pass
 

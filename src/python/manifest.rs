@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::obs_tables::PyTableFile;
 use crate::error::DaoError;
 use crate::number::Dtype;
 use crate::read::OpenStore;
@@ -200,6 +201,12 @@ impl PyDataset {
     #[getter]
     fn obs(&self, py: Python<'_>) -> Py<PyTuple> {
         self.obs.clone_ref(py)
+    }
+
+    /// The checksums of obs.parquet; None for sfaira's.
+    #[getter]
+    fn obs_file(&self) -> Option<PyTableFile> {
+        self.listed().obs_file.clone().map(PyTableFile::new)
     }
 
     /// The values that all cells share, by name; none for sfaira's.

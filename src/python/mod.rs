@@ -9,6 +9,7 @@ mod codec;
 mod error;
 mod genes;
 mod manifest;
+mod obs_tables;
 mod progress;
 mod reader;
 mod sampling;
@@ -24,6 +25,7 @@ mod _core {
         codec::{pfor_decode, pfor_encode},
         genes::{PyGenes, feature_space_id, keep_reports, match_genes, next_report},
         manifest::{PyColumnMeta, PyDataset, PyDescription, PyMatrixMeta, PyMatrixName, PyTableMeta},
+        obs_tables::{PyObsTables, PyTableFile},
         reader::{PyEpoch, PyReader},
         sampling::{PyEpochPlan, PySampler},
         store::PyStore,

@@ -1,10 +1,12 @@
 //! The parts that every reader of cells is made of: opened matrices, requests, plans of rows, and threads that work.
 //!
-//! Owns the cell key ([`split_key`]), a store with its opened matrices ([`OpenStore`]), what is read of each cell
-//! ([`ReadRequest`], [`MatrixRequest`], [`Normalize`]), which rows some cells are ([`RowPlan`]), the one scheduler
-//! ([`schedule`]), and whether all of a dataset is as it was written ([`OpenStore::verify`]). Must not know what becomes of the rows: batches, lookups and aggregates do.
+//! Owns the cell key ([`split_key`]), a store with its opened matrices ([`OpenStore`]), the check of its tables
+//! of cells ([`ObsTables`]), what is read of each cell ([`ReadRequest`], [`MatrixRequest`], [`Normalize`]), which rows
+//! some cells are ([`RowPlan`]), the one scheduler ([`schedule`]), and whether all of a dataset is as it was written
+//! ([`OpenStore::verify`]). Must not know what becomes of the rows: batches, lookups and aggregates do.
 
 mod normalize;
+mod obs_tables;
 mod open_store;
 mod request;
 mod row_plan;
@@ -14,6 +16,7 @@ mod testing;
 mod verify;
 
 pub use normalize::Normalize;
+pub use obs_tables::{ObsTable, ObsTables};
 pub use open_store::OpenStore;
 pub use request::{DatasetMatrix, MatrixForm, MatrixRequest, ReadRequest};
 pub use row_plan::{DatasetRows, RowPlan};

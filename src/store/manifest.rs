@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::matrix_name::MatrixName;
 use super::names::RESERVED;
+use super::table_file::TableFile;
 use super::versioned;
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Layout};
@@ -67,6 +68,9 @@ pub struct Dataset {
     pub organism: Option<String>,
     /// Names and types of the columns of obs, but the index; none for sfaira's, whose tables say it.
     pub obs: Vec<(String, String)>,
+    /// The checksums of the table of cells; `None` for sfaira's, which have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obs_file: Option<TableFile>,
     /// Values that all its cells share.
     pub constants: Constants,
     /// The id of the feature space: two are equal exactly where the genes and their order are.

@@ -1,7 +1,7 @@
 //! A store's layout: manifest, datasets, their small files.
 //!
 //! Owns `dao.json` (of the store and of each dataset), the list of files in it, and the way into stores that sfaira wrote,
-//! which look from outside as ours do. Decodes no matrix; of parquet it reads the names of genes alone.
+//! which look from outside as ours do. Decodes no matrix; of parquet it reads footers and the names of genes alone.
 
 mod description;
 mod files;
@@ -9,6 +9,7 @@ mod manifest;
 mod matrix_name;
 mod names;
 mod sfaira;
+mod table_file;
 mod versioned;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use files::{FileMeta, Files, ListedFiles, checksum};
 pub use manifest::{Categories, Constants, Dataset, Manifest};
 pub use matrix_name::MatrixName;
 pub use names::{INDEX, VarColumn, VarTable};
+pub use table_file::{TableFile, row_count};
 #[cfg(test)]
 pub use versioned::seal;
 
@@ -31,6 +33,8 @@ pub const MANIFEST: &str = "dao.json";
 pub const UNPUBLISHED: &str = ".unpublished";
 /// Folder of a dataset that holds the gene-major copy of its X, at `zarr/X` below it, and a `dao.json`.
 pub const GENE_INDEX: &str = "gene_index";
+/// A dataset's table of cells, relative to the dataset.
+pub const OBS: &str = "parquet/obs.parquet";
 /// A dataset's table of genes, relative to the dataset.
 pub const VAR: &str = "parquet/var.parquet";
 

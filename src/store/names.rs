@@ -239,7 +239,7 @@ fn append<T: DataType, V>(
 }
 
 /// Reads from a file that may be damaged; a panic of the parquet reader becomes an error.
-fn sound<T>(place: &str, read: impl FnOnce() -> ParquetResult<T>) -> Result<T> {
+pub(super) fn sound<T>(place: &str, read: impl FnOnce() -> ParquetResult<T>) -> Result<T> {
     let problem = match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(found)) => return Ok(found),
         Ok(Err(error)) => error.to_string(),

@@ -9,7 +9,8 @@ use super::folder::{Folder, write_file};
 use super::matrix::{MatrixSpec, MatrixWriter};
 use super::publish::Staging;
 use crate::error::{DaoError, Result};
-use crate::store::{Categories, Dataset, Description, MANIFEST, MatrixMeta, MatrixName, checksum};
+use crate::storage::{Local, Storage};
+use crate::store::{Categories, Dataset, Description, MANIFEST, MatrixMeta, MatrixName, OBS, TableFile, checksum};
 
 /// A dataset being written; not visible until [`DatasetWriter::commit`], gone if dropped before.
 pub struct DatasetWriter {
@@ -113,6 +114,9 @@ impl DatasetWriter {
         let text = description.to_json()?;
         write_file(&staging.folder().join(MANIFEST), text.as_bytes())?;
         let bytes = text.len() as u64 + description.files.values().map(|file| file.size).sum::<u64>();
+        let obs_place = staging.folder().join(OBS);
+        let obs_file = Local::new(staging.folder())?.file(OBS)?;
+        let obs_file = obs_file.map(|file| TableFile::of(file.as_ref(), &obs_place.to_string_lossy())).transpose()?;
         staging.publish(|manifest, number| {
             manifest.merge_categories(categories);
             Ok(Dataset {
@@ -128,6 +132,7 @@ impl DatasetWriter {
                 bytes,
                 organism,
                 obs: description.obs.columns.into_iter().map(|column| (column.name, column.dtype)).collect(),
+                obs_file,
                 constants: description.constants,
                 feature_space: description.feature_space,
                 layers,
@@ -190,7 +195,7 @@ mod tests {
         put(&mut writer, &MatrixName::X, Layout::Csr);
         put(&mut writer, &layer, Layout::Csr);
         put(&mut writer, &pca, Layout::Dense);
-        std::fs::write(writer.folder().join("parquet/obs.parquet"), b"table").unwrap();
+        std::fs::write(writer.folder().join("parquet/var.parquet"), b"table").unwrap();
         assert!(Store::open(uri, &Vec::new()).is_err(), "not visible before it is complete");
         commit(writer, BTreeMap::new()).unwrap();
 
@@ -200,7 +205,7 @@ mod tests {
         assert_eq!((dataset.layers.clone(), dataset.obsm.clone()), (vec!["counts".into()], vec!["X_pca".into()]));
         let description = store.description(dataset).unwrap();
         assert_eq!(description.matrices.keys().collect::<Vec<_>>(), [&MatrixName::X, &layer, &pca]);
-        assert_eq!(description.files["parquet/obs.parquet"], FileMeta::of(b"table"));
+        assert_eq!(description.files["parquet/var.parquet"], FileMeta::of(b"table"));
         let listed: BTreeSet<String> = description.files.into_keys().chain(["dao.json".to_owned()]).collect();
         let found = Local::new(&folder.path().join("lung")).unwrap().list_files("").unwrap();
         assert_eq!(found.into_iter().map(|(path, _)| path).collect::<BTreeSet<_>>(), listed);

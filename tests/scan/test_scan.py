@@ -20,7 +20,7 @@ import dao_polars as dao
 from dao_polars.scan.cell import Cell
 from dao_polars.scan.columns import FileColumn, ScannedDataset, frame_schema
 from dao_polars.scan.plan import make_plan
-from tests.storefab import Study, make_store, plain_cells, plain_frame, seal
+from tests.storefab import Study, make_store, plain_cells, plain_frame, seal, take_as_written
 
 ENGINES = ("streaming", "in-memory")
 C = pl.col
@@ -205,6 +205,7 @@ def test_text_that_contradicts_the_manifest_is_no_truth_value(tmp_path: Path) ->
     path = make_store(tmp_path / "s", studies)
     file = path / "b" / "parquet" / "obs.parquet"
     pl.read_parquet(file).with_columns(f=pl.lit("maybe")).write_parquet(file)
+    take_as_written(path, "b")
     with pytest.raises(dao.DaoCorruptError, match=r"'b'.*column 'f': values that the manifest"):
         dao.scan(path).collect()
 
@@ -558,6 +559,7 @@ def test_row_groups_that_cannot_match_are_skipped(tmp_path: Path) -> None:
     third = slice(len(data) // 6, len(data) // 3)  # inside the first two row groups
     data[third] = bytes(third.stop - third.start)
     file.write_bytes(data)
+    take_as_written(path, "a")
     lf = dao.scan(path)
     for condition in (
         C("kind") == "k4",
@@ -605,15 +607,19 @@ def test_parts_have_no_more_rows_than_polars_can_number() -> None:
 
 def damaged(store: Path) -> list[tuple[type[Exception], str, Callable[[Path], object]]]:
     def rewrite(change: Callable[[pl.DataFrame], pl.DataFrame]) -> Callable[[Path], object]:
-        return lambda file: change(pl.read_parquet(file)).write_parquet(file)
+        def damage(file: Path) -> None:
+            change(pl.read_parquet(file)).write_parquet(file)
+            take_as_written(store, "study-x")  # the manifest contradicts itself
+
+        return damage
 
     def cut(file: Path) -> None:
         file.write_bytes(file.read_bytes()[:-200])
 
     return [
         (dao.DaoFileNotFoundError, "missing", Path.unlink),
-        (dao.DaoCorruptError, "not a parquet file", cut),
-        (dao.DaoCorruptError, "not a parquet file", lambda f: f.write_bytes(b"")),
+        (dao.DaoCorruptError, "not the parquet file that was written.*expected.*found", cut),
+        (dao.DaoCorruptError, "not the parquet.*found 0 bytes", lambda f: f.write_bytes(b"")),
         (dao.DaoCorruptError, "expected 23 rows.*found 22", rewrite(lambda d: d[1:])),
         (dao.DaoCorruptError, "expected 23 rows.*found 46", rewrite(lambda d: pl.concat([d, d]))),
         (dao.DaoCorruptError, "'is_primary'.*no such", rewrite(lambda d: d.drop("is_primary"))),
@@ -656,7 +662,7 @@ def test_a_file_that_changes_later_is_noticed(own_store: Path) -> None:
     lf.collect()
     file = own_store / "study-x" / "parquet" / "obs.parquet"
     pl.read_parquet(file)[:-1].write_parquet(file)
-    with pytest.raises(dao.DaoCorruptError, match="found 22"):
+    with pytest.raises(dao.DaoCorruptError, match=r"'study-x'.*not the parquet file that was"):
         lf.select("cell", "sorted").collect()
 
 

@@ -69,7 +69,6 @@ def test_a_store_behind_a_web_server(tmp_path: Path, served: tuple[str, list[str
     path = make_store(tmp_path / "s", {"x": Study(obs), "y": Study(obs), "z": Study(obs)})
     store = dao.load_store(f"{url}/s/", storage_options=OPTIONS)
     assert store.uri == f"{url}/s"
-    assert not store._scanned.is_local
     assert asked == ["/s/dao.json"]
     found = store.scan().filter(pl.col("dataset") == "y", pl.col("n") > 1).collect()
     assert found["n"].to_list() == [2, 3]
@@ -83,6 +82,29 @@ def test_a_store_behind_a_web_server(tmp_path: Path, served: tuple[str, list[str
         dao.scan(f"{url}/s", storage_options=OPTIONS).collect()
     with pytest.raises(dao.DaoFileNotFoundError):
         dao.scan(f"{url}/nothing", storage_options=OPTIONS)
+
+
+def test_a_table_behind_a_web_server_is_checked_once(
+    tmp_path: Path, served: tuple[str, list[str]]
+) -> None:
+    url, asked = served
+    obs = pl.DataFrame({"kind": ["a", "b", None], "n": [1, 2, 3]})
+    path = make_store(tmp_path / "s", {"x": Study(obs)})
+    lf = dao.scan(f"{url}/s", storage_options=OPTIONS)
+
+    def requests(query: pl.LazyFrame) -> int:
+        before = len(asked)
+        assert query.collect().height == 3
+        return len(asked) - before
+
+    counts = [requests(lf.select("n")) for _ in range(3)]
+    assert counts[0] > counts[1] == counts[2]  # later ones are polars' alone
+    file = path / "x" / "parquet" / "obs.parquet"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 4] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(dao.DaoCorruptError, match=r"dataset 'x'.*http.*checksum mismatch"):
+        dao.scan(f"{url}/s", storage_options=OPTIONS).collect()
 
 
 @pytest.mark.parametrize("gene_index", [False, True])

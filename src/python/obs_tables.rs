@@ -1,0 +1,102 @@
+//! `_core.TableFile`, `_core.ObsTables`.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+use super::progress::Progress;
+use crate::error::{DaoError, ErrorKind};
+use crate::read::{ObsTable, ObsTables};
+use crate::storage::{Local, Storage};
+use crate::store::TableFile;
+
+/// The checksums of a parquet file: of its columns, and of what else is read with each.
+#[pyclass(name = "TableFile", module = "dao_polars._core", frozen, eq, from_py_object)]
+#[derive(Clone, PartialEq, Eq)]
+pub struct PyTableFile(Arc<TableFile>);
+
+impl PyTableFile {
+    pub fn new(file: TableFile) -> Self {
+        Self(Arc::new(file))
+    }
+}
+
+#[pymethods]
+impl PyTableFile {
+    /// The checksums of the file at a path.
+    ///
+    /// Raises DaoFileNotFoundError where there is none, DaoCorruptError for what is no parquet file.
+    #[staticmethod]
+    fn of(py: Python<'_>, path: &str) -> PyResult<Self> {
+        let read = || {
+            let (folder, name) = path.rsplit_once('/').unwrap_or((".", path));
+            let file = Local::new(Path::new(folder))?.file(name)?;
+            let file =
+                file.ok_or_else(|| DaoError::new(ErrorKind::NotFound, "no file").at(format!("path '{path}'")))?;
+            TableFile::of(file.as_ref(), path)
+        };
+        Ok(Self::new(py.detach(read)?))
+    }
+
+    /// Of what `json` gives.
+    ///
+    /// Raises DaoValueError for other text.
+    #[staticmethod]
+    fn parse(text: &str) -> PyResult<Self> {
+        let parsed = serde_json::from_str(text).map_err(|e| DaoError::value(format!("no checksums of a table: {e}")));
+        Ok(Self::new(parsed?))
+    }
+
+    /// JSON, as it stands in a manifest.
+    #[getter]
+    fn json(&self) -> PyResult<String> {
+        Ok(serde_json::to_string(&*self.0).map_err(|e| DaoError::value(format!("no JSON: {e}")))?)
+    }
+
+    fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<(Py<PyAny>, (String,))> {
+        Ok((slf.get_type().getattr("parse")?.unbind(), (slf.get().json()?,)))
+    }
+}
+
+/// The obs tables of one opened store, which are checked before they are read.
+///
+/// What was checked is remembered: of local files in the process, for each state of a file (size, times, inode); of remote
+/// ones in this object.
+#[pyclass(name = "ObsTables", module = "dao_polars._core", frozen)]
+pub struct PyObsTables(ObsTables);
+
+#[pymethods]
+impl PyObsTables {
+    #[new]
+    #[pyo3(signature = (uri, storage_options=None))]
+    fn with(uri: &str, storage_options: Option<HashMap<String, String>>) -> Self {
+        Self(ObsTables::new(uri, storage_options.unwrap_or_default().into_iter().collect()))
+    }
+
+    /// Check what reading columns (by their names in the files) reads of some datasets' tables, unless it is known to hold.
+    ///
+    /// ``datasets``: of each its name, its folder, its number of cells, its ``obs_file``. Raises DaoFileNotFoundError,
+    /// DaoIOError or DaoCorruptError for the first file that is not as it was written, named.
+    fn check(
+        &self,
+        py: Python<'_>,
+        datasets: Vec<(String, String, u64, Option<PyTableFile>)>,
+        columns: Vec<String>,
+    ) -> PyResult<()> {
+        let tables: Vec<ObsTable> = datasets
+            .into_iter()
+            .map(|(dataset, path, n_obs, file)| ObsTable { dataset, path, n_obs, file: file.map(|file| file.0) })
+            .collect();
+        let mut progress = Progress::new(None);
+        let checked = py.detach(|| self.0.check(&tables, &columns, || progress.advance(0)));
+        progress.or_raised(checked)
+    }
+
+    fn __reduce__(slf: &Bound<'_, Self>) -> (Py<PyAny>, (String, HashMap<String, String>)) {
+        let tables = &slf.get().0;
+        let options = tables.options().iter().cloned().collect();
+        (slf.get_type().into_any().unbind(), (tables.uri().to_owned(), options))
+    }
+}
