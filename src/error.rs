@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Value,
     /// A name that does not exist.
     Key,
+    /// Ctrl-C, or another signal whose handler raised; or nobody wants the result any more.
+    Interrupted,
     /// A bug of this crate.
     Internal,
 }

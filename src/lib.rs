@@ -4,6 +4,7 @@
 //! list: a room uses rooms above it and none below.
 //!
 //! - `error`: what went wrong, where, and what was expected;
+//! - `interrupt`: waits that Ctrl-C, or whoever wants no result any more, breaks off;
 //! - `per_process`: state of one process, which a forked child makes anew;
 //! - `number`: number types, their names, casts that are exact or an error;
 //! - `storage`: paths and URLs to bytes;
@@ -29,6 +30,7 @@ pub mod error;
 #[cfg(feature = "python")]
 mod expr;
 pub mod genes;
+pub mod interrupt;
 pub mod lookup;
 pub mod matrix;
 pub mod number;

@@ -17,6 +17,7 @@ use polars_arrow::ffi::{
 
 use super::{look_up, output};
 use crate::error::{DaoError, Result, panic_message};
+use crate::interrupt;
 
 thread_local! {
     /// The message of the last failure on this thread.
@@ -27,7 +28,12 @@ thread_local! {
 fn guarded(call: impl FnOnce() -> Result<()>) {
     let message = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(())) => return,
-        Ok(Err(error)) => error.to_string(),
+        Ok(Err(error)) => {
+            if interrupt::take_broken_off() {
+                interrupt::raise_later(); // polars takes a text alone
+            }
+            error.to_string()
+        }
         Err(panic) => format!("dao-polars failed, which is a bug in it: {}", panic_message(panic.as_ref())),
     };
     // The message crosses as a C string, which ends at the first zero.

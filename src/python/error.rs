@@ -2,11 +2,17 @@
 
 use pyo3::prelude::*;
 
+use super::signals;
 use crate::error::{DaoError, ErrorKind};
+use crate::interrupt;
 
 impl From<DaoError> for PyErr {
     fn from(error: DaoError) -> Self {
+        if interrupt::take_broken_off() {
+            return signals::raised();
+        }
         let class = match error.kind() {
+            ErrorKind::Interrupted => return signals::raised(),
             ErrorKind::NotFound => "DaoFileNotFoundError",
             ErrorKind::AlreadyExists => "DaoFileExistsError",
             ErrorKind::Io => "DaoIOError",

@@ -13,6 +13,7 @@ mod obs_tables;
 mod progress;
 mod reader;
 mod sampling;
+mod signals;
 mod store;
 mod writer;
 
@@ -20,6 +21,8 @@ use pyo3::prelude::*;
 
 #[pymodule]
 mod _core {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use super::{
         codec::{pfor_decode, pfor_encode},
@@ -33,4 +36,10 @@ mod _core {
     };
     #[pymodule_export]
     const STORE_MOVED: &str = crate::lookup::stores::MOVED;
+
+    #[pymodule_init]
+    fn init(_: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::signals::install();
+        Ok(())
+    }
 }

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::error::{DaoError, ErrorKind, Result, catch_panic};
+use crate::interrupt::{self, Watch};
 
 /// The units per thread that may be begun or finished before the consumer takes them.
 const AHEAD: usize = 2;
@@ -90,7 +91,8 @@ struct Schedule<W: Work> {
     work: W,
     budget: u64,
     ahead: usize,
-    stop: AtomicBool,
+    /// Set when there is no more to do; breaks off waits of the threads too.
+    stop: Arc<AtomicBool>,
     state: Mutex<ScheduleState<W>>,
     changed: Condvar,
 }
@@ -128,7 +130,7 @@ impl<W: Work> Schedule<W> {
             work,
             budget,
             ahead: AHEAD * threads,
-            stop: AtomicBool::new(false),
+            stop: Arc::default(),
             state: Mutex::new(state),
             changed: Condvar::new(),
         }
@@ -148,6 +150,10 @@ impl<W: Work> Schedule<W> {
 
     /// The loop of each thread: does pieces until there are no more or the work is stopped.
     fn run(&self) {
+        interrupt::until_stopped(&self.stop, || self.do_pieces());
+    }
+
+    fn do_pieces(&self) {
         while let Some((unit, number, prepared)) = self.claim() {
             let failed = catch_panic(|| match prepared.get_or_init(|| self.work.prepare(unit)) {
                 Ok(shared) => self.work.piece(unit, shared, number, &self.stop),
@@ -340,6 +346,7 @@ pub fn in_order<R: Send>(
         return Ok(());
     }
     let schedule = &Schedule::new(Calls(n, work), u64::MAX, threads);
+    let watch = Watch::start();
     std::thread::scope(|scope| {
         // Threads are joined at the end of the scope, so they are stopped whatever happens before it.
         let result = catch_panic(|| {
@@ -351,6 +358,7 @@ pub fn in_order<R: Send>(
                 let result = loop {
                     let result = schedule.take(PATIENCE);
                     tick()?;
+                    watch.check()?;
                     if let Some(result) = result {
                         break result;
                     }

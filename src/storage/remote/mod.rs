@@ -1,54 +1,37 @@
 //! S3, GCS, Azure and HTTP through `object_store` (<https://docs.rs/object_store>).
 //!
-//! Owns the network's threads, and what becomes of them in a forked process.
+//! Owns what is asked of a store, and its errors. Every answer is waited for by [`wait`], and read by [`body`].
+
+mod body;
+mod build;
+pub(super) mod secrets;
+mod service;
+mod wait;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
-use object_store::{Error as ObjectError, ListResult, ObjectStore, ObjectStoreExt};
-use tokio::runtime::Runtime;
-use url::Url;
+use object_store::{
+    Error as ObjectError, ListResult, OBJECT_STORE_COALESCE_DEFAULT, ObjectStore, ObjectStoreExt, coalesce_ranges,
+};
 
 use super::{File, Storage, StorageOptions, check_end};
 use crate::error::{DaoError, ErrorKind, Result};
-use crate::per_process::PerProcess;
 
 /// The objects below one URL.
 #[derive(Clone)]
 pub struct Remote {
     store: Arc<dyn ObjectStore>,
     prefix: ObjectPath,
+    /// Without user and password, which are among the options.
     uri: String,
+    options: Arc<StorageOptions>,
+    patience: Duration,
     pid: u32,
-}
-
-/// One small runtime for all remote stores of a process, started with the first. A forked child has none of its parent's
-/// threads, and would wait for them for ever: it starts its own.
-struct Network(std::io::Result<Runtime>);
-
-static NETWORK: PerProcess<Network> = PerProcess::new();
-
-impl Default for Network {
-    fn default() -> Self {
-        let mut threads = tokio::runtime::Builder::new_multi_thread();
-        Self(threads.worker_threads(2).enable_all().thread_name("dao-remote").build())
-    }
-}
-
-fn runtime() -> Result<&'static Runtime> {
-    let Network(runtime) = NETWORK.get();
-    runtime.as_ref().map_err(|e| DaoError::new(ErrorKind::Io, format!("starting the network threads failed: {e}")))
-}
-
-/// The runtime for a store that the process `pid` opened; `Value` in a forked child: connections are its parent's.
-fn runtime_of(pid: u32) -> Result<&'static Runtime> {
-    if pid == std::process::id() {
-        return runtime();
-    }
-    Err(DaoError::value("this process was forked from the one that opened the store")
-        .hint("open it again in this process, with dao.load_store or dao.scan"))
 }
 
 impl Remote {
@@ -57,18 +40,9 @@ impl Remote {
     /// # Errors
     /// `Value` for a malformed URL, an unknown scheme or unusable options.
     pub fn new(uri: &str, options: &StorageOptions) -> Result<Self> {
-        let uri = uri.trim_end_matches('/').to_owned();
-        let unusable = |e: &dyn std::fmt::Display| {
-            DaoError::value(format!("cannot open '{uri}': {e}"))
-                .hint("use a path, file://, s3://, gs://, az:// or https://, and check storage_options")
-        };
-        let url = Url::parse(&uri).map_err(|e| unusable(&e))?;
-        // Whoever writes http:// means it.
-        let plain = (url.scheme() == "http").then_some(("allow_http", "true"));
-        let given = options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let (store, prefix) =
-            object_store::parse_url_opts(&url, plain.into_iter().chain(given)).map_err(|e| unusable(&e))?;
-        Ok(Self { store: store.into(), prefix, uri, pid: std::process::id() })
+        let (uri, options) = secrets::split(uri, options)?;
+        let build::Built { store, prefix, patience } = build::build(&uri, &options)?;
+        Ok(Self { store, prefix, uri, options: options.into(), patience, pid: std::process::id() })
     }
 
     /// The object at a path below the root.
@@ -76,26 +50,62 @@ impl Remote {
         path.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |at, part| at.join(part))
     }
 
+    /// The answer to a request for `path`. `Value` in a forked child: connections are its parent's.
+    fn answer<T>(
+        &self,
+        path: &str,
+        request: impl AsyncFnOnce(&AtomicU64) -> object_store::Result<T>,
+    ) -> Result<object_store::Result<T>> {
+        if self.pid != std::process::id() {
+            return Err(DaoError::value("this process was forked from the one that opened the store")
+                .hint("open it again in this process, with dao.load_store or dao.scan"));
+        }
+        wait::wait_for(self.patience, request).map_err(|e| e.at(self.place(path)))
+    }
+
     /// The answer to a request for `path`; `None` for a missing object.
-    fn ask<T>(&self, path: &str, request: impl Future<Output = object_store::Result<T>>) -> Result<Option<T>> {
-        match runtime_of(self.pid)?.block_on(request) {
+    fn ask<T>(
+        &self,
+        path: &str,
+        request: impl AsyncFnOnce(&AtomicU64) -> object_store::Result<T>,
+    ) -> Result<Option<T>> {
+        self.found(path, self.answer(path, request)?)
+    }
+
+    /// An answer to a request for `path`; `None` for a missing object.
+    fn found<T>(&self, path: &str, answer: object_store::Result<T>) -> Result<Option<T>> {
+        match answer {
             Ok(value) => Ok(Some(value)),
             Err(ObjectError::NotFound { .. }) => Ok(None),
             Err(e) => Err(self.failed(path, &e)),
         }
     }
 
+    /// The bytes of some ranges of an object.
+    fn ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<object_store::Result<Vec<Bytes>>> {
+        let object = self.object(path);
+        self.answer(path, async |arrived| {
+            let fetch = |range| body::range(&*self.store, &object, range, arrived);
+            coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await
+        })
+    }
+
     /// The objects and folders directly below `folder`, which is at `path` or below it.
     fn list(&self, path: &str, folder: &ObjectPath) -> Result<ListResult> {
-        let listed = runtime_of(self.pid)?.block_on(self.store.list_with_delimiter(Some(folder)));
+        let listed = self.answer(path, async |_| self.store.list_with_delimiter(Some(folder)).await)?;
         listed.map_err(|e| self.failed(path, &e))
+    }
+
+    fn place(&self, path: &str) -> String {
+        format!("path '{}/{path}'", self.uri)
     }
 
     /// The error for a request that failed.
     fn failed(&self, path: &str, error: &ObjectError) -> DaoError {
         let kind = if matches!(error, ObjectError::NotFound { .. }) { ErrorKind::NotFound } else { ErrorKind::Io };
+        let error = secrets::without_secrets(error.to_string(), &self.options);
         DaoError::new(kind, format!("reading failed: {error}"))
-            .at(format!("path '{}/{path}'", self.uri))
+            .at(self.place(path))
             .hint("check the network, the address and storage_options")
     }
 
@@ -122,16 +132,18 @@ impl File for RemoteFile {
         if into.is_empty() {
             return Ok(()); // an empty range is not requested: servers refuse it
         }
-        let parts = self.remote.get_ranges(&self.path, std::slice::from_ref(&(offset..end))).map_err(|error| {
+        let answer = self.remote.ranges(&self.path, std::slice::from_ref(&(offset..end)))?;
+        let parts = self.remote.found(&self.path, answer).map_err(|error| {
             // What a server says to a range past the end depends on the server.
             let size = self.remote.size(&self.path).ok().flatten().unwrap_or(end);
             self.remote.check_end(&self.path, end, size).err().unwrap_or(error)
         })?;
         let Some([part]) = parts.as_deref() else {
             return Err(DaoError::new(ErrorKind::NotFound, "object is missing")
-                .at(format!("path '{}/{}'", self.remote.uri, self.path))
+                .at(self.remote.place(&self.path))
                 .hint("restore it from a copy, or write the dataset again"));
         };
+        self.remote.check_end(&self.path, end, offset + part.len() as u64)?;
         into.copy_from_slice(part);
         Ok(())
     }
@@ -147,15 +159,15 @@ impl Storage for Remote {
     }
 
     fn size(&self, path: &str) -> Result<Option<u64>> {
-        Ok(self.ask(path, self.store.head(&self.object(path)))?.map(|meta| meta.size))
+        Ok(self.ask(path, async |_| self.store.head(&self.object(path)).await)?.map(|meta| meta.size))
     }
 
     fn get(&self, path: &str) -> Result<Option<Bytes>> {
-        self.ask(path, async { self.store.get(&self.object(path)).await?.bytes().await })
+        self.ask(path, async |arrived| body::whole(&*self.store, &self.object(path), arrived).await)
     }
 
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {
-        let Some(parts) = self.ask(path, self.store.get_ranges(&self.object(path), ranges))? else { return Ok(None) };
+        let Some(parts) = self.found(path, self.ranges(path, ranges)?)? else { return Ok(None) };
         for (part, range) in parts.iter().zip(ranges) {
             self.check_end(path, range.end, range.start + part.len() as u64)?;
         }
@@ -198,13 +210,15 @@ mod tests {
     fn files_are_read_by_range() {
         let store = Arc::new(InMemory::new());
         let put = |bytes: &'static [u8]| {
-            runtime().unwrap().block_on(store.put(&ObjectPath::from("root/a"), bytes.into())).unwrap();
+            wait::runtime().unwrap().block_on(store.put(&ObjectPath::from("root/a"), bytes.into())).unwrap();
         };
         put(b"abcdef");
         let remote = Remote {
             store: Arc::clone(&store) as Arc<dyn ObjectStore>,
             prefix: ObjectPath::from("root"),
             uri: "mem://root".to_owned(),
+            options: Arc::default(),
+            patience: Duration::from_mins(1),
             pid: std::process::id(),
         };
         assert!(remote.file("none").unwrap().is_none());
@@ -222,7 +236,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Corrupt);
             assert!(error.to_string().starts_with("path 'mem://root/a': object is truncated"), "{error}");
         }
-        runtime().unwrap().block_on(store.delete(&ObjectPath::from("root/a"))).unwrap();
+        wait::runtime().unwrap().block_on(store.delete(&ObjectPath::from("root/a"))).unwrap();
         assert_eq!(file.read_at(0, &mut into).unwrap_err().kind(), ErrorKind::NotFound);
     }
 
@@ -230,10 +244,17 @@ mod tests {
     fn remote(objects: &[(&str, &'static [u8])]) -> Remote {
         let store = InMemory::new();
         for &(path, bytes) in objects {
-            runtime().unwrap().block_on(store.put(&ObjectPath::from(path), bytes.into())).unwrap();
+            wait::runtime().unwrap().block_on(store.put(&ObjectPath::from(path), bytes.into())).unwrap();
         }
         let uri = "mem://root".to_owned();
-        Remote { store: Arc::new(store), prefix: ObjectPath::from("root"), uri, pid: std::process::id() }
+        Remote {
+            store: Arc::new(store),
+            prefix: ObjectPath::from("root"),
+            uri,
+            options: Arc::default(),
+            patience: Duration::from_mins(1),
+            pid: std::process::id(),
+        }
     }
 
     #[test]

@@ -1,0 +1,124 @@
+//! The HTTP client under a store: waits as long as a server asks for, bounds what is read of its errors and lists.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use base64::Engine;
+use futures_util::StreamExt;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+};
+use object_store::{ClientOptions, HeaderValue};
+
+/// The most that is read of an error's text.
+const ERROR_BYTES: usize = 1 << 16;
+/// The most that is read of a list: one page has a thousand names.
+const LIST_BYTES: usize = 1 << 26;
+
+/// Makes the clients of one store.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    /// The header that says who asks.
+    authorization: Option<HeaderValue>,
+    /// The longest that a server may ask to wait.
+    patience: Duration,
+}
+
+impl Connector {
+    /// Clients that ask as a user, if there is one, with a password.
+    pub fn new(user: Option<(&str, &str)>, patience: Duration) -> Self {
+        let authorization = user.and_then(|(name, password)| {
+            let both = base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}"));
+            // What base64 gives is valid in a header.
+            let mut value = HeaderValue::from_str(&format!("Basic {both}")).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        });
+        Self { authorization, patience }
+    }
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let inner = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Client { inner, connector: self.clone() }))
+    }
+}
+
+#[derive(Debug)]
+struct Client {
+    inner: HttpClient,
+    connector: Connector,
+}
+
+impl Client {
+    async fn answer(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if let Some(authorization) = &self.connector.authorization {
+            request.headers_mut().insert("authorization", authorization.clone());
+        }
+        let query = request.uri().query().unwrap_or_default();
+        let is_list =
+            request.method().as_str() == "PROPFIND" || query.contains("list-type=") || query.contains("comp=list");
+        let response = self.inner.execute(request).await?;
+        if response.status().is_success() {
+            return if is_list { whole(response, LIST_BYTES).await } else { Ok(response) };
+        }
+        if matches!(response.status().as_u16(), 429 | 503)
+            && let Some(asked) = retry_after(&response)
+        {
+            if asked > self.connector.patience {
+                let text =
+                    format!("the server is busy ({}) and asks to wait for {} s", response.status(), asked.as_secs());
+                return Err(HttpError::new(HttpErrorKind::Unknown, std::io::Error::other(text)));
+            }
+            tokio::time::sleep(asked).await;
+        }
+        whole(response, ERROR_BYTES).await
+    }
+}
+
+// As the macro `async_trait` writes it.
+impl HttpService for Client {
+    fn call<'a, 'b>(
+        &'a self,
+        request: HttpRequest,
+    ) -> Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(self.answer(request))
+    }
+}
+
+/// The time that a server asks to wait for, which it says in seconds or as a date.
+fn retry_after(response: &HttpResponse) -> Option<Duration> {
+    let asked = response.headers().get("retry-after")?.to_str().ok()?.trim();
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = chrono::DateTime::parse_from_rfc2822(asked).ok()?;
+    let seconds = u64::try_from(date.timestamp()).ok()?;
+    let date = std::time::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
+    Some(date.duration_since(std::time::SystemTime::now()).unwrap_or_default())
+}
+
+/// A response of at most `most` bytes, read whole. A longer error is cut, a longer list is an error.
+async fn whole(response: HttpResponse, most: usize) -> Result<HttpResponse, HttpError> {
+    let (parts, body) = response.into_parts();
+    let (mut bytes, mut body) = (Vec::new(), body.bytes_stream());
+    while let Some(part) = body.next().await {
+        let part = part?;
+        let room = most - bytes.len();
+        if part.len() > room {
+            if parts.status.is_success() {
+                let text = format!("a list of more than {most} bytes");
+                return Err(HttpError::new(HttpErrorKind::Unknown, std::io::Error::other(text)));
+            }
+            bytes.extend_from_slice(&part[..room]);
+            break;
+        }
+        bytes.extend_from_slice(&part);
+    }
+    Ok(HttpResponse::from_parts(parts, bytes.into()))
+}

@@ -1,0 +1,65 @@
+//! Waiting for the network: its threads, and what ends a wait.
+//!
+//! A wait ends with the answer, when its thread is to break off ([`crate::interrupt`]), or when its time is over.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+
+use crate::error::{DaoError, ErrorKind, Result};
+use crate::interrupt::Watch;
+use crate::per_process::PerProcess;
+
+/// The time after which a wait looks again whether to go on.
+const LOOK: Duration = Duration::from_millis(100);
+/// The slowest that a network may be, in bytes per millisecond: what arrives prolongs a wait so far.
+const SLOWEST: u64 = 100;
+
+/// One small runtime for all remote stores of a process, started with the first. A forked child has none of its parent's
+/// threads, and would wait for them for ever: it starts its own.
+struct Network(std::io::Result<Runtime>);
+
+static NETWORK: PerProcess<Network> = PerProcess::new();
+
+impl Default for Network {
+    fn default() -> Self {
+        let mut threads = tokio::runtime::Builder::new_multi_thread();
+        Self(threads.worker_threads(2).enable_all().thread_name("dao-remote").build())
+    }
+}
+
+pub(super) fn runtime() -> Result<&'static Runtime> {
+    let Network(runtime) = NETWORK.get();
+    runtime.as_ref().map_err(|e| DaoError::new(ErrorKind::Io, format!("starting the network threads failed: {e}")))
+}
+
+/// Waits for what `answer` gives, at most for `patience` and as long as what arrives would take a slow network;
+/// `answer` is told where to add up the bytes that arrive.
+///
+/// # Errors
+/// `Io` when the time is over, `Interrupted`.
+pub fn wait_for<T>(patience: Duration, answer: impl AsyncFnOnce(&AtomicU64) -> T) -> Result<T> {
+    let (watch, begun, arrived) = (Watch::start(), Instant::now(), AtomicU64::new(0));
+    runtime()?.block_on(async {
+        let mut answer = pin!(answer(&arrived));
+        loop {
+            watch.check()?;
+            if let Ok(value) = tokio::time::timeout(LOOK, &mut answer).await {
+                return Ok(value);
+            }
+            let prolonged = Duration::from_millis(arrived.load(Ordering::Relaxed) / SLOWEST);
+            if begun.elapsed() > patience.saturating_add(prolonged) {
+                return Err(too_slow(begun.elapsed(), arrived.load(Ordering::Relaxed)));
+            }
+        }
+    })
+}
+
+fn too_slow(waited: Duration, arrived: u64) -> DaoError {
+    let seconds = waited.as_secs_f32();
+    DaoError::new(ErrorKind::Io, format!("no answer in {seconds:.1} s ({arrived} bytes arrived)")).hint(
+        "check the network and the server, or wait longer: storage_options={\"retry_timeout_ms\": …}, in milliseconds",
+    )
+}
