@@ -139,6 +139,7 @@ class Store:
     has_sfaira_tables: Final[bool]
     datasets: Final[tuple[Dataset, ...]]
     categories: Final[dict[str, set[str] | None]]
+    storage_options: Final[dict[str, str]]
     def description(self, dataset: str) -> Description: ...
     def read_file(self, dataset: str, path: str) -> tuple[str, bytes]: ...
     def add_gene_index(

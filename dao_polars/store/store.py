@@ -25,6 +25,15 @@ from ..scan.source import ScannedStore, scan_store
 from . import show
 from .tables import OwnTables
 
+# Options that say how to try again, which polars takes as numbers.
+_NUMBERS: dict[str, Callable[[str], Any]] = {
+    "max_retries": int,
+    "retry_timeout_ms": int,
+    "retry_init_backoff_ms": int,
+    "retry_max_backoff_ms": int,
+    "retry_base_multiplier": float,
+}
+
 
 def load_store(
     uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None
@@ -34,10 +43,13 @@ def load_store(
     Args:
         uri: path, or ``s3://``, ``gs://``, ``az://``, ``https://`` URL. Stores that sfaira wrote
             are opened as they are.
-        storage_options: credentials and the like, as for `polars.scan_parquet`.
+        storage_options: credentials and the like, as for `polars.scan_parquet`; also ``timeout``
+            (of one request, ``"30 s"``), ``max_retries`` and ``retry_timeout_ms`` (how long one
+            read may go without an answer, retries included: 60,000).
 
     Raises:
         DaoFileNotFoundError: there is no store.
+        DaoIOError: a network or server that fails, or does not answer in time.
         DaoValueError: a store of a newer format version.
         DaoCorruptError: a manifest that cannot be understood.
     """
@@ -90,6 +102,11 @@ def as_uri(uri: str | os.PathLike[str]) -> str:
     return text if "://" in text else os.path.expanduser(text)
 
 
+def _for_polars(options: Mapping[str, str]) -> dict[str, Any]:
+    """Storage options as polars takes them: how to try again is in numbers, all else is text."""
+    return {key: _NUMBERS.get(key, str)(value) for key, value in options.items()}
+
+
 class Uns(dict[str, Any]):
     """A dataset's ``uns``; ``refused`` lists what its pickle had beside plain data.
 
@@ -111,8 +128,9 @@ class Store:
     """
 
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
-        self._storage_options = dict(storage_options) if storage_options else None
-        self._core = _core.Store.open(uri, self._storage_options)
+        texts = {key: str(value) for key, value in (storage_options or {}).items()}
+        self._core = _core.Store.open(uri, texts)
+        self._storage_options = _for_polars(self._core.storage_options) or None
         self._tables = (
             SfairaTables(self._core)
             if self._core.has_sfaira_tables

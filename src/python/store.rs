@@ -11,7 +11,7 @@ use super::manifest::{PyDataset, PyDescription};
 use super::progress::Progress;
 use crate::lookup::stores;
 use crate::read::OpenStore;
-use crate::storage::StorageOptions;
+use crate::storage::{self, StorageOptions};
 use crate::store::{Categories, Store};
 use crate::writer::add_gene_index;
 
@@ -22,6 +22,9 @@ pub struct PyStore {
     /// The datasets (a tuple of `Dataset`), by their numbers.
     #[pyo3(get)]
     datasets: Py<PyTuple>,
+    /// What the store was opened with, and the user and password of its URL, as ``username`` and ``password``.
+    #[pyo3(get)]
+    storage_options: HashMap<String, String>,
 }
 
 #[pymethods]
@@ -34,11 +37,12 @@ impl PyStore {
     #[pyo3(signature = (uri, storage_options=None))]
     fn open(py: Python<'_>, uri: &str, storage_options: Option<HashMap<String, String>>) -> PyResult<Self> {
         let storage_options: StorageOptions = storage_options.unwrap_or_default().into_iter().collect();
-        let store = py.detach(|| Store::open(uri, &storage_options))?;
+        let (uri, storage_options) = storage::split(uri, &storage_options)?;
+        let store = py.detach(|| Store::open(&uri, &storage_options))?;
         stores::remember_options(store.uri(), &storage_options);
         let opened = Arc::new(OpenStore::new(store));
         let datasets = PyDataset::all(py, &opened)?;
-        Ok(Self { opened, datasets })
+        Ok(Self { opened, datasets, storage_options: storage_options.into_iter().collect() })
     }
 
     /// The options that the store at ``uri`` was last opened with in this process: cells do not carry them.

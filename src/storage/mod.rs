@@ -92,6 +92,24 @@ fn check_end(what: &str, uri: impl Display, end: u64, size: u64) -> Result<()> {
         .hint("restore the file or write the dataset again"))
 }
 
+/// What `uri` and its options are without secrets in `uri`: user and password of an address become options.
+///
+/// # Errors
+/// `Value` for an address that is malformed or has other secrets.
+pub fn split(uri: &str, options: &StorageOptions) -> Result<(String, StorageOptions)> {
+    if is_remote(uri) { remote::secrets::split(uri, options) } else { Ok((uri.to_owned(), options.clone())) }
+}
+
+/// `uri` as errors may show it.
+#[must_use]
+pub fn shown(uri: &str) -> String {
+    if is_remote(uri) { remote::secrets::shown(uri) } else { uri.to_owned() }
+}
+
+fn is_remote(uri: &str) -> bool {
+    uri.contains("://") && !uri.starts_with("file://")
+}
+
 /// Opens the root that `uri` names: a path (which need not exist), `file://`, `s3://`, `gs://`, `az://`, `http(s)://`.
 ///
 /// # Errors

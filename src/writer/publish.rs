@@ -218,7 +218,7 @@ impl Staging {
 }
 
 fn not_a_folder(uri: &str) -> DaoError {
-    DaoError::value(format!("cannot write to '{uri}'"))
+    DaoError::value(format!("cannot write to '{}'", storage::shown(uri)))
         .expected("a folder on this machine")
         .hint("write the store to a folder and copy it there, dao.json last")
 }

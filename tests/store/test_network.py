@@ -1,0 +1,408 @@
+"""Networks and servers that are silent, slow, wrong or hostile; passwords in addresses."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import dao_polars as dao
+from tests.conftest import study
+
+GENES = ["g0", "g1", "g2"]
+FAST = {"retry_timeout_ms": "1500"}
+
+
+class Server(ThreadingHTTPServer):
+    """Serves a folder; ``wrong`` may answer in its place, and says whether it did."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.root = root
+        self.asked: list[str] = []
+        self.asked_as: list[str | None] = []
+        self.wrong: Callable[[Handler], bool] = lambda _: False
+        self.silenced, self.closed = threading.Event(), threading.Event()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.server_port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}/store"
+
+    def silent(self, pattern: str) -> Callable[[Handler], bool]:
+        """Says nothing to requests for paths like this."""
+
+        def wrong(handler: Handler) -> bool:
+            if re.search(pattern, handler.path) is None:
+                return False
+            self.silenced.set()
+            self.closed.wait()
+            return True
+
+        return wrong
+
+    def handle_error(self, *_: object) -> None:
+        pass  # clients that went away
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        self.server.asked.append(self.path)
+        self.server.asked_as.append(self.headers.get("Authorization"))
+        if self.server.wrong(self):
+            self.close_connection = True
+            return
+        file = self.server.root / self.path.lstrip("/")
+        if not file.is_file():
+            self.reply(404, b"")
+            return
+        data, wanted = file.read_bytes(), self.wanted()
+        if wanted is None:
+            self.reply(200, data)
+        else:
+            start, stop = wanted[0], min(wanted[1], len(data))
+            part = {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
+            self.reply(206, data[start:stop], part)
+
+    def wanted(self) -> tuple[int, int] | None:
+        """The range that was asked for."""
+        found = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        if found is None:
+            return None
+        first, last = found.groups()
+        size = (self.server.root / self.path.lstrip("/")).stat().st_size
+        if not first:
+            return max(0, size - int(last)), size
+        return int(first), int(last) + 1 if last else size
+
+    def reply(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        everything = {"Content-Length": str(len(body)), "ETag": '"1"', **(headers or {})}
+        everything["Last-Modified"] = "Wed, 21 Oct 2015 07:28:00 GMT"
+        for key, value in everything.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("web")
+    for seed, dataset in enumerate(["a", "b"]):
+        adata = study(seed, 2000, GENES)
+        dao.write_dataset(root / "store", adata, dataset=dataset, progress=False)
+    return root
+
+
+@pytest.fixture
+def server(root: Path) -> Iterator[Server]:
+    server = Server(root)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.closed.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    begun = time.monotonic()
+    yield
+    assert time.monotonic() - begun < seconds
+
+
+CELLS = "store.scan()"
+CALLS = {
+    "load_store": (r"dao\.json", "dao.load_store(url)"),
+    "scan": (r"obs\.parquet", f"{CELLS}.collect()"),
+    "scan, streaming": (r"obs\.parquet", f"{CELLS}.collect(engine='streaming')"),
+    "var": (r"var\.parquet", "store.var('a')"),
+    "iter_batches": (r"/X/c/", f"next(iter({CELLS}.dao.iter_batches(batch_size=8)))"),
+    "to_anndata": (r"/X/c/", f"{CELLS}.dao.to_anndata()"),
+    "gene": (r"/X/c/", f"{CELLS}.select(dao.gene('g1')).collect(engine='in-memory')"),
+    "gene, streaming": (r"/X/c/", f"{CELLS}.select(dao.gene('g1')).collect(engine='streaming')"),
+    "gene of few": (r"/X/c/", f"{CELLS}.head(5).collect().select(dao.gene('g1'))"),
+    "pseudobulk": (r"/X/c/", f"{CELLS}.dao.pseudobulk('cell_type')"),
+    "verify": (r"/X/c/", "store.verify()"),
+}
+SCRIPT = """
+import sys
+import polars as pl
+import dao_polars as dao
+url = sys.argv[1]
+store = dao.load_store(url) if {opens} else None
+try:
+    {call}
+except KeyboardInterrupt:
+    print("interrupted")
+except BaseException as error:
+    print(type(error), error)
+"""
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_ctrl_c_ends_every_wait(server: Server, name: str) -> None:
+    pattern, call = CALLS[name]
+    server.wrong = server.silent(pattern)
+    script = SCRIPT.format(opens=name != "load_store", call=call)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, server.url], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.silenced.wait(60), "nothing was asked for"
+        time.sleep(0.3)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=20)
+        waited = time.monotonic() - begun
+    finally:
+        process.kill()
+    assert out.split() == ["interrupted"]
+    assert waited < 3  # half a second, and the end of the interpreter on a busy machine
+
+
+def test_what_a_handler_raises_is_what_comes(server: Server) -> None:
+    server.wrong = server.silent(r"dao\.json")
+    script = textwrap.dedent("""
+        import signal, sys
+        import dao_polars as dao
+        def alarm(*_):
+            raise TimeoutError("enough")
+        signal.signal(signal.SIGALRM, alarm)
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        try:
+            dao.load_store(sys.argv[1])
+        except TimeoutError as error:
+            print(error)
+        signal.signal(signal.SIGALRM, lambda *_: print("went on"))
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        try:
+            dao.load_store(sys.argv[1], storage_options={"retry_timeout_ms": "1500"})
+        except dao.DaoIOError:
+            print("too slow")
+    """)
+    command = [sys.executable, "-c", script, server.url]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert out.splitlines() == ["enough", "went on", "too slow"]
+
+
+def test_a_silent_server_has_a_deadline(server: Server) -> None:
+    server.wrong = server.silent(r"dao\.json")
+    with at_most(15), pytest.raises(dao.DaoIOError, match=r"no answer in .* s.*retry_timeout_ms"):
+        dao.load_store(server.url, storage_options=FAST)
+
+
+def test_bytes_that_trickle_have_a_deadline(server: Server) -> None:
+    def trickle(handler: Handler) -> bool:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000000")
+        handler.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
+        handler.end_headers()
+        while not server.closed.wait(0.1):
+            handler.wfile.write(b" ")
+        return True
+
+    server.wrong = trickle
+    with at_most(15), pytest.raises(dao.DaoIOError, match="no answer in"):
+        dao.load_store(server.url, storage_options=FAST)
+
+
+@pytest.mark.parametrize("length", ["chunked", "9000000000000000000", "20"])
+@pytest.mark.parametrize("status", [200, 500])
+def test_bodies_without_end(server: Server, length: str, status: int) -> None:
+    sent = 0
+
+    def endless(handler: Handler) -> bool:
+        nonlocal sent
+        handler.send_response(status)
+        handler.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
+        if length == "chunked":
+            handler.send_header("Transfer-Encoding", "chunked")
+        else:
+            handler.send_header("Content-Length", length)
+        handler.end_headers()
+        block = b" " * (1 << 16)
+        while not server.closed.is_set() and sent < 1 << 28:
+            head = b"10000\r\n" if length == "chunked" else b""
+            handler.wfile.write(head + block + (b"\r\n" if head else b""))
+            sent += len(block)
+        return True
+
+    server.wrong = endless
+    options = {**FAST, "max_retries": "0"}
+    with at_most(15), pytest.raises(dao.DaoError):
+        dao.load_store(server.url, storage_options=options)
+    assert sent < 1 << 26
+
+
+def read_all(server: Server) -> pl.DataFrame:
+    store = dao.load_store(server.url, storage_options=FAST)
+    keys = dao.load_store(server.root / "store").scan().select("cell").collect()
+    adata = keys.dao.to_anndata(store=store, genes=GENES, progress=False)
+    return pl.DataFrame(adata.X.toarray())
+
+
+@pytest.mark.parametrize("how", ["ignores", "another", "short", "long"])
+def test_servers_that_lie_about_ranges(server: Server, how: str) -> None:
+    def wrong(handler: Handler) -> bool:
+        if "/X/c/" not in handler.path or handler.wanted() is None:
+            return False
+        data = (server.root / handler.path.lstrip("/")).read_bytes()
+        start, stop = handler.wanted() or (0, 0)
+        stop = min(stop, len(data))
+        said = f"bytes {start}-{stop - 1}/{len(data)}"
+        part = data[start:stop]
+        if how == "ignores":
+            handler.reply(200, data)
+        elif how == "another":
+            said = f"bytes {start + 1}-{stop}/{len(data) + 1}"
+            handler.reply(206, part, {"Content-Range": said})
+        elif how == "short":
+            handler.reply(206, part[:-1], {"Content-Range": said})
+        else:
+            handler.reply(206, part + b"more", {"Content-Range": said})
+        return True
+
+    right = read_all(server)
+    assert right.to_numpy().any()
+    server.wrong = wrong
+    with at_most(30), pytest.raises(dao.DaoError, match="/X/c/"):
+        read_all(server)
+
+
+def test_redirects_go_round_or_on(server: Server) -> None:
+    def to(where: str) -> Callable[[Handler], bool]:
+        def wrong(handler: Handler) -> bool:
+            if "/moved/" not in handler.path:
+                return False
+            handler.reply(302, b"", {"Location": where})
+            return True
+
+        return wrong
+
+    url = f"http://{server.address}/moved/store"
+    server.wrong = to("/moved/store/dao.json")
+    with at_most(15), pytest.raises(dao.DaoIOError, match="path 'http"):
+        dao.load_store(url, storage_options=FAST)
+    server.wrong = to("/store/dao.json")
+    assert dao.load_store(url).datasets.height == 2
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("kind", ["seconds", "date"])
+def test_a_busy_server_is_given_its_time(server: Server, status: int, kind: str) -> None:
+    at: list[float] = []
+
+    def busy(handler: Handler) -> bool:
+        at.append(time.monotonic())
+        if len(at) > 1:
+            return False
+        asked = "2" if kind == "seconds" else formatdate(time.time() + 4, usegmt=True)
+        handler.reply(status, b"", {"Retry-After": asked})
+        return True
+
+    server.wrong = busy
+    assert dao.load_store(server.url).datasets.height == 2
+    assert len(at) == 2
+    assert at[1] - at[0] >= 2
+
+
+def test_a_server_that_is_busy_for_long_is_not_waited_for(server: Server) -> None:
+    def busy(handler: Handler) -> bool:
+        handler.reply(503, b"", {"Retry-After": "7200"})
+        return True
+
+    server.wrong = busy
+    with at_most(15), pytest.raises(dao.DaoIOError, match="asks to wait for 7200 s"):
+        dao.load_store(server.url)
+    assert len(server.asked) == 1
+
+
+def test_a_server_that_recovers(server: Server) -> None:
+    def failing(handler: Handler) -> bool:
+        if len(server.asked) > 2:
+            return False
+        handler.reply(500, b"")
+        return True
+
+    server.wrong = failing
+    assert dao.load_store(server.url).datasets.height == 2
+    assert len(server.asked) == 3
+    server.asked.clear()
+    with pytest.raises(dao.DaoIOError, match="500"):
+        dao.load_store(server.url, storage_options={"max_retries": "1"})
+    assert len(server.asked) == 2
+
+
+def test_passwords_are_used_and_not_seen(server: Server, tmp_path: Path) -> None:
+    url = f"http://me:hush%40hush@{server.address}/store"
+    store = dao.load_store(url)
+    assert store.uri == server.url
+    assert set(server.asked_as) == {"Basic bWU6aHVzaEBodXNo"}
+    lf = store.scan()
+    frame = lf.select("cell", gene=dao.gene("g1")).collect()
+    frame.write_parquet(tmp_path / "cells.parquet")
+    seen = [repr(store), store._repr_html_(), lf.explain(), str(frame.schema), store.uri]
+    for text in seen:
+        assert "hush" not in text
+    assert b"hush" not in (tmp_path / "cells.parquet").read_bytes()
+    again = pickle.loads(pickle.dumps(store))
+    assert again.uri == server.url
+    assert lf.select("cell").collect().height == 4000
+    with pytest.raises(dao.DaoError) as caught:
+        dao.load_store(f"{url}/nothing")
+    assert "hush" not in str(caught.value)
+    with pytest.raises(dao.DaoError) as caught:
+        dao.write_dataset(url, study(0, 3, ["a"]), dataset="d", progress=False)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "named"),
+    [
+        ("https://host/store?sig=hush", {}, "sas_token"),
+        ("http://me:hu/hush@host/store", {}, "http://…"),
+        ("s3://key:hush@bucket/store", {}, "storage_options"),
+        ("http://127.0.0.1:9/store", {"timeout": "hush"}, "timeout"),
+        ("http://127.0.0.1:9/store", {"max_retries": "hush"}, "max_retries"),
+        ("az://container/store", {"account_name": "a", "access_key": "hush!"}, "access_key"),
+    ],
+)
+def test_secrets_are_not_echoed(url: str, options: dict[str, str], named: str) -> None:
+    with pytest.raises(dao.DaoValueError, match=named) as caught:
+        dao.load_store(url, storage_options=options)
+    assert "hush" not in str(caught.value)
