@@ -26,14 +26,13 @@ thread_local! {
 
 /// Runs a call from polars, and keeps its error or panic message for [`_polars_plugin_get_last_error_message`].
 fn guarded(call: impl FnOnce() -> Result<()>) {
-    let message = match catch_unwind(AssertUnwindSafe(call)) {
+    let result = catch_unwind(AssertUnwindSafe(call));
+    if interrupt::take_broken_off() {
+        interrupt::raise_later(); // polars takes a text alone
+    }
+    let message = match result {
         Ok(Ok(())) => return,
-        Ok(Err(error)) => {
-            if interrupt::take_broken_off() {
-                interrupt::raise_later(); // polars takes a text alone
-            }
-            error.to_string()
-        }
+        Ok(Err(error)) => error.to_string(),
         Err(panic) => format!("dao-polars failed, which is a bug in it: {}", panic_message(panic.as_ref())),
     };
     // The message crosses as a C string, which ends at the first zero.

@@ -84,12 +84,14 @@ impl Watch {
     /// # Errors
     /// `Interrupted` once the wait is to be broken off.
     pub fn check(&self) -> Result<()> {
-        let broken_off = match &self.by {
-            By::Stop(stop) => stop.load(Ordering::Relaxed),
-            By::Handlers(run_handlers) => run_handlers(),
-            By::CtrlC(before) => sigint::count() != *before,
-            By::Nobody => false,
-        };
+        // Once broken off, so are the next waits, until somebody has asked: a caller may go on with what is left.
+        let broken_off = BROKEN_OFF.get()
+            || match &self.by {
+                By::Stop(stop) => stop.load(Ordering::Relaxed),
+                By::Handlers(run_handlers) => run_handlers(),
+                By::CtrlC(before) => sigint::count() != *before,
+                By::Nobody => false,
+            };
         if !broken_off {
             return Ok(());
         }
@@ -123,7 +125,9 @@ mod tests {
             assert!(watch.check().is_ok() && !take_broken_off());
             stop.store(true, Ordering::Relaxed);
             assert_eq!(watch.check().unwrap_err().kind(), ErrorKind::Interrupted);
-            assert!(take_broken_off() && !take_broken_off());
+            stop.store(false, Ordering::Relaxed);
+            assert!(Watch::start().check().is_err(), "nobody has asked");
+            assert!(take_broken_off() && !take_broken_off() && watch.check().is_ok());
         });
         assert!(Watch::start().check().is_ok(), "what stopped earlier work stops nothing later");
     }

@@ -9,6 +9,8 @@ use pyo3::types::{PyBytes, PyTuple};
 use super::genes::{PyGenes, request};
 use super::manifest::{PyDataset, PyDescription};
 use super::progress::Progress;
+use super::signals;
+use crate::interrupt;
 use crate::lookup::stores;
 use crate::read::OpenStore;
 use crate::storage::{self, StorageOptions};
@@ -153,6 +155,8 @@ impl PyStore {
 
     /// Read all of a dataset but its tables' contents; gives (path, problem) of each fault.
     fn verify(&self, py: Python<'_>, dataset: &str) -> PyResult<Vec<(String, String)>> {
-        Ok(py.detach(|| self.opened.verify(self.opened.store().dataset(dataset)?))?)
+        let problems = py.detach(|| self.opened.verify(self.opened.store().dataset(dataset)?))?;
+        // A file that was not read to its end is no problem of the file.
+        if interrupt::take_broken_off() { Err(signals::raised()) } else { Ok(problems) }
     }
 }

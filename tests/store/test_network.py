@@ -151,13 +151,13 @@ CALLS = {
     "scan": (r"obs\.parquet", f"{CELLS}.collect()"),
     "scan, streaming": (r"obs\.parquet", f"{CELLS}.collect(engine='streaming')"),
     "var": (r"var\.parquet", "store.var('a')"),
-    "iter_batches": (r"/X/c/", f"next(iter({CELLS}.dao.iter_batches(batch_size=8)))"),
-    "to_anndata": (r"/X/c/", f"{CELLS}.dao.to_anndata()"),
-    "gene": (r"/X/c/", f"{CELLS}.select(dao.gene('g1')).collect(engine='in-memory')"),
-    "gene, streaming": (r"/X/c/", f"{CELLS}.select(dao.gene('g1')).collect(engine='streaming')"),
-    "gene of few": (r"/X/c/", f"{CELLS}.head(5).collect().select(dao.gene('g1'))"),
-    "pseudobulk": (r"/X/c/", f"{CELLS}.dao.pseudobulk('cell_type')"),
-    "verify": (r"/X/c/", "store.verify()"),
+    "iter_batches": (r"/c/", f"next(iter({CELLS}.dao.iter_batches(batch_size=8)))"),
+    "to_anndata": (r"/c/", f"{CELLS}.dao.to_anndata()"),
+    "gene": (r"/c/", f"{CELLS}.select(dao.gene('g1')).collect(engine='in-memory')"),
+    "gene, streaming": (r"/c/", f"{CELLS}.select(dao.gene('g1')).collect(engine='streaming')"),
+    "gene of few": (r"/c/", f"{CELLS}.head(5).collect().select(dao.gene('g1'))"),
+    "pseudobulk": (r"/c/", f"{CELLS}.dao.pseudobulk('cell_type')"),
+    "verify": (r"/c/", "store.verify()"),
 }
 SCRIPT = """
 import sys
@@ -166,11 +166,19 @@ import dao_polars as dao
 url = sys.argv[1]
 store = dao.load_store(url) if {opens} else None
 try:
-    {call}
+    try:
+        {call}
+    except Exception as error:  # of polars, which wraps errors; Python's own follows it at once
+        for _ in range(1000):
+            pass
+        print(type(error), error)
+    else:
+        print("done")
 except KeyboardInterrupt:
-    print("interrupted")
-except BaseException as error:
-    print(type(error), error)
+    try:
+        print("interrupted", flush=True)
+    except KeyboardInterrupt:  # polars may have raised the first
+        print("interrupted")
 """
 
 
@@ -191,7 +199,7 @@ def test_ctrl_c_ends_every_wait(server: Server, name: str) -> None:
         waited = time.monotonic() - begun
     finally:
         process.kill()
-    assert out.split() == ["interrupted"]
+    assert set(out.split()) == {"interrupted"}
     assert waited < 3  # half a second, and the end of the interpreter on a busy machine
 
 
@@ -271,7 +279,7 @@ def test_bodies_without_end(server: Server, length: str, status: int) -> None:
 
 def read_all(server: Server) -> pl.DataFrame:
     store = dao.load_store(server.url, storage_options=FAST)
-    keys = dao.load_store(server.root / "store").scan().select("cell").collect()
+    keys = dao.load_store(server.root / "store").scan().collect()
     adata = keys.dao.to_anndata(store=store, genes=GENES, progress=False)
     return pl.DataFrame(adata.X.toarray())
 
@@ -279,7 +287,7 @@ def read_all(server: Server) -> pl.DataFrame:
 @pytest.mark.parametrize("how", ["ignores", "another", "short", "long"])
 def test_servers_that_lie_about_ranges(server: Server, how: str) -> None:
     def wrong(handler: Handler) -> bool:
-        if "/X/c/" not in handler.path or handler.wanted() is None:
+        if "/c/" not in handler.path or handler.wanted() is None:
             return False
         data = (server.root / handler.path.lstrip("/")).read_bytes()
         start, stop = handler.wanted() or (0, 0)
@@ -300,7 +308,7 @@ def test_servers_that_lie_about_ranges(server: Server, how: str) -> None:
     right = read_all(server)
     assert right.to_numpy().any()
     server.wrong = wrong
-    with at_most(30), pytest.raises(dao.DaoError, match="/X/c/"):
+    with at_most(30), pytest.raises(dao.DaoError, match="/c/"):
         read_all(server)
 
 
