@@ -234,7 +234,12 @@ mod tests {
             let read = matrix.rows::<f32>(&[0, 2]).unwrap();
             assert_eq!((read.indices, read.data), (vec![0, 4, 2], vec![3.0, 1.0, 9.0]));
             let mut seen = 0;
-            matrix.each_row::<u16>(|_, columns, _| Ok(seen += columns.len())).unwrap();
+            matrix
+                .each_row::<u16>(|_, columns, _| {
+                    seen += columns.len();
+                    Ok(())
+                })
+                .unwrap();
             assert_eq!(seen, 3);
             let error = open([4, 5]).err().unwrap();
             assert_says(&error, ErrorKind::Corrupt, folder.path(), "expected 4 × 5");

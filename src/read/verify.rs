@@ -212,8 +212,11 @@ mod tests {
     use super::*;
     use crate::matrix::testing::{damage, shard};
 
+    /// A path in the store, and what is done to it.
+    type Change<'a> = (&'a str, fn(&Path));
+
     /// The problems of a dataset after some changes of its files.
-    fn broken(name: &str, changes: &[(&str, fn(&Path))]) -> Vec<Problem> {
+    fn broken(name: &str, changes: &[Change<'_>]) -> Vec<Problem> {
         let folder = tempfile::tempdir().unwrap();
         let store = written(folder.path(), |_| ());
         changes.iter().for_each(|(path, change)| change(&folder.path().join(path)));

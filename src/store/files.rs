@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(files.get("d/a/zarr.json").unwrap().unwrap(), "{}");
         assert_eq!(files.size("d/shard").unwrap(), Some(10));
         assert_eq!(files.file("d/shard").unwrap().unwrap().len(), 10);
-        assert_eq!(files.get_ranges("d/shard", &[2..4]).unwrap().unwrap(), ["23"]);
+        assert_eq!(files.get_ranges("d/shard", &[2..4, 0..1]).unwrap().unwrap(), ["23", "0"]);
         files.paths().for_each(|path| files.verify(&path).unwrap());
         std::fs::write(folder.path().join("d/other"), "x").unwrap();
         assert!(files.get("d/other").unwrap().is_none() && files.file("d/other").unwrap().is_none());

@@ -182,13 +182,7 @@ except KeyboardInterrupt:
 """
 
 
-def _call(name: str) -> object:
-    # Where polars itself reads, nothing of ours waits; what it reads is checked by us before.
-    waits = pytest.mark.xfail(name.startswith("scan"), reason="polars waits", strict=False)
-    return pytest.param(name, marks=waits)
-
-
-@pytest.mark.parametrize("name", map(_call, CALLS))
+@pytest.mark.parametrize("name", CALLS)
 def test_ctrl_c_ends_every_wait(server: Server, name: str) -> None:
     pattern, call = CALLS[name]
     server.wrong = server.silent(pattern)

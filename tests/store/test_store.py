@@ -194,12 +194,12 @@ def test_it_pickles_by_place(path: Path) -> None:
 
 
 def test_repr(path: Path) -> None:
-    edit(path, bytes=1_234_567_890, id="<b>lung & co</b>", n_obs=1_234_567)
+    edit(path, bytes=1_234_567_890, id="<b>lung & co", n_obs=1_234_567)
     store = dao.load_store(path)
     lines = repr(store).splitlines()
     assert lines[0] == f"Store '{path.resolve()}': 3 datasets, 1,234,570 cells, 1.2 GB"
     assert lines[1].split() == ["dataset", "organism", "cells", "genes", "layout", "size"]
-    assert lines[2].split("  ")[1] == "<b>lung & co</b>"
+    assert lines[2].split("  ")[1] == "<b>lung & co"
     assert lines[2].endswith("1,234,567      2  csr     1.2 GB")
     assert lines[-1] == (
         "obs: cell_type (2 categories), n (Int64), ok (Boolean), organism (2 categories), "
