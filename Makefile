@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help demo test test-frameworks quick check format bench clean
+.PHONY: help demo test fuzz test-frameworks quick check format bench clean
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ demo: $(VENV)/.built ## build into .venv and run the main job on the real cells 
 test: $(VENV)/.dev ## build and pass all tests, Rust and Python
 	cargo test --quiet
 	$(BIN)/python -m pytest -q
+
+fuzz: ## other damaged bytes than those of `make test`, DAO_FUZZ_SECONDS a target (an hour)
+	DAO_FUZZ_SECONDS=$${DAO_FUZZ_SECONDS:-3600} cargo test --release --test fuzz
 
 test-frameworks: $(VENV)/.dev ## the tests with torch, lightning and tensorflow, which it installs (some GB)
 	$(BIN)/python -m pip install --quiet "torch>=2.4" "torchdata>=0.10" "lightning>=2.4" "tensorflow-cpu>=2.16"

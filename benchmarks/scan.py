@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+import google_crc32c
 import numpy as np
 import polars as pl
 
@@ -96,7 +97,9 @@ def make_store(path: Path, cells: int, datasets: int) -> list[str]:
         "datasets": entries,
         "categories": {c: sorted(values) for c, values in words.items()},
     }
-    (path / "dao.json").write_text(json.dumps(manifest))
+    rest = json.dumps(manifest).removeprefix("{")
+    checksum = f"crc32c:{google_crc32c.value(rest.encode()):08x}"  # docs/format.md
+    (path / "dao.json").write_text(f'{{"checksum":"{checksum}",{rest}')
     return files
 
 

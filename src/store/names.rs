@@ -64,6 +64,15 @@ impl VarTable {
         let reader = sound(place, || SerializedFileReader::new(bytes))?;
         let metadata = reader.metadata().file_metadata();
         let n_rows = usize::try_from(metadata.num_rows()).unwrap_or(0);
+        let in_groups = reader.metadata().row_groups().iter().map(|group| i128::from(group.num_rows())).sum::<i128>();
+        if in_groups != n_rows as i128 {
+            return Err(DaoError::corrupt(
+                place,
+                "not readable: the footer counts other rows than its row groups have",
+            )
+            .expected(n_rows)
+            .found(in_groups));
+        }
         let fields = metadata.schema_descr().root_schema().get_fields();
         let columns = fields.iter().map(|field| (field.name().to_owned(), source(&reader, field))).collect();
         let mut table = Self { reader, place: place.to_owned(), n_rows, columns };

@@ -1,0 +1,93 @@
+//! Bytes that nobody vouches for, mutated and read: values or an error, never a panic, never memory on a file's word.
+//!
+//! `cargo test` runs some hundreds of cases a target, always the same; `make fuzz` runs others for `DAO_FUZZ_SECONDS`
+//! a target. `DAO_FUZZ_SEED` repeats a run. Libtest is not used: the allocator and the watchdog are this program's own.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+#![allow(clippy::cast_possible_truncation, reason = "random bits, and small numbers")]
+
+mod memory;
+mod mutate;
+mod targets;
+
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime};
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+/// What is fuzzed: inputs to begin with, and what must hold for any.
+pub struct Target {
+    pub name: &'static str,
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    pub check: fn(&[u8]) -> Result<(), String>,
+}
+
+/// The cases of a target in `cargo test`.
+const CASES: u64 = 500;
+/// A case that takes longer is a failure.
+const SLOWEST: Duration = Duration::from_secs(20);
+
+/// The case that runs, for the watchdog: when it began, and its input.
+static RUNNING: Mutex<Option<(Instant, &'static str, Vec<u8>)>> = Mutex::new(None);
+
+fn main() -> ExitCode {
+    let variable = |name| std::env::var(name).ok().map(|text: String| text.parse::<u64>().expect(name));
+    let seconds = variable("DAO_FUZZ_SECONDS").map(Duration::from_secs);
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = variable("DAO_FUZZ_SEED").unwrap_or_else(|| if seconds.is_some() { now() } else { 0 });
+    std::thread::spawn(watch);
+    std::panic::set_hook(Box::new(|_| {}));
+    let failed = targets::ALL.iter().filter(|target| !passes(target, seed, seconds)).count();
+    ExitCode::from(u8::from(failed > 0))
+}
+
+fn passes(target: &Target, seed: u64, seconds: Option<Duration>) -> bool {
+    let (seeds, began) = ((target.seeds)(), Instant::now());
+    let go_on = |case| seconds.map_or(case < CASES, |seconds| began.elapsed() < seconds);
+    let mut case = 0;
+    while case < seeds.len() as u64 || go_on(case) {
+        // The first cases are the seeds as they are; each case is made from its number alone.
+        let mut random = ChaCha8Rng::seed_from_u64(seed.wrapping_add(case));
+        let input = match seeds.get(case as usize) {
+            Some(seed) => seed.clone(),
+            None => mutate::mutate(&seeds, &mut random),
+        };
+        memory::begin(target.name, seed, case);
+        *RUNNING.lock().unwrap() = Some((Instant::now(), target.name, input.clone()));
+        let result = catch_unwind(|| (target.check)(&input)).unwrap_or_else(|_| Err("it panics".into()));
+        *RUNNING.lock().unwrap() = None;
+        if let Err(why) = result {
+            eprintln!("fuzz {}: case {case} of DAO_FUZZ_SEED={seed} fails: {why}", target.name);
+            save(target.name, &input);
+            return false;
+        }
+        case += 1;
+    }
+    println!("fuzz {}: {case} cases pass, DAO_FUZZ_SEED={seed}", target.name);
+    true
+}
+
+/// Ends the program at a case that does not end.
+fn watch() {
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        if let Some((began, name, input)) = &*RUNNING.lock().unwrap()
+            && began.elapsed() > SLOWEST
+        {
+            eprintln!("fuzz {name}: a case takes more than {SLOWEST:?}");
+            save(name, input);
+            std::process::exit(1);
+        }
+    }
+}
+
+/// Keeps a failing input.
+fn save(name: &str, input: &[u8]) {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/failures");
+    let path = format!("{folder}/{name}-{:08x}", crc32c::crc32c(input));
+    std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, input)).expect("the input is written");
+    eprintln!("its input is in {path}");
+}
