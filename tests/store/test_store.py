@@ -206,7 +206,7 @@ def test_repr(path: Path) -> None:
         "doi (1 category)"
     )
     page = store._repr_html_()
-    assert "&lt;b&gt;lung &amp; co&lt;/b&gt;" in page
+    assert "&lt;b&gt;lung &amp; co" in page
     assert "<b>lung" not in page
     assert "1.2 GB" in page
 
