@@ -353,9 +353,14 @@ impl ZarrArray {
         bytemuck::try_pod_read_unaligned(self.array.fill_value().as_ne_bytes()).unwrap_or_else(|_| S::zero())
     }
 
+    /// The bytes of an inner chunk's values.
+    pub fn inner_bytes(&self) -> usize {
+        self.decoder.len()
+    }
+
     /// The number of values in an inner chunk.
     fn inner_len(&self) -> usize {
-        self.decoder.len() / self.dtype.size()
+        self.inner_bytes() / self.dtype.size()
     }
 }
 

@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::schedule;
-use crate::error::{DaoError, ErrorKind, Result};
+use crate::error::{DaoError, Result};
 use crate::per_process::PerProcess;
-use crate::storage::{self, Storage, StorageOptions};
-use crate::store::{OBS, TableFile, row_count};
+use crate::storage::{self, Storage, StorageOptions, is_remote};
+use crate::store::{OBS, TableFile, changed, missing, row_count};
 
 /// The most files that are remembered; then all are forgotten.
 const MOST_KNOWN: usize = 100_000;
@@ -159,18 +159,8 @@ impl FileState {
     }
 }
 
-fn is_remote(uri: &str) -> bool {
-    uri.contains("://")
-}
-
 fn place(table: &ObsTable) -> String {
     format!("dataset '{}'", table.dataset)
-}
-
-fn missing(path: &str) -> DaoError {
-    DaoError::new(ErrorKind::NotFound, "the file is missing")
-        .at(format!("path '{path}'"))
-        .hint("restore the file from a copy, or write the dataset again")
 }
 
 /// Reads what is to be checked of a table; gives its number of rows.
@@ -185,10 +175,7 @@ fn check_file(storage: &dyn Storage, table: &ObsTable, columns: &[String]) -> Re
     if n_rows == table.n_obs {
         return Ok(n_rows);
     }
-    Err(DaoError::corrupt(&path, "the table is of other cells")
-        .expected(format!("{} rows, one a cell", table.n_obs))
-        .found(n_rows)
-        .hint("restore the file from a copy, or write the dataset again"))
+    Err(changed(&path, "the table is of other cells", format!("{} rows, one a cell", table.n_obs), n_rows))
 }
 
 fn remember(state: &FileState, found: Known) {

@@ -8,7 +8,7 @@ use crate::error::{DaoError, ErrorKind, Result};
 use crate::genes::FeatureSpaces;
 use crate::matrix::{GeneIndex, Matrix, Totals};
 use crate::storage::Storage;
-use crate::store::{Dataset, MatrixName, Store, gene_index_path};
+use crate::store::{Dataset, Description, MatrixName, Store, gene_index_path};
 
 /// A store and the matrices that were opened so far: metadata and `indptr` are read once.
 pub struct OpenStore {
@@ -56,8 +56,10 @@ impl OpenStore {
     /// `Key` if the dataset has no such matrix, and as [`Matrix::open`].
     pub fn matrix(&self, dataset: &Dataset, name: &MatrixName) -> Result<Arc<Matrix>> {
         open_once(&self.matrices, (dataset.number, name.clone()), || {
-            let shape = self.shape(dataset, name)?;
-            let opened = Matrix::open(&self.store.files(dataset)?, &dataset.matrix_path(name), shape);
+            let description = self.store.description(dataset)?;
+            let shape = shape(&description, dataset, name)?;
+            let files = self.store.files(dataset, description.files);
+            let opened = Matrix::open(&files, &dataset.matrix_path(name), shape);
             opened.map(Arc::new).map_err(|e| e.at(dataset.place()))
         })
     }
@@ -91,33 +93,32 @@ impl OpenStore {
     /// The cells' totals of a matrix, if they were kept.
     pub fn totals(&self, dataset: &Dataset, name: &MatrixName) -> Result<Option<Arc<Totals>>> {
         open_once(&self.totals, (dataset.number, name.clone()), || {
-            if !self.store.description(dataset)?.matrices.get(name).is_some_and(|matrix| matrix.totals) {
+            let description = self.store.description(dataset)?;
+            if !description.matrices.get(name).is_some_and(|matrix| matrix.totals) {
                 return Ok(None);
             }
-            let opened = Totals::open(&self.store.files(dataset)?, &totals_path(dataset, name), dataset.n_obs);
+            let files = self.store.files(dataset, description.files);
+            let opened = Totals::open(&files, &totals_path(dataset, name), dataset.n_obs);
             opened.map(|totals| Some(Arc::new(totals))).map_err(|e| e.at(dataset.place()))
         })
     }
+}
 
-    fn shape(&self, dataset: &Dataset, name: &MatrixName) -> Result<[u64; 2]> {
-        let description = self.store.description(dataset)?;
-        let Some(matrix) = description.matrices.get(name) else {
-            let known: Vec<String> = description.matrices.keys().map(MatrixName::to_string).collect();
-            return Err(DaoError::new(ErrorKind::Key, format!("no matrix '{name}'"))
-                .at(dataset.place())
-                .expected(format!("one of: {}", known.join(", "))));
-        };
-        let n_columns = if name.is_of_genes() { dataset.n_vars } else { matrix.shape[1] };
-        if matrix.shape != [dataset.n_obs, n_columns] {
-            return Err(DaoError::corrupt(
-                &dataset.path,
-                format!("matrix '{name}' has another shape than its dataset"),
-            )
+/// The shape of a matrix, as a dataset describes it.
+fn shape(description: &Description, dataset: &Dataset, name: &MatrixName) -> Result<[u64; 2]> {
+    let Some(matrix) = description.matrices.get(name) else {
+        let known: Vec<String> = description.matrices.keys().map(MatrixName::to_string).collect();
+        return Err(DaoError::new(ErrorKind::Key, format!("no matrix '{name}'"))
+            .at(dataset.place())
+            .expected(format!("one of: {}", known.join(", "))));
+    };
+    let n_columns = if name.is_of_genes() { dataset.n_vars } else { matrix.shape[1] };
+    if matrix.shape != [dataset.n_obs, n_columns] {
+        return Err(DaoError::corrupt(&dataset.path, format!("matrix '{name}' has another shape than its dataset"))
             .expected(format!("{} × {n_columns}", dataset.n_obs))
             .found(format!("{} × {}", matrix.shape[0], matrix.shape[1])));
-        }
-        Ok(matrix.shape)
     }
+    Ok(matrix.shape)
 }
 
 /// The path of the totals of a matrix, relative to the store.

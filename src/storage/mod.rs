@@ -106,7 +106,9 @@ pub fn shown(uri: &str) -> String {
     if is_remote(uri) { remote::secrets::shown(uri) } else { uri.to_owned() }
 }
 
-fn is_remote(uri: &str) -> bool {
+/// Whether `uri` is an address, and no path.
+#[must_use]
+pub fn is_remote(uri: &str) -> bool {
     uri.contains("://") && !uri.starts_with("file://")
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::table_file::read_pieces;
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::{File, Storage};
 
@@ -25,15 +26,13 @@ pub struct FileMeta {
     pub checksum: String,
 }
 
-/// The bytes of a file that are looked at together.
-const STEP: u64 = 8 << 20;
-
 /// The checksum of a file as it stands in a `dao.json`: CRC-32C, `crc32c:` and eight hex digits.
 pub fn checksum(bytes: &[u8]) -> String {
     named(crc32c::crc32c(bytes))
 }
 
-fn named(crc: u32) -> String {
+/// A CRC-32C as it is written.
+pub fn named(crc: u32) -> String {
     format!("crc32c:{crc:08x}")
 }
 
@@ -111,14 +110,10 @@ impl ListedFiles {
         let (Some(meta), Some(file)) = (self.meta(path), self.file(path)?) else {
             return Err(missing(&self.place(path)));
         };
-        let (mut at, mut crc, mut buffer) = (0, 0, Vec::new());
-        while at < meta.size {
-            let length = STEP.min(meta.size - at);
-            buffer.resize(usize::try_from(length).unwrap_or(0), 0);
-            file.read_at(at, &mut buffer)?;
-            crc = crc32c::crc32c_append(crc, &buffer);
-            at += length;
-        }
+        let mut crc = 0;
+        read_pieces(file.as_ref(), std::iter::once((0..meta.size, 0)), |_, bytes| {
+            crc = crc32c::crc32c_append(crc, bytes);
+        })?;
         meta.check_crc(crc, &self.place(path))
     }
 }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::{self, Storage, StorageOptions};
 pub use description::{ColumnMeta, DATASET_FORMAT, Description, GeneIndexMeta, MatrixMeta, TableMeta};
-pub use files::{FileMeta, Files, ListedFiles, checksum};
+pub use files::{FileMeta, Files, ListedFiles, changed, checksum, missing};
 pub use manifest::{Categories, Constants, Dataset, Manifest};
 pub use matrix_name::MatrixName;
 pub use names::{INDEX, VarColumn, VarTable};
@@ -122,16 +122,13 @@ impl Store {
         })
     }
 
-    /// The files of a dataset, which are held against its description; sfaira's are taken as they are. Paths are
-    /// relative to the store.
-    ///
-    /// # Errors
-    /// As [`Store::description`].
-    pub fn files(&self, dataset: &Dataset) -> Result<Arc<dyn Storage>> {
+    /// The files of a dataset, which are held against those that its description lists; sfaira's are taken as they
+    /// are. Paths are relative to the store.
+    pub fn files(&self, dataset: &Dataset, listed: Files) -> Arc<dyn Storage> {
         if self.by_sfaira {
-            return Ok(self.storage.clone());
+            return self.storage.clone();
         }
-        Ok(Arc::new(ListedFiles::new(self.storage.clone(), &dataset.path, self.description(dataset)?.files)))
+        Arc::new(ListedFiles::new(self.storage.clone(), &dataset.path, listed))
     }
 
     /// A dataset's file, `path` relative to the dataset, with its checksum checked.
@@ -140,7 +137,7 @@ impl Store {
     /// `NotFound`, or `Corrupt` if the bytes are not those that were written.
     pub fn dataset_file(&self, dataset: &Dataset, path: &str) -> Result<Bytes> {
         let path = format!("{}/{path}", dataset.path);
-        let found = self.files(dataset)?.get(&path);
+        let found = self.files(dataset, self.description(dataset)?.files).get(&path);
         found
             .and_then(|bytes| bytes.ok_or_else(|| files::missing(&format!("{}/{path}", self.uri()))))
             .map_err(|e| e.at(dataset.place()))

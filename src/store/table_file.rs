@@ -7,8 +7,10 @@ use std::ops::Range;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use serde::{Deserialize, Serialize};
 
+use super::files::{changed, named};
 use super::names::sound;
 use crate::error::{DaoError, Result};
+use crate::number::zeros;
 use crate::storage::File;
 
 /// The end of a parquet file: the length of the footer, little-endian, and the format's mark.
@@ -64,12 +66,8 @@ impl TableFile {
     /// # Errors
     /// `Corrupt` for another size or checksum, and as [`File::read_at`].
     pub fn check(&self, file: &dyn File, path: &str, columns: &[String]) -> Result<u64> {
-        let other = |what: &str, expected: String, found: String| {
-            Err(DaoError::corrupt(path, what).expected(expected).found(found).hint(RESTORE))
-        };
-        let mismatch = |what: &str, expected: u32, found: u32| {
-            other(what, format!("crc32c:{expected:08x}"), format!("crc32c:{found:08x}"))
-        };
+        let other = |what: &str, expected: String, found: String| Err(changed(path, what, expected, found));
+        let mismatch = |what: &str, expected: u32, found: u32| other(what, named(expected), named(found));
         if file.len() != self.size || self.tail > self.size {
             let what = "not the parquet file that was written";
             return other(what, format!("{} bytes", self.size), format!("{} bytes", file.len()));
@@ -155,7 +153,7 @@ impl Layout {
 
 /// Reads ranges, which ascend, and gives `each` of their bytes with what it stands beside, in order: in pieces, and
 /// those that lie near each other at once.
-fn read_pieces(
+pub(super) fn read_pieces(
     file: &dyn File,
     ranges: impl Iterator<Item = (Range<u64>, usize)>,
     mut each: impl FnMut(usize, &[u8]),
@@ -185,11 +183,7 @@ fn read_pieces(
 
 /// The bytes of a range within the file.
 fn read(file: &dyn File, range: Range<u64>) -> Result<Vec<u8>> {
-    let len = index(range.end - range.start)?;
-    let mut bytes = Vec::new();
-    let no_memory = |e| DaoError::new(crate::error::ErrorKind::Io, format!("no memory for {len} bytes: {e}"));
-    bytes.try_reserve_exact(len).map_err(no_memory)?;
-    bytes.resize(len, 0);
+    let mut bytes = zeros(index(range.end - range.start)?)?;
     file.read_at(range.start, &mut bytes)?;
     Ok(bytes)
 }

@@ -92,8 +92,7 @@ impl Dense {
             return Ok(DenseChunk::Absent);
         };
         let (stored, size) = (range.end - range.start, self.array.dtype().size());
-        let expected =
-            self.array.inner_shape().iter().try_fold(size as u64, |all, n| all.checked_mul(*n)).unwrap_or(u64::MAX);
+        let expected = self.array.inner_bytes() as u64;
         let raw = self.encoding == ChunkEncoding::Raw;
         if raw && stored != expected {
             return Err(self.array.broken(&key, &format!("expected {expected} bytes, found {stored}")));

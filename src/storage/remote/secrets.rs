@@ -1,5 +1,6 @@
 //! What of an address and its options must not be seen: in reprs, errors, plans and saved files.
 
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::super::StorageOptions;
@@ -37,7 +38,7 @@ pub fn split(uri: &str, options: &StorageOptions) -> Result<(String, StorageOpti
     }
     for (key, value) in [(USERNAME, url.username()), (PASSWORD, url.password().unwrap_or_default())] {
         options.retain(|(name, _)| name != key);
-        options.push((key.to_owned(), decoded(value)));
+        options.push((key.to_owned(), percent_decode_str(value).decode_utf8_lossy().into_owned()));
     }
     // Neither fails for an address of the web, which has a host.
     let _ = url.set_username("").and_then(|()| url.set_password(None));
@@ -50,22 +51,6 @@ pub fn shown(uri: &str) -> String {
         Ok((uri, _)) => uri,
         Err(_) => format!("{}://{HIDDEN}", uri.split("://").next().unwrap_or_default()),
     }
-}
-
-/// The bytes that `%41` and the like stand for.
-fn decoded(text: &str) -> String {
-    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
-    while let [first, more @ ..] = rest {
-        let code = match more {
-            [high, low, ..] if *first == b'%' => {
-                std::str::from_utf8(&[*high, *low]).ok().and_then(|code| u8::from_str_radix(code, 16).ok())
-            }
-            _ => None,
-        };
-        bytes.push(code.unwrap_or(*first));
-        rest = if code.is_some() { &more[2..] } else { more };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// A text of others (an error of a request) without the secrets among the options, and without signatures.
