@@ -50,6 +50,21 @@ pub struct GroupScratch {
 impl GroupScratch {
     /// The bytes of each column.
     pub const BYTES: usize = size_of::<Sums>() + size_of::<u32>();
+
+    /// Adds a value up.
+    #[inline(always)]
+    fn add(&mut self, column: u32, value: f64) {
+        let at = &mut self.sums[column as usize];
+        if at.count == 0 {
+            // Infinity minus infinity would be NaN.
+            at.first = if value.is_finite() { value } else { 0.0 };
+            self.touched.push(column);
+        }
+        let apart = value - at.first;
+        at.count += 1;
+        at.sum += apart;
+        at.squares += apart * apart;
+    }
 }
 
 /// Scratch that no unit uses any longer, for the next one.
@@ -142,32 +157,21 @@ impl<T: Num> RowSink<T> for GroupSumSink<'_, T> {
         let cells = self.unit.cells[self.next..].iter().take_while(|&&(row, _)| row == self.unit.rows[i]);
         for &(_, group) in cells {
             self.next += 1;
-            let GroupScratch { sums, touched } = &mut self.scratch[group as usize];
-            let clip = self.clip.map(|clip| {
-                let start = self.unit.groups[group as usize] as usize * sums.len();
-                &clip[start..start + sums.len()]
-            });
-            for (&column, &value) in columns.iter().zip(values) {
-                let mut value: f64 = value.as_();
-                if value == 0.0 {
-                    continue;
+            let scratch = &mut self.scratch[group as usize];
+            // In range: columns were checked against the matrix, and mapped ones are columns of the output.
+            let values = columns.iter().zip(values).map(|(&column, &value)| (column.cast_unsigned(), value.as_()));
+            let values = values.filter(|&(_, value): &(u32, f64)| value != 0.0);
+            match self.clip {
+                None => values.for_each(|(column, value)| scratch.add(column, value)),
+                Some(clip) => {
+                    let start = self.unit.groups[group as usize] as usize * scratch.sums.len();
+                    let clip = &clip[start..start + scratch.sums.len()];
+                    values.for_each(|(column, value)| {
+                        let limit = clip[column as usize];
+                        // A comparison, since `min` would turn a NaN into the limit.
+                        scratch.add(column, if value > limit { limit } else { value });
+                    });
                 }
-                // In range: columns were checked against the matrix, and mapped ones are columns of the output.
-                let column = column.cast_unsigned();
-                if let Some(clip) = clip {
-                    // A comparison, since `min` would turn a NaN into the limit.
-                    value = if value > clip[column as usize] { clip[column as usize] } else { value };
-                }
-                let at = &mut sums[column as usize];
-                if at.count == 0 {
-                    // Infinity minus infinity would be NaN.
-                    at.first = if value.is_finite() { value } else { 0.0 };
-                    touched.push(column);
-                }
-                let apart = value - at.first;
-                at.count += 1;
-                at.sum += apart;
-                at.squares += apart * apart;
             }
         }
         Ok(())
