@@ -17,8 +17,7 @@ use zarrs::plugin::PluginCreateError;
 
 use super::decode::{Decoder, known};
 use super::plan::{coalesce, to_usize};
-use super::shard_index::{ChunkRange, ShardIndexes};
-use super::shard_tag::ShardTag;
+use super::shard::{ChunkRange, ShardIndexes, ShardTag};
 use crate::codec::{Pfor, dtype_of};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::number::{Dtype, Num, zeros};

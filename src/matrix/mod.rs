@@ -13,8 +13,7 @@ mod gene_index;
 mod packed;
 mod plan;
 mod rows;
-mod shard_index;
-mod shard_tag;
+mod shard;
 #[cfg(test)]
 pub(crate) mod testing;
 mod totals;
@@ -32,7 +31,7 @@ use dense::Dense;
 pub use gene_index::GeneIndex;
 use rows::ShowingSink;
 pub use rows::{EditingSink, FillRow, RowBuffer, RowSink, Rows};
-pub use shard_tag::ShardTag;
+pub use shard::ShardTag;
 pub use totals::{TOTALS, Totals};
 
 /// A matrix of cells × columns.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::array::{MAX_GAP, MAX_READ, ZarrArray};
 use super::plan::{Run, coalesce, runs, to_usize};
-use super::shard_index::ChunkRange;
+use super::shard::ChunkRange;
 use crate::codec::{self, BLOCK, Broken, Kind, SCRATCH, Scratch};
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Num, always_exact, cast_values, for_dtype, resize, zeros};

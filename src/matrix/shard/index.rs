@@ -1,7 +1,7 @@
 //! Shard indexes: which bytes of a shard are which inner chunk.
 //!
 //! Owns reading, checking and keeping them. Knows no values: what the bytes hold is
-//! [`super::array`]'s. <https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html>
+//! [`crate::matrix::array`]'s. <https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html>
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -14,8 +14,9 @@ use zarrs::array::{
 };
 use zarrs::metadata_ext::codec::sharding::{ShardingCodecConfigurationV1, ShardingIndexLocation};
 
-use super::shard_tag::ShardTag;
+use super::ShardTag;
 use crate::error::{DaoError, Result};
+use crate::matrix::array::missing_file;
 use crate::storage::Storage;
 
 /// The byte range of an inner chunk in its shard; `None` where the shard leaves it out (all fill value).
@@ -84,7 +85,7 @@ impl ShardIndexes {
             DaoError::corrupt(&path, format!("the shard's index cannot be read: {e}"))
                 .hint("the file is truncated or changed; restore it from a copy, or write the dataset again")
         };
-        let missing = || super::array::missing_file(storage, key, "a shard is missing");
+        let missing = || missing_file(storage, key, "a shard is missing");
         let size = storage.size(key)?.ok_or_else(missing)?;
         // Tagged arrays are cut along their first axis alone.
         let tag = self.tag.map(|tag| tag.bytes(position.first().copied().unwrap_or(0)));
