@@ -265,12 +265,13 @@ fn gather_into<T: Num>(array: &ZarrArray, ranges: &[Range<u64>], out: &mut [T]) 
 /// Reads `indptr`, which must ascend from 0, by no more than there are columns.
 fn read_indptr(array: &ZarrArray, [n_obs, n_vars]: [u64; 2]) -> Result<Vec<u64>> {
     let wrong = |what: &str| DaoError::corrupt(array.uri(), what.to_owned());
-    if array.shape() != [n_obs.saturating_add(1)] {
+    let len = n_obs.saturating_add(1);
+    if array.shape() != [len] {
         return Err(wrong("indptr has the wrong length")
-            .expected(format!("{} values", n_obs + 1))
+            .expected(format!("{len} values"))
             .found(format!("shape {:?}", array.shape())));
     }
-    let indptr: Vec<u64> = read_all(array, n_obs + 1)?;
+    let indptr: Vec<u64> = read_all(array, len)?;
     if indptr.first() != Some(&0) || indptr.windows(2).any(|pair| pair[0] > pair[1]) {
         return Err(wrong("indptr does not ascend from 0"));
     }
@@ -387,6 +388,10 @@ mod tests {
                 assert_says(&open(&folder, SHAPE).err().unwrap(), ErrorKind::Corrupt, folder.path(), what);
             }
         }
+        // As many cells as can be counted, and one more offset.
+        let folder = parts(&[0, 1, 2, 3], &[1, 2, 3], true);
+        let error = Csr::open(&storage(folder.path()), "X", [u64::MAX, 10]).err().unwrap();
+        assert_says(&error, ErrorKind::Corrupt, folder.path(), "indptr has the wrong length");
         let folder = parts(&[0, 1, 2, 3], &[1, 2, 3], false);
         std::fs::remove_dir_all(folder.path().join("X/data")).unwrap();
         assert_says(&open(&folder, SHAPE).err().unwrap(), ErrorKind::NotFound, folder.path(), "X/data");
