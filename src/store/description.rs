@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::files::Files;
+use super::files::{Files, check_paths};
 use super::manifest::{Constants, Dataset};
 use super::matrix_name::MatrixName;
 use super::versioned;
@@ -102,7 +102,7 @@ impl Description {
     /// Reads a dataset's `dao.json` and holds it against the manifest's entry; `place` is for errors.
     ///
     /// # Errors
-    /// `Value` for a newer version, `Corrupt` for one that is damaged or of another dataset.
+    /// `Value` for a newer version, `Corrupt` for one that is damaged or of another dataset, or lists files elsewhere.
     pub fn parse(bytes: &[u8], place: &str, dataset: &Dataset) -> Result<Self> {
         let description: Self = versioned::parse(bytes, place, DATASET_FORMAT)?;
         let summary = |name: &str, n_obs, n_vars| format!("id '{name}', {n_obs} cells, {n_vars} genes");
@@ -113,6 +113,7 @@ impl Description {
                 .expected(expected)
                 .found(found));
         }
+        check_paths(&description.files, place)?;
         Ok(description)
     }
 
@@ -135,6 +136,7 @@ impl GeneIndexMeta {
     pub fn parse(bytes: &[u8], place: &str, dataset: &Dataset) -> Result<Self> {
         let meta: Self = versioned::parse(bytes, place, GENE_INDEX_FORMAT)?;
         if meta.dataset == dataset.checksum {
+            check_paths(&meta.files, place)?;
             return Ok(meta);
         }
         Err(DaoError::corrupt(place, "the gene index was made of another dataset")
@@ -187,6 +189,40 @@ mod tests {
         for text in [&text[..text.len() / 2], &seal(&broken.to_string())] {
             let error = Description::parse(text.as_bytes(), "lung/dao.json", &dataset("lung", 3, 2)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        }
+    }
+
+    #[test]
+    fn files_outside_the_folder_are_refused() {
+        for (path, is_read) in [
+            ("zarr/X/c/0", true),
+            ("a..b/.c", true),
+            ("../heart/uns.json", false),
+            ("zarr/../../x", false),
+            ("/etc/passwd", false),
+            ("a//b", false),
+            ("a/./b", false),
+            ("", false),
+            ("a\\b", false),
+            ("a\0", false),
+        ] {
+            let files = json!({path: {"size": 1, "checksum": "crc32c:00000000"}});
+            let mut lung = description();
+            lung["files"] = files.clone();
+            let index = json!({"format": GENE_INDEX_FORMAT, "version": 1, "dataset": null, "files": files});
+            let dataset = dataset("lung", 3, 2);
+            let errors = [
+                Description::parse(seal(&lung.to_string()).as_bytes(), "lung/dao.json", &dataset).err(),
+                GeneIndexMeta::parse(seal(&index.to_string()).as_bytes(), "lung/dao.json", &dataset).err(),
+            ];
+            for error in errors {
+                assert_eq!(error.is_none(), is_read, "{path:?}");
+                let text = error.map_or_else(String::new, |error| error.to_string());
+                assert!(
+                    is_read || text.contains("'lung/dao.json'") && text.contains("outside of its folder"),
+                    "{text}"
+                );
+            }
         }
     }
 

@@ -26,6 +26,20 @@ pub struct FileMeta {
     pub checksum: String,
 }
 
+/// Whether a path from a manifest leads to something below the folder that it starts from.
+pub fn is_below(path: &str) -> bool {
+    !path.contains(['\0', '\\']) && !path.split('/').any(|part| matches!(part, "" | "." | ".."))
+}
+
+/// Checks that all `files` lie below the folder whose manifest lists them; `place` is for errors.
+pub fn check_paths(files: &Files, place: &str) -> Result<()> {
+    match files.keys().find(|path| !is_below(path)) {
+        Some(path) => Err(DaoError::corrupt(place, "the manifest lists a file outside of its folder")
+            .found(format!("'{}'", path.escape_debug()))),
+        None => Ok(()),
+    }
+}
+
 /// The checksum of a file as it stands in a `dao.json`: CRC-32C, `crc32c:` and eight hex digits.
 pub fn checksum(bytes: &[u8]) -> String {
     named(crc32c::crc32c(bytes))

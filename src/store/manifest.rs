@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::files::is_below;
 use super::matrix_name::MatrixName;
 use super::names::RESERVED;
 use super::table_file::TableFile;
@@ -101,8 +102,8 @@ impl Dataset {
         if ![self.n_vars, self.bytes, self.nnz.unwrap_or(0)].into_iter().all(countable) {
             return Some("the manifest gives a count past 2^63");
         }
-        if !name(&self.name) || self.path.contains(['\0', '\\']) {
-            return Some("the manifest gives a name or a path that no folder can have");
+        if !name(&self.name) {
+            return Some("the manifest gives a name that no folder can have");
         }
         if !self.constants.values().all(constant) {
             return Some("the manifest gives as a constant what is no text, number or bool");
@@ -159,7 +160,7 @@ impl Manifest {
                 }
                 columns = Some(&dataset.obs);
             }
-            if dataset.path.is_empty() || dataset.path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            if !is_below(&dataset.path) {
                 return wrong("the manifest gives a path outside the store");
             }
         }
