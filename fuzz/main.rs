@@ -1,13 +1,15 @@
 //! Bytes that nobody vouches for, mutated and read: values or an error, never a panic, never memory on a file's word.
 //!
 //! `cargo test` runs some hundreds of cases a target, always the same; `make fuzz` runs others for `DAO_FUZZ_SECONDS`
-//! a target. `DAO_FUZZ_SEED` repeats a run. Libtest is not used: the allocator and the watchdog are this program's own.
+//! a target. `DAO_FUZZ_SEED` repeats a run; arguments choose targets by a part of `fuzz::<name>`, as libtest's do.
+//! Libtest is not used: the allocator and the watchdog are this program's own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 #![allow(clippy::cast_possible_truncation, reason = "random bits, and small numbers")]
 
 mod memory;
 mod mutate;
+mod store;
 mod targets;
 
 use std::panic::catch_unwind;
@@ -40,12 +42,18 @@ fn main() -> ExitCode {
     let seed = variable("DAO_FUZZ_SEED").unwrap_or_else(|| if seconds.is_some() { now() } else { 0 });
     std::thread::spawn(watch);
     std::panic::set_hook(Box::new(|_| {}));
-    let failed = targets::ALL.iter().filter(|target| !passes(target, seed, seconds)).count();
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_chosen = |target: &&Target| {
+        let name = format!("fuzz::{}", target.name);
+        chosen.is_empty() || chosen.iter().any(|part| name.contains(part))
+    };
+    let failed = targets::ALL.iter().filter(is_chosen).filter(|target| !passes(target, seed, seconds)).count();
     ExitCode::from(u8::from(failed > 0))
 }
 
 fn passes(target: &Target, seed: u64, seconds: Option<Duration>) -> bool {
-    let (seeds, began) = ((target.seeds)(), Instant::now());
+    let (mut seeds, began) = ((target.seeds)(), Instant::now());
+    seeds.extend(corpus(target.name));
     let go_on = |case| seconds.map_or(case < CASES, |seconds| began.elapsed() < seconds);
     let mut case = 0;
     while case < seeds.len() as u64 || go_on(case) {
@@ -59,7 +67,7 @@ fn passes(target: &Target, seed: u64, seconds: Option<Duration>) -> bool {
         *RUNNING.lock().unwrap() = Some((Instant::now(), target.name, input.clone()));
         let result = catch_unwind(|| (target.check)(&input)).unwrap_or_else(|_| Err("it panics".into()));
         *RUNNING.lock().unwrap() = None;
-        if let Err(why) = result {
+        if let Err(why) = result.and_then(|()| memory::check_peak()) {
             eprintln!("fuzz {}: case {case} of DAO_FUZZ_SEED={seed} fails: {why}", target.name);
             save(target.name, &input);
             return false;
@@ -68,6 +76,15 @@ fn passes(target: &Target, seed: u64, seconds: Option<Duration>) -> bool {
     }
     println!("fuzz {}: {case} cases pass, DAO_FUZZ_SEED={seed}", target.name);
     true
+}
+
+/// Inputs that showed a defect, or cannot be made here.
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("the corpus is listed").path()).collect();
+    paths.sort();
+    paths.iter().map(|path| std::fs::read(path).expect("the corpus is read")).collect()
 }
 
 /// Ends the program at a case that does not end.

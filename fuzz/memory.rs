@@ -19,6 +19,19 @@ struct Bounded;
 #[global_allocator]
 static ALLOCATOR: Bounded = Bounded;
 
+/// The most bytes of memory that the program may ever have in use, those of libraries in C among them.
+const RESIDENT: u64 = 1 << 30;
+
+/// Fails where the program has had more memory in use than any input explains. Linux alone says how much.
+pub fn check_peak() -> Result<(), String> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB"));
+    match peak.and_then(|kilobytes| kilobytes.trim().parse::<u64>().ok()) {
+        Some(kilobytes) if kilobytes << 10 > RESIDENT => Err(format!("{kilobytes} kilobytes of memory were in use")),
+        _ => Ok(()),
+    }
+}
+
 /// Notes which case runs.
 pub fn begin(target: &'static str, seed: u64, case: u64) {
     *CASE.lock().unwrap() = (target, seed, case);

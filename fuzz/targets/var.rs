@@ -2,10 +2,9 @@
 
 use dao_polars::store::{VarColumn, VarTable};
 
+/// All are files: what writes parquet is no part of what is tested.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let whole = include_bytes!("../corpus/var/small.parquet").to_vec();
-    // Its footer counts rows and has lost their groups.
-    vec![whole, include_bytes!("../corpus/var/no_row_groups.parquet").to_vec()]
+    Vec::new()
 }
 
 pub fn check(bytes: &[u8]) -> Result<(), String> {

@@ -27,11 +27,12 @@ use crate::number::{Dtype, Num, for_dtype};
 use crate::storage::Storage;
 pub use cache::RowCache;
 use csr::Csr;
+pub use decode::Decoder;
 use dense::Dense;
 pub use gene_index::GeneIndex;
 use rows::ShowingSink;
 pub use rows::{EditingSink, FillRow, RowBuffer, RowSink, Rows};
-pub use shard::ShardTag;
+pub use shard::{ChunkRange, ShardIndexes, ShardTag};
 pub use totals::{TOTALS, Totals};
 
 /// A matrix of cells × columns.

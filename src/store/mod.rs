@@ -5,11 +5,14 @@
 
 mod description;
 mod files;
+mod footer;
 mod manifest;
 mod matrix_name;
 mod names;
+mod pages;
 mod sfaira;
 mod table_file;
+mod thrift;
 mod versioned;
 
 use std::sync::Arc;

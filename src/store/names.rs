@@ -8,14 +8,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use parquet::basic::{ConvertedType, LogicalType, Repetition, Type as Physical};
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use parquet::data_type::DataType;
 use parquet::errors::{ParquetError, Result as ParquetResult};
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::metadata::ParquetMetaData;
 use parquet::record::Field;
 use parquet::schema::types::{ColumnDescriptor, TypePtr};
 use serde_json::Value;
 
+use super::footer;
+use super::pages::{Budget, Pages};
+use super::table_file::footer_within;
+use super::thrift::broken;
 use crate::error::{DaoError, Result, panic_message};
 
 /// The name of the index of var, whatever pandas called it.
@@ -27,9 +31,17 @@ const UNNAMED: &str = "__index_level_";
 /// Names that no column of a frame has but its own.
 pub const RESERVED: [&str; 3] = ["cell", "dataset", "obs_name"];
 
+/// The most rows of a table whatever the size of its file: far above any number of genes.
+const FREE_ROWS: usize = 1 << 22;
+/// The rows that a table may have for each byte of its file: names that differ take more.
+const ROWS_IN_A_BYTE: usize = 8;
+/// The rows that are decoded at a time: the parquet crate takes memory for all that it is asked for.
+const STEP: usize = 1 << 16;
+
 /// A table of genes: its columns, as they are named to users.
 pub struct VarTable {
-    reader: SerializedFileReader<Bytes>,
+    bytes: Bytes,
+    metadata: ParquetMetaData,
     place: String,
     n_rows: usize,
     columns: Vec<(String, ValueSource)>,
@@ -59,25 +71,33 @@ impl VarTable {
     /// and no column of ours.
     ///
     /// # Errors
-    /// `Corrupt` for bytes that are no parquet table.
+    /// `Corrupt` for bytes that are no parquet table, or one of more rows than its bytes can name.
     pub fn open(bytes: Bytes, by_pandas: bool, place: &str) -> Result<Self> {
-        let reader = sound(place, || SerializedFileReader::new(bytes))?;
-        let metadata = reader.metadata().file_metadata();
-        let n_rows = usize::try_from(metadata.num_rows()).unwrap_or(0);
-        let in_groups = reader.metadata().row_groups().iter().map(|group| i128::from(group.num_rows())).sum::<i128>();
-        if in_groups != n_rows as i128 {
+        let metadata = footer::decode(footer_within(&bytes, place)?, place)?;
+        let file = metadata.file_metadata();
+        let n_rows = usize::try_from(file.num_rows()).unwrap_or(0);
+        let mut groups = metadata.row_groups().iter().map(|group| usize::try_from(group.num_rows()).ok());
+        let in_groups = groups.try_fold(0_usize, |sum, group| sum.checked_add(group?));
+        if in_groups != Some(n_rows) {
             return Err(DaoError::corrupt(
                 place,
                 "not readable: the footer counts other rows than its row groups have",
             )
             .expected(n_rows)
-            .found(in_groups));
+            .found(in_groups.map_or("a number that cannot be".to_owned(), |n| n.to_string())));
         }
-        let fields = metadata.schema_descr().root_schema().get_fields();
-        let columns = fields.iter().map(|field| (field.name().to_owned(), source(&reader, field))).collect();
-        let mut table = Self { reader, place: place.to_owned(), n_rows, columns };
+        let fields = file.schema_descr().root_schema().get_fields();
+        let columns = fields.iter().map(|field| (field.name().to_owned(), source(&metadata, field))).collect();
+        let mut table = Self { bytes, metadata, place: place.to_owned(), n_rows, columns };
         if by_pandas {
             table.name_as_pandas();
+        }
+        let most = FREE_ROWS.max(table.bytes.len().saturating_mul(ROWS_IN_A_BYTE));
+        if table.n_rows > most {
+            return Err(DaoError::corrupt(place, "the table claims more rows than its bytes can name")
+                .expected(format!("at most {most}"))
+                .found(table.n_rows)
+                .hint("restore the file from a copy, or write the dataset again"));
         }
         Ok(table)
     }
@@ -99,7 +119,10 @@ impl VarTable {
         match source {
             ValueSource::Range { start, step } => {
                 let numbers = std::iter::successors(Some(*start), |number| Some(number.wrapping_add(*step)));
-                Ok(Some(VarColumn::Names(numbers.take(self.n_rows).map(|number| Some(number.to_string())).collect())))
+                let mut names = Vec::new();
+                sound(&self.place, || reserve(&mut names, self.n_rows))?;
+                names.extend(numbers.take(self.n_rows).map(|number| Some(number.to_string())));
+                Ok(Some(VarColumn::Names(names)))
             }
             ValueSource::Leaf(leaf) => sound(&self.place, || self.read(*leaf)).map(Some),
             ValueSource::Other(kind) => Err(DaoError::value(format!("column '{name}' of var holds {kind}"))
@@ -111,7 +134,7 @@ impl VarTable {
     /// Puts the index first, and names the other columns as `Store.var` does: a level of the index without a name is
     /// `level_<n>`, counted without the first, and a name that is taken gets `obs_` before it.
     fn name_as_pandas(&mut self) {
-        let metadata = self.reader.metadata().file_metadata().key_value_metadata();
+        let metadata = self.metadata.file_metadata().key_value_metadata();
         let note = metadata.into_iter().flatten().find(|entry| entry.key == "pandas");
         let note =
             note.and_then(|entry| serde_json::from_str::<Value>(entry.value.as_deref()?).ok()).unwrap_or_default();
@@ -155,20 +178,23 @@ impl VarTable {
     }
 
     fn read(&self, leaf: usize) -> ParquetResult<VarColumn> {
-        let column = self.reader.metadata().file_metadata().schema_descr().column(leaf);
+        let column = self.metadata.file_metadata().schema_descr().column(leaf);
         let unsigned = matches!(
             column.converted_type(),
             ConvertedType::UINT_8 | ConvertedType::UINT_16 | ConvertedType::UINT_32 | ConvertedType::UINT_64
         );
         let (mut names, mut marks) = (Vec::new(), Vec::new());
-        for group in 0..self.reader.num_row_groups() {
-            let group = self.reader.get_row_group(group)?;
-            let n_rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
-            match group.get_column_reader(leaf)? {
+        // Of pages, and of text, which a dictionary may have once for many rows.
+        let (mut for_pages, mut for_text) = (Budget::of(self.bytes.len()), Budget::of(self.bytes.len()));
+        for group in self.metadata.row_groups() {
+            let n_rows = usize::try_from(group.num_rows()).unwrap_or(0);
+            let pages = Pages::read(&self.bytes, group.column(leaf), &mut for_pages)?;
+            match get_column_reader(column.clone(), Box::new(pages)) {
                 ColumnReader::BoolColumnReader(reader) => append(reader, n_rows, &mut marks, Ok),
-                ColumnReader::ByteArrayColumnReader(reader) => {
-                    append(reader, n_rows, &mut names, |text| text.as_utf8().map(str::to_owned))
-                }
+                ColumnReader::ByteArrayColumnReader(reader) => append(reader, n_rows, &mut names, |text| {
+                    for_text.take(text.len())?;
+                    text.as_utf8().map(str::to_owned)
+                }),
                 ColumnReader::Int32ColumnReader(reader) if column.converted_type() == ConvertedType::DATE => {
                     append(reader, n_rows, &mut names, |days| Ok(Field::Date(days).to_string()))
                 }
@@ -192,8 +218,8 @@ impl VarTable {
 }
 
 /// The source of the values of a field of the file's schema.
-fn source(reader: &SerializedFileReader<Bytes>, field: &TypePtr) -> ValueSource {
-    let leaves = reader.metadata().file_metadata().schema_descr().columns();
+fn source(metadata: &ParquetMetaData, field: &TypePtr) -> ValueSource {
+    let leaves = metadata.file_metadata().schema_descr().columns();
     let leaf = leaves.iter().position(|leaf| leaf.path().parts() == [field.name()]);
     let info = field.get_basic_info();
     match leaf {
@@ -232,19 +258,34 @@ fn append<T: DataType, V>(
     mut reader: ColumnReaderImpl<T>,
     n_rows: usize,
     out: &mut Vec<Option<V>>,
-    convert: impl Fn(T::T) -> ParquetResult<V>,
+    mut convert: impl FnMut(T::T) -> ParquetResult<V>,
 ) -> ParquetResult<()> {
-    let cut_short = || ParquetError::General("a column ends before its rows do".to_owned());
+    let cut_short = || broken("a column ends before its rows do");
+    reserve(out, n_rows)?;
     let (mut levels, mut values): (Vec<i16>, Vec<T::T>) = (Vec::new(), Vec::new());
-    let (found, _, _) = reader.read_records(n_rows, Some(&mut levels), None, &mut values)?;
-    let mut values = values.into_iter();
-    for row in 0..found {
-        // A column that cannot have nulls has no levels.
-        let is_null = levels.get(row) == Some(&0);
-        let value = if is_null { None } else { Some(values.next().ok_or_else(cut_short)?) };
-        out.push(value.map(&convert).transpose()?);
+    let mut missing = n_rows;
+    while missing > 0 {
+        levels.clear();
+        values.clear();
+        let (found, _, _) = reader.read_records(missing.min(STEP), Some(&mut levels), None, &mut values)?;
+        if found == 0 {
+            return Err(cut_short());
+        }
+        let mut values = values.drain(..);
+        for row in 0..found {
+            // A column that cannot have nulls has no levels.
+            let is_null = levels.get(row) == Some(&0);
+            let value = if is_null { None } else { Some(values.next().ok_or_else(cut_short)?) };
+            out.push(value.map(&mut convert).transpose()?);
+        }
+        missing -= found;
     }
-    if found == n_rows { Ok(()) } else { Err(cut_short()) }
+    Ok(())
+}
+
+/// Makes room for `more` values; fails where there is no memory for them, which the process would otherwise end of.
+fn reserve<V>(values: &mut Vec<V>, more: usize) -> ParquetResult<()> {
+    values.try_reserve_exact(more).map_err(|_| broken("the names do not fit into memory"))
 }
 
 /// Reads from a file that may be damaged; a panic of the parquet reader becomes an error.
@@ -401,6 +442,61 @@ mod tests {
         assert_eq!(shown(file(schema, Some(levels), &[rows])), expected);
         // Without a note, what pandas calls so is the index.
         assert_eq!(shown(file(schema, None, &[rows])), expected);
+    }
+
+    #[test]
+    fn more_rows_than_a_file_can_name_are_an_error() {
+        let range = |stop: i64| json!({"index_columns": [{"kind": "range", "start": 0, "stop": stop, "step": 1}]});
+        let open = |stop| VarTable::open(file("", Some(range(stop)), &[]), true, "var.parquet");
+        assert_eq!(open(70_000).unwrap().n_rows(), 70_000);
+        for stop in [5_000_000, 1 << 40, i64::MAX] {
+            let error = open(stop).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            assert!(error.to_string().contains("more rows than its bytes can name"), "{error}");
+        }
+    }
+
+    #[test]
+    fn groups_of_rows_add_up() {
+        let column: &[&[&str]] = &[&["a"]];
+        let whole = file("required binary var_name (UTF8);", None, &[column, column]);
+        // Wherever a footer says 1, it says 3 or less than none; among these are the rows of the two groups.
+        let ones: Vec<usize> = (4..whole.len()).filter(|&at| whole[at - 1..=at] == [0x16, 2]).collect();
+        assert!(ones.len() > 2);
+        for three in &ones {
+            for less in ones.iter().filter(|at| *at != three) {
+                let mut bytes = whole.to_vec();
+                (bytes[*three], bytes[*less]) = (6, 1);
+                let Ok(table) = VarTable::open(bytes.into(), false, "var.parquet") else { continue };
+                let Ok(Some(VarColumn::Names(names))) = table.column(INDEX) else { continue };
+                assert_eq!(names.len(), table.n_rows());
+            }
+        }
+    }
+
+    #[test]
+    fn one_long_text_is_not_copied_for_every_row() {
+        let long = "n".repeat(1000);
+        let texts = vec![long.as_str(); 100_000];
+        let bytes = file("required binary var_name (UTF8);", None, &[&[&texts]]);
+        assert!(bytes.len() < 10_000);
+        let error = VarTable::open(bytes, false, "var.parquet").unwrap().column(INDEX).unwrap_err();
+        assert!(error.to_string().contains("far larger than its file"), "{error}");
+        let texts = vec![long.as_str(); 60_000];
+        let bytes = file("required binary var_name (UTF8);", None, &[&[&texts]]);
+        assert_eq!(names(&VarTable::open(bytes, false, "var.parquet").unwrap(), INDEX).len(), 60_000);
+    }
+
+    #[test]
+    fn rows_are_decoded_in_steps_as_at_once() {
+        let texts: Vec<String> =
+            (0..3 * STEP + 7).map(|i| if i % 5 == 2 { String::new() } else { format!("{i}") }).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let schema = "optional binary var_name (UTF8); optional int32 at;";
+        let table = VarTable::open(file(schema, None, &[&[&texts, &texts]]), false, "var.parquet").unwrap();
+        let expected: Vec<Option<String>> =
+            texts.iter().map(|text| (!text.is_empty()).then(|| (*text).to_owned())).collect();
+        assert!(names(&table, INDEX) == expected && names(&table, "at") == expected);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::ParquetMetaData;
 use serde::{Deserialize, Serialize};
 
 use super::files::{changed, named};
@@ -201,7 +201,7 @@ fn footer(file: &dyn File, path: &str) -> Result<ParquetMetaData> {
 }
 
 /// The bytes of the footer within a file's tail.
-fn footer_within<'a>(tail: &'a [u8], path: &str) -> Result<&'a [u8]> {
+pub(super) fn footer_within<'a>(tail: &'a [u8], path: &str) -> Result<&'a [u8]> {
     let len = footer_len(tail, tail.len() as u64, path)?;
     let end = tail.len() - MARK.len() - size_of::<u32>();
     Ok(&tail[end - index(len)?..end])
@@ -219,8 +219,8 @@ fn footer_len(ending: &[u8], size: u64, path: &str) -> Result<u64> {
     })
 }
 
-fn parsed(footer: &[u8], path: &str) -> Result<ParquetMetaData> {
-    sound(path, || ParquetMetaDataReader::decode_metadata(footer)).map_err(|e| e.hint(RESTORE))
+fn parsed(bytes: &[u8], path: &str) -> Result<ParquetMetaData> {
+    super::footer::decode(bytes, path).map_err(|e| e.hint(RESTORE))
 }
 
 #[cfg(test)]
