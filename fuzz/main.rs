@@ -15,6 +15,7 @@ mod targets;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use rand_chacha::ChaCha8Rng;
@@ -32,6 +33,11 @@ const CASES: u64 = 500;
 /// A case that takes longer is a failure.
 const SLOWEST: Duration = Duration::from_secs(20);
 
+/// The folder of failing inputs.
+const FAILURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/failures");
+
+/// Whether memory was refused to the case that runs.
+static REFUSED: AtomicBool = AtomicBool::new(false);
 /// The case that runs, for the watchdog: when it began, and its input.
 static RUNNING: Mutex<Option<(Instant, &'static str, Vec<u8>)>> = Mutex::new(None);
 
@@ -67,6 +73,10 @@ fn passes(target: &Target, seed: u64, seconds: Option<Duration>) -> bool {
         *RUNNING.lock().unwrap() = Some((Instant::now(), target.name, input.clone()));
         let result = catch_unwind(|| (target.check)(&input)).unwrap_or_else(|_| Err("it panics".into()));
         *RUNNING.lock().unwrap() = None;
+        if REFUSED.swap(false, Ordering::Relaxed) {
+            // It went on with an error.
+            std::fs::remove_file(failure(target.name, &input)).expect("the input is removed");
+        }
         if let Err(why) = result.and_then(|()| memory::check_peak()) {
             eprintln!("fuzz {}: case {case} of DAO_FUZZ_SEED={seed} fails: {why}", target.name);
             save(target.name, &input);
@@ -101,10 +111,24 @@ fn watch() {
     }
 }
 
+/// Keeps the input of the case that runs, which may end the program now.
+fn refused() {
+    if let Ok(running) = RUNNING.try_lock()
+        && let Some((_, name, input)) = &*running
+        && !REFUSED.swap(true, Ordering::Relaxed)
+    {
+        save(name, input);
+    }
+}
+
+/// Where a failing input is kept.
+fn failure(name: &str, input: &[u8]) -> String {
+    format!("{FAILURES}/{name}-{:08x}", crc32c::crc32c(input))
+}
+
 /// Keeps a failing input.
 fn save(name: &str, input: &[u8]) {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/failures");
-    let path = format!("{folder}/{name}-{:08x}", crc32c::crc32c(input));
-    std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, input)).expect("the input is written");
+    let path = failure(name, input);
+    std::fs::create_dir_all(FAILURES).and_then(|()| std::fs::write(&path, input)).expect("the input is written");
     eprintln!("its input is in {path}");
 }

@@ -49,6 +49,7 @@ unsafe impl GlobalAlloc for Bounded {
                 std::io::stderr(),
                 "fuzz {target}: case {case} of DAO_FUZZ_SEED={seed} is refused {size} bytes"
             );
+            crate::refused();
             return std::ptr::null_mut();
         }
         // SAFETY: as above.

@@ -68,9 +68,9 @@ fn known() -> &'static HashMap<Vec<u8>, Vec<u8>> {
     KNOWN.get_or_init(|| {
         let mut known = HashMap::new();
         for number in 0..chains().len() as u8 {
-            for (dtype, n) in [(0, 1_u32), (0, 300), (1, 300), (0, 65_536)] {
+            for (dtype, n) in [(0, 1_u32), (0, 320), (1, 320), (0, 65_536)] {
                 // A chunk of several blocks costs much: of one codec, and of the one that reads them by parts.
-                if n > 300 && !matches!(number, 1 | 5) {
+                if n > 320 && !matches!(number, 1 | 5) {
                     continue;
                 }
                 let raw: Vec<u8> = match dtype {
@@ -149,7 +149,8 @@ fn rows_are_the_chunks(codecs: &[Value], n_rows: usize, chunk: &[u8], whole: Opt
     for rows in [vec![0], vec![last / 2], vec![last], (0..=last).step_by(97).collect()] {
         // Each opened anew: what it remembers of a frame must not help.
         let matrix = Matrix::open(&storage, "X", shape).map_err(|e| format!("not opened: {e}"))?;
-        let (Ok(read), Some(whole)) = (matrix.rows::<f32>(&rows), whole) else { continue };
+        let (read, Some(whole)) = (matrix.rows::<f32>(&rows), whole) else { continue };
+        let read = read.map_err(|e| format!("rows of a chunk that is decoded are not read: {e}"))?;
         for (i, &row) in rows.iter().enumerate() {
             let mut dense = [0_f32; COLUMNS];
             for at in read.indptr[i]..read.indptr[i + 1] {

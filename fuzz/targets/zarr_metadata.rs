@@ -279,7 +279,7 @@ fn change(metadata: &mut Value, at: u8, what: u8) {
     let (parent, key) = place.rsplit_once('/').unwrap_or_default();
     match metadata.pointer_mut(parent) {
         Some(Value::Object(fields)) => drop(fields.remove(&key.replace("~1", "/").replace("~0", "~"))),
-        Some(Value::Array(values)) if what % 2 == 0 => drop(values.pop()),
+        Some(Value::Array(values)) if what.is_multiple_of(2) => drop(values.pop()),
         Some(Value::Array(values)) => values.push(values[0].clone()),
         _ => {}
     }

@@ -354,7 +354,7 @@ impl ZarrArray {
 
     /// The bytes of an inner chunk's values.
     pub fn inner_bytes(&self) -> usize {
-        self.decoder.len()
+        self.decoder.chunk_bytes()
     }
 
     /// The number of values in an inner chunk.

@@ -81,7 +81,7 @@ impl Decoder {
     }
 
     /// The bytes of a chunk's values.
-    pub fn len(&self) -> usize {
+    pub fn chunk_bytes(&self) -> usize {
         self.len
     }
 

@@ -250,7 +250,8 @@ impl PageReader for Pages {
     }
 
     fn skip_next_page(&mut self) -> Result<()> {
-        Ok(drop(self.0.next()))
+        self.0.next();
+        Ok(())
     }
 }
 
