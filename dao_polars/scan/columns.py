@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import polars as pl
 
@@ -37,7 +38,7 @@ class FileColumn:
     step: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ScannedDataset:
     """A dataset as the scan sees it.
 
@@ -77,7 +78,9 @@ def scanned_datasets(datasets: Iterable[Dataset]) -> list[ScannedDataset]:
                 name: FileColumn(name, dtype_from_name(kind)) for name, kind in obs
             }
         columns = tables[id(obs)]
-        wide = {n: v for n, v in d.constants.items() if n not in columns and n not in RESERVED}
+        wide = d.constants
+        if not (columns.keys().isdisjoint(wide) and wide.keys().isdisjoint(RESERVED)):
+            wide = {n: v for n, v in wide.items() if n not in columns and n not in RESERVED}
         found.append(ScannedDataset(d.number, d.name, d.path, d.n_obs, columns, wide, d.obs_file))
     return found
 
@@ -97,12 +100,20 @@ def frame_schema(
     for columns in {id(dataset.columns): dataset.columns for dataset in datasets}.values():
         for name, column in columns.items():
             kinds.setdefault(name, {})[column.dtype] = None
-    words: dict[str, set[str]] = {}
+    # By type: to Python True, 1 and 1.0 are one value. Datasets are many, types and names are few.
+    constants: dict[type[Scalar], dict[str, set[Scalar]]] = {}
     for dataset in datasets:
         for name, value in dataset.constants.items():
-            kinds.setdefault(name, {})[_scalar_dtype(value)] = None
-            if isinstance(value, str):
-                words.setdefault(name, set()).add(value)
+            of_type = constants.setdefault(type(value), {})
+            if name not in of_type:
+                of_type[name] = set()
+                kinds.setdefault(name, {})
+            of_type[name].add(value)
+    for of_type in constants.values():
+        for name, values in of_type.items():
+            # Where a type has two dtypes, as int has, the extremes have them.
+            kinds[name] |= dict.fromkeys(map(_scalar_dtype, (min(values), max(values))))
+    words = cast(dict[str, set[str]], constants.get(str, {}))
     kinds.pop("obs_name", None)
 
     names = _enum(sorted(dataset.name for dataset in datasets))

@@ -172,13 +172,19 @@ class Store:
 
         ``nnz``, the number of stored values of X, is null where it is not known.
         """
-        schema = {"id": pl.String, "organism": pl.String, "n_obs": pl.Int64, "n_vars": pl.Int64}
-        schema |= {"nnz": pl.Int64, "layout": pl.String, "bytes": pl.Int64}
-        rows = [
-            (d.name, self._tables.organism(d), d.n_obs, d.n_vars, d.nnz, d.layout, d.bytes)
-            for d in self._core.datasets
-        ]
-        return pl.DataFrame(rows, schema, orient="row")
+        found = self._core.datasets
+        text, count = pl.String(), pl.Int64()
+        return pl.DataFrame(
+            [
+                pl.Series("id", [d.name for d in found], text),
+                pl.Series("organism", [self._tables.organism(d) for d in found], text),
+                pl.Series("n_obs", [d.n_obs for d in found], count),
+                pl.Series("n_vars", [d.n_vars for d in found], count),
+                pl.Series("nnz", [d.nnz for d in found], count),
+                pl.Series("layout", [d.layout for d in found], text),
+                pl.Series("bytes", [d.bytes for d in found], count),
+            ]
+        )
 
     def scan(self) -> pl.LazyFrame:
         """The cells as a lazy frame; see [`dao.scan`][dao_polars.scan]."""

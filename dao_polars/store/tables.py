@@ -41,8 +41,7 @@ class OwnTables:
 
     def organism(self, dataset: _core.Dataset) -> str | None:
         """The organism of all cells of a dataset, where it is one."""
-        value = dataset.organism or dataset.constants.get("organism")
-        return value if isinstance(value, str) else None
+        return dataset.organism
 
     def check_obs(self, dataset: _core.Dataset) -> None:
         """Raises a DaoError where a dataset's obs is damaged; reads every column."""

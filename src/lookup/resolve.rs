@@ -121,7 +121,7 @@ fn is_lasting(error: &DaoError) -> bool {
 
 fn check_layer(datasets: &[Dataset], matrix: &MatrixName) -> Result<()> {
     let MatrixName::Layer(layer) = matrix else { return Ok(()) };
-    let there: BTreeSet<&String> = datasets.iter().flat_map(|dataset| &dataset.layers).collect();
+    let there: BTreeSet<&String> = datasets.iter().flat_map(|dataset| dataset.layers.iter()).collect();
     if there.contains(layer) {
         return Ok(());
     }

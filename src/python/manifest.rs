@@ -4,16 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMappingProxy, PyTuple};
+use pyo3::types::{PyDict, PyMappingProxy, PyString, PyTuple};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::obs_tables::PyTableFile;
 use crate::error::DaoError;
 use crate::number::Dtype;
 use crate::read::OpenStore;
-use crate::store::{ColumnMeta, Dataset, Description, MatrixMeta, MatrixName, TableMeta};
+use crate::store::{ColumnMeta, Dataset, Description, MatrixMeta, MatrixName, Scalar, TableMeta};
 
 /// The name of a matrix within its dataset; as text its path below ``zarr``.
 #[pyclass(name = "MatrixName", module = "dao_polars._core", frozen, eq, ord, hash, from_py_object)]
@@ -113,15 +112,15 @@ pub struct PyDataset {
 impl PyDataset {
     /// The datasets of a store (a tuple of `Dataset`), by their numbers.
     pub fn all(py: Python<'_>, opened: &Arc<OpenStore>) -> PyResult<Py<PyTuple>> {
-        // Equal columns are one object: many datasets have the same.
-        let mut known: HashMap<&[(String, String)], Py<PyTuple>> = HashMap::new();
+        // Equal columns are one object, as they are in the manifest.
+        let mut known: HashMap<*const (String, String), Py<PyTuple>> = HashMap::new();
         let mut all = Vec::new();
         for (at, dataset) in opened.store().manifest().datasets.iter().enumerate() {
-            let obs = match known.get(&dataset.obs[..]) {
+            let obs = match known.get(&dataset.obs.as_ptr()) {
                 Some(obs) => obs.clone_ref(py),
                 None => {
-                    let obs = PyTuple::new(py, &dataset.obs)?.unbind();
-                    known.insert(&dataset.obs, obs.clone_ref(py));
+                    let obs = PyTuple::new(py, dataset.obs.iter())?.unbind();
+                    known.insert(dataset.obs.as_ptr(), obs.clone_ref(py));
                     obs
                 }
             };
@@ -191,10 +190,15 @@ impl PyDataset {
         self.listed().bytes
     }
 
-    /// The organism of all cells; None where it is not said, or only in a table of sfaira's.
+    /// The organism of all cells, or the constant of that name; None where it is not said, or only in a table of sfaira's.
     #[getter]
     fn organism(&self) -> Option<&str> {
-        self.listed().organism.as_deref()
+        let Dataset { organism, constants, .. } = self.listed();
+        let named = organism.as_deref().filter(|organism| !organism.is_empty());
+        named.or_else(|| match constants.get("organism") {
+            Some(Scalar::Text(text)) => Some(&**text),
+            _ => None,
+        })
     }
 
     /// The names and types of the columns of obs but the index; none for sfaira's. One object where they are equal.
@@ -213,11 +217,16 @@ impl PyDataset {
     #[getter]
     fn constants<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let constants = PyDict::new(py);
-        for (name, value) in &self.listed().constants {
+        for (name, value) in self.listed().constants.iter() {
+            let name = PyString::intern(py, name); // of many datasets they are the same
             match value {
-                Value::String(text) => constants.set_item(name, text)?,
-                Value::Bool(truth) => constants.set_item(name, truth)?,
-                _ => constants.set_item(name, python(py, value)?)?,
+                Scalar::Text(text) => constants.set_item(name, &**text)?,
+                Scalar::Bool(truth) => constants.set_item(name, truth)?,
+                Scalar::Number(number) => match (number.as_i64(), number.as_u64()) {
+                    (Some(number), _) => constants.set_item(name, number)?,
+                    (None, Some(number)) => constants.set_item(name, number)?,
+                    (None, None) => constants.set_item(name, number.as_f64())?,
+                },
             }
         }
         Ok(constants)
@@ -232,13 +241,13 @@ impl PyDataset {
     /// The names of the layers.
     #[getter]
     fn layers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, &self.listed().layers)
+        PyTuple::new(py, self.listed().layers.iter())
     }
 
     /// The names of the embeddings.
     #[getter]
     fn obsm<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, &self.listed().obsm)
+        PyTuple::new(py, self.listed().obsm.iter())
     }
 
     fn __repr__(&self) -> String {

@@ -18,8 +18,8 @@ use crate::store::TableFile;
 pub struct PyTableFile(Arc<TableFile>);
 
 impl PyTableFile {
-    pub fn new(file: TableFile) -> Self {
-        Self(Arc::new(file))
+    pub fn new(file: Arc<TableFile>) -> Self {
+        Self(file)
     }
 }
 
@@ -37,7 +37,7 @@ impl PyTableFile {
                 file.ok_or_else(|| DaoError::new(ErrorKind::NotFound, "no file").at(format!("path '{path}'")))?;
             TableFile::of(file.as_ref(), path)
         };
-        Ok(Self::new(py.detach(read)?))
+        Ok(Self::new(py.detach(read)?.into()))
     }
 
     /// Of what `json` gives.
@@ -46,7 +46,7 @@ impl PyTableFile {
     #[staticmethod]
     fn parse(text: &str) -> PyResult<Self> {
         let parsed = serde_json::from_str(text).map_err(|e| DaoError::value(format!("no checksums of a table: {e}")));
-        Ok(Self::new(parsed?))
+        Ok(Self(Arc::new(parsed?)))
     }
 
     /// JSON, as it stands in a manifest.

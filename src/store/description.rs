@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::constants::Constants;
 use super::files::{Files, check_paths};
-use super::manifest::{Constants, Dataset};
+use super::manifest::Dataset;
 use super::matrix_name::MatrixName;
 use super::versioned;
 use crate::error::{DaoError, Result};

@@ -3,11 +3,15 @@
 //! Owns their fields and their validation. Keys that a later minor version may add are kept.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::constants::{Constants, Names, share};
 use super::files::is_below;
 use super::matrix_name::MatrixName;
 use super::names::RESERVED;
@@ -21,8 +25,8 @@ const STORE_FORMAT: &str = "dao-store";
 /// A string column with more distinct values than this in the store has no category list.
 const MAX_CATEGORIES: usize = 65_536;
 
-/// Values that all cells of a dataset share, by name: JSON strings, numbers, bools.
-pub type Constants = Map<String, Value>;
+/// Names and types of columns, in their order.
+pub type Columns = Arc<[(String, String)]>;
 /// The sorted union of the values of each string-like obs column; `None` past [`MAX_CATEGORIES`].
 pub type Categories = BTreeMap<String, Option<BTreeSet<String>>>;
 
@@ -34,6 +38,7 @@ pub struct Manifest {
     /// The number that the next dataset gets; numbers are never given twice.
     pub next_number: u32,
     /// The datasets, in the order of their numbers.
+    #[serde(deserialize_with = "with_shared_parts")]
     pub datasets: Vec<Dataset>,
     #[serde(default)]
     pub categories: Categories,
@@ -67,21 +72,53 @@ pub struct Dataset {
     /// The organism of all cells, where it is one.
     #[serde(default)]
     pub organism: Option<String>,
-    /// Names and types of the columns of obs, but the index; none for sfaira's, whose tables say it.
-    pub obs: Vec<(String, String)>,
+    /// Names and types of the columns of obs, but the index; none for sfaira's, whose tables say it. Shared by the
+    /// datasets of a manifest that have the same.
+    pub obs: Columns,
     /// The checksums of the table of cells; `None` for sfaira's, which have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub obs_file: Option<TableFile>,
+    pub obs_file: Option<Arc<TableFile>>,
     /// Values that all its cells share.
     pub constants: Constants,
     /// The id of the feature space: two are equal exactly where the genes and their order are.
     #[serde(rename = "var_id")]
     pub feature_space: String,
-    pub layers: Vec<String>,
-    pub obsm: Vec<String>,
+    pub layers: Names,
+    pub obsm: Names,
     /// Keys that this version does not know.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// Reads the list of datasets; what many have alike (columns of obs, names) is in memory once.
+fn with_shared_parts<'de, D: Deserializer<'de>>(datasets: D) -> std::result::Result<Vec<Dataset>, D::Error> {
+    struct Datasets;
+
+    impl<'de> Visitor<'de> for Datasets {
+        type Value = Vec<Dataset>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a list of datasets")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut listed: A) -> std::result::Result<Self::Value, A::Error> {
+            let (mut datasets, mut known, mut names) = (Vec::new(), HashSet::<Columns>::new(), HashSet::new());
+            while let Some(mut dataset) = listed.next_element::<Dataset>()? {
+                match known.get(&dataset.obs) {
+                    Some(columns) => dataset.obs = Arc::clone(columns),
+                    None => drop(known.insert(Arc::clone(&dataset.obs))),
+                }
+                dataset.constants.share_names(&mut names);
+                share(&mut dataset.layers, &mut names);
+                share(&mut dataset.obsm, &mut names);
+                datasets.push(dataset);
+            }
+            datasets.shrink_to_fit();
+            Ok(datasets)
+        }
+    }
+
+    datasets.deserialize_seq(Datasets)
 }
 
 impl Dataset {
@@ -95,18 +132,11 @@ impl Dataset {
         // Counts are signed where frames hold them.
         let countable = |n: u64| i64::try_from(n).is_ok();
         let name = |name: &str| !name.is_empty() && !name.contains(|c: char| c.is_control() || matches!(c, '/' | '\\'));
-        let constant = |value: &Value| match value {
-            Value::Number(_) | Value::Bool(_) | Value::String(_) => true,
-            Value::Null | Value::Array(_) | Value::Object(_) => false,
-        };
         if ![self.n_vars, self.bytes, self.nnz.unwrap_or(0)].into_iter().all(countable) {
             return Some("the manifest gives a count past 2^63");
         }
         if !name(&self.name) {
             return Some("the manifest gives a name that no folder can have");
-        }
-        if !self.constants.values().all(constant) {
-            return Some("the manifest gives as a constant what is no text, number or bool");
         }
         let layers = self.layers.iter().map(|layer| format!("layers/{layer}"));
         let matrices = layers.chain(self.obsm.iter().map(|obsm| format!("obsm/{obsm}")));
@@ -134,7 +164,7 @@ impl Manifest {
     /// `Value` for a newer version, `Corrupt` for anything that contradicts itself.
     pub fn parse(bytes: &[u8], place: &str) -> Result<Self> {
         let mut manifest: Self = versioned::parse(bytes, place, STORE_FORMAT)?;
-        let (mut names, mut numbers, mut columns) = (HashSet::new(), HashSet::new(), None);
+        let (mut names, mut numbers, mut columns) = (HashSet::new(), HashSet::new(), HashSet::new());
         for dataset in &manifest.datasets {
             let wrong = |what: &str| Err(DaoError::corrupt(place, what).at(dataset.place()));
             if !names.insert(&dataset.name) {
@@ -149,8 +179,7 @@ impl Manifest {
             if let Some(what) = dataset.contradiction() {
                 return wrong(what);
             }
-            if columns != Some(&dataset.obs) {
-                // Most datasets have the columns of the one before, which are checked.
+            if columns.insert(dataset.obs.as_ptr()) {
                 let mut obs_names = HashSet::new();
                 if !dataset.obs.iter().all(|(name, _)| obs_names.insert(name)) {
                     return wrong("the manifest lists a column of obs twice");
@@ -158,7 +187,6 @@ impl Manifest {
                 if RESERVED.iter().any(|&name| obs_names.iter().any(|&column| column == name)) {
                     return wrong("the manifest gives a column of obs a name that is the frame's own");
                 }
-                columns = Some(&dataset.obs);
             }
             if !is_below(&dataset.path) {
                 return wrong("the manifest gives a path outside the store");
@@ -235,6 +263,14 @@ mod tests {
         for datasets in [twice, same_number, not_given, lacking] {
             assert!(Manifest::parse(seal(&listing(&datasets)).as_bytes(), "here").is_err(), "{datasets}");
         }
+    }
+
+    #[test]
+    fn what_datasets_have_alike_is_shared() {
+        let text = listing(&[dataset(0, "a", "a", ""), dataset(1, "b", "b", "")].join(","));
+        let datasets = Manifest::parse(seal(&text).as_bytes(), "here").unwrap().datasets;
+        assert!(Arc::ptr_eq(&datasets[0].obs, &datasets[1].obs));
+        assert!(Arc::ptr_eq(&datasets[0].layers, &datasets[1].obsm));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Owns `dao.json` (of the store and of each dataset), the list of files in it, and the way into stores that sfaira wrote,
 //! which look from outside as ours do. Decodes no matrix; of parquet it reads footers and the names of genes alone.
 
+mod constants;
 mod description;
 mod files;
 mod footer;
@@ -21,9 +22,10 @@ use bytes::Bytes;
 
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::{self, Storage, StorageOptions};
+pub use constants::{Constants, Names, Scalar};
 pub use description::{ColumnMeta, DATASET_FORMAT, Description, GeneIndexMeta, MatrixMeta, TableMeta};
 pub use files::{FileMeta, Files, ListedFiles, changed, checksum, missing};
-pub use manifest::{Categories, Constants, Dataset, Manifest};
+pub use manifest::{Categories, Columns, Dataset, Manifest};
 pub use matrix_name::MatrixName;
 pub use names::{INDEX, VarColumn, VarTable};
 pub use table_file::{TableFile, row_count};

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, json};
 
@@ -132,11 +133,11 @@ impl DatasetWriter {
                 bytes,
                 organism,
                 obs: description.obs.columns.into_iter().map(|column| (column.name, column.dtype)).collect(),
-                obs_file,
+                obs_file: obs_file.map(Arc::new),
                 constants: description.constants,
                 feature_space: description.feature_space,
-                layers,
-                obsm,
+                layers: layers.into(),
+                obsm: obsm.into(),
                 extra: Map::new(),
             })
         })
@@ -202,7 +203,7 @@ mod tests {
         let store = Store::open(uri, &Vec::new()).unwrap();
         let dataset = store.dataset("lung").unwrap();
         assert_eq!((dataset.n_obs, dataset.n_vars, dataset.nnz), (2, 3, Some(2)));
-        assert_eq!((dataset.layers.clone(), dataset.obsm.clone()), (vec!["counts".into()], vec!["X_pca".into()]));
+        assert_eq!((&dataset.layers[..], &dataset.obsm[..]), (&["counts".into()][..], &["X_pca".into()][..]));
         let description = store.description(dataset).unwrap();
         assert_eq!(description.matrices.keys().collect::<Vec<_>>(), [&MatrixName::X, &layer, &pca]);
         assert_eq!(description.files["parquet/var.parquet"], FileMeta::of(b"table"));
