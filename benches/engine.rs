@@ -16,8 +16,11 @@ use dao_polars::number::{Dtype, Layout, Values};
 use dao_polars::read::schedule::Next;
 use dao_polars::read::{MatrixForm, OpenStore, ReadRequest, RowPlan};
 use dao_polars::sampling::{Order, batches};
-use dao_polars::store::{Description, MatrixName, Store};
+use dao_polars::store::{Description, MatrixName, OBS, Store};
 use dao_polars::writer::{DatasetWriter, MatrixSpec};
+use parquet::data_type::Int64Type;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 
 const CELLS: u32 = 10_000;
 const GENES: i32 = 20_000;
@@ -106,6 +109,14 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<ReadRequest> {
             matrix.push_rows(&[0, i64::try_from(columns.len()).unwrap()], &columns, &Values::U16(counts)).unwrap();
         }
         writer.finish_matrix().unwrap();
+        let schema = parse_message_type("message schema { required int64 cell; }").unwrap();
+        let mut table = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::default()).unwrap();
+        let mut group = table.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<Int64Type>().write_batch(&vec![7; usize::try_from(CELLS).unwrap()], None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        std::fs::write(writer.folder().join(OBS), table.into_inner().unwrap()).unwrap();
         let tables = Description { feature_space: "space".into(), ..Description::default() };
         writer.commit(tables, None, BTreeMap::new()).unwrap();
     }

@@ -6,17 +6,24 @@ the same files, in turns. Prints medians and their ratio; and the first run, in 
 that no query before has read are checked too.
 
     python benchmarks/scan.py [--cells 10_000_000] [--datasets 200] [--repeats 11] [--keep FOLDER]
+
+With `--manifest` instead: what a manifest of many datasets costs in time and memory.
+
+    python benchmarks/scan.py --manifest 300_000
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
+import resource
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any, TypeVar
 
 import google_crc32c
 import numpy as np
@@ -28,6 +35,8 @@ from dao_polars import _core
 CELL_TYPES = [f"cell type {i:03d}" for i in range(80)]
 TISSUES = [f"tissue {i:02d}" for i in range(30)]
 C = pl.col
+
+Result = TypeVar("Result")
 
 
 def synthetic_obs(rng: np.random.Generator, number: int, n: int) -> pl.DataFrame:
@@ -81,6 +90,7 @@ def make_store(path: Path, cells: int, datasets: int) -> list[str]:
                 "layout": "csr",
                 "dtype": "uint16",
                 "bytes": file.stat().st_size,
+                "checksum": "crc32c:00000000",  # of its description, which no scan reads
                 "obs": [[c, str(t)] for c, t in obs.schema.items() if c != "obs_name"],
                 "obs_file": json.loads(_core.TableFile.of(str(file)).json),
                 "constants": {"organism": "Mus musculus" if number % 4 == 0 else "Homo sapiens"},
@@ -89,18 +99,90 @@ def make_store(path: Path, cells: int, datasets: int) -> list[str]:
                 "obsm": [],
             }
         )
+    write_manifest(path, entries, {c: sorted(values) for c, values in words.items()})
+    return files
+
+
+def write_manifest(
+    path: Path, entries: list[dict[str, Any]], categories: dict[str, list[str]]
+) -> None:
     manifest = {
         "format": "dao-store",
         "version": 1,
         "id": "00000000-0000-0000-0000-000000000000",
-        "next_number": datasets,
+        "next_number": len(entries),
         "datasets": entries,
-        "categories": {c: sorted(values) for c, values in words.items()},
+        "categories": categories,
     }
     rest = json.dumps(manifest).removeprefix("{")
     checksum = f"crc32c:{google_crc32c.value(rest.encode()):08x}"  # docs/format.md
     (path / "dao.json").write_text(f'{{"checksum":"{checksum}",{rest}')
-    return files
+
+
+def make_manifest(path: Path, datasets: int) -> None:
+    """Writes the manifest of many datasets, and no files of them."""
+    rng = random.Random(0)
+    columns = [[name, "String"] for name in ("cell_type", "donor", "tissue", "sex", "disease")]
+    columns += [["n_counts", "Int64"], ["pct_mito", "Float64"]]
+    entries = []
+    for number in range(datasets):
+        obs = columns if number % 3 else columns[:-2]
+        organism = "Homo sapiens" if number % 4 else "Mus musculus"
+        checksums = [rng.getrandbits(32) for _ in obs]
+        entries.append(
+            {
+                "number": number,
+                "id": f"study_{number:06d}",
+                "path": f"study_{number:06d}",
+                "n_obs": 10,
+                "n_vars": 20_000,
+                "nnz": 5_000,
+                "layout": "csr",
+                "dtype": "uint16",
+                "bytes": 50_000,
+                "checksum": f"crc32c:{rng.getrandbits(32):08x}",
+                "organism": organism,
+                "obs": obs,
+                "obs_file": {
+                    "size": 9_000,
+                    "rows": 10,
+                    "tail": 1_000,
+                    "tail_crc32c": rng.getrandbits(32),
+                    "columns": [*checksums, 0],
+                },
+                "constants": {
+                    "organism": organism,
+                    "title": f"The study of number {number}",
+                    "year": 2000 + number % 24,
+                    "assay": ["10x 3' v3", "Smart-seq2"][number % 2],
+                },
+                "var_id": f"{number % 4:064x}",
+                "layers": ["counts"],
+                "obsm": ["X_pca", "X_umap"],
+            }
+        )
+    write_manifest(path, entries, {})
+
+
+def run_manifest(path: Path) -> None:
+    """Times what a manifest of many datasets costs, and the most memory up to then."""
+
+    def step(name: str, function: Callable[[], Result]) -> Result:
+        start = time.perf_counter()
+        result = function()
+        took = time.perf_counter() - start
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        print(f"{name:44}{took:>8.2f} s{most:>8.0f} MB")
+        return result
+
+    print(f"{'':44}{'time':>10}{'at most':>11}")
+    step("nothing yet", lambda: None)
+    store = step("dao.load_store", lambda: dao.load_store(path))
+    lf = step("store.scan()", store.scan)
+    step("store.datasets", lambda: store.datasets)
+    studies = lf.filter(C("organism") == "Mus musculus", C("year") == 2008)
+    step("the keys of one organism and year", lambda: studies.select("cell").collect())
+    step("all keys", lambda: lf.select("cell").collect())
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -170,8 +252,13 @@ def main() -> None:
     parser.add_argument("--datasets", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--keep", type=Path, help="make the store here, or use the one here")
+    parser.add_argument("--manifest", type=int, help="datasets of a manifest to open instead")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
+        if args.manifest:
+            make_manifest(Path(temporary), args.manifest)
+            run_manifest(Path(temporary))
+            return
         path = args.keep or Path(temporary) / "store"
         if (path / "dao.json").exists():
             files = sorted(map(str, path.glob("*/parquet/obs.parquet")))

@@ -15,8 +15,11 @@ use dao_polars::number::{Dtype, Layout, Values};
 use dao_polars::read::schedule::Next;
 use dao_polars::read::{MatrixForm, OpenStore, ReadRequest};
 use dao_polars::sampling::{self, Order};
-use dao_polars::store::{Description, MatrixName, Store};
+use dao_polars::store::{Description, MatrixName, OBS, Store};
 use dao_polars::writer::{DatasetWriter, MatrixSpec};
+use parquet::data_type::Int64Type;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use proptest::prelude::*;
 
 const N_GENES: usize = 300;
@@ -24,7 +27,16 @@ const GENES: std::ops::Range<i32> = 0..300;
 
 type Cells = Vec<BTreeMap<i32, u16>>;
 
-fn commit(writer: DatasetWriter) -> Result<()> {
+/// Writes a table of so many cells, and publishes the dataset.
+fn commit(writer: DatasetWriter, n_obs: usize) -> Result<()> {
+    let schema = parse_message_type("message schema { required int64 cell; }").unwrap();
+    let mut table = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::default()).unwrap();
+    let mut group = table.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int64Type>().write_batch(&vec![7; n_obs], None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    std::fs::write(writer.folder().join(OBS), table.into_inner().unwrap()).unwrap();
     let tables = Description { feature_space: "space".into(), ..Description::default() };
     writer.commit(tables, None, BTreeMap::new())
 }
@@ -82,7 +94,7 @@ fn write(
     }
     let nnz = writer.finish_matrix()?;
     assert_eq!(nnz, cells.iter().map(|cell| cell.len() as u64).sum::<u64>());
-    commit(writer)
+    commit(writer, cells.len())
 }
 
 fn form(name: MatrixName, n_columns: usize, layout: Layout) -> MatrixForm {
@@ -255,7 +267,7 @@ fn write_matrices(store: &Path, dataset: &str, cells: &Cells) {
     let embedding = (0..cells.len()).flat_map(|cell| (1..4).map(move |i| (cell * i) as f32)).collect();
     matrix.push_dense(3, &Values::F32(embedding)).unwrap();
     writer.finish_matrix().unwrap();
-    commit(writer).unwrap();
+    commit(writer, cells.len()).unwrap();
 }
 
 proptest! {

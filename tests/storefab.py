@@ -68,20 +68,32 @@ def list_files(folder: Path) -> dict[str, dict[str, Any]]:
 def relist(folder: Path) -> None:
     """Lists a dataset's files anew: what is in them was meant, and their checksums hold."""
     meta = json.loads((folder / "dao.json").read_text())
-    (folder / "dao.json").write_text(seal({**meta, "files": list_files(folder)}))
+    describe(folder, {**meta, "files": list_files(folder)})
+
+
+def describe(folder: Path, meta: dict[str, Any]) -> None:
+    """Gives a dataset another description, and has the manifest name its checksum."""
+    (folder / "dao.json").write_text(seal(meta))
+    manifest = json.loads((folder.parent / "dao.json").read_text())
+    for entry in manifest["datasets"]:
+        if entry["path"] == folder.name:
+            entry["checksum"] = checksum((folder / "dao.json").read_bytes())
+    (folder.parent / "dao.json").write_text(seal(manifest))
 
 
 def obs_file(path: Path) -> dict[str, Any]:
-    """The checksums of an obs table, as a manifest has them."""
+    """The rows and checksums of an obs table, as a manifest has them."""
     return json.loads(_core.TableFile.of(str(path)).json)
 
 
 def take_as_written(path: Path, name: str) -> None:
-    """Has the manifest list a dataset's obs table as it is now, whatever else it says of it."""
+    """Has the manifest list a dataset's obs table as it is now, but for its rows, and whatever else
+    it says of it."""
     manifest = json.loads((path / "dao.json").read_text())
     for entry in manifest["datasets"]:
         if entry["id"] == name:
-            entry["obs_file"] = obs_file(path / name / "parquet" / "obs.parquet")
+            found = obs_file(path / name / "parquet" / "obs.parquet")
+            entry["obs_file"] = {**found, "rows": entry["n_obs"]}
     (path / "dao.json").write_text(seal(manifest))
     relist(path / name)
 
@@ -138,6 +150,7 @@ def make_store(path: Path, studies: Mapping[str, Study], store_id: str = STORE_I
             "files": list_files(path / name),
         }
         (path / name / "dao.json").write_text(seal(meta))
+        entry["checksum"] = checksum((path / name / "dao.json").read_bytes())
     manifest = {
         "format": "dao-store",
         "version": 1,

@@ -8,7 +8,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         format!(
             r#"{{"number":{number},"id":"d{number}","path":"d{number}","n_obs":7,"n_vars":3,"nnz":5,"layout":"{layout}",
             "dtype":"float32","bytes":99,"organism":"human","obs":[["a","String"]],"constants":{{"x":1.5,"y":true}},
-            "var_id":"v","layers":["raw"],"obsm":[],"later":{{"b":[1]}}}}"#
+            "checksum":"crc32c:00000000","obs_file":{{"size":9,"rows":7,"tail":5,"tail_crc32c":1,"columns":[2,3]}},"var_id":"v","layers":["raw"],"obsm":[],"later":{{"b":[1]}}}}"#
         )
     };
     let store = |datasets: String| {

@@ -8,7 +8,7 @@ use super::OpenStore;
 use crate::matrix::TOTALS;
 use crate::matrix::testing::{SparseRows, portable, sharded, write_array, write_sparse};
 use crate::storage::{Local, Storage};
-use crate::store::{FileMeta, Files, Store, seal};
+use crate::store::{FileMeta, Files, Store, TableFile, checksum, seal};
 
 /// Datasets of five genes: lung, number 0, with a gene-major copy and totals; and heart, number 4, with an embedding
 /// that is no matrix.
@@ -35,7 +35,7 @@ fn files(folder: &Path) -> Files {
 }
 
 fn write(folder: &Path, change: impl FnOnce(&mut Value), [total, copied]: [f64; 2]) -> OpenStore {
-    let mut listed = Vec::new();
+    let (mut listed, mut checksums) = (Vec::new(), Vec::new());
     for (name, number, rows) in datasets() {
         let path = folder.join(name);
         let (n_obs, is_lung) = (rows.len() as u64, number == 0);
@@ -63,8 +63,11 @@ fn write(folder: &Path, change: impl FnOnce(&mut Value), [total, copied]: [f64; 
             "matrices": matrices, "obs": {"columns": []}, "var": {"columns": []},
             "files": files(&path),
         });
-        std::fs::write(path.join("dao.json"), seal(&description.to_string())).unwrap();
+        let description = seal(&description.to_string());
+        std::fs::write(path.join("dao.json"), &description).unwrap();
+        checksums.push(checksum(description.as_bytes()));
         listed.push(json!({
+            "checksum": checksums.last(), "obs_file": TableFile { rows: n_obs, ..TableFile::default() },
             "number": number, "id": name, "path": name, "n_obs": n_obs, "n_vars": 5, "nnz": 3, "layout": "csr",
             "dtype": "uint16", "bytes": 0, "obs": [], "constants": {}, "var_id": "", "layers": [], "obsm": [],
         }));
@@ -73,7 +76,7 @@ fn write(folder: &Path, change: impl FnOnce(&mut Value), [total, copied]: [f64; 
     let genes: SparseRows = vec![vec![(0, 3)], vec![], vec![(2, copied as u16)], vec![], vec![(0, 1)]];
     let index = folder.join("lung/gene_index");
     write_sparse(&index.join("zarr/X"), "csc_matrix", [3, 5], &genes, true);
-    let meta = json!({"format": "dao-gene-index", "version": 1, "dataset": null, "files": files(&index)});
+    let meta = json!({"format": "dao-gene-index", "version": 1, "dataset": checksums[0], "files": files(&index)});
     std::fs::write(index.join("dao.json"), seal(&meta.to_string())).unwrap();
     let mut manifest =
         json!({"format": "dao-store", "version": 1, "id": "store", "next_number": 5, "datasets": listed});

@@ -161,12 +161,15 @@ impl Manifest {
     /// Reads and validates a manifest; `place` is for errors.
     ///
     /// # Errors
-    /// `Value` for a newer version, `Corrupt` for anything that contradicts itself.
+    /// `Value` for a newer version, `Corrupt` for anything that contradicts itself or that nothing vouches for.
     pub fn parse(bytes: &[u8], place: &str) -> Result<Self> {
         let mut manifest: Self = versioned::parse(bytes, place, STORE_FORMAT)?;
         let (mut names, mut numbers, mut columns) = (HashSet::new(), HashSet::new(), HashSet::new());
         for dataset in &manifest.datasets {
-            let wrong = |what: &str| Err(DaoError::corrupt(place, what).at(dataset.place()));
+            let corrupt = |what: &str| {
+                DaoError::corrupt(place, what).at(dataset.place()).hint("restore the manifest from a copy")
+            };
+            let wrong = |what: &str| Err(corrupt(what));
             if !names.insert(&dataset.name) {
                 return wrong("the manifest lists this dataset twice");
             }
@@ -178,6 +181,17 @@ impl Manifest {
             }
             if let Some(what) = dataset.contradiction() {
                 return wrong(what);
+            }
+            if dataset.checksum.is_none() {
+                return wrong("the manifest lacks the checksum of this dataset's dao.json");
+            }
+            let Some(table) = &dataset.obs_file else {
+                return wrong("the manifest lacks the checksums of this dataset's table of cells, obs_file");
+            };
+            if table.rows != dataset.n_obs {
+                return Err(corrupt("the manifest gives another number of cells than the table of cells has rows")
+                    .expected(format!("{} rows, one a cell", dataset.n_obs))
+                    .found(table.rows));
             }
             if columns.insert(dataset.obs.as_ptr()) {
                 let mut obs_names = HashSet::new();
@@ -232,7 +246,9 @@ mod tests {
     fn dataset(number: u32, name: &str, path: &str, more: &str) -> String {
         format!(
             r#"{{"number":{number},"id":"{name}","path":"{path}","n_obs":1,"n_vars":1,"nnz":null,"layout":"csr",
-               "dtype":"uint8","bytes":9,"obs":[["a","Int64"]],"constants":{{"n":1}},"var_id":"v","layers":[],"obsm":[]{more}}}"#
+               "dtype":"uint8","bytes":9,"checksum":"crc32c:00000000","obs":[["a","Int64"]],
+               "obs_file":{{"size":9,"rows":1,"tail":5,"tail_crc32c":0,"columns":[0]}},"constants":{{"n":1}},"var_id":"v",
+               "layers":[],"obsm":[]{more}}}"#
         )
     }
 
@@ -263,6 +279,22 @@ mod tests {
         for datasets in [twice, same_number, not_given, lacking] {
             assert!(Manifest::parse(seal(&listing(&datasets)).as_bytes(), "here").is_err(), "{datasets}");
         }
+    }
+
+    #[test]
+    fn entries_that_nothing_vouches_for_are_refused() {
+        let whole = dataset(0, "a", "a", "");
+        let error = |change: &dyn Fn(&mut Value)| {
+            let mut entry = serde_json::from_str(&whole).unwrap();
+            change(&mut entry);
+            let error = Manifest::parse(seal(&listing(&entry.to_string())).as_bytes(), "here").unwrap_err();
+            assert!(error.to_string().contains("dataset 'a'"), "{error}");
+            error.to_string()
+        };
+        let lacking = |key: &str| error(&|entry| drop(entry.as_object_mut().unwrap().remove(key)));
+        assert!(lacking("checksum").contains("checksum of this dataset's dao.json"));
+        assert!(lacking("obs_file").contains("obs_file"));
+        assert!(error(&|entry| entry["n_obs"] = 0.into()).contains("expected 0 rows, one a cell, found 1"));
     }
 
     #[test]

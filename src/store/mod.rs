@@ -211,13 +211,33 @@ pub fn gene_index_path(dataset: &Dataset) -> String {
 
 #[cfg(test)]
 pub mod testing {
-    use super::Dataset;
+    use std::sync::Arc;
+
+    use parquet::data_type::Int64Type;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+
+    use super::{Dataset, TableFile};
     use crate::number::Dtype;
+
+    /// A test's table of so many cells.
+    pub fn obs_table(n_obs: usize) -> Vec<u8> {
+        let schema = parse_message_type("message schema { required int64 cell; }").unwrap();
+        let mut writer = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<Int64Type>().write_batch(&vec![7; n_obs], None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.into_inner().unwrap()
+    }
 
     /// A test's dataset, as a manifest lists it.
     pub fn dataset(name: &str, n_obs: u64, n_vars: u64) -> Dataset {
         let dtype = Some(Dtype::U16);
-        Dataset { name: name.into(), path: name.into(), n_obs, n_vars, dtype, ..Dataset::default() }
+        let checksum = Some("crc32c:00000000".into());
+        let obs_file = Some(Arc::new(TableFile { rows: n_obs, ..TableFile::default() }));
+        Dataset { name: name.into(), path: name.into(), n_obs, n_vars, dtype, checksum, obs_file, ..Dataset::default() }
     }
 }
 

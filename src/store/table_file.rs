@@ -1,4 +1,4 @@
-//! A parquet file as the manifest knows it: its checksums, by column.
+//! A parquet file as the manifest knows it: its rows, and its checksums by column.
 //!
 //! What polars shall read of a table is checked first, and nothing else of it is read. Values are polars' to decode.
 
@@ -19,11 +19,13 @@ const MARK: &[u8] = b"PAR1";
 
 const RESTORE: &str = "restore the file from a copy, or write the dataset again";
 
-/// The checksums of a parquet file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The rows and the checksums of a parquet file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableFile {
     /// The bytes of the file.
     pub size: u64,
+    /// Its rows.
+    pub rows: u64,
     /// The bytes of its tail, which is all behind the last column chunk: page indexes and the footer.
     pub tail: u64,
     /// CRC-32C of the tail.
@@ -57,7 +59,8 @@ impl TableFile {
         read_pieces(file, [(layout.tail..size, 0)].into_iter(), |_, bytes| {
             tail_crc32c = crc32c::crc32c_append(tail_crc32c, bytes);
         })?;
-        Ok(Self { size, tail: size - layout.tail, tail_crc32c, columns: layout.checksums(file, &every)? })
+        let columns = layout.checksums(file, &every)?;
+        Ok(Self { size, rows: layout.n_rows, tail: size - layout.tail, tail_crc32c, columns })
     }
 
     /// Checks that `file` is this one as far as reading `columns` goes; gives its number of rows. Names that it does not
@@ -82,13 +85,11 @@ impl TableFile {
             );
         }
         let layout = Layout::new(&parsed(footer_within(&tail, path)?, path)?, self.size, path)?;
-        if layout.tail != self.size - self.tail || layout.names.len() != self.columns.len() {
-            let described = format!("{} columns before byte {}", self.columns.len(), self.size - self.tail);
-            return other(
-                "the footer contradicts the manifest",
-                described,
-                format!("{} before byte {}", layout.names.len(), layout.tail),
-            );
+        let summary = |rows, columns, tail| format!("{rows} rows, {columns} columns before byte {tail}");
+        let expected = summary(self.rows, self.columns.len(), self.size - self.tail);
+        let found = summary(layout.n_rows, layout.names.len(), layout.tail);
+        if expected != found {
+            return other("the footer contradicts the manifest", expected, found);
         }
         let wanted: Vec<bool> = layout.names.iter().map(|name| columns.contains(name)).collect();
         let found = layout.checksums(file, &wanted)?;
@@ -306,6 +307,9 @@ mod tests {
         }
         for columns in [vec![], vec![0; 3]] {
             assert!(check(&TableFile { columns, ..written.clone() }, &good, &[]).is_err());
+        }
+        for rows in [0, 5, u64::MAX] {
+            assert!(check(&TableFile { rows, ..written.clone() }, &good, &[]).is_err());
         }
     }
 

@@ -11,7 +11,9 @@ use super::matrix::{MatrixSpec, MatrixWriter};
 use super::publish::Staging;
 use crate::error::{DaoError, Result};
 use crate::storage::{Local, Storage};
-use crate::store::{Categories, Dataset, Description, MANIFEST, MatrixMeta, MatrixName, OBS, TableFile, checksum};
+use crate::store::{
+    Categories, Dataset, Description, MANIFEST, MatrixMeta, MatrixName, OBS, TableFile, checksum, missing,
+};
 
 /// A dataset being written; not visible until [`DatasetWriter::commit`], gone if dropped before.
 pub struct DatasetWriter {
@@ -83,7 +85,7 @@ impl DatasetWriter {
     /// feature space; `organism` is that of all cells, `categories` the values of each string-like obs column.
     ///
     /// # Errors
-    /// `Value` if there is no X or a matrix is not finished, and as [`Staging::publish`].
+    /// `Value` if there is no X, a matrix is not finished, or obs has not a row a cell, and as [`Staging::publish`].
     pub fn commit(self, tables: Description, organism: Option<String>, categories: Categories) -> Result<()> {
         let Self { staging, folder, dataset, matrices, matrix } = self;
         let (Some(x), None) = (matrices.get(&MatrixName::X).cloned(), matrix) else {
@@ -115,9 +117,15 @@ impl DatasetWriter {
         let text = description.to_json()?;
         write_file(&staging.folder().join(MANIFEST), text.as_bytes())?;
         let bytes = text.len() as u64 + description.files.values().map(|file| file.size).sum::<u64>();
-        let obs_place = staging.folder().join(OBS);
-        let obs_file = Local::new(staging.folder())?.file(OBS)?;
-        let obs_file = obs_file.map(|file| TableFile::of(file.as_ref(), &obs_place.to_string_lossy())).transpose()?;
+        let obs_place = staging.folder().join(OBS).to_string_lossy().into_owned();
+        let obs_file = Local::new(staging.folder())?.file(OBS)?.ok_or_else(|| missing(&obs_place))?;
+        let obs_file = TableFile::of(obs_file.as_ref(), &obs_place)?;
+        if obs_file.rows != x.shape[0] {
+            return Err(DaoError::value("a dataset needs a table of cells with a row for each")
+                .at(format!("dataset '{dataset}', path '{obs_place}'"))
+                .expected(format!("{} rows", x.shape[0]))
+                .found(obs_file.rows));
+        }
         staging.publish(|manifest, number| {
             manifest.merge_categories(categories);
             Ok(Dataset {
@@ -133,7 +141,7 @@ impl DatasetWriter {
                 bytes,
                 organism,
                 obs: description.obs.columns.into_iter().map(|column| (column.name, column.dtype)).collect(),
-                obs_file: obs_file.map(Arc::new),
+                obs_file: Some(Arc::new(obs_file)),
                 constants: description.constants,
                 feature_space: description.feature_space,
                 layers: layers.into(),
@@ -160,6 +168,7 @@ mod tests {
     use crate::error::ErrorKind;
     use crate::number::{Dtype, Layout, Values};
     use crate::storage::{Local, Storage};
+    use crate::store::testing::obs_table;
     use crate::store::{FileMeta, Store};
 
     fn spec(name: MatrixName, layout: Layout) -> MatrixSpec {
@@ -178,6 +187,7 @@ mod tests {
 
     fn commit(writer: DatasetWriter, categories: Categories) -> Result<()> {
         let tables = Description { feature_space: "space".into(), ..Description::default() };
+        std::fs::write(writer.folder().join(OBS), obs_table(2)).unwrap();
         writer.commit(tables, Some("human".into()), categories)
     }
 
@@ -245,6 +255,21 @@ mod tests {
         assert!(error.to_string().contains("matrix X"), "{error}");
         assert!(!folder.path().join("d").exists());
         assert!(folder.path().join(".staging").read_dir().unwrap().next().is_none());
+    }
+
+    #[test]
+    fn a_dataset_needs_a_row_of_obs_for_each_cell() {
+        let folder = tempfile::tempdir().unwrap();
+        for (table, what) in [(None, "obs.parquet"), (Some(obs_table(3)), "expected 2 rows, found 3")] {
+            let mut writer = DatasetWriter::begin(folder.path().to_str().unwrap(), "d").unwrap();
+            put(&mut writer, &MatrixName::X, Layout::Csr);
+            if let Some(table) = table {
+                std::fs::write(writer.folder().join(OBS), table).unwrap();
+            }
+            let error = writer.commit(Description::default(), None, BTreeMap::new()).unwrap_err();
+            assert!(error.to_string().contains(what), "{error}");
+            assert!(!folder.path().join("d").exists());
+        }
     }
 
     #[test]

@@ -14,7 +14,15 @@ from polars.testing import assert_frame_equal
 
 import dao_polars as dao
 from dao_polars.store.show import human_size
-from tests.storefab import STORE_ID, Study, make_store, relist, seal, take_as_written
+from tests.storefab import (
+    STORE_ID,
+    Study,
+    describe,
+    make_store,
+    relist,
+    seal,
+    take_as_written,
+)
 
 OBS = pl.DataFrame({"cell_type": ["T", "B", None], "n": [1, 2, 3], "ok": [True, False, None]})
 
@@ -33,6 +41,7 @@ def edit(path: Path, **values: object) -> None:
     """Changes fields of the first dataset in the manifest."""
     manifest = json.loads((path / "dao.json").read_text())
     manifest["datasets"][0] |= values
+    manifest["datasets"][0]["obs_file"]["rows"] = manifest["datasets"][0]["n_obs"]
     (path / "dao.json").write_text(seal(manifest))
 
 
@@ -130,6 +139,7 @@ def test_files_that_changed(path: Path) -> None:
     with pytest.raises(dao.DaoCorruptError, match=r"'lung_2021'.*var\.parquet.*truncated"):
         store.var("lung_2021")
     relist(path / "lung_2021")
+    store = dao.load_store(path)
     with pytest.raises(dao.DaoCorruptError, match=r"'lung_2021'.*var\.parquet.*expected 2 rows"):
         store.var("lung_2021")
     file.write_bytes(b"PAR1 no")
@@ -144,15 +154,14 @@ def test_files_that_changed(path: Path) -> None:
 
 
 def test_a_checksum_that_does_not_match(path: Path) -> None:
-    meta = path / "lung_2021" / "dao.json"
-    described = json.loads(meta.read_text())
+    described = json.loads((path / "lung_2021" / "dao.json").read_text())
     for name in ("parquet/var.parquet", "uns.json"):
         described["files"][name]["checksum"] = "crc32c:00000000"
-    meta.write_text(seal(described))
+    describe(path / "lung_2021", described)
     store = dao.load_store(path)
-    with pytest.raises(dao.DaoCorruptError, match="checksum"):
+    with pytest.raises(dao.DaoCorruptError, match=r"var\.parquet.*checksum"):
         store.var("lung_2021")
-    with pytest.raises(dao.DaoCorruptError, match="checksum"):
+    with pytest.raises(dao.DaoCorruptError, match=r"uns\.json.*checksum"):
         store.uns("lung_2021")
     store.var("lung_2019")
 
