@@ -181,10 +181,10 @@ def _groups(
         raise DaoValueError(f"by= has columns of one name: {', '.join(map(repr, names))}")
     found, labels = codes(frame, by, "by")
     labels = labels.rename(dict(zip(labels.columns, names, strict=True)))
-    order = labels.with_row_index("\0code").sort(names, nulls_last=True, maintain_order=True)
+    order = labels.select(pl.arg_sort_by(names, nulls_last=True, maintain_order=True)).to_series()
     rank = np.empty(labels.height, np.uint32)
-    rank[order["\0code"].to_numpy()] = np.arange(labels.height, dtype=np.uint32)
-    return rank[found], order.drop("\0code")
+    rank[order.to_numpy()] = np.arange(labels.height, dtype=np.uint32)
+    return rank[found], labels[order]
 
 
 def _names(selection: Selection, gene_key: str | None, genes: ResolvedGenes) -> pl.Series:

@@ -159,7 +159,7 @@ def pseudobulk(
     adata = anndata.AnnData(
         X=x,
         obs=to_pandas(obs, [], complete=True),
-        var=to_pandas(pl.DataFrame({"var_name": groups.genes}), [], complete=True),
+        var=to_pandas(pl.DataFrame({"gene": groups.genes}), [], index="gene", complete=True),
         layers=layers,
     )
     adata.obs_names_make_unique()

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
     from ..store.store import Store
 
-#: Names of columns: of a gene's position while var is put together, and of var's own index where
-#: another column takes its place.
-_POSITION = "\0position"
+#: The name of the column of var's own index where another column takes its place.
 _INDEX = "source_var_name"
 #: The bytes that reading holds beside the result.
 _BUDGET = 256 << 20
@@ -173,7 +171,8 @@ def _obs(selection: Selection, described: _Descriptions) -> pd.DataFrame:
     ]
     frame = selection.obs.drop(padding)
     if "obs_name" not in frame.columns:
-        frame = frame.with_columns(obs_name=_obs_names(selection))
+        # Not with_columns: a frame without columns has no rows.
+        frame = pl.DataFrame([*frame.get_columns(), _obs_names(selection)])
     cells = sum(dataset.n_obs for dataset in described.datasets)
     complete = cells == len(selection.keys) == len(np.unique(selection.keys))
     tables = [description.obs for description in described.found]
@@ -223,31 +222,34 @@ def _var(
     tables = [description.var for description in described.found]
     if genes.names is None:
         if not entries or entries[0].n_vars != genes.n_genes:
-            return to_pandas(pl.DataFrame(schema={"var_name": pl.String}), [], complete=True)
-        return to_pandas(selection.store.var(entries[0].name), tables[:1], complete=True)
-    missing = np.ones(genes.n_genes, bool)
+            none = pl.DataFrame(schema={"var_name": pl.String})
+            return to_pandas(none, [], index="var_name", complete=True)
+        var = selection.store.var(entries[0].name)
+        return to_pandas(var, tables[:1], index="var_name", complete=True)
+    # Of each gene its row in the tables below, one after the other; -1 where it has none.
+    at, n_rows = np.full(genes.n_genes, -1), 0
     frames: list[pl.DataFrame] = []
     for entry in entries:
         columns = genes.columns(entry.number)
         if columns is None:
             columns = np.arange(genes.n_genes)
-        positions = np.flatnonzero(missing & (columns >= 0))
-        missing[positions] = False
+        positions = np.flatnonzero((at < 0) & (columns >= 0))
         if len(positions) or not frames:
-            rows = selection.store.var(entry.name)[columns[positions]]
-            frames.append(rows.insert_column(0, pl.Series(_POSITION, positions)))
+            at[positions] = np.arange(n_rows, n_rows + len(positions))
+            n_rows += len(positions)
+            frames.append(selection.store.var(entry.name)[columns[positions]])
     try:
         joined = pl.concat(frames, how="diagonal_relaxed")
     except pl.exceptions.SchemaError:  # columns of types that have nothing in common
-        text = [frame.with_columns(pl.exclude(_POSITION).cast(pl.String)) for frame in frames]
+        text = [frame.with_columns(pl.all().cast(pl.String)) for frame in frames]
         joined = pl.concat(text, how="diagonal")
     # A gene that no dataset here has has no row of var either, and keeps its name.
-    everything = pl.DataFrame({_POSITION: np.arange(genes.n_genes)})
-    found = everything.join(joined, on=_POSITION, how="left", maintain_order="left")
+    missing = at < 0
+    found = joined.select(pl.all().gather(pl.Series(at).set(pl.Series(missing), None)))
     if gene_key not in (None, "var_name") and _INDEX not in found.columns:
         found = found.with_columns(pl.col("var_name").alias(_INDEX))
+    found = found.with_columns(pl.Series("var_name", genes.names, dtype=pl.String))
     if (len(entries) > 1 or missing.any()) and len(found):
         # Columns of datasets whose genes these are not hold nothing, which no file could hold.
         found = found.select(s for s in found if s.null_count() < len(s))
-    names = pl.Series("var_name", genes.names, dtype=pl.String)
-    return to_pandas(found.with_columns(names).drop(_POSITION), tables, complete=False)
+    return to_pandas(found, tables, index="var_name", complete=False)

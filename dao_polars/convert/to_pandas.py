@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def to_pandas(frame: pl.DataFrame, tables: Sequence[TableMeta], *, complete: bool) -> pd.DataFrame:
+def to_pandas(
+    frame: pl.DataFrame, tables: Sequence[TableMeta], *, index: str = "obs_name", complete: bool
+) -> pd.DataFrame:
     """The pandas frame of stored rows, with every column's pandas dtype restored.
 
     Args:
-        frame: column ``obs_name`` (or ``var_name``) becomes the index; the others, a user's own
-            too, become columns. String-like columns may be Enum, Categorical or String.
+        frame: its columns, a user's own too. String-like ones may be Enum, Categorical or String.
         tables: of each dataset that the rows come from (see [`Table`][]).
+        index: the column that becomes the index; without it the rows are numbered.
         complete: the rows are whole datasets, so that unused categories are kept; otherwise
             they are dropped, as AnnData does when it takes a subset.
 
@@ -42,24 +44,23 @@ def to_pandas(frame: pl.DataFrame, tables: Sequence[TableMeta], *, complete: boo
     """
     import pandas as pd
 
-    index_name = next((n for n in ("obs_name", "var_name") if n in frame.columns), None)
     by_name: dict[str, list[ColumnMeta]] = {}
     for table in tables:
         for note in table.columns:
             by_name.setdefault(note.name, []).append(note)
 
-    names = [name for name in frame.columns if name != index_name]
+    names = [name for name in frame.columns if name != index]
     labels = _source_names(names, by_name)
     values = []
     for name in names:
         with _notes_of(f"column {name!r}"):
             values.append(_restore(frame[name], by_name.get(name, []), complete))
-    if index_name is None:
-        index = pd.RangeIndex(frame.height).astype(str)
+    if index not in frame.columns:
+        rows = pd.RangeIndex(frame.height).astype(str)
     else:
         with _notes_of("the index"):
-            index = _index_to_pandas(frame[index_name], tables)
-    df = pd.DataFrame(dict(enumerate(values)), index=index)
+            rows = _index_to_pandas(frame[index], tables)
+    df = pd.DataFrame(dict(enumerate(values)), index=rows)
     df.columns = pd.Index(labels, dtype=object) if not labels else pd.Index(labels)
     return df
 

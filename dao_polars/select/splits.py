@@ -151,10 +151,10 @@ def _group_members(
     """Each split's condition, from the groups that the frame has now: scans can push it down."""
     groups = frame.select(columns).unique().collect()
     places = [_digest(seed, *row) / 2**64 for row in groups.iter_rows()]
-    found = groups.with_columns(pl.Series("\0place", places, pl.Float64))
     members = {}
     for name, (start, stop) in bounds.items():
-        here = found.filter((pl.col("\0place") >= start) & (pl.col("\0place") < stop))
+        # Places are no column of the groups: these may be called whatever they like.
+        here = groups.filter(pl.Series([start <= p < stop for p in places], dtype=pl.Boolean))
         if len(columns) == 1:
             members[name] = pl.col(columns[0]).is_in(here[columns[0]].implode(), nulls_equal=True)
         else:
@@ -170,10 +170,11 @@ def _check_strata(
     fractions: Mapping[str, float],
 ) -> None:
     """Warns of values that a split lacks."""
-    counts = [member.sum().alias(f"\0{i}") for i, member in enumerate(members.values())]
+    # No name is that of the stratum: each is longer.
+    counts = [member.sum().alias(f"{stratum}{i}") for i, member in enumerate(members.values())]
     table = frame.group_by(stratum, maintain_order=True).agg(counts).collect()
     for i, (name, fraction) in enumerate(fractions.items()):
-        missing = table.filter(pl.col(f"\0{i}") == 0)[stratum].to_list()
+        missing = table.filter(pl.col(f"{stratum}{i}") == 0)[stratum].to_list()
         if missing and fraction:
             warnings.warn(
                 f"split {name!r} has no cells of {stratum}: {', '.join(map(repr, missing[:10]))}"

@@ -252,6 +252,30 @@ def test_names_of_cells_survive_a_frame_without_them(mixed):
     assert_same_x(out.X, source.X)
 
 
+@pytest.mark.parametrize("genes", [None, ["g7"]])
+def test_cells_alone_are_a_frame_of_cells(mixed, genes):
+    """A frame of no other column has nothing that says how many rows obs has."""
+    store, studies = mixed
+    a = store.scan().filter(pl.col("dataset") == "a").select("cell")
+    names, frame = list(studies["a"].obs_names), a.collect()
+    selections = [
+        (a, names),
+        (frame, names),
+        (a.head(1), names[:1]),
+        (a.head(0), []),
+        (frame[[3, 3, 1]], [names[3], names[3], names[1]]),
+        (frame.sample(fraction=1, shuffle=True, seed=0), None),
+    ]
+    for cells, expected in selections:
+        adata = cells.dao.to_anndata(genes=genes or list(studies["a"].var_names))
+        assert expected is None or list(adata.obs_names) == expected
+        assert adata.obs.shape == (adata.n_obs, 0)
+        wanted = studies["a"][adata.obs_names, adata.var_names].X
+        assert (wanted != adata.X).nnz == 0
+    everything = store.scan().select("cell").dao.to_anndata(genes="union")
+    assert list(everything.obs_names) == [n for s in studies.values() for n in s.obs_names]
+
+
 def test_layers_and_obsm_are_chosen(tmp_path):
     adata = study(0, 10, ["a", "b", "c"])
     adata.layers["x2"] = adata.X * 2

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -247,6 +249,40 @@ def test_a_crafted_description_is_an_error_or_changes_nothing(what: str, tmp_pat
         used(path)
     raised = steps(path)
     assert all(isinstance(error, DaoError) for error in raised), raised
+
+
+OURS = ["\0row", "\0position", "\0code", "\0place", "\x000", "code", "index", "source_var_name"]
+
+
+def test_columns_named_as_ours_are_neither_lost_nor_mixed_up(tmp_path: Path) -> None:
+    adata = study(1, 8, ["g0", "g1", "g2"])
+    for i, name in enumerate([*OURS, "var_name"]):
+        adata.obs[name] = [(j // 2 + i) % 4 for j in range(8)]
+    for i, name in enumerate([*OURS, "obs_name", "cell", "gene"]):
+        adata.var[name] = [i, i + 1, i + 2]
+    lf = dao.write_dataset(tmp_path / "s", adata, dataset="one", progress=False).scan()
+    for genes in (None, ["g2", "g0"]):
+        expected = adata[:, genes or adata.var_names].copy()
+        found = lf.dao.to_anndata(genes=genes, progress=False)
+        pd.testing.assert_frame_equal(found.obs.drop(columns="dataset"), expected.obs)
+        pd.testing.assert_frame_equal(found.var, expected.var)
+    total = adata.X.sum()
+    for name in [*OURS, "var_name"]:
+        bulk = lf.dao.pseudobulk(name, progress=False)
+        assert bulk["sum"].sum() == total
+        assert bulk[name].unique().sort().to_list() == [0, 1, 2, 3]
+        bulk = lf.dao.pseudobulk([name, "cell_type"], as_anndata=True, progress=False)
+        assert bulk.X.sum() == total
+        assert list(bulk.var_names) == ["g0", "g1", "g2"]
+        assert lf.dao.rank_genes_groups(name, progress=False).height == 12
+        parts = lf.dao.split({"a": 0.5, "b": 0.5}, by=name)
+        assert sum(part.collect().height for part in parts.values()) == 8
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a part has none of a value
+            parts = lf.dao.split({"a": 0.5, "b": 0.5}, stratify=name)
+        assert sum(part.collect().height for part in parts.values()) == 8
+        batches = lf.dao.iter_batches(4, shuffle=True, seed=0, balance=name)
+        assert sum(len(batch) for batch in batches) == 8
 
 
 ARRAYS = (
