@@ -6,13 +6,14 @@ without which keys would name the wrong ones), and the errors of polars that nam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from ..errors import DaoCorruptError, DaoFileNotFoundError, DaoIOError
+from ..errors import DaoCorruptError, DaoFileNotFoundError, DaoIOError, DaoValueError
 from .columns import converted_series
 
 if TYPE_CHECKING:
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 """The errors that polars raises for files that it cannot read."""
+
+# The options that say how to try again, which polars takes as numbers.
+_NUMBERS: dict[str, Callable[[str], int | float]] = {
+    "max_retries": int,
+    "retry_timeout_ms": int,
+    "retry_init_backoff_ms": int,
+    "retry_max_backoff_ms": int,
+    "retry_base_multiplier": float,
+}
 
 _RESTORE = "restore the file from a copy, or write the dataset again"
 
@@ -49,9 +59,32 @@ def scan(store: ScannedStore, datasets: Sequence[ScannedDataset], **options: Any
         [store.obs_path(dataset) for dataset in datasets],
         glob=False,
         hive_partitioning=False,
-        storage_options=store.storage_options,
+        storage_options=for_polars(store.storage_options or {}) or None,
         **options,
     )
+
+
+def for_polars(options: Mapping[str, str]) -> dict[str, Any]:
+    """Storage options as polars takes them: how to try again is in numbers, all else is text.
+
+    Raises:
+        DaoValueError: one of these is no such number; it is named, and not shown.
+    """
+    found: dict[str, Any] = dict(options)
+    for key in [key for key in options if key.lower() in _NUMBERS]:
+        kind = _NUMBERS[key.lower()]
+        try:
+            number = kind(found.pop(key))
+        except ValueError:
+            number = -1
+        if not (1 <= number < math.inf if kind is float else 0 <= number < 2**32):
+            expected = "a number of at least 1" if kind is float else "a whole number below 2^32"
+            raise DaoValueError(
+                f'storage_options["{key}"] has a value that cannot be used; expected {expected}. '
+                "It is not shown here, as it may be secret"
+            )
+        found[key.lower()] = number
+    return found
 
 
 def explain(

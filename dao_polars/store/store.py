@@ -19,20 +19,12 @@ from .. import _core
 from .._progress import progress_bar
 from ..errors import DaoError, DaoKeyError, DaoTypeError, DaoValueError
 from ..legacy.tables import SfairaTables
+from ..scan import obs_files
 from ..scan.cell import Cell
 from ..scan.columns import frame_schema
 from ..scan.source import ScannedStore, scan_store
 from . import show
 from .tables import OwnTables
-
-# Options that say how to try again, which polars takes as numbers.
-_NUMBERS: dict[str, Callable[[str], Any]] = {
-    "max_retries": int,
-    "retry_timeout_ms": int,
-    "retry_init_backoff_ms": int,
-    "retry_max_backoff_ms": int,
-    "retry_base_multiplier": float,
-}
 
 
 def load_store(
@@ -50,7 +42,7 @@ def load_store(
     Raises:
         DaoFileNotFoundError: there is no store.
         DaoIOError: a network or server that fails, or does not answer in time.
-        DaoValueError: a store of a newer format version.
+        DaoValueError: a store of a newer format version, or options that cannot be used.
         DaoCorruptError: a manifest that cannot be understood.
     """
     return Store(as_uri(uri), storage_options)
@@ -91,20 +83,16 @@ def as_uri(uri: str | os.PathLike[str]) -> str:
     Raises:
         DaoTypeError, DaoValueError: it is no path and no URL.
     """
+    text: Any
     try:
         text = os.fspath(uri)
     except TypeError:
-        raise DaoTypeError(f"uri={uri!r}: expected a path or a URL") from None
-    if not isinstance(text, str):
-        raise DaoTypeError(f"uri={uri!r}: expected a path or a URL as text")
+        text = None
+    if not isinstance(text, str):  # and is not shown: bytes, say, may have a password in them
+        raise DaoTypeError(f"uri=: expected a path or a URL as text, found {type(uri).__name__}")
     if not text:
         raise DaoValueError("uri='': expected a path or a URL; '.' is the working directory")
     return text if "://" in text else os.path.expanduser(text)
-
-
-def _for_polars(options: Mapping[str, str]) -> dict[str, Any]:
-    """Storage options as polars takes them: how to try again is in numbers, all else is text."""
-    return {key: _NUMBERS.get(key, str)(value) for key, value in options.items()}
 
 
 class Uns(dict[str, Any]):
@@ -129,8 +117,9 @@ class Store:
 
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
         texts = {key: str(value) for key, value in (storage_options or {}).items()}
+        obs_files.for_polars(texts)  # what polars could not use is an error now
         self._core = _core.Store.open(uri, texts)
-        self._storage_options = _for_polars(self._core.storage_options) or None
+        self._storage_options = self._core.storage_options or None
         self._tables = (
             SfairaTables(self._core)
             if self._core.has_sfaira_tables

@@ -116,7 +116,8 @@ def open_source(
 def _open_path(given: str | bytes, layer: str | None, layers: Names, obsm: Names) -> Source:
     text = os.fsdecode(given)
     if "://" in text and not text.startswith("file://"):
-        raise DaoValueError(f"source {text!r}: sources are local files; download it first")
+        scheme = text.split("://")[0]  # and no more: there may be a password in it
+        raise DaoValueError(f"source '{scheme}://…': sources are local files; download it first")
     path = Path(text.removeprefix("file://")).expanduser()
     if not path.exists():
         raise DaoFileNotFoundError(f"source {str(path)!r}: no such file or directory")

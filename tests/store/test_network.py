@@ -158,6 +158,11 @@ CALLS = {
     "gene of few": (r"/c/", f"{CELLS}.head(5).collect().select(dao.gene('g1'))"),
     "pseudobulk": (r"/c/", f"{CELLS}.dao.pseudobulk('cell_type')"),
     "verify": (r"/c/", "store.verify()"),
+    # Matrices are opened by who asks, and read by threads that he waits for and then joins.
+    "iter_batches, threads": (r"/X/data/c/", f"list({CELLS}.dao.iter_batches(batch_size=8))"),
+    "to_anndata, threads": (r"/X/data/c/", f"{CELLS}.dao.to_anndata()"),
+    "pseudobulk, threads": (r"/X/data/c/", f"{CELLS}.dao.pseudobulk('cell_type')"),
+    "gene, threads": (r"/X/data/c/", f"{CELLS}.select(dao.gene('g1')).collect()"),
 }
 SCRIPT = """
 import sys
@@ -397,6 +402,51 @@ def test_passwords_are_used_and_not_seen(server: Server, tmp_path: Path) -> None
     with pytest.raises(dao.DaoError) as caught:
         dao.write_dataset(url, study(0, 3, ["a"]), dataset="d", progress=False)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["http://me:hush@host/a.h5ad", "https://host/a.zarr?sig=hush", "s3://key:hush@bucket/a.h5ad"],
+)
+def test_a_source_that_is_an_address_is_not_echoed(source: str, tmp_path: Path) -> None:
+    with pytest.raises(dao.DaoValueError, match="local files") as caught:
+        dao.write_dataset(tmp_path / "s", source, dataset="d", progress=False)
+    assert "hush" not in str(caught.value)
+    with pytest.raises(dao.DaoTypeError) as caught:
+        dao.load_store(source.encode())  # type: ignore[arg-type]
+    assert "hush" not in str(caught.value)
+
+
+AGAIN = {
+    "max_retries": "1",
+    "retry_timeout_ms": "30000",
+    "retry_init_backoff_ms": "10",
+    "retry_max_backoff_ms": "20",
+    "retry_base_multiplier": "1.5",
+}
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_options_for_trying_again_suit_all_readers(server: Server, remote: bool) -> None:
+    """The core takes them as text, polars as numbers."""
+    uri = server.url if remote else str(server.root / "store")
+    store = dao.load_store(uri, storage_options=AGAIN)
+    assert store.scan().collect().height == 4000
+    assert store.scan().select("cell").head(5).dao.to_anndata(store=store).shape == (5, 3)
+    assert store.verify().is_empty()
+    again = pickle.loads(pickle.dumps(store))
+    assert again.scan().filter(pl.col("dataset") == "b").collect().height == 2000
+
+
+@pytest.mark.parametrize("name", AGAIN)
+@pytest.mark.parametrize("value", ["hush", "-1", "nan", "99999999999", ""])
+def test_options_for_trying_again_are_checked(server: Server, name: str, value: str) -> None:
+    if (name, value) == ("retry_base_multiplier", "99999999999"):
+        return
+    for uri in (server.url, str(server.root / "store")):
+        with pytest.raises(dao.DaoValueError, match=name) as caught:
+            dao.load_store(uri, storage_options={name: value}).scan().collect()
+        assert "hush" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
