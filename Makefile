@@ -27,8 +27,10 @@ test: $(VENV)/.dev ## build and pass all tests, Rust and Python
 	cargo test --quiet
 	$(BIN)/python -m pytest -q
 
-fuzz: ## other damaged bytes than those of `make test`, DAO_FUZZ_SECONDS a target (an hour)
-	DAO_FUZZ_SECONDS=$${DAO_FUZZ_SECONDS:-3600} cargo test --release --test fuzz
+fuzz: export DAO_FUZZ_SECONDS ?= 3600
+fuzz: $(VENV)/.dev ## other damaged bytes than those of `make test`, DAO_FUZZ_SECONDS a target (an hour)
+	cargo test --release --test fuzz
+	$(BIN)/python -m pytest -q -s tests/whole/test_fuzz.py
 
 test-frameworks: $(VENV)/.dev ## the tests with torch, lightning and tensorflow, which it installs (some GB)
 	$(BIN)/python -m pip install --quiet "torch>=2.4" "torchdata>=0.10" "lightning>=2.4" "tensorflow-cpu>=2.16"

@@ -18,11 +18,15 @@ from .._core import ColumnMeta, TableMeta
 from ..errors import DaoCorruptError, DaoError
 from ..scan.columns import converted_series, is_text
 from ..scan.dtypes import dtype_from_name
-from ..store.uns import nullable_array
+from ..store.uns import ZONED, nullable_array
 from .tables import Note, from_json, spelled
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# The names of pandas' types in notes, by their kind; see `from_pandas`.
+_NUMBERS = re.compile(r"bool|(u?int|float)(8|16|32|64)|(datetime|timedelta)64\[[a-z]{1,2}\]")
+_NULLABLE = re.compile(r"boolean|(U?Int|Float)(8|16|32|64)")
 
 
 def to_pandas(
@@ -70,9 +74,9 @@ def _notes_of(what: str) -> Iterator[None]:
     """Blames the notes for what pandas and polars raise: a store's JSON may say anything."""
     try:
         yield
-    except DaoError:
+    except (DaoError, ImportError, MemoryError):
         raise
-    except (ValueError, TypeError, LookupError, AttributeError, pl.exceptions.PolarsError) as error:
+    except Exception as error:  # they have no common base, and pandas asserts
         raise DaoCorruptError(
             f"{what}: its form in pandas, as its datasets' dao.json says it, cannot be made: "
             f"{error!r}; restore dao.json from a copy, or write the dataset again"
@@ -170,14 +174,21 @@ def _from_polars(s: pl.Series, note: Note) -> Any:
     if kind == "numpy":
         return _numbers(s, note["dtype"])
     if kind == "nullable":
-        return _nullable(s).astype(note["dtype"])
+        return _nullable(s).astype(_checked(note["dtype"], _NULLABLE))
     if kind == "zoned":
-        return _instants(s).astype(note["dtype"])
+        return _instants(s).astype(_checked(note["dtype"], ZONED))
     if kind == "string":
         return pd.array(s.to_numpy(), dtype=_string_dtype(note))
     if kind == "arrow":
         return pd.array(s.to_arrow(), dtype=_arrow_dtype(note["dtype"]))
     return _as_objects(s, note.get("missing", "None"))
+
+
+def _checked(dtype: Any, names: re.Pattern[str]) -> Any:
+    """A type's name, if it is one of these: numpy and pandas would read much more into a text."""
+    if not isinstance(dtype, str) or not names.fullmatch(dtype):
+        raise ValueError(f"{dtype!r:.100} is not the name of a type that it may have")
+    return dtype
 
 
 def _string_dtype(note: Note) -> pd.StringDtype:
@@ -195,17 +206,23 @@ def _arrow_dtype(name: str) -> pd.ArrowDtype:
     import pyarrow as pa
 
     if zoned := re.fullmatch(r"timestamp\[(\w+), tz=(.+)\]\[pyarrow\]", name):
-        return pd.ArrowDtype(pa.timestamp(*zoned.groups()))
-    if name == "string[pyarrow]":  # this name alone means StringDtype to pandas
-        return pd.ArrowDtype(pa.string())
-    return pd.ArrowDtype.construct_from_string(name)
+        found = pd.ArrowDtype(pa.timestamp(*zoned.groups()))
+    elif name == "string[pyarrow]":  # this name alone means StringDtype to pandas
+        found = pd.ArrowDtype(pa.string())
+    else:
+        found = pd.ArrowDtype.construct_from_string(name)
+    if zone := getattr(found.pyarrow_dtype, "tz", None):
+        pd.DatetimeTZDtype(tz=zone)  # or pandas could not show the column
+    return found
 
 
 def _numbers(s: pl.Series, dtype: str | None = None) -> Any:
     """Values as numpy; integers and bools with nulls as pandas' nullable arrays."""
     if s.null_count() and (s.dtype.is_integer() or s.dtype == pl.Boolean):
         return _nullable(s)
-    return s.to_numpy() if dtype is None else s.to_numpy().astype(dtype, copy=False)
+    if dtype is None:
+        return s.to_numpy()
+    return s.to_numpy().astype(_checked(dtype, _NUMBERS), copy=False)
 
 
 def _nullable(s: pl.Series) -> Any:

@@ -116,8 +116,8 @@ class PandasTable:
     """A table that pandas wrote.
 
     ``frame``: what lies in the file, ``schema`` its types, ``height`` its rows. ``index``: of
-    each index level the name of its column, or the bounds of a range, which has none. ``where``:
-    the file, for errors.
+    each index level the name of its column, or a range, which has none. ``where``: the file, for
+    errors.
     """
 
     def __init__(self, data: bytes, where: str) -> None:
@@ -127,19 +127,15 @@ class PandasTable:
             self.schema = self.frame.collect_schema()
             self.height = self.frame.select(pl.len()).collect().item()
             note = json.loads(pl.read_parquet_metadata(io.BytesIO(data)).get("pandas", "{}"))
-        except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        except (pl.exceptions.PolarsError, OSError, ValueError, RecursionError) as error:
             raise DaoCorruptError(
                 f"{where}: not a parquet file that can be read: {error}"
             ) from error
-        index = note.get("index_columns") or [
-            name for name in self.schema if name.startswith("__index_level_")
-        ]
-        self.index: list[str | dict[str, Any]] = [
-            item for item in index if isinstance(item, dict) or item in self.schema
-        ]
-        if not self.schema and self.index and isinstance(self.index[0], dict):
-            bounds = self.index[0]  # a table of no columns has no rows in parquet
-            self.height = len(range(bounds["start"], bounds["stop"], bounds["step"]))
+        index = _index_levels(note, self.schema, where)
+        if not self.schema and index and isinstance(index[0], range):
+            self.height = len(index[0])  # a table of no columns has no rows in parquet
+        # A range of another length says nothing of these rows: pandas passes it over too.
+        self.index = [x for x in index if isinstance(x, str) or len(x) == self.height]
 
     def columns(self, index_name: str, reserved: Sequence[str]) -> dict[str, FileColumn]:
         """The columns by their names in the frame, the (first level of the) index first.
@@ -147,11 +143,11 @@ class PandasTable:
         Columns of types that a frame does not hold (lists, bytes, ...) are left out with a warning.
         """
         dtypes = self.schema
-        first, *levels = self.index or [{"start": 0, "step": 1}]
+        first, *levels = self.index or [range(self.height)]
         columns = {
             index_name: FileColumn(first, dtypes[first])
             if isinstance(first, str)
-            else FileColumn(None, pl.Null(), int(first["start"]), int(first["step"]))
+            else FileColumn(None, pl.Null(), first.start, first.step)
         }
         left_out = []
         for name, dtype in dtypes.items():
@@ -172,6 +168,30 @@ class PandasTable:
                 stacklevel=2,
             )
         return columns
+
+
+def _index_levels(note: Any, schema: Mapping[str, pl.DataType], where: str) -> list[str | range]:
+    """Where pandas' note says that the levels of an index are: columns that are there, or ranges.
+
+    Raises:
+        DaoCorruptError: the note says nothing of the kind; pandas did not write it.
+    """
+    listed = note.get("index_columns") if isinstance(note, dict) else note
+    unnamed = [name for name in schema if name.startswith("__index_level_")]
+    levels: list[str | range] = []
+    for item in listed or unnamed if isinstance(listed, list | None) else [listed]:
+        bounds = [item.get(n) for n in ("start", "stop", "step")] if isinstance(item, dict) else []
+        whole = [n for n in bounds if type(n) is int and abs(n) < 2**62]
+        if len(whole) == 3 and whole[2]:
+            levels.append(range(*whole))
+        elif not isinstance(item, str):
+            raise DaoCorruptError(
+                f"{where}: its note of pandas should list index_columns, names or ranges with "
+                f"start, stop and step; found {item!r:.100}; restore the file from a copy"
+            )
+        elif item in schema:
+            levels.append(item)
+    return levels
 
 
 def truth_notes(dataset: ScannedDataset, schema: Mapping[str, pl.DataType]) -> _core.TableMeta:

@@ -12,6 +12,7 @@ import base64
 import importlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,9 @@ _ADVICE = (
     "replace it by plain data (numbers, strings, lists, dicts, numpy arrays, frames), delete it, "
     "or leave uns out (uns=False)"
 )
+_DTYPE = re.compile(r"O|[<>=|]?[biufcmMSU][0-9]{1,9}(\[[0-9]{0,9}[a-zA-Z]{1,2}\])?")
+ZONED = re.compile(r"datetime64\[[a-z]{1,2}, [^\]]+\]")
+"""The names of pandas' types of times with a zone."""
 _SPARSE = ("csr", "csc", "coo", "bsr", "dia", "lil", "dok")
 
 
@@ -247,9 +251,9 @@ def _decoded_array(
     data: str | None = None,
     scalar: bool = False,
 ) -> Any:
+    if not isinstance(dtype, str) or not _DTYPE.fullmatch(dtype):  # numpy reads a language of them
+        raise ValueError(f"{dtype!r:.100} is no dtype of an array")
     stored = np.dtype(dtype)
-    if not isinstance(dtype, str) or stored.kind not in "biufcmMSUO":
-        raise ValueError(f"{dtype!r} is no dtype of an array")
     if data is None:
         if math.prod(shape) != len(items):
             raise ValueError(f"an array of shape {shape} has {len(items)} items")
@@ -264,12 +268,19 @@ def _decoded_array(
     return array[()] if scalar else array
 
 
+def _decoded_matrix(array: Any) -> Any:
+    if not isinstance(array, np.ndarray):  # numpy would read text as Python
+        raise ValueError(f"a {type(array).__name__} is no array of a matrix")
+    return np.matrix(array)
+
+
 def _decoded_records(shape: list[int], fields: list[Any], scalar: bool = False) -> Any:
+    for name, field in fields:  # before anything of such a shape is made
+        if field.shape[: len(shape)] != tuple(shape):
+            raise ValueError(f"field {name!r} has shape {field.shape}, its records {shape}")
     dtype = [(name, field.dtype, field.shape[len(shape) :]) for name, field in fields]
     array = np.empty(shape, dtype=np.dtype(dtype))
     for name, field in fields:
-        if field.shape[: len(shape)] != array.shape:
-            raise ValueError(f"field {name!r} has shape {field.shape}, its records {array.shape}")
         array[name] = field
     return array[()] if scalar else array
 
@@ -293,11 +304,15 @@ def _decoded_sparse(
 def _decoded_frame(pd: Any, index: Any, columns: list[Any], label: Any) -> Any:
     frame = pd.DataFrame({i: values for i, (_, values) in enumerate(columns)}, index=index)
     labels = [name for name, _ in columns]
+    for name in labels:
+        hash(name)  # or pandas could not show the frame
     frame.columns = pd.Index(labels, name=label, dtype=None if labels else object)
     return frame
 
 
 def _decoded_zoned(pd: Any, dtype: str, instants: np.ndarray) -> Any:
+    if not ZONED.fullmatch(dtype):
+        raise ValueError(f"{dtype!r:.100} is no dtype of times with a zone")
     zone = pd.api.types.pandas_dtype(dtype).tz
     return pd.DatetimeIndex(instants, tz="UTC").tz_convert(zone).array
 
@@ -326,7 +341,7 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     "tuple": lambda items: tuple(items),
     "dict": lambda keys, values: dict(zip(keys, values, strict=True)),
     "array": _decoded_array,
-    "matrix": lambda array: np.matrix(array),
+    "matrix": _decoded_matrix,
     "structured": _decoded_records,
     "records": lambda **parts: _decoded_records(**parts).view(np.recarray),
     "sparse": _decoded_sparse,

@@ -40,13 +40,18 @@ def reading(where: str) -> Iterator[None]:
     what it called beside those readers, is a bug.
 
     Raises:
-        DaoIOError: the file may not be read.
+        DaoIOError: the file may not be read, or memory does not hold what it is said to be.
         DaoInternalError: a bug of this package.
     """
     try:
         yield
-    except (DaoError, MemoryError):
+    except DaoError:
         raise
+    except MemoryError as error:
+        raise DaoIOError(
+            f"{where}: does not fit into memory ({error}); the file is damaged and claims what it "
+            "does not hold, or this machine has too little"
+        ) from error
     except PermissionError as error:
         raise DaoIOError(f"{where}: no permission to read it ({error})") from error
     except Exception as error:

@@ -18,6 +18,7 @@ from dao_polars.errors import (
     DaoCorruptError,
     DaoError,
     DaoFileNotFoundError,
+    DaoIOError,
     DaoKeyError,
     DaoTypeError,
     DaoValueError,
@@ -491,6 +492,18 @@ def test_zarr_with_a_broken_chunk(tmp_path):
     chunk.write_bytes(b"\x00\x01\x02")
     with pytest.raises(DaoCorruptError, match=r"a\.zarr: X"), open_source(path) as source:
         list(source.matrices[MatrixName.parse("X")].blocks())
+
+
+def test_a_column_that_claims_more_than_memory(tmp_path):
+    adata = ad.AnnData(np.ones((3, 2), np.float32), obs=pd.DataFrame({"n": [0.5, 1, 2]}))
+    with ad.settings.override(zarr_write_format=2):
+        adata.write_zarr(tmp_path / "x.zarr")
+    (tmp_path / "x.zarr" / ".zmetadata").unlink()
+    file = tmp_path / "x.zarr" / "obs" / "n" / ".zarray"
+    file.write_text(file.read_text().replace("3", str(2**50)))
+    with pytest.raises(DaoIOError, match="memory") as caught:
+        open_source(tmp_path / "x.zarr")
+    assert isinstance(caught.value.__cause__, MemoryError)
 
 
 def test_paths_that_hold_something_else(tmp_path):
