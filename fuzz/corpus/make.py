@@ -44,10 +44,18 @@ def pickles() -> dict[str, bytes]:
         for p in (0, 2, 5)
     }
     found["numpy-1"] = numpy_1(pickle.dumps({"a": np.arange(3), "s": np.float32(1)}, protocol=2))
+    strange = np.array(["a"]).tobytes()
+    found["not-unicode"] = pickle.dumps({"u": np.array(["a"])}).replace(strange, b"\xff" * 4)
+    found["language-of-dtypes"] = (
+        b"\x80\x02}" + _text("a") + b"cnumpy\ndtype\n" + _text("(2,2)f8") + b"\x85Rs."
+    )
     items = b"".join(_text(name) + body + b"s" for name, body in HOSTILE.items())
     found["hostile"] = b"\x80\x05}" + items + b"."
     twice = b"".join(b"]q%ch%ch%c\x86\x94a" % (i, i - 1, i - 1) for i in range(1, 9))
     found["repeats"] = b"\x80\x02}" + _text("a") + b"]q\x00" + twice + b"h\x08s."
+    twice = b"".join(b"]q%ch%ch%c\x86\x94a" % (i, i - 1, i - 1) for i in range(1, 60))
+    found["repeats-too-often"] = b"\x80\x02}" + _text("a") + b"]q\x00" + twice + b"h\x3bs."
+    found["deep"] = b"\x80\x02}" + _text("a") + b"]" * 150 + b"a" * 149 + b"s."
     return found
 
 

@@ -246,6 +246,16 @@ def test_indices(tmp_path: Path, index: pd.Index, expected: list[str]) -> None:
         assert dao.load_store(path).verify().is_empty()
 
 
+def test_a_range_that_is_not_of_these_rows_is_passed_over(tmp_path: Path) -> None:
+    path = write_sfaira(tmp_path, "a", np.ones((4, 1)), pd.DataFrame({"n": range(4)}))
+    file = path / "a/parquet/obs.parquet"
+    note = pl.read_parquet_metadata(file)["pandas"].replace('"stop": 4', '"stop": 9')
+    note = note.replace('"start": 0', '"start": 5').replace('"step": 1', '"step": 2')
+    pl.read_parquet(file).write_parquet(file, metadata={"pandas": note})
+    found = dao.scan(tmp_path).collect()["obs_name"].to_list()
+    assert found == [str(i) for i in pd.read_parquet(file).index] == ["0", "1", "2", "3"]
+
+
 def test_several_index_columns(tmp_path: Path) -> None:
     index = pd.MultiIndex.from_arrays([list("abcd"), [1, 2, 3, 4], list("wxyz")])
     index.names = ["barcode", None, "batch"]

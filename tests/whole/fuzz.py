@@ -49,7 +49,7 @@ SLOWEST = 20
 """The seconds after which a case is a failure."""
 SPACE = 1 << 30
 """The bytes of address space beside what the process has when all seeds are read."""
-RESIDENT = 200 << 20
+RESIDENT = 64 << 20
 """The most by which one case may raise the memory that the process takes."""
 
 
@@ -57,13 +57,15 @@ RESIDENT = 200 << 20
 class Target:
     """What is fuzzed: inputs to begin with, how they change, and what must hold for any.
 
-    ``different``: so many of the seeds say different things as they are; None: all.
+    ``different``: so many of the seeds say different things as they are; None: all. ``lazy``: the
+    seeds make modules be imported; where nothing is, no seed is read before it is watched.
     """
 
     seeds: Callable[[], list[bytes]]
     mutate: Callable[[list[bytes], Random], bytes]
     check: Callable[[bytes], object]
     different: int | None = None
+    lazy: bool = True
 
 
 def corpus(folder: str) -> list[bytes]:
@@ -162,7 +164,7 @@ def deep(levels: int) -> Any:
 
 ODD = [None, True, False, *EDGES, -1, -(1 << 63), 1 << 63, 10**30, 0.5, -1e308, float("inf")]
 ODD += ["", "x", "\0", "\ud800", "é" * 300, "0", "-1", [], {}, [[]], [{}], {"": None}, deep(40)]
-ODD += [deep(400), [0] * 300, float("nan")]
+ODD += [deep(320), deep(400), [0] * 300, float("nan")]
 
 
 @cache
@@ -222,10 +224,25 @@ def mutate_json(seeds: list[bytes], random: Random) -> bytes:
             holder[key] = random.choice([[holder[key]], {"a": holder[key]}, [holder[key]] * 3])
         if not whole:
             whole = [None]
-    return json.dumps(whole[0]).encode()
+    text = json.dumps(whole[0]).encode()
+    n = 100_000 if random.random() < 0.05 else 0
+    return b"[" * n + text + b"]" * n
 
 
 # --- targets
+
+
+def depth(value: Any) -> int:
+    """How deep dicts, lists and tuples lie in each other."""
+    parts = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(depth, parts), default=0) if isinstance(value, dict | list | tuple) else 0
+
+
+def copies() -> bytes:
+    """A pickle of 80 MB in 50 kB: one text, copied 5,000 times."""
+    raw = b"B" + (1 << 14).to_bytes(4, "little") + bytes(1 << 14) + b"q\x00"
+    calls = b"h\x01h\x00\x85R" * 5000
+    return b"\x80\x02}K\x00(cbuiltins\nbytearray\nq\x010" + raw + b"0" + calls + b"ts."
 
 
 def check_pickle(data: bytes) -> None:
@@ -233,6 +250,7 @@ def check_pickle(data: bytes) -> None:
     value, refused = load(data, "uns.pickle")
     assert type(value) is dict
     assert all(isinstance(line, str) and line.isprintable() for line in refused)
+    assert depth(value) <= 101
     repr(value)
     constants(value, ())
 
@@ -241,6 +259,7 @@ def check_uns(data: bytes) -> None:
     """A dict, all of it shown; what can be written of it is the same when it is read again."""
     value = uns_json.decode(data)
     assert type(value) is dict
+    assert depth(value) <= 3 * uns_json.MAX_DEPTH + 1
     shown = repr(value)
     constants(value, ())
     try:
@@ -379,12 +398,13 @@ def check_source(data: bytes) -> None:
             file.write_bytes(before)
 
 
+def pickle_seeds() -> list[bytes]:
+    found = [path.read_bytes() for path in sorted(SFAIRA.rglob("uns.pickle"))]
+    return [*corpus("pickle"), *found, copies()]
+
+
 TARGETS = {
-    "pickle": Target(
-        lambda: [*corpus("pickle"), *(path.read_bytes() for path in SFAIRA.rglob("uns.pickle"))],
-        mutate_pickle,
-        check_pickle,
-    ),
+    "pickle": Target(pickle_seeds, mutate_pickle, check_pickle, lazy=False),
     "uns": Target(lambda: corpus("uns"), mutate_json, check_uns),
     "pandas": Target(lambda: corpus("pandas"), mutate_json, check_pandas),
     "notes": Target(lambda: corpus("notes"), mutate_json, check_notes),
@@ -532,16 +552,20 @@ def main(target: str, seed: int, cases: int, seconds: float, at: str) -> str:
     warnings.simplefilter("ignore")
     check, n = TARGETS[target].check, n_seeds(target)
     import_all()
-    for case in range(n):  # modules are imported, and threads started, before it counts
-        with suppress(Exception):
-            check(made(target, seed, case))
-    limit_memory()
-    sys.addaudithook(GUARD)
-    begun, case = time.monotonic(), 0
     with open(at, "wb", buffering=0) as log:
-        while case < n or (case < cases if cases else time.monotonic() < begun + seconds):
+
+        def begun(case: int) -> bytes:
             os.pwrite(log.fileno(), case.to_bytes(8, "little"), 0)
-            why = failure(check, made(target, seed, case))
+            return made(target, seed, case)
+
+        for case in range(n) if TARGETS[target].lazy else ():
+            with suppress(Exception):  # modules are imported, and threads started
+                check(begun(case))
+        limit_memory()
+        sys.addaudithook(GUARD)
+        end, case = time.monotonic() + seconds, 0
+        while case < n or (case < cases if cases else time.monotonic() < end):
+            why = failure(check, begun(case))
             if why is not None:
                 return f"case {case} fails: {why}"
             case += 1
