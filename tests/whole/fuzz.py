@@ -512,7 +512,7 @@ def import_all() -> None:
 
 def failure(check: Callable[[bytes], object], data: bytes) -> str | None:
     """Why a case fails; None where it gives a value or a DaoError that is nobody's bug."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory("VmHWM")
     faulthandler.dump_traceback_later(SLOWEST, exit=True)
     GUARD.seen.clear()
     GUARD.watching = True
@@ -532,7 +532,7 @@ def failure(check: Callable[[bytes], object], data: bytes) -> str | None:
         why = traceback.format_exc()
     GUARD.watching = False
     faulthandler.cancel_dump_traceback_later()
-    taken = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
+    taken = memory("VmHWM") - before
     if GUARD.seen:
         return f"it does more than parse: {GUARD.seen}"
     if taken > RESIDENT:
@@ -540,11 +540,15 @@ def failure(check: Callable[[bytes], object], data: bytes) -> str | None:
     return why
 
 
+def memory(what: str) -> int:
+    """The bytes of memory of this process; what getrusage says of it begins with its parent's."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(status[what].split()[0])
+
+
 def limit_memory() -> None:
     """Bounds the address space to some more than what there is now."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    used = 1024 * int(status["VmSize"].split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (used + SPACE, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (memory("VmSize") + SPACE, resource.RLIM_INFINITY))
 
 
 def main(target: str, seed: int, cases: int, seconds: float, at: str) -> str:
