@@ -207,11 +207,11 @@ mod tests {
             ("a\\b", false),
             ("a\0", false),
         ] {
+            let dataset = dataset("lung", 3, 2);
             let files = json!({path: {"size": 1, "checksum": "crc32c:00000000"}});
             let mut lung = description();
             lung["files"] = files.clone();
-            let index = json!({"format": GENE_INDEX_FORMAT, "version": 1, "dataset": null, "files": files});
-            let dataset = dataset("lung", 3, 2);
+            let index = json!({"format": GENE_INDEX_FORMAT, "version": 1, "dataset": dataset.checksum, "files": files});
             let errors = [
                 Description::parse(seal(&lung.to_string()).as_bytes(), "lung/dao.json", &dataset).err(),
                 GeneIndexMeta::parse(seal(&index.to_string()).as_bytes(), "lung/dao.json", &dataset).err(),
