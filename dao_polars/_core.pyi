@@ -92,11 +92,17 @@ class TableFile:
 @final
 class ObsTables:
     def __new__(cls, uri: str, storage_options: dict[str, str] | None = None) -> ObsTables: ...
+    is_remote: Final[bool]
     def check(
         self,
         datasets: Sequence[tuple[str, str, int, TableFile | None]],
         columns: Sequence[str],
     ) -> None: ...
+    def fetch(
+        self,
+        datasets: Sequence[tuple[str, str, int, TableFile | None]],
+        columns: Sequence[str],
+    ) -> list[bytes]: ...
 
 @final
 class MatrixMeta:

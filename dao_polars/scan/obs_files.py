@@ -6,31 +6,22 @@ without which keys would name the wrong ones), and the errors of polars that nam
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
-from ..errors import DaoCorruptError, DaoFileNotFoundError, DaoIOError, DaoValueError
+from ..errors import DaoCorruptError, DaoFileNotFoundError, DaoIOError
 from .columns import converted_series
 
 if TYPE_CHECKING:
+    from .._core import TableFile
     from .columns import FileColumn, ScannedDataset
     from .source import ScannedStore
 
 FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 """The errors that polars raises for files that it cannot read."""
-
-# The options that say how to try again, which polars takes as numbers.
-_NUMBERS: dict[str, Callable[[str], int | float]] = {
-    "max_retries": int,
-    "retry_timeout_ms": int,
-    "retry_init_backoff_ms": int,
-    "retry_max_backoff_ms": int,
-    "retry_base_multiplier": float,
-}
 
 _RESTORE = "restore the file from a copy, or write the dataset again"
 
@@ -41,50 +32,46 @@ def check(
     """Checks that what reading some columns reads of each obs table is as it was written.
 
     No parser is given a table before. A local file is looked into once, and again when its size,
-    a time or the inode has changed; a remote one once for each opened store; each for the columns
-    that are wanted. Of sfaira's tables, which have no checksums, the rows are counted alone.
+    a time or the inode has changed; of a remote one what was read lately is kept. Each for the
+    columns that are wanted. Of sfaira's tables, which have no checksums, the rows are counted.
 
     Raises:
         DaoFileNotFoundError, DaoIOError, DaoCorruptError: naming the dataset and the file.
     """
-    store.obs_tables.check(
+    store.obs_tables.check(*_listed(datasets, columns))
+
+
+def scan(
+    store: ScannedStore,
+    datasets: Sequence[ScannedDataset],
+    columns: Mapping[str, FileColumn],
+    **options: Any,
+) -> pl.LazyFrame:
+    """The parquet scan of polars over some datasets' obs tables, one after the other.
+
+    Some columns of them can be read, and were checked. Remote ones are in memory: what polars
+    reads is what was checked, and no server is asked twice, or without a deadline.
+
+    Raises:
+        DaoFileNotFoundError, DaoIOError, DaoCorruptError: as [`check`][] does.
+    """
+    sources: list[str] | list[bytes]
+    if store.obs_tables.is_remote:
+        sources = store.obs_tables.fetch(*_listed(datasets, columns))
+    else:
+        check(store, datasets, columns)
+        sources = [store.obs_path(dataset) for dataset in datasets]
+    return pl.scan_parquet(cast(Any, sources), glob=False, hive_partitioning=False, **options)
+
+
+def _listed(
+    datasets: Sequence[ScannedDataset], columns: Mapping[str, FileColumn]
+) -> tuple[list[tuple[str, str, int, TableFile | None]], list[str]]:
+    """Tables and columns, as the core takes them."""
+    return (
         [(d.name, d.path, d.n_obs, d.obs_file) for d in datasets],
         [column.name for column in columns.values() if column.name is not None],
     )
-
-
-def scan(store: ScannedStore, datasets: Sequence[ScannedDataset], **options: Any) -> pl.LazyFrame:
-    """The parquet scan of polars over some datasets' obs tables, one after the other."""
-    return pl.scan_parquet(
-        [store.obs_path(dataset) for dataset in datasets],
-        glob=False,
-        hive_partitioning=False,
-        storage_options=for_polars(store.storage_options or {}) or None,
-        **options,
-    )
-
-
-def for_polars(options: Mapping[str, str]) -> dict[str, Any]:
-    """Storage options as polars takes them: how to try again is in numbers, all else is text.
-
-    Raises:
-        DaoValueError: one of these is no such number; it is named, and not shown.
-    """
-    found: dict[str, Any] = dict(options)
-    for key in [key for key in options if key.lower() in _NUMBERS]:
-        kind = _NUMBERS[key.lower()]
-        try:
-            number = kind(found.pop(key))
-        except ValueError:
-            number = -1
-        if not (1 <= number < math.inf if kind is float else 0 <= number < 2**32):
-            expected = "a number of at least 1" if kind is float else "a whole number below 2^32"
-            raise DaoValueError(
-                f'storage_options["{key}"] has a value that cannot be used; expected {expected}. '
-                "It is not shown here, as it may be secret"
-            )
-        found[key.lower()] = number
-    return found
 
 
 def explain(
@@ -97,7 +84,7 @@ def explain(
     check(store, datasets, columns)  # they may have changed since
     for dataset in datasets:
         where = _where(store, dataset)
-        lf = scan(store, [dataset])
+        lf = scan(store, [dataset], columns)
         with _named_errors(where):
             schema = lf.collect_schema()
             lf.select(pl.len()).collect()

@@ -7,7 +7,7 @@ reader may filter by itself. Pure planning: no file is opened here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import groupby
 
@@ -40,6 +40,18 @@ class ScanGroup:
     def cut_short(self) -> bool:
         """Whether the last dataset is not wanted to its end."""
         return self.n_rows < sum(dataset.n_obs for dataset in self.datasets)
+
+    def parts(self, n_values: int) -> Iterator[ScanGroup]:
+        """The group in parts whose files have so many of the values wanted, or are but one."""
+        most = max(1, n_values // max(1, len(self.columns)))
+        left, part, held = self.n_rows, list[ScannedDataset](), 0
+        for dataset in self.datasets:
+            if part and held + dataset.n_obs > most:
+                yield replace(self, datasets=part, n_rows=min(held, left))
+                left, part, held = left - min(held, left), [], 0
+            part.append(dataset)
+            held += dataset.n_obs
+        yield replace(self, datasets=part, n_rows=min(held, left))
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ Ints = npt.NDArray[np.int64]
 _BATCH_ROWS = 100_000
 _SMALL_GROUP = 1_000_000  # rows
 _GROUPS_AHEAD = 4
+_REMOTE_VALUES = 4_000_000  # that are fetched at once: of each group ahead they are in memory
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class ScannedStore:
 
     @cached_property
     def obs_tables(self) -> ObsTables:
-        """The check of the obs tables, which remembers what it saw of remote ones."""
+        """The check of the obs tables, which keeps what was read lately of remote ones."""
         return ObsTables(self.uri, self.storage_options)
 
     @cached_property
@@ -93,6 +94,8 @@ def _scanned(
 def _group_frames(store: ScannedStore, plan: ScanPlan, batch_rows: int) -> Iterator[pl.DataFrame]:
     """The frames of each group; small ones start ahead, as one file does not fill the cores."""
     waiting = deque(plan.groups)
+    if store.obs_tables.is_remote:
+        waiting = deque(part for group in plan.groups for part in group.parts(_REMOTE_VALUES))
     started: deque[Iterator[pl.DataFrame]] = deque()
     while waiting or started:
         while waiting and len(started) < _GROUPS_AHEAD:
@@ -109,11 +112,11 @@ def _group_frames(store: ScannedStore, plan: ScanPlan, batch_rows: int) -> Itera
 def _read_files(
     store: ScannedStore, group: ScanGroup, columns: Sequence[str]
 ) -> Iterator[pl.DataFrame]:
-    """Starts reading a group's files in the background; gives its rows."""
-    obs_files.check(store, group.datasets, group.columns)
+    """Fetches or checks a group's files, starts reading them in the background; gives its rows."""
     lf = obs_files.scan(
         store,
         group.datasets,
+        group.columns,
         schema={
             column.name: column.dtype
             for column in group.columns.values()

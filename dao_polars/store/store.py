@@ -63,7 +63,8 @@ def scan(
 
     Reads the manifest now and obs when the query runs: only the datasets, columns and row groups
     that it can need. Their checksums are checked before, column by column: of local files once in
-    a process for each state of a file (size, times, inode), of remote ones once for each call.
+    a process for each state of a file (size, times, inode). Of remote ones the columns are fetched
+    whole, and up to 64 MB of them are kept with the frame for its next query.
 
     Args:
         uri: path, or ``s3://``, ``gs://``, ``az://``, ``https://`` URL of the store.
@@ -117,7 +118,6 @@ class Store:
 
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
         texts = {key: str(value) for key, value in (storage_options or {}).items()}
-        obs_files.for_polars(texts)  # what polars could not use is an error now
         self._core = _core.Store.open(uri, texts)
         self._storage_options = self._core.storage_options or None
         self._tables = (

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use super::progress::Progress;
 use crate::error::{DaoError, ErrorKind};
@@ -60,10 +61,18 @@ impl PyTableFile {
     }
 }
 
+/// A dataset's name, its folder, its number of cells, its ``obs_file``.
+type Listed = (String, String, u64, Option<PyTableFile>);
+
+fn tables(datasets: Vec<Listed>) -> Vec<ObsTable> {
+    let table = |(dataset, path, n_obs, file): Listed| ObsTable { dataset, path, n_obs, file: file.map(|file| file.0) };
+    datasets.into_iter().map(table).collect()
+}
+
 /// The obs tables of one opened store, which are checked before they are read.
 ///
-/// What was checked is remembered: of local files in the process, for each state of a file (size, times, inode); of remote
-/// ones in this object.
+/// What was checked is remembered: of local files in the process, for each state of a file (size, times, inode). Of remote
+/// ones the columns themselves are kept here, up to 64 MB.
 #[pyclass(name = "ObsTables", module = "dao_polars._core", frozen)]
 pub struct PyObsTables(ObsTables);
 
@@ -75,23 +84,34 @@ impl PyObsTables {
         Self(ObsTables::new(uri, storage_options.unwrap_or_default().into_iter().collect()))
     }
 
+    /// Whether the tables lie on another machine: polars reads what ``fetch`` gives of them, and local ones where they lie.
+    #[getter]
+    fn is_remote(&self) -> bool {
+        self.0.is_remote()
+    }
+
     /// Check what reading columns (by their names in the files) reads of some datasets' tables, unless it is known to hold.
     ///
     /// ``datasets``: of each its name, its folder, its number of cells, its ``obs_file``. Raises DaoFileNotFoundError,
     /// DaoIOError or DaoCorruptError for the first file that is not as it was written, named.
-    fn check(
-        &self,
-        py: Python<'_>,
-        datasets: Vec<(String, String, u64, Option<PyTableFile>)>,
-        columns: Vec<String>,
-    ) -> PyResult<()> {
-        let tables: Vec<ObsTable> = datasets
-            .into_iter()
-            .map(|(dataset, path, n_obs, file)| ObsTable { dataset, path, n_obs, file: file.map(|file| file.0) })
-            .collect();
-        let mut progress = Progress::new(None);
+    fn check(&self, py: Python<'_>, datasets: Vec<Listed>, columns: Vec<String>) -> PyResult<()> {
+        let (tables, mut progress) = (tables(datasets), Progress::new(None));
         let checked = py.detach(|| self.0.check(&tables, &columns, || progress.advance(0)));
         progress.or_raised(checked)
+    }
+
+    /// Check the same, and give of each table a parquet file in which the columns are; the others are named in it, and
+    /// cannot be read.
+    fn fetch<'py>(
+        &self,
+        py: Python<'py>,
+        datasets: Vec<Listed>,
+        columns: Vec<String>,
+    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let (tables, mut progress) = (tables(datasets), Progress::new(None));
+        let fetched = py.detach(|| self.0.fetch(&tables, &columns, || progress.advance(0)));
+        // One after another, so that hardly more than one is there twice.
+        Ok(progress.or_raised(fetched)?.into_iter().map(|bytes| PyBytes::new(py, &bytes)).collect())
     }
 
     fn __reduce__(slf: &Bound<'_, Self>) -> (Py<PyAny>, (String, HashMap<String, String>)) {

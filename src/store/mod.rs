@@ -28,7 +28,7 @@ pub use files::{FileMeta, Files, ListedFiles, changed, checksum, missing};
 pub use manifest::{Categories, Columns, Dataset, Manifest};
 pub use matrix_name::MatrixName;
 pub use names::{INDEX, VarColumn, VarTable};
-pub use table_file::{TableFile, row_count};
+pub use table_file::{TableFile, excerpt, row_count};
 #[cfg(test)]
 pub use versioned::seal;
 

@@ -1,10 +1,13 @@
 //! A parquet file as the manifest knows it: its rows, and its checksums by column.
 //!
-//! What polars shall read of a table is checked first, and nothing else of it is read. Values are polars' to decode.
+//! What polars shall read of a table is checked first, and nothing else of it is read. Of a table that is far away that is
+//! kept, and polars gets it as a file in memory ([`excerpt`]). Values are polars' to decode.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
-use parquet::file::metadata::ParquetMetaData;
+use parquet::errors::Result as ParquetResult;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataWriter};
 use serde::{Deserialize, Serialize};
 
 use super::files::{changed, named};
@@ -42,8 +45,16 @@ struct Layout {
     tail: u64,
     /// The name of each leaf's column.
     names: Vec<String>,
-    /// The chunks in the file's order, and the leaf that each is of.
-    chunks: Vec<(Range<u64>, usize)>,
+    /// The chunks in the file's order.
+    chunks: Vec<Chunk>,
+}
+
+/// The values of a leaf in a row group.
+struct Chunk {
+    /// The bytes up to the next chunk.
+    range: Range<u64>,
+    leaf: usize,
+    group: usize,
 }
 
 impl TableFile {
@@ -69,8 +80,15 @@ impl TableFile {
     /// # Errors
     /// `Corrupt` for another size or checksum, and as [`File::read_at`].
     pub fn check(&self, file: &dyn File, path: &str, columns: &[String]) -> Result<u64> {
+        let (_, layout) = self.opened(file, path)?;
+        let wanted = layout.wanted(columns);
+        self.compare(&layout, &wanted, &layout.checksums(file, &wanted)?, path)?;
+        Ok(layout.n_rows)
+    }
+
+    /// The footer of `file`, which is checked to be this one's.
+    fn opened(&self, file: &dyn File, path: &str) -> Result<(ParquetMetaData, Layout)> {
         let other = |what: &str, expected: String, found: String| Err(changed(path, what, expected, found));
-        let mismatch = |what: &str, expected: u32, found: u32| other(what, named(expected), named(found));
         if file.len() != self.size || self.tail > self.size {
             let what = "not the parquet file that was written";
             return other(what, format!("{} bytes", self.size), format!("{} bytes", file.len()));
@@ -78,29 +96,94 @@ impl TableFile {
         let tail = read(file, self.size - self.tail..self.size)?;
         let found = crc32c::crc32c(&tail);
         if found != self.tail_crc32c {
-            return mismatch(
-                "checksum mismatch in the footer: the file is not as it was written",
-                self.tail_crc32c,
-                found,
-            );
+            let what = "checksum mismatch in the footer: the file is not as it was written";
+            return other(what, named(self.tail_crc32c), named(found));
         }
-        let layout = Layout::new(&parsed(footer_within(&tail, path)?, path)?, self.size, path)?;
+        let metadata = parsed(footer_within(&tail, path)?, path)?;
+        let layout = Layout::new(&metadata, self.size, path)?;
         let summary = |rows, columns, tail| format!("{rows} rows, {columns} columns before byte {tail}");
         let expected = summary(self.rows, self.columns.len(), self.size - self.tail);
         let found = summary(layout.n_rows, layout.names.len(), layout.tail);
         if expected != found {
             return other("the footer contradicts the manifest", expected, found);
         }
-        let wanted: Vec<bool> = layout.names.iter().map(|name| columns.contains(name)).collect();
-        let found = layout.checksums(file, &wanted)?;
-        for (leaf, name) in layout.names.iter().enumerate().filter(|(leaf, _)| wanted[*leaf]) {
-            if found[leaf] != self.columns[leaf] {
-                let what = format!("checksum mismatch in column '{name}': the file is not as it was written");
-                return mismatch(&what, self.columns[leaf], found[leaf]);
-            }
-        }
-        Ok(layout.n_rows)
+        Ok((metadata, layout))
     }
+
+    /// Compares the checksums of the leaves that are `wanted` with those that were `found`.
+    fn compare(&self, layout: &Layout, wanted: &[bool], found: &[u32], path: &str) -> Result<()> {
+        let different = |leaf: &usize| wanted[*leaf] && found[*leaf] != self.columns[*leaf];
+        let Some(leaf) = (0..wanted.len()).find(different) else { return Ok(()) };
+        let what = format!("checksum mismatch in column '{}': the file is not as it was written", layout.names[leaf]);
+        Err(changed(path, &what, named(self.columns[leaf]), named(found[leaf])))
+    }
+}
+
+/// Reads `columns` of the parquet file `file`, which is checked to be the one that was `written`, if that is known; gives its
+/// number of rows, and a parquet file of these columns: the others are named in it, and have no values.
+///
+/// # Errors
+/// As [`TableFile::check`], `Corrupt` for what is no parquet file, and `Value` for what memory does not hold.
+pub fn excerpt(written: Option<&TableFile>, file: &dyn File, path: &str, columns: &[String]) -> Result<(u64, Vec<u8>)> {
+    let (metadata, layout) = match written {
+        Some(written) => written.opened(file, path)?,
+        None => {
+            let metadata = footer(file, path)?;
+            let layout = Layout::new(&metadata, file.len(), path)?;
+            (metadata, layout)
+        }
+    };
+    let wanted = layout.wanted(columns);
+    let mut end = MARK.len() as u64;
+    // Where the bytes of each chunk that is wanted stand in the excerpt, and where they stood.
+    let mut moved = HashMap::new();
+    for Chunk { range, leaf, group } in layout.chunks.iter().filter(|chunk| wanted[chunk.leaf]) {
+        moved.insert((*group, *leaf), (end, range.start));
+        end += range.end - range.start;
+    }
+    let mut bytes = Vec::new();
+    let whole = index(end)?;
+    bytes.try_reserve_exact(whole).map_err(|_| too_large(end))?;
+    bytes.extend_from_slice(MARK);
+    let mut found = vec![0; wanted.len()];
+    layout.read(file, &wanted, |leaf, part| {
+        found[leaf] = crc32c::crc32c_append(found[leaf], part);
+        bytes.extend_from_slice(part);
+    })?;
+    if let Some(written) = written {
+        written.compare(&layout, &wanted, &found, path)?;
+    }
+    let n_rows = layout.n_rows;
+    sound(path, || {
+        let metadata = relocated(metadata, &moved)?;
+        ParquetMetaDataWriter::new(&mut bytes, &metadata).with_preserve_page_index_locations(false).finish()
+    })?;
+    Ok((n_rows, bytes))
+}
+
+/// A footer for the chunks that were `moved`; the others are empty.
+fn relocated(metadata: ParquetMetaData, moved: &HashMap<(usize, usize), (u64, u64)>) -> ParquetResult<ParquetMetaData> {
+    let mut metadata = metadata.into_builder();
+    let mut groups = Vec::new();
+    for (group, row_group) in metadata.take_row_groups().into_iter().enumerate() {
+        let mut row_group = row_group.into_builder();
+        let mut chunks = Vec::new();
+        for (leaf, chunk) in row_group.take_columns().into_iter().enumerate() {
+            // Both lie within a file, whose length is an i64.
+            let place = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
+            let moved = moved.get(&(group, leaf)).map(|&(to, from)| place(to) - place(from));
+            let by = |offset: i64| moved.map(|by| offset.saturating_add(by));
+            let (data, dictionary) = (chunk.data_page_offset(), chunk.dictionary_page_offset());
+            let size = if moved.is_some() { chunk.compressed_size() } else { 0 };
+            let chunk = chunk.into_builder();
+            let chunk = chunk.set_data_page_offset(by(data).unwrap_or_else(|| place(MARK.len() as u64)));
+            let chunk = chunk.set_dictionary_page_offset(dictionary.and_then(by)).set_index_page_offset(None);
+            let chunk = chunk.set_bloom_filter_offset(None).set_bloom_filter_length(None);
+            chunks.push(chunk.set_total_compressed_size(size).build()?);
+        }
+        groups.push(row_group.set_column_metadata(chunks).build()?);
+    }
+    Ok(metadata.set_row_groups(groups).build())
 }
 
 /// The number of rows that the parquet file `file` says it has; nothing of it is checked.
@@ -120,35 +203,45 @@ impl Layout {
         let leaves = metadata.file_metadata().schema_descr().columns();
         let names = leaves.iter().map(|leaf| leaf.path().parts().first().cloned().unwrap_or_default()).collect();
         let mut chunks = Vec::new();
-        for group in metadata.row_groups() {
-            for (leaf, chunk) in group.columns().iter().enumerate() {
+        for (group, row_group) in metadata.row_groups().iter().enumerate() {
+            for (leaf, chunk) in row_group.columns().iter().enumerate() {
                 // A chunk's offset or length may be negative, which is a panic there.
                 let (start, len) = sound(path, || Ok(chunk.byte_range()))?;
-                chunks.push((start..start.saturating_add(len), leaf));
+                chunks.push(Chunk { range: start..start.saturating_add(len), leaf, group });
             }
         }
-        chunks.sort_by_key(|(range, _)| range.start);
-        let tail = chunks.last().map_or(MARK.len() as u64, |(range, _)| range.end);
+        chunks.sort_by_key(|chunk| chunk.range.start);
+        let tail = chunks.last().map_or(MARK.len() as u64, |chunk| chunk.range.end);
         for at in 0..chunks.len() {
-            let next = chunks.get(at + 1).map_or(tail, |(range, _)| range.start);
-            let (range, leaf) = &mut chunks[at];
+            let next = chunks.get(at + 1).map_or(tail, |chunk| chunk.range.start);
+            let Chunk { range, leaf, .. } = &mut chunks[at];
             if range.end > next || next > size || *leaf >= leaves.len() {
                 return Err(DaoError::corrupt(path, "a parquet file whose columns overlap").hint(RESTORE));
             }
             range.end = next;
         }
-        if let Some((first, _)) = chunks.first_mut() {
-            first.start = 0;
+        if let Some(first) = chunks.first_mut() {
+            first.range.start = 0;
         }
         Ok(Self { n_rows: n_rows(metadata), tail, names, chunks })
+    }
+
+    /// Which leaves are of these columns.
+    fn wanted(&self, columns: &[String]) -> Vec<bool> {
+        self.names.iter().map(|name| columns.contains(name)).collect()
     }
 
     /// The checksums of the leaves that are `wanted`; 0 for the others.
     fn checksums(&self, file: &dyn File, wanted: &[bool]) -> Result<Vec<u32>> {
         let mut found = vec![0; wanted.len()];
-        let chunks = self.chunks.iter().filter(|(_, leaf)| wanted[*leaf]).cloned();
-        read_pieces(file, chunks, |leaf, bytes| found[leaf] = crc32c::crc32c_append(found[leaf], bytes))?;
+        self.read(file, wanted, |leaf, bytes| found[leaf] = crc32c::crc32c_append(found[leaf], bytes))?;
         Ok(found)
+    }
+
+    /// Reads the chunks of the leaves that are `wanted`, in the file's order; see [`read_pieces`].
+    fn read(&self, file: &dyn File, wanted: &[bool], each: impl FnMut(usize, &[u8])) -> Result<()> {
+        let chunks = self.chunks.iter().filter(|chunk| wanted[chunk.leaf]);
+        read_pieces(file, chunks.map(|chunk| (chunk.range.clone(), chunk.leaf)), each)
     }
 }
 
@@ -190,7 +283,11 @@ fn read(file: &dyn File, range: Range<u64>) -> Result<Vec<u8>> {
 }
 
 fn index(bytes: u64) -> Result<usize> {
-    usize::try_from(bytes).map_err(|_| DaoError::value(format!("{bytes} bytes do not fit into memory")))
+    usize::try_from(bytes).map_err(|_| too_large(bytes))
+}
+
+fn too_large(bytes: u64) -> DaoError {
+    DaoError::value(format!("{bytes} bytes do not fit into memory"))
 }
 
 /// The footer of the whole file.
@@ -228,6 +325,7 @@ fn parsed(bytes: &[u8], path: &str) -> Result<ParquetMetaData> {
 mod tests {
     use std::sync::Arc;
 
+    use parquet::column::reader::get_typed_column_reader;
     use parquet::data_type::Int64Type;
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
@@ -282,6 +380,54 @@ mod tests {
             }
         }
         assert!(noticed.iter().all(|&bytes| bytes > written.tail));
+    }
+
+    #[test]
+    fn an_excerpt_is_a_table_of_the_columns_wanted() {
+        use parquet::file::reader::{FileReader, SerializedFileReader};
+        let good = table(1);
+        let written = with_file(&good, |file| TableFile::of(file, "t")).unwrap();
+        for columns in [&["a"][..], &["b"], &["b", "a"], &["none"]] {
+            let columns: Vec<String> = columns.iter().map(|&name| name.to_owned()).collect();
+            for written in [Some(&written), None] {
+                let (n_rows, bytes) = with_file(&good, |file| excerpt(written, file, "t", &columns)).unwrap();
+                assert_eq!(n_rows, 6);
+                let read = SerializedFileReader::new(bytes::Bytes::from(bytes)).unwrap();
+                assert_eq!(read.metadata().num_row_groups(), 2);
+                for (group, expected) in [[1, 2, 3], [4, 5, 6]].iter().enumerate() {
+                    for leaf in 0..2 {
+                        let found = read.metadata().row_group(group).column(leaf);
+                        let wanted = columns.contains(&["a", "b"][leaf].to_owned());
+                        assert_eq!(found.compressed_size() > 0, wanted);
+                        if wanted {
+                            let mut values = Vec::new();
+                            let group = read.get_row_group(group).unwrap();
+                            let mut reader =
+                                get_typed_column_reader::<Int64Type>(group.get_column_reader(leaf).unwrap());
+                            reader.read_records(3, None, None, &mut values).unwrap();
+                            assert_eq!(&values, expected);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_is_noticed_by_an_excerpt_of_it() {
+        let good = table(1);
+        let written = with_file(&good, |file| TableFile::of(file, "t")).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            for columns in [vec!["a".to_owned()], vec!["b".to_owned()], vec!["a".to_owned(), "b".to_owned()]] {
+                let kinds = with_file(&bad, |file| {
+                    let checked = written.check(file, "t", &columns).map_err(|e| e.kind()).err();
+                    (checked, excerpt(Some(&written), file, "t", &columns).map_err(|e| e.kind()).err())
+                });
+                assert_eq!(kinds.0, kinds.1, "byte {at}, {columns:?}");
+            }
+        }
     }
 
     #[test]

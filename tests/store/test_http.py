@@ -98,7 +98,7 @@ def test_a_table_behind_a_web_server_is_checked_once(
         return len(asked) - before
 
     counts = [requests(lf.select("n")) for _ in range(3)]
-    assert counts[0] > counts[1] == counts[2]  # later ones are polars' alone
+    assert counts[0] > counts[1] == counts[2]  # what was read is kept
     file = path / "x" / "parquet" / "obs.parquet"
     data = bytearray(file.read_bytes())
     data[len(data) // 4] ^= 1
