@@ -19,7 +19,6 @@ from .. import _core
 from .._progress import progress_bar
 from ..errors import DaoError, DaoKeyError, DaoTypeError, DaoValueError
 from ..legacy.tables import SfairaTables
-from ..scan import obs_files
 from ..scan.cell import Cell
 from ..scan.columns import frame_schema
 from ..scan.source import ScannedStore, scan_store
