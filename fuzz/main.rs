@@ -38,6 +38,8 @@ const FAILURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/failures");
 
 /// Whether memory was refused to the case that runs.
 static REFUSED: AtomicBool = AtomicBool::new(false);
+/// What the last panic said, and where.
+static PANIC: Mutex<String> = Mutex::new(String::new());
 /// The case that runs, for the watchdog: when it began, and its input.
 static RUNNING: Mutex<Option<(Instant, &'static str, Vec<u8>)>> = Mutex::new(None);
 
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
     let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = variable("DAO_FUZZ_SEED").unwrap_or_else(|| if seconds.is_some() { now() } else { 0 });
     std::thread::spawn(watch);
-    std::panic::set_hook(Box::new(|_| {}));
+    std::panic::set_hook(Box::new(|panic| *PANIC.lock().unwrap() = panic.to_string()));
     let chosen: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let is_chosen = |target: &&Target| {
         let name = format!("fuzz::{}", target.name);
@@ -71,7 +73,7 @@ fn passes(target: &Target, seed: u64, seconds: Option<Duration>) -> bool {
         };
         memory::begin(target.name, seed, case);
         *RUNNING.lock().unwrap() = Some((Instant::now(), target.name, input.clone()));
-        let result = catch_unwind(|| (target.check)(&input)).unwrap_or_else(|_| Err("it panics".into()));
+        let result = catch_unwind(|| (target.check)(&input)).unwrap_or_else(|_| Err(PANIC.lock().unwrap().clone()));
         *RUNNING.lock().unwrap() = None;
         if REFUSED.swap(false, Ordering::Relaxed) {
             // It went on with an error.

@@ -108,6 +108,9 @@ impl ZarrArray {
             else {
                 return Err(unusable(&"its sharding codec has an unknown configuration"));
             };
+            if sharding.chunk_shape.len() != outer.len() {
+                return Err(unusable(&"its inner chunks have other axes than its shards"));
+            }
             let codecs = CodecChain::from_metadata(&sharding.codecs).map_err(|e| unusable(&e))?;
             if codecs.array_to_array_codecs().is_empty() && codecs.bytes_to_bytes_codecs().is_empty() {
                 pfor = codecs.array_to_bytes_codec().as_any().downcast_ref().copied();

@@ -128,6 +128,11 @@ fn metadata_that_cannot_be_used_is_an_error() {
     assert_says(&open(&metadata.to_string()[1..]), ErrorKind::Corrupt, folder.path(), "cannot read this zarr array");
     metadata["codecs"][0]["configuration"]["codecs"] = json!([{"name": "nobody.knows"}]);
     assert!(matches!(open(&metadata.to_string()).kind(), ErrorKind::Value | ErrorKind::Corrupt));
+    for shape in [json!([]), json!([8, 1])] {
+        let mut metadata = sharded::<u16>(8, 8, 8, &portable(), "end");
+        metadata["codecs"][0]["configuration"]["chunk_shape"] = shape;
+        assert_says(&open(&metadata.to_string()), ErrorKind::Corrupt, folder.path(), "cannot read this zarr array");
+    }
     let mut metadata = sharded::<u16>(8, 8, 8, &portable(), "end");
     metadata["data_type"] = json!("complex64");
     metadata["fill_value"] = json!([0.0, 0.0]);

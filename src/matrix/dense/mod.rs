@@ -28,6 +28,9 @@ pub use compact_row::CompactRow;
 /// The most columns of a dense matrix, far above any number of genes or peaks: rows are built with a bit for each.
 const MAX_COLUMNS: u64 = 1 << 24;
 
+/// The most chunks beside each other: all that are wanted are looked for in turn, whether they are there or not.
+const MAX_COLUMN_CHUNKS: u64 = 1 << 18;
+
 /// A dense matrix on one two-dimensional zarr array.
 pub struct Dense {
     array: ZarrArray,
@@ -52,6 +55,12 @@ impl Dense {
             return Err(DaoError::corrupt(array.uri(), "not a matrix")
                 .expected(format!("two axes, at most {MAX_COLUMNS} columns"))
                 .found(format!("shape {:?}", array.shape())));
+        }
+        let n_chunks = array.shape()[1].div_ceil(array.inner_shape()[1]);
+        if n_chunks > MAX_COLUMN_CHUNKS {
+            return Err(DaoError::corrupt(array.uri(), "the matrix's chunks are too narrow to be read")
+                .expected(format!("at most {MAX_COLUMN_CHUNKS} beside each other"))
+                .found(n_chunks));
         }
         Ok(Self { encoding: array.encoding(), array, block_len: AtomicUsize::new(0), seen: Default::default() })
     }

@@ -186,3 +186,20 @@ proptest! {
         let _ = dense.read::<f32, f32>(&rows, None, None, &mut Rows::empty());
     }
 }
+
+#[test]
+fn chunks_that_are_too_narrow_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(crate::storage::Local::new(folder.path()).unwrap());
+    let open = |columns: u64, width: u64| {
+        let metadata = serde_json::json!({
+            "zarr_format": 2, "shape": [4, columns], "chunks": [4, width], "dtype": "<f4", "fill_value": 0,
+            "compressor": null, "filters": null, "order": "C",
+        });
+        std::fs::create_dir_all(folder.path().join("X")).unwrap();
+        std::fs::write(folder.path().join("X/.zarray"), metadata.to_string()).unwrap();
+        Dense::open(&storage, "X").err().map(|error| error.to_string())
+    };
+    assert_eq!((open(1 << 24, 64), open(1 << 18, 1)), (None, None));
+    assert!(open(1 << 24, 63).unwrap().contains("too narrow to be read"));
+}
