@@ -33,7 +33,7 @@ CHANGES = f"{SPACE},openat,unlink,unlinkat"
 
 
 class Writer:
-    """A process that writes datasets in children, under strace."""
+    """A process that writes to stores in children, under strace."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
@@ -49,9 +49,9 @@ class Writer:
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
 
-    def write(self, uri: Path, dataset: str, *options: str) -> int:
-        """How a child ended that wrote a dataset."""
-        self._say(f"{uri}\n{dataset}")
+    def run(self, call: str, uri: Path, dataset: str, *options: str) -> int:
+        """How a child ended that wrote a dataset, or its gene index."""
+        self._say(f"{call}\n{uri}\n{dataset}")
         pid = self.process.stdout.readline().strip()
         strace = subprocess.Popen(
             ["strace", "-f", "-p", pid, "-o", self.log, *options], stderr=subprocess.PIPE, text=True
@@ -63,9 +63,9 @@ class Writer:
         strace.communicate(timeout=LIMIT)
         return ended
 
-    def steps(self, uri: Path, calls: str) -> list[tuple[str, int]]:
+    def steps(self, call: str, uri: Path, dataset: str, calls: str) -> list[tuple[str, int]]:
         """The calls by which a writer changes a disk: strace counts each by its name."""
-        assert self.write(uri, "second", "-e", f"trace={calls}") == WRITTEN
+        assert self.run(call, uri, dataset, "-e", f"trace={calls}") == WRITTEN
         found = re.findall(r"^(\d+) +(\w+)\((.*)", self.log.read_text(), re.MULTILINE)
         seen: Counter[str] = Counter()
         steps = []
@@ -125,13 +125,27 @@ def check(uri: Path, *expected: str) -> None:
     assert not list(uri.rglob(".unpublished"))
 
 
+def copy(store: Path, to: Path) -> Path:
+    return Path(shutil.copytree(store, to))
+
+
+def full(call: str, n: int, stays: bool) -> tuple[str, ...]:
+    """Options of strace: the disk is full at the nth such call, or from it on."""
+    inject = f"inject={SPACE if stays else call}:error=ENOSPC:when={n}{'+' * stays}"
+    return "-e", f"trace={SPACE}", "-e", inject
+
+
+def killed(call: str, n: int) -> tuple[str, ...]:
+    """Options of strace: the process is killed at the nth such call."""
+    return "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}"
+
+
 @pytest.mark.parametrize("stays", [False, True])
 def test_a_disk_that_is_full_at_every_write(writer, first, tmp_path, stays):
-    steps = writer.steps(Path(shutil.copytree(first, tmp_path / "steps")), SPACE)
+    steps = writer.steps("write", copy(first, tmp_path / "steps"), "second", SPACE)
     for call, n in some(steps):
-        uri = Path(shutil.copytree(first, tmp_path / f"full-{call}-{n}"))
-        inject = f"inject={SPACE if stays else call}:error=ENOSPC:when={n}{'+' * stays}"
-        ended = writer.write(uri, "second", "-e", f"trace={SPACE}", "-e", inject)
+        uri = copy(first, tmp_path / f"full-{call}-{n}")
+        ended = writer.run("write", uri, "second", *full(call, n, stays))
         assert ended in (WRITTEN, REFUSED), (call, n)
         check(uri, "first", *["second"] * (ended == WRITTEN))
         shutil.rmtree(uri)
@@ -142,18 +156,71 @@ def test_a_kill_at_every_step(writer, first, tmp_path, begun):
     before = ["first"] * begun
 
     def store(name: str) -> Path:
-        return Path(shutil.copytree(first, tmp_path / name)) if begun else tmp_path / name
+        return copy(first, tmp_path / name) if begun else tmp_path / name
 
-    for call, n in some(writer.steps(store("steps"), CHANGES)):
+    for call, n in some(writer.steps("write", store("steps"), "second", CHANGES)):
         uri = store(f"killed-{call}-{n}")
-        inject = f"inject={call}:signal=KILL:when={n}"
-        ended = writer.write(uri, "second", "-e", f"trace={call}", "-e", inject)
-        assert ended == -9, (call, n)
+        assert writer.run("write", uri, "second", *killed(call, n)) == -9, (call, n)
         # What was listed before the writer died is in the manifest, which is replaced as a whole.
         manifest = uri / "dao.json"
         listed = manifest.exists() and '"second"' in manifest.read_text()
         check(uri, *before, *["second"] * listed)
         shutil.rmtree(uri, ignore_errors=True)
+
+
+def check_index(uri: Path, indexed: bool, whole: set[str]) -> None:
+    """A store has all it had and an index or none; the next writers leave nothing but theirs."""
+    values = study(0, 20, ["a", "b"]).X.toarray()
+
+    def reads(store: dao.Store) -> None:
+        assert store.datasets["id"].to_list() == ["first"]
+        assert store.verify().is_empty()
+        assert store.has_gene_index("first") == indexed
+        for i, gene in enumerate("ab"):
+            found = store.scan().select(dao.gene(gene)).collect().to_series()
+            assert found.to_list() == values[:, i].tolist()
+
+    store = dao.load_store(uri)
+    reads(store)
+    assert store.add_gene_index(progress=False) == ([] if indexed else ["first"])
+    indexed = True
+    reads(store)
+    reads(dao.load_store(uri))
+    dao.write_dataset(uri, study(2, 20, ["a", "b"]), dataset="second", progress=False)
+    assert files(uri / "first") == whole
+    left = {str(path.relative_to(uri)) for path in [*uri.glob("*"), *uri.glob(".staging/*")]}
+    assert left - {".dao.lock", ".staging"} == {"dao.json", "first", "second"}
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def with_index(first: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The files of the dataset once it has a gene index."""
+    uri = copy(first, tmp_path_factory.mktemp("index") / "s")
+    assert dao.load_store(uri).add_gene_index(progress=False) == ["first"]
+    return files(uri / "first")
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_gene_index_on_a_disk_that_is_full(writer, first, with_index, tmp_path, stays):
+    steps = writer.steps("index", copy(first, tmp_path / "steps"), "first", SPACE)
+    for call, n in some(steps):
+        uri = copy(first, tmp_path / f"full-{call}-{n}")
+        ended = writer.run("index", uri, "first", *full(call, n, stays))
+        assert ended in (WRITTEN, REFUSED), (call, n)
+        check_index(uri, ended == WRITTEN, with_index)
+        shutil.rmtree(uri)
+
+
+def test_a_gene_index_and_a_kill_at_every_step(writer, first, with_index, tmp_path):
+    for call, n in some(writer.steps("index", copy(first, tmp_path / "steps"), "first", CHANGES)):
+        uri = copy(first, tmp_path / f"killed-{call}-{n}")
+        assert writer.run("index", uri, "first", *killed(call, n)) == -9, (call, n)
+        check_index(uri, (uri / "first/gene_index").exists(), with_index)
+        shutil.rmtree(uri)
 
 
 def python(

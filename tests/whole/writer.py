@@ -1,7 +1,8 @@
-"""A process that writes a dataset in a child when it is told to, for test_ladders.py.
+"""A process that writes to a store in a child when it is told to, for test_ladders.py.
 
-It reads a store's path and a dataset's name, a line each, and prints the child's pid; the child
-begins at the next line, and how it ended is printed. So a step costs a fork and no imports.
+It reads what to do, a store's path and a dataset's name, a line each, and prints the child's pid;
+the child begins at the next line, and how it ended is printed. So a step costs a fork and no
+imports.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ctypes
 import os
 import sys
 import traceback
+from collections.abc import Callable
 
 import tqdm.auto  # noqa: F401 - or the first step would be its import
 
@@ -21,8 +23,21 @@ PR_SET_PTRACER, PR_SET_PTRACER_ANY = 0x59616D61, ctypes.c_ulong(-1)
 
 
 def write(uri: str, dataset: str) -> int:
+    return ended(
+        lambda: dao.write_dataset(uri, study(1, 20, ["a", "b"]), dataset=dataset, progress=False)
+    )
+
+
+def index(uri: str, dataset: str) -> int:
+    return ended(lambda: dao.load_store(uri).add_gene_index(dataset, progress=False))
+
+
+CALLS = {"write": write, "index": index}
+
+
+def ended(call: Callable[[], object]) -> int:
     try:
-        dao.write_dataset(uri, study(1, 20, ["a", "b"]), dataset=dataset, progress=False)
+        call()
     except dao.DaoError:
         return REFUSED
     except BaseException:
@@ -32,14 +47,14 @@ def write(uri: str, dataset: str) -> int:
 
 
 def main() -> None:
-    while uri := sys.stdin.readline().strip():
-        dataset = sys.stdin.readline().strip()
+    while call := sys.stdin.readline().strip():
+        uri, dataset = (sys.stdin.readline().strip() for _ in range(2))
         wait, go = os.pipe()
         if (pid := os.fork()) == 0:
             # Some systems let none but a parent trace a process.
             ctypes.CDLL(None).prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0)
             os.read(wait, 1)
-            os._exit(write(uri, dataset))
+            os._exit(CALLS[call](uri, dataset))
         print(pid, flush=True)
         sys.stdin.readline()
         os.write(go, b"g")
