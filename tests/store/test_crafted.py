@@ -12,11 +12,12 @@ from typing import Any
 import pandas as pd
 import polars as pl
 import pytest
+from polars.exceptions import ComputeError
 
 import dao_polars as dao
 from dao_polars.errors import DaoCorruptError, DaoError
 from tests.conftest import study
-from tests.storefab import Study, describe, make_store, relist, seal
+from tests.storefab import Study, describe, list_files, make_store, relist, seal
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -249,6 +250,182 @@ def test_a_crafted_description_is_an_error_or_changes_nothing(what: str, tmp_pat
         used(path)
     raised = steps(path)
     assert all(isinstance(error, DaoError) for error in raised), raised
+
+
+def indexed(path: Path) -> Path:
+    """A store with a gene index; gives its folder."""
+    adata = study(1, 5, ["g0", "g1"])
+    dao.write_dataset(path, adata, dataset="one", gene_index=True, progress=False)
+    return path / "one" / "gene_index"
+
+
+def gene(path: Path) -> None:
+    found = dao.scan(path).select(dao.gene("g1")).collect().to_series()
+    assert found.to_list() == study(1, 5, ["g0", "g1"]).X.toarray()[:, 1].tolist()
+
+
+#: What reads matrices, and what reads and makes a gene index.
+BY_CELL: list[Callable[[Path], object]] = [
+    gene,
+    lambda path: dao.scan(path).dao.to_anndata(layers=True, progress=False),
+    lambda path: dao.load_store(path).verify(),
+]
+BY_GENE: list[Callable[[Path], object]] = [
+    lambda path: dao.load_store(path).has_gene_index(),
+    gene,
+    lambda path: dao.load_store(path).add_gene_index(progress=False),
+    gene,
+    lambda path: dao.load_store(path).verify(),
+]
+
+
+def each(calls: list[Callable[[Path], object]], path: Path) -> list[BaseException]:
+    """What each call raises, as [`steps`][] does."""
+    raised: list[BaseException] = []
+    for call in calls:
+        try:
+            call(path)
+        except BaseException as error:
+            # What polars makes of ours is its own, and says which it was.
+            is_ours = isinstance(error, ComputeError) and "a bug in" not in str(error)
+            raised += [] if is_ours else [error]
+    return raised
+
+
+def only_dao_errors(raised: list[BaseException]) -> None:
+    others = [error for error in raised if not isinstance(error, DaoError)]
+    others += [error for error in raised if isinstance(error, dao.DaoInternalError)]
+    assert not others, [repr(error) for error in others]
+
+
+DATA = "zarr/X/data/c/0"
+INDEXES: dict[str, Change] = {
+    "dataset is null": top(dataset=None),
+    "dataset is a number": top(dataset=5),
+    "dataset is another": top(dataset="crc32c:00000000"),
+    "files are a list": top(files=[DATA]),
+    "files are missing": lambda d: d.pop("files"),
+    "no files": top(files={}),
+    "a file is missing": lambda d: d["files"].pop(DATA),
+    "a file that is not there": lambda d: d["files"].update({"zarr/more": d["files"][DATA]}),
+    "a file lies elsewhere": lambda d: d["files"].update({"../dao.json": d["files"][DATA]}),
+    "a file's size is text": lambda d: d["files"][DATA].update(size="2"),
+    "a file's size is negative": lambda d: d["files"][DATA].update(size=-2),
+    "a file's size is huge": lambda d: d["files"][DATA].update(size=2**63),
+    "a file's checksum is null": lambda d: d["files"][DATA].update(checksum=None),
+    "a file's checksum is another": lambda d: d["files"][DATA].update(checksum="crc32c:00000000"),
+    "a file is null": lambda d: d["files"].update({DATA: None}),
+    "format is another": top(format="dao-dataset"),
+    "version is of the future": top(version=10**9),
+    "version is text": top(version="1"),
+}
+
+
+@pytest.mark.parametrize("what", INDEXES)
+def test_a_crafted_gene_index_is_an_error_or_changes_nothing(what: str, tmp_path: Path) -> None:
+    file = indexed(tmp_path / "store") / "dao.json"
+    assert each(BY_GENE, tmp_path / "store") == []
+    description = json.loads(file.read_text())
+    INDEXES[what](description)
+    file.write_text(seal(description))
+    only_dao_errors(each(BY_GENE, tmp_path / "store"))
+    assert not dao.load_store(tmp_path / "store").verify().is_empty()
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{}", '{"a":', "[" * 100_000, "\xff"])
+def test_what_is_no_gene_index_is_corrupt(text: str, tmp_path: Path) -> None:
+    (indexed(tmp_path / "store") / "dao.json").write_bytes(text.encode("latin1"))
+    only_dao_errors(each(BY_GENE, tmp_path / "store"))
+    with pytest.raises(DaoCorruptError, match="gene_index"):
+        dao.load_store(tmp_path / "store").has_gene_index()
+
+
+def inner(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of an array's first codec."""
+    return metadata["codecs"][0]["configuration"]
+
+
+ZARR: dict[str, Change] = {
+    "no format": lambda d: d.pop("zarr_format"),
+    "format 99": top(zarr_format=99),
+    "another node": lambda d: d.update(node_type="group" if d["node_type"] == "array" else "array"),
+    "no attributes": lambda d: d.pop("attributes"),
+    "attributes are a list": top(attributes=[1]),
+    "attributes say nothing": lambda d: d["attributes"].clear(),
+    "the encoding is another": lambda d: d["attributes"].update({"encoding-type": "array"}),
+    "the encoding is a number": lambda d: d["attributes"].update({"encoding-type": 1}),
+    "the shape of the matrix is huge": lambda d: d["attributes"].update(shape=[2**62, 2**62]),
+    "the shape of the matrix is text": lambda d: d["attributes"].update(shape="5"),
+    "the tag is a number": lambda d: d["attributes"].update({"dao_polars.shard_tag": 7}),
+    "the tag is another": lambda d: d["attributes"].update({"dao_polars.shard_tag": "0" * 16}),
+    "extra": top(extra={"must_understand": True}),
+    "deep": top(attributes=json.loads("[" * 120 + "]" * 120)),
+    "shape is huge": top(shape=[2**62]),
+    "shape is 2**64": top(shape=[2**64]),
+    "shape is empty": top(shape=[]),
+    "shape is of two": top(shape=[5, 5]),
+    "shape is text": top(shape="5"),
+    "type is another": top(data_type="float64"),
+    "type is text": top(data_type="string"),
+    "type is unknown": top(data_type="float7"),
+    "fill is text": top(fill_value="x"),
+    "fill is a list": top(fill_value=[1]),
+    "chunks are huge": lambda d: d["chunk_grid"]["configuration"].update(chunk_shape=[2**62]),
+    "chunks are none": lambda d: d["chunk_grid"]["configuration"].update(chunk_shape=[0]),
+    "chunks are of two": lambda d: d["chunk_grid"]["configuration"].update(chunk_shape=[1, 1]),
+    "grid is unknown": lambda d: d["chunk_grid"].update(name="?"),
+    "keys are unknown": lambda d: d["chunk_key_encoding"].update(name="?"),
+    "keys climb": lambda d: d["chunk_key_encoding"].update(
+        name="default", configuration={"separator": "/../"}
+    ),
+    "no codecs": top(codecs=[]),
+    "codecs are a dict": top(codecs={}),
+    "a codec is unknown": lambda d: d["codecs"].append({"name": "?"}),
+    "inner chunks are huge": lambda d: inner(d).update(chunk_shape=[2**62]),
+    "inner chunks are none": lambda d: inner(d).update(chunk_shape=[0]),
+    "inner chunks are many": lambda d: inner(d).update(chunk_shape=[1]),
+    "inner codecs are none": lambda d: inner(d).update(codecs=[]),
+    "inner codecs are pickles": lambda d: inner(d).update(codecs=[{"name": "numcodecs.pickle"}]),
+    "the index is elsewhere": lambda d: inner(d).update(index_location="start"),
+    "the index has no checksum": lambda d: inner(d)["index_codecs"].pop(),
+    "the index is compressed": lambda d: inner(d)["index_codecs"].append(
+        {"name": "gzip", "configuration": {"level": 1}}
+    ),
+}
+
+
+@pytest.mark.parametrize("folder", ["one", "one/gene_index"])
+def test_crafted_metadata_of_zarr_are_an_error_or_a_value(folder: str, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    if folder == "one":
+        real(path)
+    else:
+        indexed(path)
+    files = [path / folder / file for file in list_files(path / folder)]
+    # Layers are as X is, and indices and data as each other.
+    left_out = ("/layers/", "/indices/", "/total_counts/")
+    files = [f for f in files if f.name == "zarr.json" and not any(x in str(f) for x in left_out)]
+    assert len(files) > 3
+    failed: list[str] = []
+    for file in files:
+        text = file.read_text()
+        for what, change in ZARR.items():
+            metadata = json.loads(text)
+            with suppress(LookupError, TypeError):  # of groups, which have no codecs
+                change(metadata)
+            file.write_text(json.dumps(metadata))
+            relist(path / folder)
+            raised = each(BY_CELL if folder == "one" else BY_GENE, path)
+            # Values may be others: of who writes a store and its checksums, nothing is known.
+            raised = [error for error in raised if not isinstance(error, AssertionError)]
+            try:
+                only_dao_errors(raised)
+            except AssertionError as error:
+                failed.append(f"{file}: {what}: {error}")
+        file.write_text(text)
+        relist(path / folder)
+    assert not failed
+    assert dao.load_store(path).verify().is_empty()
 
 
 OURS = ["\0row", "\0position", "\0code", "\0place", "\x000", "code", "index", "source_var_name"]
