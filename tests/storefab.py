@@ -66,14 +66,17 @@ def list_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def relist(folder: Path) -> None:
-    """Lists a dataset's files anew: what is in them was meant, and their checksums hold."""
+    """Lists the files of a dataset or gene index anew: what is in them was meant."""
     meta = json.loads((folder / "dao.json").read_text())
     describe(folder, {**meta, "files": list_files(folder)})
 
 
 def describe(folder: Path, meta: dict[str, Any]) -> None:
-    """Gives a dataset another description, and has the manifest name its checksum."""
+    """Gives a dataset another description, and has the manifest name its checksum. Or a gene index,
+    whose checksum nobody names."""
     (folder / "dao.json").write_text(seal(meta))
+    if meta["format"] == "dao-gene-index":
+        return
     manifest = json.loads((folder.parent / "dao.json").read_text())
     for entry in manifest["datasets"]:
         if entry["path"] == folder.name:
