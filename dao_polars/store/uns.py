@@ -310,6 +310,13 @@ def _decoded_frame(pd: Any, index: Any, columns: list[Any], label: Any) -> Any:
     return frame
 
 
+def _decoded_range(pd: Any, bounds: list[int], name: Any) -> Any:
+    start, stop, step = bounds
+    if not all(type(bound) is int for bound in bounds):
+        raise ValueError(f"{bounds!r:.100} are no bounds of a range")
+    return pd.RangeIndex(start, stop, step, name=name)
+
+
 def _decoded_zoned(pd: Any, dtype: str, instants: np.ndarray) -> Any:
     if not ZONED.fullmatch(dtype):
         raise ValueError(f"{dtype!r:.100} is no dtype of times with a zone")
@@ -349,7 +356,7 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     "series": _by_pandas(
         lambda pd, index, name, values: pd.Series(values, index, values.dtype, name)
     ),
-    "range": _by_pandas(lambda pd, bounds, name: pd.RangeIndex(*bounds, name=name)),
+    "range": _by_pandas(_decoded_range),
     "index": _by_pandas(lambda pd, name, values: pd.Index(values, name=name, dtype=values.dtype)),
     "categorical": _by_pandas(lambda pd, codes, **how: pd.Categorical.from_codes(codes, **how)),
     "zoned": _by_pandas(_decoded_zoned),
