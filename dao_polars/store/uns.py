@@ -76,7 +76,7 @@ def decode(text: str | bytes) -> dict[str, Any]:
         raise DaoCorruptError(
             f"uns is not the JSON that dao-polars writes: {error or type(error).__name__}"
         ) from error
-    if not isinstance(value, dict):
+    if type(value) is not dict:  # which scipy's dok is too
         raise DaoCorruptError(f"uns must be an object, found {type(value).__name__}")
     return value
 
