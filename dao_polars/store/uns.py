@@ -244,6 +244,13 @@ def _decode(value: Any, depth: int = 0) -> Any:
     return _DECODERS[kind](**parts)
 
 
+def _shape(shape: Any) -> list[int]:
+    """A shape, of numbers alone: text or a list times a number would be as much of it."""
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"{shape!r:.100} is no shape")
+    return shape
+
+
 def _decoded_array(
     dtype: str,
     shape: list[int],
@@ -253,7 +260,7 @@ def _decoded_array(
 ) -> Any:
     if not isinstance(dtype, str) or not _DTYPE.fullmatch(dtype):  # numpy reads a language of them
         raise ValueError(f"{dtype!r:.100} is no dtype of an array")
-    stored = np.dtype(dtype)
+    stored, shape = np.dtype(dtype), _shape(shape)
     if data is None:
         if math.prod(shape) != len(items):
             raise ValueError(f"an array of shape {shape} has {len(items)} items")
@@ -275,6 +282,7 @@ def _decoded_matrix(array: Any) -> Any:
 
 
 def _decoded_records(shape: list[int], fields: list[Any], scalar: bool = False) -> Any:
+    shape = _shape(shape)
     for name, field in fields:  # before anything of such a shape is made
         if field.shape[: len(shape)] != tuple(shape):
             raise ValueError(f"field {name!r} has shape {field.shape}, its records {shape}")
@@ -296,7 +304,7 @@ def _decoded_sparse(
     arrays = (parts["data"], parts["indices"], parts["indptr"])
     if not all(isinstance(part, np.ndarray) and part.ndim == 1 for part in arrays):
         raise ValueError("a sparse matrix is made of three arrays")
-    matrix = build(arrays, shape=tuple(shape))
+    matrix = build(arrays, shape=tuple(_shape(shape)))
     matrix.check_format(full_check=True)  # scipy trusts indices, and writes where they say
     return matrix.asformat(format)
 

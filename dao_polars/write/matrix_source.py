@@ -299,7 +299,7 @@ def _runs(ends: np.ndarray, entries: int) -> Iterator[tuple[int, int]]:
 def _shape(shape: Any, where: str) -> tuple[int, int]:
     try:
         sizes = tuple(int(size) for size in shape)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DaoCorruptError(f"{where}: {shape!r} is no shape; it is damaged") from None
     if len(sizes) != 2:
         raise DaoValueError(f"{where}: must have 2 dimensions, has shape {sizes}")

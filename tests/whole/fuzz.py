@@ -13,6 +13,7 @@ import codecs
 import faulthandler
 import importlib
 import json
+import logging
 import os
 import pickletools
 import pkgutil
@@ -522,6 +523,7 @@ def failure(target: Target, data: bytes) -> str | None:
     try:
         target.check(data)
     except dao.DaoInternalError:
+        GUARD.watching = False
         why = traceback.format_exc()
     except dao.DaoError as error:
         cause: BaseException | None = error
@@ -555,7 +557,9 @@ def limit_memory() -> None:
 
 def main(target: str, seed: int, cases: int, seconds: float, at: str) -> str:
     """What there is to say of some cases, or of all that fit into some seconds."""
+    # Both would read the files of code that they show; asyncio logs what zarr does not ask for.
     warnings.simplefilter("ignore")
+    logging.disable()
     n = n_seeds(target)
     import_all()
     with open(at, "wb", buffering=0) as log:

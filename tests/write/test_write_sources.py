@@ -440,6 +440,7 @@ def test_10x_with_two_genomes_says_what_to_do(tmp_path):
         (lambda x: x["indptr"].resize((5,)), "indptr must have 24"),
         (lambda x: x.attrs.__setitem__("shape", [22, 11]), "indptr must have 23"),
         (lambda x: x.attrs.__setitem__("shape", [23, 12]), "11 genes in var"),
+        (lambda x: x.attrs.__setitem__("shape", [np.inf, 11.0]), "no shape"),
         (lambda x: x.__delitem__("data"), "X: cannot be read"),
     ],
 )
