@@ -18,6 +18,9 @@ use crate::storage::Storage;
 /// The number of rows that are put together at a time, where an array is not packed.
 const STEP: usize = 4096;
 
+/// The rows between the one that is decoded and the one whose bytes are asked for.
+const AHEAD: usize = 4;
+
 /// The values of a whole array that are read at once, at least.
 const READ_AT_ONCE: u64 = 1 << 20;
 
@@ -81,6 +84,14 @@ impl StoredArray {
 }
 
 impl<T: Num> ReadyRanges<'_, T> {
+    /// Tells that the values `range` are written soon.
+    fn will_write(&self, range: &Range<u64>) {
+        match self {
+            Self::Fetched(packed, fetched) if fetched.in_memory() => packed.will_decode(range),
+            Self::Fetched(..) | Self::Decoded(_) => {}
+        }
+    }
+
     /// Writes the values `range`, before which the other ranges have `at` values.
     fn write(&mut self, range: Range<u64>, at: usize, out: &mut [T]) -> Result<()> {
         match self {
@@ -191,6 +202,10 @@ impl Csr {
             let mut at = 0;
             for (i, (&row, range)) in rows.iter().zip(ranges).enumerate() {
                 let nnz = to_len(range.end - range.start)?;
+                if let Some(range) = ranges.get(i + AHEAD) {
+                    indices.will_write(range);
+                    data.will_write(range);
+                }
                 sink.row(number * step + i, nnz, &mut |columns, values| {
                     indices.write(range.clone(), at, columns)?;
                     self.check_columns(row, columns)?;
