@@ -245,7 +245,11 @@ def read(uri):
     store = dao.load_store(uri)
     frame = store.scan().select("score").collect()
     total = sum(float(x.sum()) for x, _ in store.scan().dao.iter_batches(7, shuffle=True, seed=0))
-    return frame["score"].to_list(), total, store.verify().height
+    for problem in store.verify().iter_rows():
+        # What cannot be opened is named, and so is the reason.
+        assert "Too many open files" in str(problem), problem
+        raise dao.DaoIOError("verify() could not open a file")
+    return frame["score"].to_list(), total
 
 def write(uri):
     dao.write_dataset(uri, study(2, 20, ["a", "b"]), dataset="second", progress=False)
