@@ -309,8 +309,16 @@ def _decoded_sparse(
     return matrix.asformat(format)
 
 
+def _checked_column(values: Any, index: Any) -> Any:
+    """A column of as many values as there are rows: pandas would repeat one for all of them."""
+    if len(values) != len(index):
+        raise ValueError(f"a column of {len(values)} values has an index of {len(index)}")
+    return values
+
+
 def _decoded_frame(pd: Any, index: Any, columns: list[Any], label: Any) -> Any:
-    frame = pd.DataFrame({i: values for i, (_, values) in enumerate(columns)}, index=index)
+    checked = {i: _checked_column(values, index) for i, (_, values) in enumerate(columns)}
+    frame = pd.DataFrame(checked, index=index)
     labels = [name for name, _ in columns]
     for name in labels:
         hash(name)  # or pandas could not show the frame
@@ -362,7 +370,9 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     "sparse": _decoded_sparse,
     "frame": _by_pandas(_decoded_frame),
     "series": _by_pandas(
-        lambda pd, index, name, values: pd.Series(values, index, values.dtype, name)
+        lambda pd, index, name, values: pd.Series(
+            _checked_column(values, index), index, values.dtype, name
+        )
     ),
     "range": _by_pandas(_decoded_range),
     "index": _by_pandas(lambda pd, name, values: pd.Index(values, name=name, dtype=values.dtype)),
