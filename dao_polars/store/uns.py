@@ -309,16 +309,22 @@ def _decoded_sparse(
     return matrix.asformat(format)
 
 
-def _checked_column(values: Any, index: Any) -> Any:
+def _column(pd: Any, values: Any, index: Any) -> Any:
     """A column of as many values as there are rows: pandas would repeat one for all of them."""
-    if len(values) != len(index):
+    if len(values) != len(_index(pd, index)):
         raise ValueError(f"a column of {len(values)} values has an index of {len(index)}")
     return values
 
 
+def _index(pd: Any, index: Any) -> Any:
+    if not isinstance(index, pd.Index):  # of a list of them pandas would make levels
+        raise ValueError(f"a {type(index).__name__} is no index")
+    return index
+
+
 def _decoded_frame(pd: Any, index: Any, columns: list[Any], label: Any) -> Any:
-    checked = {i: _checked_column(values, index) for i, (_, values) in enumerate(columns)}
-    frame = pd.DataFrame(checked, index=index)
+    checked = {i: _column(pd, values, index) for i, (_, values) in enumerate(columns)}
+    frame = pd.DataFrame(checked, index=_index(pd, index))
     labels = [name for name, _ in columns]
     for name in labels:
         hash(name)  # or pandas could not show the frame
@@ -371,7 +377,7 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     "frame": _by_pandas(_decoded_frame),
     "series": _by_pandas(
         lambda pd, index, name, values: pd.Series(
-            _checked_column(values, index), index, values.dtype, name
+            _column(pd, values, index), index, values.dtype, name
         )
     ),
     "range": _by_pandas(_decoded_range),
