@@ -241,12 +241,34 @@ def _decode(value: Any, depth: int = 0) -> Any:
     kind = value[TAG]
     if kind not in _DECODERS:
         raise ValueError(f"{kind!r} is no kind of value that this version of dao-polars knows")
+    for name, part in parts.items():
+        # Of what has an index of its own, some bytes can stand for any number of values.
+        wrong = hasattr(part, "rename") and name not in ("index", "categories")
+        if wrong or not isinstance(part, _TYPES.get(name, object)):
+            raise ValueError(f"{kind!r} has a {type(part).__name__} for its {name[:100]!r}")
     return _DECODERS[kind](**parts)
 
 
-def _shape(shape: Any) -> list[int]:
+# The types of parts, where all kinds of values that have a part of this name agree.
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("dtype", "format", "compressed"), str),
+    **dict.fromkeys(("items", "keys", "shape", "fields", "columns", "bounds"), list),
+    **dict.fromkeys(("scalar", "ordered", "nan"), bool),
+    **dict.fromkeys(("codes", "instants", "mask", "indices", "indptr"), np.ndarray),
+    "array": (bool, np.ndarray),
+    "data": (str, type(None), np.ndarray),
+}
+
+
+def _decoded_dict(keys: list[Any], values: list[Any]) -> Any:
+    if not isinstance(values, list):
+        raise ValueError(f"a {type(values).__name__} is no list of values")
+    return dict(zip(keys, values, strict=True))
+
+
+def _shape(shape: list[int]) -> list[int]:
     """A shape, of numbers alone: text or a list times a number would be as much of it."""
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+    if not all(type(n) is int and n >= 0 for n in shape):
         raise ValueError(f"{shape!r:.100} is no shape")
     return shape
 
@@ -258,7 +280,7 @@ def _decoded_array(
     data: str | None = None,
     scalar: bool = False,
 ) -> Any:
-    if not isinstance(dtype, str) or not _DTYPE.fullmatch(dtype):  # numpy reads a language of them
+    if not _DTYPE.fullmatch(dtype):  # numpy reads a language of them
         raise ValueError(f"{dtype!r:.100} is no dtype of an array")
     stored, shape = np.dtype(dtype), _shape(shape)
     if data is None:
@@ -266,6 +288,8 @@ def _decoded_array(
             raise ValueError(f"an array of shape {shape} has {len(items)} items")
         array = np.empty(math.prod(shape), stored)
         for i, item in enumerate(items):
+            if stored.kind != "O" and not isinstance(item, int | float | str):
+                raise ValueError(f"a {type(item).__name__} is no item of an array of {dtype}")
             array[i] = item  # one by one: an item may be an array
     else:
         raw = base64.b64decode(data, validate=True)
@@ -284,8 +308,8 @@ def _decoded_matrix(array: Any) -> Any:
 def _decoded_records(shape: list[int], fields: list[Any], scalar: bool = False) -> Any:
     shape = _shape(shape)
     for name, field in fields:  # before anything of such a shape is made
-        if field.shape[: len(shape)] != tuple(shape):
-            raise ValueError(f"field {name!r} has shape {field.shape}, its records {shape}")
+        if not isinstance(field, np.ndarray) or field.shape[: len(shape)] != tuple(shape):
+            raise ValueError(f"field {name!r:.100} is no array of records of shape {shape}")
     dtype = [(name, field.dtype, field.shape[len(shape) :]) for name, field in fields]
     array = np.empty(shape, dtype=np.dtype(dtype))
     for name, field in fields:
@@ -336,7 +360,9 @@ def _decoded_range(pd: Any, bounds: list[int], name: Any) -> Any:
     start, stop, step = bounds
     if not all(type(bound) is int for bound in bounds):
         raise ValueError(f"{bounds!r:.100} are no bounds of a range")
-    return pd.RangeIndex(start, stop, step, name=name)
+    index = pd.RangeIndex(start, stop, step, name=name)
+    len(index)  # or pandas could not show it
+    return index
 
 
 def _decoded_zoned(pd: Any, dtype: str, instants: np.ndarray) -> Any:
@@ -368,7 +394,7 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     "float": lambda value: float(value),
     "bytes": lambda data: base64.b64decode(data, validate=True),
     "tuple": lambda items: tuple(items),
-    "dict": lambda keys, values: dict(zip(keys, values, strict=True)),
+    "dict": _decoded_dict,
     "array": _decoded_array,
     "matrix": _decoded_matrix,
     "structured": _decoded_records,
