@@ -299,12 +299,6 @@ def _decoded_array(
     return array[()] if scalar else array
 
 
-def _decoded_matrix(array: Any) -> Any:
-    if not isinstance(array, np.ndarray):  # numpy would read text as Python
-        raise ValueError(f"a {type(array).__name__} is no array of a matrix")
-    return np.matrix(array)
-
-
 def _decoded_records(shape: list[int], fields: list[Any], scalar: bool = False) -> Any:
     shape = _shape(shape)
     for name, field in fields:  # before anything of such a shape is made
@@ -322,8 +316,9 @@ def _decoded_sparse(
 ) -> Any:
     import scipy.sparse
 
-    if format not in _SPARSE or compressed not in ("csr", "csc"):
-        raise ValueError(f"{format!r} is no sparse format")
+    # To turn one of the two into the other takes as much memory as its shape claims.
+    if format not in _SPARSE or compressed != ("csc" if format == "csc" else "csr"):
+        raise ValueError(f"{format!r} is no sparse format that is stored as {compressed!r}")
     build = getattr(scipy.sparse, f"{compressed}_{'array' if array else 'matrix'}")
     arrays = (parts["data"], parts["indices"], parts["indptr"])
     if not all(isinstance(part, np.ndarray) and part.ndim == 1 for part in arrays):
@@ -335,8 +330,8 @@ def _decoded_sparse(
 
 def _column(pd: Any, values: Any, index: Any) -> Any:
     """A column of as many values as there are rows: pandas would repeat one for all of them."""
-    if len(values) != len(_index(pd, index)):
-        raise ValueError(f"a column of {len(values)} values has an index of {len(index)}")
+    if hasattr(values, "rename") or len(values) != len(_index(pd, index)):
+        raise ValueError(f"a column is no array of {len(index)} values")
     return values
 
 
@@ -396,7 +391,7 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     "tuple": lambda items: tuple(items),
     "dict": _decoded_dict,
     "array": _decoded_array,
-    "matrix": _decoded_matrix,
+    "matrix": lambda array: np.matrix(array),  # of text numpy would read Python
     "structured": _decoded_records,
     "records": lambda **parts: _decoded_records(**parts).view(np.recarray),
     "sparse": _decoded_sparse,

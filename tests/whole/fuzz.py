@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 
 import anndata as ad
 import polars as pl
+import scipy.sparse as sp
 import tzdata
 
 import dao_polars as dao
@@ -264,6 +265,10 @@ def check_uns(data: bytes) -> None:
     assert type(value) is dict
     assert depth(value) <= 3 * uns_json.MAX_DEPTH + 1
     repr(value)
+    for matrix in filter(sp.issparse, value.values()):
+        entries = matrix.tocoo()
+        assert all(entries.row < matrix.shape[0])
+        assert all(entries.col < matrix.shape[-1])
     constants(value, ())
     try:  # once before it is compared: scipy drops zeros that nobody writes
         value = uns_json.decode(uns_json.encode(value, "x"))
@@ -569,6 +574,7 @@ def main(target: str, seed: int, cases: int, seconds: float, at: str) -> str:
             return made(target, seed, case)
 
         for case in range(n) if TARGETS[target].lazy else ():
+            faulthandler.dump_traceback_later(SLOWEST, exit=True)
             with suppress(Exception):  # modules are imported, and threads started
                 TARGETS[target].check(begun(case))
         limit_memory()
