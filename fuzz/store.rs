@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dao_polars::error::{DaoError, Result};
-use dao_polars::storage::{Access, File, Storage};
+use dao_polars::storage::{File, Storage};
 
 /// Files by their paths.
 pub type Files = BTreeMap<String, Bytes>;
@@ -73,7 +73,7 @@ impl File for InMemory {
         Ok(())
     }
 
-    fn access(&self) -> Access {
-        if self.1 { Access::Memory } else { Access::Request }
+    fn random_access(&self) -> bool {
+        self.1
     }
 }

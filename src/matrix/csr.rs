@@ -87,7 +87,7 @@ impl<T: Num> ReadyRanges<'_, T> {
     /// Tells that the values `range` are written soon.
     fn will_write(&self, range: &Range<u64>) {
         match self {
-            Self::Fetched(packed, fetched) if fetched.in_memory() => packed.will_decode(range),
+            Self::Fetched(packed, fetched) if fetched.scattered => packed.will_decode(range),
             Self::Fetched(..) | Self::Decoded(_) => {}
         }
     }

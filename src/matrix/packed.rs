@@ -15,7 +15,7 @@ use super::shard::ChunkRange;
 use crate::codec::{self, BLOCK, Broken, Kind, SCRATCH, Scratch};
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Num, always_exact, cast_values, for_dtype, resize, zeros};
-use crate::storage::{Access, File};
+use crate::storage::File;
 
 /// The most shards of an array: each is a file, and metadata may claim any number. Their places take 72 MiB.
 const MAX_SHARDS: u64 = 1 << 20;
@@ -52,15 +52,8 @@ pub struct Fetched {
     parts: HashMap<u64, Vec<(u64, Bytes)>>,
     buffer: Vec<u8>,
     scratch: Scratch,
-    /// Whether nothing was fetched, as all of it is in memory.
-    in_memory: bool,
-}
-
-impl Fetched {
-    /// Whether nothing was fetched, as all of it is in memory.
-    pub fn in_memory(&self) -> bool {
-        self.in_memory
-    }
+    /// Whether nothing was fetched, as the ranges lie apart and each is read when it is decoded.
+    pub scattered: bool,
 }
 
 impl Packed {
@@ -93,19 +86,15 @@ impl Packed {
     /// Gets ready to read `ranges` (ascending): joined reads, where ranges are neighbours or each read
     /// costs a request. Others are read one by one when they are decoded.
     pub fn fetch(&self, ranges: &[Range<u64>]) -> Result<Fetched> {
-        let mut fetched = Fetched { parts: HashMap::new(), buffer: Vec::new(), scratch: SCRATCH, in_memory: false };
+        let mut fetched = Fetched { parts: HashMap::new(), buffer: Vec::new(), scratch: SCRATCH, scattered: false };
         let all = ranges.iter().flat_map(|range| runs(range.clone(), self.chunk_len));
         let filled = || ranges.iter().filter(|range| !range.is_empty());
         let (Some(first), Some(last)) = (filled().next(), filled().next_back()) else { return Ok(fetched) };
-        let access = self.shard(first.start / (self.chunk_len * self.per_shard))?.file.access();
+        let cheap = self.shard(first.start / (self.chunk_len * self.per_shard))?.file.random_access();
         let wanted_values: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        match access {
-            Access::Memory => {
-                fetched.in_memory = true;
-                return Ok(fetched);
-            }
-            Access::Call if last.end - first.start > 2 * wanted_values => return Ok(fetched),
-            Access::Call | Access::Request => {}
+        if cheap && last.end - first.start > 2 * wanted_values {
+            fetched.scattered = true;
+            return Ok(fetched);
         }
         self.fetch_directories(all.clone())?;
         let mut wanted: Vec<(u64, Range<u64>)> = Vec::new();
@@ -113,7 +102,7 @@ impl Packed {
             let (number, shard, at) = self.chunk(run.chunk)?;
             wanted.extend(self.blocks(shard, at, &run)?.map(|(bytes, _)| (number, bytes)));
         }
-        let max_read = if access == Access::Request { MAX_READ } else { MAX_LOCAL_READ };
+        let max_read = if cheap { MAX_LOCAL_READ } else { MAX_READ };
         for of_shard in wanted.chunk_by(|a, b| a.0 == b.0) {
             let ranges = of_shard.iter().map(|(_, range)| range.clone());
             fetched.parts.insert(of_shard[0].0, self.get(of_shard[0].0, ranges.collect(), max_read)?);

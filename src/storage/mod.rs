@@ -76,22 +76,12 @@ pub trait File: Send + Sync {
     /// `Corrupt` if the file ends before that (also if it shrank since), `Io` if reading fails.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()>;
 
-    /// The cost of a small read.
-    fn access(&self) -> Access;
+    /// Whether small reads are cheap. Where they are not (a request each), callers join ranges
+    /// and use [`Storage::get_ranges`].
+    fn random_access(&self) -> bool;
 
-    /// Tells that a range is about to be read.
+    /// Tells that a range is about to be read, among others that lie apart.
     fn will_read(&self, _: &Range<u64>) {}
-}
-
-/// The cost of a small read of a [`File`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// A copy in memory.
-    Memory,
-    /// A system call.
-    Call,
-    /// A request over a network: callers join ranges and use [`Storage::get_ranges`].
-    Request,
 }
 
 /// Refuses to read a file of `size` bytes up to `end` if it ends before; `what` it is (a file, an object), for errors.

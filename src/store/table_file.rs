@@ -14,7 +14,7 @@ use super::files::{changed, named};
 use super::names::sound;
 use crate::error::{DaoError, Result};
 use crate::number::zeros;
-use crate::storage::{Access, File};
+use crate::storage::File;
 
 /// The end of a parquet file: the length of the footer, little-endian, and the format's mark.
 const ENDING: u64 = 8;
@@ -253,10 +253,7 @@ pub(super) fn read_pieces(
     mut each: impl FnMut(usize, &[u8]),
 ) -> Result<()> {
     // A request over the network costs as much as many bytes; a local piece is best still in the processor's cache.
-    let (most, gap) = match file.access() {
-        Access::Memory | Access::Call => (1 << 20, 0),
-        Access::Request => (8 << 20, 256 << 10),
-    };
+    let (most, gap) = if file.random_access() { (1 << 20, 0) } else { (8 << 20, 256 << 10) };
     let mut pieces = ranges
         .flat_map(|(range, of)| {
             let end = range.end;

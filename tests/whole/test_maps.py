@@ -16,13 +16,13 @@ from tests.conftest import study
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are mapped on Linux alone")
 
-# Opens a store, reads all of it, and has the names of the shards that are mapped.
+# Opens a store, reads all of it in random order, and has the names of the shards that are mapped.
 READ = """
 import os, signal, sys
 from pathlib import Path
 import dao_polars as dao
 store = Path(sys.argv[1])
-batches = dao.scan(store).dao.iter_batches(64, num_threads=2)
+batches = dao.scan(store).dao.iter_batches(64, shuffle=True, seed=0, num_threads=2)
 total = sum(float(x.sum()) for x, obs in batches)
 mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if "/zarr/X/" in line]
 """
@@ -32,7 +32,8 @@ mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if "
 def store(tmp_path: Path) -> Path:
     path = tmp_path / "store"
     genes = [f"g{i}" for i in range(200)]
-    dao.write_dataset(path, study(1, 1000, genes), dataset="a", progress=False)
+    # Enough cells that those read together, about a thousand, lie apart.
+    dao.write_dataset(path, study(1, 5000, genes), dataset="a", progress=False)
     return path
 
 

@@ -33,9 +33,7 @@ pub fn install() -> bool {
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
             // SAFETY: both are valid, and the handler does only what handlers may do.
             let installed = unsafe { libc::sigaction(libc::SIGBUS, &raw const action, &raw mut before) } == 0;
-            // SAFETY: it asks for a number.
-            let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-            usize::try_from(page).ok().filter(|_| installed).map(|page| (before, page))
+            installed.then(|| (before, rustix::param::page_size()))
         })
         .is_some()
 }

@@ -16,7 +16,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use super::bus_error;
 
 /// The environment variable that turns maps off, where it is `off`.
-pub const VARIABLE: &str = "DAO_POLARS_MAPS";
+const VARIABLE: &str = "DAO_POLARS_MAPS";
 /// The most files that the process maps: Linux gives it 65,530 ranges of memory for everything.
 const MOST: usize = 16_384;
 /// The bytes of a line of the processor's cache.
@@ -39,7 +39,8 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    /// The first `len` bytes of `file`; `None` where it should not or cannot be mapped.
+    /// The first `len` bytes of `file`; `None` where it should not or cannot be mapped: what has to come from the disk is
+    /// read a page at a time through a map, and several at once by `pread`.
     pub fn new(file: &Handle, len: u64) -> Option<Self> {
         let len = usize::try_from(len).ok().filter(|&len| len > 0)?;
         if !wanted() || MAPPED.load(Ordering::Relaxed) >= MOST || !of_this_machine(file) || !bus_error::install() {
@@ -49,13 +50,21 @@ impl Map {
         let start = unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::SHARED, file, 0) };
         let map = Self { start: NonNull::new(start.ok()?.cast())?, len, broken: AtomicBool::new(false) };
         MAPPED.fetch_add(1, Ordering::Relaxed);
-        // Rows are read in any order: what lies around one that is not in memory is not read from the disk with it. What is
-        // there already is still mapped sixteen pages at a time.
+        // What is taken back from memory and wanted again is read alone, as rows may lie anywhere.
         // SAFETY: the range is the map; the advice does not change what is in it.
         let advised = unsafe { madvise(map.start.as_ptr().cast(), len, Advice::Random) };
         // A kernel that does not take the advice reads more than is needed, and the same bytes.
         let _ = advised;
-        Some(map)
+        map.is_in_memory().then_some(map)
+    }
+
+    /// Whether nearly all of the file is in the page cache. Who neither owns the file nor may write it is told so of any.
+    fn is_in_memory(&self) -> bool {
+        let mut pages = vec![0_u8; self.len.div_ceil(rustix::param::page_size())];
+        // SAFETY: the range is the map, and there is a byte for each of its pages.
+        let known = unsafe { libc::mincore(self.start.as_ptr().cast(), self.len, pages.as_mut_ptr().cast()) } == 0;
+        let absent = pages.iter().filter(|&page| page & 1 == 0).count();
+        known && absent <= pages.len() / 16
     }
 
     /// Copies the bytes from `offset` to `into`; false, with anything in `into`, where the map does not have them all.

@@ -1,7 +1,8 @@
-//! A folder on this machine, read through maps of its files or with positioned reads.
+//! A folder on this machine, read with positioned reads, or through maps of its files.
 //!
-//! Files that stay open are mapped where that is safe enough, see [`map`]; others are read with `pread`. `io_uring` saves the
-//! entry into the kernel, 0.1 of about 0.8 µs, and is often forbidden in containers.
+//! Files are mapped once ranges are read of them that lie apart, if they are in memory and where that is safe enough: see
+//! [`map`]. What is read in order is the kernel's to read ahead. `io_uring` saves the entry into the kernel, 0.1 of about
+//! 0.8 µs, and is often forbidden in containers.
 
 mod bus_error;
 mod map;
@@ -16,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::{Access, File, Storage, check_end};
+use super::{File, Storage, check_end};
 use crate::error::{DaoError, Result};
 use crate::number::zeros;
 use map::Map;
@@ -51,7 +52,8 @@ impl Local {
         match Handle::open(&path).and_then(|handle| handle.metadata().map(|meta| (handle, meta))) {
             Ok((_, meta)) if meta.is_dir() => Ok(None),
             Ok((handle, meta)) => {
-                Ok(Some(LocalFile { path, len: meta.len(), handle: CountedHandle::new(handle), map: None }))
+                let (len, handle) = (meta.len(), CountedHandle::new(handle));
+                Ok(Some(LocalFile { path, len, handle, map: OnceLock::new(), told: AtomicUsize::new(0) }))
             }
             Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory) => Ok(None),
             Err(e) => {
@@ -78,6 +80,9 @@ fn most_open() -> usize {
         allowed.map_or(1 << 16, |allowed| usize::try_from(allowed / 2).unwrap_or(usize::MAX)).min(1 << 16)
     })
 }
+
+/// The ranges that are read by `pread` before it is looked again whether a file is in memory.
+const LOOK_AGAIN: usize = 4096;
 
 /// The number of files that are kept open now.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
@@ -106,7 +111,10 @@ struct LocalFile {
     len: u64,
     /// `None` where too many files are open: this one is then opened for each read.
     handle: Option<CountedHandle>,
-    map: Option<Map>,
+    /// Made once ranges are read that lie apart, and the file is in memory.
+    map: OnceLock<Map>,
+    /// The ranges that were to be read before there was a map.
+    told: AtomicUsize,
 }
 
 impl LocalFile {
@@ -127,7 +135,7 @@ impl File for LocalFile {
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
-        if self.map.as_ref().is_some_and(|map| map.copy(offset, into)) {
+        if self.map.get().is_some_and(|map| map.copy(offset, into)) {
             return Ok(());
         }
         let end = offset.saturating_add(into.len() as u64);
@@ -148,13 +156,21 @@ impl File for LocalFile {
         })
     }
 
-    fn access(&self) -> Access {
-        if self.map.is_some() { Access::Memory } else { Access::Call }
+    fn random_access(&self) -> bool {
+        true
     }
 
     fn will_read(&self, range: &Range<u64>) {
-        if let Some(map) = &self.map {
-            map.prefetch(range);
+        if let Some(map) = self.map.get() {
+            return map.prefetch(range);
+        }
+        let told = self.told.fetch_add(1, Ordering::Relaxed);
+        if told.is_multiple_of(LOOK_AGAIN)
+            && let Some(CountedHandle(handle)) = &self.handle
+            && let Some(map) = Map::new(handle, self.len)
+        {
+            // Another thread's map is as good.
+            self.map.get_or_init(|| map);
         }
     }
 }
@@ -177,9 +193,7 @@ impl Storage for Local {
     }
 
     fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>> {
-        let Some(mut file) = self.open(path)? else { return Ok(None) };
-        file.map = file.handle.as_ref().and_then(|CountedHandle(handle)| Map::new(handle, file.len));
-        Ok(Some(Arc::new(file)))
+        Ok(self.open(path)?.map(|file| Arc::new(file) as Arc<dyn File>))
     }
 
     fn list_folders(&self, path: &str) -> Result<Vec<String>> {
@@ -267,7 +281,7 @@ mod tests {
         assert!(local.file("folder").unwrap().is_none());
 
         let empty = local.file("empty").unwrap().unwrap();
-        assert!(empty.is_empty() && empty.access() == Access::Call);
+        assert!(empty.is_empty() && empty.random_access());
         empty.read_at(0, &mut []).unwrap();
         assert_eq!(empty.read_at(0, &mut [0]).unwrap_err().kind(), ErrorKind::Corrupt);
 

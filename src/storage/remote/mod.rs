@@ -19,7 +19,7 @@ use object_store::{
     Error as ObjectError, ListResult, OBJECT_STORE_COALESCE_DEFAULT, ObjectStore, ObjectStoreExt, coalesce_ranges,
 };
 
-use super::{Access, File, Storage, StorageOptions, check_end};
+use super::{File, Storage, StorageOptions, check_end};
 use crate::error::{DaoError, ErrorKind, Result};
 
 /// The objects below one URL.
@@ -148,8 +148,8 @@ impl File for RemoteFile {
         Ok(())
     }
 
-    fn access(&self) -> Access {
-        Access::Request
+    fn random_access(&self) -> bool {
+        false
     }
 }
 
@@ -223,7 +223,7 @@ mod tests {
         };
         assert!(remote.file("none").unwrap().is_none());
         let file = remote.file("a").unwrap().unwrap();
-        assert!(file.len() == 6 && file.access() == Access::Request);
+        assert!(file.len() == 6 && !file.random_access());
         let mut into = [0; 3];
         file.read_at(2, &mut into).unwrap();
         assert_eq!(&into, b"cde");
