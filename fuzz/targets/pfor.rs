@@ -62,7 +62,7 @@ pub fn check(input: &[u8]) -> Result<(), String> {
                         kind,
                         range.clone(),
                         &mut part,
-                        &mut SCRATCH.clone(),
+                        &mut { SCRATCH },
                     );
                     if result.is_err() || bits(&part) != bits(&whole[range.clone()]) {
                         return Err(format!("{}: values {range:?} of a block are others", stringify!($type)));

@@ -8,7 +8,8 @@
 use std::ops::Range;
 
 use super::Broken;
-use super::frame::{self, FRAME};
+use super::frame;
+use super::lanes::{FRAME, Lane};
 use crate::number::{Num, Word};
 
 /// The number of frames in a block.
@@ -18,10 +19,13 @@ const FRAMES: usize = 2;
 pub const BLOCK: usize = FRAMES * FRAME;
 
 /// Memory that decoding a block needs, used again for the next.
-pub type Scratch = [[u32; FRAME]; FRAMES];
+pub struct Scratch {
+    narrow: [[u16; FRAME]; FRAMES],
+    wide: [[u32; FRAME]; FRAMES],
+}
 
 /// A [`Scratch`] to begin with.
-pub const SCRATCH: Scratch = [[0; FRAME]; FRAMES];
+pub const SCRATCH: Scratch = Scratch { narrow: [[0; FRAME]; FRAMES], wide: [[0; FRAME]; FRAMES] };
 
 /// The bytes of the checksum at a block's end.
 const CHECKSUM: usize = 4;
@@ -45,35 +49,37 @@ pub fn encode<W: Word>(values: &[W], kind: Kind, out: &mut Vec<u8>) {
     let start = out.len();
     match kind {
         Kind::Dictionary => encode_dictionary(values, out),
-        _ => values.chunks(FRAME).for_each(|values| encode_frame(values, kind == Kind::Delta, out)),
+        _ if W::BITS <= 16 => encode_frames::<W, u16>(values, kind == Kind::Delta, out),
+        _ => encode_frames::<W, u32>(values, kind == Kind::Delta, out),
     }
     let checksum = crc32c::crc32c(&out[start..]);
     out.extend(checksum.to_le_bytes());
 }
 
-/// Appends a frame of `values`, packed where their distances fit into 32 bits.
-fn encode_frame<W: Word>(values: &[W], delta: bool, out: &mut Vec<u8>) {
-    let mut numbers = [0; FRAME];
-    let reference = if delta { values.first() } else { values.iter().min() };
-    let reference = reference.map_or(0, |value| value.wide());
-    let mut before = reference;
-    for (number, value) in numbers.iter_mut().zip(values) {
-        let distance = W::low(value.wide().wrapping_sub(before)).wide();
-        if delta {
-            before = value.wide();
-        }
-        match u32::try_from(distance) {
-            Ok(distance) => *number = distance,
-            Err(_) => {
-                out.push(RAW);
-                out.extend_from_slice(bytemuck::cast_slice(values));
-                out.resize(out.len() + (FRAME - values.len()) * size_of::<W>(), 0);
-                return;
+/// Appends frames of `values`, packed where their distances fit into `L`.
+fn encode_frames<W: Word, L: Lane>(values: &[W], delta: bool, out: &mut Vec<u8>) {
+    for values in values.chunks(FRAME) {
+        let mut numbers = [L::low_bits(0); FRAME];
+        let reference = if delta { values.first() } else { values.iter().min() };
+        let reference = reference.map_or(0, |value| value.wide());
+        let (mut before, mut all) = (reference, 0);
+        for (number, value) in numbers.iter_mut().zip(values) {
+            let distance = W::low(value.wide().wrapping_sub(before)).wide();
+            if delta {
+                before = value.wide();
             }
+            *number = L::low_bits(distance);
+            all |= distance;
+        }
+        if all >> L::BITS == 0 {
+            frame::encode(&numbers, out);
+            out.extend_from_slice(&reference.to_le_bytes()[..size_of::<W>()]);
+        } else {
+            out.push(RAW);
+            out.extend_from_slice(bytemuck::cast_slice(values));
+            out.resize(out.len() + (FRAME - values.len()) * size_of::<W>(), 0);
         }
     }
-    frame::encode(&numbers, out);
-    out.extend_from_slice(&reference.to_le_bytes()[..size_of::<W>()]);
 }
 
 /// Appends a table of the distinct `values`, and where in it each value stands. The table comes most
@@ -92,9 +98,7 @@ fn encode_dictionary<W: Word>(values: &[W], out: &mut Vec<u8>) {
     for (_, value) in &table {
         with_table.extend_from_slice(bytemuck::bytes_of(value));
     }
-    for codes in codes.chunks(FRAME) {
-        encode_frame(codes, false, &mut with_table);
-    }
+    encode_frames::<u16, u16>(&codes, false, &mut with_table);
     let raw = 2 + size_of_val(values);
     if with_table.len() < raw {
         out.append(&mut with_table);
@@ -155,8 +159,12 @@ fn decode_here<S: Num, T: Num, const AVX2: bool>(
     }
     let cast = |word| T::cast(S::from_word(word));
     match kind {
-        Kind::Plain => frames::<S::Word, T, AVX2>(body, false, range, out, scratch, cast),
-        Kind::Delta => frames::<S::Word, T, AVX2>(body, true, range, out, scratch, cast),
+        Kind::Plain | Kind::Delta if S::Word::BITS <= 16 => {
+            frames::<S::Word, u16, T, AVX2>(body, kind == Kind::Delta, range, out, &mut scratch.narrow, cast)
+        }
+        Kind::Plain | Kind::Delta => {
+            frames::<S::Word, u32, T, AVX2>(body, kind == Kind::Delta, range, out, &mut scratch.wide, cast)
+        }
         Kind::Dictionary => dictionary::<S, T, AVX2>(body, range, out, scratch),
     }
 }
@@ -172,19 +180,19 @@ enum Frame<'a> {
 
 /// Decodes the values `range` of a block of frames.
 #[inline(always)]
-fn frames<W: Word, T, const AVX2: bool>(
+fn frames<W: Word, L: Lane, T, const AVX2: bool>(
     mut body: &[u8],
     delta: bool,
     range: Range<usize>,
     mut out: &mut [T],
-    numbers: &mut Scratch,
+    numbers: &mut [[L; FRAME]; FRAMES],
     cast: impl Fn(W) -> T,
 ) -> Result<(), Broken> {
     let size = size_of::<W>();
     let within = |at: usize, frame: usize| at.clamp(frame * FRAME, (frame + 1) * FRAME) - frame * FRAME;
     let wanted = |frame: usize| within(range.start, frame)..within(range.end, frame);
     // All frames are unpacked before the first is summed up: numbers that were just patched one by
-    // one cannot be loaded eight at a time before they have left the processor's store buffer.
+    // one cannot be loaded many at a time before they have left the processor's store buffer.
     let mut frames = [Frame::Raw(&[]); FRAMES];
     let n_frames = range.end.div_ceil(FRAME);
     for (i, (frame, numbers)) in frames.iter_mut().zip(&mut *numbers).enumerate().take(n_frames) {
@@ -195,7 +203,7 @@ fn frames<W: Word, T, const AVX2: bool>(
             (*frame, body) = (Frame::Raw(raw), rest);
             continue;
         }
-        let len = if wanted(i).is_empty() { frame::len(body)? } else { frame::decode(body, numbers)? };
+        let len = if wanted(i).is_empty() { frame::len::<L>(body)? } else { frame::decode::<L, AVX2>(body, numbers)? };
         let Some((reference, rest)) = body.get(len..).and_then(|after| after.split_at_checked(size)) else {
             return Err(Broken("a frame is cut short"));
         };
@@ -215,7 +223,7 @@ fn frames<W: Word, T, const AVX2: bool>(
             Frame::Packed(reference) if W::BITS == 64 => {
                 let mut before = *reference;
                 for (i, &number) in numbers.iter().enumerate().take(wanted.end) {
-                    let value = before.wrapping_add(number.into());
+                    let value = before.wrapping_add(number.wide().into());
                     if delta {
                         before = value;
                     }
@@ -225,20 +233,20 @@ fn frames<W: Word, T, const AVX2: bool>(
                 }
             }
             Frame::Packed(reference) => {
+                let mut reference = L::low_bits(*reference);
                 if delta {
-                    running_sums::<AVX2>(numbers);
+                    L::running_sums::<AVX2>(reference, numbers);
+                    reference = L::low_bits(0);
                 }
-                #[expect(clippy::cast_possible_truncation, reason = "a word of at most 32 bits")]
-                let reference = *reference as u32;
-                // From a multiple of eight on, so that loads match the stores just made: the processor
+                // From a multiple of sixteen on, so that loads match the stores just made: the processor
                 // forwards those and no others.
-                let aligned = wanted.start.next_multiple_of(8).min(wanted.end);
+                let aligned = wanted.start.next_multiple_of(16).min(wanted.end);
                 let (head, body) = here.split_at_mut(aligned - wanted.start);
                 for (to, &number) in head.iter_mut().zip(&numbers[wanted.start..aligned]) {
-                    *to = cast(W::low32(reference.wrapping_add(number)));
+                    *to = cast(W::low32(number.plus(reference).wide()));
                 }
                 for (to, &number) in body.iter_mut().zip(&numbers[aligned..wanted.end]) {
-                    *to = cast(W::low32(reference.wrapping_add(number)));
+                    *to = cast(W::low32(number.plus(reference).wide()));
                 }
             }
         }
@@ -269,54 +277,12 @@ fn dictionary<S: Num, T: Num, const AVX2: bool>(
     let Some((table, body)) = body.split_at_checked(distinct * size) else { return Err(cut) };
     let mut codes = [0_u16; BLOCK];
     let codes = &mut codes[..range.len()];
-    frames::<u16, u16, AVX2>(body, false, range, codes, scratch, |code| code)?;
+    frames::<u16, u16, u16, AVX2>(body, false, range, codes, &mut scratch.narrow, |code| code)?;
     for (to, &code) in out.iter_mut().zip(&*codes) {
         let at = usize::from(code) * size;
         *to = value(table.get(at..at + size).ok_or(Broken("a value outside the block's table"))?);
     }
     Ok(())
-}
-
-/// Replaces each number by the sum of it and all before it, modulo 2^32.
-#[inline(always)]
-fn running_sums<const AVX2: bool>(numbers: &mut [u32; FRAME]) {
-    #[cfg(target_arch = "x86_64")]
-    if AVX2 {
-        // SAFETY: `AVX2` is true below `decode_avx2` alone, which runs where the processor has it.
-        return unsafe { running_sums_avx2(numbers) };
-    }
-    let mut sum = 0_u32;
-    for number in numbers {
-        sum = sum.wrapping_add(*number);
-        *number = sum;
-    }
-}
-
-/// [`running_sums`], eight numbers at a time: sums within the halves, then the lower half's and the last
-/// ones' onto them.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn running_sums_avx2(numbers: &mut [u32; FRAME]) {
-    use std::arch::x86_64::{
-        __m256i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_permute2x128_si256, _mm256_permutevar8x32_epi32,
-        _mm256_set1_epi32, _mm256_setzero_si256, _mm256_shuffle_epi32, _mm256_slli_si256, _mm256_storeu_si256,
-    };
-    let last = _mm256_set1_epi32(7);
-    let mut before = _mm256_setzero_si256();
-    for eight in numbers.as_chunks_mut::<8>().0 {
-        let pointer = eight.as_mut_ptr().cast::<__m256i>();
-        // SAFETY: `pointer` is eight 32-bit numbers that nothing else borrows; the access is unaligned.
-        let mut sums = unsafe { _mm256_loadu_si256(pointer) };
-        sums = _mm256_add_epi32(sums, _mm256_slli_si256::<4>(sums));
-        sums = _mm256_add_epi32(sums, _mm256_slli_si256::<8>(sums));
-        // The lower half's last sum, onto the upper half; zeros onto the lower.
-        let lower = _mm256_permute2x128_si256::<0x08>(sums, sums);
-        sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32::<0xff>(lower));
-        sums = _mm256_add_epi32(sums, before);
-        before = _mm256_permutevar8x32_epi32(sums, last);
-        // SAFETY: as above.
-        unsafe { _mm256_storeu_si256(pointer, sums) };
-    }
 }
 
 #[cfg(test)]

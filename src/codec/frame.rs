@@ -1,17 +1,12 @@
-//! 256 numbers of 32 bits, packed: patched frame of reference (PFOR).
+//! 256 numbers, packed: patched frame of reference (PFOR).
 //!
 //! All are packed with the same width, which most of them need; what the others have above it
 //! is kept beside their positions (M. Zukowski et al., "Super-scalar RAM-CPU cache compression",
 //! ICDE 2006; the layout of the patches is that of Lemire and Boytsov's FastPFOR,
-//! <https://arxiv.org/abs/1209.2137>). The packing is the `bitpacking` crate's `BitPacker8x`:
-//! value `i` lies in lane `i % 8` of 32-bit words, `i / 8` widths from the lane's start.
-
-use bitpacking::{BitPacker, BitPacker8x};
+//! <https://arxiv.org/abs/1209.2137>). [`super::lanes`] packs.
 
 use super::Broken;
-
-/// The number of numbers in a frame.
-pub const FRAME: usize = BitPacker8x::BLOCK_LEN;
+use super::lanes::{FRAME, Lane, packed_len};
 
 /// The bytes before the packed numbers: their width, how many are patched, the width of a patch.
 pub const HEAD: usize = 3;
@@ -20,10 +15,10 @@ pub const HEAD: usize = 3;
 const PATCH_COST: usize = 4;
 
 /// Appends the frame of `numbers`.
-pub fn encode(numbers: &[u32; FRAME], out: &mut Vec<u8>) {
+pub fn encode<L: Lane>(numbers: &[L; FRAME], out: &mut Vec<u8>) {
     let mut lengths = [0_usize; 33];
     for number in numbers {
-        lengths[(u32::BITS - number.leading_zeros()) as usize] += 1;
+        lengths[(u32::BITS - number.wide().leading_zeros()) as usize] += 1;
     }
     let widest = (0..=32).rev().find(|&b| lengths[b] > 0).unwrap_or(0);
     let (mut best, mut cost, mut above) = (widest, FRAME * widest, 0);
@@ -35,16 +30,19 @@ pub fn encode(numbers: &[u32; FRAME], out: &mut Vec<u8>) {
             (best, cost) = (width, here);
         }
     }
-    let mask = if best == 32 { u32::MAX } else { (1 << best) - 1 };
-    let patched: Vec<usize> = (0..FRAME).filter(|&i| numbers[i] & !mask != 0).collect();
+    let high_bits = |number: L| u64::from(number.wide()) >> best;
+    let mut positions = [0; FRAME];
+    let mut n = 0;
+    for (position, &number) in (0..=u8::MAX).zip(numbers) {
+        positions[n] = position;
+        n += usize::from(high_bits(number) != 0);
+    }
+    let patched = &positions[..n];
     let high = if patched.is_empty() { 0 } else { widest - best };
     // Widths are at most 32, and positions and their count below 256.
     out.extend([byte(best), byte(patched.len()), byte(high)]);
-    let start = out.len();
-    out.resize(start + packed_len(best), 0);
-    let low = numbers.map(|number| number & mask);
-    BitPacker8x::new().compress(&low, &mut out[start..], byte(best));
-    out.extend(patched.iter().map(|&i| byte(i)));
+    L::pack(numbers, best, out);
+    out.extend_from_slice(patched);
     let start = out.len();
     // Whole words are written at any bit: some slack, cut off after.
     out.resize(start + patches_len(patched.len(), high) + 8, 0);
@@ -52,7 +50,7 @@ pub fn encode(numbers: &[u32; FRAME], out: &mut Vec<u8>) {
         let at = start + k * high / 8;
         let mut word = [0; 8];
         word.copy_from_slice(&out[at..at + 8]);
-        let value = u64::from_le_bytes(word) | u64::from(numbers[i] >> best) << (k * high % 8);
+        let value = u64::from_le_bytes(word) | high_bits(numbers[usize::from(i)]) << (k * high % 8);
         out[at..at + 8].copy_from_slice(&value.to_le_bytes());
     }
     out.truncate(start + patches_len(patched.len(), high));
@@ -60,26 +58,26 @@ pub fn encode(numbers: &[u32; FRAME], out: &mut Vec<u8>) {
 
 /// The length in bytes of the frame that `bytes` begins with.
 #[inline(always)]
-pub fn len(bytes: &[u8]) -> Result<usize, Broken> {
+pub fn len<L: Lane>(bytes: &[u8]) -> Result<usize, Broken> {
     let &[width, patched, high, ..] = bytes else { return Err(Broken("a frame is cut short")) };
-    if width > 32 || high > 32 {
-        return Err(Broken("a frame's width is not 0 to 32"));
+    if usize::from(width) > L::BITS || usize::from(high) > L::BITS {
+        return Err(Broken("a frame's widths are more than its numbers can have"));
     }
     Ok(HEAD + packed_len(width.into()) + usize::from(patched) + patches_len(patched.into(), high.into()))
 }
 
-/// Decodes the frame at the start of `bytes`; returns its length.
+/// Decodes the frame at the start of `bytes`; returns its length. `AVX2` says that the processor has it.
 #[inline(always)]
-pub fn decode(bytes: &[u8], numbers: &mut [u32; FRAME]) -> Result<usize, Broken> {
-    let len = len(bytes)?;
+pub fn decode<L: Lane, const AVX2: bool>(bytes: &[u8], numbers: &mut [L; FRAME]) -> Result<usize, Broken> {
+    let len = len::<L>(bytes)?;
     let Some(frame) = bytes.get(..len) else { return Err(Broken("a frame is cut short")) };
-    let (width, patched, high) = (frame[0], usize::from(frame[1]), usize::from(frame[2]));
-    let (packed, patches) = frame[HEAD..].split_at(packed_len(width.into()));
-    BitPacker8x::new().decompress(packed, numbers, width);
+    let (width, patched, high) = (usize::from(frame[0]), usize::from(frame[1]), usize::from(frame[2]));
+    let (packed, patches) = frame[HEAD..].split_at(packed_len(width));
+    L::unpack::<AVX2>(packed, width, numbers);
     if patched == 0 && high == 0 {
         return Ok(len);
     }
-    if patched == 0 || high == 0 || usize::from(width) + high > 32 {
+    if patched == 0 || high == 0 || width + high > L::BITS {
         return Err(Broken("a frame's patches have no bits, or too many"));
     }
     let positions = &patches[..patched];
@@ -88,6 +86,7 @@ pub fn decode(bytes: &[u8], numbers: &mut [u32; FRAME]) -> Result<usize, Broken>
         return Err(Broken("the positions of a frame's patches do not ascend"));
     }
     let mask = (1_u64 << high) - 1;
+    let mut patch = |position: u8, bits: u64| numbers[usize::from(position)].set(L::low_bits((bits & mask) << width));
     // Eight bytes are loaded for each patch, the last ones from where eight are left: a patch of at
     // most 32 bits always lies within them.
     let start = len - patches.len() + patched;
@@ -95,24 +94,17 @@ pub fn decode(bytes: &[u8], numbers: &mut [u32; FRAME]) -> Result<usize, Broken>
         let mut padded = [0; 16];
         padded[..patches.len() - patched].copy_from_slice(&patches[patched..]);
         for (k, &position) in positions.iter().enumerate() {
-            patch(numbers, position, load(&padded, k * high / 8) >> (k * high % 8) & mask, width);
+            patch(position, load(&padded, k * high / 8) >> (k * high % 8));
         }
         return Ok(len);
     };
     let mut bit = 8 * start;
     for &position in positions {
         let at = (bit / 8).min(last);
-        patch(numbers, position, load(frame, at) >> (bit - 8 * at) & mask, width);
+        patch(position, load(frame, at) >> (bit - 8 * at));
         bit += high;
     }
     Ok(len)
-}
-
-#[inline(always)]
-fn patch(numbers: &mut [u32; FRAME], position: u8, bits: u64, width: u8) {
-    #[expect(clippy::cast_possible_truncation, reason = "masked to at most 32 bits")]
-    let bits = bits as u32;
-    numbers[usize::from(position)] |= bits << width;
 }
 
 /// Eight bytes from `at`, little-endian.
@@ -121,11 +113,6 @@ fn load(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
-}
-
-#[inline(always)]
-fn packed_len(width: usize) -> usize {
-    FRAME / 8 * width
 }
 
 #[inline(always)]
@@ -149,6 +136,16 @@ mod tests {
         (0_u32..=32, any::<u32>()).prop_map(|(bits, n)| n.checked_shr(32 - bits).unwrap_or(0))
     }
 
+    fn comes_back<L: Lane + PartialEq + std::fmt::Debug>(numbers: &[L; FRAME]) {
+        let mut bytes = Vec::new();
+        encode(numbers, &mut bytes);
+        assert_eq!(len::<L>(&bytes), Ok(bytes.len()));
+        let mut back = [L::low_bits(0); FRAME];
+        assert_eq!(decode::<L, false>(&bytes, &mut back), Ok(bytes.len()));
+        assert_eq!(&back, numbers);
+        assert!(decode::<L, false>(&bytes[..bytes.len() - 1], &mut back).is_err());
+    }
+
     proptest! {
         #[test]
         fn frames_come_back(common in 0_u32..=32, odd in prop::collection::vec((0_usize..FRAME, number()), 0..80), seed: u32) {
@@ -156,18 +153,14 @@ mod tests {
                 seed.wrapping_mul(2_654_435_761).wrapping_add(u32::try_from(i).unwrap() * 40_503).checked_shr(32 - common).unwrap_or(0)
             });
             for (i, n) in odd { numbers[i] = n; }
-            let mut bytes = Vec::new();
-            encode(&numbers, &mut bytes);
-            prop_assert_eq!(len(&bytes), Ok(bytes.len()));
-            let mut back = [0; FRAME];
-            prop_assert_eq!(decode(&bytes, &mut back), Ok(bytes.len()));
-            prop_assert_eq!(back, numbers);
-            prop_assert!(decode(&bytes[..bytes.len() - 1], &mut back).is_err());
+            comes_back(&numbers);
+            comes_back(&numbers.map(|number| u16::low_bits((number >> 16).into())));
         }
 
         #[test]
         fn any_bytes_are_numbers_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..1500)) {
-            let _ = decode(&bytes, &mut [0; FRAME]);
+            let _ = decode::<u16, false>(&bytes, &mut [0; FRAME]);
+            let _ = decode::<u32, false>(&bytes, &mut [0; FRAME]);
         }
     }
 
@@ -181,7 +174,7 @@ mod tests {
 
     #[test]
     fn patches_ascend_strictly() {
-        let read = |positions: &[u8]| decode(&patched(positions), &mut [0; FRAME]);
+        let read = |positions: &[u8]| decode::<u16, false>(&patched(positions), &mut [0; FRAME]);
         for good in [&[3][..], &[0, 255], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 200]] {
             assert_eq!(read(good), Ok(HEAD + good.len() + good.len().div_ceil(8)));
         }
@@ -189,7 +182,11 @@ mod tests {
             assert!(read(bad).is_err(), "{bad:?}");
         }
         // A width of patches where there are none.
-        assert!(decode(&[0, 0, 1, 0, 0], &mut [0; FRAME]).is_err());
-        assert_eq!(decode(&[0, 0, 0, 0, 0], &mut [0; FRAME]), Ok(HEAD));
+        assert!(decode::<u16, false>(&[0, 0, 1, 0, 0], &mut [0; FRAME]).is_err());
+        assert_eq!(decode::<u16, false>(&[0, 0, 0, 0, 0], &mut [0; FRAME]), Ok(HEAD));
+        // Seventeen bits, of sixteen.
+        let wide = [vec![17, 0, 0], vec![0; packed_len(17)]].concat();
+        assert!(decode::<u16, false>(&wide, &mut [0; FRAME]).is_err());
+        assert_eq!(decode::<u32, false>(&wide, &mut [0; FRAME]), Ok(wide.len()));
     }
 }

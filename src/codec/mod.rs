@@ -1,6 +1,6 @@
 //! The zarr codec `dao_polars.pfor`: a chunk whose runs of values decode without their neighbours.
 //!
-//! `frame` packs 256 numbers into as many bits each as most of them need, and patches the others;
+//! `lanes` packs 256 numbers into some bits each; `frame` into as many as most of them need, and patches the others;
 //! `block` is 512 values with their checksum, the least that is read; `chunk` is a directory of
 //! blocks. `plugin` makes it a codec of zarrs. docs/pfor.md is the format's description for writers
 //! of other readers. Knows bytes and numbers alone: no arrays, no files.
@@ -11,6 +11,7 @@ compile_error!("words are written as they lie in memory, which the format has li
 mod block;
 mod chunk;
 mod frame;
+mod lanes;
 mod plugin;
 
 pub use block::{BLOCK, Kind, SCRATCH, Scratch, decode as decode_block};
