@@ -57,13 +57,8 @@ pub fn check(input: &[u8]) -> Result<(), String> {
                 let m = whole.len();
                 for range in [0..m, 0..m / 2, m / 2..m, m / 3..m.min(m / 3 + 7), m - 1..m] {
                     let mut part: Vec<$type> = vec![Default::default(); range.len()];
-                    let result = codec::decode_block::<$type, $type>(
-                        block,
-                        kind,
-                        range.clone(),
-                        &mut part,
-                        &mut { SCRATCH },
-                    );
+                    let result =
+                        codec::decode_block::<$type, $type>(block, kind, range.clone(), &mut part, &mut { SCRATCH });
                     if result.is_err() || bits(&part) != bits(&whole[range.clone()]) {
                         return Err(format!("{}: values {range:?} of a block are others", stringify!($type)));
                     }

@@ -81,30 +81,32 @@ pub fn decode<L: Lane, const AVX2: bool>(bytes: &[u8], numbers: &mut [L; FRAME])
         return Err(Broken("a frame's patches have no bits, or too many"));
     }
     let positions = &patches[..patched];
-    // All pairs are compared without a branch, as there are few frames that do not ascend.
-    if positions.iter().zip(&positions[1..]).fold(false, |bad, (a, b)| bad | (a >= b)) {
-        return Err(Broken("the positions of a frame's patches do not ascend"));
-    }
     let mask = (1_u64 << high) - 1;
-    let mut patch = |position: u8, bits: u64| numbers[usize::from(position)].set(L::low_bits((bits & mask) << width));
+    // Whether a position does not ascend is looked at once, at the end.
+    let (mut before, mut bad) = (-1, false);
+    let mut patch = |position: u8, bits: u64| {
+        bad |= i32::from(position) <= before;
+        before = position.into();
+        numbers[usize::from(position)].set(L::low_bits((bits & mask) << width));
+    };
     // Eight bytes are loaded for each patch, the last ones from where eight are left: a patch of at
     // most 32 bits always lies within them.
     let start = len - patches.len() + patched;
-    let Some(last) = len.checked_sub(8) else {
+    if let Some(last) = len.checked_sub(8) {
+        let mut bit = 8 * start;
+        for &position in positions {
+            let at = (bit / 8).min(last);
+            patch(position, load(frame, at) >> (bit - 8 * at));
+            bit += high;
+        }
+    } else {
         let mut padded = [0; 16];
         padded[..patches.len() - patched].copy_from_slice(&patches[patched..]);
         for (k, &position) in positions.iter().enumerate() {
             patch(position, load(&padded, k * high / 8) >> (k * high % 8));
         }
-        return Ok(len);
-    };
-    let mut bit = 8 * start;
-    for &position in positions {
-        let at = (bit / 8).min(last);
-        patch(position, load(frame, at) >> (bit - 8 * at));
-        bit += high;
     }
-    Ok(len)
+    if bad { Err(Broken("the positions of a frame's patches do not ascend")) } else { Ok(len) }
 }
 
 /// Eight bytes from `at`, little-endian.

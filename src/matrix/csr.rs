@@ -18,7 +18,8 @@ use crate::storage::Storage;
 /// The number of rows that are put together at a time, where an array is not packed.
 const STEP: usize = 4096;
 
-/// The rows between the one that is decoded and the one whose bytes are asked for.
+/// The rows between the one that is decoded and the one whose bytes are asked for; twice as many to the one whose place
+/// is.
 const AHEAD: usize = 4;
 
 /// The values of a whole array that are read at once, at least.
@@ -84,6 +85,14 @@ impl StoredArray {
 }
 
 impl<T: Num> ReadyRanges<'_, T> {
+    /// Tells that [`ReadyRanges::will_write`] is told of the values `range` soon.
+    fn will_locate(&self, range: &Range<u64>) {
+        match self {
+            Self::Fetched(packed, fetched) if fetched.scattered => packed.will_locate(range),
+            Self::Fetched(..) | Self::Decoded(_) => {}
+        }
+    }
+
     /// Tells that the values `range` are written soon.
     fn will_write(&self, range: &Range<u64>) {
         match self {
@@ -202,13 +211,17 @@ impl Csr {
             let mut at = 0;
             for (i, (&row, range)) in rows.iter().zip(ranges).enumerate() {
                 let nnz = to_len(range.end - range.start)?;
-                if let Some(range) = ranges.get(i + AHEAD) {
-                    indices.will_write(range);
-                    data.will_write(range);
+                if let Some(range) = ranges.get(i + 2 * AHEAD) {
+                    indices.will_locate(range);
+                    data.will_locate(range);
                 }
+                let ahead = ranges.get(i + AHEAD);
+                // One after the other: the processor waits for some twenty lines at a time, and no more.
+                ahead.inspect(|range| indices.will_write(range));
                 sink.row(number * step + i, nnz, &mut |columns, values| {
                     indices.write(range.clone(), at, columns)?;
                     self.check_columns(row, columns)?;
+                    ahead.inspect(|range| data.will_write(range));
                     data.write(range.clone(), at, values)
                 })?;
                 at += nnz;
@@ -221,9 +234,7 @@ impl Csr {
     /// wrong genes.
     fn check_columns(&self, row: u32, columns: &[i32]) -> Result<()> {
         let n_vars = i32::try_from(self.shape[1]).unwrap_or(i32::MAX);
-        // All pairs are compared without a branch, so that the compiler does eight at a time.
-        let disordered = columns.iter().zip(columns.iter().skip(1)).fold(false, |bad, (a, b)| bad | (a >= b));
-        if !disordered && columns.first().is_none_or(|&c| c >= 0) && columns.last().is_none_or(|&c| c < n_vars) {
+        if ascend(columns) && columns.first().is_none_or(|&c| c >= 0) && columns.last().is_none_or(|&c| c < n_vars) {
             return Ok(());
         }
         Err(DaoError::corrupt(self.indices.array().uri(), "column numbers of a row are out of order or out of range")
@@ -231,6 +242,29 @@ impl Csr {
             .expected(format!("ascending numbers below {n_vars}"))
             .hint("restore the dataset from a copy, or write it again"))
     }
+}
+
+/// Whether each number is larger than the one before.
+fn ascend(numbers: &[i32]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has the instructions that the function is compiled for.
+        return unsafe { ascend_avx2(numbers) };
+    }
+    ascend_here(numbers)
+}
+
+/// [`ascend`], compiled for AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn ascend_avx2(numbers: &[i32]) -> bool {
+    ascend_here(numbers)
+}
+
+/// [`ascend`]: all pairs are compared without a branch, so that the compiler does many at a time.
+#[inline(always)]
+fn ascend_here(numbers: &[i32]) -> bool {
+    numbers.iter().zip(numbers.iter().skip(1)).fold(true, |good, (a, b)| good & (a < b))
 }
 
 /// All `n` values of a one-dimensional array.

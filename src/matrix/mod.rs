@@ -9,6 +9,7 @@ mod cache;
 mod csr;
 mod decode;
 mod dense;
+mod directories;
 mod gene_index;
 mod packed;
 mod plan;

@@ -1,6 +1,7 @@
 //! A one-dimensional array in the codec `dao_polars.pfor`: any run of values, by the blocks it lies in.
 //!
-//! Keeps the directories of the chunks read so far, four bytes for 512 values. Knows nothing of rows.
+//! Keeps the [`Directories`] of the chunks read so far, as long as there is room; others are read each time. Knows
+//! nothing of rows.
 //! The format is described in docs/pfor.md.
 
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::array::{MAX_GAP, MAX_READ, ZarrArray};
+use super::directories::{Directories, Starts};
 use super::plan::{Run, coalesce, runs, to_usize};
 use super::shard::ChunkRange;
 use crate::codec::{self, BLOCK, Broken, Kind, SCRATCH, Scratch};
@@ -35,21 +37,17 @@ pub struct Packed {
 struct Shard {
     file: Arc<dyn File>,
     key: String,
-    chunks: Vec<PackedChunk>,
-}
-
-/// An inner chunk of an open shard.
-struct PackedChunk {
-    range: ChunkRange,
-    /// The chunk's directory, once it was read: where the blocks begin and the last one ends, from the
-    /// chunk's start.
-    directory: OnceLock<Vec<u32>>,
+    /// Where each inner chunk lies; `None` for one that is left out.
+    chunks: Vec<ChunkRange>,
+    directories: Directories,
 }
 
 /// The bytes that were fetched ahead of decoding, and the memory that decoding needs.
 pub struct Fetched {
     /// The parts of each shard, by its number: ascending, each with the offset where it begins.
     parts: HashMap<u64, Vec<(u64, Bytes)>>,
+    /// The directories of chunks, by their numbers, that were read ahead and are not kept.
+    directories: HashMap<u64, Vec<u64>>,
     buffer: Vec<u8>,
     scratch: Scratch,
     /// Whether nothing was fetched, as the ranges lie apart and each is read when it is decoded.
@@ -86,7 +84,8 @@ impl Packed {
     /// Gets ready to read `ranges` (ascending): joined reads, where ranges are neighbours or each read
     /// costs a request. Others are read one by one when they are decoded.
     pub fn fetch(&self, ranges: &[Range<u64>]) -> Result<Fetched> {
-        let mut fetched = Fetched { parts: HashMap::new(), buffer: Vec::new(), scratch: SCRATCH, scattered: false };
+        let (parts, directories) = (HashMap::new(), HashMap::new());
+        let mut fetched = Fetched { parts, directories, buffer: Vec::new(), scratch: SCRATCH, scattered: false };
         let all = ranges.iter().flat_map(|range| runs(range.clone(), self.chunk_len));
         let filled = || ranges.iter().filter(|range| !range.is_empty());
         let (Some(first), Some(last)) = (filled().next(), filled().next_back()) else { return Ok(fetched) };
@@ -96,11 +95,12 @@ impl Packed {
             fetched.scattered = true;
             return Ok(fetched);
         }
-        self.fetch_directories(all.clone())?;
+        fetched.directories = self.fetch_directories(all.clone())?;
         let mut wanted: Vec<(u64, Range<u64>)> = Vec::new();
         for run in all {
             let (number, shard, at) = self.chunk(run.chunk)?;
-            wanted.extend(self.blocks(shard, at, &run)?.map(|(bytes, _)| (number, bytes)));
+            let starts = self.starts(shard, at, &run, &fetched.directories)?;
+            wanted.extend(starts.as_ref().and_then(bytes_of).map(|bytes| (number, bytes)));
         }
         let max_read = if cheap { MAX_LOCAL_READ } else { MAX_READ };
         for of_shard in wanted.chunk_by(|a, b| a.0 == b.0) {
@@ -110,40 +110,53 @@ impl Packed {
         Ok(fetched)
     }
 
+    /// Asks for the directory entries of the values `range`, which [`Packed::will_decode`] looks at soon.
+    pub fn will_locate(&self, range: &Range<u64>) {
+        for run in runs(range.clone(), self.chunk_len) {
+            if let Ok((_, shard, at)) = self.chunk(run.chunk) {
+                shard.directories.prefetch(at, run.blocks());
+            }
+        }
+    }
+
     /// Tells the storage that the values `range` are decoded soon.
     pub fn will_decode(&self, range: &Range<u64>) {
         for run in runs(range.clone(), self.chunk_len) {
             // What fails here fails when it is decoded.
-            let Ok((_, shard, at)) = self.chunk(run.chunk) else { return };
-            let Ok(Some((bytes, _))) = self.blocks(shard, at, &run) else { continue };
-            shard.file.will_read(&bytes);
+            if let Ok((_, shard, at)) = self.chunk(run.chunk)
+                && let Some(starts) = shard.directories.get(at, run.blocks())
+                && let Some(bytes) = bytes_of(&starts)
+            {
+                shard.file.will_read(&bytes);
+            }
         }
     }
 
-    /// The directories of `runs`' chunks that are not yet known, joined.
-    fn fetch_directories(&self, runs: impl Iterator<Item = Run>) -> Result<()> {
-        let mut missing: Vec<(u64, usize, Range<u64>)> = Vec::new();
+    /// Reads the directories of `runs`' chunks that are not kept, joined; returns those for which there is no room.
+    fn fetch_directories(&self, runs: impl Iterator<Item = Run>) -> Result<HashMap<u64, Vec<u64>>> {
+        let mut missing: Vec<(u64, u64, Range<u64>)> = Vec::new();
         for run in runs {
             let (number, shard, at) = self.chunk(run.chunk)?;
-            let chunk = &shard.chunks[at];
-            let Some(range) = chunk.range.clone().filter(|_| chunk.directory.get().is_none()) else { continue };
-            missing.push((number, at, range.start..range.end.min(range.start + self.directory_len())));
+            let range = shard.chunks.get(at).cloned().flatten().filter(|_| !shard.directories.has(at));
+            let Some(range) = range else { continue };
+            missing.push((number, run.chunk, range.start..range.end.min(range.start + self.directory_len())));
         }
         missing.dedup();
+        let mut not_kept = HashMap::new();
         for of_shard in missing.chunk_by(|a, b| a.0 == b.0) {
-            let shard = self.shard(of_shard[0].0)?;
             let ranges = of_shard.iter().map(|(_, _, range)| range.clone());
             let parts = self.get(of_shard[0].0, ranges.collect(), MAX_READ)?;
-            for (_, at, range) in of_shard {
+            for (_, chunk, range) in of_shard {
+                let (_, shard, at) = self.chunk(*chunk)?;
                 let bytes = within_parts(&parts, range);
-                self.keep_directory(
-                    shard,
-                    *at,
-                    bytes.ok_or_else(|| self.broken(shard, Broken("a chunk is cut short")))?,
-                )?;
+                let bytes = bytes.ok_or_else(|| self.broken(shard, Broken("a chunk is cut short")))?;
+                let starts = self.keep_directory(shard, at, bytes)?;
+                if !shard.directories.has(at) {
+                    not_kept.insert(*chunk, starts);
+                }
             }
         }
-        Ok(())
+        Ok(not_kept)
     }
 
     /// The byte `ranges` of a shard, joined to parts of it, ascending, each with the offset where it begins.
@@ -186,11 +199,12 @@ impl Packed {
             let (here, later) = out.split_at_mut(run.values.len());
             out = later;
             let (number, shard, at) = self.chunk(run.chunk)?;
-            let Some((bytes, starts)) = self.blocks(shard, at, &run)? else {
+            let Fetched { parts, directories, buffer, scratch, .. } = &mut *fetched;
+            let starts = self.starts(shard, at, &run, directories)?;
+            let Some((starts, bytes)) = starts.as_ref().and_then(|starts| Some((starts, bytes_of(starts)?))) else {
                 here.fill(T::cast(self.array.fill_value::<S>()));
                 continue;
             };
-            let Fetched { parts, buffer, scratch, .. } = fetched;
             let encoded = match parts.get(&number).and_then(|parts| within_parts(parts, &bytes)) {
                 Some(encoded) => encoded,
                 None => {
@@ -204,12 +218,12 @@ impl Packed {
                 }
             };
             let (mut rest, mut first) = (here, run.blocks().start * BLOCK);
-            for ends in starts.windows(2) {
+            for block in (0..starts.len()).filter_map(|i| starts.block(i)) {
                 let within = |at: usize| at.clamp(first, first + BLOCK) - first;
                 let wanted = within(run.values.start)..within(run.values.end);
                 let (here, later) = rest.split_at_mut(wanted.len());
                 // The starts ascend, and the bytes are those from the first to the last of them.
-                let encoded = &encoded[(ends[0] - starts[0]) as usize..(ends[1] - starts[0]) as usize];
+                let encoded = &encoded[to_usize(block.start - bytes.start)..to_usize(block.end - bytes.start)];
                 codec::decode_block::<S, T>(encoded, self.kind, wanted, here, scratch)
                     .map_err(|e| self.broken(shard, e))?;
                 (rest, first) = (later, first + BLOCK);
@@ -218,37 +232,41 @@ impl Packed {
         Ok(())
     }
 
-    /// The byte range, in their shard, of the blocks that a run lies in; and where those blocks start and
-    /// the last one ends, in their chunk. `None` where the chunk is left out.
-    fn blocks<'a>(&self, shard: &'a Shard, at: usize, run: &Run) -> Result<Option<(Range<u64>, &'a [u32])>> {
-        let Some(range) = shard.chunks.get(at).and_then(|chunk| chunk.range.as_ref()) else { return Ok(None) };
-        let wanted = run.blocks();
-        let starts = self.directory(shard, at)?.get(wanted.start..=wanted.end);
-        let Some(starts @ [first, .., last]) = starts else {
-            return Err(self.broken(shard, Broken("a block outside its chunk was asked for")));
-        };
-        Ok(Some((range.start + u64::from(*first)..range.start + u64::from(*last), starts)))
-    }
-
-    /// The directory of a shard's `at`-th chunk, which is read if it is not known yet.
-    fn directory<'a>(&self, shard: &'a Shard, at: usize) -> Result<&'a [u32]> {
-        let chunk = &shard.chunks[at];
-        if let Some(directory) = chunk.directory.get() {
-            return Ok(directory);
+    /// Where the blocks lie that a run needs; `None` where the chunk is left out. `fetched` are directories that were read
+    /// ahead.
+    fn starts<'a>(
+        &self,
+        shard: &'a Shard,
+        at: usize,
+        run: &Run,
+        fetched: &HashMap<u64, Vec<u64>>,
+    ) -> Result<Option<Starts<'a>>> {
+        if let Some(kept) = shard.directories.get(at, run.blocks()) {
+            return Ok(Some(kept));
         }
-        let range = chunk.range.clone().unwrap_or(0..0);
-        let mut bytes = zeros(to_usize(self.directory_len().min(range.end - range.start)))?;
-        shard.file.read_at(range.start, &mut bytes)?;
-        self.keep_directory(shard, at, &bytes)
+        let Some(range) = shard.chunks.get(at).and_then(|chunk| chunk.as_ref()) else { return Ok(None) };
+        let wanted = run.blocks();
+        let wanted = wanted.start..wanted.end.saturating_add(1);
+        let starts = match fetched.get(&run.chunk) {
+            Some(starts) => starts.get(wanted).map(<[u64]>::to_vec),
+            None => {
+                let mut bytes = zeros(to_usize(self.directory_len().min(range.end - range.start)))?;
+                shard.file.read_at(range.start, &mut bytes)?;
+                self.keep_directory(shard, at, &bytes)?.get(wanted).map(<[u64]>::to_vec)
+            }
+        };
+        let outside = || self.broken(shard, Broken("a block outside its chunk was asked for"));
+        Ok(Some(Starts::Read(starts.ok_or_else(outside)?)))
     }
 
-    /// Keeps the directory in `bytes`, once it was checked.
-    fn keep_directory<'a>(&self, shard: &'a Shard, at: usize, bytes: &[u8]) -> Result<&'a [u32]> {
-        let chunk = &shard.chunks[at];
-        let range = chunk.range.clone().unwrap_or(0..0);
-        let directory = codec::directory(bytes, to_usize(self.chunk_len), range.end - range.start)
+    /// The directory in `bytes`, once it was checked; it is kept where there is room.
+    fn keep_directory(&self, shard: &Shard, at: usize, bytes: &[u8]) -> Result<Vec<u64>> {
+        let range = shard.chunks.get(at).cloned().flatten().unwrap_or(0..0);
+        let starts = codec::directory(bytes, to_usize(self.chunk_len), range.end - range.start)
             .map_err(|e| self.broken(shard, e))?;
-        Ok(chunk.directory.get_or_init(|| directory))
+        let starts: Vec<u64> = starts.into_iter().map(|start| range.start + u64::from(start)).collect();
+        shard.directories.keep(at, &starts);
+        Ok(starts)
     }
 
     /// The bytes of a chunk's directory.
@@ -272,14 +290,20 @@ impl Packed {
         }
         let (key, ranges) = self.array.shard(&[number])?;
         let file = self.array.storage().file(&key)?.ok_or_else(|| self.array.missing(&key))?;
-        let chunks = ranges.into_iter().map(|range| PackedChunk { range, directory: OnceLock::new() }).collect();
-        Ok(slot.get_or_init(|| Shard { file, key, chunks }))
+        let directories = Directories::new(ranges.len(), to_usize(self.chunk_len).div_ceil(BLOCK));
+        Ok(slot.get_or_init(|| Shard { file, key, chunks: ranges, directories }))
     }
 
     /// The error for bytes of a shard that cannot be decoded.
     fn broken(&self, shard: &Shard, e: Broken) -> DaoError {
         self.array.broken(&shard.key, &e)
     }
+}
+
+/// The bytes of all blocks; `None` where there are none.
+fn bytes_of(starts: &Starts<'_>) -> Option<Range<u64>> {
+    let (first, last) = (starts.block(0)?, starts.block(starts.len().checked_sub(1)?)?);
+    Some(first.start..last.end)
 }
 
 /// The bytes of `range`, where one of `parts` (ascending) has them all.

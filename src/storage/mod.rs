@@ -4,6 +4,7 @@
 //! manifests. Every path is relative to the root, `/`-separated.
 
 mod local;
+mod prefetch;
 mod remote;
 mod zarr;
 
@@ -16,6 +17,7 @@ use bytes::Bytes;
 
 use crate::error::{DaoError, Result};
 pub use local::Local;
+pub use prefetch::prefetch;
 pub use zarr::ZarrStorage;
 
 /// Options for object stores (`aws_region`, `endpoint`, …), as `object_store` and polars name them.

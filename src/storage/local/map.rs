@@ -13,14 +13,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
+use super::super::prefetch;
 use super::bus_error;
 
 /// The environment variable that turns maps off, where it is `off`.
 const VARIABLE: &str = "DAO_POLARS_MAPS";
 /// The most files that the process maps: Linux gives it 65,530 ranges of memory for everything.
 const MOST: usize = 16_384;
-/// The bytes of a line of the processor's cache.
-const LINE: usize = 64;
 
 /// The number of files that are mapped now.
 static MAPPED: AtomicUsize = AtomicUsize::new(0);
@@ -84,17 +83,9 @@ impl Map {
     /// Asks the processor for bytes that will be copied soon.
     #[inline]
     pub fn prefetch(&self, range: &Range<u64>) {
-        #[cfg(target_arch = "x86_64")]
-        if let (Ok(start), Ok(end)) = (usize::try_from(range.start), usize::try_from(range.end)) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            for at in (start..end.min(self.len)).step_by(LINE) {
-                // SAFETY: the address lies within the map; prefetching reads nothing, and does nothing where a page is
-                // not there.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(self.start.as_ptr().add(at).cast()) };
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (range, LINE);
+        let within = |at: u64| usize::try_from(at).map_or(self.len, |at| at.min(self.len));
+        let (start, end) = (within(range.start), within(range.end));
+        prefetch(self.start.as_ptr().wrapping_add(start), end.saturating_sub(start));
     }
 }
 
