@@ -20,7 +20,7 @@ from .._core import Dataset, Description, MatrixName
 from .._core import Genes as ResolvedGenes
 from ..errors import DaoFileNotFoundError, DaoKeyError, DaoTypeError
 from ..genes.request import Duplicates, Genes, wanted
-from ..scan.cell import COLUMN, Keys, cell_type, check_keys, key_of
+from ..scan.cell import COLUMN, PIECE, Keys, cell_type, check_keys, key_of
 from ..store.store import Store, load_store
 
 
@@ -44,11 +44,13 @@ class Selection:
 
     def numbers(self) -> list[int]:
         """The numbers of the datasets that have cells here, ascending."""
-        # Keys of one dataset are neighbours in most frames: look only at where they change.
-        numbers = self.keys >> np.uint64(32)
-        changes = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
-        starts = numbers[np.concatenate([[0], changes])] if len(numbers) else numbers
-        return [int(number) for number in np.unique(starts)]
+        found: set[int] = set()
+        for start in range(0, len(self.keys), PIECE):
+            # Keys of one dataset are neighbours in most frames: look only at where they change.
+            numbers = self.keys[start : start + PIECE] >> np.uint64(32)
+            changes = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
+            found.update(np.unique(numbers[np.concatenate([[0], changes])]).tolist())
+        return sorted(found)
 
     def datasets(self) -> list[Dataset]:
         """The datasets that have cells here; all in the store for an empty selection."""

@@ -173,6 +173,13 @@ def test_keys_that_the_store_does_not_have() -> None:
         check_keys(np.array([0], np.uint64), {}, "/s")
 
 
+def test_keys_are_checked_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cell_module, "PIECE", 3)
+    check_keys(np.array([0, 1, 2, 3, 4], np.uint64), {0: 5}, "/s")
+    with pytest.raises(dao.DaoValueError, match=r"3 of 8 keys .* in row 4, is cell 7 of dataset"):
+        check_keys(np.array([0, 1, 2, 3, 7, 0, 5, 6], np.uint64), {0: 5}, "/s")
+
+
 def test_the_module_can_be_loaded_twice(frame: pl.DataFrame) -> None:
     importlib.reload(cell_module)
     try:
