@@ -2,6 +2,9 @@
 
     python benchmarks/bench.py                     everything; results/ gets the table and the plot
     python benchmarks/bench.py --only dao_polars,cellstream --patterns shuffled --cells 50000
+    python benchmarks/bench.py --parts large,sparse
+    python benchmarks/bench.py --cold --only dao_polars,annbatch --patterns shuffled,selection
+    python benchmarks/bench.py --parts large --memory 1.5
 
 Makes the data and the environments, then takes one measurement after another, each in a process
 of its own: in every round all contenders have their turn at a pattern, so that what else the
@@ -11,25 +14,64 @@ machine does falls on all of them. README.md beside this says what is measured.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import report
+from balloon import Balloon, available
 from environments import OURS, CannotInstallError, contenders, environment
 
-from data import prepare
+from data import FEW, Data, prepare
 
 HERE = Path(__file__).parent
-PATTERNS = ["writing", "in order", "shuffled", "selection", "dense", "to_anndata"]
-LARGE = ["in order", "shuffled", "selection"]
+PATTERNS = [
+    "writing",
+    "in order",
+    "shuffled",
+    "first epoch",
+    "batches of 256",
+    "selection",
+    "dense",
+    "to_anndata",
+]
+EPOCHS = ["in order", "shuffled", "first epoch"]
 QUIET = {"PYTHONWARNINGS": "ignore", "TQDM_DISABLE": "1", "LOGURU_LEVEL": "ERROR"}
+VALUES = 1_407  # of a cell that is not sparse
+
+
+@dataclass(frozen=True)
+class Part:
+    """Cells of a kind, and what is measured on them: ``patterns`` of all contenders that can hold
+    them, or of ``only`` some."""
+
+    title: str
+    kind: str
+    patterns: tuple[str, ...]
+    only: tuple[str, ...] | None = None
+
+    @property
+    def values(self) -> int:
+        """Of a cell, about."""
+        return FEW if self.kind == "sparse" else VALUES
+
+
+FAST = (OURS, "annbatch", "bpcells", "cellstream", "homeobox")
+PARTS = {
+    "counts": Part("", "counts", tuple(PATTERNS)),
+    "floats": Part("log1p of normalised counts, float32", "floats", ("writing", *EPOCHS[:2])),
+    # The others' writers hold all cells in memory.
+    "large": Part("more cells", "counts", ("writing", *EPOCHS, "selection"), (OURS, "bpcells")),
+    "sparse": Part("five values a cell", "sparse", ("writing", *EPOCHS), FAST),
+}
 
 
 @dataclass
@@ -43,42 +85,93 @@ class Contender:
             return self.listing["writes"]
         return self.listing["reads"].get(pattern, [])
 
+    @property
+    def stored(self) -> bool:
+        """It reads a store of its own."""
+        return bool(self.listing["writes"])
+
 
 @dataclass
 class Bench:
-    """One set of cells: its folder, and how to run things on it. ``runs``: every measurement, by
-    (pattern, contender, setting)."""
+    """One part: its folder, and how to run things on it. ``runs``: every measurement, by
+    (pattern, contender, setting); ``data`` is None where the part is ``skipped``, with why."""
 
-    folder: Path
+    part: Part
+    cells: int
     args: argparse.Namespace
+    peers: list[Contender]
     runs: dict[tuple[str, str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    spent: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    data: Data | None = None
+    skipped: str = ""
 
-    def round(self, peers: list[Contender], patterns: list[str]) -> None:
-        for pattern in patterns:
-            for peer in peers:
+    def __post_init__(self) -> None:
+        only = self.part.only
+        self.folder = self.args.work / f"{self.part.kind}-{self.cells}"
+        self.patterns = [p for p in self.part.patterns if p in self.args.patterns]
+        self.peers = [
+            peer
+            for peer in self.peers
+            if self.part.kind in peer.listing["kinds"] and (only is None or peer.name in only)
+        ]
+
+    def prepare(self) -> None:
+        """Makes the data, or says why there is none."""
+        values = self.cells * self.part.values
+        stores = sum(peer.stored for peer in self.peers) + 1  # one is written anew beside them
+        made = (self.folder / "data.json").exists()
+        # The file and, while it is made, its pieces; stores take up to 4 bytes a value.
+        needed = values * ((0 if made else 16) + 4 * stores)
+        free = shutil.disk_usage(self.args.work).free
+        if needed > free:
+            self.skipped = f"{needed / 1e9:.0f} GB of disk may be needed, {free / 1e9:.0f} are free"
+        else:
+            print(f"data: {self.cells:,} cells, {self.part.kind}", flush=True)
+            self.data = prepare(self.folder, self.cells, self.part.kind)
+
+    def round(self) -> None:
+        if "writing" not in self.patterns:
+            for peer in list(self.peers):
+                try:
+                    self.ensure_store(peer)
+                except CannotInstallError as error:
+                    self.runs[("writing", peer.name, "")] = [{"error": str(error)}]
+                    self.peers.remove(peer)
+        for pattern in self.patterns:
+            for peer in self.peers:
                 for setting in peer.settings(pattern):
                     key = (pattern, peer.name, setting)
                     runs = self.runs.setdefault(key, [])
-                    spent = sum(run.get("seconds", 0) for run in runs)
+                    spent = self.spent.get(key, 0)
                     if spent > self.args.patience or any("error" in run for run in runs):
                         continue
+                    began = time.perf_counter()
                     run = self.measure(peer, pattern, setting)
+                    self.spent[key] = spent + time.perf_counter() - began
                     runs.append(run)
-                    print(f"  {pattern:11} {peer.name:11} {setting:22} {told(run)}", flush=True)
+                    print(f"  {pattern:14} {peer.name:11} {setting:22} {told(run)}", flush=True)
 
     def measure(self, peer: Contender, pattern: str, setting: str) -> dict[str, Any]:
         if pattern == "writing":
             return self.write(peer, setting)
+        if peer.stored and not self.store(peer).exists():
+            return {"error": "it has no store"}
+        lacking = 16 * self.data.nnz if pattern == "to_anndata" else 0
+        if lacking > available():
+            return {"error": f"{lacking / 1e9:.0f} GB of memory may be needed"}
         return self.run(peer, "read", pattern, setting, store=self.store(peer))
 
     def store(self, peer: Contender) -> Path:
         return self.folder / "stores" / peer.name
 
+    def notes(self, peer: Contender) -> Path:
+        return self.folder / "stores" / f"{peer.name}.json"
+
     def ensure_store(self, peer: Contender) -> None:
         """What a contender reads is written now if it is missing or of another version."""
-        if not peer.listing["writes"]:
+        notes = self.notes(peer)
+        if not peer.stored:
             return
-        notes = self.store(peer).with_suffix(".json")
         if notes.exists() and json.loads(notes.read_text())["version"] == version(peer):
             return
         print(f"  writing {peer.name}'s store ...", flush=True)
@@ -97,9 +190,13 @@ class Bench:
             remove(store)
             target.rename(store)
             notes = {"version": version(peer), "run": run}
-            store.with_suffix(".json").write_text(json.dumps(notes))
+            self.notes(peer).write_text(json.dumps(notes))
         remove(target)
         return run
+
+    def written(self) -> dict[str, Any]:
+        notes = {peer.name: self.notes(peer) for peer in self.peers if peer.stored}
+        return {n: json.loads(f.read_text())["run"] for n, f in notes.items() if f.exists()}
 
     def run(self, peer: Contender, *what: str, store: Path) -> dict[str, Any]:
         options = ["--data", str(self.folder), "--store", str(store)]
@@ -108,6 +205,11 @@ class Bench:
             return launch(peer.name, peer.python, *what, *options, cores=self.args.cores)
         except ChildProcessError as error:
             return {"error": str(error)}
+
+    def results(self) -> report.Results:
+        return report.Results(
+            self.part.title, self.cells, self.data, self.skipped, self.runs, self.written()
+        )
 
 
 def launch(name: str, python: Path, *what: str, cores: int | None = None) -> dict[str, Any]:
@@ -164,7 +266,7 @@ def remove(place: Path) -> None:
 def told(run: dict[str, Any]) -> str:
     if "error" in run:
         return f"failed: {run['error']}"
-    rate, above = run["cells"] / run["seconds"], (run["peak"] - run["imports"]) / 1e6
+    rate, above = run["cells"] / run["seconds"], (run["anon"] - run["imports_anon"]) / 1e6
     return f"{rate:12,.0f} cells/s {above:8,.0f} MB"
 
 
@@ -174,74 +276,72 @@ def listed(text: str) -> list[str]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cells", type=int, default=200_000)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--parts", type=listed, default=["counts", "floats"], help=", ".join(PARTS))
+    parser.add_argument("--cells", type=int, default=200_000, help="of counts and floats")
+    parser.add_argument("--large-cells", type=int, default=1_000_000)
+    parser.add_argument("--sparse-cells", type=int, default=10_000_000)
+    parser.add_argument("--repeats", type=int, default=5, help="rounds")
     parser.add_argument("--only", type=listed, help=f"of {','.join(contenders())}")
+    parser.add_argument("--without", type=listed, default=[], help="contenders to leave out")
     parser.add_argument("--patterns", type=listed, default=PATTERNS, help=", ".join(PATTERNS))
     parser.add_argument("--cores", type=int, help="how many cores all may use (default: all)")
     parser.add_argument("--cold", action="store_true", help="drop the page cache before each pass")
-    parser.add_argument("--large", action="store_true", help="ours on 1,000,000 cells too")
-    parser.add_argument("--large-cells", type=int, default=1_000_000)
+    parser.add_argument(
+        "--memory", type=float, help="GB to leave to the processes and the page cache together"
+    )
     parser.add_argument(
         "--patience",
         type=float,
-        default=240,
-        help="seconds after which a measurement is not repeated",
+        default=20,
+        help="seconds, all in all, after which a measurement is not repeated",
     )
     parser.add_argument("--work", type=Path, default=HERE / ".work", help="data and stores")
     parser.add_argument("--results", type=Path, help="default: results/, .work/results/ for a part")
     args = parser.parse_args()
-    unknown = set(args.only or []) - set(contenders()) | set(args.patterns) - set(PATTERNS)
+    unknown = {*(args.only or []), *args.without} - set(contenders())
+    unknown |= set(args.patterns) - set(PATTERNS) | set(args.parts) - set(PARTS)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    args.names = [
+        name
+        for name in contenders()
+        if name in (args.only or contenders()) and name not in args.without
+    ]
     if args.results is None:
-        part = args.only or args.patterns != PATTERNS or args.cells != 200_000 or args.cold
+        part = args.only or args.without or args.patterns != PATTERNS or args.cells != 200_000
+        part = part or args.cold or args.memory or "counts" not in args.parts
         args.results = args.work / "results" if part else HERE / "results"
+    args.work.mkdir(exist_ok=True)
     return args
 
 
 def main() -> None:
     args = arguments()
-    bench = Bench(args.work / f"cells-{args.cells}", args)
-    print(f"data: {args.cells:,} cells", flush=True)
-    data = prepare(bench.folder, args.cells)
-    peers, skipped = enter([name for name in contenders() if name in (args.only or contenders())])
-    patterns = [pattern for pattern in PATTERNS if pattern in args.patterns]
-    for peer in list(peers):
-        try:
-            if "writing" not in patterns:  # which comes first in each round
-                bench.ensure_store(peer)
-        except CannotInstallError as error:
-            skipped[peer.name] = str(error)
-            peers.remove(peer)
-            print(f"skipping {peer.name}: {error}", flush=True)
-    large = Bench(args.work / f"cells-{args.large_cells}", args)
-    large_data = None
-    if args.large:
-        print(f"data: {args.large_cells:,} cells", flush=True)
-        large_data = prepare(large.folder, args.large_cells, "lzf")
-    ours = [peer for peer in peers if peer.name == OURS]
-    for number in range(args.repeats):
-        print(f"round {number + 1} of {args.repeats}", flush=True)
-        bench.round(peers, patterns)
-        if args.large and number == 0:
-            for peer in ours:
-                large.ensure_store(peer)
-        if args.large:
-            large.round(ours, LARGE)
-        stores = {p.name: bench.store(p).with_suffix(".json") for p in peers}
-        report.write(
-            args.results,
-            machine=report.machine(args.cores),
-            settings={"repeats": number + 1, "cold": args.cold, "cells": args.cells},
-            data=data,
-            large=large_data,
-            contenders={peer.name: peer.listing for peer in peers},
-            skipped=skipped,
-            runs=bench.runs,
-            large_runs=large.runs,
-            written={n: json.loads(f.read_text())["run"] for n, f in stores.items() if f.exists()},
-        )
+    peers, skipped = enter(args.names)
+    sizes = {"large": args.large_cells, "sparse": args.sparse_cells}
+    benches = {
+        name: Bench(part, sizes.get(name, args.cells), args, peers)
+        for name, part in PARTS.items()
+        if name in args.parts
+    }
+    for bench in benches.values():
+        bench.prepare()
+    with contextlib.ExitStack() as stack:
+        if args.memory:
+            stack.enter_context(Balloon(int(args.memory * 1e9)))
+        for number in range(args.repeats):
+            print(f"round {number + 1} of {args.repeats}", flush=True)
+            for bench in benches.values():
+                if bench.data is not None:
+                    bench.round()
+            report.write(
+                args.results,
+                machine=report.machine(args.cores),
+                settings={"repeats": number + 1, "cold": args.cold, "memory": args.memory},
+                contenders={peer.name: peer.listing for peer in peers},
+                skipped=skipped,
+                parts={name: bench.results() for name, bench in benches.items()},
+            )
     print((args.results / "table.md").read_text())
 
 

@@ -543,8 +543,8 @@ def main() -> None:
 
     from data import prepare
 
-    folder = HERE / ".work" / f"cells-{args.cells}"
-    data = prepare(folder, args.cells)
+    folder = HERE / ".work" / f"gzip-{args.cells}"
+    data = prepare(folder, args.cells, compression="gzip")
     (folder / "expression").mkdir(exist_ok=True)
     know(folder, data.total)
     pythons, skipped = enter([name for name in CONTENDERS if name in names], folder)

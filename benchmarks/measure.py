@@ -7,23 +7,37 @@
 Runs in the contender's own environment (Python 3.9 too), so imports nothing but the standard
 library and numpy. What a contender does is in ``peers/CONTENDER.py``; this owns what is the same
 for all: the untimed pass that warms the cache and sums the counts, the timed pass, and memory.
+
+``peers/CONTENDER.py`` has TITLE, PACKAGES, and by setting
+
+    WRITES      what writes its store; may return what is to be timed, when it has prepared for it
+    READS       by pattern: what opens the store, and gives a function that begins an epoch: batches
+                ``(x, samples)``, where samples are the obs column ``sample`` of the batch or, where
+                none are delivered, a function that says them (which is not called while timed)
+    PARTS       by pattern and setting: cells of an epoch to be content with
+    KINDS       what it can hold of data.KINDS; counts and sparse where it says nothing
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
 import mmap
 import os
 import re
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 WHOLE = "to_anndata"  # reads one object
+FIRST = "first epoch"  # of a process: opening is part of it, and nothing was read before
+SMALL = "batches of 256"
 
 
 class Task:
@@ -34,10 +48,10 @@ class Task:
     are called when it is over.
     """
 
-    batch = 1024
-    obs = ("cell_type", "donor")
+    obs = ("cell_type", "sample")
 
-    def __init__(self, folder: Path, store: Path) -> None:
+    def __init__(self, folder: Path, store: Path, pattern: str) -> None:
+        self.batch = 256 if pattern == SMALL else 1024
         self.source = folder / "data.h5ad"
         self.store = store
         self.data = json.loads((folder / "data.json").read_text())
@@ -59,11 +73,11 @@ def main() -> None:
     if args.what == "list":
         print(json.dumps(listing(peer)))
         return
-    task = Task(args.data, args.store)
-    imports = memory("VmHWM")
+    task = Task(args.data, args.store, args.names[0])
+    imports = {"imports": memory("VmHWM"), "imports_anon": memory("RssAnon")}
     result = write(peer, task, *args.names) if args.what == "write" else read(peer, task, args)
     reported = {name: value() for name, value in task.report.items()}
-    print(json.dumps({**result, "imports": imports, **reported}))
+    print(json.dumps({**result, **imports, **reported}))
 
 
 def load(name: str):
@@ -82,19 +96,25 @@ def listing(peer) -> dict:
         "versions": {name: importlib.metadata.version(name) for name in peer.PACKAGES},
         "reads": {pattern: list(settings) for pattern, settings in peer.READS.items()},
         "writes": list(peer.WRITES),
+        "kinds": list(getattr(peer, "KINDS", ("counts", "sparse"))),
     }
 
 
 def write(peer, task: Task, setting: str) -> dict:
     warm(task.source)
-    began = time.perf_counter()
-    peer.WRITES[setting](task)
-    seconds = time.perf_counter() - began
+    with Sampled(0.05) as sampled:
+        began = time.perf_counter()
+        prepared = peer.WRITES[setting](task)
+        if callable(prepared):
+            began = time.perf_counter()
+            prepared()
+        seconds = time.perf_counter() - began
     counts = getattr(peer, "counts_bytes", None)
     return {
         "cells": task.data["cells"],
         "seconds": seconds,
         "peak": memory("VmHWM"),
+        "anon": sampled.peak,
         "bytes": sum(file.stat().st_size for file in files(task.store)),
         "counts_bytes": counts(task) if counts else None,
     }
@@ -107,26 +127,31 @@ def read(peer, task: Task, args: argparse.Namespace) -> dict:
     part = getattr(peer, "PARTS", {}).get((pattern, setting))
     part = part if part is not None and part < task.data["cells"] else None
     places = [place for place in (task.source, task.store) if place.exists()]
-    if not args.cold:
-        for place in places:
-            warm(place)
+    for place in places:
+        cool(place) if args.cold else warm(place)
     began = time.perf_counter()
     epoch = peer.READS[pattern][setting](task)
     opening = time.perf_counter() - began
     sums = Sums()
     passes = []
+    if pattern == FIRST:
+        passes.append((drain(epoch(), part, None)[0], time.perf_counter() - began))
     if pattern == WHOLE:  # the one object that is read is summed after the clock stopped
         warm_memory(16 * task.data["nnz"])
         for place in places if args.cold else []:
             cool(place)
         kept: list = []
-        passes.append(drain(epoch(), None, kept.append))
+        with Sampled(0.05) as sampled:
+            passes.append(drain(epoch(), None, lambda *batch: kept.append(batch)))
         peak = memory("VmHWM")
-        sums.add(kept[0])
+        sums.add(*kept[0])
     else:
-        drain(epoch(), part, sums.add)
+        with Sampled(0.005) as sampled:
+            drain(epoch(), part, sums.add)
         # What is short is read again, up to a second in all.
-        while not passes or (not args.cold and sum(seconds for _, seconds in passes) < 1):
+        while not passes or (
+            pattern != FIRST and not args.cold and sum(seconds for _, seconds in passes) < 1
+        ):
             for place in places if args.cold else []:
                 cool(place)
             passes.append(drain(epoch(), part, None))
@@ -139,31 +164,49 @@ def read(peer, task: Task, args: argparse.Namespace) -> dict:
         "opening": opening,
         "part": part is not None,
         "peak": peak,
+        "anon": sampled.peak,
+        "diversity": None if pattern == WHOLE else sums.diversity(),
     }
 
 
 def drain(batches, part: int | None, use) -> tuple[int, float]:
     """Cells and seconds of a pass, or of its first ``part`` cells."""
     cells, began = 0, time.perf_counter()
-    for x in batches:
+    for x, samples in batches:
         cells += x.shape[0]
         if use is not None:
-            use(x)
+            use(x, samples)
         if part is not None and cells >= part:
             break
     return cells, time.perf_counter() - began
 
 
 class Sums:
-    """Cells and counts that were delivered."""
+    """Cells and values that were delivered, and how mixed they were."""
 
     def __init__(self) -> None:
         self.cells, self.total = 0, 0.0
+        self.batches: list[Counter] = []  # cells by sample
 
-    def add(self, x) -> None:
+    def add(self, x, samples) -> None:
         values = x if isinstance(x, np.ndarray) else x.data
         self.cells += x.shape[0]
         self.total += float(values.sum(dtype=np.float64))
+        named = np.asarray(samples() if callable(samples) else samples).astype(str)
+        if len(named) != x.shape[0]:
+            raise SystemExit(f"a batch of {x.shape[0]} cells came with {len(named)} rows of obs")
+        self.batches.append(Counter(named.tolist()))
+
+    def diversity(self) -> float:
+        """The mean entropy of samples within a batch, by that of all that was delivered: what
+        dao_polars' ``batch_diversity("sample")`` is."""
+        whole = sum(self.batches, Counter())
+        return float(np.mean([entropy(batch) for batch in self.batches]) / entropy(whole))
+
+
+def entropy(cells: Counter) -> float:
+    shares = np.array(list(cells.values())) / sum(cells.values())
+    return float(-(shares * np.log(shares)).sum())
 
 
 def check(data: dict, pattern: str, sums: Sums, timed: list | None) -> None:
@@ -178,7 +221,12 @@ def check(data: dict, pattern: str, sums: Sums, timed: list | None) -> None:
         mean, expected = sums.total / sums.cells, total / cells
         if abs(mean / expected - 1) > 0.1:
             raise SystemExit(f"{mean:.1f} counts a cell were delivered, not {expected:.1f}")
-    elif (sums.cells, sums.total) != (cells, total) or set(timed) != {cells}:
+    # Sums of counts are exact in any order, those of floats are not.
+    elif (
+        sums.cells != cells
+        or abs(sums.total - total) > (1e-9 * total if data["kind"] == "floats" else 0)
+        or set(timed) != {cells}
+    ):
         raise SystemExit(
             f"{sums.cells:,} cells with {sums.total:,.0f} counts, then {timed} cells were "
             f"delivered, not {cells:,} with {total:,.0f}"
@@ -189,6 +237,32 @@ def memory(field: str) -> int:
     """Bytes, of /proc/self/status. (getrusage would report the parent's peak.)"""
     status = Path("/proc/self/status").read_text()
     return int(re.search(rf"{field}:\s+(\d+)", status)[1]) * 1024
+
+
+class Sampled(contextlib.AbstractContextManager):
+    """The most anonymous memory (``RssAnon``) while it is entered, of which the kernel keeps no
+    peak: what the process allocated, without the mapped pages of files, which are the page
+    cache's."""
+
+    def __init__(self, every: float) -> None:
+        self.every, self.peak = every, 0
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.look, daemon=True)
+
+    def look(self) -> None:
+        while True:
+            self.peak = max(self.peak, memory("RssAnon"))
+            if self.over.wait(self.every):
+                return
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.over.set()
+        self.thread.join()
+        self.peak = max(self.peak, memory("RssAnon"))
 
 
 def files(place: Path) -> list:

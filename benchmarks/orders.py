@@ -1,7 +1,4 @@
-"""Which rows an epoch visits, for peers that are asked for rows by number.
-
-``cells`` has ``n_obs`` and a pandas ``obs``.
-"""
+"""Which rows an epoch visits, for peers that are asked for rows by number."""
 
 import numpy as np
 
@@ -16,3 +13,14 @@ def shuffled(cells, task, rng):
 
 def selection(cells, task, rng):
     return rng.permutation(np.flatnonzero(cells.obs["cell_type"] == task.cell_type))
+
+
+# By pattern: ``cells`` has ``n_obs`` and a pandas ``obs``.
+ORDERS = {
+    "in order": in_order,
+    "shuffled": shuffled,
+    "first epoch": shuffled,
+    "batches of 256": shuffled,
+    "selection": selection,
+    "dense": shuffled,
+}

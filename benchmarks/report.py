@@ -8,22 +8,42 @@ import os
 import platform
 import re
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bars import OURS, Figures, bars
 
+from data import Data
+
 TITLES = {
     "in order": "In order",
     "shuffled": "Shuffled",
+    "first epoch": "Shuffled, the first epoch of a process, with opening",
+    "batches of 256": "Shuffled, batches of 256",
     "selection": "Shuffled, through a selection",
     "dense": "Shuffled, 2,000 genes, dense",
     "to_anndata": "Everything as AnnData",
     "writing": "Writing, from .h5ad",
 }
 Runs = dict[tuple[str, str, str], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is known of one part of the benchmark. ``data`` is None where it was ``skipped``."""
+
+    title: str
+    cells: int
+    data: Data | None
+    skipped: str
+    runs: Runs
+    written: dict[str, Any]
+
+    @property
+    def heading(self) -> str:
+        return f"{self.cells:,} cells: {self.title}" if self.title else ""
 
 
 def machine(cores: int | None) -> dict[str, Any]:
@@ -47,32 +67,41 @@ def machine(cores: int | None) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, **parts: Any) -> None:
+def write(folder: Path, **said: Any) -> None:
     """Everything that is known now; written again after each round."""
     folder.mkdir(parents=True, exist_ok=True)
-    here = Figures(parts["runs"], parts["written"])
-    large = Figures(parts["large_runs"], {})
-    large_cells = parts["large"].cells if parts["large"] else 1_000_000
-    judged = bars(here, large, parts["data"].cells, large_cells)
-    lines = table(parts, judged)
-    (folder / "table.md").write_text("\n".join(lines) + "\n")
+    parts: dict[str, Results] = said["parts"]
+    figures = {name: Figures(part.runs, part.written) for name, part in parts.items()}
+    none = Figures({}, {})
+    cells = {name: part.cells for name, part in parts.items()}
+    judged = bars(
+        figures.get("counts", none),
+        figures.get("large", none),
+        cells.get("counts", 200_000),
+        cells.get("large", 1_000_000),
+    )
+    (folder / "table.md").write_text("\n".join(table(said, judged)) + "\n")
     (folder / "results.json").write_text(
         json.dumps(
             {
-                **{
-                    k: parts[k] for k in ("machine", "settings", "contenders", "skipped", "written")
-                },
-                "data": asdict(parts["data"]),
-                "large": asdict(parts["large"]) if parts["large"] else None,
+                **{k: said[k] for k in ("machine", "settings", "contenders", "skipped")},
                 "bars": [asdict(b) | {"ratio": b.ratio, "met": b.met} for b in judged],
-                "runs": records(parts["runs"]),
-                "large_runs": records(parts["large_runs"]),
+                "parts": {
+                    name: {
+                        "cells": part.cells,
+                        "data": asdict(part.data) if part.data else None,
+                        "skipped": part.skipped,
+                        "written": part.written,
+                        "runs": records(part.runs),
+                    }
+                    for name, part in parts.items()
+                },
             },
             indent=1,
             ensure_ascii=False,
         )
     )
-    plot(folder / "plot.png", parts)
+    plot(folder / "plot.png", said)
 
 
 def records(runs: Runs) -> list[dict[str, Any]]:
@@ -82,74 +111,89 @@ def records(runs: Runs) -> list[dict[str, Any]]:
     ]
 
 
-def table(parts: dict[str, Any], judged: list) -> list[str]:
-    m, data, settings = parts["machine"], parts["data"], parts["settings"]
-    share = data.selected / data.cells
+def table(said: dict[str, Any], judged: list) -> list[str]:
+    m, settings = said["machine"], said["settings"]
     lines = [
         f"{m['cpu']}, {m['cores']} cores, {m['memory'] / 2**30:.0f} GiB, Linux {m['kernel']}; "
-        f"dao-polars {m['commit']}, {m['date']} (load {m['load']}).  ",
-        f"{data.cells:,} cells × {data.genes:,} genes, {data.nnz / data.cells:,.0f} values a cell; "
-        f"the selection is `cell_type == {data.cell_type!r}`, {data.selected:,} cells "
-        f"({share:.1%}). Medians of up to {settings['repeats']} runs, "
-        f"{'cold' if settings['cold'] else 'warm'} page cache.",
+        f"dao-polars {m['commit']}, {m['date']} (load {m['load']}). "
+        f"Medians of up to {settings['repeats']} runs, "
+        f"{'cold' if settings['cold'] else 'warm'} page cache"
+        + (f", {settings['memory']:g} GB of memory left." if settings["memory"] else "."),
         "",
-        "| bar | ours | beside | ratio | needed | |",
-        "|---|---:|---:|---:|---:|---|",
     ]
-    for bar in judged:
-        verdict = {True: "met", False: "**not met**", None: "not measured"}[bar.met]
-        ratio = "" if bar.ratio is None else f"{bar.ratio:.2f}"
-        lines.append(
-            f"| {bar.text} | {quantity(bar.ours, bar.unit)} | {quantity(bar.theirs, bar.unit)} "
-            f"| {ratio} | {bar.needed} | {verdict} |"
-        )
-    for pattern, title in TITLES.items():
-        rows = ranked(parts["runs"], pattern)
-        if rows:
-            lines += ["", f"**{title}**", "", *pattern_table(parts, rows)]
-    large = [row for pattern in TITLES for row in ranked(parts["large_runs"], pattern)]
-    if large:
-        lines += ["", f"**dao-polars, {parts['large'].cells:,} cells**", ""]
-        lines += ["| | cells/s | peak MB above imports | keys and obs MB |", "|---|---:|---:|---:|"]
+    if "counts" in said["parts"]:
         lines += [
-            f"| {TITLES[r['pattern']]} | {three(r['rate'])} | {r['above'] / 1e6:,.0f} "
-            f"| {r['held'] / 1e6:,.0f} |"
-            for r in large
+            "| bar | ours | beside | ratio | needed | |",
+            "|---|---:|---:|---:|---:|---|",
         ]
-    sizes = {n: w for n, w in parts["written"].items() if w.get("bytes")}
-    lines += ["", "**On disk**", "", "| | all MB | counts MB |", "|---|---:|---:|"]
-    for name, written in sorted(sizes.items(), key=lambda item: item[1]["bytes"]):
-        title = parts["contenders"][name]["title"]
-        counts = quantity(written["counts_bytes"], "MB")
-        lines.append(f"| {title} | {written['bytes'] / 1e6:,.0f} | {counts.removesuffix(' MB')} |")
-    lines += [f"| the .h5ad (gzip) | {data.bytes / 1e6:,.0f} | |", "", "**Who**", ""]
-    for listing in parts["contenders"].values():
+        for bar in judged:
+            verdict = {True: "met", False: "**not met**", None: "not measured"}[bar.met]
+            ratio = "" if bar.ratio is None else f"{bar.ratio:.2f}"
+            lines.append(
+                f"| {bar.text} | {quantity(bar.ours, bar.unit)} | {quantity(bar.theirs, bar.unit)} "
+                f"| {ratio} | {bar.needed} | {verdict} |"
+            )
+    for part in said["parts"].values():
+        lines += part_table(said, part)
+    lines += ["", "## Who", ""]
+    for listing in said["contenders"].values():
         versions = ", ".join(f"{name} {number}" for name, number in listing["versions"].items())
         lines.append(f"- {listing['note']} ({versions})")
-    for name, reason in parts["skipped"].items():
+    for name, reason in said["skipped"].items():
         lines.append(f"- {name}: skipped, {reason}")
-    for (pattern, name, setting), runs in parts["runs"].items():
-        errors = [run["error"] for run in runs if "error" in run]
-        if errors:
-            lines.append(f"- {name}, {pattern} {setting}: failed, {errors[0]}")
     return lines
 
 
-def pattern_table(parts: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+def part_table(said: dict[str, Any], part: Results) -> list[str]:
+    lines = ["", f"## {part.heading or f'{part.cells:,} cells'}", ""]
+    data = part.data
+    if data is None:
+        return [*lines, f"Skipped: {part.skipped}."]
+    lines.append(
+        f"{data.genes:,} genes, {data.nnz / data.cells:,.0f} values a cell; the selection is "
+        f"`cell_type == {data.cell_type!r}`, {data.selected:,} cells "
+        f"({data.selected / data.cells:.1%})."
+    )
+    for pattern, title in TITLES.items():
+        rows = ranked(part.runs, pattern)
+        if rows:
+            lines += ["", f"**{title}**", "", *pattern_table(said, rows)]
+    sizes = {n: w for n, w in part.written.items() if w.get("bytes")}
+    lines += ["", "**On disk**", "", "| | all MB | values MB | bytes a value |"]
+    lines += ["|---|---:|---:|---:|"]
+    for name, written in sorted(sizes.items(), key=lambda item: item[1]["bytes"]):
+        title = said["contenders"][name]["title"]
+        counts = written["counts_bytes"]
+        each = "" if counts is None else f"{counts / data.nnz:.2f}"
+        size = quantity(counts, "MB").removesuffix(" MB")
+        lines.append(f"| {title} | {written['bytes'] / 1e6:,.0f} | {size} | {each} |")
+    lines.append(f"| the .h5ad | {data.bytes / 1e6:,.0f} | | {data.bytes / data.nnz:.2f} |")
+    failed = [
+        f"- {name}, {pattern} {setting}: failed, {run['error']}"
+        for (pattern, name, setting), runs in part.runs.items()
+        for run in runs
+        if "error" in run
+    ]
+    return [*lines, "", *failed] if failed else lines
+
+
+def pattern_table(said: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     ours = max((row["rate"] for row in rows if row["name"] == OURS), default=None)
     lines = [
-        "| | cells/s | lowest to highest | ours is | peak MB (above imports) | opening s | cells "
-        "| runs |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| | setting | mixed | cells/s | lowest to highest | ours is | anonymous MB | peak MB "
+        "| opening s | cells | runs |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         times = f"{ours / row['rate']:,.1f} ×" if ours and row["name"] != OURS else ""
         opening = "" if row["opening"] is None else f"{row['opening']:.2f}"
-        memory = f"{row['peak'] / 1e6:,.0f} ({row['above'] / 1e6:,.0f})"
+        mixed = "" if row["mixed"] is None else f"{row['mixed']:.2f}"
         cells = f"{row['cells']:,}{' of the epoch' if row['part'] else ''}"
+        title = said["contenders"][row["name"]]["title"]
         lines.append(
-            f"| {label(parts, row)} | {three(row['rate'])} | {three(row['low'])} to "
-            f"{three(row['high'])} | {times} | {memory} | {opening} | {cells} | {row['runs']} |"
+            f"| {title} | {row['setting']} | {mixed} | {three(row['rate'])} "
+            f"| {three(row['low'])} to {three(row['high'])} | {times} | {row['anon'] / 1e6:,.0f} "
+            f"| {row['above'] / 1e6:,.0f} | {opening} | {cells} | {row['runs']} |"
         )
     return lines
 
@@ -170,10 +214,10 @@ def ranked(runs: Runs, pattern: str) -> list[dict[str, Any]]:
                 "rate": median(rates),
                 "low": min(rates),
                 "high": max(rates),
-                "peak": median(run["peak"] for run in each),
                 "above": median(run["peak"] - run["imports"] for run in each),
+                "anon": median(run["anon"] - run["imports_anon"] for run in each),
+                "mixed": each[0].get("diversity"),
                 "opening": median(run["opening"] for run in each) if "opening" in each[0] else None,
-                "held": each[0].get("held", 0),
                 "cells": each[0]["cells"],
                 "runs": len(each),
                 "part": each[0].get("part", False),
@@ -182,8 +226,8 @@ def ranked(runs: Runs, pattern: str) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["rate"])
 
 
-def label(parts: dict[str, Any], row: dict[str, Any]) -> str:
-    title = parts["contenders"][row["name"]]["title"]
+def label(said: dict[str, Any], row: dict[str, Any]) -> str:
+    title = said["contenders"][row["name"]]["title"]
     return f"{title}, {row['setting']}" if row["setting"] else title
 
 
@@ -198,38 +242,15 @@ def quantity(number: float | None, unit: str) -> str:
     return f"{number / 1e6:,.0f} MB" if unit == "MB" else three(number)
 
 
-def plot(path: Path, parts: dict[str, Any]) -> None:
+def plot(path: Path, said: dict[str, Any]) -> None:
     """A panel a pattern, a bar a contender and setting, log scales; memory and size, linear."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    def bar(row: dict[str, Any], value: float, text: str) -> tuple[str, float, str, bool]:
-        star = "*" if row["part"] else ""
-        return label(parts, row) + star, value, text, row["name"] == OURS
-
-    panels = []
-    for pattern, title in TITLES.items():
-        rows = ranked(parts["runs"], pattern)
-        if pattern == "selection" and rows:
-            title = f"{title}: {parts['data'].selected / parts['data'].cells:.1%} of the cells"
-        if rows:
-            bars_ = [bar(row, row["rate"], three(row["rate"])) for row in rows]
-            panels.append((f"{title} (cells a second)", bars_, True))
-    rows = sorted(ranked(parts["runs"], "shuffled"), key=lambda row: row["above"])
-    if rows:
-        bars_ = [bar(row, row["above"] / 1e6, f"{row['above'] / 1e6:,.0f}") for row in rows]
-        panels.append(("Peak memory above imports, shuffled (MB)", bars_, False))
-    sizes = sorted(
-        (w["counts_bytes"] / 1e6, name) for name, w in parts["written"].items() if w["counts_bytes"]
-    )
-    if sizes:
-        bars_ = [
-            (parts["contenders"][name]["title"], size, f"{size:,.0f}", name == OURS)
-            for size, name in sizes
-        ]
-        panels.append(("Counts on disk (MB)", bars_, False))
+    known = [part for part in said["parts"].values() if part.data is not None]
+    panels = [panel for part in known for panel in part_panels(said, part)]
     if not panels:
         return
     lines = [panels[at : at + 2] for at in range(0, len(panels), 2)]
@@ -240,14 +261,47 @@ def plot(path: Path, parts: dict[str, Any]) -> None:
         for column, (title, bars_, log) in enumerate(line):
             axes = figure.add_subplot(grid[number, column])
             draw(axes, title, bars_, log, heights[number] - 2)
-    m = parts["machine"]
+    m, data = said["machine"], known[0].data
     figure.suptitle(
-        f"{parts['data'].cells:,} cells × {parts['data'].genes:,} genes; {m['cpu']}, {m['cores']} "
+        f"{data.cells:,} cells × {data.genes:,} genes; {m['cpu']}, {m['cores']} "
         f"cores, {m['date']}" + ("" if not starred(panels) else "; * a part of the epoch"),
         fontsize=11,
     )
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def part_panels(said: dict[str, Any], part: Results) -> list[tuple[str, list, bool]]:
+    """Title, bars, and whether its scale is logarithmic."""
+
+    def bar(row: dict[str, Any], value: float, text: str) -> tuple[str, float, str, bool]:
+        star = "*" if row["part"] else ""
+        return label(said, row) + star, value, text, row["name"] == OURS
+
+    panels = []
+    for pattern, title in TITLES.items():
+        rows = ranked(part.runs, pattern)
+        if pattern == "selection" and rows:
+            title = f"{title}: {part.data.selected / part.data.cells:.1%} of the cells"
+        if rows:
+            bars_ = [bar(row, row["rate"], three(row["rate"])) for row in rows]
+            panels.append((f"{title} (cells a second)", bars_, True))
+    rows = sorted(ranked(part.runs, "shuffled"), key=lambda row: row["anon"])
+    if rows:
+        bars_ = [bar(row, row["anon"] / 1e6, f"{row['anon'] / 1e6:,.0f}") for row in rows]
+        panels.append(("Anonymous memory above imports, shuffled (MB)", bars_, False))
+    sizes = sorted(
+        (w["counts_bytes"] / 1e6, name) for name, w in part.written.items() if w["counts_bytes"]
+    )
+    if sizes:
+        bars_ = [
+            (said["contenders"][name]["title"], size, f"{size:,.0f}", name == OURS)
+            for size, name in sizes
+        ]
+        panels.append(("Values on disk (MB)", bars_, False))
+    if part.heading:
+        panels = [(f"{part.heading}. {title}", bars_, log) for title, bars_, log in panels]
+    return panels
 
 
 def starred(panels: list) -> bool:

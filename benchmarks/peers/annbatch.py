@@ -37,8 +37,10 @@ def blocks(size, count, *, shuffle=True, panel=False):
         )
         collection(task, loader)
         if panel:
-            return lambda: (batch["X"][:, : task.panel].toarray() for batch in loader)
-        return lambda: (batch["X"] for batch in loader)
+            return lambda: (
+                (batch["X"][:, : task.panel].toarray(), batch["obs"]["sample"]) for batch in loader
+            )
+        return lambda: ((batch["X"], batch["obs"]["sample"]) for batch in loader)
 
     return open_loader
 
@@ -70,7 +72,7 @@ class Chosen(Sampler):
 
 def cells(task, rows):
     loader = collection(task, Loader(batch_sampler=Chosen(rows), preload_to_gpu=False))
-    return lambda: (batch["X"] for batch in loader)
+    return lambda: ((batch["X"], batch["obs"]["sample"]) for batch in loader)
 
 
 def uniform(task):
@@ -103,6 +105,9 @@ READS = {
         "uniform": uniform,
     },
     "selection": {"": selection},
-    "dense": {"256 × 64": blocks(256, 64, panel=True), "32 × 256": blocks(32, 256, panel=True)},
+    "first epoch": {"256 × 64": blocks(256, 64)},
+    "batches of 256": {"256 × 64": blocks(256, 64)},
+    "dense": {"256 × 64": blocks(256, 64, panel=True)},
 }
+KINDS = ("counts", "floats", "sparse")
 PARTS = {("shuffled", "uniform"): 2 * LOADED}

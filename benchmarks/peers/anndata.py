@@ -22,7 +22,7 @@ def backed(order, *, panel=False):
                 x = adata.X[some[0] : some[-1] + 1] if order is in_order else adata.X[some]
                 obs = adata.obs[list(task.obs)].iloc[some]
                 assert len(obs) == x.shape[0]
-                yield x[:, : task.panel].toarray() if panel else x
+                yield x[:, : task.panel].toarray() if panel else x, obs["sample"]
 
         return epoch
 
@@ -31,14 +31,16 @@ def backed(order, *, panel=False):
 
 def read_h5ad(task):
     def read():
-        yield ad.read_h5ad(task.source).X
+        adata = ad.read_h5ad(task.source)
+        yield adata.X, adata.obs["sample"]
 
     return read
 
 
 def read_zarr(task):
     def read():
-        yield ad.read_zarr(task.store).X
+        adata = ad.read_zarr(task.store)
+        yield adata.X, adata.obs["sample"]
 
     return read
 

@@ -1,10 +1,11 @@
 """cellstream: ``gather_rows`` alone, without obs, with one and with two threads. Its codec for
 counts is the default one (pfordelta). It maps its file, so that pages of it count as memory."""
 
+import anndata as ad
 import cellstream
 import numpy as np
 from cellstream.packed.reader import PackedArchive
-from orders import in_order, selection, shuffled
+from orders import ORDERS
 
 TITLE = "cellstream"
 PACKAGES = ("cellstream", "numpy", "scipy")
@@ -18,8 +19,11 @@ def gather(threads, order, *, panel=False):
         def epoch():
             rows = order(store, task, rng)
             for at in range(0, len(rows), task.batch):
-                x = store.gather_rows(rows[at : at + task.batch], n_threads=threads)
-                yield x[:, : task.panel].toarray() if panel else x
+                some = rows[at : at + task.batch]
+                x = store.gather_rows(some, n_threads=threads)
+                if panel:
+                    x = x[:, : task.panel].toarray()
+                yield x, lambda some=some: store.obs["sample"].iloc[some]
 
         return epoch
 
@@ -28,7 +32,8 @@ def gather(threads, order, *, panel=False):
 
 def to_anndata(task):
     def read():
-        yield cellstream.read_h5ad(task.store).X
+        adata = cellstream.read_h5ad(task.store)
+        yield adata.X, adata.obs["sample"]
 
     return read
 
@@ -37,22 +42,23 @@ def write(task):
     cellstream.write_sharded(str(task.source), str(task.store), layout="cell", overwrite=True)
 
 
+def from_memory(task):
+    adata = ad.read_h5ad(task.source)
+    return lambda: cellstream.write_sharded(adata, str(task.store), layout="cell", overwrite=True)
+
+
 def counts_bytes(task):
     """All but the tables."""
     archive = PackedArchive(task.store)
     return sum(archive.member_location(name)[2] for name in ("x_payload", "x_offsets", "x_indptr"))
 
 
-WRITES = {"default": write}
+WRITES = {"from the file": write, "from memory": from_memory}
 READS = {
-    pattern: {
-        f"{n} thread{'s' * (n > 1)}": gather(n, order, panel=pattern == "dense") for n in (1, 2)
-    }
-    for pattern, order in (
-        ("in order", in_order),
-        ("shuffled", shuffled),
-        ("selection", selection),
-        ("dense", shuffled),
-    )
+    pattern: {"2 threads": gather(2, order, panel=pattern == "dense")}
+    for pattern, order in ORDERS.items()
 }
+for pattern in ("in order", "shuffled"):
+    READS[pattern]["1 thread"] = gather(1, ORDERS[pattern])
 READS["to_anndata"] = {"": to_anndata}
+KINDS = ("counts", "floats", "sparse")

@@ -18,7 +18,7 @@ def frame(task):
 
 
 def epochs(batches):
-    return lambda: (x for x, obs in batches)
+    return lambda: ((x, obs["sample"]) for x, obs in batches)
 
 
 def in_order(task):
@@ -42,7 +42,8 @@ def dense(task):
 
 def to_anndata(task):
     def read():
-        yield dao.scan(task.store).dao.to_anndata(progress=False).X
+        adata = dao.scan(task.store).dao.to_anndata(progress=False)
+        yield adata.X, adata.obs["sample"]
 
     return read
 
@@ -58,9 +59,12 @@ def counts_bytes(task):
 
 
 WRITES = {"in order": write(False), "shuffled": write(True)}
+KINDS = ("counts", "floats", "sparse")
 READS = {
     "in order": {"": in_order},
     "shuffled": {"": shuffled},
+    "first epoch": {"": shuffled},
+    "batches of 256": {"": shuffled},
     "selection": {"": selection},
     "dense": {"": dense},
     "to_anndata": {"": to_anndata},

@@ -36,8 +36,10 @@ def loader(strategy, *, panel=False):
             seed=0,
         )
         if panel:
-            return lambda: (batch.x[:, : task.panel].toarray() for batch in batches)
-        return lambda: (batch.x for batch in batches)
+            return lambda: (
+                (batch.x[:, : task.panel].toarray(), batch.obs["sample"]) for batch in batches
+            )
+        return lambda: ((batch.x, batch.obs["sample"]) for batch in batches)
 
     return open_file
 

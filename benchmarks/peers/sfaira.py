@@ -33,7 +33,7 @@ def cart(access=None, *, chosen=False, panel=False):
             map_fn=lambda x, obs: ((x[:, : task.panel] if panel else x).compute(), obs),
             **({access: True} if access else {}),
         )
-        return lambda: (x for x, obs in cart.iterator())
+        return lambda: ((x, obs["sample"]) for x, obs in cart.iterator())
 
     return open_cart
 

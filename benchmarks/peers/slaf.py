@@ -3,12 +3,14 @@ gene and count (not CSR), without obs; ``sequential`` shuffles within what it lo
 mixture of scanners (its default) over 16 fragments. Making the loader, which begins to read, is
 in the time of the epoch. It has no way to a selection."""
 
+import numpy as np
 from slaf import SLAFArray
 from slaf.data import SLAFConverter
 from slaf.ml import SLAFDataLoader
 
 TITLE = "SLAF"
 PACKAGES = ("slafdb", "pylance", "polars", "torch")
+SAMPLE = 1_000  # cells of a sample, as data.py has it
 
 
 class Table:
@@ -22,8 +24,9 @@ class Table:
 def whole(batches, cells):
     """Up to the last cell: asked for one more, the loader waits a minute before it says so."""
     for batch in batches:
-        yield batch
-        cells -= batch.shape[0]
+        table = Table(batch)
+        yield table, lambda ids=batch["cell_ids"]: np.asarray(ids) // SAMPLE
+        cells -= table.shape[0]
         if cells <= 0:
             return
 
@@ -36,7 +39,7 @@ def loader(**options):
             batches = SLAFDataLoader(
                 array, batch_size=task.batch, raw_mode=True, verbose=False, **options
             )
-            return whole(map(Table, batches), task.data["cells"])
+            return whole(batches, task.data["cells"])
 
         return epoch
 

@@ -31,7 +31,7 @@ def loader(chunk=None, *, chosen=False, panel=False):
             seed=0,
             return_sparse_X=not panel,
         )
-        return lambda: (x for x, obs in batches)
+        return lambda: ((x, obs["sample"]) for x, obs in batches)
 
     return open_experiment
 
