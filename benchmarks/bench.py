@@ -45,6 +45,7 @@ PATTERNS = [
 ]
 EPOCHS = ["in order", "shuffled", "first epoch"]
 QUIET = {"PYTHONWARNINGS": "ignore", "TQDM_DISABLE": "1", "LOGURU_LEVEL": "ERROR"}
+IN_MEMORY = {"to_anndata": 16, "from memory": 24}  # bytes a value, by pattern or setting
 VALUES = 1_407  # of a cell that is not sparse
 
 
@@ -152,13 +153,13 @@ class Bench:
                     print(f"  {pattern:14} {peer.name:11} {setting:22} {told(run)}", flush=True)
 
     def measure(self, peer: Contender, pattern: str, setting: str) -> dict[str, Any]:
+        needed = self.data.nnz * IN_MEMORY.get(pattern, IN_MEMORY.get(setting, 0))
+        if needed > available():
+            return {"error": f"{needed / 1e9:.0f} GB of memory may be needed"}
         if pattern == "writing":
             return self.write(peer, setting)
         if peer.stored and not self.store(peer).exists():
             return {"error": "it has no store"}
-        lacking = 16 * self.data.nnz if pattern == "to_anndata" else 0
-        if lacking > available():
-            return {"error": f"{lacking / 1e9:.0f} GB of memory may be needed"}
         return self.run(peer, "read", pattern, setting, store=self.store(peer))
 
     def store(self, peer: Contender) -> Path:
@@ -223,7 +224,7 @@ def launch(name: str, python: Path, *what: str, cores: int | None = None) -> dic
             env=os.environ | QUIET,
             timeout=3600,
             check=False,
-            preexec_fn=lambda: os.sched_setaffinity(0, allowed),
+            preexec_fn=lambda: confine(allowed),
         )
     except subprocess.TimeoutExpired:
         raise ChildProcessError("it took more than an hour") from None
@@ -231,6 +232,12 @@ def launch(name: str, python: Path, *what: str, cores: int | None = None) -> dic
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise ChildProcessError(lines[-1][:300])
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def confine(cores: list[int]) -> None:
+    """Of a process that was just begun: where memory runs out, it is the one to end."""
+    os.sched_setaffinity(0, cores)
+    Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def enter(names: list[str]) -> tuple[list[Contender], dict[str, str]]:

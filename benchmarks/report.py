@@ -121,7 +121,7 @@ def table(said: dict[str, Any], judged: list) -> list[str]:
         + (f", {settings['memory']:g} GB of memory left." if settings["memory"] else "."),
         "",
     ]
-    if "counts" in said["parts"]:
+    if "counts" in said["parts"] and not settings["cold"] and not settings["memory"]:
         lines += [
             "| bar | ours | beside | ratio | needed | |",
             "|---|---:|---:|---:|---:|---|",

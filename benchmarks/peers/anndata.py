@@ -1,4 +1,4 @@
-"""AnnData: batches of 1,024 rows with two obs columns of the gzip .h5ad, opened backed, random ones
+"""AnnData: batches of 1,024 rows with two obs columns of the .h5ad, opened backed, random ones
 sorted within the batch; ``to_anndata`` is ``read_h5ad`` of that file and ``read_zarr`` of the same
 cells as ``write_zarr`` writes them by default (which is what is timed as writing)."""
 
@@ -54,6 +54,7 @@ def counts_bytes(task):
 
 
 WRITES = {"zarr": write}
+FROM_SOURCE = True  # in all patterns but read_zarr
 READS = {
     "in order": {"backed": backed(in_order)},
     "shuffled": {"backed": backed(shuffled)},

@@ -1,4 +1,4 @@
-"""scDataset over the gzip .h5ad opened backed, batches of 1,024 as scipy CSR with two obs columns,
+"""scDataset over the .h5ad opened backed, batches of 1,024 as scipy CSR with two obs columns,
 16 batches fetched at a time; shuffled by its BlockShuffling in blocks of so many cells."""
 
 import anndata as ad
