@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from typing import Any, TypeVar
 import google_crc32c
 import numpy as np
 import polars as pl
+from measure import memory
 
 import dao_polars as dao
 from dao_polars import _core
@@ -171,7 +171,7 @@ def run_manifest(path: Path) -> None:
         start = time.perf_counter()
         result = function()
         took = time.perf_counter() - start
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        most = memory("VmHWM") / 1e6
         print(f"{name:44}{took:>8.2f} s{most:>8.0f} MB")
         return result
 

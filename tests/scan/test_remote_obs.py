@@ -6,16 +6,12 @@ import io
 import json
 import os
 import pickle
-import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import date, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,85 +22,14 @@ import dao_polars as dao
 from dao_polars import _core
 from dao_polars.scan.columns import FileColumn, ScannedDataset
 from dao_polars.scan.plan import ScanGroup
+from tests.memory import MEMORY
 from tests.storefab import Study, make_store, plain_cells, seal
+from tests.webserver import Handler, Server, serving
 
 C = pl.col
 AUTHORIZED = "Basic bWU6aHVzaCBodXNo"  # me, hush hush
 OBS = "obs.parquet"
 SFAIRA = Path(__file__).parents[1] / "data" / "sfaira_store"
-
-
-class Server(ThreadingHTTPServer):
-    """Serves a folder, and notes what it was asked for; ``silent`` says to which requests not."""
-
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.root = root
-        self.asked: list[str] = []
-        self.sent = 0
-        self.password = False
-        self.silent: Callable[[int], bool] = lambda _: False  # by the number of the request for obs
-        self.silenced, self.closed = threading.Event(), threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/s"
-
-    def of_obs(self) -> list[str]:
-        return [path for path in self.asked if path.endswith(OBS)]
-
-    def handle_error(self, *_: object) -> None:
-        pass  # clients that went away
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def answer(self) -> None:
-        server = self.server
-        server.asked.append(self.path)
-        if self.path.endswith(OBS) and server.silent(len(server.of_obs())):
-            server.silenced.set()
-            server.closed.wait()
-            self.close_connection = True
-            return
-        file = server.root / self.path.lstrip("/")
-        status, data, more = 200, b"", {}
-        if server.password and self.headers.get("Authorization") != AUTHORIZED:
-            status = 401
-        elif not file.is_file():
-            status = 404
-        else:
-            data = file.read_bytes()
-            wanted = re.fullmatch(r"bytes=(\d*)-(\d+)", self.headers.get("Range", ""))
-            if wanted:
-                first, last, status = wanted[1], int(wanted[2]), 206
-                start = int(first) if first else max(0, len(data) - last)
-                stop = min(last + 1, len(data)) if first else len(data)
-                more = {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
-                data = data[start:stop]
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
-        for key, value in more.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            server.sent += len(data)
-            self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 def every_type() -> pl.DataFrame:
@@ -160,23 +85,9 @@ def path(tmp_path: Path) -> Path:
     return make_store(tmp_path / "s", studies)
 
 
-@contextmanager
-def serving(root: Path) -> Iterator[Server]:
-    server = Server(root)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.closed.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 @pytest.fixture
 def server(path: Path) -> Iterator[Server]:
-    with serving(path.parent) as server:
+    with serving(path.parent, "s") as server:
         yield server
 
 
@@ -232,28 +143,35 @@ def test_polars_asks_no_server(server: Server, path: Path) -> None:
     lf = dao.scan(server.url)
     query = lf.filter(C("dataset") == "two").select("word", "label")
     first = query.collect()
-    assert server.of_obs() == ["/s/two/parquet/obs.parquet"] * 3
+    assert server.asked_for(OBS) == ["/s/two/parquet/obs.parquet"] * 3
     size = (path / "two" / "parquet" / OBS).stat().st_size
     assert server.sent - (path / "dao.json").stat().st_size < size
     for again in (query, query.filter(C("word") == "w1"), query.select("label")):
         assert first.height >= again.collect().height > 0
-    assert len(server.of_obs()) == 3
+    assert len(server.asked_for(OBS)) == 3
     query.select("word").join(lf.select("word", "date"), on="word").collect()
-    assert len(server.of_obs()) > 3  # dates were not among the columns
+    assert len(server.asked_for(OBS)) > 3  # dates were not among the columns
 
 
 def test_no_request_after_the_check(server: Server, path: Path) -> None:
     """A server that answers what the check asks, and falls silent then, is not missed."""
-    server.silent = lambda request: request > 3
+    server.wrong = server.silent(OBS, 4)
     query = dao.scan(server.url).filter(C("dataset") == "one").select("word", "nan")
     assert query.collect().height == 50
     assert not server.silenced.is_set()
 
 
+def locked(handler: Handler) -> bool:
+    if handler.headers.get("Authorization") == AUTHORIZED:
+        return False
+    handler.reply(401, b"")
+    return True
+
+
 @pytest.mark.parametrize("way", ["url", "options"])
 @pytest.mark.parametrize("engine", ["in-memory", "streaming"])
 def test_obs_behind_a_password(server: Server, path: Path, way: str, engine: str) -> None:
-    server.password = True
+    server.wrong = locked
     url, options = server.url.replace("//", "//me:hush%20hush@"), {}
     if way == "options":
         url, options = server.url, {"username": "me", "password": "hush hush"}
@@ -269,7 +187,7 @@ def test_obs_behind_a_password(server: Server, path: Path, way: str, engine: str
 @pytest.mark.parametrize("request_number", [1, 2, 3, 5])
 def test_silence_has_a_deadline(server: Server, request_number: int) -> None:
     lf = dao.scan(server.url, storage_options={"retry_timeout_ms": "1500", "max_retries": "1"})
-    server.silent = lambda request: request >= request_number
+    server.wrong = server.silent(OBS, request_number)
     begun = time.monotonic()
     with pytest.raises(dao.DaoIOError, match=r"dataset '(one|two)'.*no answer in"):
         lf.select("label").collect()
@@ -300,7 +218,7 @@ except KeyboardInterrupt:
 def test_ctrl_c_ends_the_wait_for_any_request(
     server: Server, request_number: int, engine: str
 ) -> None:
-    server.silent = lambda request: request >= request_number
+    server.wrong = server.silent(OBS, request_number)
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, server.url, engine], stdout=subprocess.PIPE, text=True
     )
@@ -369,7 +287,7 @@ def test_an_excerpt_of_what_others_write(tmp_path: Path) -> None:
     ]
     written = sorted(SFAIRA.glob(f"*/parquet/{OBS}"))
     assert written
-    with serving(tmp_path) as server:
+    with serving(tmp_path, "s") as server:
         for way in [*ways, *written]:
             if isinstance(way, Path):
                 (folder / OBS).write_bytes(way.read_bytes())
@@ -408,17 +326,16 @@ def test_parts_of_a_group() -> None:
     ] == [*(3, 1, 3)]
 
 
-READER = """
-import resource, sys
+READER = f"""
+import sys
 import polars as pl
 import dao_polars as dao
+{MEMORY}
 lf = dao.scan(sys.argv[1])
-def used():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 lf.filter(pl.col("dataset") == "d0").select(pl.col("x").sum()).collect()
-before = used()
+before = memory("VmHWM")
 total = lf.select((pl.col("x") / 2 + pl.col("y") / 2).sum()).collect(engine="streaming").item()
-print(total, used() - before)
+print(total, (memory("VmHWM") - before) / 2**20)
 """
 
 
@@ -436,7 +353,7 @@ def test_memory_is_that_of_what_is_read_ahead(tmp_path: Path) -> None:
     (path / "dao.json").write_text(seal(manifest))
     # One arena, so that what threads have given back is not counted for each of them.
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
-    with serving(tmp_path) as server:
+    with serving(tmp_path, "s") as server:
         command = [sys.executable, "-c", READER, server.url]
         ran = subprocess.run(
             command, stdout=subprocess.PIPE, text=True, check=True, env=environment

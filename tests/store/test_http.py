@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import polars as pl
@@ -15,6 +12,7 @@ from polars.testing import assert_frame_equal
 import dao_polars as dao
 from tests.conftest import study
 from tests.storefab import Study, make_store, plain_cells
+from tests.webserver import serving
 
 OPTIONS = {"allow_http": "true"}
 
@@ -22,45 +20,8 @@ OPTIONS = {"allow_http": "true"}
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     """The URL of a folder, and the paths asked for so far."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_HEAD(self) -> None:
-            self.answer(body=False)
-
-        def do_GET(self) -> None:
-            self.answer(body=True)
-
-        def answer(self, *, body: bool) -> None:
-            asked.append(self.path)
-            file = tmp_path / self.path.lstrip("/")
-            data = file.read_bytes() if file.is_file() else b""
-            status, size = 200 if file.is_file() else 404, len(data)
-            wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
-            if wanted and data:
-                first, last = wanted.groups()
-                start = int(first) if first else max(0, size - int(last))
-                stop = min(int(last) + 1, size) if first and last else size
-                status, data = 206, data[start:stop]
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
-            if status == 206:
-                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
-            self.end_headers()
-            if body:
-                self.wfile.write(data)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
-    server.server_close()
+    with serving(tmp_path) as server:
+        yield server.url, server.asked
 
 
 def test_a_store_behind_a_web_server(tmp_path: Path, served: tuple[str, list[str]]) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import dao_polars as dao
 from tests.conftest import study
+from tests.memory import MEMORY
 from tests.storefab import Study, checksum, make_store, seal
 
 Entry = dict[str, Any]
@@ -109,15 +110,14 @@ def test_bools_and_numbers_that_are_equal_to_python(tmp_path: Path) -> None:
 
 
 MANY = 20_000
-OPENED = """
-import resource, sys
+OPENED = f"""
+import sys
 import dao_polars as dao
-def used():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-before = used()
+{MEMORY}
+before = memory("VmHWM")
 store = dao.load_store(sys.argv[1])
 assert store.datasets.height == int(sys.argv[2])
-print((used() - before) * 1024 / int(sys.argv[2]))
+print((memory("VmHWM") - before) / int(sys.argv[2]))
 """
 
 

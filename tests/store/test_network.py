@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import pickle
-import re
 import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import polars as pl
@@ -21,100 +18,10 @@ import pytest
 
 import dao_polars as dao
 from tests.conftest import study
+from tests.webserver import Handler, Server, serving
 
 GENES = ["g0", "g1", "g2"]
 FAST = {"retry_timeout_ms": "1500"}
-
-
-class Server(ThreadingHTTPServer):
-    """Serves a folder; ``wrong`` may answer in its place, and says whether it did."""
-
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.root = root
-        self.asked: list[str] = []
-        self.asked_as: list[str | None] = []
-        self.wrong: Callable[[Handler], bool] = lambda _: False
-        self.silenced, self.closed = threading.Event(), threading.Event()
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.server_port}"
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.address}/store"
-
-    def silent(self, pattern: str) -> Callable[[Handler], bool]:
-        """Says nothing to requests for paths like this."""
-
-        def wrong(handler: Handler) -> bool:
-            if re.search(pattern, handler.path) is None:
-                return False
-            self.silenced.set()
-            self.closed.wait()
-            return True
-
-        return wrong
-
-    def handle_error(self, *_: object) -> None:
-        pass  # clients that went away
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def answer(self) -> None:
-        self.server.asked.append(self.path)
-        self.server.asked_as.append(self.headers.get("Authorization"))
-        if self.server.wrong(self):
-            self.close_connection = True
-            return
-        file = self.server.root / self.path.lstrip("/")
-        if not file.is_file():
-            self.reply(404, b"")
-            return
-        data, wanted = file.read_bytes(), self.wanted()
-        if wanted is None:
-            self.reply(200, data)
-        else:
-            start, stop = wanted[0], min(wanted[1], len(data))
-            part = {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
-            self.reply(206, data[start:stop], part)
-
-    def wanted(self) -> tuple[int, int] | None:
-        """The range that was asked for."""
-        found = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
-        if found is None:
-            return None
-        first, last = found.groups()
-        size = (self.server.root / self.path.lstrip("/")).stat().st_size
-        if not first:
-            return max(0, size - int(last)), size
-        return int(first), int(last) + 1 if last else size
-
-    def reply(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        everything = {"Content-Length": str(len(body)), "ETag": '"1"', **(headers or {})}
-        everything["Last-Modified"] = "Wed, 21 Oct 2015 07:28:00 GMT"
-        for key, value in everything.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -128,14 +35,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(root: Path) -> Iterator[Server]:
-    server = Server(root)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.closed.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(root, "store", etag='"1"') as server:
+        yield server
 
 
 @contextmanager
@@ -303,7 +204,7 @@ def test_servers_that_lie_about_ranges(server: Server, how: str) -> None:
     def wrong(handler: Handler) -> bool:
         if "/c/" not in handler.path or handler.wanted() is None:
             return False
-        data = (server.root / handler.path.lstrip("/")).read_bytes()
+        data = handler.file.read_bytes()
         start, stop = handler.wanted() or (0, 0)
         stop = min(stop, len(data))
         said = f"bytes {start}-{stop - 1}/{len(data)}"

@@ -45,6 +45,7 @@ from dao_polars.scan.constants import constants
 from dao_polars.store import uns as uns_json
 from dao_polars.write.sources import open_source
 from tests.conftest import ROOT, SFAIRA, study
+from tests.memory import memory
 
 CORPUS = ROOT / "fuzz" / "corpus"
 SLOWEST = 20
@@ -547,12 +548,6 @@ def failure(target: Target, data: bytes) -> str | None:
     if taken > target.resident:
         return f"it takes {taken >> 20} MiB for {len(data)} bytes"
     return why
-
-
-def memory(what: str) -> int:
-    """The bytes of memory of this process; what getrusage says of it begins with its parent's."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * int(status[what].split()[0])
 
 
 def limit_memory() -> None:

@@ -22,12 +22,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tests.memory import MEMORY
+
 SPACE = 3 << 29
 """The bytes of address space beside what the process has at first: less than blosc can claim."""
 RESIDENT = 128 << 20
 """The most bytes of memory that reading all stores of a group may take."""
 
-READ = """
+READ = f"""
 import json, resource, sys
 import dao_polars as dao
 
@@ -37,10 +39,7 @@ except dao.DaoError:
     pass
 
 
-def memory(what):  # in bytes; what getrusage says of a process begins with its parent's
-    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-    return 1024 * int(status[what].split()[0])
-
+{MEMORY}
 
 used, before = memory("VmSize"), memory("VmHWM")
 resource.setrlimit(resource.RLIMIT_AS, 2 * (used + int(sys.argv[1]),))
