@@ -258,7 +258,7 @@ def version(peer: Contender) -> str:
     text = json.dumps(peer.listing["versions"])
     if peer.name == OURS:
         package = HERE.parent / "dao_polars"
-        files = sorted([*package.glob("*.py"), *package.glob("*.so")])
+        files = sorted([*package.rglob("*.py"), *package.glob("*.so")])
         text += "".join(f"{file.name}{file.stat().st_mtime_ns}" for file in files)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -46,8 +46,7 @@ class Task:
     """What a contender is given.
 
     ``source``: the .h5ad; ``store``: the contender's own; ``data``: what data.py knows of the
-    cells; ``report``: what the contender wants to tell of this measurement, by name: functions that
-    are called when it is over.
+    cells; ``batch``: how many of them come together.
     """
 
     obs = ("cell_type", "sample")
@@ -59,7 +58,6 @@ class Task:
         self.data = json.loads((folder / "data.json").read_text())
         self.cell_type = self.data["cell_type"]
         self.panel = self.data["panel"]
-        self.report: dict = {}
 
 
 def main() -> None:
@@ -78,8 +76,7 @@ def main() -> None:
     task = Task(args.data, args.store, args.names[0])
     imports = {"imports": memory("VmHWM"), "imports_anon": memory("RssAnon")}
     result = write(peer, task, *args.names) if args.what == "write" else read(peer, task, args)
-    reported = {name: value() for name, value in task.report.items()}
-    print(json.dumps({**result, **imports, **reported}))
+    print(json.dumps({**result, **imports}))
 
 
 def load(name: str):
@@ -190,7 +187,8 @@ class Sums:
 
     def __init__(self) -> None:
         self.cells, self.total = 0, 0.0
-        self.batches: list[Counter] = []  # cells by sample
+        self.batches, self.mixed = 0, 0.0  # and the sum of their entropies
+        self.samples: Counter = Counter()  # cells by sample
 
     def add(self, x, samples) -> None:
         values = x if isinstance(x, np.ndarray) else x.data
@@ -199,13 +197,16 @@ class Sums:
         named = np.asarray(samples() if callable(samples) else samples).astype(str)
         if len(named) != x.shape[0]:
             raise SystemExit(f"a batch of {x.shape[0]} cells came with {len(named)} rows of obs")
-        self.batches.append(Counter(named.tolist()))
+        cells = Counter(named.tolist())
+        self.batches += 1
+        self.mixed += entropy(cells)
+        self.samples.update(cells)
 
     def diversity(self) -> float:
         """The mean entropy of samples within a batch, by that of all that was delivered: what
         dao_polars' ``batch_diversity("sample")`` is."""
-        whole = sum(self.batches, Counter())
-        return float(np.mean([entropy(batch) for batch in self.batches]) / entropy(whole))
+        whole = entropy(self.samples)
+        return self.mixed / self.batches / whole if whole else 1.0
 
 
 def entropy(cells: Counter) -> float:

@@ -191,7 +191,7 @@ def pattern_table(said: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]
         cells = f"{row['cells']:,}{' of the epoch' if row['part'] else ''}"
         title = said["contenders"][row["name"]]["title"]
         lines.append(
-            f"| {title} | {row['setting']} | {mixed} | {three(row['rate'])} "
+            f"| {title} | {row['setting'] or 'as said below'} | {mixed} | {three(row['rate'])} "
             f"| {three(row['low'])} to {three(row['high'])} | {times} | {row['anon'] / 1e6:,.0f} "
             f"| {row['above'] / 1e6:,.0f} | {opening} | {cells} | {row['runs']} |"
         )
