@@ -243,14 +243,21 @@ def quantity(number: float | None, unit: str) -> str:
 
 
 def plot(path: Path, said: dict[str, Any]) -> None:
-    """A panel a pattern, a bar a contender and setting, log scales; memory and size, linear."""
+    """A panel a pattern, a bar a contender and setting, log scales; memory and size, linear. Of
+    the parts, those of the same cells as the first one."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    known = [part for part in said["parts"].values() if part.data is not None]
-    panels = [panel for part in known for panel in part_panels(said, part)]
+    known = {name: part for name, part in said["parts"].items() if part.data is not None}
+    cells = next(iter(known.values())).cells if known else 0
+    panels = [
+        panel
+        for name, part in known.items()
+        if part.cells == cells
+        for panel in part_panels(said, part, "" if name == "counts" else f"{name}: ")
+    ]
     if not panels:
         return
     lines = [panels[at : at + 2] for at in range(0, len(panels), 2)]
@@ -261,7 +268,7 @@ def plot(path: Path, said: dict[str, Any]) -> None:
         for column, (title, bars_, log) in enumerate(line):
             axes = figure.add_subplot(grid[number, column])
             draw(axes, title, bars_, log, heights[number] - 2)
-    m, data = said["machine"], known[0].data
+    m, data = said["machine"], next(iter(known.values())).data
     figure.suptitle(
         f"{data.cells:,} cells × {data.genes:,} genes; {m['cpu']}, {m['cores']} "
         f"cores, {m['date']}" + ("" if not starred(panels) else "; * a part of the epoch"),
@@ -271,8 +278,8 @@ def plot(path: Path, said: dict[str, Any]) -> None:
     plt.close(figure)
 
 
-def part_panels(said: dict[str, Any], part: Results) -> list[tuple[str, list, bool]]:
-    """Title, bars, and whether its scale is logarithmic."""
+def part_panels(said: dict[str, Any], part: Results, of: str) -> list[tuple[str, list, bool]]:
+    """Titles that begin with ``of``, bars, and whether their scale is logarithmic."""
 
     def bar(row: dict[str, Any], value: float, text: str) -> tuple[str, float, str, bool]:
         star = "*" if row["part"] else ""
@@ -299,9 +306,7 @@ def part_panels(said: dict[str, Any], part: Results) -> list[tuple[str, list, bo
             for size, name in sizes
         ]
         panels.append(("Values on disk (MB)", bars_, False))
-    if part.heading:
-        panels = [(f"{part.heading}. {title}", bars_, log) for title, bars_, log in panels]
-    return panels
+    return [(of + title, bars_, log) for title, bars_, log in panels]
 
 
 def starred(panels: list) -> bool:

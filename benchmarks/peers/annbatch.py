@@ -95,10 +95,7 @@ def counts_bytes(task):
 
 WRITES = {"shuffled": write}
 READS = {
-    "in order": {
-        "256 × 64": blocks(256, 64, shuffle=False),
-        "512 × 32": blocks(512, 32, shuffle=False),
-    },
+    "in order": {"256 × 64": blocks(256, 64, shuffle=False)},
     "shuffled": {
         "256 × 64": blocks(256, 64),
         "32 × 256": blocks(32, 256),
