@@ -121,8 +121,8 @@ class Bench:
         values = self.cells * self.part.values
         stores = sum(peer.stored for peer in self.peers) + 1  # one is written anew beside them
         made = (self.folder / "data.json").exists()
-        # The file and, while it is made, its pieces; stores take up to 4 bytes a value.
-        needed = values * ((0 if made else 16) + 4 * stores)
+        # The file takes 8 bytes a value, twice while it is made; stores take up to 4.
+        needed = values * (4 * stores if made else max(16, 8 + 4 * stores))
         free = shutil.disk_usage(self.args.work).free
         if needed > free:
             self.skipped = f"{needed / 1e9:.0f} GB of disk may be needed, {free / 1e9:.0f} are free"
