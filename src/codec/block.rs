@@ -52,7 +52,7 @@ pub fn encode<W: Word>(values: &[W], kind: Kind, out: &mut Vec<u8>) {
         _ if W::BITS <= 16 => encode_frames::<W, u16>(values, kind == Kind::Delta, out),
         _ => encode_frames::<W, u32>(values, kind == Kind::Delta, out),
     }
-    let checksum = crc32c::crc32c(&out[start..]);
+    let checksum = crc_fast::crc32_iscsi(&out[start..]);
     out.extend(checksum.to_le_bytes());
 }
 
@@ -154,7 +154,7 @@ fn decode_here<S: Num, T: Num, const AVX2: bool>(
     let Some((body, checksum)) = bytes.split_last_chunk::<CHECKSUM>() else {
         return Err(Broken("a block is cut short"));
     };
-    if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
+    if crc_fast::crc32_iscsi(body) != u32::from_le_bytes(*checksum) {
         return Err(Broken("checksum mismatch"));
     }
     let cast = |word| T::cast(S::from_word(word));

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::RowSink;
 use super::array::ZarrArray;
+use super::offsets::Offsets;
 use super::packed::{Fetched, Packed};
 use super::plan::{Run, runs};
 use crate::error::{DaoError, Result};
@@ -31,7 +32,7 @@ const MAX_CHUNKS: u64 = 1 << 20;
 /// A CSR matrix whose `indptr` is in memory.
 pub struct Csr {
     shape: [u64; 2],
-    indptr: Vec<u64>,
+    indptr: Offsets,
     indices: StoredArray,
     data: StoredArray,
 }
@@ -114,14 +115,14 @@ impl<T: Num> ReadyRanges<'_, T> {
 }
 
 impl Csr {
-    /// Opens the three arrays and reads `indptr` (8 bytes a row); `NotFound`/`Corrupt` if they are missing or contradict
+    /// Opens the three arrays and reads `indptr`, of which four bytes a row are kept; `NotFound`/`Corrupt` if they are missing or contradict
     /// each other.
     pub fn open(storage: &Arc<dyn Storage>, path: &str, shape: [u64; 2]) -> Result<Self> {
         let indices = StoredArray::open(storage, &format!("{path}/indices"))?;
         let data = StoredArray::open(storage, &format!("{path}/data"))?;
         let pointers = ZarrArray::open(storage, &format!("{path}/indptr"))?;
-        let indptr = read_indptr(&pointers, shape)?;
-        let nnz = indptr.last().copied().unwrap_or(0);
+        let indptr = Offsets::new(read_indptr(&pointers, shape)?);
+        let nnz = indptr.end();
         for array in [indices.array(), data.array()] {
             if array.shape() != [nnz] {
                 return Err(DaoError::corrupt(array.uri(), "the array's length contradicts indptr")
@@ -149,8 +150,7 @@ impl Csr {
 
     /// The range of a row in `indices` and `data`; `None` past the end.
     fn row_range(&self, row: u32) -> Option<Range<u64>> {
-        let [start, stop] = *self.indptr.get(row as usize..row as usize + 2)?.first_chunk()?;
-        Some(start..stop)
+        self.indptr.row(row as usize)
     }
 
     /// The number of stored values of a row; 0 past the end.
@@ -165,7 +165,7 @@ impl Csr {
 
     /// The number of stored values of all rows.
     pub fn nnz(&self) -> u64 {
-        self.indptr.last().copied().unwrap_or(0)
+        self.indptr.end()
     }
 
     /// The range, in `indices` and `data`, of `part` of a row, counted from its first; `Value` past its end.

@@ -11,6 +11,7 @@ mod decode;
 mod dense;
 mod directories;
 mod gene_index;
+mod offsets;
 mod packed;
 mod plan;
 mod rows;

@@ -23,6 +23,8 @@ use crate::storage::File;
 const MAX_SHARDS: u64 = 1 << 20;
 /// The most bytes of one read where reads are cheap: what stays in the processor's cache.
 const MAX_LOCAL_READ: u64 = 256 << 10;
+/// The most values of a block that are few.
+const FEW: usize = BLOCK / 4;
 
 /// A one-dimensional array in the codec `dao_polars.pfor`; see the module.
 pub struct Packed {
@@ -50,8 +52,42 @@ pub struct Fetched {
     directories: HashMap<u64, Vec<u64>>,
     buffer: Vec<u8>,
     scratch: Scratch,
+    last: LastBlock,
     /// Whether nothing was fetched, as the ranges lie apart and each is read when it is decoded.
     pub scattered: bool,
+}
+
+/// The block that was decoded last: rows of few values lie many in one, and each is decoded once for all of them.
+struct LastBlock {
+    /// The block's chunk, its number there, and the type that it was asked for in.
+    block: Option<(u64, usize, Dtype)>,
+    /// Whether `values` are the block's.
+    is_whole: bool,
+    /// Room for the values of a block, whatever their type is; none before a block comes twice.
+    values: Vec<u64>,
+}
+
+impl LastBlock {
+    /// The values of a block of which few are wanted, if it was asked for just before; `decode` decodes all of it.
+    fn get<T: Num>(
+        &mut self,
+        chunk: u64,
+        block: usize,
+        decode: impl FnOnce(&mut [T]) -> Result<()>,
+    ) -> Result<Option<&[T]>> {
+        let asked = Some((chunk, block, T::DTYPE));
+        if self.block != asked {
+            (self.block, self.is_whole) = (asked, false);
+            return Ok(None);
+        }
+        self.values.resize(BLOCK, 0);
+        let values = &mut bytemuck::cast_slice_mut::<u64, T>(&mut self.values)[..BLOCK];
+        if !self.is_whole {
+            decode(values)?;
+            self.is_whole = true;
+        }
+        Ok(Some(values))
+    }
 }
 
 impl Packed {
@@ -85,7 +121,8 @@ impl Packed {
     /// costs a request. Others are read one by one when they are decoded.
     pub fn fetch(&self, ranges: &[Range<u64>]) -> Result<Fetched> {
         let (parts, directories) = (HashMap::new(), HashMap::new());
-        let mut fetched = Fetched { parts, directories, buffer: Vec::new(), scratch: SCRATCH, scattered: false };
+        let last = LastBlock { block: None, is_whole: false, values: Vec::new() };
+        let mut fetched = Fetched { parts, directories, buffer: Vec::new(), scratch: SCRATCH, last, scattered: false };
         let all = ranges.iter().flat_map(|range| runs(range.clone(), self.chunk_len));
         let filled = || ranges.iter().filter(|range| !range.is_empty());
         let (Some(first), Some(last)) = (filled().next(), filled().next_back()) else { return Ok(fetched) };
@@ -199,7 +236,7 @@ impl Packed {
             let (here, later) = out.split_at_mut(run.values.len());
             out = later;
             let (number, shard, at) = self.chunk(run.chunk)?;
-            let Fetched { parts, directories, buffer, scratch, .. } = &mut *fetched;
+            let Fetched { parts, directories, buffer, scratch, last, .. } = &mut *fetched;
             let starts = self.starts(shard, at, &run, directories)?;
             let Some((starts, bytes)) = starts.as_ref().and_then(|starts| Some((starts, bytes_of(starts)?))) else {
                 here.fill(T::cast(self.array.fill_value::<S>()));
@@ -217,16 +254,27 @@ impl Packed {
                     &buffer[..len]
                 }
             };
-            let (mut rest, mut first) = (here, run.blocks().start * BLOCK);
-            for block in (0..starts.len()).filter_map(|i| starts.block(i)) {
+            let mut rest = here;
+            for (i, number) in run.blocks().enumerate() {
+                let first = number * BLOCK;
+                let block = starts.block(i).ok_or_else(|| DaoError::internal("a block without its place"))?;
                 let within = |at: usize| at.clamp(first, first + BLOCK) - first;
                 let wanted = within(run.values.start)..within(run.values.end);
                 let (here, later) = rest.split_at_mut(wanted.len());
+                rest = later;
                 // The starts ascend, and the bytes are those from the first to the last of them.
                 let encoded = &encoded[to_usize(block.start - bytes.start)..to_usize(block.end - bytes.start)];
-                codec::decode_block::<S, T>(encoded, self.kind, wanted, here, scratch)
-                    .map_err(|e| self.broken(shard, e))?;
-                (rest, first) = (later, first + BLOCK);
+                let mut decode = |wanted: Range<usize>, out: &mut [T]| {
+                    codec::decode_block::<S, T>(encoded, self.kind, wanted, out, scratch)
+                        .map_err(|e| self.broken(shard, e))
+                };
+                if wanted.len() <= FEW
+                    && let Some(values) = last.get(run.chunk, number, |all| decode(0..BLOCK, all))?
+                {
+                    here.copy_from_slice(&values[wanted]);
+                } else {
+                    decode(wanted, here)?;
+                }
             }
         }
         Ok(())
