@@ -28,6 +28,7 @@ __all__ = [
     "Store",
     "TableFile",
     "TableMeta",
+    "decode_hdf5_chunks",
     "feature_space_id",
     "keep_reports",
     "match_genes",
@@ -286,6 +287,13 @@ class DatasetWriter:
     def push_sparse(
         self, by_columns: bool, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]
     ) -> None: ...
+    def push_ranges(
+        self,
+        starts: NDArray[np.int64],
+        stops: NDArray[np.int64],
+        indices: NDArray[Any],
+        data: NDArray[Any],
+    ) -> None: ...
     def push_dense(self, block: NDArray[Any]) -> None: ...
     def finish_matrix(self) -> int: ...
     def commit(
@@ -306,6 +314,13 @@ def match_genes(
 ) -> tuple[NDArray[np.int32], list[str]]: ...
 def keep_reports(wanted: bool) -> None: ...
 def next_report() -> tuple[str, int, str] | None: ...
+def decode_hdf5_chunks(
+    chunks: list[tuple[int, bytes]],
+    filters: list[str],
+    chunk_len: int,
+    skip: int,
+    out: NDArray[Any],
+) -> None: ...
 def pfor_encode(values: NDArray[Any], delta: bool) -> bytes: ...
 def pfor_decode(
     encoded: Buffer | NDArray[np.uint8], dtype: str, n: int, delta: bool

@@ -26,7 +26,7 @@ from ..scan.constants import constants
 from ..store import uns as uns_json
 from ..store.store import Store, as_uri, load_store
 from .alignment import Alignment, align
-from .matrix_source import MatrixSource
+from .matrix_source import DenseSource, MatrixSource, work_through
 from .sources import Names, Source, open_source
 
 if TYPE_CHECKING:
@@ -220,9 +220,13 @@ def _write_matrix(
     advance: Callable[[int], object],
 ) -> None:
     nonzero = 0
-    for values in matrix.values():
+
+    def scan(values: np.ndarray) -> None:
+        nonlocal nonzero
         nonzero = writer.scan(values)
         advance(values.size)
+
+    work_through(matrix.values(), matrix, scan)
     of_genes = name.is_of_genes
     rows = None
     if order is not None and not matrix.reorders:  # the writer puts the rows in their places
@@ -242,13 +246,24 @@ def _write_matrix(
         most_summed=alignment.most_summed if of_genes else 1,
         rows=rows,
     )
-    for block in matrix.blocks(order):
-        if isinstance(block, tuple):
-            writer.push_sparse(matrix.layout == "csc", *block)
-            advance(block[2].size)
-        else:
-            writer.push_dense(block)
-            advance(block.size)
+
+    def push_rows(rows: np.ndarray) -> None:
+        writer.push_dense(rows)
+        advance(rows.size)
+
+    def push_block(block: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+        indptr, indices, data = block
+        writer.push_sparse(matrix.layout == "csc", indptr, indices, data)
+        advance(data.size)
+
+    if isinstance(matrix, DenseSource):
+        work_through(matrix.blocks(order), matrix, push_rows)
+    elif order is None:
+        work_through(matrix.blocks(), matrix, push_block)
+    else:
+        for starts, stops, indices, data in matrix.ranges(order):
+            writer.push_ranges(starts, stops, indices, data)
+            advance(int((stops - starts).sum()))
     writer.finish_matrix()
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from ..errors import (
     DaoTypeError,
     DaoValueError,
 )
+from .hdf5_chunks import in_chunks
 
 BLOCK_BYTES = 32 << 20
 _WIDE_CHUNK_BYTES = 128 << 20
@@ -80,7 +82,8 @@ class SparseSource:
         shape: ``(rows, columns)``.
         dtype: as in the source; blocks may be wider (float16 comes as float32).
         size: the number of entries that are read.
-        reorders: whether ``blocks`` can follow an order of rows.
+        in_memory: whether reading is nothing but looking.
+        reorders: whether ``ranges`` can follow an order of rows.
     """
 
     def __init__(
@@ -90,14 +93,16 @@ class SparseSource:
         self.where, self.layout = where, layout
         self.shape = _shape(shape, where)
         self.dtype = _numeric(data.dtype, where)
-        self.reorders = layout == "csr" and isinstance(data, np.ndarray)
+        taken_as_they_are = _is_native(indices, "int32", "int64") and _is_native(data)
+        self.reorders = layout == "csr" and taken_as_they_are
         major, self._minor = self.shape if layout == "csr" else self.shape[::-1]
         for name, part in (("indices", indices), ("indptr", indptr)):
             if part.dtype.kind not in "iu":
                 raise DaoCorruptError(f"{where}: {name} are {part.dtype}, not integers")
         with reading(where):
             self._indptr = np.asarray(indptr[:]).astype(np.int64)
-        self._indices, self._data = indices, data
+        self._indices, self._data = in_chunks(indices), in_chunks(data)
+        self.in_memory = isinstance(data, np.ndarray)
         if self._indptr.shape != (major + 1,):
             raise DaoCorruptError(
                 f"{where}: indptr must have {major + 1} entries for {major} "
@@ -115,10 +120,21 @@ class SparseSource:
                 f"{indices.shape} and {data.shape}; it is truncated or damaged"
             )
 
-    def blocks(
-        self, order: np.ndarray | None = None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """The matrix in order, or its rows in ``order``, about 32 MB at a time.
+    def ranges(
+        self, order: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        """The rows in ``order``, about 32 MB at a time, where ``reorders``.
+
+        Yields ``(starts, stops, indices, data)``: where the next rows begin and end, int64, in the
+        arrays of the whole matrix, whose indices nobody has looked at.
+        """
+        starts, stops = self._indptr[order], self._indptr[order + 1]
+        ends = np.concatenate([[0], np.cumsum(stops - starts)])
+        for first, last in _runs(ends, self._entries()):
+            yield starts[first:last], stops[first:last], self._indices, self._data
+
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """The matrix in order, about 32 MB at a time.
 
         Yields ``(indptr int64 from 0, indices int32 or int64, data)`` of the next rows (csr) or
         columns (csc). None is ever split.
@@ -126,27 +142,28 @@ class SparseSource:
         Raises:
             DaoCorruptError: indices out of range, or a file that cannot be read.
         """
-        lengths = np.diff(self._indptr) if order is None else np.diff(self._indptr)[order]
-        ends = np.concatenate([[0], np.cumsum(lengths)])
-        entry_bytes = self._indices.dtype.itemsize + max(self.dtype.itemsize, 4)
-        for start, stop in _runs(ends, BLOCK_BYTES // entry_bytes):
+        ends = self._indptr
+        for start, stop in _runs(ends, self._entries()):
             indptr = ends[start : stop + 1] - ends[start]
-            if order is None:
-                at: Any = slice(int(ends[start]), int(ends[stop]))
-            else:
-                firsts = self._indptr[order[start:stop]] - indptr[:-1]
-                at = np.repeat(firsts, lengths[start:stop]) + np.arange(indptr[-1])
+            at = slice(int(ends[start]), int(ends[stop]))
             with reading(self.where):
-                indices, data = np.asarray(self._indices[at]), np.asarray(self._data[at])
-            outside = (indices < 0) | (indices >= self._minor)
-            if outside.any():
+                indices = _native(np.asarray(self._indices[at]))
+                data = _native(np.asarray(self._data[at]))
+            # what is below zero is large without its sign: one look at each
+            unsigned = indices.view(f"u{indices.dtype.itemsize}")
+            if unsigned.size and unsigned.max() >= self._minor:
+                outside = (indices < 0) | (indices >= self._minor)
                 axis, other = ("row", "columns") if self.layout == "csr" else ("column", "rows")
                 raise DaoCorruptError(
                     f"{self.where}: index {indices[outside][0]} at or after {axis} {start} is out "
                     f"of range: the matrix has {self._minor} {other}; it is damaged"
                 )
-            wide = indices.dtype.itemsize > 4
-            yield indptr, _native(indices.astype(np.int64 if wide else np.int32)), _native(data)
+            wide = indices.dtype.itemsize > 4 or indices.dtype == np.uint32
+            yield indptr, indices.astype(np.int64 if wide else np.int32, copy=False), data
+
+    def _entries(self) -> int:
+        """The entries of a block."""
+        return BLOCK_BYTES // int(self._indices.dtype.itemsize + max(self.dtype.itemsize, 4))
 
     def values(self) -> Iterator[np.ndarray]:
         """The values alone, about 32 MB at a time, for a look at their range."""
@@ -168,7 +185,7 @@ class DenseSource:
         self.shape = _shape(array.shape, where)
         self.dtype = _numeric(array.dtype, where)
         self.size = self.shape[0] * self.shape[1]
-        self.reorders = isinstance(array, np.ndarray)
+        self.reorders = self.in_memory = isinstance(array, np.ndarray)
         self._array = array
 
     def blocks(self, order: np.ndarray | None = None) -> Iterator[np.ndarray]:
@@ -197,6 +214,24 @@ class DenseSource:
 
 
 MatrixSource = SparseSource | DenseSource
+
+_T = TypeVar("_T")
+
+
+def work_through(blocks: Iterator[_T], matrix: MatrixSource, work: Callable[[_T], object]) -> None:
+    """Calls ``work`` with each block of a matrix, while a thread reads the next one.
+
+    So there are two at a time. A small matrix needs no thread, nor one that is in memory.
+    """
+    if matrix.in_memory or matrix.size * max(matrix.dtype.itemsize, 4) <= BLOCK_BYTES:
+        for block in blocks:
+            work(block)
+        return
+    with ThreadPoolExecutor(1, "dao-read") as reader:
+        following = reader.submit(next, blocks, None)
+        while (found := following.result()) is not None:
+            following = reader.submit(next, blocks, None)
+            work(found)
 
 
 def from_array(array: Any, where: str) -> MatrixSource:
@@ -315,6 +350,14 @@ def _numeric(found: Any, where: str) -> np.dtype[Any]:
             f"to 64 bits); convert it, for example with {hint}"
         )
     return dtype
+
+
+def _is_native(array: Any, *dtypes: str) -> bool:
+    """Whether an array is in memory as the core takes it, of one of ``dtypes`` if there are any."""
+    if not isinstance(array, np.ndarray) or not array.flags.c_contiguous:
+        return False
+    is_taken = array.dtype.name in dtypes if dtypes else array.dtype.name not in ("bool", "float16")
+    return is_taken and array.dtype.isnative
 
 
 def _native(values: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ mod _core {
         sampling::{PyEpochPlan, PySampler},
         store::PyStore,
         writer::PyDatasetWriter,
+        writer::decode_hdf5_chunks,
     };
     #[pymodule_export]
     const STORE_MOVED: &str = crate::lookup::stores::MOVED;

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 
 use super::arrays;
 use super::manifest::{PyMatrixName, PyTableMeta, json};
 use crate::error::{DaoError, Result};
 use crate::number::Layout;
 use crate::store::Description;
-use crate::writer::{DatasetWriter, MatrixSpec, ValueScan};
+use crate::writer::{DatasetWriter, Hdf5Filter, Indices, MatrixSpec, Slice, StoredChunk, ValueScan, decode_hdf5};
 
 /// A dataset being written: invisible until ``commit``, gone if dropped before.
 #[pyclass(name = "DatasetWriter", module = "dao_polars._core", frozen)]
@@ -38,6 +40,41 @@ fn finished() -> DaoError {
     DaoError::value("this writer is already finished")
 }
 
+/// Calls `take` with the numbers of a C-contiguous array of any number type and any shape, which are not copied: whoever
+/// wrote to them meanwhile would get some of theirs stored, as from numpy's own functions.
+fn borrowed<R>(array: &Bound<'_, PyAny>, take: impl FnOnce(Slice<'_>) -> PyResult<R>) -> PyResult<R> {
+    macro_rules! any {
+        ($($type:ty)*) => {
+            $(if let Ok(array) = array.cast::<PyArrayDyn<$type>>() {
+                let array = array.try_readonly().map_err(|e| DaoError::value(e.to_string()))?;
+                if !array.is_c_contiguous() {
+                    return Err(DaoError::value("an array is not C-contiguous").into());
+                }
+                return take(array.as_slice().map_err(|e| DaoError::value(e.to_string()))?.into());
+            })*
+        };
+    }
+    any! { f32 f64 u8 u16 u32 u64 i8 i16 i32 i64 }
+    // Bools, and whatever is no array of numbers, which is an error.
+    take((&arrays::values(array)?).into())
+}
+
+/// [`borrowed`], of the indices and values of a sparse matrix.
+fn borrowed_sparse<R>(
+    indices: &Bound<'_, PyAny>,
+    data: &Bound<'_, PyAny>,
+    take: impl FnOnce(Indices<'_>, Slice<'_>) -> PyResult<R>,
+) -> PyResult<R> {
+    borrowed(indices, |indices| {
+        let indices = match indices {
+            Slice::I32(indices) => Indices::from(indices),
+            Slice::I64(indices) => Indices::from(indices),
+            _ => return Err(DaoError::value("indices are neither int32 nor int64").into()),
+        };
+        borrowed(data, |data| take(indices, data))
+    })
+}
+
 #[pymethods]
 impl PyDatasetWriter {
     /// Make the store if it is missing, and a folder to write to; clean up after dead writers.
@@ -59,10 +96,11 @@ impl PyDatasetWriter {
     ///
     /// Returns how many of its values were not zero so far.
     fn scan(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<u64> {
-        let values = arrays::values(data)?;
-        self.with(py, |_, scan| {
-            scan.update(&values);
-            Ok(scan.nonzero())
+        borrowed(data, |values| {
+            self.with(py, |_, scan| {
+                scan.update(values)?;
+                Ok(scan.nonzero())
+            })
         })
     }
 
@@ -99,9 +137,9 @@ impl PyDatasetWriter {
         })
     }
 
-    /// Take the matrix's next rows (CSR) or columns (CSC) in source order.
+    /// Take the matrix's next rows (CSR) or columns (CSC) in source order; ``indices`` are int32 or int64.
     ///
-    /// Unsorted columns are sorted, duplicates summed.
+    /// Unsorted columns are sorted, duplicates summed. Nobody may write to the arrays meanwhile.
     fn push_sparse(
         &self,
         py: Python<'_>,
@@ -110,18 +148,34 @@ impl PyDatasetWriter {
         indices: &Bound<'_, PyAny>,
         data: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let (indptr, indices, data) = (arrays::numbers(indptr)?, arrays::numbers(indices)?, arrays::values(data)?);
-        self.with(py, |writer, _| match (writer.matrix()?, by_columns) {
-            (matrix, true) => matrix.push_columns(&indptr, &indices, &data),
-            (matrix, false) => matrix.push_rows(&indptr, &indices, &data),
+        let indptr: Vec<i64> = arrays::numbers(indptr)?;
+        borrowed_sparse(indices, data, |indices, data| {
+            self.with(py, |writer, _| match (writer.matrix()?, by_columns) {
+                (matrix, true) => matrix.push_columns(&indptr, indices, data),
+                (matrix, false) => matrix.push_rows(&indptr, indices, data),
+            })
+        })
+    }
+
+    /// Take the matrix's next rows from the arrays of the whole source: ``[starts[i], stops[i])`` of each, in any order.
+    fn push_ranges(
+        &self,
+        py: Python<'_>,
+        starts: &Bound<'_, PyAny>,
+        stops: &Bound<'_, PyAny>,
+        indices: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let (starts, stops): (Vec<i64>, Vec<i64>) = (arrays::numbers(starts)?, arrays::numbers(stops)?);
+        borrowed_sparse(indices, data, |indices, data| {
+            self.with(py, |writer, _| writer.matrix()?.push_ranges(&starts, &stops, indices, data))
         })
     }
 
     /// Take the matrix's next rows, (rows, columns).
     fn push_dense(&self, py: Python<'_>, block: &Bound<'_, PyAny>) -> PyResult<()> {
         let (_, width): (usize, usize) = block.getattr("shape")?.extract()?;
-        let data = arrays::values(block)?;
-        self.with(py, |writer, _| writer.matrix()?.push_dense(width, &data))
+        borrowed(block, |data| self.with(py, |writer, _| writer.matrix()?.push_dense(width, data)))
     }
 
     /// Write the rest of the matrix; returns the number of stored values.
@@ -157,4 +211,41 @@ impl PyDatasetWriter {
         let writer = self.lock().take();
         py.detach(|| drop(writer));
     }
+}
+
+/// Fill ``out`` with the values from ``skip`` on of consecutive chunks of an HDF5 dataset, each its filter mask and its
+/// bytes as they are stored. ``filters`` are the pipeline's: "lzf", "gzip", "shuffle".
+///
+/// Raises DaoCorruptError for chunks that are not of ``chunk_len`` values.
+#[pyfunction]
+pub fn decode_hdf5_chunks(
+    py: Python<'_>,
+    chunks: Vec<(u32, PyBackedBytes)>,
+    filters: Vec<String>,
+    chunk_len: usize,
+    skip: usize,
+    out: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let filter = |name: &String| match name.as_str() {
+        "lzf" => Ok(Hdf5Filter::Lzf),
+        "gzip" => Ok(Hdf5Filter::Gzip),
+        "shuffle" => Ok(Hdf5Filter::Shuffle),
+        _ => Err(DaoError::value(format!("no filter '{name}'"))),
+    };
+    let filters = filters.iter().map(filter).collect::<Result<Vec<_>>>()?;
+    let chunks: Vec<StoredChunk<'_>> = chunks.iter().map(|(mask, bytes)| (&bytes[..], *mask)).collect();
+    macro_rules! any {
+        ($($type:ty)*) => {
+            $(if let Ok(array) = out.cast::<PyArrayDyn<$type>>() {
+                let mut array = array.try_readwrite().map_err(|e| DaoError::value(e.to_string()))?;
+                let values = array.as_slice_mut().map_err(|e| DaoError::value(e.to_string()))?;
+                let size = size_of::<$type>();
+                let bytes = bytemuck::cast_slice_mut(values);
+                let lens = (size, chunk_len.saturating_mul(size), skip.saturating_mul(size));
+                return Ok(py.detach(|| decode_hdf5(&chunks, &filters, lens, bytes))?);
+            })*
+        };
+    }
+    any! { f32 f64 u8 u16 u32 u64 i8 i16 i32 i64 }
+    Err(DaoError::value(format!("cannot fill a {}", out.get_type())).into())
 }

@@ -5,17 +5,20 @@
 //! which shard of which array it is: see [`ShardTag`].
 
 use std::fmt::Display;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use num_traits::Zero;
 use serde_json::{Value, json};
 use zarrs::array::{Array, ArrayBytes, ArrayMetadata, ArrayToBytesCodecTraits, CodecOptions};
 
-use super::folder::{Folder, make_folder};
+use super::folder::{Folder, NewFile};
+use super::parallel;
 use crate::codec::{self, BLOCK, Pfor};
 use crate::error::{DaoError, Result};
 use crate::matrix::ShardTag;
-use crate::number::{Dtype, Num, cast_vec, for_dtype};
+use crate::number::{Dtype, Num, Values, cast_values, for_dtype, for_dtype_values, resize};
 use crate::storage::{Local, ZarrStorage};
 
 /// The encoding of inner chunks.
@@ -38,25 +41,48 @@ impl Coding {
 const INNER: u64 = 4096;
 /// The values of an inner chunk that is read by blocks: as many as another zarr reader may decode for one row.
 const INNER_PFOR: u64 = 64 << 10;
-/// The values of a shard: large enough for few files, small enough for a buffer in memory.
-const SHARD: u64 = 8 << 20;
+/// The bytes of a shard's values before they are encoded, and the most values: few files, of 50 to 150 MB for counts.
+const SHARD_BYTES: u64 = 256 << 20;
+const SHARD: u64 = 128 << 20;
+/// The most inner chunks of a shard. Readers read its index whole: 16 bytes a chunk.
+const MAX_CHUNKS: u64 = 8192;
+/// The values that are cast at a time.
+const STEP: usize = 4 << 20;
 
-/// Takes values in C order and writes a shard whenever one is full.
+/// Takes values in C order. Inner chunks are encoded as they become full, many at once, and appended to their shard.
 pub struct ArrayWriter {
     folder: Folder,
-    array: Array<ZarrStorage>,
     metadata: Value,
     tag: ShardTag,
-    /// The bytes of a shard's index.
-    index_len: usize,
+    coding: Coding,
+    /// An array of one inner chunk, for the codecs of portable ones.
+    inner: Array<ZarrStorage>,
     dtype: Dtype,
     /// The number of values of a row: 1, or the columns of a matrix.
     width: u64,
-    shard_bytes: usize,
-    buffer: Vec<u8>,
+    two_axes: bool,
+    /// The values of an inner chunk.
+    chunk_len: usize,
+    /// The inner chunks of a shard.
+    per_shard: usize,
+    /// Values that are not written yet: the first `filled`; what is behind them is room.
+    buffer: Values,
+    filled: usize,
+    /// The shard that is being written.
+    shard: Option<Shard>,
     shards: u64,
     len: u64,
 }
+
+/// A shard that is being written.
+struct Shard {
+    file: NewFile,
+    /// Offset and length of each inner chunk so far.
+    index: Vec<[u64; 2]>,
+}
+
+/// What the index says of an inner chunk that is left out, as all its values are zero.
+const LEFT_OUT: [u64; 2] = [u64::MAX; 2];
 
 impl ArrayWriter {
     /// An array in the new folder `folder` of about `len_hint` values; with `columns`, two-dimensional.
@@ -68,8 +94,9 @@ impl ArrayWriter {
             // A short array fits into one chunk, without much padding.
             Coding::Pfor(_) => rows.next_multiple_of(BLOCK as u64).clamp(BLOCK as u64, INNER_PFOR),
         };
-        let inner_per_shard = rows.div_ceil(inner_rows).clamp(1, (SHARD / (inner_rows * width)).max(1));
-        let shard_rows = inner_rows * inner_per_shard;
+        let shard = (SHARD_BYTES / dtype.size() as u64).min(SHARD);
+        let most = (shard / (inner_rows * width)).clamp(1, MAX_CHUNKS);
+        let inner_per_shard = rows.div_ceil(inner_rows).clamp(1, most);
         let shape_of = |rows: u64| if columns.is_some() { json!([rows, width]) } else { json!([rows]) };
         let little = json!({"name": "bytes", "configuration": {"endian": "little"}});
         let bytes = if dtype.size() == 1 { json!({"name": "bytes"}) } else { little.clone() };
@@ -84,85 +111,174 @@ impl ArrayWriter {
             ]),
         };
         let tag = ShardTag::new();
-        let metadata = json!({
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": shape_of(0),
-            "data_type": dtype.name(),
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shape_of(shard_rows)}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": if dtype.is_float() { json!(0.0) } else { json!(0) },
-            "codecs": [{"name": "sharding_indexed", "configuration": {
-                "chunk_shape": shape_of(inner_rows),
+        let metadata = |chunk_rows: u64, codecs: &Value| {
+            json!({
+                "zarr_format": 3,
+                "node_type": "array",
+                "shape": shape_of(0),
+                "data_type": dtype.name(),
+                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shape_of(chunk_rows)}},
+                "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+                "fill_value": if dtype.is_float() { json!(0.0) } else { json!(0) },
                 "codecs": codecs,
-                "index_codecs": [little, {"name": "crc32c"}],
-                "index_location": "end",
-            }}],
-            "attributes": {"encoding-type": "array", "encoding-version": "0.2.0", ShardTag::ATTRIBUTE: tag},
-        });
+                "attributes": {"encoding-type": "array", "encoding-version": "0.2.0", ShardTag::ATTRIBUTE: tag},
+            })
+        };
+        let sharding = json!([{"name": "sharding_indexed", "configuration": {
+            "chunk_shape": shape_of(inner_rows),
+            "codecs": codecs,
+            "index_codecs": [little, {"name": "crc32c"}],
+            "index_location": "end",
+        }}]);
         folder.make()?;
         let path = folder.path();
         let failed = |e: &dyn Display| failed(&path, "cannot make a zarr array", e);
-        let parsed: ArrayMetadata = serde_json::from_value(metadata.clone()).map_err(|e| failed(&e))?;
+        let parsed: ArrayMetadata = serde_json::from_value(metadata(inner_rows, &codecs)).map_err(|e| failed(&e))?;
         let storage = Arc::new(ZarrStorage(Arc::new(Local::new(&path)?)));
-        let array = Array::new_with_metadata(storage, "/", parsed).map_err(|e| failed(&e))?;
-        let shard_bytes = usize::try_from(shard_rows * width).map_err(|e| failed(&e))? * dtype.size();
-        // Offset and length of each inner chunk, and a checksum.
-        let index_len = 16 * usize::try_from(inner_per_shard).map_err(|e| failed(&e))? + 4;
-        let (buffer, shards, len) = (Vec::new(), 0, 0);
-        Ok(Self { folder, array, metadata, tag, index_len, dtype, width, shard_bytes, buffer, shards, len })
+        let inner = Array::new_with_metadata(storage, "/", parsed).map_err(|e| failed(&e))?;
+        Ok(Self {
+            metadata: metadata(inner_rows * inner_per_shard, &sharding),
+            tag,
+            coding,
+            inner,
+            dtype,
+            width,
+            two_axes: columns.is_some(),
+            chunk_len: usize::try_from(inner_rows * width).map_err(|e| failed(&e))?,
+            per_shard: usize::try_from(inner_per_shard).map_err(|e| failed(&e))?,
+            buffer: for_dtype!(dtype, T => T::wrap(Vec::new())),
+            filled: 0,
+            shard: None,
+            shards: 0,
+            len: 0,
+            folder,
+        })
+    }
+
+    /// The type of the array's values.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Room for the next `n` values, of the array's type `T`, with anything in it. [`ArrayWriter::take`] takes them.
+    pub fn room<T: Num>(&mut self, n: usize) -> Result<&mut [T]> {
+        let end = self.filled + n;
+        for_dtype_values!(&mut self.buffer, values => {
+            if values.len() < end {
+                resize(values, end)?;
+            }
+            let room = bytemuck::try_cast_slice_mut(&mut values[self.filled..end]);
+            room.map_err(|_| DaoError::internal("room of another type"))
+        })
+    }
+
+    /// Takes the first `n` values of the room that was given last.
+    pub fn take(&mut self, n: usize) {
+        self.filled += n;
+        self.len += n as u64;
     }
 
     /// Appends values.
     ///
     /// # Errors
     /// `Value` for one that the array's type cannot hold, `Io` if a shard cannot be written.
-    pub fn push<S: Num>(&mut self, mut values: &[S]) -> Result<()> {
-        let size = self.dtype.size();
-        self.len += values.len() as u64;
-        while !values.is_empty() {
-            let (now, later) = values.split_at(values.len().min((self.shard_bytes - self.buffer.len()) / size));
-            for_dtype!(self.dtype, T => {
-                self.buffer.extend_from_slice(bytemuck::cast_slice(&cast_vec::<S, T>(now)?));
-            });
-            values = later;
-            if self.buffer.len() == self.shard_bytes {
-                self.write_shard()?;
-            }
+    pub fn push<S: Num>(&mut self, values: &[S]) -> Result<()> {
+        for values in values.chunks(STEP) {
+            for_dtype!(self.dtype, T => cast_values(values, self.room::<T>(values.len())?)?);
+            self.take(values.len());
+            Self::write_full(&mut [self])?;
+        }
+        Ok(())
+    }
+
+    /// Encodes and writes all full inner chunks that `arrays` have taken, on all cores.
+    ///
+    /// # Errors
+    /// `Io` if a shard cannot be written.
+    pub fn write_full(arrays: &mut [&mut Self]) -> Result<()> {
+        let chunks_of = |array: &Self| {
+            let len = array.chunk_len;
+            (0..array.filled / len).map(move |chunk| chunk * len..(chunk + 1) * len)
+        };
+        let jobs = arrays.iter().enumerate().flat_map(|(i, array)| chunks_of(array).map(move |values| (i, values)));
+        let encoded = parallel::each(jobs.collect(), |(i, values)| Ok((i, arrays[i].encode(values)?)))?;
+        for (i, chunk) in encoded {
+            arrays[i].append(chunk.as_deref())?;
+        }
+        for array in arrays {
+            let written = array.filled - array.filled % array.chunk_len;
+            for_dtype_values!(&mut array.buffer, values => values.copy_within(written..array.filled, 0));
+            array.filled -= written;
         }
         Ok(())
     }
 
     /// Writes what is left, and the metadata.
     pub fn finish(mut self) -> Result<()> {
-        if !self.buffer.is_empty() {
-            self.buffer.resize(self.shard_bytes, 0);
-            self.write_shard()?;
+        Self::write_full(&mut [&mut self])?;
+        if self.filled > 0 {
+            // The last chunk is filled up.
+            let rest = self.chunk_len - self.filled;
+            for_dtype!(self.dtype, T => self.room::<T>(rest)?.fill(<T as Zero>::zero()));
+            self.filled = self.chunk_len;
+            Self::write_full(&mut [&mut self])?;
         }
+        self.finish_shard()?;
         self.metadata["shape"][0] = json!(self.len / self.width);
         self.folder.write("zarr.json", self.metadata.to_string().as_bytes())
     }
 
-    fn write_shard(&mut self) -> Result<()> {
-        let array = &self.array;
-        let mut position = vec![0; array.dimensionality()];
-        position[0] = self.shards;
-        let key = array.chunk_key(&position).as_str().to_owned();
-        let path = self.folder.path().join(&key);
-        let failed = |e: &dyn Display| failed(&path, "encoding failed", e);
-        let shape = array.chunk_shape(&position).map_err(|e| failed(&e))?;
-        let (values, options) = (ArrayBytes::new_flen(&self.buffer), CodecOptions::default());
-        let encoded = array.codecs().encode(values, &shape, array.data_type(), array.fill_value(), &options);
-        let mut encoded = encoded.map_err(|e| failed(&e))?.into_owned();
-        let index = encoded.len().saturating_sub(self.index_len);
-        encoded.splice(index..index, self.tag.bytes(self.shards));
-        path.parent().map_or(Ok(()), make_folder)?;
-        // Every shard is written, one of nothing but fill values too: a missing file is then always an error.
-        self.folder.write(&key, &encoded)?;
-        self.buffer.clear();
-        self.shards += 1;
-        Ok(())
+    /// An inner chunk; `None` where all its values are zero, which is the fill value.
+    fn encode(&self, range: Range<usize>) -> Result<Option<Vec<u8>>> {
+        let failed = |e: &dyn Display| failed(&self.folder.path(), "encoding failed", e);
+        for_dtype_values!(&self.buffer, values => {
+            let bytes: &[u8] = bytemuck::cast_slice(&values[range.clone()]);
+            if bytes.iter().all(|&byte| byte == 0) {
+                return Ok(None);
+            }
+            if let Coding::Pfor(pfor) = self.coding {
+                return encode_pfor(&values[range], pfor).map(Some).map_err(|e| failed(&e));
+            }
+            let array = &self.inner;
+            let shape = array.chunk_shape(&vec![0; array.dimensionality()]).map_err(|e| failed(&e))?;
+            let (values, options) = (ArrayBytes::new_flen(bytes), CodecOptions::default());
+            let encoded = array.codecs().encode(values, &shape, array.data_type(), array.fill_value(), &options);
+            encoded.map(|bytes| Some(bytes.into_owned())).map_err(|e| failed(&e))
+        })
     }
+
+    /// Appends the next inner chunk to its shard.
+    fn append(&mut self, chunk: Option<&[u8]>) -> Result<()> {
+        let shard = match &mut self.shard {
+            Some(shard) => shard,
+            none => {
+                let name = format!("c/{}{}", self.shards, if self.two_axes { "/0" } else { "" });
+                none.insert(Shard { file: self.folder.begin(&name)?, index: Vec::new() })
+            }
+        };
+        let place = chunk.map_or(LEFT_OUT, |chunk| [shard.file.size(), chunk.len() as u64]);
+        shard.index.push(place);
+        chunk.map_or(Ok(()), |chunk| shard.file.write(chunk))?;
+        if shard.index.len() == self.per_shard { self.finish_shard() } else { Ok(()) }
+    }
+
+    /// Ends the shard that is being written, if there is one. Every shard has a file, one of nothing but fill values
+    /// too: a missing file is then always an error.
+    fn finish_shard(&mut self) -> Result<()> {
+        let Some(Shard { mut file, mut index }) = self.shard.take() else { return Ok(()) };
+        index.resize(self.per_shard, LEFT_OUT);
+        let mut end = self.tag.bytes(self.shards).to_vec();
+        let start = end.len();
+        end.extend(index.iter().flatten().flat_map(|number| number.to_le_bytes()));
+        end.extend(crc32c::crc32c(&end[start..]).to_le_bytes());
+        file.write(&end)?;
+        self.shards += 1;
+        file.finish()
+    }
+}
+
+fn encode_pfor<T: Num>(values: &[T], pfor: Pfor) -> std::result::Result<Vec<u8>, codec::Broken> {
+    codec::encode::<T::Word>(bytemuck::cast_slice(values), pfor.kind(T::DTYPE))
 }
 
 /// Writes an array whose values are all here, one-dimensional.

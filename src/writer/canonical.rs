@@ -1,19 +1,55 @@
-//! Rows in output order made canonical and written: as CSR arrays, or as one dense array.
+//! Rows in output order written: as CSR arrays, or as one dense array.
 //!
-//! Canonical: columns ascend within a row, duplicates are summed. Each cell's sum and count, which quality
-//! control asks for first, are kept on the way.
+//! Each cell's sum and count, which quality control asks for first, are kept beside them.
 
 use serde_json::json;
 
 use super::array::{ArrayWriter, Coding, write_array};
 use super::folder::Folder;
 use super::matrix::MatrixSpec;
-use super::spill::Block;
-use crate::error::{DaoError, Result};
+use super::parallel;
+use super::rows::{Columns, RowTotals, Source, total};
+use super::slice::Slice;
+use crate::error::Result;
 use crate::matrix::TOTALS;
-use crate::number::{Dtype, Layout, Num};
+use crate::number::{Dtype, Layout, Num, for_dtype, zeros};
 
-/// Makes rows canonical, in output order, and writes them.
+/// The values of a dense array that are put together at a time.
+const STEP: usize = 4 << 20;
+/// Those that one thread casts at a time.
+const PIECE: usize = 256 << 10;
+
+/// Runs `$body` with `$I` naming the type of columns that `$dtype` names, which is one of three.
+macro_rules! for_columns {
+    ($dtype:expr, $I:ident => $body:expr) => {
+        match $dtype {
+            $crate::number::Dtype::U8 => {
+                type $I = u8;
+                $body
+            }
+            $crate::number::Dtype::U16 => {
+                type $I = u16;
+                $body
+            }
+            _ => {
+                type $I = u32;
+                $body
+            }
+        }
+    };
+}
+pub(super) use for_columns;
+
+/// The narrowest type that numbers columns.
+pub fn columns_dtype(n_columns: u64) -> Dtype {
+    match n_columns {
+        0..=0x100 => Dtype::U8,
+        0x101..=0x1_0000 => Dtype::U16,
+        _ => Dtype::U32,
+    }
+}
+
+/// Writes rows in output order.
 pub struct CanonicalRows {
     /// The folder of the dataset's matrices.
     zarr: Folder,
@@ -41,15 +77,10 @@ impl CanonicalRows {
             (None, ArrayWriter::new(folder, stored, len, Some(shape[1]), Coding::Portable)?)
         } else {
             folder.make()?;
-            let narrow = match shape[1] {
-                0..=0x100 => Dtype::U8,
-                0x101..=0x1_0000 => Dtype::U16,
-                _ => Dtype::U32,
-            };
             let array = |name, dtype, ascending| {
                 ArrayWriter::new(folder.join(name), dtype, source_nnz, None, Coding::new(portable, ascending))
             };
-            (Some(array("indices", narrow, true)?), array("data", stored, false)?)
+            (Some(array("indices", columns_dtype(shape[1]), true)?), array("data", stored, false)?)
         };
         let totals = spec.has_totals().then(Default::default);
         Ok(Self { zarr, name, shape, portable, transposed, indptr: vec![0], indices, data, totals })
@@ -58,34 +89,92 @@ impl CanonicalRows {
     /// The next rows.
     ///
     /// # Errors
-    /// `Value` for duplicates whose sum does not fit, `Io` for a full disk.
-    pub fn write<T: Num>(&mut self, mut block: Block<T>) -> Result<()> {
-        canonicalize(&mut block, &self.name)?;
-        if let Some((sums, counts)) = &mut self.totals {
-            for ends in block.indptr.windows(2) {
-                let values = &block.data[ends[0]..ends[1]];
-                sums.push(values.iter().map(|&value| -> f64 { value.as_() }).sum());
-                // Columns are numbered with 31 bits.
-                let count = values.iter().filter(|&&value| value != T::zero()).count();
-                counts.push(u32::try_from(count).unwrap_or(u32::MAX));
-            }
+    /// As [`Source::write`], and `Io` for a full disk.
+    pub fn write(&mut self, source: Source<'_>, columns: Columns<'_>) -> Result<()> {
+        if let (None, Source::Dense { data, width }, None) = (&self.indices, source, columns.map) {
+            return for_dtype!(self.data.dtype(), T => self.copy_dense::<T>(data, width));
         }
-        let start = self.nnz();
-        self.indptr.extend(block.indptr[1..].iter().map(|&end| start + i64::try_from(end).unwrap_or(i64::MAX)));
-        if let Some(indices) = &mut self.indices {
-            indices.push(&block.indices)?;
-            return self.data.push(&block.data);
-        }
-        let mut row = vec![T::zero(); usize::try_from(self.shape[1]).unwrap_or(0)];
-        for ends in block.indptr.windows(2) {
-            row.fill(T::zero());
-            for at in ends[0]..ends[1] {
-                // In range: columns were checked against the output when they were mapped.
-                row[usize::try_from(block.indices[at]).unwrap_or(usize::MAX)] = block.data[at];
+        let mut lengths = source.lengths()?;
+        let room = lengths.iter().sum();
+        let Some(indices) = &mut self.indices else {
+            return for_dtype!(self.data.dtype(), T => self.write_dense::<T>(source, columns, &mut lengths, room));
+        };
+        let (kept, totals) = for_columns!(indices.dtype(), I => for_dtype!(self.data.dtype(), T => {
+            source.write(columns, &mut lengths, indices.room::<I>(room)?, self.data.room::<T>(room)?)?
+        }));
+        indices.take(kept);
+        self.data.take(kept);
+        ArrayWriter::write_full(&mut [indices, &mut self.data])?;
+        self.note(&lengths, totals);
+        Ok(())
+    }
+
+    /// The next rows of a dense array, whose columns have the narrowest type that they have as spilled rows.
+    fn write_dense<T: Num>(
+        &mut self,
+        source: Source<'_>,
+        columns: Columns<'_>,
+        lengths: &mut [usize],
+        room: usize,
+    ) -> Result<()> {
+        for_columns!(columns_dtype(self.shape[1]), I => {
+            let (mut indices, mut data) = (zeros::<I>(room)?, zeros::<T>(room)?);
+            let (_, totals) = source.write(columns, lengths, &mut indices, &mut data)?;
+            let width = usize::try_from(self.shape[1]).unwrap_or(usize::MAX);
+            let mut at = 0;
+            for lengths in lengths.chunks((STEP / width.max(1)).max(1)) {
+                let block = self.data.room::<T>(lengths.len() * width)?;
+                block.fill(T::zero());
+                for (row, &length) in block.chunks_mut(width.max(1)).zip(lengths) {
+                    for (&column, &value) in indices[at..at + length].iter().zip(&data[at..at + length]) {
+                        // In range: columns were checked against the output when they were mapped.
+                        row[usize::try_from(column).unwrap_or(usize::MAX)] = value;
+                    }
+                    at += length;
+                }
+                self.data.take(lengths.len() * width);
+                ArrayWriter::write_full(&mut [&mut self.data])?;
             }
-            self.data.push(&row)?;
+            self.note(lengths, totals);
+            Ok(())
+        })
+    }
+
+    /// The next rows of a dense array, from rows that have its columns.
+    fn copy_dense<T: Num>(&mut self, values: Slice<'_>, width: usize) -> Result<()> {
+        let name = self.name.clone();
+        let rows_of = |values: usize| (values / width.max(1)).max(1) * width;
+        let mut start = 0;
+        while start < values.len() {
+            let room = self.data.room::<T>(rows_of(STEP).min(values.len() - start))?;
+            let len = room.len();
+            let starts = (start..).step_by(rows_of(PIECE).max(1));
+            let jobs = starts.zip(room.chunks_mut(rows_of(PIECE).max(1))).collect();
+            let totals = parallel::each(jobs, |(start, to): (usize, &mut [T])| {
+                values.cast(start..start + to.len(), to).map_err(|e| e.at(name.clone()))?;
+                Ok(to.chunks(width).map(|row| total(row)).collect::<Vec<_>>())
+            })?;
+            self.data.take(len);
+            ArrayWriter::write_full(&mut [&mut self.data])?;
+            let (sums, counts): (Vec<_>, Vec<_>) = totals.into_iter().flatten().unzip();
+            let lengths: Vec<usize> = counts.iter().map(|&count| count as usize).collect();
+            self.note(&lengths, RowTotals { sums, counts });
+            start += len;
         }
         Ok(())
+    }
+
+    /// Notes the lengths and totals of rows that were written.
+    fn note(&mut self, lengths: &[usize], totals: RowTotals) {
+        let mut end = self.nnz();
+        self.indptr.extend(lengths.iter().map(|&length| {
+            end = end.saturating_add(i64::try_from(length).unwrap_or(i64::MAX));
+            end
+        }));
+        if let Some((sums, counts)) = &mut self.totals {
+            sums.extend(totals.sums);
+            counts.extend(totals.counts);
+        }
     }
 
     /// Writes what is left; returns the number of stored values.
@@ -122,53 +211,11 @@ impl CanonicalRows {
     }
 }
 
-/// Sorts each row by column and sums duplicates.
-fn canonicalize<T: Num>(block: &mut Block<T>, name: &str) -> Result<()> {
-    if block.indptr.windows(2).all(|ends| block.indices[ends[0]..ends[1]].windows(2).all(|pair| pair[0] < pair[1])) {
-        return Ok(());
-    }
-    let (mut kept, mut start) = (0, 0);
-    let mut row: Vec<(i32, T)> = Vec::new();
-    for i in 1..block.indptr.len() {
-        let stop = block.indptr[i];
-        row.clear();
-        row.extend(block.indices[start..stop].iter().copied().zip(block.data[start..stop].iter().copied()));
-        row.sort_by_key(|&(column, _)| column);
-        for same in row.chunk_by(|a, b| a.0 == b.0) {
-            let sum = same[1..].iter().try_fold(same[0].1, |total, &(_, value)| add(total, value, name))?;
-            (block.indices[kept], block.data[kept]) = (same[0].0, sum);
-            kept += 1;
-        }
-        start = stop;
-        block.indptr[i] = kept;
-    }
-    block.indices.truncate(kept);
-    block.data.truncate(kept);
-    Ok(())
-}
-
-fn add<T: Num>(a: T, b: T, name: &str) -> Result<T> {
-    if T::DTYPE.is_float() {
-        return Ok(a + b);
-    }
-    let (a, b): (i128, i128) = (a.as_(), b.as_());
-    let total = T::of_i128(a + b);
-    let back: i128 = total.as_();
-    if back == a + b {
-        return Ok(total);
-    }
-    let what = format!("repeated entries of one cell and gene sum to {}, too large for {}", a + b, T::DTYPE.name());
-    Err(DaoError::value(what)
-        .at(name.to_owned())
-        .hint("read the study with anndata, call X.sum_duplicates() and write that AnnData"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::error::ErrorKind;
     use crate::matrix::{Matrix, Totals};
     use crate::storage::{Local, Storage};
     use crate::store::MatrixName;
@@ -187,27 +234,19 @@ mod tests {
         }
     }
 
-    #[test]
-    fn rows_are_sorted_and_duplicates_summed() {
-        let mut block = Block {
-            indptr: vec![0, 4, 4, 6, 7],
-            indices: vec![5, 2, 5, 0, 3, 3, 1],
-            data: vec![1_u16, 2, 3, 4, 5, 6, 7],
-        };
-        canonicalize(&mut block, "X").unwrap();
-        assert_eq!(block.indptr, [0, 3, 3, 4, 5]);
-        assert_eq!(block.indices, [0, 2, 5, 3, 1]);
-        assert_eq!(block.data, [4, 2, 4, 11, 7]);
+    /// Rows as CSR.
+    struct Block<T> {
+        indptr: Vec<usize>,
+        indices: Vec<i32>,
+        data: Vec<T>,
     }
 
-    #[test]
-    fn duplicates_whose_sum_does_not_fit_are_refused() {
-        let block = |data: Vec<u8>| Block { indptr: vec![0, 2], indices: vec![1, 1], data };
-        canonicalize(&mut block(vec![200, 55]), "X").unwrap();
-        let error = canonicalize(&mut block(vec![200, 56]), "layers/counts").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Value);
-        let text = error.to_string();
-        assert!(text.contains("sum to 256") && text.contains("uint8") && text.contains("layers/counts"), "{text}");
+    fn write<T: Num>(rows: &mut CanonicalRows, block: Block<T>) -> Result<()> {
+        let ranges: Vec<_> = block.indptr.windows(2).map(|ends| ends[0]..ends[1]).collect();
+        let data = T::wrap(block.data);
+        let source = Source::Sparse { rows: &ranges, indices: (&block.indices).into(), data: (&data).into() };
+        let columns = Columns { name: "X", source: rows.shape[1], map: None };
+        rows.write(source, columns)
     }
 
     #[test]
@@ -215,8 +254,9 @@ mod tests {
         for (layout, portable) in [(Layout::Csr, false), (Layout::Csr, true), (Layout::Dense, true)] {
             let folder = tempfile::tempdir().unwrap();
             let mut rows = CanonicalRows::new(&Folder::new(folder.path()), &spec(layout, [4, 6], portable)).unwrap();
-            rows.write(Block { indptr: vec![0, 2], indices: vec![5, 0], data: vec![9_u16, 8] }).unwrap();
-            rows.write(Block { indptr: vec![0, 0, 1, 3], indices: vec![3, 1, 1], data: vec![7_u16, 1, 2] }).unwrap();
+            write(&mut rows, Block { indptr: vec![0, 2], indices: vec![5, 0], data: vec![9_u16, 8] }).unwrap();
+            write(&mut rows, Block { indptr: vec![0, 0, 1, 3], indices: vec![3, 1, 1], data: vec![7_u16, 1, 2] })
+                .unwrap();
             assert_eq!(rows.finish().unwrap(), 4);
             let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
             let found = Matrix::open(&storage, "zarr/X", [4, 6]).unwrap().rows::<u16>(&[0, 1, 2, 3]).unwrap();
@@ -242,7 +282,7 @@ mod tests {
         let spec = MatrixSpec { stored: T::DTYPE, ..spec(Layout::Csr, [n_rows as u64, 4], portable) };
         let mut rows = CanonicalRows::new(&Folder::new(folder.path()), &spec).unwrap();
         for block in blocks {
-            rows.write(block).unwrap();
+            write(&mut rows, block).unwrap();
         }
         rows.finish().unwrap();
         let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());

@@ -2,13 +2,17 @@
 //!
 //! Owns the way from source to output: columns may be mapped or dropped, rows permuted.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
-use super::canonical::CanonicalRows;
+use super::canonical::{CanonicalRows, columns_dtype, for_columns};
 use super::folder::Folder;
-use super::spill::{Block, Spill};
+use super::parallel;
+use super::rows::{Columns, Source};
+use super::slice::{Indices, Slice};
+use super::spill::{Block, Entries, Spill};
 use crate::error::{DaoError, ErrorKind, Result};
-use crate::number::{Dtype, Layout, Num, Values, cast_vec, for_dtype, for_dtype_values};
+use crate::number::{Dtype, Layout, Num, for_dtype, zeros};
 use crate::store::MatrixName;
 
 /// The form that a matrix will have, and how its source maps to it.
@@ -76,13 +80,14 @@ impl MatrixSpec {
         Ok(Some(column?).filter(|&column| column >= 0))
     }
 
-    /// The output row of a source row.
-    fn row(&self, source: u64) -> Result<u32> {
-        let row = match &self.rows {
-            Some(rows) => usize::try_from(source).ok().and_then(|source| rows.get(source)).copied(),
-            None => u32::try_from(source).ok().filter(|_| source < self.shape[0]),
-        };
-        row.ok_or_else(|| self.broken("a row number is out of range", self.shape[0], source))
+    /// The source's columns, and what becomes of them.
+    fn columns<'a>(&'a self, name: &'a str) -> Columns<'a> {
+        Columns { name, source: self.source_columns(), map: self.columns.as_deref() }
+    }
+
+    /// The bytes of a value and its column, as rows have them on their way to other places.
+    fn entry_bytes(&self) -> usize {
+        columns_dtype(self.shape[1]).size() + self.stored.size()
     }
 
     /// The error for a source that is not what it promised.
@@ -91,9 +96,16 @@ impl MatrixSpec {
     }
 }
 
+/// The values of sparse rows that are made ready at a time.
+const STEP: usize = 4 << 20;
+/// The entries that one thread casts at a time.
+const PIECE: usize = 256 << 10;
+
 /// Writes one matrix from the blocks of its source; see the module.
 pub struct MatrixWriter {
     spec: MatrixSpec,
+    /// The matrix's name, for errors.
+    name: String,
     output: CanonicalRows,
     spill_folder: PathBuf,
     spill: Option<Spill>,
@@ -111,7 +123,8 @@ impl MatrixWriter {
         spec.validate()?;
         let output = CanonicalRows::new(dataset, &spec)?;
         let spill_folder = dataset.path().join(format!(".spill-{}", spec.name.to_string().replace('/', "-")));
-        Ok(Self { spec, output, spill_folder, spill: None, taken: 0, by_columns: false })
+        let name = spec.name.to_string();
+        Ok(Self { spec, name, output, spill_folder, spill: None, taken: 0, by_columns: false })
     }
 
     /// The matrix's name in the dataset.
@@ -125,37 +138,87 @@ impl MatrixWriter {
     /// # Errors
     /// `Corrupt` for offsets or columns out of range, `Value` for a value the stored type cannot
     /// hold, `Io` for a full disk.
-    pub fn push_rows(&mut self, indptr: &[i64], indices: &[i32], data: &Values) -> Result<()> {
+    pub fn push_rows<'a>(
+        &mut self,
+        indptr: &[i64],
+        indices: impl Into<Indices<'a>>,
+        data: impl Into<Slice<'a>>,
+    ) -> Result<()> {
+        let (indices, data) = (indices.into(), data.into());
         let indptr = offsets(indptr, indices.len(), data.len())?;
-        for_dtype!(self.spec.stored, T => self.rows::<T>(&indptr, indices, &self.cast(data)?))
+        let rows: Vec<Range<usize>> = indptr.windows(2).map(|ends| ends[0]..ends[1]).collect();
+        self.ranges(&rows, indices, data)
+    }
+
+    /// The next source rows, each of which is a range of `indices` and `data`: those of the whole source, in any order.
+    ///
+    /// # Errors
+    /// As [`MatrixWriter::push_rows`].
+    pub fn push_ranges<'a>(
+        &mut self,
+        starts: &[i64],
+        stops: &[i64],
+        indices: impl Into<Indices<'a>>,
+        data: impl Into<Slice<'a>>,
+    ) -> Result<()> {
+        let (indices, data) = (indices.into(), data.into());
+        let len = indices.len().min(data.len());
+        let range = |(&start, &stop): (&i64, &i64)| {
+            let range = usize::try_from(start).ok()?..usize::try_from(stop).ok()?;
+            (range.start <= range.end && range.end <= len).then_some(range)
+        };
+        let rows: Option<Vec<Range<usize>>> = starts.iter().zip(stops).map(range).collect();
+        self.ranges(&rows.ok_or_else(|| broken_block("a row is outside of the arrays"))?, indices, data)
     }
 
     /// The next source columns, as CSC.
     ///
     /// # Errors
     /// As [`MatrixWriter::push_rows`].
-    pub fn push_columns(&mut self, indptr: &[i64], indices: &[i32], data: &Values) -> Result<()> {
+    pub fn push_columns<'a>(
+        &mut self,
+        indptr: &[i64],
+        indices: impl Into<Indices<'a>>,
+        data: impl Into<Slice<'a>>,
+    ) -> Result<()> {
         self.by_columns = true;
+        let (indices, data) = (indices.into(), data.into());
         let indptr = offsets(indptr, indices.len(), data.len())?;
-        for_dtype!(self.spec.stored, T => self.scatter::<T>(&indptr, indices, &self.cast(data)?))
+        let mut columns = Vec::new();
+        for ends in indptr.windows(2) {
+            let column = self.spec.column(self.taken)?;
+            self.taken += 1;
+            columns.extend(column.filter(|_| ends[0] < ends[1]).map(|column| (column, ends[0]..ends[1])));
+        }
+        let rows = self.rows_of(indices)?;
+        for_dtype!(self.spec.stored, T => {
+            let mut cast = zeros::<T>(data.len())?;
+            let jobs = (0..).step_by(PIECE).zip(cast.chunks_mut(PIECE)).collect();
+            parallel::each(jobs, |(start, to): (usize, &mut [T])| {
+                data.cast(start..start + to.len(), to).map_err(|e| e.at(self.name.clone()))
+            })?;
+            self.spill(Spill::entry_bytes(size_of::<T>()))?
+                .push_entries(&Entries { columns: &columns, rows: &rows, data: &cast })
+        })
     }
 
     /// The next source rows, row-major, `width` values each.
     ///
     /// # Errors
     /// As [`MatrixWriter::push_rows`].
-    pub fn push_dense(&mut self, width: usize, data: &Values) -> Result<()> {
+    pub fn push_dense<'a>(&mut self, width: usize, data: impl Into<Slice<'a>>) -> Result<()> {
+        let data = data.into();
         if width as u64 != self.spec.source_columns() {
             let what = "a block has the wrong number of columns";
             return Err(self.spec.broken(what, self.spec.source_columns(), width as u64));
         }
-        for_dtype!(self.spec.stored, T => self.dense::<T>(width, &self.cast(data)?))
+        self.rows(Source::Dense { data, width }, data.len() / width.max(1))
     }
 
     /// Writes the rest; returns the number of stored values.
     ///
     /// # Errors
-    /// `Corrupt` if rows or columns are missing, `Io` for a full disk.
+    /// `Corrupt` if rows or columns are missing, `Io` for a full disk, `Interrupted`.
     pub fn finish(mut self) -> Result<u64> {
         let (what, expected) =
             if self.by_columns { ("columns", self.spec.source_columns()) } else { ("rows", self.spec.shape[0]) };
@@ -165,69 +228,85 @@ impl MatrixWriter {
             let what = format!("the source ended before all its {what} came");
             return Err(self.spec.broken(what, expected, self.taken));
         }
-        if let Some(spill) = self.spill.take() {
-            for_dtype!(self.spec.stored, T => spill.finish(|block: Block<T>| self.output.write(block)))?;
+        // What was spilled has the output's columns.
+        let columns = Columns { name: &self.name, source: self.spec.shape[1], map: None };
+        match self.spill.take() {
+            None => {}
+            Some(spill) if self.by_columns => for_dtype!(self.spec.stored, T => {
+                spill.finish_entries(|Block { rows, indices, data }: Block<T>| {
+                    let data = T::wrap(data);
+                    let source = Source::Sparse { rows: &rows, indices: (&indices).into(), data: (&data).into() };
+                    self.output.write(source, columns)
+                })
+            })?,
+            Some(spill) => spill.finish_rows(self.spec.entry_bytes(), |rows, bytes| {
+                self.output.write(Source::Spilled { rows, bytes }, columns)
+            })?,
         }
         self.output.finish()
     }
 
-    fn cast<T: Num>(&self, data: &Values) -> Result<Vec<T>> {
-        for_dtype_values!(data, values => cast_vec(values)).map_err(|e| e.at(self.spec.name.to_string()))
-    }
-
-    fn dense<T: Num>(&mut self, width: usize, data: &[T]) -> Result<()> {
-        let (mut indptr, mut indices, mut values) = (vec![0], Vec::new(), Vec::new());
-        for row in data.chunks_exact(width.max(1)) {
-            for (column, &value) in (0..).zip(row).filter(|&(_, &value)| value != T::zero()) {
-                indices.push(column);
-                values.push(value);
+    /// Takes the next sparse rows, so many at a time that their copies are bounded.
+    fn ranges(&mut self, mut rows: &[Range<usize>], indices: Indices<'_>, data: Slice<'_>) -> Result<()> {
+        while !rows.is_empty() {
+            let (mut n, mut values) = (0, 0);
+            while n < rows.len() && (n == 0 || n + values + rows[n].len() <= STEP) {
+                values += rows[n].len();
+                n += 1;
             }
-            indptr.push(indices.len());
-        }
-        self.rows(&indptr, &indices, &values)
-    }
-
-    /// Takes the next source rows: straight on, or where rows are permuted through the spill.
-    fn rows<T: Num>(&mut self, indptr: &[usize], indices: &[i32], data: &[T]) -> Result<()> {
-        if self.spec.rows.is_some() {
-            return self.scatter(indptr, indices, data);
-        }
-        let mut block =
-            Block { indptr: vec![0], indices: Vec::with_capacity(indices.len()), data: Vec::with_capacity(data.len()) };
-        for ends in indptr.windows(2) {
-            for at in ends[0]..ends[1] {
-                if let Some(column) = self.spec.column(u64::try_from(indices[at]).unwrap_or(u64::MAX))? {
-                    block.indices.push(column);
-                    block.data.push(data[at]);
-                }
-            }
-            block.indptr.push(block.indices.len());
-        }
-        self.taken += indptr.len().saturating_sub(1) as u64;
-        self.output.write(block)
-    }
-
-    /// Sends the entries of the next source rows, or columns, to their output rows.
-    fn scatter<T: Num>(&mut self, indptr: &[usize], indices: &[i32], data: &[T]) -> Result<()> {
-        let spill = match &mut self.spill {
-            Some(spill) => spill,
-            empty => {
-                let [n_rows, _] = self.spec.shape;
-                empty.insert(Spill::new(&self.spill_folder, T::DTYPE, n_rows, self.spec.source_nnz)?)
-            }
-        };
-        for ends in indptr.windows(2) {
-            for at in ends[0]..ends[1] {
-                let other = u64::try_from(indices[at]).unwrap_or(u64::MAX);
-                let (row, column) = if self.by_columns { (other, self.taken) } else { (self.taken, other) };
-                let row = self.spec.row(row)?;
-                if let Some(column) = self.spec.column(column)? {
-                    spill.push(row, column, data[at])?;
-                }
-            }
-            self.taken += 1;
+            let (here, later) = rows.split_at(n);
+            self.rows(Source::Sparse { rows: here, indices, data }, n)?;
+            rows = later;
         }
         Ok(())
+    }
+
+    /// Takes the next `n` source rows: straight on, or where rows are permuted through the spill.
+    fn rows(&mut self, source: Source<'_>, n: usize) -> Result<()> {
+        let before = self.taken;
+        self.taken += n as u64;
+        let Some(to) = &self.spec.rows else { return self.output.write(source, self.spec.columns(&self.name)) };
+        let range = usize::try_from(before).ok().and_then(|start| to.get(start..start + n));
+        let to = range.ok_or_else(|| self.spec.broken("more rows than there are", self.spec.shape[0], self.taken))?;
+        let to = to.to_vec();
+        let mut lengths = source.lengths()?;
+        let room = lengths.iter().sum();
+        for_columns!(columns_dtype(self.spec.shape[1]), I => for_dtype!(self.spec.stored, T => {
+            let (mut indices, mut data) = (zeros::<I>(room)?, zeros::<T>(room)?);
+            source.write(self.spec.columns(&self.name), &mut lengths, &mut indices, &mut data)?;
+            self.spill(self.spec.entry_bytes())?.push_rows(&to, &lengths, &indices, &data)
+        }))
+    }
+
+    /// Where entries of `entry_bytes` go on their way to their rows.
+    fn spill(&mut self, entry_bytes: usize) -> Result<&mut Spill> {
+        match &mut self.spill {
+            Some(spill) => Ok(spill),
+            empty => {
+                let [n_rows, _] = self.spec.shape;
+                Ok(empty.insert(Spill::new(&self.spill_folder, entry_bytes, n_rows, self.spec.source_nnz)?))
+            }
+        }
+    }
+
+    /// The output rows of the entries of columns, whose source rows are `indices`.
+    fn rows_of(&self, indices: Indices<'_>) -> Result<Vec<u32>> {
+        let mut to = zeros::<u32>(indices.len())?;
+        let jobs = (0..).step_by(PIECE).zip(to.chunks_mut(PIECE)).collect();
+        let row = |source: u64| {
+            let row = match &self.spec.rows {
+                Some(rows) => usize::try_from(source).ok().and_then(|source| rows.get(source)).copied(),
+                None => u32::try_from(source).ok().filter(|_| source < self.spec.shape[0]),
+            };
+            row.ok_or_else(|| self.spec.broken("a row number is out of range", self.spec.shape[0], source))
+        };
+        parallel::each(jobs, |(start, to): (usize, &mut [u32])| {
+            for (i, to) in (start..).zip(to) {
+                *to = row(indices.get(i))?;
+            }
+            Ok(())
+        })?;
+        Ok(to)
     }
 }
 
@@ -242,7 +321,11 @@ fn offsets(indptr: &[i64], n_indices: usize, n_data: usize) -> Result<Vec<usize>
         }
         Some(offsets) => return Ok(offsets),
     };
-    Err(DaoError::new(ErrorKind::Corrupt, format!("a block of the source is broken: {what}")))
+    Err(broken_block(what))
+}
+
+fn broken_block(what: &str) -> DaoError {
+    DaoError::new(ErrorKind::Corrupt, format!("a block of the source is broken: {what}"))
 }
 
 #[cfg(test)]
@@ -251,6 +334,7 @@ mod tests {
 
     use super::*;
     use crate::matrix::Matrix;
+    use crate::number::Values;
     use crate::storage::{Local, Storage};
 
     fn spec(shape: [u64; 2]) -> MatrixSpec {
@@ -305,7 +389,13 @@ mod tests {
         writer.push_dense(4, &Values::U8(SOURCE.concat()))
     }
 
-    const WAYS: [fn(&mut MatrixWriter) -> Result<()>; 3] = [by_rows, by_columns, dense];
+    /// Rows that lie in the source's arrays in another order, with something between them.
+    fn by_ranges(writer: &mut MatrixWriter) -> Result<()> {
+        let (indices, data) = ([0, 1, 3, 9, 2, 0, 3_i64], Values::F32(vec![4.0, 5.0, 6.0, 0.5, 2.0, 1.0, 3.0]));
+        writer.push_ranges(&[4, 6, 0], &[6, 7, 3], &indices[..], &data)
+    }
+
+    const WAYS: [fn(&mut MatrixWriter) -> Result<()>; 4] = [by_rows, by_columns, dense, by_ranges];
 
     #[test]
     fn rows_columns_and_dense_blocks_are_one_matrix() {
@@ -348,6 +438,8 @@ mod tests {
         assert_eq!(kind(|w| w.push_columns(&[0, 0], &[], &Values::U8(vec![]))), ErrorKind::Corrupt);
         assert_eq!(kind(|w| w.push_rows(&[0, 1], &[4], &Values::U8(vec![1]))), ErrorKind::Corrupt);
         assert_eq!(kind(|w| w.push_columns(&[0, 1], &[3], &Values::U8(vec![1]))), ErrorKind::Corrupt);
+        assert_eq!(kind(|w| w.push_ranges(&[0, 1], &[1, 3], &[0, 1], &Values::U8(vec![1, 2]))), ErrorKind::Corrupt);
+        assert_eq!(kind(|w| w.push_ranges(&[0, -1], &[1, 1], &[0, 1], &Values::U8(vec![1, 2]))), ErrorKind::Corrupt);
         assert_eq!(kind(|w| w.push_dense(3, &Values::U8(vec![1, 2, 3]))), ErrorKind::Corrupt);
         assert_eq!(kind(|w| w.push_rows(&[0, 1], &[0], &Values::I16(vec![256]))), ErrorKind::Value);
     }

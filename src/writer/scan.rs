@@ -2,7 +2,15 @@
 
 use num_traits::AsPrimitive;
 
-use crate::number::{Dtype, Num, Values, for_dtype_values};
+use super::parallel;
+use super::slice::{Slice, for_slice};
+use crate::error::Result;
+use crate::number::{Dtype, Num, Word};
+
+/// The values that one thread looks at, at a time.
+const PIECE: usize = 256 << 10;
+/// The values that are looked at side by side.
+const LANES: usize = 32;
 
 /// Floats from here on are not held as integers, though they are integral: a count is never that large.
 const NO_COUNT: f64 = 9_007_199_254_740_992.0; // 2^53
@@ -21,34 +29,89 @@ pub struct ValueScan {
 }
 
 impl ValueScan {
-    /// Takes a block of values into account.
-    pub fn update(&mut self, values: &Values) {
-        for_dtype_values!(values, v => self.update_slice(v));
+    /// Takes a block of values into account, on all cores.
+    ///
+    /// # Errors
+    /// None of its own.
+    pub fn update<'a>(&mut self, values: impl Into<Slice<'a>>) -> Result<()> {
+        for_slice!(values.into(), v => self.update_slice(v))
     }
 
     /// Takes a block into account, of values whose type is known; see [`ValueScan::update`].
-    pub fn update_slice<T: Num>(&mut self, values: &[T]) {
-        if T::DTYPE.is_float() {
-            let (mut low, mut high) = self.floats;
-            for &value in values {
-                let value: f64 = value.as_();
-                self.nonzero += u64::from(value != 0.0);
-                // NaN, infinities and -0.0 are no integers: storing them as such would lose them.
-                self.fractional |= value.fract() != 0.0 || (value == 0.0 && value.is_sign_negative());
-                if value.is_finite() {
-                    (low, high) = (low.min(value), high.max(value));
+    fn update_slice<T: Num>(&mut self, values: &[T]) -> Result<()> {
+        let looked = |values: &[T]| {
+            let mut seen = Self::default();
+            seen.look(values);
+            Ok(seen)
+        };
+        for seen in parallel::each(values.chunks(PIECE).collect(), looked)? {
+            self.merge(&seen);
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.fractional |= other.fractional;
+        self.wide_float |= other.wide_float;
+        self.floats = (self.floats.0.min(other.floats.0), self.floats.1.max(other.floats.1));
+        self.integers = (self.integers.0.min(other.integers.0), self.integers.1.max(other.integers.1));
+        self.nonzero += other.nonzero;
+    }
+
+    fn look<T: Num>(&mut self, values: &[T]) {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has the instructions that the function is compiled for.
+            return unsafe { self.look_avx2(values) };
+        }
+        self.look_here(values);
+    }
+
+    /// [`ValueScan::look_here`], compiled for AVX2.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn look_avx2<T: Num>(&mut self, values: &[T]) {
+        self.look_here(values);
+    }
+
+    #[inline(always)]
+    fn look_here<T: Num>(&mut self, values: &[T]) {
+        let (mut low, mut high) = ([T::zero(); LANES], [T::zero(); LANES]);
+        self.wide_float |= T::DTYPE == Dtype::F64 && !values.is_empty();
+        // Lanes do not wait for each other, and a count of eight bits a lane is as wide as the narrowest values.
+        for some in values.chunks(LANES * 255) {
+            let mut nonzero = [0_u8; LANES];
+            let mut odd = [false; LANES];
+            let (whole, rest) = some.as_chunks::<LANES>();
+            let mut rest_padded = [T::zero(); LANES];
+            rest_padded[..rest.len()].copy_from_slice(rest);
+            for lanes in whole.iter().chain([&rest_padded]) {
+                for i in 0..LANES {
+                    let value = lanes[i];
+                    let finite = if T::DTYPE.is_float() {
+                        // NaN, infinities and -0.0 are no integers: storing them as such would lose them.
+                        let finite = value - value == T::zero();
+                        odd[i] |= !finite | is_negative_zero(value);
+                        if finite { value } else { T::zero() }
+                    } else {
+                        value
+                    };
+                    nonzero[i] += u8::from(value != T::zero());
+                    low[i] = if finite < low[i] { finite } else { low[i] };
+                    high[i] = if finite > high[i] { finite } else { high[i] };
                 }
             }
-            self.floats = (low, high);
-            self.wide_float |= T::DTYPE == Dtype::F64;
-        } else {
-            let (mut low, mut high) = self.integers;
-            for &value in values {
-                let value: i128 = value.as_();
-                self.nonzero += u64::from(value != 0);
-                (low, high) = (low.min(value), high.max(value));
+            self.nonzero += nonzero.iter().map(|&n| u64::from(n)).sum::<u64>();
+            if T::DTYPE.is_float() && !self.fractional {
+                self.fractional = odd.contains(&true) || !all_integral(some);
             }
-            self.integers = (low, high);
+        }
+        for (low, high) in low.into_iter().zip(high) {
+            if T::DTYPE.is_float() {
+                self.floats = (self.floats.0.min(low.as_()), self.floats.1.max(high.as_()));
+            } else {
+                self.integers = (self.integers.0.min(low.as_()), self.integers.1.max(high.as_()));
+            }
         }
     }
 
@@ -109,13 +172,28 @@ impl ValueScan {
     }
 }
 
+/// Whether a float is zero with a sign.
+#[inline(always)]
+fn is_negative_zero<T: Num>(value: T) -> bool {
+    bytemuck::cast::<T, T::Word>(value) == T::Word::low(1 << (T::Word::BITS - 1))
+}
+
+/// Whether finite floats are integers. Those that 32 bits hold, which counts are, are looked at many at a time.
+#[inline(always)]
+fn all_integral<T: Num>(values: &[T]) -> bool {
+    let small = values.iter().fold(true, |all, &value| all & (T::cast(AsPrimitive::<i32>::as_(value)) == value));
+    small || values.iter().all(|&value| AsPrimitive::<f64>::as_(value).fract() == 0.0)
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn stored<T: Num>(values: &[T]) -> Dtype {
         let mut scan = ValueScan::default();
-        scan.update_slice(values);
+        scan.update_slice(values).unwrap();
         scan.stored()
     }
 
@@ -136,13 +214,41 @@ mod tests {
         assert_eq!(stored(&[f32::INFINITY]), Dtype::F32);
         assert_eq!(stored(&[-0.0_f32]), Dtype::F32);
         assert_eq!(stored(&[1e300_f64]), Dtype::F64);
+        assert_eq!(stored(&[-0.0_f64]), Dtype::F64);
+        assert_eq!(stored(&[4_294_967_296.0_f32, -1.0]), Dtype::I64);
+    }
+
+    proptest! {
+        #[test]
+        fn one_odd_value_among_many_is_seen(at in 0_usize..20_000, n in 20_000_usize..40_000) {
+            let mut counts: Vec<f32> = (0..100_u16).map(f32::from).cycle().take(n).collect();
+            counts[at] = 0.0;
+            let mut scan = ValueScan::default();
+            scan.update_slice(&counts).unwrap();
+            prop_assert_eq!((scan.stored(), scan.max_abs()), (Dtype::U8, 99.0));
+            prop_assert_eq!(scan.nonzero(), counts.iter().map(|&v| u64::from(v != 0.0)).sum::<u64>());
+            for (odd, dtype, most) in [
+                (0.5, Dtype::F32, 99.0),
+                (-0.0, Dtype::F32, 99.0),
+                (f32::NAN, Dtype::F32, 99.0),
+                (f32::NEG_INFINITY, Dtype::F32, 99.0),
+                (-300.0, Dtype::I16, 300.0),
+                (5e9, Dtype::U64, 5e9),
+                (1e30, Dtype::F32, f64::from(1e30_f32)),
+            ] {
+                counts[at] = odd;
+                let mut scan = ValueScan::default();
+                scan.update_slice(&counts).unwrap();
+                prop_assert_eq!((scan.stored(), scan.max_abs()), (dtype, most));
+            }
+        }
     }
 
     #[test]
     fn the_type_holds_sums_too() {
         fn stored_sums<T: Num>(values: &[T], n: u32) -> (Dtype, f64) {
             let mut scan = ValueScan::default();
-            scan.update_slice(values);
+            scan.update_slice(values).unwrap();
             scan.widen_to_sums(n);
             (scan.stored(), scan.max_abs())
         }

@@ -24,6 +24,7 @@ from dao_polars.errors import (
     DaoValueError,
 )
 from dao_polars.write import matrix_source
+from dao_polars.write.hdf5_chunks import in_chunks
 from dao_polars.write.sources import open_source
 
 RNG = np.random.default_rng(7)
@@ -58,13 +59,22 @@ def study(x, **parts):
 
 def assembled(matrix, order=None):
     """The whole matrix, dense, from its blocks; checks the blocks' own promises."""
-    blocks = list(matrix.blocks() if order is None else matrix.blocks(order))
     if matrix.layout == "dense":
+        blocks = list(matrix.blocks() if order is None else matrix.blocks(order))
         assert all(b.flags.c_contiguous and b.dtype.isnative for b in blocks)
         return np.vstack([np.empty((0, matrix.shape[1])), *blocks])
     major, minor = matrix.shape if matrix.layout == "csr" else matrix.shape[::-1]
     dense, row = np.zeros((major, minor)), 0
-    for indptr, indices, data in blocks:
+    if order is not None:
+        for starts, stops, indices, data in matrix.ranges(order):
+            assert starts.dtype == stops.dtype == np.int64
+            assert len(starts) > 0
+            for start, stop in zip(starts, stops, strict=True):
+                np.add.at(dense[row], indices[start:stop], data[start:stop])
+                row += 1
+        assert row == major
+        return dense
+    for indptr, indices, data in matrix.blocks():
         assert indptr.dtype == np.int64
         assert indptr[0] == 0
         assert indices.dtype in ("int32", "int64")
@@ -287,6 +297,65 @@ def test_blocks_are_bounded(tmp_path):
         assert len(sizes) > 20
         assert max(sizes) <= 400
         assert max(v.nbytes for v in source.matrices[MatrixName.parse("X")].values()) <= 400
+
+
+# --- chunks of HDF5 that the core decompresses
+
+PIPELINES = {
+    "lzf": {"compression": "lzf"},
+    "gzip": {"compression": "gzip"},
+    "shuffled": {"compression": "gzip", "shuffle": True},
+    "lzf, shuffled": {"compression": "lzf", "shuffle": True},
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "uint16", "int8"])
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_compressed_chunks_are_what_hdf5_reads(tmp_path, pipeline, dtype):
+    values = np.concatenate([np.zeros(500), RNG.integers(0, 120, 777)]).astype(dtype)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        options = {"chunks": (100,), **PIPELINES[pipeline]}
+        dataset = file.create_dataset("x", data=values, **options)
+        # noise does not shrink, so lzf leaves that chunk as it is
+        dataset[600:700] = np.frombuffer(RNG.bytes(100 * values.itemsize), dtype)
+        found = in_chunks(dataset)
+        assert found is not dataset
+        for start, stop in [(0, 1277), (0, 0), (99, 101), (250, 1276), (1200, 5000)]:
+            np.testing.assert_array_equal(found[start:stop], dataset[start:stop])
+
+
+def test_chunks_that_the_core_does_not_know_are_hdf5s(tmp_path):
+    values = np.arange(1000, dtype="int32")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, data, options in [
+            ("contiguous", values, {}),
+            ("plain", values, {"chunks": (100,)}),
+            ("checked", values, {"chunks": (100,), "compression": "gzip", "fletcher32": True}),
+            ("big", values.astype(">i4"), {"chunks": (100,), "compression": "gzip"}),
+            ("half", values.astype("float16"), {"chunks": (100,), "compression": "gzip"}),
+            ("two", values.reshape(10, 100), {"chunks": (5, 50), "compression": "gzip"}),
+        ]:
+            dataset = file.create_dataset(name, data=data, **options)
+            assert in_chunks(dataset) is dataset, name
+        # chunks that were never written are the fill value
+        holes = file.create_dataset("holes", (1000,), "int32", chunks=(100,), compression="gzip")
+        holes[150:250] = 7
+        np.testing.assert_array_equal(in_chunks(holes)[50:950], holes[50:950])
+
+
+def test_a_damaged_chunk_is_named_by_its_file(tmp_path):
+    path = tmp_path / "a.h5ad"
+    study(sp.csr_matrix(counts(300, 40))).write_h5ad(path, compression="gzip")
+    with h5py.File(path) as file:
+        at = file["X/data"].id.get_chunk_info(0).byte_offset
+    with path.open("r+b") as file:
+        file.seek(at + 20)
+        file.write(bytes(40))
+    with (
+        open_source(path) as source,
+        pytest.raises(DaoCorruptError, match=r"a\.h5ad: X: cannot be read"),
+    ):
+        list(source.matrices[MatrixName.parse("X")].blocks())
 
 
 # --- old files
