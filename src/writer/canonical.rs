@@ -2,6 +2,7 @@
 //!
 //! Each cell's sum and count, which quality control asks for first, are kept beside them.
 
+use num_traits::AsPrimitive;
 use serde_json::json;
 
 use super::array::{ArrayWriter, Coding, write_array};
@@ -128,7 +129,8 @@ impl CanonicalRows {
                 for (row, &length) in block.chunks_mut(width.max(1)).zip(lengths) {
                     for (&column, &value) in indices[at..at + length].iter().zip(&data[at..at + length]) {
                         // In range: columns were checked against the output when they were mapped.
-                        row[usize::try_from(column).unwrap_or(usize::MAX)] = value;
+                        let column: u32 = column.as_();
+                        row[column as usize] = value;
                     }
                     at += length;
                 }

@@ -238,10 +238,10 @@ impl<T: Num, I: Num> Piece<'_, T, I> {
         let (mut at, mut kept) = (0, 0);
         for length in &mut *self.lengths {
             let (end, begin) = (at + *length, kept);
-            for from in at..end {
-                self.indices[kept] = I::cast(mapped[from]);
+            for (from, &column) in (at..end).zip(&mapped[at..end]) {
+                self.indices[kept] = I::cast(column);
                 self.data[kept] = self.data[from];
-                kept += usize::from(mapped[from] >= 0);
+                kept += usize::from(column >= 0);
             }
             (at, *length) = (end, kept - begin);
         }

@@ -90,7 +90,7 @@ impl ValueScan {
                     let value = lanes[i];
                     let finite = if T::DTYPE.is_float() {
                         // NaN, infinities and -0.0 are no integers: storing them as such would lose them.
-                        let finite = value - value == T::zero();
+                        let finite = value * T::zero() == T::zero();
                         odd[i] |= !finite | is_negative_zero(value);
                         if finite { value } else { T::zero() }
                     } else {
