@@ -41,10 +41,10 @@ ERROR = "error"
 def study(seed: int, kind: str) -> ad.AnnData:
     """A study of the same shape and other values for each seed."""
     rng = np.random.default_rng(seed)
-    n_obs, n_vars = (4400, 4000) if kind == "shards" else (N_OBS, N_VARS)
-    if kind == "shards":  # every other value, of more than a shard's 8 Mi
-        ends, columns = np.arange(n_obs + 1) * (n_vars // 2), np.arange(0, n_vars, 2)
-        values = rng.integers(1, 40, ends[-1], dtype=np.uint8)
+    n_obs, n_vars = (8200, 100) if kind == "shards" else (N_OBS, N_VARS)
+    if kind == "shards":  # shards are made for values that are not zero, a third of those here
+        ends, columns = np.arange(n_obs + 1) * (n_vars // 10), np.arange(0, n_vars, 10)
+        values = rng.integers(1, 40, ends[-1], dtype=np.uint8) * (rng.random(ends[-1]) < 1 / 3)
         counts = sp.csr_matrix((values, np.tile(columns, n_obs), ends), (n_obs, n_vars))
     else:
         counts = rng.integers(1, 40, (n_obs, n_vars), dtype=np.uint8)
@@ -68,7 +68,8 @@ def study(seed: int, kind: str) -> ad.AnnData:
     if kind == "packed":
         found.obsm["X_pca"] = rng.normal(size=(n_obs, 4)).astype(np.float32)
     if kind == "shards":
-        found.obsm["X_pca"] = rng.integers(0, 9, (n_obs, 2000), dtype=np.uint8)
+        # a shard has 8192 inner chunks, each a row here
+        found.obsm["X_pca"] = rng.integers(0, 9, (n_obs, 4096), dtype=np.uint8)
     if kind == "dense":
         found.layers["raw"] = counts * 2
     return found
