@@ -146,7 +146,7 @@ mod tests {
         directories.keep(1, &[10, 15, 40]);
         directories.keep(1, &[10, 15, 40]);
         assert_eq!(blocks(&directories.get(1, 0..2).unwrap()), [10..15, 15..40]);
-        assert_eq!(blocks(&directories.get(1, 1..2).unwrap()), [15..40]);
+        assert_eq!(blocks(&directories.get(1, 1..2).unwrap()), std::slice::from_ref(&(15..40)));
         assert!(
             directories.get(1, 1..3).is_none()
                 && directories.get(0, 0..1).is_none()
