@@ -36,7 +36,7 @@ fn words(mut frames: &[u8], n: usize, size: usize, delta: bool) -> Option<Vec<u6
             out.extend(take(&mut frames, 256 * size)?.chunks(size).map(integer));
             continue;
         }
-        let numbers = unpack(&mut frames)?;
+        let numbers = unpack(&mut frames, if size <= 2 { 16 } else { 32 })?;
         let reference = integer(take(&mut frames, size)?);
         let mut sum = 0_u64;
         for number in numbers {
@@ -48,10 +48,10 @@ fn words(mut frames: &[u8], n: usize, size: usize, delta: bool) -> Option<Vec<u6
     Some(out)
 }
 
-fn unpack(frames: &mut &[u8]) -> Option<Vec<u64>> {
+fn unpack(frames: &mut &[u8], most: usize) -> Option<Vec<u64>> {
     let head = take(frames, 3)?;
     let (w, p, h) = (usize::from(head[0]), usize::from(head[1]), usize::from(head[2]));
-    if w > 32 || h > 32 || (p == 0) != (h == 0) || (p > 0 && w + h > 32) {
+    if w > most || h > most || (p == 0) != (h == 0) || (p > 0 && w + h > most) {
         return None;
     }
     let packed = take(frames, 32 * w)?;
@@ -60,9 +60,10 @@ fn unpack(frames: &mut &[u8]) -> Option<Vec<u64>> {
     let mut numbers = vec![0; 256];
     for (i, number) in numbers.iter_mut().enumerate() {
         for b in 0..w {
-            let in_lane = i / 8 * w + b;
-            // The lane's word, among those of all lanes, then the bit in it.
-            *number |= bit(packed, 32 * (8 * (in_lane / 32) + i % 8) + in_lane % 32) << b;
+            let lanes = 256 / most;
+            let in_lane = i / lanes * w + b;
+            // The lane's unit, among those of all lanes, then the bit in it.
+            *number |= bit(packed, most * (lanes * (in_lane / most) + i % lanes) + in_lane % most) << b;
         }
     }
     if positions.windows(2).any(|pair| pair[0] >= pair[1]) {
