@@ -13,7 +13,7 @@ use super::offsets::Offsets;
 use super::packed::{Fetched, Packed};
 use super::plan::{Run, runs};
 use crate::error::{DaoError, Result};
-use crate::number::{Dtype, Num, cast_values, for_dtype, zeros};
+use crate::number::{Dtype, Num, ascend, cast_values, for_dtype, zeros};
 use crate::storage::Storage;
 
 /// The number of rows that are put together at a time, where an array is not packed.
@@ -85,20 +85,12 @@ impl StoredArray {
     }
 }
 
-impl<T: Num> ReadyRanges<'_, T> {
-    /// Tells that [`ReadyRanges::will_write`] is told of the values `range` soon.
-    fn will_locate(&self, range: &Range<u64>) {
+impl<'a, T: Num> ReadyRanges<'a, T> {
+    /// The array, where nothing was fetched: it is told ahead what is decoded.
+    fn told_ahead(&self) -> Option<&'a Packed> {
         match self {
-            Self::Fetched(packed, fetched) if fetched.scattered => packed.will_locate(range),
-            Self::Fetched(..) | Self::Decoded(_) => {}
-        }
-    }
-
-    /// Tells that the values `range` are written soon.
-    fn will_write(&self, range: &Range<u64>) {
-        match self {
-            Self::Fetched(packed, fetched) if fetched.scattered => packed.will_decode(range),
-            Self::Fetched(..) | Self::Decoded(_) => {}
+            Self::Fetched(packed, fetched) if fetched.scattered => Some(packed),
+            Self::Fetched(..) | Self::Decoded(_) => None,
         }
     }
 
@@ -115,8 +107,8 @@ impl<T: Num> ReadyRanges<'_, T> {
 }
 
 impl Csr {
-    /// Opens the three arrays and reads `indptr`, of which four bytes a row are kept; `NotFound`/`Corrupt` if they are missing or contradict
-    /// each other.
+    /// Opens the three arrays and reads `indptr`, of which four bytes a row are kept; `NotFound`/`Corrupt` if they are
+    /// missing or contradict each other.
     pub fn open(storage: &Arc<dyn Storage>, path: &str, shape: [u64; 2]) -> Result<Self> {
         let indices = StoredArray::open(storage, &format!("{path}/indices"))?;
         let data = StoredArray::open(storage, &format!("{path}/data"))?;
@@ -208,20 +200,24 @@ impl Csr {
         let step = if self.is_packed() { rows.len().max(1) } else { STEP };
         for (number, (rows, ranges)) in rows.chunks(step).zip(ranges.chunks(step)).enumerate() {
             let (mut indices, mut data) = (self.indices.ready(ranges)?, self.data.ready(ranges)?);
+            let told_ahead = [indices.told_ahead(), data.told_ahead()];
             let mut at = 0;
             for (i, (&row, range)) in rows.iter().zip(ranges).enumerate() {
                 let nnz = to_len(range.end - range.start)?;
                 if let Some(range) = ranges.get(i + 2 * AHEAD) {
-                    indices.will_locate(range);
-                    data.will_locate(range);
+                    told_ahead.iter().flatten().for_each(|array| array.will_locate(range));
                 }
-                let ahead = ranges.get(i + AHEAD);
                 // One after the other: the processor waits for some twenty lines at a time, and no more.
-                ahead.inspect(|range| indices.will_write(range));
+                let will_decode = |array: Option<&Packed>| {
+                    if let (Some(array), Some(range)) = (array, ranges.get(i + AHEAD)) {
+                        array.will_decode(range);
+                    }
+                };
+                will_decode(told_ahead[0]);
                 sink.row(number * step + i, nnz, &mut |columns, values| {
                     indices.write(range.clone(), at, columns)?;
                     self.check_columns(row, columns)?;
-                    ahead.inspect(|range| data.will_write(range));
+                    will_decode(told_ahead[1]);
                     data.write(range.clone(), at, values)
                 })?;
                 at += nnz;
@@ -242,29 +238,6 @@ impl Csr {
             .expected(format!("ascending numbers below {n_vars}"))
             .hint("restore the dataset from a copy, or write it again"))
     }
-}
-
-/// Whether each number is larger than the one before.
-fn ascend(numbers: &[i32]) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has the instructions that the function is compiled for.
-        return unsafe { ascend_avx2(numbers) };
-    }
-    ascend_here(numbers)
-}
-
-/// [`ascend`], compiled for AVX2.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn ascend_avx2(numbers: &[i32]) -> bool {
-    ascend_here(numbers)
-}
-
-/// [`ascend`]: all pairs are compared without a branch, so that the compiler does many at a time.
-#[inline(always)]
-fn ascend_here(numbers: &[i32]) -> bool {
-    numbers.iter().zip(numbers.iter().skip(1)).fold(true, |good, (a, b)| good & (a < b))
 }
 
 /// All `n` values of a one-dimensional array.

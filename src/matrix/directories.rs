@@ -38,26 +38,26 @@ impl Starts<'_> {
     /// The bytes of the `i`-th of the blocks; `None` past the last one.
     #[inline]
     pub fn block(&self, i: usize) -> Option<Range<u64>> {
-        match self {
-            // The flag that was looked at before makes the entries visible.
-            Self::Kept(starts) => match starts.get(i..i + 2)? {
-                [start, end] => Some(start.load(Ordering::Relaxed).into()..end.load(Ordering::Relaxed).into()),
-                _ => None,
-            },
-            Self::Read(starts) => match starts.get(i..i + 2)? {
-                [start, end] => Some(*start..*end),
-                _ => None,
-            },
-        }
+        Some(self.entry(i)?..self.entry(i + 1)?)
     }
 
-    /// The number of blocks.
-    pub fn len(&self) -> usize {
+    /// The bytes of all blocks; `None` where there are none.
+    #[inline]
+    pub fn all(&self) -> Option<Range<u64>> {
         let entries = match self {
             Self::Kept(starts) => starts.len(),
             Self::Read(starts) => starts.len(),
         };
-        entries.saturating_sub(1)
+        let last = entries.checked_sub(1).filter(|&last| last > 0)?;
+        Some(self.entry(0)?..self.entry(last)?)
+    }
+
+    fn entry(&self, i: usize) -> Option<u64> {
+        match self {
+            // The flag that was looked at before makes the entries visible.
+            Self::Kept(starts) => Some(starts.get(i)?.load(Ordering::Relaxed).into()),
+            Self::Read(starts) => starts.get(i).copied(),
+        }
     }
 }
 
@@ -136,7 +136,9 @@ mod tests {
     use super::*;
 
     fn blocks(starts: &Starts<'_>) -> Vec<Range<u64>> {
-        (0..starts.len()).map(|i| starts.block(i).unwrap()).collect()
+        let blocks: Vec<Range<u64>> = (0..).map_while(|i| starts.block(i)).collect();
+        assert_eq!(starts.all(), Some(blocks[0].start..blocks[blocks.len() - 1].end));
+        blocks
     }
 
     #[test]

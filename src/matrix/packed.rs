@@ -137,7 +137,7 @@ impl Packed {
         for run in all {
             let (number, shard, at) = self.chunk(run.chunk)?;
             let starts = self.starts(shard, at, &run, &fetched.directories)?;
-            wanted.extend(starts.as_ref().and_then(bytes_of).map(|bytes| (number, bytes)));
+            wanted.extend(starts.as_ref().and_then(Starts::all).map(|bytes| (number, bytes)));
         }
         let max_read = if cheap { MAX_LOCAL_READ } else { MAX_READ };
         for of_shard in wanted.chunk_by(|a, b| a.0 == b.0) {
@@ -162,7 +162,7 @@ impl Packed {
             // What fails here fails when it is decoded.
             if let Ok((_, shard, at)) = self.chunk(run.chunk)
                 && let Some(starts) = shard.directories.get(at, run.blocks())
-                && let Some(bytes) = bytes_of(&starts)
+                && let Some(bytes) = starts.all()
             {
                 shard.file.will_read(&bytes);
             }
@@ -238,7 +238,7 @@ impl Packed {
             let (number, shard, at) = self.chunk(run.chunk)?;
             let Fetched { parts, directories, buffer, scratch, last, .. } = &mut *fetched;
             let starts = self.starts(shard, at, &run, directories)?;
-            let Some((starts, bytes)) = starts.as_ref().and_then(|starts| Some((starts, bytes_of(starts)?))) else {
+            let Some((starts, bytes)) = starts.as_ref().and_then(|starts| Some((starts, starts.all()?))) else {
                 here.fill(T::cast(self.array.fill_value::<S>()));
                 continue;
             };
@@ -346,12 +346,6 @@ impl Packed {
     fn broken(&self, shard: &Shard, e: Broken) -> DaoError {
         self.array.broken(&shard.key, &e)
     }
-}
-
-/// The bytes of all blocks; `None` where there are none.
-fn bytes_of(starts: &Starts<'_>) -> Option<Range<u64>> {
-    let (first, last) = (starts.block(0)?, starts.block(starts.len().checked_sub(1)?)?);
-    Some(first.start..last.end)
 }
 
 /// The bytes of `range`, where one of `parts` (ascending) has them all.

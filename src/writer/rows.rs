@@ -11,7 +11,7 @@ use num_traits::AsPrimitive;
 use super::parallel;
 use super::slice::{Indices, Slice, for_slice};
 use crate::error::{DaoError, Result};
-use crate::number::Num;
+use crate::number::{Num, ascend};
 
 /// The values that one thread makes ready at a time.
 const PIECE: usize = 128 << 10;
@@ -254,7 +254,7 @@ impl<T: Num, I: Num> Piece<'_, T, I> {
         for length in &mut *self.lengths {
             let range = at..at + *length;
             at = range.end;
-            if is_ascending(&self.indices[range.clone()]) {
+            if ascend(&self.indices[range.clone()]) {
                 if kept < range.start {
                     self.indices.copy_within(range.clone(), kept);
                     self.data.copy_within(range, kept);
@@ -298,12 +298,6 @@ pub fn total<T: Num>(values: &[T]) -> (f64, u32) {
     };
     // Columns are numbered with 31 bits.
     (sum, values.iter().map(|&value| u32::from(value != T::zero())).sum())
-}
-
-/// Whether each is more than the one before.
-fn is_ascending<I: Num>(indices: &[I]) -> bool {
-    // Without a branch for each, as there are few that do not ascend.
-    indices.iter().zip(indices.get(1..).unwrap_or_default()).fold(true, |all, (a, b)| all & (a < b))
 }
 
 /// Does `work` on pieces of some rows and their room, on all cores, and moves what each has kept together.
