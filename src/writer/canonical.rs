@@ -150,10 +150,8 @@ impl CanonicalRows {
         while start < values.len() {
             let room = self.data.room::<T>(rows_of(STEP).min(values.len() - start))?;
             let len = room.len();
-            let starts = (start..).step_by(rows_of(PIECE).max(1));
-            let jobs = starts.zip(room.chunks_mut(rows_of(PIECE).max(1))).collect();
-            let totals = parallel::each(jobs, |(start, to): (usize, &mut [T])| {
-                values.cast(start..start + to.len(), to).map_err(|e| e.at(name.clone()))?;
+            let totals = parallel::each_piece(room, rows_of(PIECE).max(1), |before, to| {
+                values.cast(start + before..start + before + to.len(), to).map_err(|e| e.at(name.clone()))?;
                 Ok(to.chunks(width).map(|row| total(row)).collect::<Vec<_>>())
             })?;
             self.data.take(len);

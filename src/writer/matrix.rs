@@ -193,8 +193,7 @@ impl MatrixWriter {
         let rows = self.rows_of(indices)?;
         for_dtype!(self.spec.stored, T => {
             let mut cast = zeros::<T>(data.len())?;
-            let jobs = (0..).step_by(PIECE).zip(cast.chunks_mut(PIECE)).collect();
-            parallel::each(jobs, |(start, to): (usize, &mut [T])| {
+            parallel::each_piece(&mut cast, PIECE, |start, to| {
                 data.cast(start..start + to.len(), to).map_err(|e| e.at(self.name.clone()))
             })?;
             self.spill(Spill::entry_bytes(size_of::<T>()))?
@@ -292,7 +291,6 @@ impl MatrixWriter {
     /// The output rows of the entries of columns, whose source rows are `indices`.
     fn rows_of(&self, indices: Indices<'_>) -> Result<Vec<u32>> {
         let mut to = zeros::<u32>(indices.len())?;
-        let jobs = (0..).step_by(PIECE).zip(to.chunks_mut(PIECE)).collect();
         let row = |source: u64| {
             let row = match &self.spec.rows {
                 Some(rows) => usize::try_from(source).ok().and_then(|source| rows.get(source)).copied(),
@@ -300,7 +298,7 @@ impl MatrixWriter {
             };
             row.ok_or_else(|| self.spec.broken("a row number is out of range", self.spec.shape[0], source))
         };
-        parallel::each(jobs, |(start, to): (usize, &mut [u32])| {
+        parallel::each_piece(&mut to, PIECE, |start, to| {
             for (i, to) in (start..).zip(to) {
                 *to = row(indices.get(i))?;
             }

@@ -45,6 +45,20 @@ pub fn each<J: Send, R: Send>(jobs: Vec<J>, work: impl Fn(J) -> Result<R> + Sync
     done.collect()
 }
 
+/// Does `work` on pieces of `values`, each of `len` but the last, on all cores; it gets the number of values before the
+/// piece, too. What it gives, in the pieces' order.
+///
+/// # Errors
+/// As [`each`].
+pub fn each_piece<T: Send, R: Send>(
+    values: &mut [T],
+    len: usize,
+    work: impl Fn(usize, &mut [T]) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let pieces = (0..).step_by(len).zip(values.chunks_mut(len)).collect();
+    each(pieces, |(start, piece): (usize, &mut [T])| work(start, piece))
+}
+
 /// Calls `work` with each number below `n`, in their order, on all cores, until all are done or it gives false. A function
 /// of its own, as it is the same for all that is done.
 fn on_all_cores(n: usize, work: &(dyn Fn(usize) -> bool + Sync)) {
@@ -81,6 +95,16 @@ mod tests {
         let squares: Vec<u64> = (0..1000).map(|i| i * i).collect();
         assert_eq!(each((0..1000).collect(), |i: u64| Ok(i * i)).unwrap(), squares);
         assert!(each(Vec::<u64>::new(), Ok).unwrap().is_empty());
+    }
+
+    #[test]
+    fn pieces_know_what_is_before_them() {
+        let mut numbers = vec![0; 10];
+        let lengths = each_piece(&mut numbers, 4, |start, piece| {
+            (start..).zip(&mut *piece).for_each(|(i, number)| *number = i);
+            Ok(piece.len())
+        });
+        assert_eq!((lengths.unwrap(), numbers), (vec![4, 4, 2], (0..10).collect()));
     }
 
     #[test]
