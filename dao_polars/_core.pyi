@@ -232,11 +232,18 @@ class _MatrixForm(Protocol):
     def normalize(self) -> tuple[float | None, bool] | None: ...
 
 @final
+class CellKeys:
+    def __new__(cls, pieces: Sequence[NDArray[np.uint64]]) -> CellKeys: ...
+    def __len__(self) -> int: ...
+    def __reduce__(self) -> tuple[type[CellKeys], tuple[list[NDArray[np.uint64]]]]: ...
+    def numpy(self) -> NDArray[np.uint64]: ...
+
+@final
 class Reader:
     def __new__(
         cls,
         store: Store,
-        keys: NDArray[np.uint64],
+        keys: CellKeys,
         genes: Genes,
         matrices: Sequence[_MatrixForm],
     ) -> Reader: ...

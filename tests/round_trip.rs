@@ -108,7 +108,7 @@ fn request(
     forms: Vec<MatrixForm>,
 ) -> Result<Arc<ReadRequest>> {
     let numbers = store.store().manifest().datasets.iter().map(|dataset| dataset.number);
-    ReadRequest::open(store, keys, &genes(numbers, columns, forms[0].n_columns), forms).map(Arc::new)
+    ReadRequest::open(store, keys.into(), &genes(numbers, columns, forms[0].n_columns), forms).map(Arc::new)
 }
 
 /// The genes of an output of `n_columns`, where each column of the datasets becomes the one in `target`.
@@ -299,8 +299,8 @@ proptest! {
         ];
         let store = OpenStore::new(Store::open(folder.path().to_str().unwrap(), &Vec::new()).unwrap());
         let genes = genes(0..3, columns, n_columns);
-        let keys = picked.iter().map(|pick| pick.0).collect();
-        let request = Arc::new(ReadRequest::open(&store, keys, &genes, forms).unwrap());
+        let keys: Vec<u64> = picked.iter().map(|pick| pick.0).collect();
+        let request = Arc::new(ReadRequest::open(&store, keys.into(), &genes, forms).unwrap());
         let order = Order::Shuffled { seed }.positions(u32::try_from(picked.len()).unwrap(), 0);
         let got = batches(&request, order.clone(), batch_size, budget, threads);
 

@@ -146,7 +146,7 @@ class CellGroups:
         dtype = "float32" if narrow else "float64"
         form = MatrixForm(matrix, len(self.genes), dtype=dtype, normalize=normalized)
         self.measured = _measured(selection, self._codes, n_groups, resolved)
-        self._reader = Reader(selection.store._core, selection.keys, resolved, [form])
+        self._reader = Reader(selection.store._core, selection.cells, resolved, [form])
 
     @property
     def shape(self) -> tuple[int, int]:

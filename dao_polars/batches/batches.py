@@ -27,8 +27,8 @@ from .matrices import Matrices
 from .position import VERSION, EpochPosition, check_rank, check_same, find_rank, position_of
 from .sampling import Sampling, digest
 
-#: Rows of obs that are put in an epoch's order at a time.
-_REORDERED = 1 << 16
+#: Rows of obs that are put in an epoch's order at a time: few at first, so that batches come soon.
+_FIRST_REORDERED, _REORDERED = 1 << 12, 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +120,13 @@ class BatchIterable:
         self.matrices = matrices
         self.genes = matrices.genes
         self.n_vars = matrices.n_vars
-        self.n_obs = len(selection.keys)
+        self.n_obs = len(selection.cells)
         self.epoch = 0
         self._transform = transform
         self._store = selection.store
-        self._keys = selection.keys
         # Series by series: a frame's own methods use polars' threads, which a forked child lacks.
         self.obs = [selection.frame[name] for name in selection.obs_names]
-        self._cells = selection.frame[COLUMN]
+        self._cells, self._cell = selection.cells, selection.cell
         self._opened: tuple[int, Reader] | None = (os.getpid(), matrices.open(self._store))
         self._position: EpochPosition | None = None
         self._resumed: EpochPosition | None = None
@@ -182,17 +181,40 @@ class BatchIterable:
         )
         epoch = self._reader().epoch(plan, budget=self._budget, threads=self._threads)
         try:
-            paired = zip(_in_order(plan, [self._cells, *self.obs]), epoch, strict=True)
-            for (cells, *obs), (n_rows, read) in paired:
+            for (cells, obs), (n_rows, read) in zip(self._in_order(plan), epoch, strict=True):
                 x, layers, obsm = self.matrices.shaped(n_rows, read)
                 if position.workers == 1:
                     position.rounds += 1
                 else:
                     position.taken += 1
-                batch = Batch(x, pl.DataFrame(obs), cells, layers, obsm)
+                batch = Batch(x, obs, cells, layers, obsm)
                 yield batch if self._transform is None else self._transform(batch)
         finally:
             epoch.close()
+
+    def _in_order(self, plan: EpochPlan) -> Iterator[tuple[pl.Series, pl.DataFrame]]:
+        """The cells of each batch of a plan, and their rows of obs."""
+        keys, ends = self._cells.numpy(), plan.ends().astype(np.int64)
+        first = plan.first()
+        step = _FIRST_REORDERED
+        start = at = end = 0
+        for i, stop in enumerate(ends.tolist()):
+            if start >= end:
+                # Done for many batches at a time, since each call has a fixed cost.
+                last = int(np.searchsorted(ends, start + step, side="right")) - 1
+                end = int(ends[max(last, i)])
+                step = min(2 * step, _REORDERED)
+                if first is None:
+                    rows: Any = plan.order(start, end)
+                else:
+                    rows = slice(first + start, first + end)
+                # Series by series: a frame's rows are gathered in polars' threads, which a forked
+                # child lacks. It slices without them.
+                cells = pl.Series(COLUMN, keys[rows]).ext.to(self._cell)
+                obs, at = pl.DataFrame([column[rows] for column in self.obs]), 0
+            yield cells.slice(at, stop - start), obs.slice(at, stop - start)
+            at += stop - start
+            start = stop
 
     def _reader(self) -> Reader:
         if self._opened is None or self._opened[0] != os.getpid():
@@ -262,7 +284,7 @@ class BatchIterable:
     def _identity(self) -> dict[str, Any]:
         """What an iterable must have in common with one whose state it goes on from."""
         settings = self.sampling.settings | self.matrices.settings
-        return {"selection": digest(self._store.id, self._keys), "settings": settings}
+        return {"selection": digest(self._store.id, self._cells.numpy()), "settings": settings}
 
     def batch_diversity(self, column: Column) -> float:
         """How mixed the batches of the next epoch are in a column of the frame, reading nothing.
@@ -312,23 +334,3 @@ class BatchIterable:
         count = f"{n:,} {'batch' if n == 1 else 'batches'} of {sampling.batch_size:,}"
         cells = f"{self.n_obs:,} cells × {self.n_vars:,} genes"
         return f"{count} from {cells}, {self.matrices.layout}, {order}"
-
-
-def _in_order(plan: EpochPlan, columns: list[pl.Series]) -> Iterator[list[pl.Series]]:
-    """The rows of the columns that belong to each batch of a plan."""
-    ends = plan.ends().astype(np.int64)
-    first = plan.first()
-    start = at = end = 0
-    ordered = columns
-    for i, stop in enumerate(ends.tolist()):
-        if first is not None:
-            at = start + first
-        elif start >= end:
-            # Done for many batches at a time, since each call has a fixed cost.
-            last = int(np.searchsorted(ends, start + _REORDERED, side="right")) - 1
-            end = int(ends[max(last, i)])
-            positions = plan.order(start, end)
-            ordered, at = [column[positions] for column in columns], 0
-        yield [column.slice(at, stop - start) for column in ordered]
-        at += stop - start
-        start = stop

@@ -53,7 +53,7 @@ class Matrices:
         names = self._genes.names
         self.genes = None if names is None else pl.Series("name", names, dtype=pl.String)
         self.n_vars = self._genes.n_genes
-        self._keys = selection.keys
+        self._cells = selection.cells
         self._layers = matrix_names("layers", layers, selection.descriptions)
         self._obsm = matrix_names("obsm", obsm, selection.descriptions)
         floats = dtype if dtype.startswith("float") else "float32"
@@ -77,7 +77,7 @@ class Matrices:
 
     def open(self, store: Store) -> Reader:
         """The core's reader of all these matrices."""
-        return Reader(store._core, self._keys, self._genes, self.forms)
+        return Reader(store._core, self._cells, self._genes, self.forms)
 
     def entries(self) -> list[tuple[str, MatrixForm]]:
         """The matrices by their names among tensors: ``X``, ``layers/…``, ``obsm/…``."""

@@ -85,8 +85,8 @@ def to_anndata(
         MatrixForm(name, resolved.n_genes, dtype=described.number_type(name, dtype))
         for name in dict.fromkeys([x_name, *layer_names])
     ] + [described.embedding(name) for name in dict.fromkeys(obsm_names)]
-    reader = Reader(selection.store._core, selection.keys, resolved, forms)
-    n_obs = len(selection.keys)
+    reader = Reader(selection.store._core, selection.cells, resolved, forms)
+    n_obs = len(selection.cells)
     total = n_obs * len(forms)
     with progress_bar(progress, total=total, unit="cell", label="to_anndata") as advance:
         read = reader.read(advance=advance, budget=_BUDGET)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from .._core import CellKeys
 from ..errors import DaoCorruptError, DaoTypeError, DaoValueError
 
 NAME = "dao.cell"
@@ -103,21 +104,26 @@ def cell_type(schema: Mapping[str, pl.DataType]) -> Cell:
     )
 
 
-def key_of(frame: pl.DataFrame) -> tuple[Cell, Keys]:
-    """A frame's keys, uint64 ``(rows,)`` in frame order (read-only where polars lends them).
+def keys_of(frame: pl.DataFrame) -> CellKeys:
+    """A frame's keys, ``(rows,)`` in frame order.
 
     Raises:
         DaoValueError: no column ``cell``, or a null in it (as a left or full join leaves).
         DaoTypeError: the column is of another type.
     """
-    dtype = cell_type(frame.schema)
+    cell_type(frame.schema)
     keys = frame[COLUMN].ext.storage()
     if nulls := keys.null_count():
         raise DaoValueError(
             f"column {COLUMN!r} has {nulls} null(s), the first in row {keys.is_null().arg_max()}: "
             f"a cell that is none cannot be read; drop them: .drop_nulls({COLUMN!r})"
         )
-    return dtype, keys.to_numpy()
+    return CellKeys([piece.to_numpy() for piece in keys.get_chunks()])
+
+
+def cells(keys: Keys, dtype: Cell) -> pl.Series:
+    """Keys ``(n,)`` as the column ``cell``."""
+    return pl.Series(COLUMN, keys).ext.to(dtype)
 
 
 def make_keys(dataset_number: int, rows: npt.ArrayLike) -> Keys:

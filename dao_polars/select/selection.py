@@ -16,11 +16,11 @@ import polars as pl
 
 from .. import _core
 from .._args import texts
-from .._core import Dataset, Description, MatrixName
+from .._core import CellKeys, Dataset, Description, MatrixName
 from .._core import Genes as ResolvedGenes
 from ..errors import DaoFileNotFoundError, DaoKeyError, DaoTypeError
 from ..genes.request import Duplicates, Genes, wanted
-from ..scan.cell import COLUMN, PIECE, Keys, cell_type, check_keys, key_of
+from ..scan.cell import COLUMN, PIECE, Cell, Keys, cell_type, check_keys, keys_of
 from ..store.store import Store, load_store
 
 
@@ -28,14 +28,20 @@ from ..store.store import Store, load_store
 class Selection:
     """Cells of one store in frame order.
 
-    ``frame`` has the column ``cell``, the chosen obs columns ``obs_names`` and those that were
-    needed beside them, a row a cell; ``keys`` (n_cells, uint64) are its cell keys.
+    ``cells`` are their keys, of the type ``cell``; ``frame`` has the chosen obs columns
+    ``obs_names`` and those that were needed beside them, a row a cell.
     """
 
     store: Store
+    cell: Cell
+    cells: CellKeys
     frame: pl.DataFrame
-    keys: Keys
     obs_names: list[str]
+
+    @property
+    def keys(self) -> Keys:
+        """The cell keys, (n_cells,) uint64, read-only."""
+        return self.cells.numpy()
 
     @property
     def obs(self) -> pl.DataFrame:
@@ -45,9 +51,10 @@ class Selection:
     def numbers(self) -> list[int]:
         """The numbers of the datasets that have cells here, ascending."""
         found: set[int] = set()
-        for start in range(0, len(self.keys), PIECE):
+        keys = self.keys
+        for start in range(0, len(keys), PIECE):
             # Keys of one dataset are neighbours in most frames: look only at where they change.
-            numbers = self.keys[start : start + PIECE] >> np.uint64(32)
+            numbers = keys[start : start + PIECE] >> np.uint64(32)
             changes = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
             found.update(np.unique(numbers[np.concatenate([[0], changes])]).tolist())
         return sorted(found)
@@ -101,10 +108,12 @@ def select(
     opened = open_store(cell.uri, cell.id, store)
     beside = [name for name in also if name in schema]
     collected = frame.select(list(dict.fromkeys([COLUMN, *names, *beside]))).collect()
-    keys = np.ascontiguousarray(key_of(collected)[1], dtype=np.uint64)
+    cells = keys_of(collected)
+    if COLUMN not in beside:
+        collected = collected.drop(COLUMN)  # the keys take 8 bytes a cell, once
     sizes = {dataset.number: dataset.n_obs for dataset in opened._core.datasets}
-    check_keys(keys, sizes, opened.uri)
-    return Selection(opened, collected, keys, names)
+    check_keys(cells.numpy(), sizes, opened.uri)
+    return Selection(opened, cell, cells, collected, names)
 
 
 def _obs_columns(schema: pl.Schema, obs: Iterable[str] | bool | None) -> list[str]:

@@ -90,8 +90,8 @@ fn piece_of(matrix: &MatrixRequest) -> usize {
 
 /// The most bytes that rows decoded along with wanted ones can take.
 fn kept_bytes(request: &ReadRequest) -> u64 {
-    let datasets = request.matrices.iter().flat_map(|matrix| matrix.datasets.values());
-    let kept = datasets.filter(|dataset| dataset.matrix.keeps_rows()).map(|dataset| {
+    let datasets = request.matrices.iter().flat_map(|matrix| &matrix.datasets);
+    let kept = datasets.filter(|(_, dataset)| dataset.matrix.keeps_rows()).map(|(_, dataset)| {
         let [n_obs, n_columns] = dataset.matrix.shape();
         let row = n_columns.saturating_mul(dataset.matrix.dtype().size() as u64 + 1).saturating_add(128);
         n_obs.saturating_mul(row)

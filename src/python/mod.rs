@@ -5,6 +5,7 @@
 //! shows them, and `dao_polars/_core.pyi` has the types alone.
 
 mod arrays;
+mod cell_keys;
 mod codec;
 mod error;
 mod genes;
@@ -25,6 +26,7 @@ mod _core {
 
     #[pymodule_export]
     use super::{
+        cell_keys::PyCellKeys,
         codec::{pfor_decode, pfor_encode},
         genes::{PyGenes, feature_space_id, keep_reports, match_genes, next_report},
         manifest::{PyColumnMeta, PyDataset, PyDescription, PyMatrixMeta, PyMatrixName, PyTableMeta},

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyList};
 
 use super::arrays;
+use super::cell_keys::PyCellKeys;
 use super::genes::PyGenes;
 use super::manifest::PyMatrixName;
 use super::progress::Progress;
@@ -49,7 +50,7 @@ impl PyMatrixForm {
 
 /// Cells of a store, in frame order, and the matrices that are read of each.
 ///
-/// Opens the matrices of the datasets that ``keys`` (uint64) name. ``genes`` are the columns of X and layers, which all
+/// Opens the matrices of the datasets that ``keys`` name. ``genes`` are the columns of X and layers, which all
 /// have the same. Rows are normalized (over all columns) while they are read. Raises DaoValueError for keys of no dataset
 /// or row, DaoKeyError for an unknown matrix, DaoFileNotFoundError or DaoCorruptError for broken ones.
 #[pyclass(name = "Reader", module = "dao_polars._core", frozen)]
@@ -65,13 +66,12 @@ impl PyReader {
     fn new(
         py: Python<'_>,
         store: &PyStore,
-        keys: PyReadonlyArray1<'_, u64>,
+        keys: &PyCellKeys,
         genes: &PyGenes,
         matrices: Vec<PyMatrixForm>,
     ) -> PyResult<Self> {
         let forms = matrices.into_iter().map(PyMatrixForm::form).collect::<crate::error::Result<Vec<_>>>()?;
-        let keys = keys.as_slice().map_err(|e| DaoError::value(e.to_string()))?.to_vec();
-        let genes = genes.0.clone();
+        let (keys, genes) = (keys.0.clone(), genes.0.clone());
         let request = py.detach(|| ReadRequest::open(&store.opened, keys, &genes, forms))?;
         let pool = BufferPool::new(request.matrices.len());
         Ok(Self { request: Arc::new(request), pool })
@@ -149,8 +149,8 @@ impl PyReader {
     /// Start reading a plan's batches ahead; ``budget`` is in bytes, ``threads=None`` is one a core.
     #[pyo3(signature = (plan, *, budget=134_217_728, threads=None))]
     fn epoch(&self, py: Python<'_>, plan: &PyEpochPlan, budget: u64, threads: Option<usize>) -> PyResult<PyEpoch> {
-        // Half of the budget: about as many buffers come back from the consumer as are being filled.
-        self.pool.limit(usize::try_from(budget / 2).unwrap_or(usize::MAX));
+        // What an epoch has at a time is what the next one needs.
+        self.pool.limit(usize::try_from(budget).unwrap_or(usize::MAX));
         let (request, pool, pid) = (self.request.clone(), self.pool.clone(), std::process::id());
         let EpochPlan { order, batches } = plan.0.clone();
         let threads = schedule::threads(threads);

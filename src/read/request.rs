@@ -1,6 +1,6 @@
 //! Requests to read: one selection, and one or several matrices of its datasets.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Normalize, OpenStore, split_key};
@@ -8,7 +8,7 @@ use crate::error::{DaoError, Result};
 use crate::genes::{self, Columns, Genes};
 use crate::matrix::{EditingSink, Matrix, RowCache, RowSink};
 use crate::number::{Dtype, Layout, Num};
-use crate::store::MatrixName;
+use crate::store::{Dataset, MatrixName};
 
 /// One requested matrix, and the form in which it is returned.
 #[derive(Debug, Clone)]
@@ -41,14 +41,14 @@ pub struct DatasetMatrix {
 pub struct MatrixRequest {
     /// The requested matrix and its form.
     pub form: MatrixForm,
-    /// The entry of each dataset, by its number.
-    pub datasets: HashMap<u32, DatasetMatrix>,
+    /// The number and the entry of each dataset, by ascending number.
+    pub datasets: Vec<(u32, DatasetMatrix)>,
 }
 
 /// The cells of a request, and the matrices that are read of each.
 pub struct ReadRequest {
     /// Cell keys in frame order, `dataset_number << 32 | row`.
-    pub keys: Vec<u64>,
+    pub keys: Arc<Vec<u64>>,
     /// The matrices, in the order of the results.
     pub matrices: Vec<MatrixRequest>,
     /// Decoded rows of all matrices that are kept for later, across epochs: none, unless it is given a limit.
@@ -62,14 +62,20 @@ impl ReadRequest {
     /// # Errors
     /// `Value` for a key that is no such cell, for columns that do not fit a matrix, and for normalized
     /// integers; `Key` for a matrix that a dataset lacks; and as [`OpenStore::matrix`].
-    pub fn open(store: &OpenStore, keys: Vec<u64>, genes: &Genes, forms: Vec<MatrixForm>) -> Result<Self> {
+    pub fn open(store: &OpenStore, keys: Arc<Vec<u64>>, genes: &Genes, forms: Vec<MatrixForm>) -> Result<Self> {
         let datasets = genes.columns().filter(|_| !keys.is_empty());
         let datasets =
             datasets.map(|(number, columns)| Ok((number, (store.store().dataset_numbered(number)?, columns))));
-        let datasets: HashMap<u32, _> = datasets.collect::<Result<_>>()?;
-        for &key in &keys {
+        let datasets: BTreeMap<u32, _> = datasets.collect::<Result<_>>()?;
+        let mut last = None;
+        for &key in keys.iter() {
             let (number, row) = split_key(key);
-            let (dataset, _) = datasets.get(&number).ok_or_else(|| not_opened(number))?;
+            // Cells of one dataset are neighbours in most frames.
+            let dataset = match last.filter(|dataset: &&Dataset| dataset.number == number) {
+                Some(dataset) => dataset,
+                None => datasets.get(&number).ok_or_else(|| not_opened(number))?.0,
+            };
+            last = Some(dataset);
             if u64::from(row) >= dataset.n_obs {
                 let what = format!("a cell key names row {row} and the dataset has {} cells", dataset.n_obs);
                 return Err(DaoError::value(what)
@@ -83,7 +89,7 @@ impl ReadRequest {
             if form.normalize.is_some() && !form.dtype.is_float() {
                 return Err(DaoError::value("normalized values are no integers").expected("dtype float32 or float64"));
             }
-            let mut opened = HashMap::new();
+            let mut opened = Vec::with_capacity(datasets.len());
             for (&number, (dataset, columns)) in &datasets {
                 let matrix = store.matrix(dataset, &form.name)?;
                 let columns = columns.clone().filter(|_| form.name.is_of_genes());
@@ -95,7 +101,7 @@ impl ReadRequest {
                         .found(n_source));
                 }
                 let cache_number = cache_numbers.next().ok_or_else(|| DaoError::value("more than 2^32 matrices"))?;
-                opened.insert(number, DatasetMatrix { matrix, columns, place: dataset.place(), cache_number });
+                opened.push((number, DatasetMatrix { matrix, columns, place: dataset.place(), cache_number }));
             }
             matrices.push(MatrixRequest { form, datasets: opened });
         }
@@ -145,12 +151,13 @@ impl ReadRequest {
 impl MatrixRequest {
     /// The matrix of one dataset; `Value` if it was not opened.
     pub fn dataset(&self, number: u32) -> Result<&DatasetMatrix> {
-        self.datasets.get(&number).ok_or_else(|| not_opened(number))
+        let at = self.datasets.binary_search_by_key(&number, |&(number, _)| number);
+        at.map(|at| &self.datasets[at].1).map_err(|_| not_opened(number))
     }
 
     /// Whether rows are decoded one by one in every dataset: see [`Matrix::reads_rows`].
     pub fn reads_rows(&self) -> bool {
-        self.datasets.values().all(|dataset| dataset.matrix.reads_rows())
+        self.datasets.iter().all(|(_, dataset)| dataset.matrix.reads_rows())
     }
 }
 
@@ -192,7 +199,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = written(folder.path(), |_| ());
         let keys = vec![4 << 32 | 1, 0, 2, 0];
-        let request = ReadRequest::open(&store, keys, &Genes::all([0, 4], 5), vec![form(MatrixName::X, 5)]).unwrap();
+        let request =
+            ReadRequest::open(&store, keys.into(), &Genes::all([0, 4], 5), vec![form(MatrixName::X, 5)]).unwrap();
         for (_, number, rows) in datasets() {
             let wanted: Vec<u32> = (0..u32::try_from(rows.len()).unwrap()).collect();
             let wide = |row: &Vec<(i32, u16)>| row.iter().map(|&(column, value)| (column, value.into())).collect();
@@ -210,11 +218,11 @@ mod tests {
         let store = written(folder.path(), |_| ());
         let normalize = Some(Normalize { target_sum: Some(80.0), log1p: false });
         let forms = vec![MatrixForm { normalize, ..form(MatrixName::X, 2) }];
-        let request = ReadRequest::open(&store, vec![0], &genes(2, &[(0, 1), (2, 0)]), forms).unwrap();
+        let request = ReadRequest::open(&store, vec![0].into(), &genes(2, &[(0, 1), (2, 0)]), forms).unwrap();
         assert_eq!(read(&request, 0, &[0, 1, 2]).unwrap(), [vec![(0, 60.0)], vec![], vec![(2, 80.0)]]);
         // Both columns of the second cell of heart are one gene.
         let forms = vec![form(MatrixName::X, 1)];
-        let request = ReadRequest::open(&store, vec![0], &genes(1, &[(0, 0), (3, 0)]), forms).unwrap();
+        let request = ReadRequest::open(&store, vec![0].into(), &genes(1, &[(0, 0), (3, 0)]), forms).unwrap();
         assert_eq!(read(&request, 4, &[1]).unwrap(), [[(0, 8.0)]]);
     }
 
@@ -224,7 +232,7 @@ mod tests {
         let store = written(folder.path(), |_| ());
         let all = Genes::all([0, 4], 5);
         let refused = |keys: &[u64], genes: &Genes, form, what: &str| {
-            let error = ReadRequest::open(&store, keys.to_vec(), genes, vec![form]).err().unwrap();
+            let error = ReadRequest::open(&store, keys.to_vec().into(), genes, vec![form]).err().unwrap();
             assert!(error.to_string().contains(what), "{error}");
             error.kind()
         };
@@ -247,7 +255,7 @@ mod tests {
         let store = written(folder.path(), |_| ());
         std::fs::remove_dir_all(folder.path().join("lung")).unwrap();
         let forms = vec![form(MatrixName::X, 5), form(MatrixName::Obsm("none".into()), 2)];
-        let request = ReadRequest::open(&store, Vec::new(), &Genes::all([0, 4], 5), forms).unwrap();
+        let request = ReadRequest::open(&store, Arc::default(), &Genes::all([0, 4], 5), forms).unwrap();
         assert!(request.matrices.iter().all(|matrix| matrix.datasets.is_empty()));
     }
 }

@@ -17,8 +17,8 @@ use std::time::Duration;
 use crate::error::{DaoError, ErrorKind, Result, catch_panic};
 use crate::interrupt::{self, Watch};
 
-/// The units per thread that may be begun or finished before the consumer takes them.
-const AHEAD: usize = 2;
+/// The units per thread that may be begun or finished beside the one that the consumer takes next.
+const AHEAD: usize = 1;
 /// The time that [`in_order`] waits for a unit before it calls `tick`.
 const PATIENCE: Duration = Duration::from_millis(50);
 

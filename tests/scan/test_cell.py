@@ -14,7 +14,7 @@ import pytest
 
 import dao_polars as dao
 from dao_polars.scan import cell as cell_module
-from dao_polars.scan.cell import Cell, cell_type, check_keys, key_of, make_keys, split_keys
+from dao_polars.scan.cell import Cell, cell_type, check_keys, keys_of, make_keys, split_keys
 from tests.storefab import Study, make_store
 
 C = pl.col
@@ -34,11 +34,11 @@ def frame(store: dao.Store) -> pl.DataFrame:
 
 
 def keys(frame: pl.DataFrame) -> list[int]:
-    return key_of(frame)[1].tolist()
+    return keys_of(frame).numpy().tolist()
 
 
 def test_keys_and_their_store(store: dao.Store, frame: pl.DataFrame) -> None:
-    cell, found = key_of(frame)
+    cell, found = cell_type(frame.schema), keys_of(frame).numpy()
     assert (cell.uri, cell.id) == (store.uri, store.id)
     assert found.dtype == np.uint64
     assert found.tolist() == [*range(5), *range(1 << 32, (1 << 32) + 3), 2 << 32, (2 << 32) + 1]
@@ -58,7 +58,7 @@ def test_equal_stores_have_equal_types() -> None:
 
 
 def test_it_survives_what_frames_go_through(frame: pl.DataFrame) -> None:
-    cell, all_keys = key_of(frame)
+    cell, all_keys = cell_type(frame.schema), keys_of(frame).numpy()
     assert keys(frame.filter(C("kind") == "a")) == [all_keys[i] for i in (0, 2, 5, 7)]
     shuffled = frame.sample(fraction=1, shuffle=True, seed=3)
     assert sorted(keys(shuffled)) == all_keys.tolist()
@@ -67,13 +67,13 @@ def test_it_survives_what_frames_go_through(frame: pl.DataFrame) -> None:
     kinds = pl.DataFrame({"kind": ["c"], "x": [1]}, schema_overrides={"kind": frame["kind"].dtype})
     joined = frame.join(kinds, on="kind")
     assert keys(joined) == [all_keys[3], all_keys[8]]
-    assert key_of(frame.join(frame, on="cell"))[1].size == 10
-    assert key_of(frame.join(shuffled.head(3), on="cell", how="semi"))[1].size == 3
+    assert len(keys_of(frame.join(frame, on="cell"))) == 10
+    assert len(keys_of(frame.join(shuffled.head(3), on="cell", how="semi"))) == 3
     firsts = frame.group_by("dataset", maintain_order=True).agg(C("cell").first())
     assert keys(firsts) == [0, 1 << 32, 2 << 32]
     lists = frame.group_by("kind", maintain_order=True).agg("cell").explode("cell")
     assert sorted(keys(lists)) == all_keys.tolist()
-    assert key_of(pl.concat([frame, frame.tail(1)]).unique("cell"))[1].size == 10
+    assert len(keys_of(pl.concat([frame, frame.tail(1)]).unique("cell"))) == 10
     assert keys(frame.sort("cell", descending=True)) == all_keys[::-1].tolist()
     assert keys(frame.lazy().select("cell").collect(engine="streaming")) == all_keys.tolist()
     assert keys(pickle.loads(pickle.dumps(frame))) == all_keys.tolist()
@@ -88,15 +88,15 @@ def test_files_keep_it_in_a_new_process(frame: pl.DataFrame, kind: str, tmp_path
     getattr(selection, f"write_{kind}")(path)
     again = getattr(pl, f"read_{kind}")(path)
     assert again.schema == selection.schema
-    assert key_of(again)[0] == key_of(selection)[0]
+    assert cell_type(again.schema) == cell_type(selection.schema)
     code = (
         "import polars as pl\n"
         f"early = pl.read_{kind}({str(path)!r})  # before the type is registered\n"
         "import dao_polars as dao\n"
-        "from dao_polars.scan.cell import key_of\n"
+        "from dao_polars.scan.cell import cell_type, keys_of\n"
         f"late = pl.read_{kind}({str(path)!r})\n"
         "for frame in (early, late):\n"
-        "    cell, keys = key_of(frame)\n"
+        "    cell, keys = cell_type(frame.schema), keys_of(frame).numpy()\n"
         "    print(cell.uri, cell.id, keys.tolist())\n"
         "print(dao.load_store(cell.uri).scan().join(late.lazy(), on='cell', how='semi')"
         ".collect()['n'].to_list())\n"
@@ -108,7 +108,7 @@ def test_files_keep_it_in_a_new_process(frame: pl.DataFrame, kind: str, tmp_path
         check=False,
         cwd=ROOT,
     )
-    cell = key_of(selection)[0]
+    cell = cell_type(selection.schema)
     line = f"{cell.uri} {cell.id} {keys(selection)}"
     assert out.stdout.splitlines() == [line, line, "[1, 4, 1, 4]"], out.stderr
 
@@ -129,31 +129,31 @@ def test_no_cell_column(frame: pl.DataFrame) -> None:
         with pytest.raises(dao.DaoValueError, match=r"no column 'cell'.*'dataset', 'obs_name'"):
             cell_type(schema)
     with pytest.raises(dao.DaoValueError, match="columns: none"):
-        key_of(pl.DataFrame())
+        keys_of(pl.DataFrame())
 
 
 def test_a_column_of_another_type(frame: pl.DataFrame) -> None:
     plain = frame.with_columns(C("cell").ext.storage())
     with pytest.raises(dao.DaoTypeError, match="found UInt64"):
-        key_of(plain)
+        keys_of(plain)
     with pytest.raises(dao.DaoTypeError, match="exploded"):
-        key_of(frame.select(C("cell").implode()))
+        keys_of(frame.select(C("cell").implode()))
     with pytest.raises(dao.DaoTypeError, match="found String"):
-        key_of(frame.select(C("obs_name").alias("cell")))
+        keys_of(frame.select(C("obs_name").alias("cell")))
 
 
 def test_null_keys(frame: pl.DataFrame) -> None:
     frame = frame.with_columns(C("kind").cast(pl.String))
     left = pl.DataFrame({"kind": ["a", "none", "c"]}).join(frame, on="kind", how="left")
     with pytest.raises(dao.DaoValueError, match=r"1 null\(s\), the first in row 4.*drop_nulls"):
-        key_of(left)
+        keys_of(left)
     assert len(keys(left.drop_nulls("cell"))) == 6
 
 
 def test_metadata_that_is_not_ours(frame: pl.DataFrame) -> None:
     odd = Cell.ext_from_params("dao.cell", pl.UInt64(), "no json")
     column = frame["cell"].ext.storage().ext.to(odd)
-    cell, _ = key_of(pl.DataFrame([column]))
+    cell = cell_type(pl.DataFrame([column]).schema)
     with pytest.raises(dao.DaoCorruptError, match="no json"):
         cell.uri  # noqa: B018
 
@@ -183,7 +183,7 @@ def test_keys_are_checked_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_module_can_be_loaded_twice(frame: pl.DataFrame) -> None:
     importlib.reload(cell_module)
     try:
-        assert cell_module.key_of(frame)[1].size == 10
+        assert cell_module.keys_of(frame).numpy().size == 10
         assert isinstance(cell_module.cell_type(frame.schema), cell_module.Cell)
     finally:  # the class that the package has
         cell_module.Cell = Cell
