@@ -5,6 +5,8 @@ Owns the form in which a matrix is requested. Knows no cells and no files.
 
 from __future__ import annotations
 
+from copy import copy
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -40,10 +42,17 @@ class MatrixForm(NamedTuple):
         """
         if self.layout == "dense":
             return np.asarray(arrays)
-        data, indices, indptr = arrays
+        matrix = copy(_empty(n_rows, self.n_columns))
+        matrix.data, indices, matrix.indptr = arrays
         # scipy wants both index arrays of one type: 64 bits where there are 2^31 values.
-        joined = (data, indices.astype(indptr.dtype, copy=False), indptr)
-        matrix = csr_matrix(joined, shape=(n_rows, self.n_columns))
-        matrix.has_sorted_indices = True
-        matrix.has_canonical_format = True
+        matrix.indices = indices.astype(matrix.indptr.dtype, copy=False)
         return matrix
+
+
+@lru_cache
+def _empty(n_rows: int, n_columns: int) -> csr_matrix:
+    """A canonical matrix without values: scipy's checks of a new one take as long as 40 rows."""
+    matrix = csr_matrix((n_rows, n_columns), dtype=np.float32)
+    matrix.has_sorted_indices = True
+    matrix.has_canonical_format = True
+    return matrix

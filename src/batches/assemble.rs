@@ -24,7 +24,7 @@ pub trait Assembly: Send + Sync {
 }
 
 /// Makes room for the `matrix`-th matrix of cells `keys`, in batches of so many rows, read in pieces of `piece`
-/// cells: several batches in one piece, or one batch in several.
+/// cells, each of which may be of several batches.
 pub fn assembly(
     request: &Arc<ReadRequest>,
     matrix: usize,
@@ -142,16 +142,22 @@ impl<T: Num> Assembly for TypedAssembly<T> {
     }
 }
 
-/// Buffers of each batch of so many rows, for rows of `lengths` values in parts of `part` rows.
+/// Buffers of each batch of so many rows, for rows of `lengths` values that are read in pieces of `piece` cells.
 fn buffers<T: Num>(
     layout: Layout,
     batches: &[usize],
     lengths: Vec<usize>,
-    part: usize,
+    piece: usize,
     sections: &[PoolSection; 2],
 ) -> Result<Vec<Buffers<T>>> {
     let mut lengths = lengths.into_iter();
-    batches.iter().map(|&n_rows| Buffers::new(layout, lengths.by_ref().take(n_rows), part, sections)).collect()
+    let mut first = 0;
+    let next = |&n_rows: &usize| {
+        let buffers = Buffers::new(layout, lengths.by_ref().take(n_rows), first, piece, sections);
+        first += n_rows;
+        buffers
+    };
+    batches.iter().map(next).collect()
 }
 
 /// Fails once nobody waits for what is read.
@@ -264,23 +270,30 @@ mod tests {
     #[test]
     fn slots_are_filled_in_their_order_with_repeats() {
         let plan = RowPlan::new(&[7, 3, 7, 7]);
-        let filled = |layout, lengths: [&[usize]; 2]| {
+        let filled = |layout, lengths: [&[usize]; 2], piece: usize| {
             let sections = BufferPool::new(1).sections(0);
-            let buffers = lengths.map(|n| Buffers::<f32>::new(layout, n.iter().copied(), 4, &sections).unwrap());
+            let batches = lengths.map(<[usize]>::len);
+            let buffers = buffers::<f32>(layout, &batches, lengths.concat(), piece, &sections).unwrap();
             let mut slots = Vec::new();
-            buffers.iter().for_each(|buffers| buffers.slots(0, &mut slots).unwrap());
+            for number in 0..4_usize.div_ceil(piece) {
+                buffers.iter().for_each(|buffers| buffers.slots(number, &mut slots).unwrap());
+            }
+            assert_eq!(slots.len(), 4);
+            assert!(buffers[0].slots(0, &mut slots).is_err(), "given out once");
             let (dataset, row, stop) = (&plan.datasets[0], RowBuffer::default(), &AtomicBool::new(false));
             let (columns, positions) = (None, Vec::new());
             fill(&mut SlotSink { plan: &plan, dataset, layout, columns, slots: &mut slots, row, positions, stop });
-            buffers.map(Buffers::finish)
+            buffers.into_iter().map(Buffers::finish).collect::<Vec<_>>()
         };
-        let batches = filled(Layout::Csr, [&[2, 3, 2], &[2]]);
-        assert_eq!(batches[0].indptr, [0, 2, 5, 7]);
-        assert_eq!(batches[0].data, Values::F32(vec![4., 5., 1., 2., 3., 4., 5.]));
-        assert_eq!(batches[0].indices, [1, 3, 0, 1, 2, 1, 3]);
-        assert_eq!((&batches[1].indptr[..], &batches[1].indices[..]), (&[0, 2][..], &[1, 3][..]));
-        let [first, second] = filled(Layout::Dense, [&[4, 4, 4], &[4]]);
-        assert_eq!(first.data, Values::F32(vec![0., 4., 0., 5., 1., 2., 3., 0., 0., 4., 0., 5.]));
-        assert_eq!(second.data, Values::F32(vec![0., 4., 0., 5.]));
+        for piece in 1..=5 {
+            let batches = filled(Layout::Csr, [&[2, 3, 2], &[2]], piece);
+            assert_eq!(batches[0].indptr, [0, 2, 5, 7]);
+            assert_eq!(batches[0].data, Values::F32(vec![4., 5., 1., 2., 3., 4., 5.]));
+            assert_eq!(batches[0].indices, [1, 3, 0, 1, 2, 1, 3]);
+            assert_eq!((&batches[1].indptr[..], &batches[1].indices[..]), (&[0, 2][..], &[1, 3][..]));
+            let batches = filled(Layout::Dense, [&[4, 4, 4], &[4]], piece);
+            assert_eq!(batches[0].data, Values::F32(vec![0., 4., 0., 5., 1., 2., 3., 0., 0., 4., 0., 5.]));
+            assert_eq!(batches[1].data, Values::F32(vec![0., 4., 0., 5.]));
+        }
     }
 }

@@ -17,12 +17,10 @@ pub struct Window {
 }
 
 impl Window {
-    /// The cells of each piece but the last, of at most `most`: one batch is cut into pieces that are about
-    /// equal, several are one piece.
+    /// The cells of each piece but the last, of at most `most`: pieces are about equal, wherever batches end.
     pub fn piece(&self, most: usize) -> usize {
         let cells = self.rows.len();
-        let piece = if self.batches.len() > 1 { cells } else { cells.div_ceil(cells.div_ceil(most).max(1)) };
-        piece.max(1)
+        cells.div_ceil(cells.div_ceil(most).max(1)).max(1)
     }
 
     /// The number of pieces of at most `most` cells; one where there are no cells.
@@ -64,11 +62,9 @@ mod tests {
             prop_assert_eq!(all(|w| w.rows.clone()), (0..n).collect::<Vec<_>>());
             for window in windows {
                 let piece = window.piece(most);
-                prop_assert!(piece >= 1 && (window.rows.len().div_ceil(piece) - 1) * piece < window.rows.len());
-                match window.batches.len() {
-                    1 => prop_assert!(piece <= most),
-                    _ => prop_assert!(piece == window.rows.len() && piece <= TOGETHER),
-                }
+                prop_assert!((1..=most).contains(&piece));
+                prop_assert!((window.n_pieces(most) - 1) * piece < window.rows.len());
+                prop_assert!(window.batches.len() == 1 || window.rows.len() <= TOGETHER);
             }
         }
     }
