@@ -21,12 +21,6 @@ const VARIABLE: &str = "DAO_POLARS_MAPS";
 /// The most files that the process maps: Linux gives it 65,530 ranges of memory for everything.
 const MOST: usize = 16_384;
 
-/// The bytes of a map for each range that is read before all of its pages are looked up at once: by then the look-ups on the
-/// way, each of some pages, have cost as much.
-const LOOK_UP_AFTER: usize = 256 << 10;
-/// A count of ranges that is not counted further.
-const LOOKED_UP: usize = usize::MAX;
-
 /// The number of files that are mapped now.
 static MAPPED: AtomicUsize = AtomicUsize::new(0);
 
@@ -36,8 +30,6 @@ pub struct Map {
     len: usize,
     /// Whether a page could not be had: zeros may be in its place.
     broken: AtomicBool,
-    /// The ranges that were to be read before all pages were looked up; [`LOOKED_UP`] after that.
-    told: AtomicUsize,
 }
 
 // SAFETY: the memory is never written by this process, and belongs to no thread.
@@ -55,8 +47,7 @@ impl Map {
         }
         // SAFETY: a new mapping, at a place that the system chooses, touches no memory that is in use.
         let start = unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::SHARED, file, 0) };
-        let start = NonNull::new(start.ok()?.cast())?;
-        let map = Self { start, len, broken: AtomicBool::new(false), told: AtomicUsize::new(0) };
+        let map = Self { start: NonNull::new(start.ok()?.cast())?, len, broken: AtomicBool::new(false) };
         MAPPED.fetch_add(1, Ordering::Relaxed);
         // What is taken back from memory and wanted again is read alone, as rows may lie anywhere.
         // SAFETY: the range is the map; the advice does not change what is in it.
@@ -92,30 +83,9 @@ impl Map {
     /// Asks the processor for bytes that will be copied soon.
     #[inline]
     pub fn prefetch(&self, range: &Range<u64>) {
-        if self.told.load(Ordering::Relaxed) != LOOKED_UP {
-            self.count();
-        }
         let within = |at: u64| usize::try_from(at).map_or(self.len, |at| at.min(self.len));
         let (start, end) = (within(range.start), within(range.end));
         prefetch(self.start.as_ptr().wrapping_add(start), end.saturating_sub(start));
-    }
-
-    /// Counts a range that will be read, and looks all pages up when it was the one that makes this worth it.
-    #[cold]
-    fn count(&self) {
-        let enough = self.len / LOOK_UP_AFTER;
-        // Another thread may look the pages up as well, or begin the count anew: that costs time alone.
-        if self.told.fetch_add(1, Ordering::Relaxed) < enough {
-            return;
-        }
-        self.told.store(LOOKED_UP, Ordering::Relaxed);
-        #[cfg(target_os = "linux")]
-        {
-            // SAFETY: the range is the map; its pages are read as any access would, and nothing changes what is in them.
-            let done = unsafe { madvise(self.start.as_ptr().cast(), self.len, Advice::LinuxPopulateRead) };
-            // Older kernels do not know this, and pages that cannot be had are noticed when they are copied.
-            let _ = done;
-        }
     }
 }
 
