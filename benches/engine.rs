@@ -128,7 +128,7 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<ReadRequest> {
         dtype: Dtype::F32,
         normalize: None,
     };
-    let keys = (0..CELLS).map(u64::from).collect();
+    let keys: Vec<u64> = (0..CELLS).map(u64::from).collect();
     Arc::new(ReadRequest::open(&store, keys.into(), &Genes::all([0], form.n_columns), vec![form]).unwrap())
 }
 

@@ -13,6 +13,7 @@ from typing_extensions import Buffer
 
 __all__ = [
     "STORE_MOVED",
+    "CellKeys",
     "ColumnMeta",
     "Dataset",
     "DatasetWriter",
@@ -155,6 +156,7 @@ class Store:
     @staticmethod
     def options_of(uri: str) -> dict[str, str]: ...
     def check_is(self, uri: str, id: str) -> None: ...
+    def datasets_of(self, cells: CellKeys) -> list[int]: ...
     def feature_space(self, number: int) -> str: ...
     def genes(
         self,

@@ -199,7 +199,7 @@ def _measured(
     selection: Selection, groups: NDArray[np.uint32], n_groups: int, genes: ResolvedGenes
 ) -> NDArray[np.int64]:
     """The cells of each group whose dataset has the gene, (n_groups, n_genes); read-only."""
-    columns = {number: genes.columns(number) for number in selection.numbers()}
+    columns = {number: genes.columns(number) for number in selection.numbers}
     if all(found is None for found in columns.values()):
         cells = np.bincount(groups, minlength=n_groups)[:, None]
         return np.broadcast_to(cells, (n_groups, genes.n_genes))

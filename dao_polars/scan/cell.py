@@ -135,39 +135,3 @@ def split_keys(keys: Keys) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint3
     """The dataset numbers and the rows ``(n,)`` of keys ``(n,)``."""
     numbers = (keys >> np.uint64(32)).astype(np.uint32)
     return numbers, keys.astype(np.uint32)
-
-
-PIECE = 1 << 20
-"""The keys that are looked at together: what is made of them is some times as large as they are."""
-
-
-def check_keys(keys: Keys, n_obs: Mapping[int, int], store: str) -> None:
-    """Checks that every key is a cell of the store.
-
-    Args:
-        keys: ``(n,)``.
-        n_obs: cells of each dataset, by its number.
-        store: the store's URI, for the message.
-
-    Raises:
-        DaoValueError: a dataset number or a row that the store does not have.
-    """
-    size = max(n_obs, default=-1) + 1
-    sizes = np.zeros(size + 1, np.int64)  # the last entry is for numbers out of range
-    sizes[list(n_obs)] = list(n_obs.values())
-    n_wrong, first = 0, None
-    for start in range(0, keys.size, PIECE):
-        numbers, rows = split_keys(keys[start : start + PIECE])
-        wrong = rows >= sizes[np.minimum(numbers, size)]
-        if wrong.any():
-            n_wrong += int(wrong.sum())
-            at = int(wrong.argmax())
-            first = first or (start + at, int(numbers[at]), int(rows[at]))
-    if first is not None:
-        at, number, row = first
-        found = f"{n_obs[number]} cells" if number in n_obs else "no such dataset"
-        raise DaoValueError(
-            f"{n_wrong} of {keys.size} keys are no cells of the store {store!r}; the "
-            f"first, in row {at}, is cell {row} of dataset number {number}, which has {found}: "
-            "the store has changed since the keys were made; make them again with dao.scan"
-        )

@@ -20,7 +20,7 @@ from .._core import CellKeys, Dataset, Description, MatrixName
 from .._core import Genes as ResolvedGenes
 from ..errors import DaoFileNotFoundError, DaoKeyError, DaoTypeError
 from ..genes.request import Duplicates, Genes, wanted
-from ..scan.cell import COLUMN, PIECE, Cell, Keys, cell_type, check_keys, keys_of
+from ..scan.cell import COLUMN, Cell, Keys, cell_type, keys_of
 from ..store.store import Store, load_store
 
 
@@ -28,13 +28,15 @@ from ..store.store import Store, load_store
 class Selection:
     """Cells of one store in frame order.
 
-    ``cells`` are their keys, of the type ``cell``; ``frame`` has the chosen obs columns
-    ``obs_names`` and those that were needed beside them, a row a cell.
+    ``cells`` are their keys, of the type ``cell``, and ``numbers`` those of their datasets,
+    ascending; ``frame`` has the chosen obs columns ``obs_names`` and those that were needed beside
+    them, a row a cell.
     """
 
     store: Store
     cell: Cell
     cells: CellKeys
+    numbers: list[int]
     frame: pl.DataFrame
     obs_names: list[str]
 
@@ -48,20 +50,9 @@ class Selection:
         """The columns of obs that were chosen."""
         return self.frame.select(self.obs_names)
 
-    def numbers(self) -> list[int]:
-        """The numbers of the datasets that have cells here, ascending."""
-        found: set[int] = set()
-        keys = self.keys
-        for start in range(0, len(keys), PIECE):
-            # Keys of one dataset are neighbours in most frames: look only at where they change.
-            numbers = keys[start : start + PIECE] >> np.uint64(32)
-            changes = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
-            found.update(np.unique(numbers[np.concatenate([[0], changes])]).tolist())
-        return sorted(found)
-
     def datasets(self) -> list[Dataset]:
         """The datasets that have cells here; all in the store for an empty selection."""
-        numbers = set(self.numbers())
+        numbers = set(self.numbers)
         return [d for d in self.store._core.datasets if not numbers or d.number in numbers]
 
     def descriptions(self) -> list[Description]:
@@ -81,7 +72,7 @@ class Selection:
             DaoTypeError: ``genes`` is something else.
         """
         return self.store._core.genes(
-            self.numbers(), wanted(genes), gene_key=gene_key, duplicates=duplicates
+            self.numbers, wanted(genes), gene_key=gene_key, duplicates=duplicates
         )
 
 
@@ -111,9 +102,7 @@ def select(
     cells = keys_of(collected)
     if COLUMN not in beside:
         collected = collected.drop(COLUMN)  # the keys take 8 bytes a cell, once
-    sizes = {dataset.number: dataset.n_obs for dataset in opened._core.datasets}
-    check_keys(cells.numpy(), sizes, opened.uri)
-    return Selection(opened, cell, cells, collected, names)
+    return Selection(opened, cell, cells, opened._core.datasets_of(cells), collected, names)
 
 
 def _obs_columns(schema: pl.Schema, obs: Iterable[str] | bool | None) -> list[str]:

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
+use super::cell_keys::PyCellKeys;
 use super::genes::{PyGenes, request};
 use super::manifest::{PyDataset, PyDescription};
 use super::progress::Progress;
 use super::signals;
 use crate::interrupt;
 use crate::lookup::stores;
-use crate::read::OpenStore;
+use crate::read::{self, OpenStore};
 use crate::storage::{self, StorageOptions};
 use crate::store::{Categories, Store};
 use crate::writer::add_gene_index;
@@ -57,6 +58,13 @@ impl PyStore {
     fn check_is(&self, uri: &str, id: &str) -> PyResult<()> {
         let cells = stores::CellStore { uri: uri.to_owned(), id: id.to_owned() };
         Ok(stores::check_is(self.opened.store(), &cells)?)
+    }
+
+    /// The numbers of the datasets that cells are of, ascending.
+    ///
+    /// Raises DaoValueError for keys that are no cells of the store.
+    fn datasets_of(&self, py: Python<'_>, cells: &PyCellKeys) -> PyResult<Vec<u32>> {
+        Ok(py.detach(|| read::datasets_of(&cells.0, self.opened.store()))?)
     }
 
     /// The feature space id of the dataset of this number: equal exactly where the genes and their order are.

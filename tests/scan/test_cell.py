@@ -14,7 +14,7 @@ import pytest
 
 import dao_polars as dao
 from dao_polars.scan import cell as cell_module
-from dao_polars.scan.cell import Cell, cell_type, check_keys, keys_of, make_keys, split_keys
+from dao_polars.scan.cell import Cell, cell_type, keys_of, make_keys, split_keys
 from tests.storefab import Study, make_store
 
 C = pl.col
@@ -156,28 +156,6 @@ def test_metadata_that_is_not_ours(frame: pl.DataFrame) -> None:
     cell = cell_type(pl.DataFrame([column]).schema)
     with pytest.raises(dao.DaoCorruptError, match="no json"):
         cell.uri  # noqa: B018
-
-
-def test_keys_that_the_store_does_not_have() -> None:
-    n_obs = {0: 5, 2: 3}
-    check_keys(np.array([], np.uint64), n_obs, "/s")
-    check_keys(np.array([0, 4, (2 << 32) + 2], np.uint64), n_obs, "/s")
-    with pytest.raises(
-        dao.DaoValueError, match=r"1 of 2 keys.*row 1, is cell 5 of.*number 0.*5 cells"
-    ):
-        check_keys(np.array([0, 5], np.uint64), n_obs, "/s")
-    for number in (1, 3, 2**32 - 1):
-        with pytest.raises(dao.DaoValueError, match="no such dataset"):
-            check_keys(np.array([number << 32], np.uint64), n_obs, "/s")
-    with pytest.raises(dao.DaoValueError, match="no such dataset"):
-        check_keys(np.array([0], np.uint64), {}, "/s")
-
-
-def test_keys_are_checked_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cell_module, "PIECE", 3)
-    check_keys(np.array([0, 1, 2, 3, 4], np.uint64), {0: 5}, "/s")
-    with pytest.raises(dao.DaoValueError, match=r"3 of 8 keys .* in row 4, is cell 7 of dataset"):
-        check_keys(np.array([0, 1, 2, 3, 7, 0, 5, 6], np.uint64), {0: 5}, "/s")
 
 
 def test_the_module_can_be_loaded_twice(frame: pl.DataFrame) -> None:
