@@ -37,6 +37,7 @@ from pathlib import Path
 import numpy as np
 
 WHOLE = "to_anndata"  # reads one object
+FRESH = 1 << 30  # bytes, of all that a first epoch asks for
 FIRST = "first epoch"  # of a process: opening is part of it, and nothing was read before
 SMALL = "batches of 256"
 LONG = 60  # seconds after which an epoch is left
@@ -128,6 +129,8 @@ def read(peer, task: Task, args: argparse.Namespace) -> dict:
     places = [task.source if getattr(peer, "FROM_SOURCE", not peer.WRITES) else task.store]
     for place in places:
         cool(place) if args.cold else warm(place)
+    if pattern == FIRST:
+        warm_memory(FRESH)
     began = time.perf_counter()
     epoch = peer.READS[pattern][setting](task)
     opening = time.perf_counter() - began
@@ -136,7 +139,7 @@ def read(peer, task: Task, args: argparse.Namespace) -> dict:
     if pattern == FIRST:
         passes.append((drain(epoch(), part, None)[0], time.perf_counter() - began))
     if pattern == WHOLE:  # the one object that is read is summed after the clock stopped
-        warm_memory(16 * task.data["nnz"])
+        warm_memory(16 * task.data["nnz"])  # twice what X takes
         for place in places if args.cold else []:
             cool(place)
         kept: list = []
@@ -285,7 +288,7 @@ def warm(place: Path) -> None:
 
 
 def warm_memory(size: int) -> None:
-    """Has a virtual machine's host hand out so many bytes, twice what X takes, beforehand.
+    """Has a virtual machine's host hand out so many bytes beforehand.
 
     Where it takes back what is free, whoever comes first would pay for all who come after.
     """
