@@ -26,9 +26,10 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import json
-import mmap
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -292,13 +293,10 @@ def warm_memory(size: int) -> None:
 
     Where it takes back what is free, whoever comes first would pay for all who come after.
     """
-    child = os.fork()
-    if child == 0:
-        space = mmap.mmap(-1, size)
-        for page in range(0, size, mmap.PAGESIZE):
-            space[page] = 1
-        os._exit(0)
-    os.waitpid(child, 0)
+    # Not forked: this process would look its own pages up anew.
+    touch = "import mmap, sys\nspace = mmap.mmap(-1, int(sys.argv[1]))\n"
+    touch += "for page in range(0, len(space), mmap.PAGESIZE):\n    space[page] = 1"
+    subprocess.run([sys.executable, "-S", "-c", touch, str(size)], check=True)
 
 
 def cool(place: Path) -> None:

@@ -8,6 +8,7 @@
 //! - `per_process`: state of one process, which a forked child makes anew;
 //! - `number`: number types, their names, casts that are exact or an error;
 //! - `storage`: paths and URLs to bytes;
+//! - `checksum`: CRC-32C;
 //! - `codec`: blocks of packed numbers, the zarr codec `dao_polars.pfor`;
 //! - `store`: manifests, the layout on disk, sfaira's stores;
 //! - `matrix`: rows of one matrix on zarr, CSR or dense;
@@ -25,6 +26,7 @@
 
 pub mod aggregate;
 pub mod batches;
+mod checksum;
 pub mod codec;
 pub mod error;
 #[cfg(feature = "python")]

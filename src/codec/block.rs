@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::Broken;
 use super::frame;
 use super::lanes::{FRAME, Lane};
+use crate::checksum::crc32c;
 use crate::number::{Num, Word};
 
 /// The number of frames in a block.
@@ -52,7 +53,7 @@ pub fn encode<W: Word>(values: &[W], kind: Kind, out: &mut Vec<u8>) {
         _ if W::BITS <= 16 => encode_frames::<W, u16>(values, kind == Kind::Delta, out),
         _ => encode_frames::<W, u32>(values, kind == Kind::Delta, out),
     }
-    let checksum = crc_fast::crc32_iscsi(&out[start..]);
+    let checksum = crc32c(&out[start..]);
     out.extend(checksum.to_le_bytes());
 }
 
@@ -154,7 +155,7 @@ fn decode_here<S: Num, T: Num, const AVX2: bool>(
     let Some((body, checksum)) = bytes.split_last_chunk::<CHECKSUM>() else {
         return Err(Broken("a block is cut short"));
     };
-    if crc_fast::crc32_iscsi(body) != u32::from_le_bytes(*checksum) {
+    if crc32c(body) != u32::from_le_bytes(*checksum) {
         return Err(Broken("checksum mismatch"));
     }
     let cast = |word| T::cast(S::from_word(word));
@@ -333,7 +334,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_values_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..1500), kind in 0..3) {
-            let checksum = crc32c::crc32c(&bytes);
+            let checksum = crc32c(&bytes);
             bytes.extend(checksum.to_le_bytes());
             let kind = [Kind::Plain, Kind::Delta, Kind::Dictionary][kind as usize];
             let _ = decode::<u8, f32>(&bytes, kind, 3..BLOCK, &mut [0.0; BLOCK - 3], &mut { SCRATCH });

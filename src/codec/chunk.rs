@@ -5,6 +5,7 @@
 
 use super::Broken;
 use super::block::{self, BLOCK, Kind, SCRATCH};
+use crate::checksum::crc32c;
 use crate::number::{Num, Word, zeros};
 
 /// The bytes of the directory of a chunk of `n` values.
@@ -29,7 +30,7 @@ pub fn encode<W: Word>(values: &[W], kind: Kind) -> Result<Vec<u8>, Broken> {
     }
     u32::try_from(out.len()).map_err(|_| Broken("a chunk is too long"))?;
     let end = directory_len(values.len()) - 4;
-    let checksum = crc_fast::crc32_iscsi(&out[..end]);
+    let checksum = crc32c(&out[..end]);
     out[end..end + 4].copy_from_slice(&checksum.to_le_bytes());
     Ok(out)
 }
@@ -41,7 +42,7 @@ pub fn directory(head: &[u8], n: usize, chunk_len: u64) -> Result<Vec<u32>, Brok
     let Some((lengths, checksum)) = head.split_last_chunk::<4>() else {
         return Err(Broken("a chunk is cut short"));
     };
-    if head.len() != directory_len(n) || crc_fast::crc32_iscsi(lengths) != u32::from_le_bytes(*checksum) {
+    if head.len() != directory_len(n) || crc32c(lengths) != u32::from_le_bytes(*checksum) {
         return Err(Broken("checksum mismatch in a chunk's directory"));
     }
     let mut at = u32::try_from(head.len()).map_err(|_| Broken("a chunk is too long"))?;

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::table_file::read_pieces;
+use super::tables::read_pieces;
+use crate::checksum::{crc32c, crc32c_append};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::{File, Storage};
 
@@ -42,7 +43,7 @@ pub fn check_paths(files: &Files, place: &str) -> Result<()> {
 
 /// The checksum of a file as it stands in a `dao.json`: CRC-32C, `crc32c:` and eight hex digits.
 pub fn checksum(bytes: &[u8]) -> String {
-    named(crc32c::crc32c(bytes))
+    named(crc32c(bytes))
 }
 
 /// A CRC-32C as it is written.
@@ -68,7 +69,7 @@ pub fn missing(path: &str) -> DaoError {
 impl FileMeta {
     /// The size and checksum of a file that has these bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        Self::new(bytes.len() as u64, crc32c::crc32c(bytes))
+        Self::new(bytes.len() as u64, crc32c(bytes))
     }
 
     /// A size, and the CRC-32C of so many bytes.
@@ -131,7 +132,7 @@ impl ListedFiles {
         };
         let mut crc = 0;
         read_pieces(file.as_ref(), std::iter::once((0..meta.size, 0)), |_, bytes| {
-            crc = crc32c::crc32c_append(crc, bytes);
+            crc = crc32c_append(crc, bytes);
         })?;
         meta.check_crc(crc, &self.place(path))
     }
@@ -153,7 +154,7 @@ impl Storage for ListedFiles {
         let Some(meta) = self.meta(path) else { return Ok(None) };
         let Some(bytes) = self.storage.get(path)? else { return Ok(None) };
         meta.check_size(bytes.len() as u64, &self.place(path))?;
-        meta.check_crc(crc32c::crc32c(&bytes), &self.place(path))?;
+        meta.check_crc(crc32c(&bytes), &self.place(path))?;
         Ok(Some(bytes))
     }
 

@@ -6,14 +6,10 @@
 mod constants;
 mod description;
 mod files;
-mod footer;
 mod manifest;
 mod matrix_name;
-mod names;
-mod pages;
 mod sfaira;
-mod table_file;
-mod thrift;
+mod tables;
 mod versioned;
 
 use std::sync::Arc;
@@ -27,8 +23,7 @@ pub use description::{ColumnMeta, DATASET_FORMAT, Description, GeneIndexMeta, Ma
 pub use files::{FileMeta, Files, ListedFiles, changed, checksum, missing};
 pub use manifest::{Categories, Columns, Dataset, Manifest};
 pub use matrix_name::MatrixName;
-pub use names::{INDEX, VarColumn, VarTable};
-pub use table_file::{TableFile, excerpt, row_count};
+pub use tables::{INDEX, TableFile, VarColumn, VarTable, excerpt, row_count};
 #[cfg(test)]
 pub use versioned::seal;
 

@@ -15,6 +15,7 @@ use zarrs::array::{Array, ArrayBytes, ArrayMetadata, ArrayToBytesCodecTraits, Co
 
 use super::folder::{Folder, NewFile};
 use super::parallel;
+use crate::checksum::crc32c;
 use crate::codec::{self, BLOCK, Pfor};
 use crate::error::{DaoError, Result};
 use crate::matrix::ShardTag;
@@ -270,7 +271,7 @@ impl ArrayWriter {
         let mut end = self.tag.bytes(self.shards).to_vec();
         let start = end.len();
         end.extend(index.iter().flatten().flat_map(|number| number.to_le_bytes()));
-        end.extend(crc32c::crc32c(&end[start..]).to_le_bytes());
+        end.extend(crc32c(&end[start..]).to_le_bytes());
         file.write(&end)?;
         self.shards += 1;
         file.finish()

@@ -10,7 +10,7 @@ use super::folder::Folder;
 use super::matrix::MatrixSpec;
 use super::parallel;
 use super::rows::{Columns, RowTotals, Source, total};
-use super::slice::Slice;
+use super::source::Slice;
 use crate::error::Result;
 use crate::matrix::TOTALS;
 use crate::number::{Dtype, Layout, Num, for_dtype, zeros};

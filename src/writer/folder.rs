@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 
+use crate::checksum::crc32c_append;
 use crate::error::{DaoError, Result};
 use crate::storage::{Local, Storage};
 use crate::store::{FileMeta, Files};
@@ -124,7 +125,7 @@ impl NewFile {
     /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         (&*self.file).write_all(bytes).map_err(io(&self.folder.root.join(&self.path), "writing"))?;
-        self.crc = crc32c::crc32c_append(self.crc, bytes);
+        self.crc = crc32c_append(self.crc, bytes);
         self.size += bytes.len() as u64;
         // Another reference to the file is that of a thread that flushes it.
         if self.size - self.flushed >= FLUSHED && Arc::strong_count(&self.file) == 1 {

@@ -9,7 +9,7 @@ use super::canonical::{CanonicalRows, columns_dtype, for_columns};
 use super::folder::Folder;
 use super::parallel;
 use super::rows::{Columns, Source};
-use super::slice::{Indices, Slice};
+use super::source::{Indices, Slice};
 use super::spill::{Block, Entries, Spill};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::number::{Dtype, Layout, Num, for_dtype, zeros};

@@ -9,7 +9,7 @@ use std::ops::Range;
 use num_traits::AsPrimitive;
 
 use super::parallel;
-use super::slice::{Indices, Slice, for_slice};
+use super::source::{Indices, Slice, for_slice};
 use crate::error::{DaoError, Result};
 use crate::number::{Num, ascend};
 

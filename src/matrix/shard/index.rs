@@ -15,6 +15,7 @@ use zarrs::array::{
 use zarrs::metadata_ext::codec::sharding::{ShardingCodecConfigurationV1, ShardingIndexLocation};
 
 use super::ShardTag;
+use crate::checksum::crc32c;
 use crate::error::{DaoError, Result};
 use crate::matrix::array::missing_file;
 use crate::storage::Storage;
@@ -156,7 +157,7 @@ mod tests {
     /// A shard of eleven bytes and an index of these ranges, by offset and length.
     fn shard(ranges: &[[u64; 2]], at_end: bool) -> Vec<u8> {
         let mut index: Vec<u8> = ranges.iter().flatten().flat_map(|number| number.to_le_bytes()).collect();
-        index.extend(crc32c::crc32c(&index).to_le_bytes());
+        index.extend(crc32c(&index).to_le_bytes());
         if at_end { [b"hello world".to_vec(), index].concat() } else { [index, b"hello world".to_vec()].concat() }
     }
 

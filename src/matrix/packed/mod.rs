@@ -1,8 +1,11 @@
 //! A one-dimensional array in the codec `dao_polars.pfor`: any run of values, by the blocks it lies in.
 //!
-//! Keeps the [`Directories`] of the chunks read so far, as long as there is room; others are read each time. Knows
-//! nothing of rows.
+//! Keeps the [`Directories`] of the chunks read so far, as long as there is room; others are read each time. Of rows of few
+//! values, the [`LastBlock`] is kept too. Knows nothing of rows.
 //! The format is described in docs/pfor.md.
+
+mod directories;
+mod last_block;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,13 +14,14 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::array::{MAX_GAP, MAX_READ, ZarrArray};
-use super::directories::{Directories, Starts};
 use super::plan::{Run, coalesce, runs, to_usize};
 use super::shard::ChunkRange;
 use crate::codec::{self, BLOCK, Broken, Kind, SCRATCH, Scratch};
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Num, always_exact, cast_values, for_dtype, resize, zeros};
 use crate::storage::File;
+use directories::{Directories, Starts};
+use last_block::LastBlock;
 
 /// The most shards of an array: each is a file, and metadata may claim any number. Their places take 72 MiB.
 const MAX_SHARDS: u64 = 1 << 20;
@@ -57,39 +61,6 @@ pub struct Fetched {
     pub scattered: bool,
 }
 
-/// The block that was decoded last: rows of few values lie many in one, and each is decoded once for all of them.
-struct LastBlock {
-    /// The block's chunk, its number there, and the type that it was asked for in.
-    block: Option<(u64, usize, Dtype)>,
-    /// Whether `values` are the block's.
-    is_whole: bool,
-    /// Room for the values of a block, whatever their type is; none before a block comes twice.
-    values: Vec<u64>,
-}
-
-impl LastBlock {
-    /// The values of a block of which few are wanted, if it was asked for just before; `decode` decodes all of it.
-    fn get<T: Num>(
-        &mut self,
-        chunk: u64,
-        block: usize,
-        decode: impl FnOnce(&mut [T]) -> Result<()>,
-    ) -> Result<Option<&[T]>> {
-        let asked = Some((chunk, block, T::DTYPE));
-        if self.block != asked {
-            (self.block, self.is_whole) = (asked, false);
-            return Ok(None);
-        }
-        self.values.resize(BLOCK, 0);
-        let values = &mut bytemuck::cast_slice_mut::<u64, T>(&mut self.values)[..BLOCK];
-        if !self.is_whole {
-            decode(values)?;
-            self.is_whole = true;
-        }
-        Ok(Some(values))
-    }
-}
-
 impl Packed {
     /// How blocks of `array` are packed, if it is one-dimensional, sharded and in that codec alone.
     pub fn kind(array: &ZarrArray) -> Option<Kind> {
@@ -121,8 +92,8 @@ impl Packed {
     /// costs a request. Others are read one by one when they are decoded.
     pub fn fetch(&self, ranges: &[Range<u64>]) -> Result<Fetched> {
         let (parts, directories) = (HashMap::new(), HashMap::new());
-        let last = LastBlock { block: None, is_whole: false, values: Vec::new() };
-        let mut fetched = Fetched { parts, directories, buffer: Vec::new(), scratch: SCRATCH, last, scattered: false };
+        let (buffer, last) = (Vec::new(), LastBlock::default());
+        let mut fetched = Fetched { parts, directories, buffer, scratch: SCRATCH, last, scattered: false };
         let all = ranges.iter().flat_map(|range| runs(range.clone(), self.chunk_len));
         let filled = || ranges.iter().filter(|range| !range.is_empty());
         let (Some(first), Some(last)) = (filled().next(), filled().next_back()) else { return Ok(fetched) };

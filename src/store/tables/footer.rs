@@ -7,7 +7,7 @@
 use parquet::errors::Result as ParquetResult;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-use super::names::sound;
+use super::sound;
 use super::thrift::{Kind, Shape, Thrift, broken};
 use crate::error::Result;
 

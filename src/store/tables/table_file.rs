@@ -10,8 +10,9 @@ use parquet::errors::Result as ParquetResult;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataWriter};
 use serde::{Deserialize, Serialize};
 
-use super::files::{changed, named};
-use super::names::sound;
+use super::super::files::{changed, named};
+use super::sound;
+use crate::checksum::{crc32c, crc32c_append};
 use crate::error::{DaoError, Result};
 use crate::number::zeros;
 use crate::storage::File;
@@ -68,7 +69,7 @@ impl TableFile {
         let every = vec![true; layout.names.len()];
         let mut tail_crc32c = 0;
         read_pieces(file, [(layout.tail..size, 0)].into_iter(), |_, bytes| {
-            tail_crc32c = crc32c::crc32c_append(tail_crc32c, bytes);
+            tail_crc32c = crc32c_append(tail_crc32c, bytes);
         })?;
         let columns = layout.checksums(file, &every)?;
         Ok(Self { size, rows: layout.n_rows, tail: size - layout.tail, tail_crc32c, columns })
@@ -94,7 +95,7 @@ impl TableFile {
             return other(what, format!("{} bytes", self.size), format!("{} bytes", file.len()));
         }
         let tail = read(file, self.size - self.tail..self.size)?;
-        let found = crc32c::crc32c(&tail);
+        let found = crc32c(&tail);
         if found != self.tail_crc32c {
             let what = "checksum mismatch in the footer: the file is not as it was written";
             return other(what, named(self.tail_crc32c), named(found));
@@ -147,7 +148,7 @@ pub fn excerpt(written: Option<&TableFile>, file: &dyn File, path: &str, columns
     bytes.extend_from_slice(MARK);
     let mut found = vec![0; wanted.len()];
     layout.read(file, &wanted, |leaf, part| {
-        found[leaf] = crc32c::crc32c_append(found[leaf], part);
+        found[leaf] = crc32c_append(found[leaf], part);
         bytes.extend_from_slice(part);
     })?;
     if let Some(written) = written {
@@ -234,7 +235,7 @@ impl Layout {
     /// The checksums of the leaves that are `wanted`; 0 for the others.
     fn checksums(&self, file: &dyn File, wanted: &[bool]) -> Result<Vec<u32>> {
         let mut found = vec![0; wanted.len()];
-        self.read(file, wanted, |leaf, bytes| found[leaf] = crc32c::crc32c_append(found[leaf], bytes))?;
+        self.read(file, wanted, |leaf, bytes| found[leaf] = crc32c_append(found[leaf], bytes))?;
         Ok(found)
     }
 
@@ -247,7 +248,7 @@ impl Layout {
 
 /// Reads ranges, which ascend, and gives `each` of their bytes with what it stands beside, in order: in pieces, and
 /// those that lie near each other at once.
-pub(super) fn read_pieces(
+pub(in crate::store) fn read_pieces(
     file: &dyn File,
     ranges: impl Iterator<Item = (Range<u64>, usize)>,
     mut each: impl FnMut(usize, &[u8]),
@@ -447,7 +448,7 @@ mod tests {
         let written = with_file(&good, |file| TableFile::of(file, "t")).unwrap();
         for tail in [0, 1, 8, written.tail - 1, written.tail + 1, written.size, written.size + 1, u64::MAX] {
             let start = usize::try_from(written.size.saturating_sub(tail)).unwrap();
-            let tail_crc32c = crc32c::crc32c(&good[start..]);
+            let tail_crc32c = crc32c(&good[start..]);
             let lying = TableFile { tail, tail_crc32c, ..written.clone() };
             assert_eq!(check(&lying, &good, &["a"]).unwrap_err().kind(), ErrorKind::Corrupt, "{tail}");
         }

@@ -3,18 +3,20 @@
 //! Owns what must hold between the three arrays, and that no column is out of order or range.
 //! The encoding: <https://anndata.readthedocs.io/en/stable/fileformat-prose.html>.
 
+mod offsets;
+
 use std::ops::Range;
 use std::slice::from_ref;
 use std::sync::Arc;
 
 use super::RowSink;
 use super::array::ZarrArray;
-use super::offsets::Offsets;
 use super::packed::{Fetched, Packed};
 use super::plan::{Run, runs};
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Num, ascend, cast_values, for_dtype, zeros};
 use crate::storage::Storage;
+use offsets::Offsets;
 
 /// The number of rows that are put together at a time, where an array is not packed.
 const STEP: usize = 4096;
