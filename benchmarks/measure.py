@@ -139,6 +139,11 @@ def read(peer, task: Task, args: argparse.Namespace) -> dict:
     passes = []
     if pattern == FIRST:
         passes.append((drain(epoch(), part, None)[0], time.perf_counter() - began))
+    elif args.cold and pattern != WHOLE:
+        # Before all else: what a process has mapped stays in the page cache.
+        for place in places:
+            cool(place)
+        passes.append(drain(epoch(), part, None))
     if pattern == WHOLE:  # the one object that is read is summed after the clock stopped
         warm_memory(16 * task.data["nnz"])  # twice what X takes
         for place in places if args.cold else []:
@@ -155,8 +160,6 @@ def read(peer, task: Task, args: argparse.Namespace) -> dict:
         while not passes or (
             pattern != FIRST and not args.cold and sum(seconds for _, seconds in passes) < 1
         ):
-            for place in places if args.cold else []:
-                cool(place)
             passes.append(drain(epoch(), part, None))
         peak = memory("VmHWM")
         if part is None and any(seconds > LONG for _, seconds in [summed, *passes]):

@@ -91,6 +91,11 @@ impl Directories {
         }
     }
 
+    /// Whether there is room for the entries of another chunk.
+    pub fn has_room(&self) -> bool {
+        KEPT.load(Ordering::Relaxed) + self.entries * size_of::<u32>() <= MAX_KEPT
+    }
+
     /// Keeps the entries of the chunk `at`, where there is room.
     pub fn keep(&self, at: usize, starts: &[u64]) {
         // Other shards than ours may be longer than four bytes can tell.

@@ -121,8 +121,11 @@ impl Packed {
     /// Asks for the directory entries of the values `range`, which [`Packed::will_decode`] looks at soon.
     pub fn will_locate(&self, range: &Range<u64>) {
         for run in runs(range.clone(), self.chunk_len) {
-            if let Ok((_, shard, at)) = self.chunk(run.chunk) {
+            let Ok((_, shard, at)) = self.chunk(run.chunk) else { continue };
+            if shard.directories.has(at) {
                 shard.directories.prefetch(at, run.blocks());
+            } else if let Some(Some(chunk)) = shard.chunks.get(at) {
+                shard.file.will_read(&self.directory_range(chunk));
             }
         }
     }
@@ -131,8 +134,14 @@ impl Packed {
     pub fn will_decode(&self, range: &Range<u64>) {
         for run in runs(range.clone(), self.chunk_len) {
             // What fails here fails when it is decoded.
-            if let Ok((_, shard, at)) = self.chunk(run.chunk)
-                && let Some(starts) = shard.directories.get(at, run.blocks())
+            let Ok((_, shard, at)) = self.chunk(run.chunk) else { continue };
+            if let Some(Some(chunk)) = shard.chunks.get(at)
+                && !shard.directories.has(at)
+                && shard.directories.has_room()
+            {
+                let _ = self.read_directory(shard, at, chunk);
+            }
+            if let Some(starts) = shard.directories.get(at, run.blocks())
                 && let Some(bytes) = starts.all()
             {
                 shard.file.will_read(&bytes);
@@ -147,7 +156,7 @@ impl Packed {
             let (number, shard, at) = self.chunk(run.chunk)?;
             let range = shard.chunks.get(at).cloned().flatten().filter(|_| !shard.directories.has(at));
             let Some(range) = range else { continue };
-            missing.push((number, run.chunk, range.start..range.end.min(range.start + self.directory_len())));
+            missing.push((number, run.chunk, self.directory_range(&range)));
         }
         missing.dedup();
         let mut not_kept = HashMap::new();
@@ -268,14 +277,18 @@ impl Packed {
         let wanted = wanted.start..wanted.end.saturating_add(1);
         let starts = match fetched.get(&run.chunk) {
             Some(starts) => starts.get(wanted).map(<[u64]>::to_vec),
-            None => {
-                let mut bytes = zeros(to_usize(self.directory_len().min(range.end - range.start)))?;
-                shard.file.read_at(range.start, &mut bytes)?;
-                self.keep_directory(shard, at, &bytes)?.get(wanted).map(<[u64]>::to_vec)
-            }
+            None => self.read_directory(shard, at, range)?.get(wanted).map(<[u64]>::to_vec),
         };
         let outside = || self.broken(shard, Broken("a block outside its chunk was asked for"));
         Ok(Some(Starts::Read(starts.ok_or_else(outside)?)))
+    }
+
+    /// The directory of the chunk `at`, which lies in `chunk`; it is kept where there is room.
+    fn read_directory(&self, shard: &Shard, at: usize, chunk: &Range<u64>) -> Result<Vec<u64>> {
+        let range = self.directory_range(chunk);
+        let mut bytes = zeros(to_usize(range.end - range.start))?;
+        shard.file.read_at(range.start, &mut bytes)?;
+        self.keep_directory(shard, at, &bytes)
     }
 
     /// The directory in `bytes`, once it was checked; it is kept where there is room.
@@ -288,9 +301,10 @@ impl Packed {
         Ok(starts)
     }
 
-    /// The bytes of a chunk's directory.
-    fn directory_len(&self) -> u64 {
-        codec::directory_len(to_usize(self.chunk_len)) as u64
+    /// Where the directory of a chunk lies, as far as there is so much of the chunk.
+    fn directory_range(&self, chunk: &Range<u64>) -> Range<u64> {
+        let len = codec::directory_len(to_usize(self.chunk_len)) as u64;
+        chunk.start..chunk.end.min(chunk.start + len)
     }
 
     /// The number of a chunk's shard, the shard, and which of the shard's chunks it is.

@@ -15,7 +15,6 @@ use zarrs::array::{
 use zarrs::metadata_ext::codec::sharding::{ShardingCodecConfigurationV1, ShardingIndexLocation};
 
 use super::ShardTag;
-use crate::checksum::crc32c;
 use crate::error::{DaoError, Result};
 use crate::matrix::array::missing_file;
 use crate::storage::Storage;
@@ -132,6 +131,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::checksum::crc32c;
     use crate::error::ErrorKind;
     use crate::matrix::testing::{assert_says, damage, storage};
 

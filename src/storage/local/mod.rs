@@ -7,8 +7,11 @@
 mod bus_error;
 mod map;
 
+use std::cmp::Ordering::{Equal, Greater, Less};
 use std::fs::{DirEntry, File as Handle};
 use std::io::ErrorKind as IoKind;
+#[cfg(target_os = "linux")]
+use std::num::NonZero;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -81,6 +84,12 @@ fn most_open() -> usize {
     })
 }
 
+/// The bytes that a disk gives in order in the time of one range from anywhere, about.
+const AS_LONG_AS_A_RANGE: u64 = 128 << 10;
+
+/// The bytes that Linux fetches for one advice, where it is set to fetch few.
+const READ_AHEAD: usize = 128 << 10;
+
 /// The ranges that are read by `pread` before it is looked again whether a file is in memory.
 const LOOK_AGAIN: usize = 4096;
 
@@ -129,6 +138,19 @@ impl LocalFile {
     }
 }
 
+impl LocalFile {
+    /// Has the system fetch a range of the file from the disk, without waiting for it.
+    fn advise(&self, range: Range<u64>) {
+        #[cfg(target_os = "linux")]
+        if let (Some(handle), Some(len)) = (&self.handle, NonZero::new(range.end.saturating_sub(range.start))) {
+            // It is advice alone: what does not come is read when it is asked for.
+            let _ = rustix::fs::fadvise(&handle.0, range.start, Some(len), rustix::fs::Advice::WillNeed);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+    }
+}
+
 impl File for LocalFile {
     fn len(&self) -> u64 {
         self.len
@@ -171,6 +193,13 @@ impl File for LocalFile {
         {
             // Another thread's map is as good.
             self.map.get_or_init(|| map);
+            return;
+        }
+        // The disk is asked for a range while other rows are decoded; for all of the file once that is cheaper.
+        match (told as u64).cmp(&(self.len / AS_LONG_AS_A_RANGE)) {
+            Less => self.advise(range.clone()),
+            Equal => (0..self.len).step_by(READ_AHEAD).for_each(|at| self.advise(at..at + READ_AHEAD as u64)),
+            Greater => {}
         }
     }
 }

@@ -4,7 +4,6 @@
 //! Reads parquet as this package and as pandas write it; pandas says in the file's metadata which column is
 //! the index. Whole tables are polars' to read.
 
-
 use bytes::Bytes;
 use parquet::basic::{ConvertedType, LogicalType, Repetition, Type as Physical};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
@@ -15,10 +14,10 @@ use parquet::record::Field;
 use parquet::schema::types::{ColumnDescriptor, TypePtr};
 use serde_json::Value;
 
-use super::{footer, sound};
 use super::pages::{Budget, Pages};
 use super::table_file::footer_within;
 use super::thrift::broken;
+use super::{footer, sound};
 use crate::error::{DaoError, Result};
 
 /// The name of the index of var, whatever pandas called it.

@@ -30,13 +30,13 @@ slices! { U8 u8, U16 u16, U32 u32, U64 u64, I8 i8, I16 i16, I32 i32, I64 i64, F3
 /// Runs `$body` with `$v` naming the typed slice in `$slice`.
 macro_rules! for_slice {
     ($slice:expr, $v:ident => $body:expr) => {
-        $crate::writer::slice::for_slice!($slice, $v => $body; U8, U16, U32, U64, I8, I16, I32, I64, F32, F64)
+        $crate::writer::source::for_slice!($slice, $v => $body; U8, U16, U32, U64, I8, I16, I32, I64, F32, F64)
     };
     ($slice:expr, $v:ident => $body:expr; $($name:ident),*) => {
-        match $slice { $($crate::writer::slice::Slice::$name($v) => $body,)* }
+        match $slice { $($crate::writer::source::Slice::$name($v) => $body,)* }
     };
 }
-pub(super) use for_slice;
+pub(in crate::writer) use for_slice;
 
 impl Slice<'_> {
     /// The number of values.
@@ -52,7 +52,7 @@ impl Slice<'_> {
     }
 
     /// Writes the values `range`, which are there, into `to`, which has as many; `Value` for one that `T` cannot hold.
-    pub(super) fn cast<T: Num>(&self, range: Range<usize>, to: &mut [T]) -> Result<()> {
+    pub(in crate::writer) fn cast<T: Num>(&self, range: Range<usize>, to: &mut [T]) -> Result<()> {
         for_slice!(self, values => cast_values(&values[range], to))
     }
 }
@@ -77,7 +77,7 @@ impl Indices<'_> {
     }
 
     /// The index at `at`, which is there; what is below zero is past any end.
-    pub(super) fn get(&self, at: usize) -> u64 {
+    pub(in crate::writer) fn get(&self, at: usize) -> u64 {
         match self {
             Self::I32(indices) => i64::from(indices[at]).cast_unsigned(),
             Self::I64(indices) => indices[at].cast_unsigned(),

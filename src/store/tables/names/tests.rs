@@ -119,8 +119,7 @@ fn the_index_is_where_pandas_put_it() {
         assert_eq!(names(&table, INDEX), texts(&index), "{note}");
     }
     // Without columns parquet keeps no rows.
-    let table =
-        VarTable::open(file("", Some(json!({"index_columns": [range]})), &[]), true, "var.parquet").unwrap();
+    let table = VarTable::open(file("", Some(json!({"index_columns": [range]})), &[]), true, "var.parquet").unwrap();
     assert_eq!((table.n_rows(), names(&table, INDEX)), (2, texts(&["5", "3"])));
 }
 
