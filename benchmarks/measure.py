@@ -139,15 +139,14 @@ def read(peer, task: Task, args: argparse.Namespace) -> dict:
     passes = []
     if pattern == FIRST:
         passes.append((drain(epoch(), part, None)[0], time.perf_counter() - began))
-    elif args.cold and pattern != WHOLE:
+    elif args.cold:
         # Before all else: what a process has mapped stays in the page cache.
         for place in places:
             cool(place)
-        passes.append(drain(epoch(), part, None))
+        if pattern != WHOLE:
+            passes.append(drain(epoch(), part, None))
     if pattern == WHOLE:  # the one object that is read is summed after the clock stopped
         warm_memory(16 * task.data["nnz"])  # twice what X takes
-        for place in places if args.cold else []:
-            cool(place)
         kept: list = []
         with Sampled(0.05) as sampled:
             passes.append(drain(epoch(), None, lambda *batch: kept.append(batch)))

@@ -125,7 +125,7 @@ fn refused() {
 
 /// Where a failing input is kept.
 fn failure(name: &str, input: &[u8]) -> String {
-    format!("{FAILURES}/{name}-{:08x}", crc_fast::crc32_iscsi(input))
+    format!("{FAILURES}/{name}-{:08x}", dao_polars::checksum::crc32c(input))
 }
 
 /// Keeps a failing input.

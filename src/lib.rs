@@ -26,7 +26,7 @@
 
 pub mod aggregate;
 pub mod batches;
-mod checksum;
+pub mod checksum;
 pub mod codec;
 pub mod error;
 #[cfg(feature = "python")]

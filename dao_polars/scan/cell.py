@@ -129,9 +129,3 @@ def cells(keys: Keys, dtype: Cell) -> pl.Series:
 def make_keys(dataset_number: int, rows: npt.ArrayLike) -> Keys:
     """The keys of some rows ``(n,)`` of one dataset."""
     return np.asarray(rows).astype(np.uint64) + np.uint64(dataset_number << 32)
-
-
-def split_keys(keys: Keys) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    """The dataset numbers and the rows ``(n,)`` of keys ``(n,)``."""
-    numbers = (keys >> np.uint64(32)).astype(np.uint32)
-    return numbers, keys.astype(np.uint32)

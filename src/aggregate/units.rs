@@ -2,7 +2,7 @@
 //!
 //! Pure: keys and groups in, units out.
 
-use crate::read::{MatrixRequest, split_key};
+use crate::read::{MatrixRequest, located};
 
 /// The cells of a unit: where rows are decoded one by one, and where many are decoded together.
 const CELLS: usize = 2048;
@@ -31,13 +31,8 @@ pub fn units(keys: &[u64], matrix: &MatrixRequest, groups: &[u32], at_once: usiz
 
 fn cut(keys: &[u64], groups: &[u32], at_once: usize, by_group: impl Fn(u32) -> bool) -> Vec<Unit> {
     let mut order: Vec<(u32, u32, u32, u32)> = Vec::with_capacity(keys.len());
-    let mut last = (u32::MAX, false);
-    for (&key, &group) in keys.iter().zip(groups) {
-        let (number, row) = split_key(key);
-        if last.0 != number {
-            last = (number, by_group(number));
-        }
-        order.push((number, if last.1 { group } else { 0 }, row, group));
+    for ((number, row, by_group), &group) in located(keys, &by_group).zip(groups) {
+        order.push((number, if by_group { group } else { 0 }, row, group));
     }
     order.sort_unstable();
     let mut units = Vec::new();

@@ -9,8 +9,6 @@ mod cell_keys;
 mod codec;
 mod error;
 mod genes;
-mod manifest;
-mod obs_tables;
 mod progress;
 mod reader;
 mod sampling;
@@ -29,11 +27,11 @@ mod _core {
         cell_keys::PyCellKeys,
         codec::{pfor_decode, pfor_encode},
         genes::{PyGenes, feature_space_id, keep_reports, match_genes, next_report},
-        manifest::{PyColumnMeta, PyDataset, PyDescription, PyMatrixMeta, PyMatrixName, PyTableMeta},
-        obs_tables::{PyObsTables, PyTableFile},
         reader::{PyEpoch, PyReader},
         sampling::{PyEpochPlan, PySampler},
         store::PyStore,
+        store::manifest::{PyColumnMeta, PyDataset, PyDescription, PyMatrixMeta, PyMatrixName, PyTableMeta},
+        store::obs_tables::{PyObsTables, PyTableFile},
         writer::PyDatasetWriter,
         writer::decode_hdf5_chunks,
     };

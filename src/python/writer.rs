@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 
 use super::arrays;
-use super::manifest::{PyMatrixName, PyTableMeta, json};
+use super::store::manifest::{PyMatrixName, PyTableMeta, json};
 use crate::error::{DaoError, Result};
 use crate::number::Layout;
 use crate::store::Description;

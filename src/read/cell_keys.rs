@@ -9,6 +9,21 @@ pub fn split_key(key: u64) -> (u32, u32) {
     ((key >> 32) as u32, key as u32)
 }
 
+/// The dataset number and the row of each key, with what `find` knows of the dataset. Cells of one dataset are neighbours in
+/// most frames: it is looked for where it changes.
+pub fn located<D: Copy>(keys: &[u64], mut find: impl FnMut(u32) -> D) -> impl Iterator<Item = (u32, u32, D)> {
+    let mut last: Option<(u32, D)> = None;
+    keys.iter().map(move |&key| {
+        let (number, row) = split_key(key);
+        let found = match last {
+            Some((same, found)) if same == number => found,
+            _ => find(number),
+        };
+        last = Some((number, found));
+        (number, row, found)
+    })
+}
+
 /// The numbers of the datasets that cells are of, ascending.
 ///
 /// # Errors
@@ -23,27 +38,22 @@ pub fn datasets_of(keys: &[u64], store: &Store) -> Result<Vec<u32>> {
 fn numbers(keys: &[u64], datasets: &[(u32, u64)]) -> Result<Vec<u32>> {
     let mut has_cells = vec![false; datasets.len()];
     let (mut wrong, mut first) = (0_usize, None);
-    // Cells of one dataset are neighbours in most frames: it is looked for where it changes.
-    let mut last = None;
-    for (at, &key) in keys.iter().enumerate() {
-        let (number, row) = split_key(key);
-        let known = last.filter(|&(last, _)| last == number);
-        let found = known.or_else(|| {
-            let at = datasets.binary_search_by_key(&number, |&(number, _)| number).ok()?;
-            has_cells[at] = true;
-            Some(datasets[at])
-        });
-        last = found;
-        if found.is_none_or(|(_, n_obs)| u64::from(row) >= n_obs) {
+    let find = |number| {
+        let at = datasets.binary_search_by_key(&number, |&(number, _)| number).ok()?;
+        has_cells[at] = true;
+        Some(datasets[at].1)
+    };
+    for (at, (number, row, n_obs)) in located(keys, find).enumerate() {
+        if n_obs.is_none_or(|n_obs| u64::from(row) >= n_obs) {
             wrong += 1;
-            first.get_or_insert((at, number, row, found));
+            first.get_or_insert((at, number, row, n_obs));
         }
     }
-    let Some((at, number, row, dataset)) = first else {
+    let Some((at, number, row, n_obs)) = first else {
         let found = datasets.iter().zip(has_cells).filter(|(_, has)| *has);
         return Ok(found.map(|(&(number, _), _)| number).collect());
     };
-    let has = dataset.map_or_else(|| "no such dataset".to_owned(), |(_, n_obs)| format!("{n_obs} cells"));
+    let has = n_obs.map_or_else(|| "no such dataset".to_owned(), |n_obs| format!("{n_obs} cells"));
     Err(DaoError::value(format!(
         "{wrong} of {} keys are no cells of the store; the first, in row {at}, is cell {row} of dataset number {number}, \
          which has {has}",
@@ -66,6 +76,18 @@ mod tests {
     }
 
     #[test]
+    fn a_dataset_is_looked_for_where_it_changes() {
+        let mut asked = Vec::new();
+        let found: Vec<_> = located(&[1, 4, 3 << 32, 2], |number| {
+            asked.push(number);
+            10 * number
+        })
+        .collect();
+        assert_eq!(found, [(0, 1, 0), (0, 4, 0), (3, 0, 30), (0, 2, 0)]);
+        assert_eq!(asked, [0, 3, 0]);
+    }
+
+    #[test]
     fn keys_of_no_cell_are_counted_and_the_first_named() {
         let says = |keys: &[u64], what: &str| {
             let error = numbers(keys, &[(0, 5), (2, 3)]).unwrap_err();
@@ -74,8 +96,10 @@ mod tests {
         says(&[0, 5], "1 of 2 keys are no cells of the store; the first, in row 1, is cell 5 of dataset number 0");
         says(&[0, 5], "which has 5 cells");
         says(&[0, 1, 7, 0, 5, 2 << 32 | 3, 4 << 32], "4 of 7 keys");
+        says(&[0, 1, 7, 0, 5, 2 << 32 | 3, 4 << 32], "in row 2, is cell 7 of dataset number 0");
         for number in [1, 3, u64::from(u32::MAX)] {
             says(&[number << 32], "which has no such dataset");
         }
+        assert!(numbers(&[], &[]).unwrap().is_empty() && numbers(&[0], &[]).is_err());
     }
 }

@@ -16,7 +16,7 @@ pub mod schedule;
 mod testing;
 mod verify;
 
-pub use cell_keys::{datasets_of, split_key};
+pub use cell_keys::{datasets_of, located, split_key};
 pub use normalize::Normalize;
 pub use obs_tables::{ObsTable, ObsTables};
 pub use open_store::OpenStore;

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Normalize, OpenStore, split_key};
+use super::{Normalize, OpenStore, located};
 use crate::error::{DaoError, Result};
 use crate::genes::{self, Columns, Genes};
 use crate::matrix::{EditingSink, Matrix, RowCache, RowSink};
 use crate::number::{Dtype, Layout, Num};
-use crate::store::{Dataset, MatrixName};
+use crate::store::MatrixName;
 
 /// One requested matrix, and the form in which it is returned.
 #[derive(Debug, Clone)]
@@ -67,15 +67,8 @@ impl ReadRequest {
         let datasets =
             datasets.map(|(number, columns)| Ok((number, (store.store().dataset_numbered(number)?, columns))));
         let datasets: BTreeMap<u32, _> = datasets.collect::<Result<_>>()?;
-        let mut last = None;
-        for &key in keys.iter() {
-            let (number, row) = split_key(key);
-            // Cells of one dataset are neighbours in most frames.
-            let dataset = match last.filter(|dataset: &&Dataset| dataset.number == number) {
-                Some(dataset) => dataset,
-                None => datasets.get(&number).ok_or_else(|| not_opened(number))?.0,
-            };
-            last = Some(dataset);
+        for (number, row, dataset) in located(&keys, |number| datasets.get(&number).map(|&(dataset, _)| dataset)) {
+            let dataset = dataset.ok_or_else(|| not_opened(number))?;
             if u64::from(row) >= dataset.n_obs {
                 let what = format!("a cell key names row {row} and the dataset has {} cells", dataset.n_obs);
                 return Err(DaoError::value(what)

@@ -14,7 +14,7 @@ import pytest
 
 import dao_polars as dao
 from dao_polars.scan import cell as cell_module
-from dao_polars.scan.cell import Cell, cell_type, keys_of, make_keys, split_keys
+from dao_polars.scan.cell import Cell, cell_type, keys_of, make_keys
 from tests.storefab import Study, make_store
 
 C = pl.col
@@ -42,7 +42,7 @@ def test_keys_and_their_store(store: dao.Store, frame: pl.DataFrame) -> None:
     assert (cell.uri, cell.id) == (store.uri, store.id)
     assert found.dtype == np.uint64
     assert found.tolist() == [*range(5), *range(1 << 32, (1 << 32) + 3), 2 << 32, (2 << 32) + 1]
-    numbers, rows = split_keys(found)
+    numbers, rows = found >> 32, found & 0xFFFFFFFF
     assert numbers.tolist() == [0] * 5 + [1] * 3 + [2] * 2
     assert rows.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 0, 1]
     assert make_keys(1, [0, 1, 2]).tolist() == found[5:8].tolist()

@@ -91,9 +91,11 @@ impl Directories {
         }
     }
 
-    /// Whether there is room for the entries of another chunk.
-    pub fn has_room(&self) -> bool {
-        KEPT.load(Ordering::Relaxed) + self.entries * size_of::<u32>() <= MAX_KEPT
+    /// Whether the entries of the chunk `at`, which ends at `end`, would be kept: they are not known, and there is room.
+    pub fn would_keep(&self, at: usize, end: u64) -> bool {
+        !self.has(at)
+            && u32::try_from(end).is_ok()
+            && with_more(KEPT.load(Ordering::Relaxed), self.entries * size_of::<u32>()).is_some()
     }
 
     /// Keeps the entries of the chunk `at`, where there is room.
@@ -126,10 +128,14 @@ impl Drop for Directories {
     }
 }
 
+/// The bytes that are kept with `len` more; `None` where there is no room.
+fn with_more(kept: usize, len: usize) -> Option<usize> {
+    kept.checked_add(len).filter(|&kept| kept <= MAX_KEPT)
+}
+
 /// Counts `len` more bytes; false where there is no room.
 fn reserve(len: usize) -> bool {
-    let more = |kept: usize| kept.checked_add(len).filter(|&kept| kept <= MAX_KEPT);
-    KEPT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    KEPT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |kept| with_more(kept, len)).is_ok()
 }
 
 fn release(len: usize) {
@@ -150,8 +156,10 @@ mod tests {
     fn what_is_kept_is_found() {
         let directories = Directories::new(3, 2);
         assert!(directories.get(1, 0..1).is_none() && !directories.has(1));
+        assert!(directories.would_keep(1, 40) && !directories.would_keep(1, u64::from(u32::MAX) + 1));
         directories.keep(1, &[10, 15, 40]);
         directories.keep(1, &[10, 15, 40]);
+        assert!(!directories.would_keep(1, 40));
         assert_eq!(blocks(&directories.get(1, 0..2).unwrap()), [10..15, 15..40]);
         assert_eq!(blocks(&directories.get(1, 1..2).unwrap()), std::slice::from_ref(&(15..40)));
         assert!(

@@ -61,6 +61,13 @@ pub struct Fetched {
     pub scattered: bool,
 }
 
+impl Shard {
+    /// Where the chunk `at` lies; `None` for one that is left out.
+    fn chunk(&self, at: usize) -> Option<&Range<u64>> {
+        self.chunks.get(at)?.as_ref()
+    }
+}
+
 impl Packed {
     /// How blocks of `array` are packed, if it is one-dimensional, sharded and in that codec alone.
     pub fn kind(array: &ZarrArray) -> Option<Kind> {
@@ -124,7 +131,7 @@ impl Packed {
             let Ok((_, shard, at)) = self.chunk(run.chunk) else { continue };
             if shard.directories.has(at) {
                 shard.directories.prefetch(at, run.blocks());
-            } else if let Some(Some(chunk)) = shard.chunks.get(at) {
+            } else if let Some(chunk) = shard.chunk(at) {
                 shard.file.will_read(&self.directory_range(chunk));
             }
         }
@@ -135,10 +142,7 @@ impl Packed {
         for run in runs(range.clone(), self.chunk_len) {
             // What fails here fails when it is decoded.
             let Ok((_, shard, at)) = self.chunk(run.chunk) else { continue };
-            if let Some(Some(chunk)) = shard.chunks.get(at)
-                && !shard.directories.has(at)
-                && shard.directories.has_room()
-            {
+            if let Some(chunk) = shard.chunk(at).filter(|chunk| shard.directories.would_keep(at, chunk.end)) {
                 let _ = self.read_directory(shard, at, chunk);
             }
             if let Some(starts) = shard.directories.get(at, run.blocks())
@@ -154,9 +158,8 @@ impl Packed {
         let mut missing: Vec<(u64, u64, Range<u64>)> = Vec::new();
         for run in runs {
             let (number, shard, at) = self.chunk(run.chunk)?;
-            let range = shard.chunks.get(at).cloned().flatten().filter(|_| !shard.directories.has(at));
-            let Some(range) = range else { continue };
-            missing.push((number, run.chunk, self.directory_range(&range)));
+            let Some(chunk) = shard.chunk(at).filter(|_| !shard.directories.has(at)) else { continue };
+            missing.push((number, run.chunk, self.directory_range(chunk)));
         }
         missing.dedup();
         let mut not_kept = HashMap::new();
@@ -272,7 +275,7 @@ impl Packed {
         if let Some(kept) = shard.directories.get(at, run.blocks()) {
             return Ok(Some(kept));
         }
-        let Some(range) = shard.chunks.get(at).and_then(|chunk| chunk.as_ref()) else { return Ok(None) };
+        let Some(range) = shard.chunk(at) else { return Ok(None) };
         let wanted = run.blocks();
         let wanted = wanted.start..wanted.end.saturating_add(1);
         let starts = match fetched.get(&run.chunk) {
@@ -293,7 +296,7 @@ impl Packed {
 
     /// The directory in `bytes`, once it was checked; it is kept where there is room.
     fn keep_directory(&self, shard: &Shard, at: usize, bytes: &[u8]) -> Result<Vec<u64>> {
-        let range = shard.chunks.get(at).cloned().flatten().unwrap_or(0..0);
+        let range = shard.chunk(at).cloned().unwrap_or(0..0);
         let starts = codec::directory(bytes, to_usize(self.chunk_len), range.end - range.start)
             .map_err(|e| self.broken(shard, e))?;
         let starts: Vec<u64> = starts.into_iter().map(|start| range.start + u64::from(start)).collect();

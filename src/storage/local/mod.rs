@@ -136,9 +136,7 @@ impl LocalFile {
         self.read_at(range.start, &mut bytes)?;
         Ok(bytes.into())
     }
-}
 
-impl LocalFile {
     /// Has the system fetch a range of the file from the disk, without waiting for it.
     fn advise(&self, range: Range<u64>) {
         #[cfg(target_os = "linux")]

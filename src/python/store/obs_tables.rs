@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::progress::Progress;
+use super::super::progress::Progress;
 use crate::error::{DaoError, ErrorKind};
 use crate::read::{ObsTable, ObsTables};
 use crate::storage::{Local, Storage};

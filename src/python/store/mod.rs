@@ -1,5 +1,8 @@
 //! `_core.Store`.
 
+pub mod manifest;
+pub mod obs_tables;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -8,7 +11,6 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use super::cell_keys::PyCellKeys;
 use super::genes::{PyGenes, request};
-use super::manifest::{PyDataset, PyDescription};
 use super::progress::Progress;
 use super::signals;
 use crate::interrupt;
@@ -17,6 +19,7 @@ use crate::read::{self, OpenStore};
 use crate::storage::{self, StorageOptions};
 use crate::store::{Categories, Store};
 use crate::writer::add_gene_index;
+use manifest::{PyDataset, PyDescription};
 
 /// An opened store: its manifest, its small files, its matrices.
 #[pyclass(name = "Store", module = "dao_polars._core", frozen)]
