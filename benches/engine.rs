@@ -4,7 +4,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark may fail")]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +15,8 @@ use dao_polars::number::{Dtype, Layout, Values};
 use dao_polars::read::schedule::Next;
 use dao_polars::read::{MatrixForm, OpenStore, ReadRequest, RowPlan};
 use dao_polars::sampling::{Order, batches};
-use dao_polars::store::{Description, MatrixName, OBS, Store};
-use dao_polars::writer::{DatasetWriter, MatrixSpec};
+use dao_polars::store::{Description, MatrixName, Record, Store};
+use dao_polars::writer::{MatrixSpec, Mode, PartWriter};
 use parquet::data_type::Int64Type;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
@@ -86,11 +85,11 @@ fn planning(c: &mut Criterion) {
     c.bench_function("shuffle 10000 cells", |b| b.iter(|| Order::Shuffled { seed: 0 }.positions(CELLS, 1)));
 }
 
-/// A store of one dataset in `folder`, and its cells as a request.
+/// A store of one part in `folder`, and its cells as a request.
 fn request(folder: &std::path::Path, layout: Layout) -> Arc<ReadRequest> {
     let store = folder.join("store");
     if !store.exists() {
-        let mut writer = DatasetWriter::begin(store.to_str().unwrap(), "bench").unwrap();
+        let mut writer = PartWriter::begin(store.to_str().unwrap(), "bench", Mode::New).unwrap();
         let spec = MatrixSpec {
             name: MatrixName::X,
             layout: Layout::Csr,
@@ -116,11 +115,12 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<ReadRequest> {
         column.typed::<Int64Type>().write_batch(&vec![7; usize::try_from(CELLS).unwrap()], None, None).unwrap();
         column.close().unwrap();
         group.close().unwrap();
-        std::fs::write(writer.folder().join(OBS), table.into_inner().unwrap()).unwrap();
+        std::fs::write(writer.staging().join("obs.parquet"), table.into_inner().unwrap()).unwrap();
+        ["var.parquet", "uns.json"].iter().for_each(|name| std::fs::write(writer.staging().join(name), "").unwrap());
         let tables = Description { feature_space: "space".into(), ..Description::default() };
-        writer.commit(tables, None, BTreeMap::new()).unwrap();
+        writer.commit(tables, None, &Record::now("write_dataset", String::new())).unwrap();
     }
-    let store = OpenStore::new(Store::open(store.to_str().unwrap(), &Vec::new()).unwrap());
+    let store = OpenStore::new(Store::open(store.to_str().unwrap(), &Vec::new(), None).unwrap());
     let form = MatrixForm {
         name: MatrixName::X,
         n_columns: usize::try_from(GENES).unwrap(),

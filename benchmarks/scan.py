@@ -67,23 +67,26 @@ def make_store(path: Path, cells: int, datasets: int) -> list[str]:
     """Writes the store; gives the paths of its obs files."""
     rng = np.random.default_rng(0)
     entries, files = [], []
-    words: dict[str, set[str]] = {}
+    words: dict[str, dict[str, int]] = {}
     for number in range(datasets):
         n = cells * (number + 1) // datasets - cells * number // datasets
         obs = synthetic_obs(rng, number, n)
         name = f"study_{number:03d}"
-        file = path / name / "parquet" / "obs.parquet"
+        file = path / "parts" / name / "obs.parquet"
         file.parent.mkdir(parents=True)
         obs.write_parquet(file, row_group_size=65_536, statistics=True)
         files.append(str(file))
         text = [c for c, t in obs.schema.items() if t == pl.String and c != "obs_name"]
         for column in text:
-            words.setdefault(column, set()).update(obs[column].unique())
+            known = words.setdefault(column, {})
+            known.update({word: known.get(word, 0) + 1 for word in obs[column].unique()})
         entries.append(
             {
                 "number": number,
-                "id": name,
-                "path": name,
+                "dataset": name,
+                "path": f"parts/{name}",
+                "description": "part.json",
+                "obs_path": "obs.parquet",
                 "n_obs": n,
                 "n_vars": 0,
                 "nnz": 0,
@@ -99,24 +102,37 @@ def make_store(path: Path, cells: int, datasets: int) -> list[str]:
                 "obsm": [],
             }
         )
-    write_manifest(path, entries, {c: sorted(values) for c, values in words.items()})
+    write_manifest(path, entries, words)
     return files
 
 
 def write_manifest(
-    path: Path, entries: list[dict[str, Any]], categories: dict[str, list[str]]
+    path: Path, entries: list[dict[str, Any]], categories: dict[str, dict[str, int]]
 ) -> None:
+    """Writes the one version of a store; docs/format.md."""
     manifest = {
-        "format": "dao-store",
-        "version": 1,
-        "id": "00000000-0000-0000-0000-000000000000",
+        "format": "dao-version",
+        "version": 2,
+        "store": "00000000-0000-0000-0000-000000000000",
+        "number": 1,
+        "since_base": 0,
+        "oldest": 1,
         "next_number": len(entries),
-        "datasets": entries,
-        "categories": categories,
+        "operation": "benchmark",
+        "message": "synthetic",
+        "time": "2026-01-01T00:00:00.000Z",
+        "package": "none",
+        "attempt": "none",
+        "n_datasets": len(entries),
+        "n_obs": sum(entry["n_obs"] for entry in entries),
+        "parts": entries,
+        "categories": {c: {"unlisted": 0, "values": values} for c, values in categories.items()},
     }
     rest = json.dumps(manifest).removeprefix("{")
-    checksum = f"crc32c:{google_crc32c.value(rest.encode()):08x}"  # docs/format.md
-    (path / "dao.json").write_text(f'{{"checksum":"{checksum}",{rest}')
+    checksum = f"crc32c:{google_crc32c.value(rest.encode()):08x}"
+    (path / "versions").mkdir()
+    (path / "versions" / f"{1:010}.json").write_text(f'{{"checksum":"{checksum}",{rest}')
+    (path / "versions" / "latest").write_text("1")
 
 
 def make_manifest(path: Path, datasets: int) -> None:
@@ -132,8 +148,10 @@ def make_manifest(path: Path, datasets: int) -> None:
         entries.append(
             {
                 "number": number,
-                "id": f"study_{number:06d}",
-                "path": f"study_{number:06d}",
+                "dataset": f"study_{number:06d}",
+                "path": f"parts/study_{number:06d}",
+                "description": "part.json",
+                "obs_path": "obs.parquet",
                 "n_obs": 10,
                 "n_vars": 20_000,
                 "nnz": 5_000,
@@ -260,8 +278,8 @@ def main() -> None:
             run_manifest(Path(temporary))
             return
         path = args.keep or Path(temporary) / "store"
-        if (path / "dao.json").exists():
-            files = sorted(map(str, path.glob("*/parquet/obs.parquet")))
+        if (path / "versions").exists():
+            files = sorted(map(str, path.glob("parts/*/obs.parquet")))
         else:
             files = make_store(path, args.cells, args.datasets)
         size = sum(Path(file).stat().st_size for file in files)

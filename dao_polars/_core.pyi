@@ -15,8 +15,6 @@ __all__ = [
     "STORE_MOVED",
     "CellKeys",
     "ColumnMeta",
-    "Dataset",
-    "DatasetWriter",
     "Description",
     "Epoch",
     "EpochPlan",
@@ -24,6 +22,8 @@ __all__ = [
     "MatrixMeta",
     "MatrixName",
     "ObsTables",
+    "Part",
+    "PartWriter",
     "Reader",
     "Sampler",
     "Store",
@@ -63,10 +63,11 @@ class MatrixName:
     def __hash__(self) -> int: ...
 
 @final
-class Dataset:
+class Part:
     number: Final[int]
     name: Final[str]
     path: Final[str]
+    obs_path: Final[str]
     n_obs: Final[int]
     n_vars: Final[int]
     nnz: Final[int | None]
@@ -97,12 +98,12 @@ class ObsTables:
     is_remote: Final[bool]
     def check(
         self,
-        datasets: Sequence[tuple[str, str, int, TableFile | None]],
+        parts: Sequence[tuple[str, str, int, TableFile | None]],
         columns: Sequence[str],
     ) -> None: ...
     def fetch(
         self,
-        datasets: Sequence[tuple[str, str, int, TableFile | None]],
+        parts: Sequence[tuple[str, str, int, TableFile | None]],
         columns: Sequence[str],
     ) -> list[bytes]: ...
 
@@ -135,28 +136,37 @@ class TableMeta:
 @final
 class Description:
     matrices: Final[Mapping[MatrixName, MatrixMeta]]
+    var_name: Final[str]
+    uns_name: Final[str]
     obs: Final[TableMeta]
     var: Final[TableMeta]
 
 @final
 class Store:
     @staticmethod
-    def open(uri: str, storage_options: dict[str, str] | None = None) -> Store: ...
+    def open(
+        uri: str, storage_options: dict[str, str] | None = None, version: int | None = None
+    ) -> Store: ...
     uri: Final[str]
     id: Final[str]
     has_sfaira_tables: Final[bool]
-    datasets: Final[tuple[Dataset, ...]]
+    parts: Final[tuple[Part, ...]]
+    version: Final[int | None]
     categories: Final[dict[str, set[str] | None]]
     storage_options: Final[dict[str, str]]
-    def description(self, dataset: str) -> Description: ...
-    def read_file(self, dataset: str, path: str) -> tuple[str, bytes]: ...
+    def description(self, number: int) -> Description: ...
+    def read_file(self, number: int, path: str) -> tuple[str, bytes]: ...
+    def versions(self) -> list[tuple[int, str, str, str, int, int]]: ...
+    def rename_dataset(self, old: str, new: str, message: str) -> int: ...
+    def remove_dataset(self, name: str, message: str) -> int: ...
+    def restore(self, version: int, message: str) -> int: ...
     def add_gene_index(
-        self, dataset: str, advance: Callable[[int], object] | None = None
+        self, number: int, advance: Callable[[int], object] | None = None
     ) -> bool: ...
     @staticmethod
     def options_of(uri: str) -> dict[str, str]: ...
     def check_is(self, uri: str, id: str) -> None: ...
-    def datasets_of(self, cells: CellKeys) -> list[int]: ...
+    def parts_of(self, cells: CellKeys) -> list[int]: ...
     def feature_space(self, number: int) -> str: ...
     def genes(
         self,
@@ -166,8 +176,8 @@ class Store:
         gene_key: str | None = None,
         duplicates: str = "error",
     ) -> Genes: ...
-    def has_gene_index(self, dataset: str) -> bool: ...
-    def verify(self, dataset: str) -> list[tuple[str, str]]: ...
+    def has_gene_index(self, number: int) -> bool: ...
+    def verify(self, number: int) -> list[tuple[str, str]]: ...
 
 @final
 class Sampler:
@@ -276,9 +286,9 @@ class Epoch:
     def close(self) -> None: ...
 
 @final
-class DatasetWriter:
+class PartWriter:
     @staticmethod
-    def begin(uri: str, dataset: str) -> DatasetWriter: ...
+    def begin(uri: str, dataset: str, mode: str) -> PartWriter: ...
     staging: Final[str]
     def scan(self, data: NDArray[Any]) -> int: ...
     def begin_matrix(
@@ -314,7 +324,9 @@ class DatasetWriter:
         constants: dict[str, Any],
         categories: dict[str, list[str] | None],
         feature_space: str,
-    ) -> None: ...
+        message: str,
+        source: tuple[str, int, str] | None = None,
+    ) -> int: ...
     def abort(self) -> None: ...
 
 def feature_space_id(names: list[str | None]) -> str: ...

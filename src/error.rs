@@ -14,7 +14,7 @@ pub type Result<T> = std::result::Result<T, DaoError>;
 pub enum ErrorKind {
     /// A store, dataset or file is missing.
     NotFound,
-    /// A dataset of that id is already there.
+    /// A dataset of that name is already there.
     AlreadyExists,
     /// The layer below failed: permissions, a full disk, a network.
     Io,

@@ -15,8 +15,8 @@ use dao_polars::number::{Dtype, Layout, Values};
 use dao_polars::read::schedule::Next;
 use dao_polars::read::{MatrixForm, OpenStore, ReadRequest};
 use dao_polars::sampling::{self, Order};
-use dao_polars::store::{Description, MatrixName, OBS, Store};
-use dao_polars::writer::{DatasetWriter, MatrixSpec};
+use dao_polars::store::{Description, MatrixName, Record, Store};
+use dao_polars::writer::{MatrixSpec, Mode, PartWriter};
 use parquet::data_type::Int64Type;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
@@ -27,8 +27,8 @@ const GENES: std::ops::Range<i32> = 0..300;
 
 type Cells = Vec<BTreeMap<i32, u16>>;
 
-/// Writes a table of so many cells, and publishes the dataset.
-fn commit(writer: DatasetWriter, n_obs: usize) -> Result<()> {
+/// Writes a table of so many cells, and publishes the part.
+fn commit(writer: PartWriter, n_obs: usize) -> Result<()> {
     let schema = parse_message_type("message schema { required int64 cell; }").unwrap();
     let mut table = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::default()).unwrap();
     let mut group = table.next_row_group().unwrap();
@@ -36,9 +36,10 @@ fn commit(writer: DatasetWriter, n_obs: usize) -> Result<()> {
     column.typed::<Int64Type>().write_batch(&vec![7; n_obs], None, None).unwrap();
     column.close().unwrap();
     group.close().unwrap();
-    std::fs::write(writer.folder().join(OBS), table.into_inner().unwrap()).unwrap();
+    std::fs::write(writer.staging().join("obs.parquet"), table.into_inner().unwrap()).unwrap();
+    ["var.parquet", "uns.json"].iter().for_each(|name| std::fs::write(writer.staging().join(name), "").unwrap());
     let tables = Description { feature_space: "space".into(), ..Description::default() };
-    writer.commit(tables, None, BTreeMap::new())
+    writer.commit(tables, None, &Record::now("write_dataset", String::new())).map(drop)
 }
 
 fn spec(n_obs: usize, rows: Option<Vec<u32>>) -> MatrixSpec {
@@ -58,13 +59,13 @@ fn spec(n_obs: usize, rows: Option<Vec<u32>>) -> MatrixSpec {
 /// Writes `cells` by rows or by columns, in blocks of `block`; row `i` goes to `rows[i]`.
 fn write(
     store: &Path,
-    dataset: &str,
+    part: &str,
     cells: &Cells,
     by_columns: bool,
     block: usize,
     rows: Option<Vec<u32>>,
 ) -> Result<()> {
-    let mut writer = DatasetWriter::begin(store.to_str().unwrap(), dataset)?;
+    let mut writer = PartWriter::begin(store.to_str().unwrap(), part, Mode::New)?;
     let matrix = writer.begin_matrix(spec(cells.len(), rows), "float32", 0.0)?;
     let lines: Vec<Vec<(i32, u16)>> = if by_columns {
         let mut columns = vec![Vec::new(); N_GENES];
@@ -107,11 +108,11 @@ fn request(
     columns: Option<Vec<i32>>,
     forms: Vec<MatrixForm>,
 ) -> Result<Arc<ReadRequest>> {
-    let numbers = store.store().manifest().datasets.iter().map(|dataset| dataset.number);
+    let numbers = store.store().manifest().parts.iter().map(|part| part.number);
     ReadRequest::open(store, keys.into(), &genes(numbers, columns, forms[0].n_columns), forms).map(Arc::new)
 }
 
-/// The genes of an output of `n_columns`, where each column of the datasets becomes the one in `target`.
+/// The genes of an output of `n_columns`, where each column of the parts becomes the one in `target`.
 fn genes(numbers: impl Iterator<Item = u32>, target: Option<Vec<i32>>, n_columns: usize) -> Genes {
     let mapping = target.map(|target| {
         let pairs = (0..).zip(&target).filter_map(|(from, &to)| Some((from, u32::try_from(to).ok()?))).collect();
@@ -174,7 +175,7 @@ proptest! {
         let columns = every_other_gene.then(|| GENES.map(map).collect());
         let n_columns = if every_other_gene { 150 } else { N_GENES };
 
-        let source = OpenStore::new(Store::open(store.to_str().unwrap(), &Vec::new()).unwrap());
+        let source = OpenStore::new(Store::open(store.to_str().unwrap(), &Vec::new(), None).unwrap());
         let request = request(&source, picked.iter().map(|pick| pick.0).collect(), columns, vec![form(MatrixName::X, n_columns, Layout::Csr)]).unwrap();
         let order = Order::Shuffled { seed }.positions(u32::try_from(picked.len()).unwrap(), 0);
         let got = batches(&request, order.clone(), batch_size, budget, threads);
@@ -188,7 +189,7 @@ proptest! {
             row
         }).collect();
         prop_assert_eq!(rows(got.iter().map(|batch| &batch.matrices[0])), expected);
-        for entry in &source.store().manifest().datasets {
+        for entry in &source.store().manifest().parts {
             prop_assert_eq!(source.verify(entry).unwrap(), Vec::new());
         }
     }
@@ -198,21 +199,23 @@ proptest! {
 fn a_writer_that_is_dropped_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store");
-    let mut writer = DatasetWriter::begin(store.to_str().unwrap(), "d").unwrap();
+    let mut writer = PartWriter::begin(store.to_str().unwrap(), "d", Mode::New).unwrap();
     let matrix = writer.begin_matrix(spec(2, None), "float32", 0.0).unwrap();
     matrix.push_rows(&[0, 1], &[0], &Values::F32(vec![1.0])).unwrap();
     let error = writer.finish_matrix().unwrap_err();
     assert!(error.to_string().contains("ended before all its rows"), "{error}");
     drop(writer);
-    assert!(!store.join("d").exists() && store.join(".staging").read_dir().unwrap().next().is_none());
-    let error = Store::open(store.to_str().unwrap(), &Vec::new()).err().unwrap();
+    for folder in ["parts", "writing"] {
+        assert!(store.join(folder).read_dir().unwrap().next().is_none(), "{folder}");
+    }
+    let error = Store::open(store.to_str().unwrap(), &Vec::new(), None).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
 #[test]
 fn blocks_that_contradict_themselves_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let mut writer = DatasetWriter::begin(folder.path().to_str().unwrap(), "d").unwrap();
+    let mut writer = PartWriter::begin(folder.path().to_str().unwrap(), "d", Mode::New).unwrap();
     let matrix = writer.begin_matrix(spec(2, None), "float32", 0.0).unwrap();
     let one = Values::F32(vec![1.0]);
     for (indptr, indices) in [
@@ -233,7 +236,7 @@ fn keys_of_no_cell_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().to_str().unwrap();
     write(folder.path(), "d", &vec![BTreeMap::from([(1, 2)]); 3], false, 2, None).unwrap();
-    let source = OpenStore::new(Store::open(store, &Vec::new()).unwrap());
+    let source = OpenStore::new(Store::open(store, &Vec::new(), None).unwrap());
     for key in [3, 1 << 32] {
         assert_eq!(
             request(&source, vec![key], None, vec![form(MatrixName::X, N_GENES, Layout::Csr)]).err().unwrap().kind(),
@@ -243,8 +246,8 @@ fn keys_of_no_cell_are_refused() {
 }
 
 /// A study with X, a layer that is X + 1000, and an embedding whose rows are cell, 2 × cell, 3 × cell.
-fn write_matrices(store: &Path, dataset: &str, cells: &Cells) {
-    let mut writer = DatasetWriter::begin(store.to_str().unwrap(), dataset).unwrap();
+fn write_matrices(store: &Path, part: &str, cells: &Cells) {
+    let mut writer = PartWriter::begin(store.to_str().unwrap(), part, Mode::New).unwrap();
     for (name, more) in [(MatrixName::X, 0.0), (MatrixName::Layer("more".into()), 1000.0)] {
         let spec = MatrixSpec { name, stored: Dtype::F32, ..spec(cells.len(), None) };
         let matrix = writer.begin_matrix(spec, "float32", 0.0).unwrap();
@@ -297,7 +300,7 @@ proptest! {
             MatrixForm { dtype: Dtype::F64, ..form(MatrixName::Layer("more".into()), n_columns, layout) },
             form(MatrixName::X, n_columns, Layout::Csr),
         ];
-        let store = OpenStore::new(Store::open(folder.path().to_str().unwrap(), &Vec::new()).unwrap());
+        let store = OpenStore::new(Store::open(folder.path().to_str().unwrap(), &Vec::new(), None).unwrap());
         let genes = genes(0..3, columns, n_columns);
         let keys: Vec<u64> = picked.iter().map(|pick| pick.0).collect();
         let request = Arc::new(ReadRequest::open(&store, keys.into(), &genes, forms).unwrap());

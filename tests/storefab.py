@@ -53,9 +53,58 @@ def seal(manifest: dict[str, Any]) -> str:
     return f'{{"checksum":"{checksum(rest.encode())}",{rest}'
 
 
+def last_version(store: Path) -> Path:
+    """The file of a store's last version."""
+    return max((store / "versions").glob("*.json"))
+
+
+def read_version(store: Path) -> dict[str, Any]:
+    """A store's last version, with all its parts: by the rules of docs/format.md alone."""
+    found = json.loads(last_version(store).read_text())
+    gone = found.pop("gone", [])
+    if (base := found.pop("base", None)) is not None:
+        whole = json.loads((store / "versions" / f"{base:010}.json").read_text())
+        parts = {p["number"]: p for p in whole["parts"] if p["number"] not in gone}
+        parts |= {part["number"]: part for part in found["parts"]}
+        found["parts"] = [parts[number] for number in sorted(parts)]
+        columns = whole["categories"] | found["categories"]
+        found["categories"] = {c: v for c, v in columns.items() if v is not None}
+    return found
+
+
+def write_version(store: Path, manifest: dict[str, Any]) -> None:
+    """Has a store's last version say something else, in place: as no writer would."""
+    last_version(store).write_text(seal(manifest))
+
+
+def entry(manifest: dict[str, Any], dataset: str) -> dict[str, Any]:
+    """What a version says of the first part of a dataset."""
+    return next(part for part in manifest["parts"] if part["dataset"] == dataset)
+
+
+def part_path(store: Path, dataset: str) -> Path:
+    """The folder of the first part of a dataset."""
+    return store / entry(read_version(store), dataset)["path"]
+
+
+def description_path(store: Path, dataset: str) -> Path:
+    """The file that describes the first part of a dataset."""
+    return part_path(store, dataset) / entry(read_version(store), dataset)["description"]
+
+
+def read_description(store: Path, dataset: str) -> dict[str, Any]:
+    """The description of the first part of a dataset."""
+    return json.loads(description_path(store, dataset).read_text())
+
+
+def gene_index_path(store: Path, dataset: str) -> Path:
+    """The folder of the gene-major copy of a dataset's X."""
+    return part_path(store, dataset) / read_description(store, dataset)["gene_index"]
+
+
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """The files below a dataset's folder, as its `dao.json` lists them."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / "dao.json")
+    """The files below a part's folder, as its description lists them."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.match("part*.json"))
     return {
         p.relative_to(folder).as_posix(): {
             "size": p.stat().st_size,
@@ -65,23 +114,20 @@ def list_files(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def relist(folder: Path) -> None:
-    """Lists the files of a dataset or gene index anew: what is in them was meant."""
-    meta = json.loads((folder / "dao.json").read_text())
-    describe(folder, {**meta, "files": list_files(folder)})
+def relist(store: Path, dataset: str) -> None:
+    """Lists the files of a dataset anew: what is in them was meant."""
+    meta = read_description(store, dataset)
+    describe(store, dataset, {**meta, "files": list_files(part_path(store, dataset))})
 
 
-def describe(folder: Path, meta: dict[str, Any]) -> None:
-    """Gives a dataset another description, and has the manifest name its checksum. Or a gene index,
-    whose checksum nobody names."""
-    (folder / "dao.json").write_text(seal(meta))
-    if meta["format"] == "dao-gene-index":
-        return
-    manifest = json.loads((folder.parent / "dao.json").read_text())
-    for entry in manifest["datasets"]:
-        if entry["path"] == folder.name:
-            entry["checksum"] = checksum((folder / "dao.json").read_bytes())
-    (folder.parent / "dao.json").write_text(seal(manifest))
+def describe(store: Path, dataset: str, meta: dict[str, Any]) -> None:
+    """Gives a dataset another description, in place, and has the version name its checksum."""
+    manifest = read_version(store)
+    part = entry(manifest, dataset)
+    path = store / part["path"] / part["description"]
+    path.write_text(seal(meta))
+    part["checksum"] = checksum(path.read_bytes())
+    write_version(store, manifest)
 
 
 def obs_file(path: Path) -> dict[str, Any]:
@@ -90,24 +136,23 @@ def obs_file(path: Path) -> dict[str, Any]:
 
 
 def take_as_written(path: Path, name: str) -> None:
-    """Has the manifest list a dataset's obs table as it is now, but for its rows, and whatever else
+    """Has the version list a dataset's obs table as it is now, but for its rows, and whatever else
     it says of it."""
-    manifest = json.loads((path / "dao.json").read_text())
-    for entry in manifest["datasets"]:
-        if entry["id"] == name:
-            found = obs_file(path / name / "parquet" / "obs.parquet")
-            entry["obs_file"] = {**found, "rows": entry["n_obs"]}
-    (path / "dao.json").write_text(seal(manifest))
-    relist(path / name)
+    manifest = read_version(path)
+    part = entry(manifest, name)
+    found = obs_file(path / part["path"] / part["obs_path"])
+    part["obs_file"] = {**found, "rows": part["n_obs"]}
+    write_version(path, manifest)
+    relist(path, name)
 
 
 def make_store(path: Path, studies: Mapping[str, Study], store_id: str = STORE_ID) -> Path:
     """Writes a store of these datasets; numbers default to the order given."""
-    words: dict[str, set[str]] = {}
+    words: dict[str, dict[str, int]] = {}
     entries = []
     for position, (name, study) in enumerate(studies.items()):
         number = position if study.number is None else study.number
-        tables = path / name / "parquet"
+        tables = path / "parts" / name
         tables.mkdir(parents=True)
         frame = study.frame
         frame.write_parquet(
@@ -116,14 +161,21 @@ def make_store(path: Path, studies: Mapping[str, Study], store_id: str = STORE_I
         pl.DataFrame({"var_name": study.genes}, schema={"var_name": pl.String}).write_parquet(
             tables / "var.parquet"
         )
-        (path / name / "uns.json").write_text(json.dumps(study.constants))
-        for column in study.obs:
-            if column.dtype == pl.String:
-                words.setdefault(column.name, set()).update(column.drop_nulls())
-        entry = {
+        (tables / "uns.json").write_text(json.dumps(study.constants))
+        of_part = {
+            column.name: sorted(set(column.drop_nulls()))
+            for column in study.obs
+            if column.dtype == pl.String
+        }
+        for column, values in of_part.items():
+            known = words.setdefault(column, {})
+            known.update({value: known.get(value, 0) + 1 for value in values})
+        part = {
             "number": number,
-            "id": name,
-            "path": name,
+            "dataset": name,
+            "path": f"parts/{name}",
+            "description": "part.json",
+            "obs_path": "obs.parquet",
             "n_obs": frame.height,
             "n_vars": len(study.genes),
             "nnz": 0,
@@ -137,36 +189,51 @@ def make_store(path: Path, studies: Mapping[str, Study], store_id: str = STORE_I
             "layers": [],
             "obsm": [],
         }
-        entries.append(entry)
+        entries.append(part)
         meta = {
-            "format": "dao-dataset",
-            "version": 1,
-            "id": name,
+            "format": "dao-part",
+            "version": 2,
             "n_obs": frame.height,
             "n_vars": len(study.genes),
             "nnz": 0,
             "matrices": {},
             "obs": {"index_name": None, "columns": []},
             "var": {"index_name": None, "columns": []},
+            "var_path": "var.parquet",
+            "uns_path": "uns.json",
+            "categories": of_part,
             "constants": study.constants,
-            "var_id": entry["var_id"],
-            "files": list_files(path / name),
+            "var_id": part["var_id"],
+            "files": list_files(tables),
         }
-        (path / name / "dao.json").write_text(seal(meta))
-        entry["checksum"] = checksum((path / name / "dao.json").read_bytes())
+        (tables / "part.json").write_text(seal(meta))
+        part["checksum"] = checksum((tables / "part.json").read_bytes())
     manifest = {
-        "format": "dao-store",
-        "version": 1,
-        "id": store_id,
+        "format": "dao-version",
+        "version": 2,
+        "store": store_id,
+        "number": 1,
+        "since_base": 0,
+        "oldest": 1,
         "next_number": max((e["number"] for e in entries), default=-1) + 1,
-        "datasets": entries,
+        "operation": "test",
+        "message": "made by hand",
+        "time": "2026-01-02T03:04:05.678Z",
+        "package": "none",
+        "attempt": "none",
+        "n_datasets": len(entries),
+        "n_obs": sum(part["n_obs"] for part in entries),
+        "parts": entries,
         "categories": {
-            name: sorted(values) if len(values) <= 65_536 else None
+            name: {"unlisted": 0, "values": values if len(values) <= 65_536 else None}
             for name, values in words.items()
         },
     }
-    path.mkdir(exist_ok=True)
-    (path / "dao.json").write_text(seal(manifest))
+    (path / "versions").mkdir(parents=True)
+    (path / "versions" / f"{1:010}.json").write_text(seal(manifest))
+    (path / "versions" / "latest").write_text("1")
+    identity = {"format": "dao-store", "version": 2, "id": store_id}
+    (path / "dao.json").write_text(seal(identity))
     return path
 
 

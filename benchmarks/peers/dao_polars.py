@@ -52,7 +52,7 @@ def write(shuffle):
 
 
 def counts_bytes(task):
-    return sum(f.stat().st_size for f in task.store.glob("*/zarr/X/**/*") if f.is_file())
+    return sum(f.stat().st_size for f in task.store.glob("parts/*/zarr/X/**/*") if f.is_file())
 
 
 WRITES = {"in order": write(False), "shuffled": write(True)}

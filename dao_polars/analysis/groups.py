@@ -140,7 +140,7 @@ class CellGroups:
         self.genes = _names(selection, gene_key, resolved)
         matrix = matrix_name(layer)
         normalized = normalization(normalize, "float64")
-        stored = stored_types(selection.store, selection.datasets(), matrix)
+        stored = stored_types(selection.store, selection.parts(), matrix)
         # Not as float32 where duplicates are summed: a sum may need more digits than it has.
         narrow = normalized is None and duplicates != "sum" and _NARROW.issuperset(stored)
         dtype = "float32" if narrow else "float64"
@@ -189,7 +189,7 @@ def _groups(
 
 def _names(selection: Selection, gene_key: str | None, genes: ResolvedGenes) -> pl.Series:
     """The genes' names: those that were matched, or all of the one feature space."""
-    datasets = selection.datasets()
+    datasets = selection.parts()
     if genes.names is None and datasets and datasets[0].n_vars == genes.n_genes:
         return selection.store.var(datasets[0].name)[gene_key or "var_name"].cast(pl.String)
     return pl.Series("gene", genes.names or [], dtype=pl.String)

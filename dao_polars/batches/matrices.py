@@ -94,7 +94,7 @@ class Matrices:
 def _width(selection: Selection, name: str) -> int:
     matrix = MatrixName.obsm(name)
     widths: dict[int, str] = {}
-    for dataset, description in zip(selection.datasets(), selection.descriptions(), strict=True):
+    for dataset, description in zip(selection.parts(), selection.descriptions(), strict=True):
         if matrix not in description.matrices:
             here = [repr(key.name) for key in description.matrices if key.group == "obsm"]
             known = ", ".join(here) or "none"

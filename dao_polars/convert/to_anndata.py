@@ -93,7 +93,7 @@ def to_anndata(
     matrices = {
         form.name: form.shaped(n_obs, arrays) for form, arrays in zip(forms, read, strict=True)
     }
-    datasets = described.datasets
+    datasets = list(dict.fromkeys(part.name for part in described.parts))
     return anndata.AnnData(
         X=matrices[x_name],
         obs=_obs(selection, described),
@@ -103,19 +103,19 @@ def to_anndata(
             name.name: matrices[name].astype(described.source_dtype(name), copy=False)
             for name in obsm_names
         },
-        uns=_without_refused(selection.store.uns(datasets[0].name)) if len(datasets) == 1 else {},
+        uns=_without_refused(selection.store.uns(datasets[0])) if len(datasets) == 1 else {},
     )
 
 
 class _Descriptions:
-    """The descriptions of the selected datasets."""
+    """The descriptions of the selected parts."""
 
     def __init__(self, selection: Selection) -> None:
-        self.datasets = selection.datasets()
+        self.parts = selection.parts()
         self.found = selection.descriptions()
 
     def matrices(self, name: MatrixName) -> list[MatrixMeta]:
-        """A matrix in each of the datasets that have it."""
+        """A matrix in each of the parts that have it."""
         return [d.matrices[name] for d in self.found if name in d.matrices]
 
     def number_type(self, name: MatrixName, dtype: Any) -> str:
@@ -154,14 +154,14 @@ def _source_dtype(name: MatrixName, text: str) -> np.dtype[Any]:
     if found.kind not in "biuf":
         raise DaoCorruptError(
             f"matrix '{name}': expected the name of a number type as its source_dtype, found "
-            f"{text!r}; restore the dataset's dao.json from a copy"
+            f"{text!r}; restore the dataset's description from a copy"
         )
     return found
 
 
 def _obs(selection: Selection, described: _Descriptions) -> pd.DataFrame:
-    names = {dataset.name for dataset in described.datasets}
-    scanned = [d for d in selection.store._scanned.datasets if d.name in names]
+    numbers = {part.number for part in described.parts}
+    scanned = [part for part in selection.store._scanned.parts if part.number in numbers]
     here = {"dataset", "obs_name"}.union(*((*d.columns, *d.constants) for d in scanned))
     in_store = selection.store.schema
     padding = [
@@ -173,17 +173,17 @@ def _obs(selection: Selection, described: _Descriptions) -> pd.DataFrame:
     if "obs_name" not in frame.columns:
         # Not with_columns: a frame without columns has no rows.
         frame = pl.DataFrame([*frame.get_columns(), _obs_names(selection)])
-    cells = sum(dataset.n_obs for dataset in described.datasets)
+    cells = sum(part.n_obs for part in described.parts)
     complete = cells == len(selection.keys) == len(np.unique(selection.keys))
     tables = [description.obs for description in described.found]
     if selection.store._core.has_sfaira_tables:
-        tables = [truth_notes(dataset, in_store) for dataset in scanned]
+        tables = [truth_notes(part, in_store) for part in scanned]
     return to_pandas(frame, tables, complete=complete)
 
 
 def _obs_names(selection: Selection) -> pl.Series:
     """Names of cells for a frame that has lost them."""
-    names = [dataset.name for dataset in selection.datasets()]
+    names = [part.name for part in selection.parts()]
     obs_names = (
         selection.store.scan()
         .filter(pl.col("dataset").is_in(names))
@@ -218,7 +218,7 @@ def _var(
     selection: Selection, described: _Descriptions, genes: ResolvedGenes, gene_key: str | None
 ) -> pd.DataFrame:
     """The genes' rows of var: of the first dataset that has each."""
-    entries = described.datasets
+    entries = described.parts
     tables = [description.var for description in described.found]
     if genes.names is None:
         if not entries or entries[0].n_vars != genes.n_genes:

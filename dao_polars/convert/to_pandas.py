@@ -78,8 +78,8 @@ def _notes_of(what: str) -> Iterator[None]:
         raise
     except Exception as error:  # they have no common base, and pandas asserts
         raise DaoCorruptError(
-            f"{what}: its form in pandas, as its datasets' dao.json says it, cannot be made: "
-            f"{error!r}; restore dao.json from a copy, or write the dataset again"
+            f"{what}: its form in pandas, as its datasets' descriptions say it, cannot be made: "
+            f"{error!r}; restore them from a copy, or write the dataset again"
         ) from error
 
 

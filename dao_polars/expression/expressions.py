@@ -247,7 +247,7 @@ def _set(name: Any, rule: Any, store: StoreLike) -> dict[str, Any]:
     opened = store if isinstance(store, Store) else load_store(store)
     members = {
         dataset.name: _members(name, rule, opened.var(dataset.name), dataset.name)
-        for dataset in opened._core.datasets
+        for dataset in opened._core.parts
     }
     if members and all("refused" in found for found in members.values()):
         raise DaoValueError(f"gene set {name!r}: {next(iter(members.values()))['refused']}")

@@ -20,7 +20,7 @@ from ..errors import DaoCorruptError
 from ..scan.columns import (
     RESERVED,
     FileColumn,
-    ScannedDataset,
+    ScannedPart,
     categories_of,
     free_name,
     is_text,
@@ -38,18 +38,15 @@ class SfairaTables:
             dataset and file.
     """
 
-    #: A dataset's uns, relative to the dataset.
-    uns_path = "pickle/uns.pickle"
-
     def __init__(self, core: _core.Store) -> None:
         self._core = core
 
     @cached_property
-    def _obs(self) -> tuple[list[ScannedDataset], dict[str, list[str] | None]]:
+    def _obs(self) -> tuple[list[ScannedPart], dict[str, list[str] | None]]:
         """The datasets as a scan sees them, and the categories of their text columns."""
-        found: list[ScannedDataset] = []
+        found: list[ScannedPart] = []
         texts: dict[str, set[str] | None] = {}
-        for d in self._core.datasets:
+        for d in self._core.parts:
             obs = self._table(d, "obs")
             columns = obs.columns("obs_name", RESERVED)
             texts_here = [n for n, c in columns.items() if is_text(c.dtype) and n != "obs_name"]
@@ -61,10 +58,10 @@ class SfairaTables:
                     texts[name] = None if values is None else known.union(values)
             self._table(d, "var")  # whose rows must be the matrix's columns
             wide = constants(self.uns(d)[0], {*columns, *RESERVED})
-            found.append(ScannedDataset(d.number, d.name, d.path, d.n_obs, columns, wide))
+            found.append(ScannedPart(d.number, d.name, d.obs_path, d.n_obs, columns, wide))
         return found, {n: None if v is None else sorted(v) for n, v in texts.items()}
 
-    def datasets(self) -> list[ScannedDataset]:
+    def parts(self) -> list[ScannedPart]:
         """The datasets as a scan sees them, in the order of their numbers."""
         return self._obs[0]
 
@@ -72,18 +69,26 @@ class SfairaTables:
         """The sorted union of the values of each text column of obs; None: too many."""
         return self._obs[1]
 
-    def organism(self, dataset: _core.Dataset) -> str | None:
+    def organism(self, part: _core.Part) -> str | None:
         """The organism that a dataset's uns names."""
-        value = self.uns(dataset)[0].get("organism")
+        value = self.uns(part)[0].get("organism")
         return value if isinstance(value, str) else None
 
-    def check_obs(self, dataset: _core.Dataset) -> None:
-        """Raises a DaoCorruptError where a dataset's obs has not a row a cell."""
-        self._table(dataset, "obs")
+    def var_name(self, part: _core.Part) -> str:
+        """The file of a part's var, relative to the part."""
+        return self._core.description(part.number).var_name
 
-    def var(self, dataset: _core.Dataset) -> pl.DataFrame:
+    def uns_name(self, part: _core.Part) -> str:
+        """The file of a part's uns, relative to the part."""
+        return "pickle/uns.pickle"
+
+    def check_obs(self, part: _core.Part) -> None:
+        """Raises a DaoCorruptError where a dataset's obs has not a row a cell."""
+        self._table(part, "obs")
+
+    def var(self, part: _core.Part) -> pl.DataFrame:
         """A dataset's var: ``var_name`` first, text, then its columns."""
-        table = self._table(dataset, "var")
+        table = self._table(part, "var")
         rows = pl.int_range(table.height, dtype=pl.Int64())
 
         def values(name: str, column: FileColumn) -> pl.Expr:
@@ -95,15 +100,15 @@ class SfairaTables:
         columns = table.columns("var_name", ("var_name",)).items()
         return table.frame.select(values(name, c).alias(name) for name, c in columns).collect()
 
-    def uns(self, dataset: _core.Dataset) -> tuple[dict[Any, Any], list[str]]:
+    def uns(self, part: _core.Part) -> tuple[dict[Any, Any], list[str]]:
         """A dataset's uns and what was refused in its pickle."""
-        where, data = self._core.read_file(dataset.name, self.uns_path)
+        where, data = self._core.read_file(part.number, self.uns_name(part))
         return load(data, where)
 
-    def _table(self, dataset: _core.Dataset, name: Literal["obs", "var"]) -> PandasTable:
-        where, data = self._core.read_file(dataset.name, f"parquet/{name}.parquet")
+    def _table(self, part: _core.Part, name: Literal["obs", "var"]) -> PandasTable:
+        where, data = self._core.read_file(part.number, f"parquet/{name}.parquet")
         table = PandasTable(data, where)
-        n_rows, what = (dataset.n_obs, "cells") if name == "obs" else (dataset.n_vars, "genes")
+        n_rows, what = (part.n_obs, "cells") if name == "obs" else (part.n_vars, "genes")
         if table.height != n_rows:
             raise DaoCorruptError(
                 f"{where}: expected {n_rows} rows, as the matrix has so many {what}, found "
@@ -194,7 +199,7 @@ def _index_levels(note: Any, schema: Mapping[str, pl.DataType], where: str) -> l
     return levels
 
 
-def truth_notes(dataset: ScannedDataset, schema: Mapping[str, pl.DataType]) -> _core.TableMeta:
+def truth_notes(part: ScannedPart, schema: Mapping[str, pl.DataType]) -> _core.TableMeta:
     """Notes for pandas on the columns of a dataset that are text and among the frame's bools.
 
     Text of sfaira's stores comes back as categories, and so does this.
@@ -203,7 +208,7 @@ def truth_notes(dataset: ScannedDataset, schema: Mapping[str, pl.DataType]) -> _
     note = {"kind": "category", "categories": None, "ordered": False, "of": text, "truths": {}}
     columns = [
         _core.ColumnMeta(name, name, "String", note)
-        for name, column in dataset.columns.items()
+        for name, column in part.columns.items()
         if is_text(column.dtype) and schema.get(name) == pl.Boolean
     ]
     return _core.TableMeta(None, None, columns)

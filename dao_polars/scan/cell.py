@@ -1,7 +1,7 @@
-"""The cell key: which dataset of which store, and which row of it.
+"""The cell key: which part of which store, and which row of it.
 
 Owns the polars extension type [`Cell`][], its registration, and the layout of its bits:
-``dataset_number << 32 | row`` in a UInt64. Reads keys out of frames; knows no store but by
+``part_number << 32 | row`` in a UInt64. Reads keys out of frames; knows no store but by
 the URI and id that the type's metadata carries.
 """
 
@@ -31,14 +31,19 @@ _WAY_OUT = (
 class Cell(pl.BaseExtension):
     """Data type of the column ``cell``: UInt64 keys that name their store.
 
-    Two frames have the same type exactly when their cells are of one store (same URI and id), so
-    polars refuses to concat or join the cells of two stores, showing both metadata: collect the
-    two selections apart. The type is kept by all relational operations and by parquet, IPC and
-    pickle. ``pl.col("cell").ext.storage()`` gives the plain integers, which are keys no more.
+    A version is named where one was asked for: the cells are then read in that version, and others
+    in the last one. Numbers are given once: the cells of two versions of a store are the same.
+
+    Two frames have the same type exactly when their cells are of one store (same URI, id and named
+    version), so polars refuses to concat or join the cells of two stores, showing both metadata:
+    collect the two selections apart. The type is kept by all relational operations and by parquet,
+    IPC and pickle. ``pl.col("cell").ext.storage()`` gives the plain integers, which are keys no
+    more.
     """
 
-    def __init__(self, uri: str, id: str) -> None:
-        metadata = json.dumps({"uri": uri, "id": id}, sort_keys=True, ensure_ascii=False)
+    def __init__(self, uri: str, id: str, version: int | None = None) -> None:
+        names = {"uri": uri, "id": id} | ({} if version is None else {"version": version})
+        metadata = json.dumps(names, sort_keys=True, ensure_ascii=False)
         super().__init__(NAME, pl.UInt64(), metadata)
 
     @property
@@ -50,6 +55,13 @@ class Cell(pl.BaseExtension):
     def id(self) -> str:
         """The store's id, which stays when it moves."""
         return self._field("id")
+
+    @property
+    def version(self) -> int | None:
+        """The version of the store, where one was asked for."""
+        self._field("id")  # an error for what is no such type
+        version = json.loads(self.ext_metadata() or "").get("version")
+        return version if isinstance(version, int) else None
 
     def _field(self, name: str) -> str:
         try:
@@ -126,6 +138,6 @@ def cells(keys: Keys, dtype: Cell) -> pl.Series:
     return pl.Series(COLUMN, keys).ext.to(dtype)
 
 
-def make_keys(dataset_number: int, rows: npt.ArrayLike) -> Keys:
-    """The keys of some rows ``(n,)`` of one dataset."""
-    return np.asarray(rows).astype(np.uint64) + np.uint64(dataset_number << 32)
+def make_keys(part_number: int, rows: npt.ArrayLike) -> Keys:
+    """The keys of some rows ``(n,)`` of one part."""
+    return np.asarray(rows).astype(np.uint64) + np.uint64(part_number << 32)

@@ -12,7 +12,7 @@ from typing import cast
 
 import polars as pl
 
-from .._core import Dataset, TableFile
+from .._core import Part, TableFile
 from .cell import Cell
 from .dtypes import dtype_from_name
 
@@ -39,17 +39,17 @@ class FileColumn:
 
 
 @dataclass(frozen=True, slots=True)
-class ScannedDataset:
-    """A dataset as the scan sees it.
+class ScannedPart:
+    """A part of a dataset as the scan sees it; ``name`` is the dataset's.
 
-    ``columns``: by their names in the frame, ``obs_name`` first. ``constants``: the values that
-    all its cells share. What is in neither is null in this dataset. ``obs_file``: the checksums of
-    its file, None for sfaira's.
+    ``obs_path``: of its table, relative to the store. ``columns``: by their names in the frame,
+    ``obs_name`` first. ``constants``: the values that all its cells share. What is in neither is
+    null in this part. ``obs_file``: the checksums of its file, None for sfaira's.
     """
 
     number: int
     name: str
-    path: str
+    obs_path: str
     n_obs: int
     columns: Mapping[str, FileColumn]
     constants: Mapping[str, Scalar] = field(default_factory=dict)
@@ -64,14 +64,14 @@ def free_name(name: str, taken: Iterable[str]) -> str:
     return name
 
 
-def scanned_datasets(datasets: Iterable[Dataset]) -> list[ScannedDataset]:
-    """Datasets whose obs columns the manifest names, as the scan sees them, in the same order.
+def scanned_parts(parts: Iterable[Part]) -> list[ScannedPart]:
+    """Parts whose obs columns the manifest names, as the scan sees them, in the same order.
 
     Equal columns are one object.
     """
     tables: dict[int, Mapping[str, FileColumn]] = {}
     found = []
-    for d in datasets:
+    for d in parts:
         obs = d.obs  # of a store's datasets one object where it is equal, so its id will do
         if id(obs) not in tables:
             tables[id(obs)] = {"obs_name": FileColumn("obs_name", pl.String())} | {
@@ -81,29 +81,29 @@ def scanned_datasets(datasets: Iterable[Dataset]) -> list[ScannedDataset]:
         wide = d.constants
         if not (columns.keys().isdisjoint(wide) and wide.keys().isdisjoint(RESERVED)):
             wide = {n: v for n, v in wide.items() if n not in columns and n not in RESERVED}
-        found.append(ScannedDataset(d.number, d.name, d.path, d.n_obs, columns, wide, d.obs_file))
+        found.append(ScannedPart(d.number, d.name, d.obs_path, d.n_obs, columns, wide, d.obs_file))
     return found
 
 
 def frame_schema(
-    datasets: Sequence[ScannedDataset], categories: Mapping[str, Sequence[str] | None], cell: Cell
+    parts: Sequence[ScannedPart], categories: Mapping[str, Sequence[str] | None], cell: Cell
 ) -> pl.Schema:
     """The frame's schema: the reserved columns, the union of obs columns, then of constants.
 
     Args:
-        datasets: of the store, in the order of their numbers.
+        parts: of the store, in the order of the frame's rows.
         categories: of each string-like column the sorted union of its values over the datasets,
             None if there are too many of them.
         cell: the type of the column ``cell``.
     """
     kinds: dict[str, dict[pl.DataType, None]] = {}
-    for columns in {id(dataset.columns): dataset.columns for dataset in datasets}.values():
+    for columns in {id(part.columns): part.columns for part in parts}.values():
         for name, column in columns.items():
             kinds.setdefault(name, {})[column.dtype] = None
     # By type: to Python True, 1 and 1.0 are one value. Datasets are many, types and names are few.
     constants: dict[type[Scalar], dict[str, set[Scalar]]] = {}
-    for dataset in datasets:
-        for name, value in dataset.constants.items():
+    for part in parts:
+        for name, value in part.constants.items():
             of_type = constants.setdefault(type(value), {})
             if name not in of_type:
                 of_type[name] = set()
@@ -116,7 +116,7 @@ def frame_schema(
     words = cast(dict[str, set[str]], constants.get(str, {}))
     kinds.pop("obs_name", None)
 
-    names = _enum(sorted(dataset.name for dataset in datasets))
+    names = _enum(sorted({part.name for part in parts}))
     schema = pl.Schema({"cell": cell, "dataset": names, "obs_name": pl.String()})
     for name, dtypes in kinds.items():
         dtype, known = supertype(list(dtypes)), categories.get(name, ())

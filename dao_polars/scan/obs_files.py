@@ -17,7 +17,7 @@ from .columns import converted_series
 
 if TYPE_CHECKING:
     from .._core import TableFile
-    from .columns import FileColumn, ScannedDataset
+    from .columns import FileColumn, ScannedPart
     from .source import ScannedStore
 
 FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
@@ -27,7 +27,7 @@ _RESTORE = "restore the file from a copy, or write the dataset again"
 
 
 def check(
-    store: ScannedStore, datasets: Sequence[ScannedDataset], columns: Mapping[str, FileColumn]
+    store: ScannedStore, parts: Sequence[ScannedPart], columns: Mapping[str, FileColumn]
 ) -> None:
     """Checks that what reading some columns reads of each obs table is as it was written.
 
@@ -38,12 +38,12 @@ def check(
     Raises:
         DaoFileNotFoundError, DaoIOError, DaoCorruptError: naming the dataset and the file.
     """
-    store.obs_tables.check(*_listed(datasets, columns))
+    store.obs_tables.check(*_listed(parts, columns))
 
 
 def scan(
     store: ScannedStore,
-    datasets: Sequence[ScannedDataset],
+    parts: Sequence[ScannedPart],
     columns: Mapping[str, FileColumn],
     **options: Any,
 ) -> pl.LazyFrame:
@@ -57,34 +57,34 @@ def scan(
     """
     sources: list[str] | list[bytes]
     if store.obs_tables.is_remote:
-        sources = store.obs_tables.fetch(*_listed(datasets, columns))
+        sources = store.obs_tables.fetch(*_listed(parts, columns))
     else:
-        check(store, datasets, columns)
-        sources = [store.obs_path(dataset) for dataset in datasets]
+        check(store, parts, columns)
+        sources = [store.obs_path(part) for part in parts]
     return pl.scan_parquet(cast(Any, sources), glob=False, hive_partitioning=False, **options)
 
 
 def _listed(
-    datasets: Sequence[ScannedDataset], columns: Mapping[str, FileColumn]
+    parts: Sequence[ScannedPart], columns: Mapping[str, FileColumn]
 ) -> tuple[list[tuple[str, str, int, TableFile | None]], list[str]]:
     """Tables and columns, as the core takes them."""
     return (
-        [(d.name, d.path, d.n_obs, d.obs_file) for d in datasets],
+        [(d.name, d.obs_path, d.n_obs, d.obs_file) for d in parts],
         [column.name for column in columns.values() if column.name is not None],
     )
 
 
 def explain(
-    store: ScannedStore, datasets: Sequence[ScannedDataset], columns: Mapping[str, FileColumn]
+    store: ScannedStore, parts: Sequence[ScannedPart], columns: Mapping[str, FileColumn]
 ) -> None:
     """Raises a DaoError for the file that made reading some columns fail, if it was a file.
 
     Looks at each file by itself; returns if all can be read, so that the fault is the query's.
     """
-    check(store, datasets, columns)  # they may have changed since
-    for dataset in datasets:
-        where = _where(store, dataset)
-        lf = scan(store, [dataset], columns)
+    check(store, parts, columns)  # they may have changed since
+    for part in parts:
+        where = _where(store, part)
+        lf = scan(store, [part], columns)
         with _named_errors(where):
             schema = lf.collect_schema()
             lf.select(pl.len()).collect()
@@ -107,8 +107,8 @@ def explain(
                 ) from error
 
 
-def _where(store: ScannedStore, dataset: ScannedDataset) -> str:
-    return f"dataset {dataset.name!r}, {store.obs_path(dataset)!r}"
+def _where(store: ScannedStore, part: ScannedPart) -> str:
+    return f"dataset {part.name!r}, {store.obs_path(part)!r}"
 
 
 @contextmanager

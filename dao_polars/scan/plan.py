@@ -1,6 +1,6 @@
-"""The plan of a query on a store: the datasets, columns and rows to read, filtered by what.
+"""The plan of a query on a store: the parts, columns and rows to read, filtered by what.
 
-Owns the pruning of datasets, the splitting of predicates, and the choice of what the parquet
+Owns the pruning of parts, the splitting of predicates, and the choice of what the parquet
 reader may filter by itself. Pure planning: no file is opened here.
 """
 
@@ -13,7 +13,7 @@ from itertools import groupby
 
 import polars as pl
 
-from .columns import FileColumn, ScannedDataset, constant_series
+from .columns import FileColumn, ScannedPart, constant_series
 
 _NEVER, _ALWAYS = pl.lit(False), pl.lit(True)
 _MAX_ROWS = 2**32 - 2  # of a group: polars numbers rows with 32 bits
@@ -22,15 +22,15 @@ _MAX_LITERALS = 1024  # values that a filter handed to the parquet reader may li
 
 @dataclass(frozen=True)
 class ScanGroup:
-    """Datasets to read in one go: their files hold the wanted columns alike.
+    """Parts of datasets to read in one go: their files hold the wanted columns alike.
 
-    ``n_rows`` are to be read from the top, over all datasets; only the last may be cut short.
+    ``n_rows`` are to be read from the top, over all parts; only the last may be cut short.
     ``columns``: the wanted columns that lie in the files; the others are the same value for a
-    whole dataset. ``pushed`` is a filter in terms of the files' columns, ``residual`` one in
+    whole part. ``pushed`` is a filter in terms of the files' columns, ``residual`` one in
     terms of the frame's; a row is wanted when both are true.
     """
 
-    datasets: Sequence[ScannedDataset]
+    parts: Sequence[ScannedPart]
     n_rows: int
     columns: Mapping[str, FileColumn]
     pushed: pl.Expr | None
@@ -38,20 +38,20 @@ class ScanGroup:
 
     @property
     def cut_short(self) -> bool:
-        """Whether the last dataset is not wanted to its end."""
-        return self.n_rows < sum(dataset.n_obs for dataset in self.datasets)
+        """Whether the last part is not wanted to its end."""
+        return self.n_rows < sum(part.n_obs for part in self.parts)
 
-    def parts(self, n_values: int) -> Iterator[ScanGroup]:
-        """The group in parts whose files have so many of the values wanted, or are but one."""
+    def pieces(self, n_values: int) -> Iterator[ScanGroup]:
+        """The group in pieces whose files have so many of the values wanted, or are but one."""
         most = max(1, n_values // max(1, len(self.columns)))
-        left, part, held = self.n_rows, list[ScannedDataset](), 0
-        for dataset in self.datasets:
-            if part and held + dataset.n_obs > most:
-                yield replace(self, datasets=part, n_rows=min(held, left))
-                left, part, held = left - min(held, left), [], 0
-            part.append(dataset)
-            held += dataset.n_obs
-        yield replace(self, datasets=part, n_rows=min(held, left))
+        left, piece, held = self.n_rows, list[ScannedPart](), 0
+        for part in self.parts:
+            if piece and held + part.n_obs > most:
+                yield replace(self, parts=piece, n_rows=min(held, left))
+                left, piece, held = left - min(held, left), [], 0
+            piece.append(part)
+            held += part.n_obs
+        yield replace(self, parts=piece, n_rows=min(held, left))
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ScanPlan:
 
 
 def make_plan(
-    datasets: Sequence[ScannedDataset],
+    parts: Sequence[ScannedPart],
     schema: pl.Schema,
     with_columns: Sequence[str] | None,
     predicate: pl.Expr | None,
@@ -72,7 +72,7 @@ def make_plan(
     """Plans one scan, as polars asks an IO source for it.
 
     Args:
-        datasets: of the store, in the order of the frame's rows.
+        parts: of the store, in the order of the frame's rows.
         schema: of the whole frame.
         with_columns: columns wanted; None for all.
         predicate: elementwise; rows for which it is true are wanted. None for all.
@@ -84,20 +84,20 @@ def make_plan(
     needed = list(dict.fromkeys([*columns, *(name for names in roots for name in names)]))
 
     rows: dict[int, int] = {}  # of each dataset, by its number: those among the first n_rows
-    left = sum(d.n_obs for d in datasets) if n_rows is None else n_rows
-    for dataset in datasets:
-        rows[dataset.number] = min(dataset.n_obs, left)
-        left -= rows[dataset.number]
-    kept = [d for d in datasets if rows[d.number]]
+    left = sum(d.n_obs for d in parts) if n_rows is None else n_rows
+    for part in parts:
+        rows[part.number] = min(part.n_obs, left)
+        left -= rows[part.number]
+    kept = [d for d in parts if rows[d.number]]
     settled: list[set[int]] = []  # of each conjunct: the datasets in which it is true throughout
     for conjunct, names in zip(conjuncts, roots, strict=True):
         kept, true_in = _prune(conjunct, names, kept, schema)
         settled.append(true_in)
 
-    def signature(dataset: ScannedDataset) -> tuple[object, ...]:
-        """A value that is equal for datasets that can be read as one group."""
-        stored = (dataset.columns.get(name) for name in needed)
-        return (*stored, *(dataset.number in true_in for true_in in settled))
+    def signature(part: ScannedPart) -> tuple[object, ...]:
+        """A value that is equal for parts that can be read as one group."""
+        stored = (part.columns.get(name) for name in needed)
+        return (*stored, *(part.number in true_in for true_in in settled))
 
     plan = ScanPlan(columns)
     translated: dict[tuple[object, ...], pl.Expr | None] = {}  # conjuncts, by place and columns
@@ -126,29 +126,29 @@ def split(expr: pl.Expr, operator: str) -> list[pl.Expr]:
     """The operands of a chain of ``&`` or ``|``, in order; just the expression if it is none."""
     found, pending = [], [expr]
     while pending:
-        part = pending.pop()
-        operands = part.meta.pop()
+        operation = pending.pop()
+        operands = operation.meta.pop()
         if len(operands) == 2:
             right, left = operands
             joined = left & right if operator == "&" else left | right
-            if joined.meta == part:
+            if joined.meta == operation:
                 pending += [right, left]
                 continue
-        found.append(part)
+        found.append(operation)
     return found
 
 
-def wide_values(datasets: Sequence[ScannedDataset], name: str, dtype: pl.DataType) -> pl.Series:
+def wide_values(parts: Sequence[ScannedPart], name: str, dtype: pl.DataType) -> pl.Series:
     """A dataset-wide column's values ``(len(datasets),)``; null where a dataset has none."""
     if name == "dataset":
-        return pl.Series(name, [d.name for d in datasets], dtype=pl.String()).cast(dtype)
-    return constant_series([d.constants.get(name) for d in datasets], dtype).alias(name)
+        return pl.Series(name, [d.name for d in parts], dtype=pl.String()).cast(dtype)
+    return constant_series([d.constants.get(name) for d in parts], dtype).alias(name)
 
 
 def _prune(
-    conjunct: pl.Expr, names: set[str], kept: list[ScannedDataset], schema: pl.Schema
-) -> tuple[list[ScannedDataset], set[int]]:
-    """Drops the datasets in which a conjunct is true nowhere.
+    conjunct: pl.Expr, names: set[str], kept: list[ScannedPart], schema: pl.Schema
+) -> tuple[list[ScannedPart], set[int]]:
+    """Drops the parts in which a conjunct is true nowhere.
 
     It is tried where all its columns are dataset-wide. An error there is left to happen, or not
     to happen, on the rows.
@@ -178,20 +178,20 @@ def _evaluate(conjunct: pl.Expr, frame: pl.DataFrame) -> pl.Series | None:
 
 
 def _runs(
-    kept: Sequence[ScannedDataset],
+    kept: Sequence[ScannedPart],
     rows: Mapping[int, int],
-    signature: Callable[[ScannedDataset], object],
-) -> Iterator[list[ScannedDataset]]:
-    """Runs of datasets of one signature, with no more rows together than polars can number."""
+    signature: Callable[[ScannedPart], object],
+) -> Iterator[list[ScannedPart]]:
+    """Runs of parts of one signature, with no more rows together than polars can number."""
     for _, group in groupby(kept, signature):
-        run: list[ScannedDataset] = []
+        run: list[ScannedPart] = []
         n_rows = 0
-        for dataset in group:
-            if run and n_rows + rows[dataset.number] > _MAX_ROWS:
+        for part in group:
+            if run and n_rows + rows[part.number] > _MAX_ROWS:
                 yield run
                 run, n_rows = [], 0
-            run.append(dataset)
-            n_rows += rows[dataset.number]
+            run.append(part)
+            n_rows += rows[part.number]
         yield run
 
 

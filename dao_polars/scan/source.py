@@ -20,7 +20,7 @@ from polars.io.plugins import register_io_source
 from .._core import ObsTables
 from . import obs_files
 from .cell import Cell
-from .columns import FileColumn, ScannedDataset, converted
+from .columns import FileColumn, ScannedPart, converted
 from .plan import ScanGroup, ScanPlan, make_plan, wide_values
 
 Ints = npt.NDArray[np.int64]
@@ -35,12 +35,12 @@ _REMOTE_VALUES = 4_000_000  # that are fetched at once: of each group ahead they
 class ScannedStore:
     """The part of a store that a scan needs to know.
 
-    ``datasets``: in the order of the frame's rows. ``schema``: the frame's.
+    ``parts``: in the order of the frame's rows. ``schema``: the frame's.
     """
 
     uri: str
     storage_options: dict[str, str] | None
-    datasets: list[ScannedDataset]
+    parts: list[ScannedPart]
     schema: pl.Schema
 
     @cached_property
@@ -51,27 +51,28 @@ class ScannedStore:
     @cached_property
     def row_name(self) -> str:
         """The column of row numbers that reading adds to files: a name that no column has."""
-        tables = {id(dataset.columns): dataset.columns for dataset in self.datasets}
+        tables = {id(part.columns): part.columns for part in self.parts}
         in_files = {column.name for table in tables.values() for column in table.values()}
         name = "\0row"
         while name in in_files or name in self.schema:
             name += "_"
         return name
 
-    def obs_path(self, dataset: ScannedDataset) -> str:
-        """The full path or URL of a dataset's obs table."""
-        return f"{self.uri}/{dataset.path}/parquet/obs.parquet"
+    def obs_path(self, part: ScannedPart) -> str:
+        """The full path or URL of a part's obs table."""
+        return f"{self.uri}/{part.obs_path}"
 
 
 def scan_store(store: ScannedStore) -> pl.LazyFrame:
     """The lazy frame of a store's cells."""
-    n_obs = sum(dataset.n_obs for dataset in store.datasets)
+    n_obs = sum(part.n_obs for part in store.parts)
+    n_datasets = len({part.name for part in store.parts})
     return register_io_source(
         partial(_scanned, store),
         schema=store.schema,
         is_pure=True,
         explain_name="dao",
-        explain_detail=f"{store.uri}: {len(store.datasets)} datasets, {n_obs} cells",
+        explain_detail=f"{store.uri}: {n_datasets} datasets, {n_obs} cells",
     )
 
 
@@ -85,7 +86,7 @@ def _scanned(
     """The rows that polars asks for; does no I/O before the first batch is requested."""
     counted_only = with_columns == []  # polars wants rows without columns, to number them
     wanted = ["cell"] if counted_only else with_columns
-    plan = make_plan(store.datasets, store.schema, wanted, predicate, n_rows)
+    plan = make_plan(store.parts, store.schema, wanted, predicate, n_rows)
     batch_rows = batch_size or _BATCH_ROWS
     for frame in _gathered(_group_frames(store, plan, batch_rows), batch_rows):
         yield frame.drop(frame.columns) if counted_only else frame
@@ -95,7 +96,7 @@ def _group_frames(store: ScannedStore, plan: ScanPlan, batch_rows: int) -> Itera
     """The frames of each group; small ones start ahead, as one file does not fill the cores."""
     waiting = deque(plan.groups)
     if store.obs_tables.is_remote:
-        waiting = deque(part for group in plan.groups for part in group.parts(_REMOTE_VALUES))
+        waiting = deque(piece for group in plan.groups for piece in group.pieces(_REMOTE_VALUES))
     started: deque[Iterator[pl.DataFrame]] = deque()
     while waiting or started:
         while waiting and len(started) < _GROUPS_AHEAD:
@@ -115,7 +116,7 @@ def _read_files(
     """Fetches or checks a group's files, starts reading them in the background; gives its rows."""
     lf = obs_files.scan(
         store,
-        group.datasets,
+        group.parts,
         group.columns,
         schema={
             column.name: column.dtype
@@ -134,7 +135,7 @@ def _read_files(
         try:
             yield from batches
         except obs_files.FAILURES:
-            obs_files.explain(store, group.datasets, group.columns)
+            obs_files.explain(store, group.parts, group.columns)
             raise
 
     return frames()
@@ -157,7 +158,7 @@ def _in_frame_terms(
     needed = list(columns)
     if group.residual is not None:
         needed = list(dict.fromkeys([*needed, *group.residual.meta.root_names()]))
-    rows = _GroupRows(group.datasets, store.row_name)
+    rows = _GroupRows(group.parts, store.row_name)
     lf = lf.with_columns(_column(store.schema, name, group, rows).alias(name) for name in needed)
     if group.residual is not None:
         lf = lf.filter(group.residual)
@@ -170,7 +171,7 @@ def _column(schema: pl.Schema, name: str, group: ScanGroup, rows: _GroupRows) ->
         return rows.apply(rows.keys, pl.UInt64()).ext.to(dtype)
     column = group.columns.get(name)
     if column is None:
-        values = wide_values(group.datasets, name, dtype)
+        values = wide_values(group.parts, name, dtype)
         if values.n_unique() == 1:
             # no literal series: polars takes nulls of two types for one common expression
             return pl.lit(values[0]).cast(dtype)
@@ -181,17 +182,17 @@ def _column(schema: pl.Schema, name: str, group: ScanGroup, rows: _GroupRows) ->
 
 
 class _GroupRows:
-    """Turns row numbers of a group into what depends on the dataset and the row in it.
+    """Turns row numbers of a group into what depends on the part and the row in it.
 
-    The numbers, in the column ``name``, count over the group's datasets.
+    The numbers, in the column ``name``, count over the group's parts.
     """
 
-    def __init__(self, datasets: Sequence[ScannedDataset], name: str) -> None:
+    def __init__(self, parts: Sequence[ScannedPart], name: str) -> None:
         self._name = name
-        sizes = np.array([dataset.n_obs for dataset in datasets], np.int64)
+        sizes = np.array([part.n_obs for part in parts], np.int64)
         self._stops = np.cumsum(sizes)
         self._starts = self._stops - sizes
-        numbers = np.array([dataset.number for dataset in datasets], np.int64)
+        numbers = np.array([part.number for part in parts], np.int64)
         self._shifts = (numbers << 32) - self._starts
 
     def apply(self, function: Callable[[pl.Series], pl.Series], dtype: pl.DataType) -> pl.Expr:
@@ -203,7 +204,7 @@ class _GroupRows:
         return pl.Series((numbers + self._shifts[at]).view(np.uint64))
 
     def of_dataset(self, values: pl.Series) -> Callable[[pl.Series], pl.Series]:
-        """Each row's value out of one value per dataset."""
+        """Each row's value out of one value per part."""
 
         def spread(rows: pl.Series) -> pl.Series:
             _, at = self._locate(rows)
@@ -224,7 +225,7 @@ class _GroupRows:
         return labels
 
     def _locate(self, rows: pl.Series) -> tuple[Ints, Ints | int]:
-        """The rows as int64, and each one's dataset in the group: one number if it is the same."""
+        """The rows as int64, and each one's part in the group: one number if it is the same."""
         numbers = rows.to_numpy().astype(np.int64)
         if not numbers.size or (numbers[1:] < numbers[:-1]).any():
             return numbers, np.searchsorted(self._stops, numbers, side="right")

@@ -16,7 +16,7 @@ import polars as pl
 
 from .. import _core
 from .._args import texts
-from .._core import CellKeys, Dataset, Description, MatrixName
+from .._core import CellKeys, Description, MatrixName, Part
 from .._core import Genes as ResolvedGenes
 from ..errors import DaoFileNotFoundError, DaoKeyError, DaoTypeError
 from ..genes.request import Duplicates, Genes, wanted
@@ -28,7 +28,7 @@ from ..store.store import Store, load_store
 class Selection:
     """Cells of one store in frame order.
 
-    ``cells`` are their keys, of the type ``cell``, and ``numbers`` those of their datasets,
+    ``cells`` are their keys, of the type ``cell``, and ``numbers`` those of their parts,
     ascending; ``frame`` has the chosen obs columns ``obs_names`` and those that were needed beside
     them, a row a cell.
     """
@@ -50,14 +50,14 @@ class Selection:
         """The columns of obs that were chosen."""
         return self.frame.select(self.obs_names)
 
-    def datasets(self) -> list[Dataset]:
-        """The datasets that have cells here; all in the store for an empty selection."""
+    def parts(self) -> list[Part]:
+        """The parts that have cells here; all in the store for an empty selection."""
         numbers = set(self.numbers)
-        return [d for d in self.store._core.datasets if not numbers or d.number in numbers]
+        return [d for d in self.store._core.parts if not numbers or d.number in numbers]
 
     def descriptions(self) -> list[Description]:
-        """The descriptions of these datasets."""
-        return [self.store._core.description(dataset.name) for dataset in self.datasets()]
+        """The descriptions of these parts."""
+        return [self.store._core.description(part.number) for part in self.parts()]
 
     def resolve(
         self, genes: Genes, gene_key: str | None, duplicates: Duplicates = "error"
@@ -96,13 +96,13 @@ def select(
     schema = frame.collect_schema()
     cell = cell_type(schema)
     names = _obs_columns(schema, obs)
-    opened = open_store(cell.uri, cell.id, store)
+    opened = open_store(cell, store)
     beside = [name for name in also if name in schema]
     collected = frame.select(list(dict.fromkeys([COLUMN, *names, *beside]))).collect()
     cells = keys_of(collected)
     if COLUMN not in beside:
         collected = collected.drop(COLUMN)  # the keys take 8 bytes a cell, once
-    return Selection(opened, cell, cells, opened._core.datasets_of(cells), collected, names)
+    return Selection(opened, cell, cells, opened._core.parts_of(cells), collected, names)
 
 
 def _obs_columns(schema: pl.Schema, obs: Iterable[str] | bool | None) -> list[str]:
@@ -125,8 +125,10 @@ def column_names(schema: pl.Schema, columns: Iterable[str], setting: str) -> lis
     return list(dict.fromkeys(names))
 
 
-def open_store(uri: str, id: str, store: Store | str | None) -> Store:
-    """The store that cells of the store ``id`` were selected from, there or where ``store`` says.
+def open_store(cell: Cell, store: Store | str | None) -> Store:
+    """The store that cells were selected from, there or where ``store`` says.
+
+    In the version that their type names; otherwise in the last one.
 
     Raises:
         DaoFileNotFoundError, DaoTypeError, DaoValueError: it is not there, or is another one.
@@ -135,14 +137,15 @@ def open_store(uri: str, id: str, store: Store | str | None) -> Store:
         opened = store
     elif store is None:
         try:
-            opened = load_store(uri, storage_options=_core.Store.options_of(uri) or None)
+            options = _core.Store.options_of(cell.uri) or None
+            opened = load_store(cell.uri, storage_options=options, version=cell.version)
         except DaoFileNotFoundError as error:
             raise DaoFileNotFoundError(f"{error}\n{_core.STORE_MOVED}") from None
     elif isinstance(store, (str, os.PathLike)):
-        opened = load_store(store)
+        opened = load_store(store, version=cell.version)
     else:
         raise DaoTypeError(f"store={store!r}; expected a Store, or its path or URL")
-    opened._core.check_is(uri, id)
+    opened._core.check_is(cell.uri, cell.id)
     return opened
 
 
@@ -184,11 +187,11 @@ def matrix_name(layer: str | None) -> MatrixName:
     return MatrixName.layer(layer)
 
 
-def stored_types(store: Store, datasets: Iterable[Dataset], matrix: MatrixName) -> list[str]:
+def stored_types(store: Store, parts: Iterable[Part], matrix: MatrixName) -> list[str]:
     """The names of the number types that a matrix is stored in, over the datasets that have it."""
     if matrix == MatrixName.X:
-        return [dataset.dtype for dataset in datasets if dataset.dtype is not None]
-    found = [store._core.description(dataset.name).matrices for dataset in datasets]
+        return [part.dtype for part in parts if part.dtype is not None]
+    found = [store._core.description(part.number).matrices for part in parts]
     stored = [matrices[matrix].dtype for matrices in found if matrix in matrices]
     return [dtype for dtype in stored if dtype is not None]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from html import escape
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -29,7 +30,7 @@ def text(store: Store) -> str:
     for row in table:
         cells = [f"{value:{_SIDES[i]}{widths[i]}}" for i, value in enumerate(row)]
         lines.append("  " + "  ".join(cells).rstrip())
-    if (more := len(store._core.datasets) - _SHOWN) > 0:
+    if (more := len(store._by_dataset) - _SHOWN) > 0:
         lines.append(f"  … and {more} more")
     # A column and its type stay on one line: textwrap does not break at \xa0.
     obs = "obs: " + ", ".join(column.replace(" ", "\xa0") for column in _shown_columns(store))
@@ -47,7 +48,7 @@ def html(store: Store) -> str:
         tds = (f'<{tag} style="text-align:{side}">{value}</{tag}>' for side, value in cells)
         return f"<tr>{''.join(tds)}</tr>"
 
-    more = len(store._core.datasets) - _SHOWN
+    more = len(store._by_dataset) - _SHOWN
     return (
         f"<div><b>Store</b> <code>{escape(store.uri)}</code>"
         f"<div>{escape(_summary(store))}</div>"
@@ -59,20 +60,22 @@ def html(store: Store) -> str:
 
 
 def _summary(store: Store) -> str:
-    found = store._core.datasets
-    size = human_size(sum(dataset.bytes for dataset in found))
-    return f"{len(found)} dataset{'' if len(found) == 1 else 's'}, {store.n_obs:,} cells, {size}"
+    n = len(store._by_dataset)
+    size = human_size(sum(part.bytes for part in store._core.parts))
+    version = "" if store.version is None else f"version {store.version}, "
+    return f"{version}{n} dataset{'' if n == 1 else 's'}, {store.n_obs:,} cells, {size}"
 
 
 def _shown_datasets(store: Store) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("dataset", "organism", "cells", "genes", "layout", "size")]
-    for dataset in store._core.datasets[:_SHOWN]:
+    for name, parts in islice(store._by_dataset.items(), _SHOWN):
         try:
-            organism = store._tables.organism(dataset) or ""
+            organism = store._tables.organism(parts[0]) or ""
         except DaoError:
             organism = ""
-        counts = (f"{dataset.n_obs:,}", f"{dataset.n_vars:,}")
-        rows.append((dataset.name, organism, *counts, dataset.layout, human_size(dataset.bytes)))
+        counts = (f"{sum(part.n_obs for part in parts):,}", f"{parts[0].n_vars:,}")
+        size = human_size(sum(part.bytes for part in parts))
+        rows.append((name, organism, *counts, parts[0].layout, size))
     return rows
 
 

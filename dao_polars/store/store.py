@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
 import polars as pl
 
 from .. import _core
+from .._args import integer
 from .._progress import progress_bar
 from ..errors import DaoError, DaoKeyError, DaoTypeError, DaoValueError
 from ..legacy.tables import SfairaTables
@@ -27,9 +29,12 @@ from .tables import OwnTables
 
 
 def load_store(
-    uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None
+    uri: str | os.PathLike[str],
+    *,
+    storage_options: Mapping[str, str] | None = None,
+    version: int | None = None,
 ) -> Store:
-    """Opens the store at a path or URL; reads its manifest and nothing else.
+    """Opens the store at a path or URL; reads what the version lists and nothing else.
 
     Args:
         uri: path, or ``s3://``, ``gs://``, ``az://``, ``https://`` URL. Stores that sfaira wrote
@@ -37,18 +42,23 @@ def load_store(
         storage_options: credentials and the like, as for `polars.scan_parquet`; also ``timeout``
             (of one request, ``"30 s"``), ``max_retries`` and ``retry_timeout_ms`` (how long one
             read may go without an answer, retries included: 60,000).
+        version: the number of a version, see [`Store.versions`][]; None for the last one.
 
     Raises:
         DaoFileNotFoundError: there is no store.
         DaoIOError: a network or server that fails, or does not answer in time.
-        DaoValueError: a store of a newer format version, or options that cannot be used.
-        DaoCorruptError: a manifest that cannot be understood.
+        DaoTypeError, DaoValueError: a store of another format version, a version that is not there,
+            or options that cannot be used.
+        DaoCorruptError: a version that cannot be understood.
     """
-    return Store(as_uri(uri), storage_options)
+    return Store(as_uri(uri), storage_options, version)
 
 
 def scan(
-    uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None
+    uri: str | os.PathLike[str],
+    *,
+    storage_options: Mapping[str, str] | None = None,
+    version: int | None = None,
 ) -> pl.LazyFrame:
     """A store's cells as a lazy frame, one row a cell, in the order of datasets and rows.
 
@@ -60,21 +70,22 @@ def scan(
     A column that is Boolean in one dataset and the text ``"True"``, ``"False"`` in another is
     Boolean; with other text among it, bools read ``"True"`` and ``"False"``.
 
-    Reads the manifest now and obs when the query runs: only the datasets, columns and row groups
-    that it can need. Their checksums are checked before, column by column: of local files once in
-    a process for each state of a file (size, times, inode). Of remote ones the columns are fetched
-    whole, and up to 64 MB of them are kept with the frame for its next query.
+    Reads what the version lists now and obs when the query runs: only the datasets, columns and
+    row groups that it can need. Their checksums are checked before, column by column: of local
+    files once in a process for each state of a file (size, times, inode). Of remote ones the
+    columns are fetched whole, and up to 64 MB of them are kept with the frame for its next query.
 
     Args:
         uri: path, or ``s3://``, ``gs://``, ``az://``, ``https://`` URL of the store.
         storage_options: credentials and the like, as for `polars.scan_parquet`.
+        version: the number of a version, which the cells then name; None for the last one.
 
     Raises:
         DaoFileNotFoundError: there is no store.
-        DaoValueError: a store of a newer format version.
+        DaoValueError: a store of another format version, or a version that is not there.
         DaoCorruptError: now or when the query runs: files that contradict the manifest.
     """
-    return load_store(uri, storage_options=storage_options).scan()
+    return load_store(uri, storage_options=storage_options, version=version).scan()
 
 
 def as_uri(uri: str | os.PathLike[str]) -> str:
@@ -110,14 +121,21 @@ class Uns(dict[str, Any]):
 
 
 class Store:
-    """Datasets below one path or URL, as they were when it was opened. Made by [`load_store`][].
+    """Datasets below one path or URL, in one version. Made by [`load_store`][].
 
-    Pickles by URI and storage options: the copy opens the store again.
+    What is changed in a store is a new version of it: this one stays as it is. Pickles by URI,
+    storage options and version: the copy opens the same version again.
     """
 
-    def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        storage_options: Mapping[str, str] | None = None,
+        version: int | None = None,
+    ) -> None:
         texts = {key: str(value) for key, value in (storage_options or {}).items()}
-        self._core = _core.Store.open(uri, texts)
+        self._pinned = None if version is None else integer("version", version, 1, 2**63)
+        self._core = _core.Store.open(uri, texts, self._pinned)
         self._storage_options = self._core.storage_options or None
         self._tables = (
             SfairaTables(self._core)
@@ -126,7 +144,7 @@ class Store:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Store, (self.uri, self._storage_options)
+        return _reopened, (self.uri, self._storage_options, self.version, self._pinned)
 
     @property
     def uri(self) -> str:
@@ -139,15 +157,100 @@ class Store:
         return self._core.id
 
     @property
+    def version(self) -> int | None:
+        """The number of the version; None for a store that sfaira wrote, which has none."""
+        return self._core.version
+
+    def versions(self) -> pl.DataFrame:
+        """The versions that are there, oldest first: one row each.
+
+        Columns: ``version`` (UInt64), ``time`` (UTC, by the clock of who made it), ``operation``,
+        ``message``, ``datasets`` and ``cells`` (numbers of them, UInt64).
+
+        Raises:
+            DaoCorruptError: a version that cannot be understood.
+        """
+        schema = {
+            "version": pl.UInt64,
+            "time": pl.String,
+            "operation": pl.String,
+            "message": pl.String,
+            "datasets": pl.UInt64,
+            "cells": pl.UInt64,
+        }
+        found = pl.DataFrame(self._core.versions(), schema=schema, orient="row")
+        return found.with_columns(pl.col("time").str.to_datetime(time_unit="ms", time_zone="UTC"))
+
+    def rename_dataset(self, old: str, new: str, *, message: str | None = None) -> Store:
+        """Gives a dataset another name: a new version. Cell keys stay as they are.
+
+        Args:
+            old: its name now.
+            new: the one that it gets.
+            message: what is said about it in [`versions`][]; None: what is renamed.
+
+        Returns:
+            The store at the new version.
+
+        Raises:
+            DaoKeyError: no such dataset.
+            DaoFileExistsError: another dataset has the new name.
+            DaoValueError: a name that no folder can have, or a store that is not written to.
+        """
+        self._dataset(old)
+        said = message if message is not None else f"{old!r} to {new!r}"
+        return self._at(self._core.rename_dataset(old, new, said))
+
+    def remove_dataset(self, name: str, *, message: str | None = None) -> Store:
+        """Leaves a dataset out: a new version without it. Older versions have it still.
+
+        Args:
+            name: the dataset's.
+            message: what is said about it in [`versions`][]; None: its name.
+
+        Returns:
+            The store at the new version.
+
+        Raises:
+            DaoKeyError: no such dataset.
+            DaoValueError: a store that is not written to.
+        """
+        self._dataset(name)
+        said = message if message is not None else repr(name)
+        return self._at(self._core.remove_dataset(name, said))
+
+    def restore(self, version: int, *, message: str | None = None) -> Store:
+        """Makes an older version the last one again: a new version like it.
+
+        Args:
+            version: the number of the version that the new one is like.
+            message: what is said about it in [`versions`][]; None: which it was.
+
+        Returns:
+            The store at the new version.
+
+        Raises:
+            DaoTypeError, DaoValueError: no such version, or a store that is not written to.
+        """
+        number = integer("version", version, 1, 2**63)
+        said = message if message is not None else f"version {number}"
+        return self._at(self._core.restore(number, said))
+
+    def _at(self, version: int) -> Store:
+        """The store at a version that was just made, which others do not name."""
+        return _reopened(self.uri, self._storage_options, version, None)
+
+    @property
     def n_obs(self) -> int:
         """The number of cells of all datasets."""
-        return sum(dataset.n_obs for dataset in self._core.datasets)
+        return sum(part.n_obs for part in self._core.parts)
 
     @cached_property
     def _scanned(self) -> ScannedStore:
-        datasets = self._tables.datasets()
-        schema = frame_schema(datasets, self._tables.categories(), Cell(self.uri, self.id))
-        return ScannedStore(self.uri, self._storage_options, datasets, schema)
+        parts = self._tables.parts()
+        cell = Cell(self.uri, self.id, self._pinned)
+        schema = frame_schema(parts, self._tables.categories(), cell)
+        return ScannedStore(self.uri, self._storage_options, parts, schema)
 
     @property
     def schema(self) -> pl.Schema:
@@ -160,19 +263,32 @@ class Store:
 
         ``nnz``, the number of stored values of X, is null where it is not known.
         """
-        found = self._core.datasets
+        found = list(self._by_dataset.values())
         text, count = pl.String(), pl.Int64()
+
+        def total(values: Iterable[int | None]) -> int | None:
+            known = [value for value in values if value is not None]
+            return sum(known) if known else None
+
         return pl.DataFrame(
             [
-                pl.Series("id", [d.name for d in found], text),
-                pl.Series("organism", [self._tables.organism(d) for d in found], text),
-                pl.Series("n_obs", [d.n_obs for d in found], count),
-                pl.Series("n_vars", [d.n_vars for d in found], count),
-                pl.Series("nnz", [d.nnz for d in found], count),
-                pl.Series("layout", [d.layout for d in found], text),
-                pl.Series("bytes", [d.bytes for d in found], count),
+                pl.Series("id", list(self._by_dataset), text),
+                pl.Series("organism", [self._tables.organism(parts[0]) for parts in found], text),
+                pl.Series("n_obs", [total(p.n_obs for p in parts) for parts in found], count),
+                pl.Series("n_vars", [parts[0].n_vars for parts in found], count),
+                pl.Series("nnz", [total(p.nnz for p in parts) for parts in found], count),
+                pl.Series("layout", [parts[0].layout for parts in found], text),
+                pl.Series("bytes", [total(p.bytes for p in parts) for parts in found], count),
             ]
         )
+
+    @cached_property
+    def _by_dataset(self) -> dict[str, list[_core.Part]]:
+        """The parts of each dataset, by its name."""
+        found: dict[str, list[_core.Part]] = {}
+        for part in self._core.parts:
+            found.setdefault(part.name, []).append(part)
+        return found
 
     def scan(self) -> pl.LazyFrame:
         """The cells as a lazy frame; see [`dao.scan`][dao_polars.scan]."""
@@ -190,7 +306,7 @@ class Store:
             DaoValueError: no dataset is named and they do not have the same genes in one order.
             DaoCorruptError: the file is not the one that was written.
         """
-        return self._tables.var(self._common() if dataset is None else self._dataset(dataset))
+        return self._tables.var(self._common() if dataset is None else self._dataset(dataset)[0])
 
     def uns(self, dataset: str) -> Uns:
         """A dataset's ``uns``; its ``refused`` lists what a pickle of sfaira's had beside data.
@@ -199,15 +315,16 @@ class Store:
             DaoKeyError: no such dataset.
             DaoCorruptError: the file is not the one that was written, or no uns.
         """
-        return Uns(*self._tables.uns(self._dataset(dataset)))
+        return Uns(*self._tables.uns(self._dataset(dataset)[0]))
 
     def add_gene_index(
         self, datasets: str | Sequence[str] | None = None, *, progress: bool | None = None
     ) -> list[str]:
-        """Write a gene-major copy of X beside it, so that one gene of many cells is read quickly.
+        """Write a gene-major copy of X, so that one gene of many cells is read quickly.
 
         [`dao.gene`][dao_polars.gene] uses it where it pays. Out of core; the copy takes about as
-        much disk as X, and appears when it is complete.
+        much disk as X. Each is a new version, in which the dataset has it: this store, which was
+        opened before, has not.
 
         Args:
             datasets: ids; None for all. Those that have one already are left as they are.
@@ -222,10 +339,11 @@ class Store:
             DaoIOError: a full disk, or no permission; nothing of that copy stays.
         """
         names = [datasets] if isinstance(datasets, str) else datasets
-        found = self._core.datasets if names is None else [self._dataset(name) for name in names]
-        total = sum(dataset.n_obs for dataset in found)
+        found = self._core.parts if names is None else [p for n in names for p in self._dataset(n)]
+        total = sum(part.n_obs for part in found)
         with progress_bar(progress, total=total, unit="cell", label="gene index") as advance:
-            return [d.name for d in found if self._core.add_gene_index(d.name, advance)]
+            made = [p.name for p in found if self._core.add_gene_index(p.number, advance)]
+        return list(dict.fromkeys(made))
 
     def has_gene_index(self, dataset: str | None = None) -> bool:
         """Whether a dataset, or (None) every one, has a gene-major copy of X.
@@ -234,40 +352,41 @@ class Store:
 
         Raises:
             DaoKeyError: no such dataset.
-            DaoCorruptError: it has one that was made of another dataset.
+            DaoCorruptError: a description that is not the one that was written.
         """
-        found = self._core.datasets if dataset is None else [self._dataset(dataset)]
-        return all(self._core.has_gene_index(dataset.name) for dataset in found)
+        found = self._core.parts if dataset is None else self._dataset(dataset)
+        return all(self._core.has_gene_index(part.number) for part in found)
 
     def verify(self) -> pl.DataFrame:
         """Reads everything and lists what is wrong: dataset, path, problem; no rows if all is well.
 
         Checksums, matrices, and the row counts and columns of obs and var.
         """
-        checks: dict[str, Callable[[_core.Dataset], object]] = {
-            "parquet/obs.parquet": self._tables.check_obs,
-            "parquet/var.parquet": self._tables.var,
-            self._tables.uns_path: self._tables.uns,
-        }
         rows: list[tuple[str, str, str]] = []
-        for dataset in self._core.datasets:
-            problems = self._core.verify(dataset.name)
+        for part in self._core.parts:
+            problems = self._core.verify(part.number)
             damaged = {path for path, _ in problems}
+            checks: dict[str, Callable[[_core.Part], object]]
+            checks = {part.obs_path: self._tables.check_obs}
+            with suppress(DaoError):  # of the description, which is among the problems
+                checks[f"{part.path}/{self._tables.var_name(part)}"] = self._tables.var
+                checks[f"{part.path}/{self._tables.uns_name(part)}"] = self._tables.uns
             for path, check in checks.items():
                 try:
-                    if f"{dataset.path}/{path}" not in damaged:
-                        check(dataset)
+                    if path not in damaged:
+                        check(part)
                 except DaoError as error:
-                    problems.append((f"{dataset.path}/{path}", str(error)))
-            rows += [(dataset.name, path, problem) for path, problem in problems]
+                    problems.append((path, str(error)))
+            rows += [(part.name, path, problem) for path, problem in problems]
         return pl.DataFrame(
             rows, dict.fromkeys(("dataset", "path", "problem"), pl.String), orient="row"
         )
 
-    def _dataset(self, name: str) -> _core.Dataset:
-        names = [dataset.name for dataset in self._core.datasets]
-        if name in names:
-            return self._core.datasets[names.index(name)]
+    def _dataset(self, name: str) -> list[_core.Part]:
+        """The parts of a dataset."""
+        if name in self._by_dataset:
+            return self._by_dataset[name]
+        names = list(self._by_dataset)
         near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4) or names[:3]
         named = ", ".join(map(repr, near)) or "none, the store is empty"
         raise DaoKeyError(
@@ -275,13 +394,13 @@ class Store:
             "store.datasets lists them all"
         )
 
-    def _common(self) -> _core.Dataset:
-        """The first dataset, where all have the same genes in one order."""
-        spaces: dict[str, list[_core.Dataset]] = {}
-        for dataset in self._core.datasets:
-            spaces.setdefault(self._core.feature_space(dataset.number), []).append(dataset)
+    def _common(self) -> _core.Part:
+        """The first part, where all datasets have the same genes in one order."""
+        spaces: dict[str, list[_core.Part]] = {}
+        for parts in self._by_dataset.values():
+            spaces.setdefault(self._core.feature_space(parts[0].number), []).append(parts[0])
         if len(spaces) == 1:
-            return self._core.datasets[0]
+            return self._core.parts[0]
         if not spaces:
             raise DaoValueError(f"store {self.uri!r} has no datasets, and so no genes")
         listed = "; ".join(
@@ -299,3 +418,12 @@ class Store:
 
     def _repr_html_(self) -> str:
         return show.html(self)
+
+
+def _reopened(
+    uri: str, storage_options: Mapping[str, str] | None, version: int | None, pinned: int | None
+) -> Store:
+    """The store at a version, whose cells name it only where it was asked for."""
+    store = Store(uri, storage_options, version)
+    store._pinned = pinned
+    return store

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import polars as pl
 
-from .._core import ColumnMeta, DatasetWriter, MatrixName, TableMeta, feature_space_id
+from .._core import ColumnMeta, MatrixName, PartWriter, TableMeta, feature_space_id
 from .._progress import progress_bar
 from ..convert.from_pandas import from_pandas
 from ..convert.tables import Table
@@ -26,6 +26,7 @@ from ..scan.constants import constants
 from ..store import uns as uns_json
 from ..store.store import Store, as_uri, load_store
 from .alignment import Alignment, align
+from .existing import find_existing
 from .matrix_source import DenseSource, MatrixSource, work_through
 from .sources import Names, Source, open_source
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Profile = Literal["packed", "portable"]
+Mode = Literal["error", "replace", "append"]
 
 _SOURCE_ROW = "source_row"
 _ROW_GROUP = 65_536
@@ -46,6 +48,7 @@ def write_dataset(
     source: AnnData | str | os.PathLike[str],
     *,
     dataset: str | None = None,
+    mode: Mode = "error",
     organism: str | None = None,
     layer: str | None = None,
     layers: Names = (),
@@ -59,6 +62,7 @@ def write_dataset(
     gene_index: bool = False,
     progress: bool | None = None,
     uns: bool = True,
+    message: str | None = None,
     storage_options: dict[str, str] | None = None,
 ) -> Store:
     """Write a study into a store as one dataset.
@@ -74,6 +78,10 @@ def write_dataset(
         source: an AnnData in memory (views and backed ones too), or the path of an .h5ad, an
             AnnData .zarr (zarr format 2 or 3) or a 10x .h5, of which all feature types are kept.
         dataset: the dataset's id. Default: the file's stem, or an AnnData's ``uns["id"]``.
+        mode: what becomes of a dataset of that id that the store has. ``"error"``: nothing, it is
+            an error. ``"replace"``: this one takes its place, with cell keys of its own; older
+            versions keep the other. ``"append"``: the cells are added to it, with its var and its
+            uns; they must have its genes, in any order, or be given them by ``genes``.
         organism: stored as ``uns["organism"]``, and so a column of the frame.
         layer: what becomes X: None for the source's X, ``"raw"`` for its raw, or a layer's name.
         layers: layers to keep as such: a name, several, or True for all.
@@ -96,13 +104,14 @@ def write_dataset(
         progress: a tqdm bar; None shows one on a terminal or in a notebook.
         uns: keep the source's uns, of values at most 100 deep in each other. Its top-level numbers
             and strings are then columns too.
+        message: what is said about it in [`Store.versions`][]; None: the dataset's name.
         storage_options: as for [`load_store`][].
 
     Returns:
         The store, opened anew.
 
     Raises:
-        DaoFileExistsError: the store has a dataset of that id.
+        DaoFileExistsError: the store has a dataset of that id, and mode is "error".
         DaoFileNotFoundError: no such source.
         DaoTypeError, DaoValueError: something that cannot be stored, named; nothing stays.
         DaoKeyError: a layer, obsm or gene_key that the source does not have.
@@ -112,6 +121,8 @@ def write_dataset(
     uri = as_uri(uri)
     if profile not in get_args(Profile):
         raise DaoValueError(f"profile={profile!r}; expected 'packed' or 'portable'")
+    if mode not in get_args(Mode):
+        raise DaoValueError(f"mode={mode!r}; expected 'error', 'replace' or 'append'")
     with open_source(source, layer=layer, layers=layers, obsm=obsm) as opened:
         dataset = _dataset_id(dataset, opened)
         where = f"dataset {dataset!r}"
@@ -123,12 +134,23 @@ def write_dataset(
         if order is not None:
             obs = _shuffled(obs, order, where)
         kept_uns = (opened.uns if uns else {}) | _named_organism(organism)
+        left_out = list(opened.left_out)
+        existing = find_existing(uri, dataset, storage_options) if mode == "append" else None
+        if existing is not None:
+            genes = existing.genes(var, genes, gene_key, where)
+            if kept_uns and uns_json.encode(kept_uns, where) != uns_json.encode(
+                existing.uns, where
+            ):
+                left_out.append("uns (the dataset has its own)")
+            kept_uns = existing.uns
         uns_text = uns_json.encode(kept_uns, where)
         alignment = align(var, genes, gene_key, duplicates, where)
+        if existing is not None:
+            alignment = existing.adopted(alignment, where)
         # nothing but reading and writing can fail from here on
-        if opened.left_out:
-            warnings.warn(f"{where}: not kept: {'; '.join(opened.left_out)}", stacklevel=2)
-        writer = DatasetWriter.begin(uri, dataset)
+        if left_out:
+            warnings.warn(f"{where}: not kept: {'; '.join(left_out)}", stacklevel=2)
+        writer = PartWriter.begin(uri, dataset, mode)
         try:
             # each matrix is scanned, then written
             total = 2 * sum(matrix.size for matrix in opened.matrices.values())
@@ -144,14 +166,14 @@ def write_dataset(
                 constants=constants(kept_uns, obs.frame.columns),
                 categories=_categories(obs.frame),
                 feature_space=feature_space_id(alignment.var.frame["var_name"].to_list()),
+                message=f"{dataset!r}" if message is None else message,
             )
         except BaseException:
             writer.abort()
             raise
-    store = load_store(uri, storage_options=storage_options)
     if gene_index:
-        store.add_gene_index(dataset, progress=progress)
-    return store
+        load_store(uri).add_gene_index(dataset, progress=progress)
+    return load_store(uri, storage_options=storage_options)
 
 
 def _named_organism(organism: str | None) -> dict[str, Any]:
@@ -211,7 +233,7 @@ def _categories(frame: pl.DataFrame) -> dict[str, list[str] | None]:
 
 
 def _write_matrix(
-    writer: DatasetWriter,
+    writer: PartWriter,
     name: MatrixName,
     matrix: MatrixSource,
     alignment: Alignment,
@@ -272,7 +294,7 @@ def _write_tables(folder: Path, obs: pl.DataFrame, var: pl.DataFrame, uns: str) 
     try:
         path.write_text(uns, encoding="utf-8")
         for name, frame in (("obs", obs), ("var", var)):
-            path = folder / "parquet" / f"{name}.parquet"
+            path = folder / f"{name}.parquet"
             frame.write_parquet(path, compression="zstd", row_group_size=_ROW_GROUP)
     except (OSError, pl.exceptions.ComputeError) as error:
         raise DaoIOError(

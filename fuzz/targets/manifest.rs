@@ -1,24 +1,25 @@
-//! Manifests of stores, resealed: an error, or a value that is written and read again as it is.
+//! Versions of stores, resealed: an error, or a value that is written and read again as it is.
 
 use dao_polars::store::{Manifest, checksum};
 
 /// Manifests without their checksum.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let dataset = |number: u32, layout: &str| {
+    let part = |number: u32, layout: &str| {
         format!(
-            r#"{{"number":{number},"id":"d{number}","path":"d{number}","n_obs":7,"n_vars":3,"nnz":5,"layout":"{layout}",
+            r#"{{"number":{number},"dataset":"d{number}","description":"part.json","obs_path":"obs.parquet","path":"d{number}","n_obs":7,"n_vars":3,"nnz":5,"layout":"{layout}",
             "dtype":"float32","bytes":99,"organism":"human","obs":[["a","String"]],"constants":{{"x":1.5,"y":true}},
             "checksum":"crc32c:00000000","obs_file":{{"size":9,"rows":7,"tail":5,"tail_crc32c":1,"columns":[2,3]}},"var_id":"v","layers":["raw"],"obsm":[],"later":{{"b":[1]}}}}"#
         )
     };
-    let store = |datasets: String| {
+    let store = |parts: String| {
         format!(
-            r#""format":"dao-store","version":1,"id":"123e4567-e89b-42d3-a456-426614174000","next_number":2,
-            "datasets":[{datasets}],"categories":{{"a":["p","q"],"b":null}},"other":1}}"#
+            r#""format":"dao-version","version":2,"store":"123e4567-e89b-42d3-a456-426614174000","number":1,"since_base":0,
+            "oldest":1,"next_number":2,"operation":"o","message":"m","time":"t","package":"p","attempt":"x","n_datasets":2,
+            "n_obs":14,"parts":[{parts}],"categories":{{"a":{{"unlisted":0,"values":{{"p":2,"q":1}}}},"b":{{"unlisted":2,"values":null}}}}}}"#
         )
     };
-    let both = format!("{},{}", dataset(0, "csr"), dataset(1, "dense"));
-    [store(String::new()), store(dataset(0, "csr")), store(both)].map(String::into_bytes).into()
+    let both = format!("{},{}", part(0, "csr"), part(1, "dense"));
+    [store(String::new()), store(part(0, "csr")), store(both)].map(String::into_bytes).into()
 }
 
 pub fn check(rest: &[u8]) -> Result<(), String> {

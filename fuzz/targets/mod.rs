@@ -1,8 +1,8 @@
 //! What is fuzzed.
 
 mod codecs;
-mod dataset;
 mod manifest;
+mod part;
 mod pfor;
 mod pfor_reader;
 mod shard_index;
@@ -13,7 +13,7 @@ use crate::Target;
 
 pub const ALL: [Target; 7] = [
     Target { name: "manifest", seeds: manifest::seeds, check: manifest::check },
-    Target { name: "dataset", seeds: dataset::seeds, check: dataset::check },
+    Target { name: "part", seeds: part::seeds, check: part::check },
     Target { name: "var", seeds: var::seeds, check: var::check },
     Target { name: "pfor", seeds: pfor::seeds, check: pfor::check },
     Target { name: "codecs", seeds: codecs::seeds, check: codecs::check },

@@ -205,7 +205,7 @@ pub fn check(input: &[u8]) -> Result<(), String> {
     let is_whole = file < TEXT && rest.len() < 2 && how < 224;
     let mut files = case.files.clone();
     files.insert(path.clone(), Bytes::from(text));
-    // The shape that the dataset says: of sfaira's stores it is that in the metadata.
+    // The shape that the part says: of sfaira's stores it is that in the metadata.
     let mut shape = [ROWS as u64, COLUMNS as u64];
     if !case.is_csr
         && let Some(metadata) = files.get("X/.zarray").or(files.get("X/zarr.json"))

@@ -116,7 +116,7 @@ pub fn add_up<T: Num>(
     let new = || GroupScratch { sums: vec![Sums::default(); n_columns], touched: Vec::new() };
     let mut sink = GroupSumSink::<T> {
         unit,
-        columns: matrix.dataset(unit.number)?.columns.as_deref(),
+        columns: matrix.part(unit.number)?.columns.as_deref(),
         clip,
         scratch: unit.groups.iter().map(|_| spare().pop().unwrap_or_else(new)).collect(),
         next: 0,

@@ -1,4 +1,4 @@
-//! Cells cut into units: some rows of one dataset, and which groups each counts in.
+//! Cells cut into units: some rows of one part, and which groups each counts in.
 //!
 //! Pure: keys and groups in, units out.
 
@@ -8,10 +8,10 @@ use crate::read::{MatrixRequest, located};
 const CELLS: usize = 2048;
 const WIDE_CELLS: usize = 8192;
 
-/// Some rows of one dataset, which one thread reads.
+/// Some rows of one part, which one thread reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
-    /// The dataset's number.
+    /// The part's number.
     pub number: u32,
     /// The rows of the unit, ascending, each once.
     pub rows: Vec<u32>,
@@ -26,7 +26,7 @@ pub struct Unit {
 /// Where a row is read for itself, cells of one group come together, so that what is added up stays in
 /// the processor's cache; elsewhere neighbours do, so that a chunk is decoded once.
 pub fn units(keys: &[u64], matrix: &MatrixRequest, groups: &[u32], at_once: usize) -> Vec<Unit> {
-    cut(keys, groups, at_once, |number| matrix.dataset(number).is_ok_and(|dataset| dataset.matrix.reads_rows()))
+    cut(keys, groups, at_once, |number| matrix.part(number).is_ok_and(|part| part.matrix.reads_rows()))
 }
 
 fn cut(keys: &[u64], groups: &[u32], at_once: usize, by_group: impl Fn(u32) -> bool) -> Vec<Unit> {

@@ -12,7 +12,7 @@ use crate::error::{DaoError, Result};
 use crate::genes::Columns;
 use crate::matrix::{FillRow, RowBuffer, RowSink, Rows};
 use crate::number::{Layout, Num, for_dtype};
-use crate::read::{DatasetRows, MatrixRequest, ReadRequest, RowPlan, split_key};
+use crate::read::{MatrixRequest, PartRows, ReadRequest, RowPlan, split_key};
 
 /// The batches of a window in one matrix, while they are read.
 pub trait Assembly: Send + Sync {
@@ -88,31 +88,23 @@ impl<T: Num> Assembly for TypedAssembly<T> {
                 let mut slots = Vec::with_capacity(plan.slots.len());
                 buffers.iter().try_for_each(|buffers| buffers.slots(piece, &mut slots))?;
                 let (layout, slots) = (wanted.form.layout, &mut slots[..]);
-                let mut sink = SlotSink {
-                    plan,
-                    dataset: &DatasetRows::default(),
-                    layout,
-                    columns: None,
-                    slots,
-                    row,
-                    positions,
-                    stop,
-                };
-                for dataset in &plan.datasets {
-                    (sink.dataset, sink.columns) = (dataset, wanted.dataset(dataset.number)?.columns.as_deref());
-                    self.request.read(wanted, dataset.number, &dataset.rows, &mut sink)?;
+                let mut sink =
+                    SlotSink { plan, part: &PartRows::default(), layout, columns: None, slots, row, positions, stop };
+                for part in &plan.parts {
+                    (sink.part, sink.columns) = (part, wanted.part(part.number)?.columns.as_deref());
+                    self.request.read(wanted, part.number, &part.rows, &mut sink)?;
                 }
             }
             Target::Unknown(pieces) => {
                 let mut row_of_slot = vec![0; plan.slots.len()];
-                let ranges = plan.datasets.iter().flat_map(|dataset| &dataset.slot_ranges);
+                let ranges = plan.parts.iter().flat_map(|part| &part.slot_ranges);
                 for (row, range) in ranges.enumerate() {
                     plan.slots[range.clone()].iter().for_each(|&slot| row_of_slot[slot] = row);
                 }
                 let mut sink = StagingSink { rows: Rows::empty(), columns: None, positions, stop };
-                for dataset in &plan.datasets {
-                    sink.columns = wanted.dataset(dataset.number)?.columns.as_deref();
-                    self.request.read(wanted, dataset.number, &dataset.rows, &mut sink)?;
+                for part in &plan.parts {
+                    sink.columns = wanted.part(part.number)?.columns.as_deref();
+                    self.request.read(wanted, part.number, &part.rows, &mut sink)?;
                 }
                 let staged = StagedPiece { rows: sink.rows, row_of_slot };
                 pieces.lock().unwrap_or_else(PoisonError::into_inner).insert(piece, staged);
@@ -165,10 +157,10 @@ fn check(stop: &AtomicBool) -> Result<()> {
     if stop.load(Ordering::Relaxed) { Err(DaoError::value("reading was stopped")) } else { Ok(()) }
 }
 
-/// A sink that decodes the rows of one dataset into their slots: straight, or scattered where these are dense.
+/// A sink that decodes the rows of one part into their slots: straight, or scattered where these are dense.
 struct SlotSink<'a, 'b, T> {
     plan: &'a RowPlan,
-    dataset: &'a DatasetRows,
+    part: &'a PartRows,
     layout: Layout,
     columns: Option<&'a Columns>,
     slots: &'a mut [Slot<'b, T>],
@@ -180,7 +172,7 @@ struct SlotSink<'a, 'b, T> {
 impl<T: Num> RowSink<T> for SlotSink<'_, '_, T> {
     fn row(&mut self, i: usize, nnz: usize, fill: FillRow<'_, T>) -> Result<()> {
         check(self.stop)?;
-        let filled = &self.plan.slots[self.dataset.slot_ranges[i].clone()];
+        let filled = &self.plan.slots[self.part.slot_ranges[i].clone()];
         let Some((&first, others)) = filled.split_first() else { return Ok(()) };
         let (to_columns, to_values) = &mut self.slots[first];
         match self.layout {
@@ -240,8 +232,8 @@ fn lengths(matrix: &MatrixRequest, keys: &[u64]) -> Result<Option<Vec<usize>>> {
     let mut lengths = Vec::with_capacity(keys.len());
     for &key in keys {
         let (number, row) = split_key(key);
-        let dataset = matrix.dataset(number)?;
-        let Some(nnz) = dataset.matrix.row_nnz(row).filter(|_| dataset.columns.is_none()) else { return Ok(None) };
+        let part = matrix.part(number)?;
+        let Some(nnz) = part.matrix.row_nnz(row).filter(|_| part.columns.is_none()) else { return Ok(None) };
         // A length that memory cannot hold fails later, where the buffer is allocated.
         lengths.push(usize::try_from(nnz).unwrap_or(usize::MAX));
     }
@@ -280,9 +272,9 @@ mod tests {
             }
             assert_eq!(slots.len(), 4);
             assert!(buffers[0].slots(0, &mut slots).is_err(), "given out once");
-            let (dataset, row, stop) = (&plan.datasets[0], RowBuffer::default(), &AtomicBool::new(false));
+            let (part, row, stop) = (&plan.parts[0], RowBuffer::default(), &AtomicBool::new(false));
             let (columns, positions) = (None, Vec::new());
-            fill(&mut SlotSink { plan: &plan, dataset, layout, columns, slots: &mut slots, row, positions, stop });
+            fill(&mut SlotSink { plan: &plan, part, layout, columns, slots: &mut slots, row, positions, stop });
             buffers.into_iter().map(Buffers::finish).collect::<Vec<_>>()
         };
         for piece in 1..=5 {

@@ -90,10 +90,10 @@ fn piece_of(matrix: &MatrixRequest) -> usize {
 
 /// The most bytes that rows decoded along with wanted ones can take.
 fn kept_bytes(request: &ReadRequest) -> u64 {
-    let datasets = request.matrices.iter().flat_map(|matrix| &matrix.datasets);
-    let kept = datasets.filter(|(_, dataset)| dataset.matrix.keeps_rows()).map(|(_, dataset)| {
-        let [n_obs, n_columns] = dataset.matrix.shape();
-        let row = n_columns.saturating_mul(dataset.matrix.dtype().size() as u64 + 1).saturating_add(128);
+    let parts = request.matrices.iter().flat_map(|matrix| &matrix.parts);
+    let kept = parts.filter(|(_, part)| part.matrix.keeps_rows()).map(|(_, part)| {
+        let [n_obs, n_columns] = part.matrix.shape();
+        let row = n_columns.saturating_mul(part.matrix.dtype().size() as u64 + 1).saturating_add(128);
         n_obs.saturating_mul(row)
     });
     kept.fold(0, u64::saturating_add)
@@ -130,9 +130,9 @@ impl Windows {
         let (mut rows, mut direct) = (0, true);
         for key in self.keys(window) {
             let (number, row) = split_key(key);
-            let Ok(dataset) = matrix.dataset(number) else { continue };
-            direct &= dataset.columns.is_none() && dataset.matrix.row_nnz(row).is_some();
-            rows += dataset.matrix.row_bytes(row);
+            let Ok(part) = matrix.part(number) else { continue };
+            direct &= part.columns.is_none() && part.matrix.row_nnz(row).is_some();
+            rows += part.matrix.row_bytes(row);
         }
         match matrix.form.layout {
             Layout::Csr if direct => rows,

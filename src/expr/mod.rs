@@ -127,7 +127,7 @@ struct Cells<'a> {
     /// Whether each row is a cell; `None` where all are.
     valid: Option<Bitmap>,
     keys: &'a [u64],
-    /// The outputs that a dataset lacks, by the number of each dataset that lacks any.
+    /// The outputs that a part lacks, by the number of each part that lacks any.
     absent: &'a BTreeMap<u32, Vec<bool>>,
 }
 
@@ -143,7 +143,7 @@ impl Cells<'_> {
         all
     }
 
-    /// The array of the values of some outputs, side by side; null where there is no cell or its dataset lacks one.
+    /// The array of the values of some outputs, side by side; null where there is no cell or its part lacks one.
     fn array(&self, values: Values, outputs: Range<usize>) -> Box<dyn Array> {
         let width = outputs.len();
         let valid: Option<Bitmap> = if self.absent.values().any(|lacks| lacks[outputs.clone()].contains(&true)) {

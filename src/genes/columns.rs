@@ -1,27 +1,27 @@
-//! Rows of a dataset brought to the output's columns: moved, left out, added up.
+//! Rows of a part brought to the output's columns: moved, left out, added up.
 
 use crate::error::{DaoError, Result};
 use crate::matrix::{EditingSink, RowSink};
 use crate::number::{Dtype, Num, cast_vec};
 
-/// The columns of a dataset that become columns of the output.
+/// The columns of a part that become columns of the output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
     n_columns: usize,
-    /// Columns of the dataset, ascending, each with the output it becomes or is a part of.
+    /// Columns of the part, ascending, each with the output it becomes or is a part of.
     pairs: Vec<(u32, u32)>,
 }
 
 impl Mapping {
-    /// Of a dataset of `n_columns` columns, these (ascending), each with its output.
+    /// Of a part of `n_columns` columns, these (ascending), each with its output.
     pub(super) fn of_sorted(n_columns: usize, pairs: Vec<(u32, u32)>) -> Self {
         Self { n_columns, pairs }
     }
 
-    /// Of a dataset of `n_columns` columns, these, each with its output, which is one of `n_outputs`.
+    /// Of a part of `n_columns` columns, these, each with its output, which is one of `n_outputs`.
     ///
     /// # Errors
-    /// `Value` for columns that do not ascend, that the dataset does not have, or that become none of the outputs.
+    /// `Value` for columns that do not ascend, that the part does not have, or that become none of the outputs.
     pub fn new(n_columns: usize, n_outputs: usize, pairs: Vec<(u32, u32)>) -> Result<Self> {
         let ascend = pairs.is_sorted_by(|a, b| a.0 < b.0);
         if !ascend || pairs.iter().any(|&(from, to)| from as usize >= n_columns || to as usize >= n_outputs) {
@@ -32,13 +32,13 @@ impl Mapping {
         Ok(Self { n_columns, pairs })
     }
 
-    /// The number of columns of the dataset.
+    /// The number of columns of the part.
     #[must_use]
     pub fn n_columns(&self) -> usize {
         self.n_columns
     }
 
-    /// Columns of the dataset, ascending, each with its output; an output of several is their sum.
+    /// Columns of the part, ascending, each with its output; an output of several is their sum.
     #[must_use]
     pub fn pairs(&self) -> &[(u32, u32)] {
         &self.pairs
@@ -54,7 +54,7 @@ impl Mapping {
         first
     }
 
-    /// The output of each of the dataset's columns, or -1 for none.
+    /// The output of each of the part's columns, or -1 for none.
     #[must_use]
     pub fn targets(&self) -> Vec<i32> {
         let mut targets = vec![-1; self.n_columns];
@@ -89,7 +89,7 @@ impl Mapping {
     }
 }
 
-/// The output columns that a dataset's columns become: see [`Mapping::columns`]. Several columns of one output are its
+/// The output columns that a part's columns become: see [`Mapping::columns`]. Several columns of one output are its
 /// parts, which [`summing`] adds up before rows are moved.
 #[derive(Debug, Clone)]
 pub struct Columns {
@@ -122,7 +122,7 @@ impl Columns {
         self.target.len()
     }
 
-    /// The ascending positions, in a row of `columns` of the dataset, of those that have an output column.
+    /// The ascending positions, in a row of `columns` of the part, of those that have an output column.
     pub fn kept<'a>(&self, columns: &[i32], places: &'a mut Vec<u32>) -> &'a [u32] {
         places.resize(columns.len().max(places.len()), 0);
         let mut kept = 0;

@@ -1,11 +1,11 @@
-//! From the names of genes to columns: which columns of which dataset a request means.
+//! From the names of genes to columns: which columns of which part a request means.
 //!
 //! Owns feature spaces, requests for genes (`None`, names, `intersection`, `union`), sets of genes, what is
-//! done about names that repeat within a dataset, and [`Columns`], by which rows are brought to the output's
+//! done about names that repeat within a part, and [`Columns`], by which rows are brought to the output's
 //! columns. Every room that is given names of genes resolves them here. Reads names of var alone; knows no cells and no
 //! batches.
 //!
-//! [`FeatureSpaces`] has the names of an open store's datasets; [`resolve`] and [`GeneSets`] are pure.
+//! [`FeatureSpaces`] has the names of an open store's parts; [`resolve`] and [`GeneSets`] are pure.
 
 mod columns;
 mod nearest;

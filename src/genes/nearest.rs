@@ -1,4 +1,4 @@
-//! The error for names that no dataset has, with the nearest names that exist.
+//! The error for names that no part has, with the nearest names that exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,14 +15,14 @@ const NAMED: usize = 5;
 /// The most near names that are listed for each.
 const NEAR: usize = 3;
 
-/// Those of some names that no group of datasets has.
+/// Those of some names that no group of parts has.
 #[must_use]
 pub fn missing<'a>(names: &'a [String], groups: &[Group]) -> Vec<&'a str> {
     let is_known = |name: &str| groups.iter().any(|group| !group.space.columns(name).is_empty());
     names.iter().map(String::as_str).filter(|name| !is_known(name)).collect()
 }
 
-/// The error for names that no group of datasets has.
+/// The error for names that no group of parts has.
 #[must_use]
 pub fn unknown(names: &[&str], groups: &[Group]) -> DaoError {
     let known: BTreeSet<&str> = groups.iter().flat_map(|group| group.space.distinct()).map(|(name, _)| name).collect();
@@ -80,7 +80,7 @@ mod tests {
 
     fn error(name: &str, known: &[&str]) -> String {
         let space = FeatureSpace::new(known.iter().map(|&name| Some(name.to_owned())));
-        unknown(&[name], &[Group { datasets: vec![(0, "a".into())], space: space.into() }]).to_string()
+        unknown(&[name], &[Group { parts: vec![(0, "a".into())], space: space.into() }]).to_string()
     }
 
     #[test]

@@ -9,22 +9,22 @@ use serde::Deserialize;
 use super::nearest::{missing, unknown};
 use super::{Columns, FeatureSpace, Mapping, grouped, listed, quoted};
 use crate::error::{DaoError, Result};
-use crate::store::Dataset;
+use crate::store::Part;
 
 /// The genes that a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WantedGenes {
-    /// All genes, of datasets that share one feature space.
+    /// All genes, of parts that share one feature space.
     All,
     /// The genes of these names, in this order.
     Names(Vec<String>),
-    /// The genes that every dataset has, in the order of the first dataset.
+    /// The genes that every part has, in the order of the first part.
     Intersection,
-    /// The genes that any dataset has, in order of first appearance.
+    /// The genes that any part has, in order of first appearance.
     Union,
 }
 
-/// The meaning of a name that several genes of one dataset have.
+/// The meaning of a name that several genes of one part have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Duplicates {
@@ -35,7 +35,7 @@ pub enum Duplicates {
     First,
     /// The name means the sum of these genes' values.
     Sum,
-    /// The name means no gene, as if the dataset had none of that name.
+    /// The name means no gene, as if the part had none of that name.
     Drop,
 }
 
@@ -63,39 +63,39 @@ pub struct GeneRequest {
     pub wanted: WantedGenes,
     /// The column of var that names are looked up in; `None` for the index.
     pub gene_key: Option<String>,
-    /// The meaning of names that repeat within a dataset.
+    /// The meaning of names that repeat within a part.
     pub duplicates: Duplicates,
 }
 
-/// Datasets that share a feature space.
+/// Parts that share a feature space.
 #[derive(Debug, Clone)]
 pub struct Group {
-    /// The numbers and names of the datasets.
-    pub datasets: Vec<(u32, String)>,
-    /// The genes that the datasets share.
+    /// The numbers and names of the parts.
+    pub parts: Vec<(u32, String)>,
+    /// The genes that the parts share.
     pub space: Arc<FeatureSpace>,
 }
 
 impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown: Vec<String> = self.datasets.iter().take(3).map(|(_, name)| quoted(name)).collect();
+        let shown: Vec<String> = self.parts.iter().take(3).map(|(_, name)| quoted(name)).collect();
         f.write_str(&shown.join(", "))?;
-        if self.datasets.len() > 3 {
-            write!(f, " and {} more", self.datasets.len() - 3)?;
+        if self.parts.len() > 3 {
+            write!(f, " and {} more", self.parts.len() - 3)?;
         }
         write!(f, " ({} genes)", grouped(self.space.len()))
     }
 }
 
 impl Group {
-    /// The datasets `members`, which share `space`.
+    /// The parts `members`, which share `space`.
     #[must_use]
-    pub fn new(members: &[&Dataset], space: Arc<FeatureSpace>) -> Self {
-        Self { datasets: members.iter().map(|dataset| (dataset.number, dataset.name.clone())).collect(), space }
+    pub fn new(members: &[&Part], space: Arc<FeatureSpace>) -> Self {
+        Self { parts: members.iter().map(|part| (part.number, part.name.clone())).collect(), space }
     }
 
     fn numbers(&self) -> impl Iterator<Item = u32> {
-        self.datasets.iter().map(|&(number, _)| number)
+        self.parts.iter().map(|&(number, _)| number)
     }
 
     /// The columns that names mean.
@@ -118,28 +118,28 @@ impl Group {
     }
 }
 
-/// The genes of an output, and the columns of each dataset that they are.
+/// The genes of an output, and the columns of each part that they are.
 #[derive(Debug, Clone)]
 pub struct Genes {
     /// The names of the genes, where they were matched by name.
     pub names: Option<Vec<String>>,
     /// The number of genes.
     pub n_genes: usize,
-    /// The numbers of datasets with the mapping of their columns; `None` where these are the output's already.
+    /// The numbers of parts with the mapping of their columns; `None` where these are the output's already.
     pub groups: Vec<(Vec<u32>, Option<Mapping>)>,
 }
 
 impl Genes {
-    /// All genes of datasets that share one feature space.
+    /// All genes of parts that share one feature space.
     #[must_use]
     pub fn all(numbers: impl IntoIterator<Item = u32>, n_genes: usize) -> Self {
         Self { names: None, n_genes, groups: vec![(numbers.into_iter().collect(), None)] }
     }
 
-    /// The columns of a dataset that the genes are; `None` where its columns are the output's already.
+    /// The columns of a part that the genes are; `None` where its columns are the output's already.
     ///
     /// # Errors
-    /// `Value` for a dataset that the genes were not resolved for.
+    /// `Value` for a part that the genes were not resolved for.
     pub fn mapping(&self, number: u32) -> Result<Option<&Mapping>> {
         match self.groups.iter().find(|(numbers, _)| numbers.contains(&number)) {
             Some((_, mapping)) => Ok(mapping.as_ref()),
@@ -147,7 +147,7 @@ impl Genes {
         }
     }
 
-    /// The map from the columns of each dataset, by its number, to the output's; `None` where they are the same.
+    /// The map from the columns of each part, by its number, to the output's; `None` where they are the same.
     pub fn columns(&self) -> impl Iterator<Item = (u32, Option<Arc<Columns>>)> {
         self.groups.iter().flat_map(|(numbers, mapping)| {
             let columns = mapping.as_ref().map(|mapping| Arc::new(mapping.columns()));
@@ -156,12 +156,12 @@ impl Genes {
     }
 }
 
-/// Resolves a request in the feature spaces of some datasets, at least one. `elsewhere` are the store's others,
+/// Resolves a request in the feature spaces of some parts, at least one. `elsewhere` are the store's others,
 /// looked at for names that are in none of these: a panel of genes means the same for every selection.
 ///
 /// # Errors
 /// `Value` for several spaces where all genes are wanted, for a name that is wanted twice, and for one that
-/// several genes have; `Key` for a name that no dataset has.
+/// several genes have; `Key` for a name that no part has.
 pub fn resolve(
     request: &GeneRequest,
     groups: &[Group],
@@ -283,7 +283,7 @@ mod tests {
 
     fn group(number: u32, names: &[Option<&str>]) -> Group {
         let names = names.iter().map(|name| name.map(str::to_owned));
-        Group { datasets: vec![(number, format!("d{number}"))], space: Arc::new(FeatureSpace::new(names)) }
+        Group { parts: vec![(number, format!("d{number}"))], space: Arc::new(FeatureSpace::new(names)) }
     }
 
     fn request(wanted: WantedGenes, duplicates: Duplicates) -> GeneRequest {
@@ -336,7 +336,7 @@ mod tests {
             let duplicates = [Duplicates::First, Duplicates::Sum, Duplicates::Drop][mode];
             let named = |space: &Vec<Option<u8>>| FeatureSpace::new(space.iter().map(|n| n.map(|n| format!("g{n}"))));
             let groups: Vec<Group> = (0..).zip(&spaces)
-                .map(|(i, space)| Group { datasets: vec![(i, format!("d{i}"))], space: Arc::new(named(space)) })
+                .map(|(i, space)| Group { parts: vec![(i, format!("d{i}"))], space: Arc::new(named(space)) })
                 .collect();
             let wanted = if union { WantedGenes::Union } else { WantedGenes::Intersection };
             let Ok(genes) = resolve(&request(wanted, duplicates), &groups, || Ok(Vec::new())) else {

@@ -1,4 +1,4 @@
-//! Sets of genes, and which genes of a dataset are in them.
+//! Sets of genes, and which genes of a part are in them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,11 +29,11 @@ pub enum Rule {
     Names(Vec<String>),
     /// The genes that this Boolean column of var marks.
     Column(String),
-    /// The genes by dataset name.
+    /// The genes by the names of datasets.
     Members(HashMap<String, Members>),
 }
 
-/// The genes of a dataset that are in a set.
+/// The genes of a part that are in a set.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Members {
@@ -50,14 +50,14 @@ impl GeneSet {
         DaoError::value(format!("gene set {}: {why}", quoted(&self.name)))
     }
 
-    /// Whether each gene of a dataset is in the set. `marks` gives a Boolean column of the dataset's var.
+    /// Whether each gene of a part is in the set. `marks` gives a Boolean column of the part's var.
     ///
     /// # Errors
     /// `Value` for a pattern that is no regular expression, or that takes too long to be matched, and for a set that
-    /// says nothing of the dataset; those of `marks`.
+    /// says nothing of the part; those of `marks`.
     pub fn members(
         &self,
-        dataset: &str,
+        part: &str,
         space: &FeatureSpace,
         marks: impl FnOnce(&str) -> Result<Vec<bool>>,
     ) -> Result<Vec<bool>> {
@@ -79,7 +79,7 @@ impl GeneSet {
             Rule::Names(names) => {
                 names.iter().flat_map(|name| space.columns(name)).for_each(|&column| members[column as usize] = true);
             }
-            Rule::Members(by_dataset) => match by_dataset.get(dataset) {
+            Rule::Members(by_part) => match by_part.get(part) {
                 Some(Members::Columns(columns)) => {
                     for &column in columns {
                         let member = members.get_mut(column as usize);
@@ -90,7 +90,7 @@ impl GeneSet {
                 None => {
                     return Err(self
                         .error("the dataset was not there when the expression was made")
-                        .at(format!("dataset '{dataset}'")));
+                        .at(format!("dataset '{part}'")));
                 }
             },
         }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_those_of_the_dataset() {
+    fn columns_are_those_of_the_part() {
         let space = FeatureSpace::new([None, None]);
         let members = |rule: &str| {
             let set = format!(r#"{{"name": "s", "members": {{"d": {rule}}}}}"#);

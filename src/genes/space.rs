@@ -1,4 +1,4 @@
-//! The genes of datasets that share them: their names in one column of var, in order.
+//! The genes of parts that share them: their names in one column of var, in order.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

@@ -1,4 +1,4 @@
-//! The feature spaces of an open store's datasets, read when first needed, and kept.
+//! The feature spaces of an open store's parts, read when first needed, and kept.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use moka::sync::Cache;
 use super::resolve::{Group, resolve};
 use super::{FeatureSpace, GeneRequest, Genes, WantedGenes, listed, quoted};
 use crate::error::{DaoError, ErrorKind, Result};
-use crate::store::{Dataset, INDEX, Store, VarColumn, VarTable};
+use crate::store::{INDEX, Part, Store, VarColumn, VarTable};
 
 /// The most bytes of names that are kept in memory.
 const KEPT: u64 = 128 << 20;
 
-/// The feature spaces of an open store's datasets, by a dataset's number and a column of its var, or by the id of a
+/// The feature spaces of an open store's parts, by a part's number and a column of its var, or by the id of a
 /// feature space alone; `None` where there is no such column.
 pub struct FeatureSpaces(Cache<(Option<u32>, String), Option<Arc<FeatureSpace>>>);
 
@@ -27,48 +27,43 @@ impl Default for FeatureSpaces {
 }
 
 impl FeatureSpaces {
-    /// The id of a dataset's feature space: two are equal exactly where the genes and their order are.
+    /// The id of a part's feature space: two are equal exactly where the genes and their order are.
     ///
     /// # Errors
-    /// As [`Store::var`], for a dataset whose manifest does not name it.
-    pub fn id(&self, store: &Store, dataset: &Dataset) -> Result<String> {
-        if dataset.feature_space.is_empty() {
-            return Ok(self.space(store, dataset, None)?.id().to_owned());
+    /// As [`Store::var`], for a part whose manifest does not name it.
+    pub fn id(&self, store: &Store, part: &Part) -> Result<String> {
+        if part.feature_space.is_empty() {
+            return Ok(self.space(store, part, None)?.id().to_owned());
         }
-        Ok(dataset.feature_space.clone())
+        Ok(part.feature_space.clone())
     }
 
-    /// A dataset's genes by the names in the column `gene_key` of var; `None` for the index.
+    /// A part's genes by the names in the column `gene_key` of var; `None` for the index.
     ///
     /// # Errors
     /// `Key` if there is no such column, `Value` if it holds no names, and as [`Store::var`].
-    pub fn space(&self, store: &Store, dataset: &Dataset, gene_key: Option<&str>) -> Result<Arc<FeatureSpace>> {
-        if let Some(space) = self.if_there(store, dataset, gene_key)? {
+    pub fn space(&self, store: &Store, part: &Part, gene_key: Option<&str>) -> Result<Arc<FeatureSpace>> {
+        if let Some(space) = self.if_there(store, part, gene_key)? {
             return Ok(space);
         }
-        let (column, name) = (quoted(gene_key.unwrap_or(INDEX)), quoted(&dataset.name));
-        Err(no_column(&format!("gene_key={column} is no column of var in dataset {name}"), &store.var(dataset)?))
+        let (column, name) = (quoted(gene_key.unwrap_or(INDEX)), quoted(&part.name));
+        Err(no_column(&format!("gene_key={column} is no column of var in dataset {name}"), &store.var(part)?))
     }
 
-    /// A dataset's genes as [`FeatureSpaces::space`] gives them; `None` where there is no such column.
+    /// A part's genes as [`FeatureSpaces::space`] gives them; `None` where there is no such column.
     ///
     /// # Errors
     /// As [`FeatureSpaces::space`].
-    pub fn if_there(
-        &self,
-        store: &Store,
-        dataset: &Dataset,
-        gene_key: Option<&str>,
-    ) -> Result<Option<Arc<FeatureSpace>>> {
+    pub fn if_there(&self, store: &Store, part: &Part, gene_key: Option<&str>) -> Result<Option<Arc<FeatureSpace>>> {
         let column = gene_key.unwrap_or(INDEX);
         let key = match gene_key {
-            None if !dataset.feature_space.is_empty() => (None, dataset.feature_space.clone()),
-            _ => (Some(dataset.number), column.to_owned()),
+            None if !part.feature_space.is_empty() => (None, part.feature_space.clone()),
+            _ => (Some(part.number), column.to_owned()),
         };
         if let Some(known) = self.0.get(&key) {
             return Ok(known);
         }
-        let names = store.var(dataset)?.column(column).map_err(|e| e.at(dataset.place()))?;
+        let names = store.var(part)?.column(column).map_err(|e| e.at(part.place()))?;
         let space = names.map(|column| match column {
             VarColumn::Names(names) => FeatureSpace::new(names),
             VarColumn::Marks(marks) => FeatureSpace::new(marks.into_iter().map(|mark| Some(mark?.to_string()))),
@@ -78,29 +73,29 @@ impl FeatureSpaces {
         Ok(space)
     }
 
-    /// Whether a Boolean column of var marks each gene of a dataset; a null does not.
+    /// Whether a Boolean column of var marks each gene of a part; a null does not.
     ///
     /// # Errors
     /// `Key` if there is no such column, `Value` if it is not Boolean, and as [`Store::var`].
-    pub fn marks(&self, store: &Store, dataset: &Dataset, column: &str) -> Result<Vec<bool>> {
-        let table = store.var(dataset)?;
-        match table.column(column).map_err(|e| e.at(dataset.place()))? {
+    pub fn marks(&self, store: &Store, part: &Part, column: &str) -> Result<Vec<bool>> {
+        let table = store.var(part)?;
+        match table.column(column).map_err(|e| e.at(part.place()))? {
             Some(VarColumn::Marks(marks)) => Ok(marks.into_iter().map(|mark| mark == Some(true)).collect()),
             Some(VarColumn::Names(names)) => {
                 let first = listed(names.iter().flatten().map(String::as_str).next());
                 Err(DaoError::value(format!("column {} of var is not Boolean", quoted(column)))
-                    .at(dataset.place())
+                    .at(part.place())
                     .expected(format!("true or false for each of {} genes", names.len()))
                     .found(format!("values such as {first}")))
             }
             None => {
-                let what = format!("dataset {} has no such column of var: {}", quoted(&dataset.name), quoted(column));
+                let what = format!("dataset {} has no such column of var: {}", quoted(&part.name), quoted(column));
                 Err(no_column(&what, &table))
             }
         }
     }
 
-    /// The datasets grouped by feature space; each alone where another column of var is matched, which may
+    /// The parts grouped by feature space; each alone where another column of var is matched, which may
     /// differ where the index does not.
     ///
     /// # Errors
@@ -108,52 +103,52 @@ impl FeatureSpaces {
     pub fn by_space<'a>(
         &self,
         store: &Store,
-        datasets: impl IntoIterator<Item = &'a Dataset>,
+        parts: impl IntoIterator<Item = &'a Part>,
         gene_key: Option<&str>,
-    ) -> Result<Vec<Vec<&'a Dataset>>> {
-        let (mut groups, mut known): (Vec<Vec<&Dataset>>, HashMap<String, usize>) = Default::default();
-        for dataset in datasets {
+    ) -> Result<Vec<Vec<&'a Part>>> {
+        let (mut groups, mut known): (Vec<Vec<&Part>>, HashMap<String, usize>) = Default::default();
+        for part in parts {
             let at = match gene_key {
                 Some(_) => groups.len(),
-                None => *known.entry(self.id(store, dataset)?).or_insert(groups.len()),
+                None => *known.entry(self.id(store, part)?).or_insert(groups.len()),
             };
             match groups.get_mut(at) {
-                Some(group) => group.push(dataset),
-                None => groups.push(vec![dataset]),
+                Some(group) => group.push(part),
+                None => groups.push(vec![part]),
             }
         }
         Ok(groups)
     }
 
-    /// The genes that a request means in the datasets `numbers`; none for a selection without cells, in which a
+    /// The genes that a request means in the parts `numbers`; none for a selection without cells, in which a
     /// request means what it means in the whole store.
     ///
     /// # Errors
     /// As [`resolve`] and [`FeatureSpaces::space`], and `Value` for a number that the store does not have.
     pub fn genes(&self, store: &Store, numbers: &[u32], request: &GeneRequest) -> Result<Genes> {
         let gene_key = request.gene_key.as_deref();
-        let all = &store.manifest().datasets;
-        let datasets: Vec<&Dataset> = match numbers {
+        let all = &store.manifest().parts;
+        let parts: Vec<&Part> = match numbers {
             [] => all.iter().collect(),
-            _ => numbers.iter().map(|&number| store.dataset_numbered(number)).collect::<Result<_>>()?,
+            _ => numbers.iter().map(|&number| store.part_numbered(number)).collect::<Result<_>>()?,
         };
-        let groups = self.by_space(store, datasets.iter().copied(), gene_key)?;
+        let groups = self.by_space(store, parts.iter().copied(), gene_key)?;
         if request.wanted == WantedGenes::All {
             if gene_key.is_none() && groups.len() <= 1 {
-                let n_vars = datasets.first().map_or(0, |dataset| dataset.n_vars);
+                let n_vars = parts.first().map_or(0, |part| part.n_vars);
                 let n_genes = usize::try_from(n_vars).map_err(|_| DaoError::value("more genes than memory holds"))?;
-                return Ok(Genes::all(datasets.iter().map(|dataset| dataset.number), n_genes));
+                return Ok(Genes::all(parts.iter().map(|part| part.number), n_genes));
             }
             if numbers.is_empty() {
                 return Ok(Genes::all([], 0));
             }
         }
         // A group has a member.
-        let read = |members: Vec<&Dataset>| Ok(Group::new(&members, self.space(store, members[0], gene_key)?));
+        let read = |members: Vec<&Part>| Ok(Group::new(&members, self.space(store, members[0], gene_key)?));
         let groups = groups.into_iter().map(read).collect::<Result<Vec<_>>>()?;
         resolve(request, &groups, || {
-            let here: Vec<u32> = datasets.iter().map(|dataset| dataset.number).collect();
-            let others = all.iter().filter(|dataset| !here.contains(&dataset.number));
+            let here: Vec<u32> = parts.iter().map(|part| part.number).collect();
+            let others = all.iter().filter(|part| !here.contains(&part.number));
             let others = self.by_space(store, others, gene_key)?.into_iter().map(|members| {
                 let space = self.if_there(store, members[0], gene_key)?;
                 Ok(space.map(|space| Group::new(&members, space)))
@@ -170,16 +165,16 @@ fn no_column(what: &str, table: &VarTable) -> DaoError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{open, write_dataset};
+    use super::super::testing::{open, write_part};
     use super::super::{Duplicates, Mapping};
     use super::*;
 
-    /// Two datasets of one feature space, and one of another.
+    /// Two parts of one feature space, and one of another.
     fn store() -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().unwrap();
-        write_dataset(folder.path(), "a", &[Some("x"), Some("MT-y"), None]);
-        write_dataset(folder.path(), "b", &[Some("x"), Some("MT-y"), None]);
-        write_dataset(folder.path(), "c", &[Some("z"), Some("x"), Some("z")]);
+        write_part(folder.path(), "a", &[Some("x"), Some("MT-y"), None]);
+        write_part(folder.path(), "b", &[Some("x"), Some("MT-y"), None]);
+        write_part(folder.path(), "c", &[Some("z"), Some("x"), Some("z")]);
         let store = open(folder.path());
         (folder, store)
     }
@@ -189,24 +184,24 @@ mod tests {
     }
 
     #[test]
-    fn datasets_of_the_same_names_share_a_space() {
+    fn parts_of_the_same_names_share_a_space() {
         let (_folder, store) = store();
         let spaces = FeatureSpaces::default();
         let by_space = |gene_key| {
-            let groups = spaces.by_space(&store, &store.manifest().datasets, gene_key).unwrap();
-            groups.iter().map(|group| group.iter().map(|dataset| dataset.number).collect()).collect::<Vec<Vec<u32>>>()
+            let groups = spaces.by_space(&store, &store.manifest().parts, gene_key).unwrap();
+            groups.iter().map(|group| group.iter().map(|part| part.number).collect()).collect::<Vec<Vec<u32>>>()
         };
         assert_eq!(by_space(None), [vec![0, 1], vec![2]]);
         assert_eq!(by_space(Some("symbol")), [[0], [1], [2]]);
-        let dataset = |number| store.dataset_numbered(number).unwrap();
-        assert_eq!(spaces.id(&store, dataset(0)).unwrap(), spaces.id(&store, dataset(1)).unwrap());
-        assert_ne!(spaces.id(&store, dataset(0)).unwrap(), spaces.id(&store, dataset(2)).unwrap());
+        let part = |number| store.part_numbered(number).unwrap();
+        assert_eq!(spaces.id(&store, part(0)).unwrap(), spaces.id(&store, part(1)).unwrap());
+        assert_ne!(spaces.id(&store, part(0)).unwrap(), spaces.id(&store, part(2)).unwrap());
     }
 
     #[test]
     fn columns_of_var_are_names_or_marks() {
         let (folder, store) = store();
-        let (spaces, first) = (FeatureSpaces::default(), store.dataset("a").unwrap());
+        let (spaces, first) = (FeatureSpaces::default(), store.part("a").unwrap());
         let names = |key| -> Vec<Option<String>> {
             let space = spaces.space(&store, first, key).unwrap();
             space.names().iter().map(|name| name.as_deref().map(str::to_owned)).collect()
@@ -234,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_mean_columns_of_datasets() {
+    fn requests_mean_columns_of_parts() {
         let (_folder, store) = store();
         let spaces = FeatureSpaces::default();
         let genes = |numbers: &[u32], wanted, key| spaces.genes(&store, numbers, &request(wanted, key));
@@ -246,7 +241,7 @@ mod tests {
         assert_eq!(found.mapping(0).unwrap().map(Mapping::pairs), Some(&[(0, 1), (1, 0)][..]));
         assert_eq!(found.mapping(2).unwrap().map(Mapping::pairs), Some(&[(1, 1)][..]));
         assert!(found.mapping(1).is_err());
-        // A name that only another dataset of the store has is known.
+        // A name that only another part of the store has is known.
         assert_eq!(genes(&[2], names(&["MT-y"]), None).unwrap().n_genes, 1);
         assert_eq!(genes(&[2], names(&["no"]), None).unwrap_err().kind(), ErrorKind::Key);
         assert!(genes(&[2], names(&["z"]), None).unwrap_err().to_string().contains("ambiguous gene name 'z'"));

@@ -11,13 +11,13 @@ use parquet::schema::parser::parse_message_type;
 
 use crate::store::Store;
 
-/// The cells of each dataset.
+/// The cells of each part.
 pub const N_OBS: u64 = 9;
 
-/// Writes a dataset with genes of these names. Its var has the columns `symbol`, the names in capitals, `mito`, whether
+/// Writes a part with genes of these names. Its var has the columns `symbol`, the names in capitals, `mito`, whether
 /// a name begins with `MT-`, and `day`, a date that is the gene's number.
-pub fn write_dataset(folder: &Path, dataset: &str, names: &[Option<&str>]) {
-    let folder = folder.join(dataset);
+pub fn write_part(folder: &Path, part: &str, names: &[Option<&str>]) {
+    let folder = folder.join(part);
     std::fs::create_dir_all(folder.join("zarr/X")).unwrap();
     std::fs::create_dir_all(folder.join("parquet")).unwrap();
     let array = serde_json::json!({"shape": [N_OBS, names.len()], "dtype": "<u2"});
@@ -51,5 +51,5 @@ pub fn write_dataset(folder: &Path, dataset: &str, names: &[Option<&str>]) {
 
 /// Opens the store in a folder.
 pub fn open(folder: &Path) -> Store {
-    Store::open(folder.to_str().unwrap(), &Vec::new()).unwrap()
+    Store::open(folder.to_str().unwrap(), &Vec::new(), None).unwrap()
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{DatasetLookup, Entry};
+use super::{Entry, PartLookup};
 use crate::error::{DaoError, Result};
 use crate::genes::sum_exactly;
 use crate::matrix::{GeneIndex, Totals};
@@ -20,7 +20,7 @@ pub struct GeneTask {
 }
 
 /// The entries that a task finds.
-pub fn look_up<T: Num>(target: &DatasetLookup<'_>, task: &GeneTask) -> Result<Vec<Entry<T>>> {
+pub fn look_up<T: Num>(target: &PartLookup<'_>, task: &GeneTask) -> Result<Vec<Entry<T>>> {
     let GeneTask { index, genes, .. } = task;
     if let [(gene, values)] = &genes[..] {
         if is_always_exact(index.dtype(), T::DTYPE) {
@@ -53,7 +53,7 @@ pub fn look_up<T: Num>(target: &DatasetLookup<'_>, task: &GeneTask) -> Result<Ve
 
 /// The entries of those wanted rows that are among `cells` (ascending), each with the cell's value.
 fn found<T: Num>(
-    target: &DatasetLookup<'_>,
+    target: &PartLookup<'_>,
     task: &GeneTask,
     cells: &[i32],
     value: impl Fn(usize) -> Result<T>,

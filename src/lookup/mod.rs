@@ -1,7 +1,7 @@
 //! Numbers about cells in any order, with repeats: values of a few genes, or sums over genes.
 //!
 //! An expression sends a [`LookupRequest`]. `stores` finds its store among those kept open, and `resolve` works out
-//! which columns it means there. `strategy` chooses how each dataset's cells are looked up, `rows` and `gene_index` do
+//! which columns it means there. `strategy` chooses how each part's cells are looked up, `rows` and `gene_index` do
 //! it, and this module puts the numbers that they find in their places. Knows no frames and no Python.
 
 mod gene_index;
@@ -18,12 +18,12 @@ use std::sync::Arc;
 use crate::error::{DaoError, Result};
 use crate::genes::Mapping;
 use crate::number::{Dtype, Num, Values, for_dtype, zeros};
-use crate::read::{DatasetRows, Normalize, OpenStore, RowPlan, schedule};
-use crate::store::{Dataset, MatrixName};
+use crate::read::{Normalize, OpenStore, PartRows, RowPlan, schedule};
+use crate::store::{MatrixName, Part};
 pub use request::{LookupRequest, Shape};
 use strategy::tasks;
 
-/// The numbers that are wanted of a dataset's cells.
+/// The numbers that are wanted of a part's cells.
 #[derive(Debug, PartialEq, Eq)]
 enum WantedNumbers {
     /// The values of these columns.
@@ -44,7 +44,7 @@ pub struct Lookup {
     pub width: usize,
     /// Whether all numbers of a cell lie side by side in one vector; otherwise each output has its own vector.
     together: bool,
-    /// The wanted numbers of each dataset, by the dataset's number, or why nothing can be read of it.
+    /// The wanted numbers of each part, by the part's number, or why nothing can be read of it.
     wanted: BTreeMap<u32, Result<Arc<WantedNumbers>>>,
 }
 
@@ -52,9 +52,9 @@ pub struct Lookup {
 pub struct Found {
     /// `width` vectors with a number for each key; or one with `width` numbers for each key.
     pub values: Vec<Values>,
-    /// The outputs that a dataset has no gene for, by the number of each dataset that lacks any; they are zeros.
+    /// The outputs that a part has no gene for, by the number of each part that lacks any; they are zeros.
     pub absent: BTreeMap<u32, Vec<bool>>,
-    /// The number of datasets that were looked up by each strategy, by its name.
+    /// The number of parts that were looked up by each strategy, by its name.
     pub strategies: BTreeMap<&'static str, usize>,
 }
 
@@ -66,10 +66,10 @@ struct Entry<T> {
     value: T,
 }
 
-/// One dataset in a lookup: the rows to look up (ascending, each once), and what is wanted of them.
-struct DatasetLookup<'a> {
+/// One part in a lookup: the rows to look up (ascending, each once), and what is wanted of them.
+struct PartLookup<'a> {
     lookup: &'a Lookup,
-    dataset: &'a Dataset,
+    part: &'a Part,
     rows: &'a [u32],
     wanted: &'a WantedNumbers,
 }
@@ -78,7 +78,7 @@ impl Lookup {
     /// Looks up the cells `keys`, as numbers of `dtype`.
     ///
     /// # Errors
-    /// `Value` for keys that are no cells of the store or of datasets that nothing can be had of, and as
+    /// `Value` for keys that are no cells of the store or of parts that nothing can be had of, and as
     /// [`crate::matrix::Matrix::read`], with the dataset named.
     pub fn read(&self, keys: &[u64], dtype: Dtype, threads: Option<usize>) -> Result<Found> {
         for_dtype!(dtype, T => self.read_as::<T>(keys, threads))
@@ -86,9 +86,9 @@ impl Lookup {
 
     fn read_as<T: Num>(&self, keys: &[u64], threads: Option<usize>) -> Result<Found> {
         let plan = RowPlan::new(keys);
-        let targets = plan.datasets.iter().map(|rows| self.dataset(rows)).collect::<Result<Vec<_>>>()?;
+        let targets = plan.parts.iter().map(|rows| self.part(rows)).collect::<Result<Vec<_>>>()?;
         let (mut all, mut strategies) = (Vec::new(), BTreeMap::new());
-        for (target, rows) in targets.iter().zip(&plan.datasets) {
+        for (target, rows) in targets.iter().zip(&plan.parts) {
             let (strategy, tasks) = tasks(target)?;
             *strategies.entry(strategy).or_insert(0) += 1;
             all.extend(tasks.into_iter().map(|task| (target, &rows.slot_ranges, task)));
@@ -105,7 +105,7 @@ impl Lookup {
             schedule::threads(threads),
             |i| {
                 let (target, slot_ranges, task) = &all[i];
-                let entries = task.run(target).map_err(|e| e.at(target.dataset.place()))?;
+                let entries = task.run(target).map_err(|e| e.at(target.part.place()))?;
                 Ok((slot_ranges, entries))
             },
             |(slot_ranges, entries)| {
@@ -121,29 +121,29 @@ impl Lookup {
             },
             || Ok(()),
         )?;
-        let absent = targets.iter().map(|target| (target.dataset.number, self.absent(target.wanted)));
+        let absent = targets.iter().map(|target| (target.part.number, self.absent(target.wanted)));
         let absent = absent.filter(|(_, absent)| absent.contains(&true)).collect();
         Ok(Found { absent, values: values.into_iter().map(T::wrap).collect(), strategies })
     }
 
-    /// What is to be looked up of one dataset.
-    fn dataset<'a>(&'a self, wanted: &'a DatasetRows) -> Result<DatasetLookup<'a>> {
+    /// What is to be looked up of one part.
+    fn part<'a>(&'a self, wanted: &'a PartRows) -> Result<PartLookup<'a>> {
         const CHANGED: &str = "the store has changed since the keys were made, or the query; make it again";
-        let dataset = self.source.store().dataset_numbered(wanted.number)?;
+        let part = self.source.store().part_numbered(wanted.number)?;
         if let Some(&last) = wanted.rows.last()
-            && u64::from(last) >= dataset.n_obs
+            && u64::from(last) >= part.n_obs
         {
-            let what = format!("a cell key names row {last} and the dataset has {} cells", dataset.n_obs);
-            return Err(DaoError::value(what).at(dataset.place()).hint(CHANGED));
+            let what = format!("a cell key names row {last} and the dataset has {} cells", part.n_obs);
+            return Err(DaoError::value(what).at(part.place()).hint(CHANGED));
         }
         let numbers = self.wanted.get(&wanted.number).ok_or_else(|| {
-            DaoError::value("a dataset that was not there when the query was made").at(dataset.place()).hint(CHANGED)
+            DaoError::value("a dataset that was not there when the query was made").at(part.place()).hint(CHANGED)
         })?;
         let numbers = numbers.as_ref().map_err(DaoError::clone)?;
-        Ok(DatasetLookup { lookup: self, dataset, rows: &wanted.rows, wanted: numbers })
+        Ok(PartLookup { lookup: self, part, rows: &wanted.rows, wanted: numbers })
     }
 
-    /// Whether a dataset lacks the gene of each output.
+    /// Whether a part lacks the gene of each output.
     fn absent(&self, wanted: &WantedNumbers) -> Vec<bool> {
         match wanted {
             WantedNumbers::Genes(mapping) => mapping.first_columns(self.width).iter().map(Option::is_none).collect(),

@@ -11,7 +11,7 @@ use crate::per_process::PerProcess;
 const KEPT: usize = 10_000;
 
 /// A report of how the cells of one call were looked up: the first few names, the number of cells, and the number of
-/// datasets by each strategy, as text.
+/// parts by each strategy, as text.
 pub type Report = (String, usize, String);
 
 /// The two ends of the queue, while reports are wanted.
@@ -54,7 +54,7 @@ pub fn report(request: &LookupRequest, found: &Found, n_cells: usize) {
     let more = if names.len() > 3 { ", …" } else { "" };
     names.truncate(3);
     let strategies: Vec<String> =
-        found.strategies.iter().map(|(strategy, datasets)| format!("{datasets} by {strategy}")).collect();
+        found.strategies.iter().map(|(strategy, parts)| format!("{parts} by {strategy}")).collect();
     let strategies = if strategies.is_empty() { "none".into() } else { strategies.join(", ") };
     // A full queue means that nobody takes reports: this one is dropped.
     drop(sender.try_send((names.join(", ") + more, n_cells, strategies)));

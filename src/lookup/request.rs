@@ -38,7 +38,7 @@ pub struct LookupRequest {
     pub normalize: Option<(Option<f64>, bool)>,
     /// The number type of the result; `None` for the stored one.
     pub dtype: Option<String>,
-    /// The meaning of a name that several genes of one dataset have.
+    /// The meaning of a name that several genes of one part have.
     pub duplicates: Duplicates,
     /// The URI of the store now; `None` for the one that the cells name.
     pub store: Option<String>,

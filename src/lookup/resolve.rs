@@ -1,4 +1,4 @@
-//! Requests resolved in an open store: the columns of each dataset, or the reason why it cannot be read.
+//! Requests resolved in an open store: the columns of each part, or the reason why it cannot be read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use crate::error::{DaoError, ErrorKind, Result};
 use crate::genes::{FeatureSpace, Group, Rule, missing, unknown};
 use crate::number::Dtype;
 use crate::read::{Normalize, OpenStore};
-use crate::store::{Dataset, MatrixName};
+use crate::store::{MatrixName, Part};
 
 impl Lookup {
     /// The meaning of a request in the store of `source`.
     ///
     /// # Errors
-    /// `Key` for genes, a layer or a column of var that no dataset has; `Value` for sets that mean something nowhere.
-    /// What is wrong with some datasets alone is told where their cells are met.
+    /// `Key` for genes, a layer or a column of var that no part has; `Value` for sets that mean something nowhere.
+    /// What is wrong with some parts alone is told where their cells are met.
     pub fn new(source: &Arc<OpenStore>, request: &LookupRequest) -> Result<Self> {
         let matrix = request.matrix();
-        check_layer(&source.store().manifest().datasets, &matrix)?;
+        check_layer(&source.store().manifest().parts, &matrix)?;
         let mut lookup = Self {
             source: source.clone(),
             dtype: number_type(source, request, &matrix)?,
@@ -42,16 +42,16 @@ impl Lookup {
         self.wanted.values().filter_map(|wanted| wanted.as_ref().err())
     }
 
-    /// Finds the wanted numbers of each dataset.
+    /// Finds the wanted numbers of each part.
     fn resolve_genes(&mut self, request: &LookupRequest) -> Result<()> {
         let (source, gene_key) = (self.source.clone(), request.gene_key.as_deref());
         let (store, spaces) = (source.store(), source.spaces());
-        let datasets = &store.manifest().datasets;
-        let alone = || datasets.iter().map(|dataset| vec![dataset]).collect();
-        let by_dataset = request.sets.iter().any(|set| matches!(set.rule, Rule::Column(_) | Rule::Members(_)));
+        let parts = &store.manifest().parts;
+        let alone = || parts.iter().map(|part| vec![part]).collect();
+        let by_part = request.sets.iter().any(|set| matches!(set.rule, Rule::Column(_) | Rule::Members(_)));
         // Where the genes of one cannot be read, that is told where its cells are met, and those of the others are.
         let groups =
-            if by_dataset { alone() } else { spaces.by_space(store, datasets, gene_key).unwrap_or_else(|_| alone()) };
+            if by_part { alone() } else { spaces.by_space(store, parts, gene_key).unwrap_or_else(|_| alone()) };
         let mut named = Vec::new();
         for members in groups {
             let first = members[0]; // a group has a member
@@ -63,23 +63,23 @@ impl Lookup {
                 named.extend(is_named.then_some(group));
                 numbers.map(Arc::new)
             });
-            self.wanted.extend(members.iter().map(|dataset| (dataset.number, numbers.clone())));
+            self.wanted.extend(members.iter().map(|part| (part.number, numbers.clone())));
         }
-        // A dataset that cannot be read may have the column.
-        if let (Some(first), [], None) = (datasets.first(), &named[..], self.errors().next()) {
+        // A part that cannot be read may have the column.
+        if let (Some(first), [], None) = (parts.first(), &named[..], self.errors().next()) {
             spaces.space(store, first, gene_key)?;
         }
         self.check_names(&request.names, &named)?;
         self.check_sets(request, &named)
     }
 
-    /// Refuses names that no dataset has.
+    /// Refuses names that no part has.
     fn check_names(&self, names: &[String], groups: &[Group]) -> Result<()> {
         let missing = missing(names, groups);
         if missing.is_empty() {
             return Ok(());
         }
-        // A dataset that could not be read may have them.
+        // A part that could not be read may have them.
         Err(self.errors().find(|e| !is_lasting(e)).cloned().unwrap_or_else(|| unknown(&missing, groups)))
     }
 
@@ -119,9 +119,9 @@ fn is_lasting(error: &DaoError) -> bool {
     matches!(error.kind(), ErrorKind::Key | ErrorKind::Value)
 }
 
-fn check_layer(datasets: &[Dataset], matrix: &MatrixName) -> Result<()> {
+fn check_layer(parts: &[Part], matrix: &MatrixName) -> Result<()> {
     let MatrixName::Layer(layer) = matrix else { return Ok(()) };
-    let there: BTreeSet<&String> = datasets.iter().flat_map(|dataset| dataset.layers.iter()).collect();
+    let there: BTreeSet<&String> = parts.iter().flat_map(|part| part.layers.iter()).collect();
     if there.contains(layer) {
         return Ok(());
     }
@@ -130,7 +130,7 @@ fn check_layer(datasets: &[Dataset], matrix: &MatrixName) -> Result<()> {
     Err(DaoError::new(ErrorKind::Key, format!("no dataset has a layer '{layer}'; there are: {known}")))
 }
 
-/// The number type that is asked for, or the stored one, of all datasets together.
+/// The number type that is asked for, or the stored one, of all parts together.
 fn number_type(source: &OpenStore, request: &LookupRequest, matrix: &MatrixName) -> Result<Dtype> {
     if request.shape == Shape::Sums {
         return Ok(Dtype::F64);
@@ -139,29 +139,24 @@ fn number_type(source: &OpenStore, request: &LookupRequest, matrix: &MatrixName)
         return Dtype::from_name(name);
     }
     let mut stored = Vec::new();
-    for dataset in &source.store().manifest().datasets {
+    for part in &source.store().manifest().parts {
         stored.extend(match matrix {
-            MatrixName::X => dataset.dtype,
-            _ => source.store().description(dataset)?.matrices.get(matrix).and_then(|matrix| matrix.dtype),
+            MatrixName::X => part.dtype,
+            _ => source.store().description(part)?.matrices.get(matrix).and_then(|matrix| matrix.dtype),
         });
     }
     Ok(Dtype::common(&stored).unwrap_or(Dtype::F32))
 }
 
-/// The numbers that are wanted of the datasets of a group; `dataset` is the first of them.
-fn wanted_numbers(
-    source: &OpenStore,
-    request: &LookupRequest,
-    dataset: &Dataset,
-    group: &Group,
-) -> Result<WantedNumbers> {
+/// The numbers that are wanted of the parts of a group; `part` is the first of them.
+fn wanted_numbers(source: &OpenStore, request: &LookupRequest, part: &Part, group: &Group) -> Result<WantedNumbers> {
     if request.shape != Shape::Sums {
         return group.mapping(&request.names, request.duplicates).map(WantedNumbers::Genes);
     }
     let mut masks = vec![0_u64; group.space.len()];
     for (bit, set) in request.sets.iter().enumerate() {
-        let marks = |column: &str| source.spaces().marks(source.store(), dataset, column);
-        for (mask, member) in masks.iter_mut().zip(set.members(&dataset.name, &group.space, marks)?) {
+        let marks = |column: &str| source.spaces().marks(source.store(), part, column);
+        for (mask, member) in masks.iter_mut().zip(set.members(&part.name, &group.space, marks)?) {
             *mask |= u64::from(member) << bit;
         }
     }
@@ -173,13 +168,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::genes::testing::{open, write_dataset};
+    use crate::genes::testing::{open, write_part};
 
-    /// A store of two datasets with one gene in common.
+    /// A store of two parts with one gene in common.
     fn store() -> (tempfile::TempDir, Arc<OpenStore>) {
         let folder = tempfile::tempdir().unwrap();
-        write_dataset(folder.path(), "a", &[Some("x"), Some("MT-y"), None]);
-        write_dataset(folder.path(), "b", &[Some("z"), Some("x"), Some("z")]);
+        write_part(folder.path(), "a", &[Some("x"), Some("MT-y"), None]);
+        write_part(folder.path(), "b", &[Some("z"), Some("x"), Some("z")]);
         let store = Arc::new(OpenStore::new(open(folder.path())));
         (folder, store)
     }
@@ -198,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_columns_of_each_dataset() {
+    fn names_are_columns_of_each_part() {
         let (_folder, store) = store();
         let resolve = |shape, more| Lookup::new(&store, &request(shape, more));
         let lookup = resolve("struct", json!({"names": ["MT-y", "x"]})).unwrap();
@@ -206,7 +201,7 @@ mod tests {
         assert_eq!((lookup.dtype, lookup.width, lookup.together, lookup.is_lasting()), (Dtype::U16, 2, false, true));
         let lookup = resolve("array", json!({"names": ["X"], "gene_key": "symbol", "dtype": "float64"})).unwrap();
         assert_eq!((pairs(&lookup, 0), lookup.dtype, lookup.together), (vec![(0, 0)], Dtype::F64, true));
-        // What is wrong with one dataset is told where its cells are met.
+        // What is wrong with one part is told where its cells are met.
         let lookup = resolve("one", json!({"names": ["z"]})).unwrap();
         assert_eq!(pairs(&lookup, 0), []);
         assert!(lookup.wanted[&1].as_ref().unwrap_err().to_string().contains("ambiguous gene name 'z'"));
@@ -217,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_dataset_has_is_an_error() {
+    fn what_no_part_has_is_an_error() {
         let (_folder, store) = store();
         for (more, kind, what) in [
             (
@@ -273,7 +268,7 @@ mod tests {
         let lookup = Lookup::new(&store, &request("one", json!({"names": ["x"]}))).unwrap();
         assert!(!lookup.is_lasting());
         assert_eq!(lookup.wanted[&1].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
-        // The dataset that cannot be read may have it.
+        // The part that cannot be read may have it.
         let error = Lookup::new(&store, &request("one", json!({"names": ["q"]}))).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }

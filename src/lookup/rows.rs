@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{DatasetLookup, Entry, WantedNumbers};
+use super::{Entry, PartLookup, WantedNumbers};
 use crate::error::Result;
 use crate::genes::{Columns, summing};
 use crate::matrix::{FillRow, Matrix, RowBuffer, RowSink, Totals};
@@ -13,7 +13,7 @@ const SEARCHED: usize = 24;
 
 /// The entries of some of the wanted rows, which are decoded one after another. `columns` are the genes' map.
 pub fn look_up<T: Num>(
-    target: &DatasetLookup<'_>,
+    target: &PartLookup<'_>,
     matrix: &Matrix,
     columns: Option<&Columns>,
     rows: Range<usize>,
@@ -28,7 +28,7 @@ pub fn look_up<T: Num>(
 }
 
 /// The entries of some rows, from the sums and counts that were kept when the matrix was written.
-pub fn totals<T: Num>(target: &DatasetLookup<'_>, totals: &Totals, rows: Range<usize>) -> Vec<Entry<T>> {
+pub fn totals<T: Num>(target: &PartLookup<'_>, totals: &Totals, rows: Range<usize>) -> Vec<Entry<T>> {
     let both = |(row, &number): (u32, &u32)| {
         let (sum, count) = totals.cell(number);
         [Entry { row, output: 0, value: T::cast(sum) }, Entry { row, output: 1, value: T::cast(count) }]
@@ -57,7 +57,7 @@ impl<T: Num, F: FnMut(usize, &[i32], &[T])> RowSink<T> for EachRow<T, F> {
 
 /// The values of the genes `pairs`, which `columns` has too.
 fn pick<T: Num>(
-    target: &DatasetLookup<'_>,
+    target: &PartLookup<'_>,
     matrix: &Matrix,
     pairs: &[(u32, u32)],
     columns: &Columns,
@@ -103,7 +103,7 @@ fn pick<T: Num>(
 
 /// The sums over all columns and over sets, of values that are read as `S`, in float64.
 fn add_up<S: Num, T: Num>(
-    target: &DatasetLookup<'_>,
+    target: &PartLookup<'_>,
     matrix: &Matrix,
     sets: &[u64],
     rows: Range<usize>,
@@ -140,7 +140,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::genes::testing::{open, write_dataset};
+    use crate::genes::testing::{open, write_part};
     use crate::genes::{Mapping, sum_exactly};
     use crate::lookup::Lookup;
     use crate::matrix::testing::{SparseRows, storage, write_sparse};
@@ -158,7 +158,7 @@ mod tests {
         normalize: Option<Normalize>,
     ) -> Vec<(u32, u32, f64)> {
         let folder = tempfile::tempdir().unwrap();
-        write_dataset(folder.path(), "a", &[None; N_GENES]);
+        write_part(folder.path(), "a", &[None; N_GENES]);
         write_sparse(&folder.path().join("X"), "csr_matrix", [rows.len() as u64, N_GENES as u64], rows, true);
         let matrix = Matrix::open(&storage(folder.path()), "X", [rows.len() as u64, N_GENES as u64]).unwrap();
         let source = Arc::new(OpenStore::new(open(folder.path())));
@@ -171,8 +171,8 @@ mod tests {
             together: false,
             wanted: BTreeMap::new(),
         };
-        let dataset = source.store().dataset("a").unwrap();
-        let target = DatasetLookup { lookup: &lookup, dataset, rows: &[0, 1, 2, 3], wanted };
+        let part = source.store().part("a").unwrap();
+        let target = PartLookup { lookup: &lookup, part, rows: &[0, 1, 2, 3], wanted };
         let columns = match wanted {
             WantedNumbers::Genes(mapping) => Some(mapping.columns()),
             WantedNumbers::Sums(_) => None,

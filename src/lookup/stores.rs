@@ -16,7 +16,7 @@ use crate::error::{DaoError, ErrorKind, Result};
 use crate::per_process::PerProcess;
 use crate::read::OpenStore;
 use crate::storage::{self, Storage, StorageOptions};
-use crate::store::{MANIFEST, Store, VAR};
+use crate::store::{Store, latest, version_path};
 
 /// The number of stores that are kept open.
 const STORES: usize = 8;
@@ -34,6 +34,9 @@ pub struct CellStore {
     pub uri: String,
     /// The id of the store.
     pub id: String,
+    /// The version of the store, where one was asked for; otherwise it is the last one.
+    #[serde(default)]
+    pub version: Option<u64>,
 }
 
 /// A request, and what it means in a store.
@@ -56,8 +59,11 @@ struct KeptStore {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Stamp {
-    /// The times, size and inode of each file that changes when datasets do; `None` where it is missing.
-    Local(Vec<Option<(i64, i64, u64, u64)>>),
+    /// The last version; and the times, size and inode of its file, or of those that sfaira's stores change when datasets
+    /// do: `None` where one is missing.
+    Local(Option<u64>, Vec<Option<(i64, i64, u64, u64)>>),
+    /// A version that was asked for does not change.
+    Pinned,
     /// The time at which a remote store was read.
     Remote(Instant),
 }
@@ -76,20 +82,23 @@ struct Known {
 /// when it goes.
 #[derive(Default)]
 struct Kept {
-    stores: HashMap<String, Arc<KeptStore>>,
+    stores: HashMap<Place, Arc<KeptStore>>,
     /// By the store of a column of cells, and the bytes of the request, as polars passed them.
     resolved: HashMap<(CellStore, Vec<u8>), Arc<Resolved>>,
 }
 
+/// The URI of a store, and the version that was asked for.
+type Place = (String, Option<u64>);
+
 impl Kept {
     /// Keeps a store, in the place of the one that was there, or of the one that was longest not asked for.
-    fn keep_store(&mut self, uri: &str, store: Arc<KeptStore>) {
-        if !self.stores.contains_key(uri) && self.stores.len() >= STORES {
+    fn keep_store(&mut self, place: Place, store: Arc<KeptStore>) {
+        if !self.stores.contains_key(&place) && self.stores.len() >= STORES {
             let used = |store: &KeptStore| store.used.load(Ordering::Relaxed);
-            let idle = self.stores.iter().min_by_key(|(_, store)| used(store)).map(|(uri, _)| uri.clone());
-            self.stores.retain(|uri, _| Some(uri) != idle.as_ref());
+            let idle = self.stores.iter().min_by_key(|(_, store)| used(store)).map(|(place, _)| place.clone());
+            self.stores.retain(|place, _| Some(place) != idle.as_ref());
         }
-        self.stores.insert(uri.to_owned(), store);
+        self.stores.insert(place, store);
         let Self { stores, resolved } = self;
         resolved.retain(|_, request| is_kept(stores, &request.store));
     }
@@ -106,7 +115,7 @@ impl Kept {
     }
 }
 
-fn is_kept(stores: &HashMap<String, Arc<KeptStore>>, store: &Arc<KeptStore>) -> bool {
+fn is_kept(stores: &HashMap<Place, Arc<KeptStore>>, store: &Arc<KeptStore>) -> bool {
     stores.values().any(|kept| Arc::ptr_eq(kept, store))
 }
 
@@ -207,40 +216,42 @@ pub fn check_is(store: &Store, cells: &CellStore) -> Result<()> {
 /// The store of some cells: where it was when they were selected, or at `place`.
 fn store_of(known: &Known, cells: &CellStore, place: Option<&str>) -> Result<Arc<KeptStore>> {
     let uri = place.unwrap_or(&cells.uri);
-    let kept = known.read(|kept| kept.stores.get(uri).cloned());
+    let kept_as = (uri.to_owned(), cells.version);
+    let kept = known.read(|kept| kept.stores.get(&kept_as).cloned());
     if let Some(kept) = kept.as_ref().filter(|kept| !kept.has_changed()) {
         check_is(kept.source.store(), cells)?;
         kept.used.store(known.now(), Ordering::Relaxed);
         return Ok(kept.clone());
     }
     let storage = storage::open(uri, &options_of(uri))?;
-    let stamp = Stamp::now(&*storage);
-    let store = Store::read(storage).map_err(|e| match (e.kind(), place) {
+    let stamp = if cells.version.is_some() { Stamp::Pinned } else { Stamp::now(&*storage) };
+    let store = Store::read(storage, cells.version).map_err(|e| match (e.kind(), place) {
         (ErrorKind::NotFound, None) => DaoError::new(e.kind(), format!("{e}\n{MOVED}")),
         _ => e,
     })?;
     check_is(&store, cells)?;
     let source = match kept {
-        // The datasets are the same, so their open matrices remain valid and are kept.
+        // The parts are the same, so their open matrices remain valid and are kept.
         Some(kept) if lists_the_same(kept.source.store(), &store) => kept.source.clone(),
         _ => Arc::new(OpenStore::new(store)),
     };
     let opened = Arc::new(KeptStore { source, stamp, used: AtomicU64::new(known.now()) });
-    known.change(|kept| kept.keep_store(uri, opened.clone()));
+    known.change(|kept| kept.keep_store(kept_as, opened.clone()));
     Ok(opened)
 }
 
-/// Whether two openings of a store list the same datasets, down to their checksums. sfaira's have none: what is
+/// Whether two openings of a store list the same parts, down to their checksums. sfaira's have none: what is
 /// open of such a store is not kept once a file of it has changed.
 fn lists_the_same(one: &Store, other: &Store) -> bool {
     let (one, other) = (one.manifest(), other.manifest());
-    let known = other.datasets.iter().all(|dataset| dataset.checksum.is_some());
-    known && one.id == other.id && one.datasets == other.datasets
+    let known = other.parts.iter().all(|part| part.checksum.is_some());
+    known && one.id == other.id && one.parts == other.parts
 }
 
 impl KeptStore {
     fn has_changed(&self) -> bool {
         match &self.stamp {
+            Stamp::Pinned => false,
             Stamp::Remote(read) => read.elapsed() >= FRESH,
             local => *local != Stamp::now(&**self.source.store().storage()),
         }
@@ -255,15 +266,16 @@ impl Stamp {
             let found = std::fs::metadata(file).ok()?;
             Some((found.mtime(), found.mtime_nsec(), found.size(), found.ino()))
         };
-        let mut stamps = vec![stamp(root.join(MANIFEST))];
-        if stamps == [None] {
-            // sfaira's stores have no manifest.
-            stamps.push(stamp(root.to_owned()));
-            for folder in storage.list_folders("").unwrap_or_default() {
-                stamps.extend(["zarr/X/.zarray", VAR].map(|file| stamp(root.join(&folder).join(file))));
-            }
+        if let Ok(Some(last)) = latest(storage) {
+            return Self::Local(Some(last), vec![stamp(root.join(version_path(last)))]);
         }
-        Self::Local(stamps)
+        // sfaira's stores have no versions.
+        let mut stamps = vec![stamp(root.to_owned())];
+        for folder in storage.list_folders("").unwrap_or_default() {
+            let files = ["zarr/X/.zarray", "parquet/var.parquet"];
+            stamps.extend(files.map(|file| stamp(root.join(&folder).join(file))));
+        }
+        Self::Local(None, stamps)
     }
 }
 
@@ -272,11 +284,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::genes::testing::{open, write_dataset};
+    use crate::genes::testing::{open, write_part};
 
     fn cells(folder: &Path) -> CellStore {
         let store = open(folder);
-        CellStore { uri: store.uri().to_owned(), id: store.manifest().id.clone() }
+        CellStore { uri: store.uri().to_owned(), id: store.manifest().id.clone(), version: None }
     }
 
     /// The meaning of a gene, or of one in the store at `place`.
@@ -299,13 +311,13 @@ mod tests {
     #[test]
     fn a_request_keeps_its_meaning_until_the_store_changes() {
         let folder = tempfile::tempdir().unwrap();
-        write_dataset(folder.path(), "a", &[Some("x"), Some("y")]);
+        write_part(folder.path(), "a", &[Some("x"), Some("y")]);
         let cells = cells(folder.path());
         let first = resolve(&cells, "x", None, true).unwrap();
         assert!(Arc::ptr_eq(&first, &resolve(&cells, "x", None, true).unwrap()));
         let other = resolve(&cells, "y", None, true).unwrap();
         assert!(Arc::ptr_eq(&first.store, &other.store), "a store is opened once");
-        write_dataset(folder.path(), "a", &[Some("y"), Some("x"), Some("z")]);
+        write_part(folder.path(), "a", &[Some("y"), Some("x"), Some("z")]);
         assert!(Arc::ptr_eq(&first, &resolve(&cells, "x", None, false).unwrap()), "a query that runs sees one state");
         let again = resolve(&cells, "x", None, true).unwrap();
         assert!(!Arc::ptr_eq(&first, &again) && !Arc::ptr_eq(&first.store, &again.store));
@@ -320,7 +332,7 @@ mod tests {
         let all: Vec<CellStore> = (0..3 * STORES)
             .map(|i| {
                 let path = folder.path().join(i.to_string());
-                write_dataset(&path, "a", &[Some("x"), Some("y")]);
+                write_part(&path, "a", &[Some("x"), Some("y")]);
                 cells(&path)
             })
             .collect();
@@ -343,7 +355,7 @@ mod tests {
     fn another_store_and_none_are_errors() {
         let folder = tempfile::tempdir().unwrap();
         let (here, there) = (folder.path().join("here"), folder.path().join("there"));
-        write_dataset(&here, "a", &[Some("x")]);
+        write_part(&here, "a", &[Some("x")]);
         let cells = cells(&here);
         std::fs::rename(&here, &there).unwrap();
         let error = resolve(&cells, "x", None, true).err().unwrap();
@@ -351,7 +363,7 @@ mod tests {
         assert!(error.to_string().contains(MOVED), "{error}");
         let place = there.to_str();
         assert!(resolve(&cells, "x", place, true).is_ok());
-        write_dataset(&there, "b", &[Some("x")]);
+        write_part(&there, "b", &[Some("x")]);
         let error = resolve(&cells, "x", place, true).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Value);
         assert!(error.to_string().starts_with("the cells are of store sfaira-"), "{error}");

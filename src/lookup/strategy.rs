@@ -1,13 +1,13 @@
-//! The choice of where a dataset's numbers are read from, and the tasks that this is cut into.
+//! The choice of where a part's numbers are read from, and the tasks that this is cut into.
 //!
 //! Every cell's row can be decoded; the gene-major copy, where there is one, has a gene's values of all
-//! cells together; totals were kept when the dataset was written.
+//! cells together; totals were kept when the part was written.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::gene_index::GeneTask;
-use super::{DatasetLookup, Entry, WantedNumbers, gene_index, rows};
+use super::{Entry, PartLookup, WantedNumbers, gene_index, rows};
 use crate::error::Result;
 use crate::genes::{Columns, Mapping};
 use crate::matrix::{GeneIndex, Matrix, Totals};
@@ -24,7 +24,7 @@ pub(super) enum Task {
 
 impl Task {
     /// The entries that the task finds.
-    pub fn run<T: Num>(&self, target: &DatasetLookup<'_>) -> Result<Vec<Entry<T>>> {
+    pub fn run<T: Num>(&self, target: &PartLookup<'_>) -> Result<Vec<Entry<T>>> {
         match self {
             Self::Rows(matrix, columns, rows) => rows::look_up(target, matrix, columns.as_deref(), rows.clone()),
             Self::Totals(totals, rows) => Ok(rows::totals(target, totals, rows.clone())),
@@ -53,15 +53,15 @@ fn index_pays(rows: usize, row_values: f64, genes: usize, gene_values: f64) -> b
     genes as f64 * GENE + gene_values * GENE_VALUE < rows as f64 * (ROW + row_values * ROW_VALUE)
 }
 
-/// The name of the strategy for a dataset, as log lines have it, and the tasks that it consists of.
-pub(super) fn tasks(target: &DatasetLookup<'_>) -> Result<(&'static str, Vec<Task>)> {
+/// The name of the strategy for a part, as log lines have it, and the tasks that it consists of.
+pub(super) fn tasks(target: &PartLookup<'_>) -> Result<(&'static str, Vec<Task>)> {
     let (source, name) = (&target.lookup.source, &target.lookup.matrix);
     let mut columns = None;
     match target.wanted {
         WantedNumbers::Genes(mapping) if mapping.pairs().is_empty() => return Ok(("no such gene", Vec::new())),
         WantedNumbers::Genes(mapping) => {
             if *name == MatrixName::X
-                && let Some(index) = source.gene_index(target.dataset)?
+                && let Some(index) = source.gene_index(target.part)?
                 && let Some(tasks) = by_genes(target, &index, mapping)?
             {
                 return Ok(("gene index", tasks));
@@ -69,26 +69,26 @@ pub(super) fn tasks(target: &DatasetLookup<'_>) -> Result<(&'static str, Vec<Tas
             columns = Some(Arc::new(mapping.columns()));
         }
         WantedNumbers::Sums(_) if target.lookup.width == 2 => {
-            if let Some(totals) = source.totals(target.dataset, name)? {
+            if let Some(totals) = source.totals(target.part, name)? {
                 let pieces = pieces(target.rows.len(), 64 * WIDE_PIECE);
                 return Ok(("totals", pieces.map(|rows| Task::Totals(totals.clone(), rows)).collect()));
             }
         }
         WantedNumbers::Sums(_) => {}
     }
-    let matrix = source.matrix(target.dataset, name)?;
+    let matrix = source.matrix(target.part, name)?;
     let piece = if matrix.reads_rows() { PIECE } else { WIDE_PIECE };
     let tasks = pieces(target.rows.len(), piece).map(|rows| Task::Rows(matrix.clone(), columns.clone(), rows));
     Ok(("rows", tasks.collect()))
 }
 
 /// The tasks that read the genes from the gene-major copy, where that is cheaper than the rows.
-fn by_genes(target: &DatasetLookup<'_>, index: &Arc<GeneIndex>, mapping: &Mapping) -> Result<Option<Vec<Task>>> {
-    let (lookup, dataset) = (target.lookup, target.dataset);
+fn by_genes(target: &PartLookup<'_>, index: &Arc<GeneIndex>, mapping: &Mapping) -> Result<Option<Vec<Task>>> {
+    let (lookup, part) = (target.lookup, target.part);
     let (Some(&first), Some(&last)) = (target.rows.first(), target.rows.last()) else { return Ok(Some(Vec::new())) };
     let pairs = mapping.pairs();
     let all: u64 = pairs.iter().map(|&(gene, _)| index.nnz(gene)).sum();
-    let n_obs = f64::from(u32::try_from(dataset.n_obs.max(1)).unwrap_or(u32::MAX)); // cells are numbered with 32 bits
+    let n_obs = f64::from(u32::try_from(part.n_obs.max(1)).unwrap_or(u32::MAX)); // cells are numbered with 32 bits
     let share = (f64::from(last - first) + 1.0) / n_obs;
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let (row_values, gene_values) = (index.total_nnz() as f64 / n_obs, all as f64 * share);
@@ -98,7 +98,7 @@ fn by_genes(target: &DatasetLookup<'_>, index: &Arc<GeneIndex>, mapping: &Mappin
     let mut totals = None;
     if lookup.normalize.is_some_and(|normalize| normalize.target_sum.is_some()) {
         // A sum of floats depends on the order of adding: the kept total may differ a little from the row's own.
-        totals = if index.dtype().is_float() { None } else { lookup.source.totals(dataset, &lookup.matrix)? };
+        totals = if index.dtype().is_float() { None } else { lookup.source.totals(part, &lookup.matrix)? };
         if totals.is_none() {
             return Ok(None);
         }
@@ -113,7 +113,7 @@ fn by_genes(target: &DatasetLookup<'_>, index: &Arc<GeneIndex>, mapping: &Mappin
         let within = |&(gene, _): &(u32, u32)| -> Result<(u32, Range<u64>)> {
             Ok((gene, if share < 0.5 { index.between(gene, first, last)? } else { 0..index.nnz(gene) }))
         };
-        let genes: Vec<_> = pairs.iter().map(within).collect::<Result<_>>().map_err(|e| e.at(dataset.place()))?;
+        let genes: Vec<_> = pairs.iter().map(within).collect::<Result<_>>().map_err(|e| e.at(part.place()))?;
         match &genes[..] {
             [(gene, values)] => {
                 for start in values.clone().step_by(GENE_PIECE) {

@@ -14,7 +14,7 @@ use super::dense::CompactRow;
 /// The bytes that a cached row takes besides its own, about.
 const OVERHEAD: usize = 96;
 
-/// Decoded rows of several datasets; see the module.
+/// Decoded rows of several parts; see the module.
 ///
 /// A cache belongs to one request: its rows have only the columns that the request wants.
 #[derive(Default)]
@@ -81,7 +81,7 @@ impl RowCache {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Claims a band of a dataset's rows; with `wait`, once no other thread has it.
+    /// Claims a band of a part's rows; with `wait`, once no other thread has it.
     pub fn claim(&self, band: (u32, u64), wait: bool) -> Option<Claim<'_>> {
         let mut state = self.lock();
         while !state.busy.insert(band) {

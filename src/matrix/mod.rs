@@ -45,7 +45,7 @@ pub enum Matrix {
 }
 
 impl Matrix {
-    /// Opens the matrix at `path`. `shape` is what the dataset says of it.
+    /// Opens the matrix at `path`. `shape` is what the part says of it.
     ///
     /// # Errors
     /// `NotFound` if something of it is missing, `Corrupt` if it contradicts itself or `shape`.
@@ -126,7 +126,7 @@ impl Matrix {
     }
 
     /// Decodes rows as [`Matrix::read`] does; where many rows are decoded at a time, uses those kept in `cache`
-    /// as the dataset `number`'s. All reading with a cache has the same `wanted` for a number.
+    /// as the part `number`'s. All reading with a cache has the same `wanted` for a number.
     pub fn read_with<T: Num>(
         &self,
         rows: &[u32],

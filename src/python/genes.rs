@@ -11,10 +11,10 @@ use crate::genes::{
 };
 use crate::lookup::reports;
 
-/// A mapping as it is pickled: the dataset's columns, which of them, and the output of each.
+/// A mapping as it is pickled: the part's columns, which of them, and the output of each.
 type SavedMapping<'py> = (usize, PyReadonlyArray1<'py, u32>, PyReadonlyArray1<'py, u32>);
 
-/// The requested genes, and the columns of each dataset that they are; pickles.
+/// The requested genes, and the columns of each part that they are; pickles.
 #[pyclass(name = "Genes", module = "dao_polars._core", frozen)]
 pub struct PyGenes(pub Arc<Genes>);
 
@@ -32,7 +32,7 @@ impl PyGenes {
         self.0.n_genes
     }
 
-    /// Make them again from what pickle took apart: by datasets the columns and outputs.
+    /// Make them again from what pickle took apart: by parts the columns and outputs.
     #[staticmethod]
     fn restore(
         names: Option<Vec<String>>,
@@ -62,9 +62,9 @@ impl PyGenes {
         Ok((slf.get_type().getattr("restore")?, state.into_pyobject(py)?.into_any()))
     }
 
-    /// The (first) column of each gene in a dataset, (n_genes,) int64, -1: none; None where its columns are the genes.
+    /// The (first) column of each gene in a part, (n_genes,) int64, -1: none; None where its columns are the genes.
     ///
-    /// Raises DaoValueError for a dataset that they were not resolved for.
+    /// Raises DaoValueError for a part that they were not resolved for.
     fn columns<'py>(&self, py: Python<'py>, number: u32) -> PyResult<Option<Bound<'py, PyArray1<i64>>>> {
         let Some(mapping) = self.0.mapping(number)? else { return Ok(None) };
         let columns = mapping.first_columns(self.0.n_genes);
@@ -121,7 +121,7 @@ pub fn keep_reports(wanted: bool) {
     reports::keep(wanted);
 }
 
-/// Wait for the next report: names, cells, datasets by strategy; None once none are kept.
+/// Wait for the next report: names, cells, parts by strategy; None once none are kept.
 #[pyfunction]
 pub fn next_report(py: Python<'_>) -> Option<reports::Report> {
     py.detach(reports::next)

@@ -30,9 +30,9 @@ mod _core {
         reader::{PyEpoch, PyReader},
         sampling::{PyEpochPlan, PySampler},
         store::PyStore,
-        store::manifest::{PyColumnMeta, PyDataset, PyDescription, PyMatrixMeta, PyMatrixName, PyTableMeta},
+        store::manifest::{PyColumnMeta, PyDescription, PyMatrixMeta, PyMatrixName, PyPart, PyTableMeta},
         store::obs_tables::{PyObsTables, PyTableFile},
-        writer::PyDatasetWriter,
+        writer::PyPartWriter,
         writer::decode_hdf5_chunks,
     };
     #[pymodule_export]

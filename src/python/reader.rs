@@ -50,8 +50,8 @@ impl PyMatrixForm {
 
 /// Cells of a store, in frame order, and the matrices that are read of each.
 ///
-/// Opens the matrices of the datasets that ``keys`` name. ``genes`` are the columns of X and layers, which all
-/// have the same. Rows are normalized (over all columns) while they are read. Raises DaoValueError for keys of no dataset
+/// Opens the matrices of the parts that ``keys`` name. ``genes`` are the columns of X and layers, which all
+/// have the same. Rows are normalized (over all columns) while they are read. Raises DaoValueError for keys of no part
 /// or row, DaoKeyError for an unknown matrix, DaoFileNotFoundError or DaoCorruptError for broken ones.
 #[pyclass(name = "Reader", module = "dao_polars._core", frozen)]
 pub struct PyReader {

@@ -1,4 +1,4 @@
-//! `_core.DatasetWriter`.
+//! `_core.PartWriter`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,22 +11,22 @@ use super::arrays;
 use super::store::manifest::{PyMatrixName, PyTableMeta, json};
 use crate::error::{DaoError, Result};
 use crate::number::Layout;
-use crate::store::Description;
-use crate::writer::{DatasetWriter, Hdf5Filter, Indices, MatrixSpec, Slice, StoredChunk, ValueScan, decode_hdf5};
+use crate::store::{Description, Record, SourceFile};
+use crate::writer::{Hdf5Filter, Indices, MatrixSpec, Mode, PartWriter, Slice, StoredChunk, ValueScan, decode_hdf5};
 
-/// A dataset being written: invisible until ``commit``, gone if dropped before.
-#[pyclass(name = "DatasetWriter", module = "dao_polars._core", frozen)]
-pub struct PyDatasetWriter(Mutex<Option<(DatasetWriter, ValueScan)>>);
+/// A part being written: invisible until ``commit``, gone if dropped before.
+#[pyclass(name = "PartWriter", module = "dao_polars._core", frozen)]
+pub struct PyPartWriter(Mutex<Option<(PartWriter, ValueScan)>>);
 
-impl PyDatasetWriter {
-    fn lock(&self) -> MutexGuard<'_, Option<(DatasetWriter, ValueScan)>> {
+impl PyPartWriter {
+    fn lock(&self) -> MutexGuard<'_, Option<(PartWriter, ValueScan)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with<T: Send>(
         &self,
         py: Python<'_>,
-        run: impl FnOnce(&mut DatasetWriter, &mut ValueScan) -> Result<T> + Send,
+        run: impl FnOnce(&mut PartWriter, &mut ValueScan) -> Result<T> + Send,
     ) -> PyResult<T> {
         Ok(py.detach(|| {
             let mut guard = self.lock();
@@ -76,20 +76,27 @@ fn borrowed_sparse<R>(
 }
 
 #[pymethods]
-impl PyDatasetWriter {
-    /// Make the store if it is missing, and a folder to write to; clean up after dead writers.
+impl PyPartWriter {
+    /// Make the store if it is missing, and a folder to write to. ``mode`` says what becomes of a dataset of that name:
+    /// "error", "replace", "append".
     ///
-    /// Raises DaoFileExistsError if the id is taken, DaoValueError if it cannot be a name.
+    /// Raises DaoFileExistsError if the name is taken, DaoValueError if it cannot be one.
     #[staticmethod]
-    fn begin(py: Python<'_>, uri: &str, dataset: &str) -> PyResult<Self> {
-        let writer = py.detach(|| DatasetWriter::begin(uri, dataset))?;
+    fn begin(py: Python<'_>, uri: &str, dataset: &str, mode: &str) -> PyResult<Self> {
+        let mode = match mode {
+            "error" => Mode::New,
+            "replace" => Mode::Replace,
+            "append" => Mode::Append,
+            _ => return Err(DaoError::value(format!("no mode '{mode}'")).into()),
+        };
+        let writer = py.detach(|| PartWriter::begin(uri, dataset, mode))?;
         Ok(Self(Mutex::new(Some((writer, ValueScan::default())))))
     }
 
-    /// The folder that becomes the dataset's; ``parquet/`` is in it.
+    /// The folder on this machine that ``obs.parquet``, ``var.parquet`` and ``uns.json`` are written to.
     #[getter]
     fn staging(&self, py: Python<'_>) -> PyResult<String> {
-        self.with(py, |writer, _| Ok(writer.folder().to_string_lossy().into_owned()))
+        self.with(py, |writer, _| Ok(writer.staging().to_string_lossy().into_owned()))
     }
 
     /// Look at values of the next matrix: any shape, any integer, float or bool type.
@@ -183,11 +190,11 @@ impl PyDatasetWriter {
         self.with(py, |writer, _| writer.finish_matrix())
     }
 
-    /// Describe the dataset and publish it.
+    /// Describe the part and make the version that has it; the version's number.
     ///
     /// ``constants`` are values that all cells share, ``categories`` the values of each string-like obs column, None
-    /// where they are too many.
-    #[pyo3(signature = (*, obs, var, organism, constants, categories, feature_space))]
+    /// where they are too many, ``source`` the name of a file that it was made of, its size and its checksum.
+    #[pyo3(signature = (*, obs, var, organism, constants, categories, feature_space, message, source=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn commit(
         &self,
@@ -198,12 +205,16 @@ impl PyDatasetWriter {
         constants: &Bound<'_, PyAny>,
         categories: BTreeMap<String, Option<Vec<String>>>,
         feature_space: String,
-    ) -> PyResult<()> {
+        message: String,
+        source: Option<(String, u64, String)>,
+    ) -> PyResult<u64> {
         let (obs, var, constants) = (obs.core(py)?, var.core(py)?, json(constants)?);
-        let tables = Description { obs, var, constants, feature_space, ..Description::default() };
         let categories = categories.into_iter().map(|(name, values)| (name, values.map(BTreeSet::from_iter))).collect();
+        let tables = Description { obs, var, constants, feature_space, categories, ..Description::default() };
+        let source = source.map(|(name, size, checksum)| SourceFile { name, size, checksum });
+        let record = Record { source, ..Record::now("write_dataset", message) };
         let (writer, _) = self.lock().take().ok_or_else(finished)?;
-        Ok(py.detach(|| writer.commit(tables, organism, categories))?)
+        Ok(py.detach(|| writer.commit(tables, organism, &record))?.version)
     }
 
     /// Remove what was written.

@@ -1,15 +1,15 @@
-//! Cell keys, `dataset_number << 32 | row`: which datasets some cells are of, and whether the store has them.
+//! Cell keys, `part_number << 32 | row`: which parts some cells are of, and whether the store has them.
 
 use crate::error::{DaoError, Result};
 use crate::store::Store;
 
-/// The dataset number and the row of a cell key.
+/// The part number and the row of a cell key.
 #[expect(clippy::cast_possible_truncation, reason = "the halves of the key are 32 bits each")]
 pub fn split_key(key: u64) -> (u32, u32) {
     ((key >> 32) as u32, key as u32)
 }
 
-/// The dataset number and the row of each key, with what `find` knows of the dataset. Cells of one dataset are neighbours in
+/// The part number and the row of each key, with what `find` knows of the part. Cells of one part are neighbours in
 /// most frames: it is looked for where it changes.
 pub fn located<D: Copy>(keys: &[u64], mut find: impl FnMut(u32) -> D) -> impl Iterator<Item = (u32, u32, D)> {
     let mut last: Option<(u32, D)> = None;
@@ -24,24 +24,24 @@ pub fn located<D: Copy>(keys: &[u64], mut find: impl FnMut(u32) -> D) -> impl It
     })
 }
 
-/// The numbers of the datasets that cells are of, ascending.
+/// The numbers of the parts that cells are of, ascending.
 ///
 /// # Errors
 /// `Value` for keys that are no cells of the store: how many, and the first.
-pub fn datasets_of(keys: &[u64], store: &Store) -> Result<Vec<u32>> {
-    let mut datasets: Vec<(u32, u64)> = store.manifest().datasets.iter().map(|d| (d.number, d.n_obs)).collect();
-    datasets.sort_unstable();
-    numbers(keys, &datasets).map_err(|e| e.at(format!("store '{}'", store.uri())))
+pub fn parts_of(keys: &[u64], store: &Store) -> Result<Vec<u32>> {
+    let mut parts: Vec<(u32, u64)> = store.manifest().parts.iter().map(|d| (d.number, d.n_obs)).collect();
+    parts.sort_unstable();
+    numbers(keys, &parts).map_err(|e| e.at(format!("store '{}'", store.uri())))
 }
 
-/// The same for `datasets`, as number and cells, by ascending number.
-fn numbers(keys: &[u64], datasets: &[(u32, u64)]) -> Result<Vec<u32>> {
-    let mut has_cells = vec![false; datasets.len()];
+/// The same for `parts`, as number and cells, by ascending number.
+fn numbers(keys: &[u64], parts: &[(u32, u64)]) -> Result<Vec<u32>> {
+    let mut has_cells = vec![false; parts.len()];
     let (mut wrong, mut first) = (0_usize, None);
     let find = |number| {
-        let at = datasets.binary_search_by_key(&number, |&(number, _)| number).ok()?;
+        let at = parts.binary_search_by_key(&number, |&(number, _)| number).ok()?;
         has_cells[at] = true;
-        Some(datasets[at].1)
+        Some(parts[at].1)
     };
     for (at, (number, row, n_obs)) in located(keys, find).enumerate() {
         if n_obs.is_none_or(|n_obs| u64::from(row) >= n_obs) {
@@ -50,7 +50,7 @@ fn numbers(keys: &[u64], datasets: &[(u32, u64)]) -> Result<Vec<u32>> {
         }
     }
     let Some((at, number, row, n_obs)) = first else {
-        let found = datasets.iter().zip(has_cells).filter(|(_, has)| *has);
+        let found = parts.iter().zip(has_cells).filter(|(_, has)| *has);
         return Ok(found.map(|(&(number, _), _)| number).collect());
     };
     let has = n_obs.map_or_else(|| "no such dataset".to_owned(), |n_obs| format!("{n_obs} cells"));
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn datasets_have_their_cells() {
+    fn parts_have_their_cells() {
         let of = |keys: &[u64]| numbers(keys, &[(0, 5), (2, 3), (7, 1)]).unwrap();
         assert!(of(&[]).is_empty());
         assert_eq!(of(&[7 << 32, 0, 4, 0, 7 << 32]), [0, 7]);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dataset_is_looked_for_where_it_changes() {
+    fn a_part_is_looked_for_where_it_changes() {
         let mut asked = Vec::new();
         let found: Vec<_> = located(&[1, 4, 3 << 32, 2], |number| {
             asked.push(number);

@@ -15,7 +15,7 @@ use super::schedule;
 use crate::error::{DaoError, Result};
 use crate::per_process::PerProcess;
 use crate::storage::{self, File, Storage, StorageOptions, is_remote};
-use crate::store::{OBS, TableFile, changed, excerpt, missing, row_count};
+use crate::store::{TableFile, changed, excerpt, missing, row_count};
 
 /// The most files that are remembered; then all are forgotten.
 const MOST_KNOWN: usize = 100_000;
@@ -27,11 +27,11 @@ const MOST_REMOTE: usize = 16;
 /// The most bytes of remote files that are kept for the next query.
 const MOST_KEPT: usize = 64 << 20;
 
-/// A dataset's table of cells, and what the manifest says of it.
+/// A part's table of cells, and what the manifest says of it.
 pub struct ObsTable {
-    /// The dataset's name, for errors.
-    pub dataset: String,
-    /// The dataset's folder, relative to the store.
+    /// The name of its dataset, for errors.
+    pub part: String,
+    /// The file, relative to the store.
     pub path: String,
     /// The rows that the table must have.
     pub n_obs: u64,
@@ -220,7 +220,7 @@ impl ObsTables {
     }
 
     fn state(&self, table: &ObsTable) -> Result<FileState> {
-        let path = format!("{}/{}/{OBS}", self.uri, table.path);
+        let path = format!("{}/{}", self.uri, table.path);
         let meta = std::fs::metadata(Path::new(&path)).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => missing(&path).at(place(table)),
             _ => DaoError::io(&path, "looking at the file", &e).at(place(table)),
@@ -242,7 +242,7 @@ impl FileState {
 }
 
 fn place(table: &ObsTable) -> String {
-    format!("dataset '{}'", table.dataset)
+    format!("dataset '{}'", table.part)
 }
 
 /// What `read` gives beside the number of rows that it finds in a table's file, which must be that of the cells.
@@ -251,9 +251,8 @@ fn with_file<T>(
     table: &ObsTable,
     read: impl FnOnce(&dyn File, &str) -> Result<(u64, T)>,
 ) -> Result<T> {
-    let relative = format!("{}/{OBS}", table.path);
-    let path = format!("{}/{relative}", storage.uri());
-    let file = storage.file(&relative)?.ok_or_else(|| missing(&path))?;
+    let path = format!("{}/{}", storage.uri(), table.path);
+    let file = storage.file(&table.path)?.ok_or_else(|| missing(&path))?;
     let (n_rows, found) = read(file.as_ref(), &path)?;
     if n_rows == table.n_obs {
         return Ok(found);

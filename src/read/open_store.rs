@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::genes::FeatureSpaces;
 use crate::matrix::{GeneIndex, Matrix, Totals};
-use crate::storage::Storage;
-use crate::store::{Dataset, Description, MatrixName, Store, gene_index_path};
+use crate::store::{Description, MatrixName, Part, Store};
 
 /// A store and the matrices that were opened so far: metadata and `indptr` are read once.
 pub struct OpenStore {
@@ -45,36 +44,36 @@ impl OpenStore {
         &self.store
     }
 
-    /// The feature spaces of the store's datasets.
+    /// The feature spaces of the store's parts.
     pub fn spaces(&self) -> &FeatureSpaces {
         &self.spaces
     }
 
-    /// A matrix of a dataset.
+    /// A matrix of a part.
     ///
     /// # Errors
-    /// `Key` if the dataset has no such matrix, and as [`Matrix::open`].
-    pub fn matrix(&self, dataset: &Dataset, name: &MatrixName) -> Result<Arc<Matrix>> {
-        open_once(&self.matrices, (dataset.number, name.clone()), || {
-            let description = self.store.description(dataset)?;
-            let shape = shape(&description, dataset, name)?;
-            let files = self.store.files(dataset, description.files);
-            let opened = Matrix::open(&files, &dataset.matrix_path(name), shape);
-            opened.map(Arc::new).map_err(|e| e.at(dataset.place()))
+    /// `Key` if the part has no such matrix, and as [`Matrix::open`].
+    pub fn matrix(&self, part: &Part, name: &MatrixName) -> Result<Arc<Matrix>> {
+        open_once(&self.matrices, (part.number, name.clone()), || {
+            let description = self.store.description(part)?;
+            let shape = shape(&description, part, name)?;
+            let path = description.matrix_path(part, name);
+            let opened = Matrix::open(&self.store.files(part, description.files), &path, shape);
+            opened.map(Arc::new).map_err(|e| e.at(part.place()))
         })
     }
 
-    /// The gene-major copy of a dataset's X, if it has one.
+    /// The gene-major copy of a part's X, if it has one.
     ///
     /// # Errors
-    /// `Corrupt` for one that belongs to another dataset, and as [`Matrix::open`].
-    pub fn gene_index(&self, dataset: &Dataset) -> Result<Option<Arc<GeneIndex>>> {
-        open_once(&self.gene_indexes, dataset.number, || {
-            let Some(files) = self.store.gene_index(dataset)? else { return Ok(None) };
-            let (files, path): (Arc<dyn Storage>, _) = (Arc::new(files), gene_index_path(dataset));
-            let index =
-                GeneIndex::open(&files, &path, [dataset.n_obs, dataset.n_vars]).map_err(|e| e.at(dataset.place()))?;
-            match dataset.nnz {
+    /// `Corrupt` for one that belongs to another part, and as [`Matrix::open`].
+    pub fn gene_index(&self, part: &Part) -> Result<Option<Arc<GeneIndex>>> {
+        open_once(&self.gene_indexes, part.number, || {
+            let description = self.store.description(part)?;
+            let Some(path) = description.gene_index_path(part) else { return Ok(None) };
+            let files = self.store.files(part, description.files);
+            let index = GeneIndex::open(&files, &path, [part.n_obs, part.n_vars]).map_err(|e| e.at(part.place()))?;
+            match part.nnz {
                 Some(nnz) if nnz != index.total_nnz() => {
                     Err(DaoError::corrupt(&format!("{}/{path}", self.store.uri()), "not the copy of this X")
                         .expected(format!("{nnz} values"))
@@ -85,45 +84,35 @@ impl OpenStore {
         })
     }
 
-    /// Forgets a dataset's gene-major copy, so that the next call looks for it again.
-    pub fn forget_gene_index(&self, dataset: &Dataset) {
-        self.gene_indexes.lock().unwrap_or_else(PoisonError::into_inner).remove(&dataset.number);
-    }
-
     /// The cells' totals of a matrix, if they were kept.
-    pub fn totals(&self, dataset: &Dataset, name: &MatrixName) -> Result<Option<Arc<Totals>>> {
-        open_once(&self.totals, (dataset.number, name.clone()), || {
-            let description = self.store.description(dataset)?;
+    pub fn totals(&self, part: &Part, name: &MatrixName) -> Result<Option<Arc<Totals>>> {
+        open_once(&self.totals, (part.number, name.clone()), || {
+            let description = self.store.description(part)?;
             if !description.matrices.get(name).is_some_and(|matrix| matrix.totals) {
                 return Ok(None);
             }
-            let files = self.store.files(dataset, description.files);
-            let opened = Totals::open(&files, &totals_path(dataset, name), dataset.n_obs);
-            opened.map(|totals| Some(Arc::new(totals))).map_err(|e| e.at(dataset.place()))
+            let path = description.totals_path(part, name);
+            let opened = Totals::open(&self.store.files(part, description.files), &path, part.n_obs);
+            opened.map(|totals| Some(Arc::new(totals))).map_err(|e| e.at(part.place()))
         })
     }
 }
 
-/// The shape of a matrix, as a dataset describes it.
-fn shape(description: &Description, dataset: &Dataset, name: &MatrixName) -> Result<[u64; 2]> {
+/// The shape of a matrix, as a part describes it.
+fn shape(description: &Description, part: &Part, name: &MatrixName) -> Result<[u64; 2]> {
     let Some(matrix) = description.matrices.get(name) else {
         let known: Vec<String> = description.matrices.keys().map(MatrixName::to_string).collect();
         return Err(DaoError::new(ErrorKind::Key, format!("no matrix '{name}'"))
-            .at(dataset.place())
+            .at(part.place())
             .expected(format!("one of: {}", known.join(", "))));
     };
-    let n_columns = if name.is_of_genes() { dataset.n_vars } else { matrix.shape[1] };
-    if matrix.shape != [dataset.n_obs, n_columns] {
-        return Err(DaoError::corrupt(&dataset.path, format!("matrix '{name}' has another shape than its dataset"))
-            .expected(format!("{} × {n_columns}", dataset.n_obs))
+    let n_columns = if name.is_of_genes() { part.n_vars } else { matrix.shape[1] };
+    if matrix.shape != [part.n_obs, n_columns] {
+        return Err(DaoError::corrupt(&part.path, format!("matrix '{name}' has another shape than its dataset"))
+            .expected(format!("{} × {n_columns}", part.n_obs))
             .found(format!("{} × {}", matrix.shape[0], matrix.shape[1])));
     }
     Ok(matrix.shape)
-}
-
-/// The path of the totals of a matrix, relative to the store.
-pub fn totals_path(dataset: &Dataset, name: &MatrixName) -> String {
-    format!("{}/zarr/totals/{name}", dataset.path)
 }
 
 #[cfg(test)]
@@ -141,9 +130,9 @@ mod tests {
     fn a_matrix_is_opened_once_and_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let store = written(folder.path(), |_| ());
-        let [lung, heart] = ["lung", "heart"].map(|name| store.store().dataset(name).unwrap());
+        let [lung, heart] = ["lung", "heart"].map(|name| store.store().part(name).unwrap());
         let matrix = store.matrix(lung, &MatrixName::X).unwrap();
-        std::fs::remove_dir_all(folder.path().join("lung")).unwrap();
+        std::fs::remove_dir_all(folder.path().join("parts/lung")).unwrap();
         assert!(Arc::ptr_eq(&matrix, &store.matrix(lung, &MatrixName::X).unwrap()));
         assert_eq!((matrix.shape(), store.matrix(heart, &MatrixName::X).unwrap().shape()), ([3, 5], [2, 5]));
         let error = store.matrix(heart, &MatrixName::Layer("raw".into())).err().unwrap();
@@ -160,16 +149,14 @@ mod tests {
     fn a_gene_index_is_the_copy_of_its_matrix() {
         let folder = tempfile::tempdir().unwrap();
         let store = written(folder.path(), |_| ());
-        let [lung, heart] = ["lung", "heart"].map(|name| store.store().dataset(name).unwrap());
+        let [lung, heart] = ["lung", "heart"].map(|name| store.store().part(name).unwrap());
         assert!(store.gene_index(heart).unwrap().is_none());
         assert_eq!(store.gene_index(lung).unwrap().unwrap().total_nnz(), 3);
-        std::fs::remove_dir_all(folder.path().join("lung/gene_index")).unwrap();
+        std::fs::remove_dir_all(folder.path().join("parts/lung/gene_index")).unwrap();
         assert!(store.gene_index(lung).unwrap().is_some(), "it is kept");
-        store.forget_gene_index(lung);
-        assert!(store.gene_index(lung).unwrap().is_none());
         let folder = tempfile::tempdir().unwrap();
-        let store = written(folder.path(), |manifest| manifest["datasets"][0]["nnz"] = 4.into());
-        let error = store.gene_index(store.store().dataset("lung").unwrap()).err().unwrap();
+        let store = written(folder.path(), |parts| parts[0].nnz = Some(4));
+        let error = store.gene_index(store.store().part("lung").unwrap()).err().unwrap();
         says(&error, ErrorKind::Corrupt, "expected 4 values, found 3");
     }
 
@@ -177,10 +164,10 @@ mod tests {
     fn totals_are_those_that_were_kept() {
         let folder = tempfile::tempdir().unwrap();
         let store = written(folder.path(), |_| ());
-        let [lung, heart] = ["lung", "heart"].map(|name| store.store().dataset(name).unwrap());
+        let [lung, heart] = ["lung", "heart"].map(|name| store.store().part(name).unwrap());
         assert!(store.totals(heart, &MatrixName::X).unwrap().is_none());
         assert_eq!(store.totals(lung, &MatrixName::X).unwrap().unwrap().cell(2), (9.0, 1));
-        std::fs::remove_dir_all(folder.path().join("lung/zarr/totals")).unwrap();
+        std::fs::remove_dir_all(folder.path().join("parts/lung/zarr/totals")).unwrap();
         assert!(store.totals(lung, &MatrixName::X).unwrap().is_some(), "they are kept");
     }
 }

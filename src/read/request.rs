@@ -1,4 +1,4 @@
-//! Requests to read: one selection, and one or several matrices of its datasets.
+//! Requests to read: one selection, and one or several matrices of its parts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::store::MatrixName;
 /// One requested matrix, and the form in which it is returned.
 #[derive(Debug, Clone)]
 pub struct MatrixForm {
-    /// The name of the matrix in each dataset.
+    /// The name of the matrix in each part.
     pub name: MatrixName,
     /// The number of columns of the output.
     pub n_columns: usize,
@@ -25,29 +25,29 @@ pub struct MatrixForm {
     pub normalize: Option<Normalize>,
 }
 
-/// A matrix of one dataset, and the output columns of its columns.
-pub struct DatasetMatrix {
+/// A matrix of one part, and the output columns of its columns.
+pub struct PartMatrix {
     /// The opened matrix.
     pub matrix: Arc<Matrix>,
     /// The matrix's columns in the output; `None` where they are the output's already.
     pub columns: Option<Arc<Columns>>,
-    /// The name of the dataset in errors.
+    /// The name of the part in errors.
     place: String,
     /// The number under which the matrix's rows are in the request's cache, different for each matrix.
     cache_number: u32,
 }
 
-/// One matrix of a request, opened in every dataset.
+/// One matrix of a request, opened in every part.
 pub struct MatrixRequest {
     /// The requested matrix and its form.
     pub form: MatrixForm,
-    /// The number and the entry of each dataset, by ascending number.
-    pub datasets: Vec<(u32, DatasetMatrix)>,
+    /// The number and the entry of each part, by ascending number.
+    pub parts: Vec<(u32, PartMatrix)>,
 }
 
 /// The cells of a request, and the matrices that are read of each.
 pub struct ReadRequest {
-    /// Cell keys in frame order, `dataset_number << 32 | row`.
+    /// Cell keys in frame order, `part_number << 32 | row`.
     pub keys: Arc<Vec<u64>>,
     /// The matrices, in the order of the results.
     pub matrices: Vec<MatrixRequest>,
@@ -56,23 +56,22 @@ pub struct ReadRequest {
 }
 
 impl ReadRequest {
-    /// Opens matrices of the datasets that `genes` were resolved for (none where there are no keys), and checks that
+    /// Opens matrices of the parts that `genes` were resolved for (none where there are no keys), and checks that
     /// every key is a cell of one.
     ///
     /// # Errors
     /// `Value` for a key that is no such cell, for columns that do not fit a matrix, and for normalized
-    /// integers; `Key` for a matrix that a dataset lacks; and as [`OpenStore::matrix`].
+    /// integers; `Key` for a matrix that a part lacks; and as [`OpenStore::matrix`].
     pub fn open(store: &OpenStore, keys: Arc<Vec<u64>>, genes: &Genes, forms: Vec<MatrixForm>) -> Result<Self> {
-        let datasets = genes.columns().filter(|_| !keys.is_empty());
-        let datasets =
-            datasets.map(|(number, columns)| Ok((number, (store.store().dataset_numbered(number)?, columns))));
-        let datasets: BTreeMap<u32, _> = datasets.collect::<Result<_>>()?;
-        for (number, row, dataset) in located(&keys, |number| datasets.get(&number).map(|&(dataset, _)| dataset)) {
-            let dataset = dataset.ok_or_else(|| not_opened(number))?;
-            if u64::from(row) >= dataset.n_obs {
-                let what = format!("a cell key names row {row} and the dataset has {} cells", dataset.n_obs);
+        let parts = genes.columns().filter(|_| !keys.is_empty());
+        let parts = parts.map(|(number, columns)| Ok((number, (store.store().part_numbered(number)?, columns))));
+        let parts: BTreeMap<u32, _> = parts.collect::<Result<_>>()?;
+        for (number, row, part) in located(&keys, |number| parts.get(&number).map(|&(part, _)| part)) {
+            let part = part.ok_or_else(|| not_opened(number))?;
+            if u64::from(row) >= part.n_obs {
+                let what = format!("a cell key names row {row} and the dataset has {} cells", part.n_obs);
                 return Err(DaoError::value(what)
-                    .at(dataset.place())
+                    .at(part.place())
                     .hint("the frame belongs to another store, or to another state of this one"));
             }
         }
@@ -82,27 +81,27 @@ impl ReadRequest {
             if form.normalize.is_some() && !form.dtype.is_float() {
                 return Err(DaoError::value("normalized values are no integers").expected("dtype float32 or float64"));
             }
-            let mut opened = Vec::with_capacity(datasets.len());
-            for (&number, (dataset, columns)) in &datasets {
-                let matrix = store.matrix(dataset, &form.name)?;
+            let mut opened = Vec::with_capacity(parts.len());
+            for (&number, (part, columns)) in &parts {
+                let matrix = store.matrix(part, &form.name)?;
                 let columns = columns.clone().filter(|_| form.name.is_of_genes());
                 let n_source = columns.as_ref().map_or(form.n_columns, |columns| columns.n_source());
                 if n_source as u64 != matrix.shape()[1] {
                     return Err(DaoError::value("the column map does not fit the matrix")
-                        .at(format!("{}, matrix '{}'", dataset.place(), form.name))
+                        .at(format!("{}, matrix '{}'", part.place(), form.name))
                         .expected(format!("{} columns", matrix.shape()[1]))
                         .found(n_source));
                 }
                 let cache_number = cache_numbers.next().ok_or_else(|| DaoError::value("more than 2^32 matrices"))?;
-                opened.push((number, DatasetMatrix { matrix, columns, place: dataset.place(), cache_number }));
+                opened.push((number, PartMatrix { matrix, columns, place: part.place(), cache_number }));
             }
-            matrices.push(MatrixRequest { form, datasets: opened });
+            matrices.push(MatrixRequest { form, parts: opened });
         }
         Ok(Self { keys, matrices, cache: RowCache::default() })
     }
 
-    /// Reads `rows` (ascending, each once) of one dataset's `matrix` into `sink`, normalized, with columns of one
-    /// output added up. The columns are still the dataset's, and those without an output may be missing. Rows that
+    /// Reads `rows` (ascending, each once) of one part's `matrix` into `sink`, normalized, with columns of one
+    /// output added up. The columns are still the part's, and those without an output may be missing. Rows that
     /// are decoded along with these are kept in the request's cache.
     ///
     /// # Errors
@@ -114,7 +113,7 @@ impl ReadRequest {
         rows: &[u32],
         sink: &mut dyn RowSink<T>,
     ) -> Result<()> {
-        let DatasetMatrix { matrix: source, columns, place, cache_number } = matrix.dataset(number)?;
+        let PartMatrix { matrix: source, columns, place, cache_number } = matrix.part(number)?;
         let columns = columns.as_deref();
         // A row's total is over all of its columns.
         let wanted = columns.map(Columns::wanted).filter(|_| matrix.form.normalize.is_none());
@@ -142,15 +141,15 @@ impl ReadRequest {
 }
 
 impl MatrixRequest {
-    /// The matrix of one dataset; `Value` if it was not opened.
-    pub fn dataset(&self, number: u32) -> Result<&DatasetMatrix> {
-        let at = self.datasets.binary_search_by_key(&number, |&(number, _)| number);
-        at.map(|at| &self.datasets[at].1).map_err(|_| not_opened(number))
+    /// The matrix of one part; `Value` if it was not opened.
+    pub fn part(&self, number: u32) -> Result<&PartMatrix> {
+        let at = self.parts.binary_search_by_key(&number, |&(number, _)| number);
+        at.map(|at| &self.parts[at].1).map_err(|_| not_opened(number))
     }
 
-    /// Whether rows are decoded one by one in every dataset: see [`Matrix::reads_rows`].
+    /// Whether rows are decoded one by one in every part: see [`Matrix::reads_rows`].
     pub fn reads_rows(&self) -> bool {
-        self.datasets.iter().all(|(_, dataset)| dataset.matrix.reads_rows())
+        self.parts.iter().all(|(_, part)| part.matrix.reads_rows())
     }
 }
 
@@ -170,25 +169,25 @@ mod tests {
         MatrixForm { name, n_columns, layout: Layout::Csr, dtype: Dtype::F32, normalize: None }
     }
 
-    /// Genes of a dataset of five, each of which becomes the output in `pairs`.
+    /// Genes of a part of five, each of which becomes the output in `pairs`.
     fn genes(n_genes: usize, pairs: &[(u32, u32)]) -> Genes {
         let mapping = Mapping::new(5, n_genes, pairs.to_vec()).unwrap();
         Genes { names: None, n_genes, groups: vec![(vec![0, 4], Some(mapping))] }
     }
 
-    /// The rows of a dataset, as pairs of column and value; those without an output are left out.
+    /// The rows of a part, as pairs of column and value; those without an output are left out.
     fn read(request: &ReadRequest, number: u32, rows: &[u32]) -> Result<Vec<Vec<(i32, f32)>>> {
         let matrix = &request.matrices[0];
         let mut all = Rows::<f32>::empty();
         request.read(matrix, number, rows, &mut all)?;
-        let columns = matrix.dataset(number)?.columns.as_deref();
+        let columns = matrix.part(number)?.columns.as_deref();
         let is_wanted = |&(column, _): &(i32, f32)| columns.is_none_or(|columns| columns.target(column) >= 0);
         let pairs = |at: std::ops::Range<usize>| at.map(|at| (all.indices[at], all.data[at])).filter(is_wanted);
         Ok(all.indptr.windows(2).map(|ends| pairs(ends[0]..ends[1]).collect()).collect())
     }
 
     #[test]
-    fn rows_of_every_dataset_are_read() {
+    fn rows_of_every_part_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let store = written(folder.path(), |_| ());
         let keys = vec![4 << 32 | 1, 0, 2, 0];
@@ -233,7 +232,7 @@ mod tests {
         assert_eq!(refused(&[0, 1 << 32], &all, x(), "dataset number 1, which was not opened"), ErrorKind::Value);
         assert_eq!(refused(&[2, 3], &all, x(), "row 3 and the dataset has 3 cells"), ErrorKind::Value);
         assert_eq!(refused(&[4 << 32 | 2], &all, x(), "dataset 'heart'"), ErrorKind::Value);
-        assert_eq!(refused(&[0], &Genes::all([0, 7], 5), x(), "dataset number 7"), ErrorKind::Value);
+        assert_eq!(refused(&[0], &Genes::all([0, 7], 5), x(), "part number 7"), ErrorKind::Value);
         let normalize = Some(Normalize { target_sum: None, log1p: true });
         let integers = MatrixForm { dtype: Dtype::I32, normalize, ..x() };
         assert_eq!(refused(&[0], &all, integers, "float32 or float64"), ErrorKind::Value);
@@ -246,9 +245,9 @@ mod tests {
     fn without_cells_nothing_is_opened() {
         let folder = tempfile::tempdir().unwrap();
         let store = written(folder.path(), |_| ());
-        std::fs::remove_dir_all(folder.path().join("lung")).unwrap();
+        std::fs::remove_dir_all(folder.path().join("parts/lung")).unwrap();
         let forms = vec![form(MatrixName::X, 5), form(MatrixName::Obsm("none".into()), 2)];
         let request = ReadRequest::open(&store, Arc::default(), &Genes::all([0, 4], 5), forms).unwrap();
-        assert!(request.matrices.iter().all(|matrix| matrix.datasets.is_empty()));
+        assert!(request.matrices.iter().all(|matrix| matrix.parts.is_empty()));
     }
 }

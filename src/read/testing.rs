@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::OpenStore;
 use crate::matrix::TOTALS;
 use crate::matrix::testing::{SparseRows, portable, sharded, write_array, write_sparse};
 use crate::storage::{Local, Storage};
-use crate::store::{FileMeta, Files, Store, TableFile, checksum, seal};
+use crate::store::testing::{part, publish};
+use crate::store::{FileMeta, Files, Part, Store, checksum, seal};
 
-/// Datasets of five genes: lung, number 0, with a gene-major copy and totals; and heart, number 4, with an embedding
+/// Parts of five genes: lung, number 0, with a gene-major copy and totals; and heart, number 4, with an embedding
 /// that is no matrix.
 pub fn datasets() -> [(&'static str, u32, SparseRows); 2] {
     let lung = vec![vec![(0, 3), (4, 1)], vec![], vec![(2, 9)]];
@@ -18,8 +19,8 @@ pub fn datasets() -> [(&'static str, u32, SparseRows); 2] {
     [("lung", 0, lung), ("heart", 4, heart)]
 }
 
-/// Writes the store to `folder`; `change` changes the manifest.
-pub fn written(folder: &Path, change: impl FnOnce(&mut Value)) -> OpenStore {
+/// Writes the store to `folder`; `change` changes what the version says of its parts.
+pub fn written(folder: &Path, change: impl FnOnce(&mut Vec<Part>)) -> OpenStore {
     write(folder, change, [9.0, 9.0])
 }
 
@@ -34,10 +35,10 @@ fn files(folder: &Path) -> Files {
     listed.map(|(path, _)| (path.clone(), FileMeta::of(&std::fs::read(folder.join(path)).unwrap()))).collect()
 }
 
-fn write(folder: &Path, change: impl FnOnce(&mut Value), [total, copied]: [f64; 2]) -> OpenStore {
-    let (mut listed, mut checksums) = (Vec::new(), Vec::new());
+fn write(folder: &Path, change: impl FnOnce(&mut Vec<Part>), [total, copied]: [f64; 2]) -> OpenStore {
+    let mut listed = Vec::new();
     for (name, number, rows) in datasets() {
-        let path = folder.join(name);
+        let path = folder.join("parts").join(name);
         let (n_obs, is_lung) = (rows.len() as u64, number == 0);
         write_sparse(&path.join("zarr/X"), "csr_matrix", [n_obs, 5], &rows, true);
         let matrix = |n_columns: u64, totals: bool| {
@@ -57,30 +58,22 @@ fn write(folder: &Path, change: impl FnOnce(&mut Value), [total, copied]: [f64; 
             let codecs = portable();
             write_array(&totals.join(TOTALS[0]), &[4.0_f64, 0.0, total], &sharded::<f64>(3, 4, 2, &codecs, "end"));
             write_array(&totals.join(TOTALS[1]), &[2_u32, 0, 1], &sharded::<u32>(3, 4, 2, &codecs, "end"));
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "8 or 9")]
+            let genes: SparseRows = vec![vec![(0, 3)], vec![], vec![(2, copied as u16)], vec![], vec![(0, 1)]];
+            write_sparse(&path.join("gene_index/zarr/X"), "csc_matrix", [3, 5], &genes, true);
         }
         let description = json!({
-            "format": "dao-dataset", "version": 1, "id": name, "n_obs": n_obs, "n_vars": 5, "nnz": 3,
+            "format": "dao-part", "version": 2, "n_obs": n_obs, "n_vars": 5, "nnz": 3,
             "matrices": matrices, "obs": {"columns": []}, "var": {"columns": []},
-            "files": files(&path),
+            "files": files(&path), "var_path": "var.parquet", "uns_path": "uns.json",
+            "gene_index": is_lung.then_some("gene_index"),
         });
         let description = seal(&description.to_string());
-        std::fs::write(path.join("dao.json"), &description).unwrap();
-        checksums.push(checksum(description.as_bytes()));
-        listed.push(json!({
-            "checksum": checksums.last(), "obs_file": TableFile { rows: n_obs, ..TableFile::default() },
-            "number": number, "id": name, "path": name, "n_obs": n_obs, "n_vars": 5, "nnz": 3, "layout": "csr",
-            "dtype": "uint16", "bytes": 0, "obs": [], "constants": {}, "var_id": "", "layers": [], "obsm": [],
-        }));
+        std::fs::write(path.join("part.json"), &description).unwrap();
+        let checksum = Some(checksum(description.as_bytes()));
+        listed.push(Part { number, nnz: Some(3), checksum, ..part(name, n_obs, 5) });
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "8 or 9")]
-    let genes: SparseRows = vec![vec![(0, 3)], vec![], vec![(2, copied as u16)], vec![], vec![(0, 1)]];
-    let index = folder.join("lung/gene_index");
-    write_sparse(&index.join("zarr/X"), "csc_matrix", [3, 5], &genes, true);
-    let meta = json!({"format": "dao-gene-index", "version": 1, "dataset": checksums[0], "files": files(&index)});
-    std::fs::write(index.join("dao.json"), seal(&meta.to_string())).unwrap();
-    let mut manifest =
-        json!({"format": "dao-store", "version": 1, "id": "store", "next_number": 5, "datasets": listed});
-    change(&mut manifest);
-    std::fs::write(folder.join("dao.json"), seal(&manifest.to_string())).unwrap();
-    OpenStore::new(Store::open(folder.to_str().unwrap(), &Vec::new()).unwrap())
+    change(&mut listed);
+    publish(folder, "store", listed);
+    OpenStore::new(Store::open(folder.to_str().unwrap(), &Vec::new(), None).unwrap())
 }

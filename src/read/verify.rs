@@ -1,72 +1,50 @@
-//! Everything of a dataset, read and held against what is written about it.
+//! Everything of a part, read and held against what is written about it.
 //!
 //! First each file against the list of files; then what the files say against each other: the totals of the cells and
 //! the gene-major copy against the matrices that they are of.
 
-use std::collections::BTreeSet;
-
 use super::OpenStore;
-use super::open_store::totals_path;
 use crate::error::{DaoError, Result};
 use crate::matrix::{GeneIndex, Matrix, Totals};
 use crate::number::{Num, for_dtype};
-use crate::store::{Dataset, GENE_INDEX, ListedFiles, MANIFEST, MatrixName, UNPUBLISHED};
+use crate::store::{ListedFiles, MatrixName, Part};
 
 /// A path relative to the store, and what is wrong with it.
 pub type Problem = (String, String);
 
 impl OpenStore {
-    /// Reads all of a dataset but the contents of its tables, and lists what is wrong.
+    /// Reads all of a part but the contents of its tables, and lists what is wrong.
     ///
     /// # Errors
     /// `Internal` for a bug.
-    pub fn verify(&self, dataset: &Dataset) -> Result<Vec<Problem>> {
-        let manifest = format!("{}/{MANIFEST}", dataset.path);
-        let description = match self.store().description(dataset) {
+    pub fn verify(&self, part: &Part) -> Result<Vec<Problem>> {
+        let description = match self.store().description(part) {
             Ok(description) => description,
-            Err(e) => return Ok(vec![(manifest, e.to_string())]),
+            Err(e) => return Ok(vec![(part.file(&part.description), e.to_string())]),
         };
         let mut found = Found::default();
-        let index_path = format!("{}/{GENE_INDEX}", dataset.path);
+        let index_path = part.file(description.gene_index.as_deref().unwrap_or_default());
         if !self.store().has_sfaira_tables() {
             let storage = self.store().storage();
-            let files = ListedFiles::new(storage.clone(), &dataset.path, description.files.clone());
+            let files = ListedFiles::new(storage.clone(), &part.path, description.files.clone());
             found.files(&files);
-            // A writer that died right after listing the dataset leaves its marker, which the next one removes.
-            let marker = format!("{}/{UNPUBLISHED}", dataset.path);
-            let mut listed: BTreeSet<String> = files.paths().chain([manifest, marker]).collect();
-            match self.store().gene_index(dataset) {
-                Ok(None) => {}
-                Ok(Some(files)) => {
-                    found.files(&files);
-                    listed.extend(files.paths().chain([format!("{index_path}/{MANIFEST}")]));
-                }
-                Err(e) => found.problem(format!("{index_path}/{MANIFEST}"), &e),
-            }
-            // Over plain HTTP nothing can be listed; and a dataset without folder is named by its missing files.
-            for (path, _) in storage.list_files(&dataset.path).unwrap_or_default() {
-                if !listed.contains(&path) {
-                    let e = DaoError::value("not a file of this dataset: nothing reads it").hint("remove it");
-                    found.problem(path, &e);
-                }
-            }
         }
-        let index = self.gene_index(dataset);
+        let index = self.gene_index(part);
         let index = index.unwrap_or_else(|e| {
             found.problem(index_path.clone(), &e);
             None
         });
         for (name, meta) in &description.matrices {
-            let path = dataset.matrix_path(name);
-            let matrix = match self.matrix(dataset, name) {
+            let path = description.matrix_path(part, name);
+            let matrix = match self.matrix(part, name) {
                 Ok(matrix) => matrix,
                 Err(e) => {
                     found.problem(path, &e);
                     continue;
                 }
             };
-            let totals = self.totals(dataset, name).unwrap_or_else(|e| {
-                found.problem(totals_path(dataset, name), &e);
+            let totals = self.totals(part, name).unwrap_or_else(|e| {
+                found.problem(description.totals_path(part, name), &e);
                 None
             });
             let sums = match for_dtype!(matrix.dtype(), T => summed::<T>(&matrix, totals.as_deref())) {
@@ -82,10 +60,10 @@ impl OpenStore {
             }
             if let Some((row, expected, kept)) = sums.wrong_total {
                 let what = format!("the totals of row {row} are not those of the matrix");
-                found.contradiction(totals_path(dataset, name), &what, expected, kept);
+                found.contradiction(description.totals_path(part, name), &what, expected, kept);
             }
             if let (MatrixName::X, Some(index)) = (name, &index) {
-                match for_dtype!(index.dtype(), T => entries::<T>(index, dataset)) {
+                match for_dtype!(index.dtype(), T => entries::<T>(index, part)) {
                     Ok(copied) if copied == sums.entries => {}
                     Ok(copied) => {
                         let what = "the gene index is not the copy of X";
@@ -193,9 +171,9 @@ fn summed<T: Num>(matrix: &Matrix, totals: Option<&Totals>) -> Result<Sums> {
 }
 
 /// The stored values of a gene-major copy, by the places that they have in X.
-fn entries<T: Num>(index: &GeneIndex, dataset: &Dataset) -> Result<Entries> {
+fn entries<T: Num>(index: &GeneIndex, part: &Part) -> Result<Entries> {
     let mut entries = Entries::default();
-    for gene in 0..u32::try_from(dataset.n_vars).unwrap_or(u32::MAX) {
+    for gene in 0..u32::try_from(part.n_vars).unwrap_or(u32::MAX) {
         let (cells, values) = index.read::<T>(gene, 0..index.nnz(gene))?;
         for (cell, value) in cells.into_iter().zip(values) {
             entries.add(cell.cast_unsigned(), gene, value);
@@ -215,12 +193,12 @@ mod tests {
     /// A path in the store, and what is done to it.
     type Change<'a> = (&'a str, fn(&Path));
 
-    /// The problems of a dataset after some changes of its files.
+    /// The problems of a part after some changes of its files.
     fn broken(name: &str, changes: &[Change<'_>]) -> Vec<Problem> {
         let folder = tempfile::tempdir().unwrap();
         let store = written(folder.path(), |_| ());
         changes.iter().for_each(|(path, change)| change(&folder.path().join(path)));
-        store.verify(store.store().dataset(name).unwrap()).unwrap()
+        store.verify(store.store().part(name).unwrap()).unwrap()
     }
 
     #[test]
@@ -230,39 +208,37 @@ mod tests {
         let found = broken(
             "lung",
             &[
-                ("lung/uns.json", |path| std::fs::write(path, "[]").unwrap()),
-                ("lung/zarr/totals/X/total_counts/c/0", |path| std::fs::remove_file(path).unwrap()),
-                ("lung/gene_index/zarr/X/data", flip),
-                ("lung/zarr/X/indices", flip),
-                ("lung/zarr/more", |path| std::fs::write(path, "x").unwrap()),
+                ("parts/lung/uns.json", |path| std::fs::write(path, "[]").unwrap()),
+                ("parts/lung/zarr/totals/X/total_counts/c/0", |path| std::fs::remove_file(path).unwrap()),
+                ("parts/lung/gene_index/zarr/X/data", flip),
+                ("parts/lung/zarr/X/indices", flip),
             ],
         );
         let paths: Vec<&str> = found.iter().map(|(path, _)| &path[..]).collect();
         let expected = [
-            "lung/uns.json",
-            "lung/zarr/X/indices/c/0",
-            "lung/zarr/totals/X/total_counts/c/0",
-            "lung/gene_index/zarr/X/data/c/0",
-            "lung/zarr/more",
+            "parts/lung/gene_index/zarr/X/data/c/0",
+            "parts/lung/uns.json",
+            "parts/lung/zarr/X/indices/c/0",
+            "parts/lung/zarr/totals/X/total_counts/c/0",
         ];
         assert_eq!(paths, expected);
-        assert!(found[0].1.contains("checksum mismatch"), "{}", found[0].1);
-        let found = broken("lung", &[("lung/dao.json", |path| std::fs::write(path, "{").unwrap())]);
-        assert_eq!((found.len(), &found[0].0[..]), (1, "lung/dao.json"));
+        assert!(found[1].1.contains("checksum mismatch"), "{}", found[1].1);
+        let found = broken("lung", &[("parts/lung/part.json", |path| std::fs::write(path, "{").unwrap())]);
+        assert_eq!((found.len(), &found[0].0[..]), (1, "parts/lung/part.json"));
         let paths = broken("heart", &[]).into_iter().map(|(path, _)| path);
-        assert_eq!(paths.collect::<Vec<_>>(), ["heart/zarr/layers/narrow", "heart/zarr/obsm/lost"]);
+        assert_eq!(paths.collect::<Vec<_>>(), ["parts/heart/zarr/layers/narrow", "parts/heart/zarr/obsm/lost"]);
     }
 
     #[test]
     fn what_contradicts_x_is_named() {
         // Files that are whole, of the right shapes, and of other values.
         for (wrong, path, what) in [
-            ("totals", "lung/zarr/totals/X", "row 2 are not those of the matrix; expected sum 9 of 1"),
-            ("index", "lung/gene_index", "not the copy of X; expected 3 values"),
+            ("totals", "parts/lung/zarr/totals/X", "row 2 are not those of the matrix; expected sum 9 of 1"),
+            ("index", "parts/lung/gene_index", "not the copy of X; expected 3 values"),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let store = super::super::testing::contradicting(folder.path(), wrong);
-            let found = store.verify(store.store().dataset("lung").unwrap()).unwrap();
+            let found = store.verify(store.store().part("lung").unwrap()).unwrap();
             assert_eq!((found.len(), &found[0].0[..]), (1, path), "{found:?}");
             assert!(found[0].1.contains(what), "{}", found[0].1);
         }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use crate::error::{DaoError, Result};
 pub use local::Local;
+pub use local::{make_folder, write_error};
 pub use prefetch::prefetch;
 pub use zarr::ZarrStorage;
 
@@ -58,6 +59,87 @@ pub trait Storage: Send + Sync {
     fn local_root(&self) -> Option<&Path> {
         None
     }
+
+    /// Begins the file at `path`, in the place of one that is there, and makes the folders above it.
+    ///
+    /// # Errors
+    /// `Value` for a root that is not written to.
+    fn create(&self, _path: &str) -> Result<Box<dyn NewFile>> {
+        Err(not_writable(self.uri()))
+    }
+
+    /// Puts a small file to `path` if none is there, whole or not at all, and lasting when this returns; false if there is
+    /// one. Of several who try at once one alone gets true.
+    ///
+    /// # Errors
+    /// As [`Storage::create`].
+    fn put_new(&self, _: &str, _: &[u8]) -> Result<bool> {
+        Err(not_writable(self.uri()))
+    }
+
+    /// Puts a small file to `path`, whole, in the place of one that is there. It may be lost when the machine fails.
+    ///
+    /// # Errors
+    /// As [`Storage::create`].
+    fn replace(&self, _: &str, _: &[u8]) -> Result<()> {
+        Err(not_writable(self.uri()))
+    }
+
+    /// Removes the file at `path`; it is no error if there is none.
+    ///
+    /// # Errors
+    /// As [`Storage::create`].
+    fn remove(&self, _: &str) -> Result<()> {
+        Err(not_writable(self.uri()))
+    }
+
+    /// Removes all files below `path`, and the folder.
+    ///
+    /// # Errors
+    /// As [`Storage::create`].
+    fn remove_folder(&self, path: &str) -> Result<()> {
+        self.list_files(path)?.iter().try_for_each(|(file, _)| self.remove(file))
+    }
+
+    /// Makes that the file at `path`, which another wrote, lasts when the machine fails.
+    ///
+    /// # Errors
+    /// As [`Storage::create`].
+    fn sync_file(&self, _path: &str) -> Result<()> {
+        Ok(())
+    }
+
+    /// Makes that the names of all files below `path`, and `path` itself, last when the machine fails.
+    ///
+    /// # Errors
+    /// As [`Storage::create`].
+    fn sync(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A file that is written piece by piece. One that is not finished may be there in part, or not at all.
+pub trait NewFile: Send + Sync + std::fmt::Debug {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// `Io`, such as for a full disk.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// Ends the file. It is lasting once what this returns says so, which may be asked later, beside other work.
+    ///
+    /// # Errors
+    /// As [`NewFile::write`].
+    fn finish(self: Box<Self>) -> Result<Lasting>;
+}
+
+/// What waits until a file that was written is there to stay.
+pub type Lasting = Option<std::thread::JoinHandle<Result<()>>>;
+
+fn not_writable(uri: &str) -> DaoError {
+    DaoError::value(format!("cannot write to '{}'", shown(uri)))
+        .expected("a folder on this machine")
+        .hint("write the store to a folder and copy it there, versions/ last")
 }
 
 /// An open file: random reads without opening it again.

@@ -1,6 +1,6 @@
-//! Values that all cells of a dataset share, as the manifest has them: text, numbers and bools by name.
+//! Values that all cells of a part share, as the manifest has them: text, numbers and bools by name.
 //!
-//! A store may have hundreds of thousands of datasets, and most have constants of the same names: these are kept once.
+//! A store may have hundreds of thousands of parts, and most have constants of the same names: these are kept once.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Number;
 
-/// A list of names that many datasets have in common.
+/// A list of names that many parts have in common.
 pub type Names = Arc<[String]>;
 
 /// Makes equal lists one list in memory.
@@ -22,7 +22,7 @@ pub fn share(names: &mut Names, known: &mut HashSet<Names>) {
     }
 }
 
-/// The constants of one dataset, in the order in which they were written.
+/// The constants of one part, in the order in which they were written.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Constants {
     names: Names,
@@ -50,7 +50,7 @@ impl Constants {
         self.names.iter().map(String::as_str).zip(&*self.values)
     }
 
-    /// Shares the names with other datasets that have the same.
+    /// Shares the names with other parts that have the same.
     pub fn share_names(&mut self, known: &mut HashSet<Names>) {
         share(&mut self.names, known);
     }

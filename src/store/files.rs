@@ -1,8 +1,8 @@
-//! The files of a dataset as its `dao.json` lists them, and reading that holds them against that list.
+//! The files of a part as its `dao.json` lists them, and reading that holds them against that list.
 //!
 //! What is read whole (metadata, tables, uns) has to have the listed checksum. Shards are read in parts, and hold
 //! checksums and the name of their array themselves: of these only the size is looked at here. What is not listed is
-//! not there: nothing that was put beside the files of a dataset is taken for one of them.
+//! not there: nothing that was put beside the files of a part is taken for one of them.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

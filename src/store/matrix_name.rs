@@ -1,4 +1,4 @@
-//! The names of a dataset's matrices: `X`, a layer, an embedding (obsm).
+//! The names of a part's matrices: `X`, a layer, an embedding (obsm).
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{DaoError, Result};
 
-/// The name of a matrix within its dataset. As text it is the matrix's path below `zarr`.
+/// The name of a matrix within its part. As text it is the matrix's path below `zarr`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum MatrixName {
@@ -19,7 +19,7 @@ pub enum MatrixName {
 }
 
 impl MatrixName {
-    /// Whether the columns of the matrix are the dataset's genes.
+    /// Whether the columns of the matrix are the part's genes.
     pub fn is_of_genes(&self) -> bool {
         !matches!(self, Self::Obsm(_))
     }

@@ -1,16 +1,23 @@
-//! A store's layout: manifest, datasets, their small files.
+//! A store's layout: its versions, their parts, the small files of these.
 //!
-//! Owns `dao.json` (of the store and of each dataset), the list of files in it, and the way into stores that sfaira wrote,
-//! which look from outside as ours do. Decodes no matrix; of parquet it reads footers and the names of genes alone.
+//! Owns `dao.json`, the versions and how one is made, the description of each part with the list of its files, and the way
+//! into stores that sfaira wrote, which look from outside as ours do. Decodes no matrix; of parquet it reads footers and the
+//! names of genes alone.
 
+mod categories;
 mod constants;
+mod dataset_name;
 mod description;
+mod edit;
 mod files;
+mod lease;
 mod manifest;
 mod matrix_name;
+mod record;
 mod sfaira;
 mod tables;
 mod versioned;
+mod versions;
 
 use std::sync::Arc;
 
@@ -18,25 +25,25 @@ use bytes::Bytes;
 
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::{self, Storage, StorageOptions};
+pub use categories::{Categories, PartCategories};
 pub use constants::{Constants, Names, Scalar};
-pub use description::{ColumnMeta, DATASET_FORMAT, Description, GeneIndexMeta, MatrixMeta, TableMeta};
+pub use dataset_name::{check_free, check_name};
+pub use description::{ColumnMeta, Description, MatrixMeta, TableMeta};
+pub use edit::{describe, listed};
 pub use files::{FileMeta, Files, ListedFiles, changed, checksum, missing};
-pub use manifest::{Categories, Columns, Dataset, Manifest};
+pub use lease::Lease;
+pub use manifest::{Columns, Manifest, Part};
 pub use matrix_name::MatrixName;
+pub use record::{Record, SourceFile};
 pub use tables::{INDEX, TableFile, VarColumn, VarTable, excerpt, row_count};
 #[cfg(test)]
 pub use versioned::seal;
+pub use versions::{STORE_FILE, Summary, VERSIONS, commit, is_store, is_unnamed, latest, summaries, version_path};
 
-/// File name of the manifest of a store and of a dataset.
-pub const MANIFEST: &str = "dao.json";
-/// File of a dataset's folder that is in its place and not in the manifest yet.
-pub const UNPUBLISHED: &str = ".unpublished";
-/// Folder of a dataset that holds the gene-major copy of its X, at `zarr/X` below it, and a `dao.json`.
-pub const GENE_INDEX: &str = "gene_index";
-/// A dataset's table of cells, relative to the dataset.
-pub const OBS: &str = "parquet/obs.parquet";
-/// A dataset's table of genes, relative to the dataset.
-pub const VAR: &str = "parquet/var.parquet";
+/// Folder of the parts.
+pub const PARTS: &str = "parts";
+/// Folder of a part's matrices.
+pub const ZARR: &str = "zarr";
 
 /// An opened store: its manifest and a way to its bytes.
 pub struct Store {
@@ -47,27 +54,34 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store at `uri`: one read of the manifest, or, where there is none, a look at the folders for datasets
-    /// that sfaira wrote.
+    /// Opens a version of the store at `uri`, the last one where none is named: reads of its number, of that version and of
+    /// the one that it is based on; or, where there is none, a look at the folders for datasets that sfaira wrote.
     ///
     /// # Errors
-    /// `NotFound` where there is no store, `Value` for a store of a newer format version, `Corrupt` for a manifest that
-    /// cannot be understood.
-    pub fn open(uri: &str, options: &StorageOptions) -> Result<Self> {
-        Self::read(storage::open(uri, options)?)
+    /// `NotFound` where there is no store, `Value` for a store of another format version or a version that is not there,
+    /// `Corrupt` for one that cannot be understood.
+    pub fn open(uri: &str, options: &StorageOptions, version: Option<u64>) -> Result<Self> {
+        Self::read(storage::open(uri, options)?, version)
     }
 
     /// Opens the store in `storage`, as [`Store::open`] does.
     ///
     /// # Errors
     /// As [`Store::open`].
-    pub fn read(storage: Arc<dyn Storage>) -> Result<Self> {
-        let found = storage.get(MANIFEST)?;
-        let by_sfaira = found.is_none();
-        let manifest = match found {
-            Some(bytes) => Manifest::parse(&bytes, &format!("{}/{MANIFEST}", storage.uri()))?,
-            None => sfaira::discover(storage.as_ref())?,
+    pub fn read(storage: Arc<dyn Storage>, version: Option<u64>) -> Result<Self> {
+        let found = match version {
+            Some(version) if storage.size(&version_path(version))?.is_some() => Some(version),
+            Some(version) if latest(&*storage)?.is_some() => return Err(versions::no_version(&*storage, version)),
+            _ => latest(&*storage)?,
         };
+        let (manifest, by_sfaira) = match found {
+            Some(number) => (versions::read(&*storage, number)?, false),
+            None if is_store(&*storage)? => return Err(no_versions(&*storage)),
+            None => (sfaira::discover(&*storage)?, true),
+        };
+        if found.is_none() && version.is_some() {
+            return Err(DaoError::value("the store has no versions").at(format!("store '{}'", storage.uri())));
+        }
         Ok(Self { storage, manifest, by_sfaira })
     }
 
@@ -98,122 +112,119 @@ impl Store {
         &self.storage
     }
 
-    /// The dataset of this name.
+    /// The first part of the dataset of this name.
     ///
     /// # Errors
     /// `Key` if there is none.
-    pub fn dataset(&self, name: &str) -> Result<&Dataset> {
-        self.manifest
-            .datasets
-            .iter()
-            .find(|dataset| dataset.name == name)
-            .ok_or_else(|| DaoError::new(ErrorKind::Key, format!("no dataset '{name}' in store '{}'", self.uri())))
+    pub fn part(&self, name: &str) -> Result<&Part> {
+        self.manifest.parts_of(name).next().ok_or_else(|| self.no_dataset(name))
     }
 
-    /// The dataset with this number.
+    fn no_dataset(&self, name: &str) -> DaoError {
+        DaoError::new(ErrorKind::Key, format!("no dataset '{name}' in store '{}'", self.uri()))
+    }
+
+    /// The part with this number.
     ///
     /// # Errors
     /// `Value` if there is none: a cell key that this store did not give.
-    pub fn dataset_numbered(&self, number: u32) -> Result<&Dataset> {
-        self.manifest.datasets.iter().find(|dataset| dataset.number == number).ok_or_else(|| {
-            DaoError::value(format!("a cell key names dataset number {number}, which this store does not have"))
+    pub fn part_numbered(&self, number: u32) -> Result<&Part> {
+        self.manifest.parts.iter().find(|part| part.number == number).ok_or_else(|| {
+            DaoError::value(format!("a cell key names part number {number}, which this store does not have"))
                 .at(format!("store '{}'", self.uri()))
                 .hint("the frame belongs to another store, or to a newer state of this one")
         })
     }
 
-    /// The files of a dataset, which are held against those that its description lists; sfaira's are taken as they
+    /// The files of a part, which are held against those that its description lists; sfaira's are taken as they
     /// are. Paths are relative to the store.
-    pub fn files(&self, dataset: &Dataset, listed: Files) -> Arc<dyn Storage> {
+    pub fn files(&self, part: &Part, listed: Files) -> Arc<dyn Storage> {
         if self.by_sfaira {
             return self.storage.clone();
         }
-        Arc::new(ListedFiles::new(self.storage.clone(), &dataset.path, listed))
+        Arc::new(ListedFiles::new(self.storage.clone(), &part.path, listed))
     }
 
-    /// A dataset's file, `path` relative to the dataset, with its checksum checked.
+    /// A part's file, `path` relative to the part, with its checksum checked.
     ///
     /// # Errors
     /// `NotFound`, or `Corrupt` if the bytes are not those that were written.
-    pub fn dataset_file(&self, dataset: &Dataset, path: &str) -> Result<Bytes> {
-        let path = format!("{}/{path}", dataset.path);
-        let found = self.files(dataset, self.description(dataset)?.files).get(&path);
+    pub fn part_file(&self, part: &Part, path: &str) -> Result<Bytes> {
+        let path = part.file(path);
+        let found = self.files(part, self.description(part)?.files).get(&path);
         found
             .and_then(|bytes| bytes.ok_or_else(|| files::missing(&format!("{}/{path}", self.uri()))))
-            .map_err(|e| e.at(dataset.place()))
+            .map_err(|e| e.at(part.place()))
     }
 
-    /// The description of a dataset; for one of sfaira's it is made from its matrix's metadata.
+    /// The description of a part; for one of sfaira's it is made from its matrix's metadata.
     ///
     /// # Errors
     /// `NotFound`, `Value` for a newer format version, or `Corrupt` if it contradicts the manifest.
-    pub fn description(&self, dataset: &Dataset) -> Result<Description> {
+    pub fn description(&self, part: &Part) -> Result<Description> {
         if self.by_sfaira {
-            return Ok(sfaira::description(dataset));
+            return Ok(sfaira::description(part));
         }
-        let path = format!("{}/{MANIFEST}", dataset.path);
-        let place = format!("{}/{path}", self.uri());
-        let read = || {
-            let bytes = self.storage.get(&path)?.ok_or_else(|| files::missing(&place))?;
-            let found = checksum(&bytes);
-            if let Some(expected) = dataset.checksum.as_ref().filter(|&expected| *expected != found) {
-                let what = "checksum mismatch: the file is not the one that the manifest lists";
-                return Err(files::changed(&place, what, expected, found));
-            }
-            Description::parse(&bytes, &place, dataset)
-        };
-        read().map_err(|e| e.at(dataset.place()))
+        read_description(&*self.storage, part)
     }
 
-    /// A dataset's table of genes.
+    /// A part's table of genes.
     ///
     /// # Errors
-    /// As [`Store::dataset_file`], and `Corrupt` for a file that is no table of this dataset.
-    pub fn var(&self, dataset: &Dataset) -> Result<VarTable> {
-        let bytes = self.dataset_file(dataset, VAR)?;
-        let place = format!("{}/{}/{VAR}", self.uri(), dataset.path);
-        let table = VarTable::open(bytes, self.by_sfaira, &place).map_err(|e| e.at(dataset.place()))?;
-        if table.n_rows() as u64 == dataset.n_vars {
+    /// As [`Store::part_file`], and `Corrupt` for a file that is no table of this part.
+    pub fn var(&self, part: &Part) -> Result<VarTable> {
+        let name = self.description(part)?.var_name;
+        let bytes = self.part_file(part, &name)?;
+        let place = format!("{}/{}", self.uri(), part.file(&name));
+        let table = VarTable::open(bytes, self.by_sfaira, &place).map_err(|e| e.at(part.place()))?;
+        if table.n_rows() as u64 == part.n_vars {
             return Ok(table);
         }
         Err(DaoError::corrupt(&place, "the table has another number of rows than the matrix has columns")
-            .at(dataset.place())
-            .expected(dataset.n_vars)
+            .at(part.place())
+            .expected(part.n_vars)
             .found(table.n_rows())
             .hint("restore the file that is not the dataset's"))
     }
-
-    /// The files of the gene-major copy of a dataset's X, which lies at [`gene_index_path`], if there is one.
-    ///
-    /// # Errors
-    /// `Corrupt` for one that was made of another dataset, `Value` for a newer format version.
-    pub fn gene_index(&self, dataset: &Dataset) -> Result<Option<ListedFiles>> {
-        let folder = format!("{}/{GENE_INDEX}", dataset.path);
-        if self.by_sfaira {
-            return Ok(None);
-        }
-        let Some(bytes) = self.storage.get(&format!("{folder}/{MANIFEST}"))? else { return Ok(None) };
-        let place = format!("{}/{folder}/{MANIFEST}", self.uri());
-        let meta = GeneIndexMeta::parse(&bytes, &place, dataset).map_err(|e| e.at(dataset.place()))?;
-        Ok(Some(ListedFiles::new(self.storage.clone(), &folder, meta.files)))
-    }
 }
 
-/// The path of the gene-major copy of a dataset's X, relative to the store.
-pub fn gene_index_path(dataset: &Dataset) -> String {
-    format!("{}/{GENE_INDEX}/zarr/X", dataset.path)
+/// The description of a part of a store of ours.
+///
+/// # Errors
+/// As [`Store::description`].
+fn read_description(storage: &dyn Storage, part: &Part) -> Result<Description> {
+    let path = part.file(&part.description);
+    let place = format!("{}/{path}", storage.uri());
+    let read = || {
+        let bytes = storage.get(&path)?.ok_or_else(|| files::missing(&place))?;
+        let found = checksum(&bytes);
+        if let Some(expected) = part.checksum.as_ref().filter(|&expected| *expected != found) {
+            let what = "checksum mismatch: the file is not the one that the version lists";
+            return Err(files::changed(&place, what, expected, found));
+        }
+        Description::parse(&bytes, &place, part)
+    };
+    read().map_err(|e| e.at(part.place()))
+}
+
+fn no_versions(storage: &dyn Storage) -> DaoError {
+    DaoError::new(ErrorKind::NotFound, "the store's versions are missing")
+        .at(format!("path '{}/{VERSIONS}'", storage.uri()))
+        .hint("restore them from a copy, or write the datasets to a new store")
 }
 
 #[cfg(test)]
 pub mod testing {
+    use std::path::Path;
     use std::sync::Arc;
 
     use parquet::data_type::Int64Type;
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
 
-    use super::{Dataset, TableFile};
+    use super::{Part, Record, TableFile, commit};
     use crate::number::Dtype;
+    use crate::storage::Local;
 
     /// A test's table of so many cells.
     pub fn obs_table(n_obs: usize) -> Vec<u8> {
@@ -227,12 +238,35 @@ pub mod testing {
         writer.into_inner().unwrap()
     }
 
-    /// A test's dataset, as a manifest lists it.
-    pub fn dataset(name: &str, n_obs: u64, n_vars: u64) -> Dataset {
+    /// Makes a version of a test's store of these parts, as they are numbered.
+    pub fn publish(folder: &Path, id: &str, parts: Vec<Part>) {
+        let storage = Local::new(folder).unwrap();
+        commit(&storage, &Record::now("test", String::new()), |manifest| {
+            manifest.id = id.to_owned();
+            manifest.next_number = parts.iter().map(|part| part.number + 1).max().unwrap_or(0);
+            manifest.parts.clone_from(&parts);
+            Ok(true)
+        })
+        .unwrap();
+    }
+
+    /// A test's part, as a manifest lists it.
+    pub fn part(name: &str, n_obs: u64, n_vars: u64) -> Part {
         let dtype = Some(Dtype::U16);
         let checksum = Some("crc32c:00000000".into());
         let obs_file = Some(Arc::new(TableFile { rows: n_obs, ..TableFile::default() }));
-        Dataset { name: name.into(), path: name.into(), n_obs, n_vars, dtype, checksum, obs_file, ..Dataset::default() }
+        Part {
+            name: name.into(),
+            path: format!("parts/{name}"),
+            description: "part.json".into(),
+            obs_name: "obs.parquet".into(),
+            n_obs,
+            n_vars,
+            dtype,
+            checksum,
+            obs_file,
+            ..Part::default()
+        }
     }
 }
 
@@ -240,28 +274,25 @@ pub mod testing {
 mod tests {
     use serde_json::json;
 
-    use super::testing::dataset;
+    use super::testing::part;
     use super::*;
 
-    /// A store of one dataset with one small file.
+    /// A store of one part with one small file.
     fn written() -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().unwrap();
-        let mut lung = dataset("lung", 3, 2);
-        std::fs::create_dir(folder.path().join("lung")).unwrap();
+        let mut lung = part("lung", 3, 2);
+        std::fs::create_dir_all(folder.path().join("parts/lung")).unwrap();
         let description = json!({
-            "format": DATASET_FORMAT, "version": 1, "id": "lung", "n_obs": 3, "n_vars": 2, "nnz": null,
-            "matrices": {}, "obs": {"columns": []}, "var": {"columns": []},
+            "format": "dao-part", "version": 2, "n_obs": 3, "n_vars": 2, "nnz": null, "var_path": "var.parquet",
+            "uns_path": "uns.json", "matrices": {}, "obs": {"columns": []}, "var": {"columns": []},
             "files": {"uns.json": FileMeta::of(b"{}")},
         });
         let description = versioned::seal(&description.to_string());
-        std::fs::write(folder.path().join("lung/dao.json"), &description).unwrap();
-        std::fs::write(folder.path().join("lung/uns.json"), "{}").unwrap();
+        std::fs::write(folder.path().join("parts/lung/part.json"), &description).unwrap();
+        std::fs::write(folder.path().join("parts/lung/uns.json"), "{}").unwrap();
         lung.checksum = Some(checksum(description.as_bytes()));
-        let mut manifest = Manifest::new();
-        manifest.datasets.push(lung);
-        manifest.next_number = 1;
-        std::fs::write(folder.path().join(MANIFEST), manifest.to_json().unwrap()).unwrap();
-        let store = Store::open(folder.path().to_str().unwrap(), &Vec::new()).unwrap();
+        testing::publish(folder.path(), "id", vec![lung]);
+        let store = Store::open(folder.path().to_str().unwrap(), &Vec::new(), None).unwrap();
         (folder, store)
     }
 
@@ -276,42 +307,43 @@ mod tests {
     }
 
     #[test]
-    fn a_store_gives_its_datasets_and_files() {
+    fn a_store_gives_its_parts_and_files() {
         let (_folder, store) = written();
-        let lung = store.dataset("lung").unwrap();
-        assert_eq!(store.dataset_numbered(0).unwrap(), lung);
-        assert_eq!(store.dataset_file(lung, "uns.json").unwrap(), "{}");
+        let lung = store.part("lung").unwrap();
+        assert_eq!(store.part_numbered(0).unwrap(), lung);
+        assert_eq!(store.part_file(lung, "uns.json").unwrap(), "{}");
         assert_eq!(store.description(lung).unwrap().n_obs, 3);
-        assert!(store.gene_index(lung).unwrap().is_none() && !store.has_sfaira_tables());
+        assert!(!store.has_sfaira_tables());
         store.check_writable().unwrap();
-        says(&store.dataset("heart").unwrap_err(), ErrorKind::Key, "no dataset 'heart'");
-        says(&store.dataset_numbered(1).unwrap_err(), ErrorKind::Value, "dataset number 1");
+        says(&store.part("heart").unwrap_err(), ErrorKind::Key, "no dataset 'heart'");
+        says(&store.part_numbered(1).unwrap_err(), ErrorKind::Value, "part number 1");
     }
 
     #[test]
     fn changed_and_missing_files_are_errors() {
         let (folder, store) = written();
-        let lung = store.dataset("lung").unwrap();
-        std::fs::write(folder.path().join("lung/uns.json"), "[]").unwrap();
-        let error = store.dataset_file(lung, "uns.json").unwrap_err();
+        let lung = store.part("lung").unwrap();
+        std::fs::write(folder.path().join("parts/lung/uns.json"), "[]").unwrap();
+        let error = store.part_file(lung, "uns.json").unwrap_err();
         says(&error, ErrorKind::Corrupt, "checksum mismatch");
         says(&error, ErrorKind::Corrupt, "dataset 'lung', path '");
-        std::fs::remove_file(folder.path().join("lung/uns.json")).unwrap();
-        says(&store.dataset_file(lung, "uns.json").unwrap_err(), ErrorKind::NotFound, "Restore it from a copy");
-        std::fs::write(folder.path().join("lung/dao.json"), "{}").unwrap();
+        std::fs::remove_file(folder.path().join("parts/lung/uns.json")).unwrap();
+        says(&store.part_file(lung, "uns.json").unwrap_err(), ErrorKind::NotFound, "Restore it from a copy");
+        std::fs::write(folder.path().join("parts/lung/part.json"), "{}").unwrap();
         says(&store.description(lung).unwrap_err(), ErrorKind::Corrupt, "checksum mismatch");
     }
 
     #[test]
     fn what_is_no_store_is_an_error() {
         let (folder, _) = written();
-        let open = || Store::open(folder.path().to_str().unwrap(), &Vec::new()).err().unwrap();
-        std::fs::write(folder.path().join(MANIFEST), "{").unwrap();
-        says(&open(), ErrorKind::Corrupt, "not a readable manifest");
-        std::fs::remove_file(folder.path().join(MANIFEST)).unwrap();
-        says(&open(), ErrorKind::NotFound, "the store's manifest is missing");
-        std::fs::remove_dir_all(folder.path().join("lung")).unwrap();
-        says(&open(), ErrorKind::NotFound, "no store at");
+        let open = |version| Store::open(folder.path().to_str().unwrap(), &Vec::new(), version).err().unwrap();
+        says(&open(Some(2)), ErrorKind::Value, "no version 2");
+        std::fs::write(folder.path().join(version_path(1)), "{").unwrap();
+        says(&open(None), ErrorKind::Corrupt, "not a readable manifest");
+        std::fs::remove_dir_all(folder.path().join(VERSIONS)).unwrap();
+        says(&open(None), ErrorKind::NotFound, "versions are missing");
+        std::fs::remove_file(folder.path().join(STORE_FILE)).unwrap();
+        says(&open(None), ErrorKind::NotFound, "no store at");
     }
 
     #[test]
@@ -320,9 +352,9 @@ mod tests {
         let path = folder.path().join("lung/zarr/X");
         std::fs::create_dir_all(&path).unwrap();
         std::fs::write(path.join(".zarray"), r#"{"shape": [3, 2], "dtype": "<f4"}"#).unwrap();
-        let store = Store::open(folder.path().to_str().unwrap(), &Vec::new()).unwrap();
+        let store = Store::open(folder.path().to_str().unwrap(), &Vec::new(), None).unwrap();
         says(&store.check_writable().unwrap_err(), ErrorKind::Value, "dao.write_dataset");
         assert!(store.has_sfaira_tables());
-        assert_eq!(store.description(store.dataset("lung").unwrap()).unwrap().matrices[&MatrixName::X].shape, [3, 2]);
+        assert_eq!(store.description(store.part("lung").unwrap()).unwrap().matrices[&MatrixName::X].shape, [3, 2]);
     }
 }

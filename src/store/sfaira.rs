@@ -1,6 +1,6 @@
 //! Stores that sfaira's `write_dao` wrote: `<dataset>/zarr/X` (zarr v2), `parquet/`, `pickle/`.
 //!
-//! There is no manifest: datasets are found by listing, numbered by sorted name, and the
+//! There is no manifest: datasets, of one part each, are found by listing, numbered by sorted name, and the
 //! store's id is a fingerprint of names and cell counts, so that it changes with the numbering.
 
 use std::collections::BTreeMap;
@@ -8,13 +8,16 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::MANIFEST;
 use super::description::{Description, MatrixMeta};
-use super::manifest::{Dataset, Manifest};
+use super::manifest::{Manifest, Part};
 use super::matrix_name::MatrixName;
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::number::{Dtype, Layout};
 use crate::storage::Storage;
+
+/// Its tables of cells and of genes, relative to the dataset.
+const OBS: &str = "parquet/obs.parquet";
+const VAR: &str = "parquet/var.parquet";
 
 /// The fields of zarr's metadata of an array that are needed.
 #[derive(Deserialize)]
@@ -42,15 +45,9 @@ pub fn discover(storage: &dyn Storage) -> Result<Manifest> {
     let mut manifest = Manifest::new();
     let mut fingerprint = String::new();
     for name in storage.list_folders("").map_err(|e| no_store(&e.to_string()))? {
-        if storage.size(&format!("{name}/{MANIFEST}"))?.is_some() {
-            return Err(DaoError::new(ErrorKind::NotFound, "the store's manifest is missing")
-                .at(format!("path '{}/{MANIFEST}'", storage.uri()))
-                .found(format!("a dataset '{name}' that a manifest has listed"))
-                .hint("restore it from a copy, or write the datasets to a new store"));
-        }
         let path = format!("{name}/zarr/X");
         let Some(metadata) = array_metadata(storage, &path)? else {
-            let obs = format!("{name}/parquet/obs.parquet");
+            let obs = format!("{name}/{OBS}");
             if storage.size(&obs)?.is_none() {
                 continue;
             }
@@ -69,20 +66,21 @@ pub fn discover(storage: &dyn Storage) -> Result<Manifest> {
         }
         fingerprint.push_str(&format!("{name}\0{n_obs}\0"));
         let dtype = metadata.dtype.or(metadata.data_type).unwrap_or_default();
-        manifest.datasets.push(Dataset {
+        manifest.parts.push(Part {
             number: manifest.next_number,
             path: name.clone(),
+            obs_name: OBS.into(),
             n_obs,
             n_vars,
             layout: Layout::Dense,
             dtype: Dtype::from_typestr(&dtype).or_else(|| Dtype::from_name(&dtype).ok()),
             bytes: storage.total_size(&name)?,
             name,
-            ..Dataset::default()
+            ..Part::default()
         });
         manifest.next_number += 1;
     }
-    if manifest.datasets.is_empty() {
+    if manifest.parts.is_empty() {
         return Err(no_store("nothing in it is a dataset"));
     }
     manifest.id = format!("sfaira-{}", Uuid::new_v5(&Uuid::NAMESPACE_URL, fingerprint.as_bytes()));
@@ -90,20 +88,20 @@ pub fn discover(storage: &dyn Storage) -> Result<Manifest> {
 }
 
 /// The description that a dataset of sfaira's would have: its one matrix.
-pub fn description(dataset: &Dataset) -> Description {
+pub fn description(part: &Part) -> Description {
     let x = MatrixMeta {
         layout: Layout::Dense,
-        dtype: dataset.dtype,
-        source_dtype: dataset.dtype.map_or("", Dtype::name).into(),
-        shape: [dataset.n_obs, dataset.n_vars],
+        dtype: part.dtype,
+        source_dtype: part.dtype.map_or("", Dtype::name).into(),
+        shape: [part.n_obs, part.n_vars],
         nnz: None,
         max_abs: None,
         totals: false,
     };
     Description {
-        name: dataset.name.clone(),
-        n_obs: dataset.n_obs,
-        n_vars: dataset.n_vars,
+        var_name: VAR.into(),
+        n_obs: part.n_obs,
+        n_vars: part.n_vars,
         matrices: BTreeMap::from([(MatrixName::X, x)]),
         ..Description::default()
     }
@@ -146,16 +144,16 @@ mod tests {
     }
 
     #[test]
-    fn datasets_are_numbered_by_name() {
+    fn parts_are_numbered_by_name() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "lung/zarr/X/.zarray", &array(3));
         write(folder.path(), "heart/zarr/X/.zarray", &array(5));
         write(folder.path(), "notes/readme.txt", "no dataset");
         let manifest = found(folder.path()).unwrap();
-        let shown: Vec<_> = manifest.datasets.iter().map(|d| (d.number, d.name.as_str(), d.n_obs, d.n_vars)).collect();
+        let shown: Vec<_> = manifest.parts.iter().map(|d| (d.number, d.name.as_str(), d.n_obs, d.n_vars)).collect();
         assert_eq!(shown, [(0, "heart", 5, 7), (1, "lung", 3, 7)]);
-        assert_eq!(manifest.datasets[0].dtype, Some(Dtype::F32));
-        assert_eq!(description(&manifest.datasets[0]).matrices[&MatrixName::X].shape, [5, 7]);
+        assert_eq!(manifest.parts[0].dtype, Some(Dtype::F32));
+        assert_eq!(description(&manifest.parts[0]).matrices[&MatrixName::X].shape, [5, 7]);
         assert_eq!(found(folder.path()).unwrap().id, manifest.id);
         write(folder.path(), "lung/zarr/X/.zarray", &array(4));
         assert_ne!(found(folder.path()).unwrap().id, manifest.id);
@@ -168,7 +166,6 @@ mod tests {
             ("a/zarr/X/.zarray", "{", ErrorKind::Corrupt, "not readable zarr metadata"),
             ("a/zarr/X/.zarray", r#"{"shape": [3]}"#, ErrorKind::Corrupt, "not two-dimensional"),
             ("a/parquet/obs.parquet", "", ErrorKind::NotFound, "cells and no matrix"),
-            ("a/dao.json", "{}", ErrorKind::NotFound, "the store's manifest is missing"),
             ("a/readme.txt", "", ErrorKind::NotFound, "nothing in it is a dataset"),
         ];
         for (file, text, kind, what) in cases {

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use super::files::checksum;
 use crate::error::{DaoError, Result};
 
-/// The format version that this build writes, and the newest that it reads.
-const FORMAT_VERSION: u32 = 1;
+/// The format version that this build writes and reads. There was a first one, which was never released.
+const FORMAT_VERSION: u32 = 2;
 
 #[derive(Deserialize)]
 struct Version {
@@ -88,12 +88,17 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8], place: &str, format: &str) -> Re
             .expected(format!("format '{format}'"))
             .found(format!("'{}'", found.format)));
     }
-    if found.version > FORMAT_VERSION {
-        return Err(DaoError::value("a newer dao-polars wrote this")
+    if found.version != FORMAT_VERSION {
+        let (who, hint) = if found.version > FORMAT_VERSION {
+            ("a newer dao-polars wrote this", "Upgrade with: pip install --upgrade dao-polars")
+        } else {
+            ("dao-polars wrote this before its first release", "write the datasets again, to a new store")
+        };
+        return Err(DaoError::value(who)
             .at(format!("path '{place}'"))
-            .expected(format!("format version {FORMAT_VERSION} or older"))
+            .expected(format!("format version {FORMAT_VERSION}"))
             .found(format!("version {}", found.version))
-            .hint("Upgrade with: pip install --upgrade dao-polars"));
+            .hint(hint));
     }
     serde_json::from_slice(bytes).map_err(unreadable)
 }
@@ -134,6 +139,8 @@ mod tests {
         let error = parsed(&format!(r#"{{"format": "dao-store", "version": {}}}"#, FORMAT_VERSION + 1)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Value);
         assert!(error.to_string().contains("'store/dao.json'") && error.to_string().contains("pip install"), "{error}");
+        let error = parsed(r#"{"format": "dao-store", "version": 1}"#).unwrap_err();
+        assert!(error.to_string().contains("before its first release"), "{error}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use num_traits::Zero;
 use serde_json::{Value, json};
 use zarrs::array::{Array, ArrayBytes, ArrayMetadata, ArrayToBytesCodecTraits, CodecOptions};
 
-use super::folder::{Folder, NewFile};
+use super::folder::{Folder, ListedFile};
 use super::parallel;
 use crate::checksum::crc32c;
 use crate::codec::{self, BLOCK, Pfor};
@@ -77,7 +77,7 @@ pub struct ArrayWriter {
 
 /// A shard that is being written.
 struct Shard {
-    file: NewFile,
+    file: ListedFile,
     /// Offset and length of each inner chunk so far.
     index: Vec<[u64; 2]>,
 }
@@ -131,8 +131,7 @@ impl ArrayWriter {
             "index_codecs": [little, {"name": "crc32c"}],
             "index_location": "end",
         }}]);
-        folder.make()?;
-        let path = folder.path();
+        let path = folder.place();
         let failed = |e: &dyn Display| failed(&path, "cannot make a zarr array", e);
         let parsed: ArrayMetadata = serde_json::from_value(metadata(inner_rows, &codecs)).map_err(|e| failed(&e))?;
         let storage = Arc::new(ZarrStorage(Arc::new(Local::new(&path)?)));
@@ -231,7 +230,7 @@ impl ArrayWriter {
 
     /// An inner chunk; `None` where all its values are zero, which is the fill value.
     fn encode(&self, range: Range<usize>) -> Result<Option<Vec<u8>>> {
-        let failed = |e: &dyn Display| failed(&self.folder.path(), "encoding failed", e);
+        let failed = |e: &dyn Display| failed(&self.folder.place(), "encoding failed", e);
         for_dtype_values!(&self.buffer, values => {
             let bytes: &[u8] = bytemuck::cast_slice(&values[range.clone()]);
             if bytes.iter().all(|&byte| byte == 0) {
@@ -299,6 +298,12 @@ mod tests {
 
     use super::*;
 
+    /// The folder of a new array.
+    fn folder_at(path: &Path) -> Folder {
+        let (root, name) = (path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap());
+        Folder::new(Arc::new(Local::new(root).unwrap()), name)
+    }
+
     /// The array at `folder`, as zarrs itself reads it.
     fn read<T: ElementOwned>(folder: &Path) -> (Vec<u64>, Vec<T>) {
         let storage = Arc::new(ZarrStorage(Arc::new(Local::new(folder).unwrap())));
@@ -323,8 +328,7 @@ mod tests {
                 let folder = tempfile::tempdir().unwrap();
                 let at = folder.path().join("a");
                 let values: Vec<u32> = (0..n).map(|i| i * 7).collect();
-                let mut writer =
-                    ArrayWriter::new(Folder::new(&at), Dtype::U32, u64::from(shard), None, coding).unwrap();
+                let mut writer = ArrayWriter::new(folder_at(&at), Dtype::U32, u64::from(shard), None, coding).unwrap();
                 for block in values.chunks(1000) {
                     writer.push(block).unwrap();
                 }
@@ -340,7 +344,7 @@ mod tests {
         for coding in CODINGS {
             let folder = tempfile::tempdir().unwrap();
             let at = folder.path().join("a");
-            ArrayWriter::new(Folder::new(&at), Dtype::I64, 0, None, coding).unwrap().finish().unwrap();
+            ArrayWriter::new(folder_at(&at), Dtype::I64, 0, None, coding).unwrap().finish().unwrap();
             assert_eq!(read::<i64>(&at), (vec![0], Vec::new()));
         }
     }
@@ -353,7 +357,7 @@ mod tests {
         let values: Vec<f32> = (0..7_777_u16).map(|i| f32::from(i) / 4.0).collect();
         // The hint is a third of the real number, so that several shards come to be.
         let mut writer =
-            ArrayWriter::new(Folder::new(&at), Dtype::F32, rows * width / 3, Some(width), Coding::Portable).unwrap();
+            ArrayWriter::new(folder_at(&at), Dtype::F32, rows * width / 3, Some(width), Coding::Portable).unwrap();
         for block in values.chunks(100) {
             writer.push(block).unwrap();
         }
@@ -366,7 +370,7 @@ mod tests {
     fn values_are_held_against_the_stored_type() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer =
-            ArrayWriter::new(Folder::new(&folder.path().join("a")), Dtype::U8, 10, None, Coding::Portable).unwrap();
+            ArrayWriter::new(folder_at(&folder.path().join("a")), Dtype::U8, 10, None, Coding::Portable).unwrap();
         writer.push(&[0.0_f32, 255.0]).unwrap();
         for wrong in [0.5_f32, 256.0, -1.0, f32::NAN] {
             assert_eq!(writer.push(&[wrong]).unwrap_err().kind(), crate::error::ErrorKind::Value);
@@ -378,7 +382,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().join("a");
         let mut writer =
-            ArrayWriter::new(Folder::new(&at), Dtype::U16, 100, None, Coding::Pfor(Pfor { delta: false })).unwrap();
+            ArrayWriter::new(folder_at(&at), Dtype::U16, 100, None, Coding::Pfor(Pfor { delta: false })).unwrap();
         writer.push(&[0_u16; 100]).unwrap();
         writer.finish().unwrap();
         assert_eq!(shards(&at), 1);
@@ -390,7 +394,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, b"").unwrap();
-        let error = ArrayWriter::new(Folder::new(&file.join("a")), Dtype::U8, 1, None, Coding::Portable).err().unwrap();
+        let mut writer = ArrayWriter::new(folder_at(&file.join("a")), Dtype::U8, 1, None, Coding::Portable).unwrap();
+        writer.push(&[1_u8]).unwrap();
+        let error = writer.finish().unwrap_err();
         assert_eq!(error.kind(), crate::error::ErrorKind::Io);
         assert!(error.to_string().contains("file/a"), "{error}");
     }

@@ -52,7 +52,7 @@ pub fn columns_dtype(n_columns: u64) -> Dtype {
 
 /// Writes rows in output order.
 pub struct CanonicalRows {
-    /// The folder of the dataset's matrices.
+    /// The folder of the part's matrices.
     zarr: Folder,
     name: String,
     shape: [u64; 2],
@@ -68,16 +68,15 @@ pub struct CanonicalRows {
 }
 
 impl CanonicalRows {
-    /// A matrix below the dataset folder `dataset`, with totals of its rows beside it where it has them.
-    pub fn new(dataset: &Folder, spec: &MatrixSpec) -> Result<Self> {
+    /// A matrix below the part folder `part`, with totals of its rows beside it where it has them.
+    pub fn new(part: &Folder, spec: &MatrixSpec) -> Result<Self> {
         let MatrixSpec { shape, stored, portable, source_nnz, transposed, .. } = *spec;
-        let (zarr, name) = (dataset.join("zarr"), spec.name.to_string());
+        let (zarr, name) = (part.join("zarr"), spec.name.to_string());
         let folder = zarr.join(&name);
         let (indices, data) = if spec.layout == Layout::Dense {
             let len = shape[0] * shape[1];
             (None, ArrayWriter::new(folder, stored, len, Some(shape[1]), Coding::Portable)?)
         } else {
-            folder.make()?;
             let array = |name, dtype, ascending| {
                 ArrayWriter::new(folder.join(name), dtype, source_nnz, None, Coding::new(portable, ascending))
             };
@@ -253,13 +252,17 @@ mod tests {
     fn both_layouts_read_back_as_they_were_written() {
         for (layout, portable) in [(Layout::Csr, false), (Layout::Csr, true), (Layout::Dense, true)] {
             let folder = tempfile::tempdir().unwrap();
-            let mut rows = CanonicalRows::new(&Folder::new(folder.path()), &spec(layout, [4, 6], portable)).unwrap();
+            let mut rows = CanonicalRows::new(
+                &Folder::new(Arc::new(Local::new(folder.path()).unwrap()), "p"),
+                &spec(layout, [4, 6], portable),
+            )
+            .unwrap();
             write(&mut rows, Block { indptr: vec![0, 2], indices: vec![5, 0], data: vec![9_u16, 8] }).unwrap();
             write(&mut rows, Block { indptr: vec![0, 0, 1, 3], indices: vec![3, 1, 1], data: vec![7_u16, 1, 2] })
                 .unwrap();
             assert_eq!(rows.finish().unwrap(), 4);
             let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
-            let found = Matrix::open(&storage, "zarr/X", [4, 6]).unwrap().rows::<u16>(&[0, 1, 2, 3]).unwrap();
+            let found = Matrix::open(&storage, "p/zarr/X", [4, 6]).unwrap().rows::<u16>(&[0, 1, 2, 3]).unwrap();
             assert_eq!(found.indptr, [0, 2, 2, 3, 4]);
             assert_eq!(found.indices, [0, 5, 3, 1]);
             assert_eq!(found.data, [8, 9, 7, 3]);
@@ -269,10 +272,14 @@ mod tests {
     #[test]
     fn rows_that_never_came_are_empty() {
         let folder = tempfile::tempdir().unwrap();
-        let rows = CanonicalRows::new(&Folder::new(folder.path()), &spec(Layout::Csr, [3, 0], false)).unwrap();
+        let rows = CanonicalRows::new(
+            &Folder::new(Arc::new(Local::new(folder.path()).unwrap()), "p"),
+            &spec(Layout::Csr, [3, 0], false),
+        )
+        .unwrap();
         assert_eq!(rows.finish().unwrap(), 0);
         let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
-        let found = Matrix::open(&storage, "zarr/X", [3, 0]).unwrap().rows::<u16>(&[0, 1, 2]).unwrap();
+        let found = Matrix::open(&storage, "p/zarr/X", [3, 0]).unwrap().rows::<u16>(&[0, 1, 2]).unwrap();
         assert_eq!(found.indptr, [0, 0, 0, 0]);
     }
 
@@ -280,13 +287,14 @@ mod tests {
     fn totals<T: Num>(blocks: impl IntoIterator<Item = Block<T>>, n_rows: usize, portable: bool) -> Vec<(f64, u32)> {
         let folder = tempfile::tempdir().unwrap();
         let spec = MatrixSpec { stored: T::DTYPE, ..spec(Layout::Csr, [n_rows as u64, 4], portable) };
-        let mut rows = CanonicalRows::new(&Folder::new(folder.path()), &spec).unwrap();
+        let mut rows =
+            CanonicalRows::new(&Folder::new(Arc::new(Local::new(folder.path()).unwrap()), "p"), &spec).unwrap();
         for block in blocks {
             write(&mut rows, block).unwrap();
         }
         rows.finish().unwrap();
         let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
-        let totals = Totals::open(&storage, "zarr/totals/X", n_rows as u64).unwrap();
+        let totals = Totals::open(&storage, "p/zarr/totals/X", n_rows as u64).unwrap();
         (0..u32::try_from(n_rows).unwrap()).map(|row| totals.cell(row)).collect()
     }
 

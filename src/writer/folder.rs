@@ -1,23 +1,24 @@
-//! Folders of a dataset that is being written, and the list of the files written to them.
+//! Folders of a part that is being written, and the list of the files written to them.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use crate::checksum::crc32c_append;
-use crate::error::{DaoError, Result};
-use crate::storage::{Local, Storage};
-use crate::store::{FileMeta, Files};
+use crate::checksum::{crc32c, crc32c_append};
+use crate::error::Result;
+use crate::storage::{NewFile, Storage};
+use crate::store::{FileMeta, Files, missing};
 
-/// A folder below that of a new dataset. Notes size and checksum of each file from the bytes that were meant, so
-/// that what the disk made of them is held against that later.
-#[derive(Debug, Clone)]
+/// A folder below that of a part. Notes size and checksum of each file from the bytes that were meant, so that what the
+/// disk made of them is held against that later.
+#[derive(Clone)]
 pub struct Folder {
-    root: PathBuf,
+    storage: Arc<dyn Storage>,
+    /// The part's folder in the storage, with a slash at its end.
+    root: String,
     /// The folder's path below `root`: empty, or with a slash at its end.
     below: String,
     files: Arc<Mutex<Files>>,
@@ -25,15 +26,11 @@ pub struct Folder {
     flushing: Arc<Mutex<Vec<JoinHandle<Result<()>>>>>,
 }
 
-/// A file from whose size on it is flushed to the disk beside other work.
-const LARGE: u64 = 4 << 20;
-/// The bytes of a file after which it is flushed though it is not finished, so that the disk is not idle until then.
-const FLUSHED: u64 = 32 << 20;
-
 impl Folder {
-    /// The folder of a dataset.
-    pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), below: String::new(), files: Arc::default(), flushing: Arc::default() }
+    /// The folder of a part.
+    pub fn new(storage: Arc<dyn Storage>, path: &str) -> Self {
+        let (files, flushing) = Default::default();
+        Self { storage, root: format!("{path}/"), below: String::new(), files, flushing }
     }
 
     /// The folder of this name in this one; it need not exist.
@@ -41,31 +38,31 @@ impl Folder {
         Self { below: format!("{}{name}/", self.below), ..self.clone() }
     }
 
-    /// The folder's path.
-    pub fn path(&self) -> PathBuf {
-        self.root.join(&self.below)
+    /// The folder's name in errors.
+    pub fn place(&self) -> PathBuf {
+        PathBuf::from(format!("{}/{}{}", self.storage.uri(), self.root, self.below))
     }
 
-    /// Makes the folder and those above it.
-    pub fn make(&self) -> Result<()> {
-        make_folder(&self.path())
+    /// A folder on this machine for files that are needed while a matrix is written.
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        match self.storage.local_root() {
+            Some(root) => root.join(&self.root).join(&self.below).join(name),
+            None => std::env::temp_dir().join(format!("dao-{}{name}", Uuid::new_v4().simple())),
+        }
     }
 
-    /// Writes the file `name`, flushes it to the disk and notes it. The folder has to exist.
+    /// Writes the file `name` and notes it.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = format!("{}{name}", self.below);
-        write_file(&self.root.join(&path), bytes)?;
-        self.note(path, FileMeta::of(bytes));
-        Ok(())
+        let mut file = self.begin(name)?;
+        file.write(bytes)?;
+        file.finish()
     }
 
     /// Begins the file `name`, and makes the folders above it below this one.
-    pub fn begin(&self, name: &str) -> Result<NewFile> {
+    pub fn begin(&self, name: &str) -> Result<ListedFile> {
         let path = format!("{}{name}", self.below);
-        let at = self.root.join(&path);
-        at.parent().map_or(Ok(()), make_folder)?;
-        let file = File::create(&at).map_err(io(&at, "writing"))?;
-        Ok(NewFile { folder: self.clone(), path, file: Arc::new(file), size: 0, crc: 0, flushed: 0 })
+        let file = self.storage.create(&format!("{}{path}", self.root))?;
+        Ok(ListedFile { folder: self.clone(), path, file, size: 0, crc: 0 })
     }
 
     /// Writes the metadata of a zarr group.
@@ -74,28 +71,30 @@ impl Folder {
         self.write("zarr.json", metadata.to_string().as_bytes())
     }
 
-    /// All files of the dataset, which are on the disk then. Those that others wrote, tables, are flushed and read.
+    /// Notes a file that another wrote whole, such as a table.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none.
+    pub fn take(&self, name: &str) -> Result<()> {
+        let path = format!("{}{name}", self.below);
+        let at = format!("{}{path}", self.root);
+        let bytes = self.storage.get(&at)?.ok_or_else(|| missing(&format!("{}/{at}", self.storage.uri())))?;
+        self.storage.sync_file(&at)?;
+        self.note(path, FileMeta::new(bytes.len() as u64, crc32c(&bytes)));
+        Ok(())
+    }
+
+    /// All files that were written, which are there to stay then.
     pub fn list(&self) -> Result<Files> {
         for flushing in std::mem::take(&mut *lock(&self.flushing)) {
             flushing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
-        for (path, _) in Local::new(&self.root)?.list_files("")? {
-            if !self.noted().contains_key(&path) {
-                let at = self.root.join(&path);
-                let synced = File::open(&at).and_then(|file| file.sync_all());
-                let bytes = synced.and_then(|()| std::fs::read(&at)).map_err(io(&at, "reading back"))?;
-                self.note(path, FileMeta::of(&bytes));
-            }
-        }
-        Ok(self.noted().clone())
+        self.storage.sync(self.root.trim_end_matches('/'))?;
+        Ok(lock(&self.files).clone())
     }
 
     fn note(&self, path: String, meta: FileMeta) {
-        self.noted().insert(path, meta);
-    }
-
-    fn noted(&self) -> std::sync::MutexGuard<'_, Files> {
-        lock(&self.files)
+        lock(&self.files).insert(path, meta);
     }
 }
 
@@ -105,18 +104,15 @@ fn lock<T>(list: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// A file that is written piece by piece, and listed once it is finished; see [`Folder`].
-#[derive(Debug)]
-pub struct NewFile {
+pub struct ListedFile {
     folder: Folder,
     path: String,
-    file: Arc<File>,
+    file: Box<dyn NewFile>,
     size: u64,
     crc: u32,
-    /// What was there when it was flushed last.
-    flushed: u64,
 }
 
-impl NewFile {
+impl ListedFile {
     /// The bytes written so far.
     pub fn size(&self) -> u64 {
         self.size
@@ -124,70 +120,32 @@ impl NewFile {
 
     /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        (&*self.file).write_all(bytes).map_err(io(&self.folder.root.join(&self.path), "writing"))?;
+        self.file.write(bytes)?;
         self.crc = crc32c_append(self.crc, bytes);
         self.size += bytes.len() as u64;
-        // Another reference to the file is that of a thread that flushes it.
-        if self.size - self.flushed >= FLUSHED && Arc::strong_count(&self.file) == 1 {
-            self.flushed = self.size;
-            self.flush()?;
-        }
         Ok(())
     }
 
-    /// Flushes the file to the disk and notes it. A large one is flushed beside what comes next; [`Folder::list`]
-    /// waits for it, and has its error.
+    /// Ends the file and notes it. A large one may be on its way still: [`Folder::list`] waits for it, and has its error.
     pub fn finish(self) -> Result<()> {
-        self.folder.note(self.path.clone(), FileMeta::new(self.size, self.crc));
-        self.flush()
-    }
-
-    /// Flushes the file to the disk, a large one beside other work.
-    fn flush(&self) -> Result<()> {
-        let at = self.folder.root.join(&self.path);
-        let flush = |file: &File, at: &Path| file.sync_data().map_err(io(at, "writing"));
-        if self.size < LARGE {
-            return flush(&self.file, &at);
-        }
-        let (file, its_path) = (self.file.clone(), at.clone());
-        match std::thread::Builder::new().spawn(move || flush(&file, &its_path)) {
-            Ok(flushing) => lock(&self.folder.flushing).push(flushing),
-            // The system gives no more threads.
-            Err(_) => flush(&self.file, &at)?,
+        self.folder.note(self.path, FileMeta::new(self.size, self.crc));
+        if let Some(flushing) = self.file.finish()? {
+            lock(&self.folder.flushing).push(flushing);
         }
         Ok(())
     }
-}
-
-/// The error of the system while `doing` something with a file.
-pub fn io<'a>(path: &'a Path, doing: &'a str) -> impl FnOnce(std::io::Error) -> DaoError + 'a {
-    move |e| DaoError::io(path, doing, &e)
-}
-
-/// Makes a folder and those above it.
-pub fn make_folder(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(io(folder, "making the folder"))
-}
-
-/// Writes a file and flushes it to the disk.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let written = File::create(path).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_data()
-    });
-    written.map_err(io(path, "writing"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Local;
 
     #[test]
     fn each_file_is_listed_by_whoever_wrote_it() {
         let root = tempfile::tempdir().unwrap();
-        let folder = Folder::new(root.path());
+        let folder = Folder::new(Arc::new(Local::new(root.path()).unwrap()), "p");
         let zarr = folder.join("zarr").join("X");
-        zarr.make().unwrap();
         zarr.write("shard", b"ours").unwrap();
         let mut streamed = zarr.begin("c/0").unwrap();
         streamed.write(b"piece ").unwrap();
@@ -195,16 +153,15 @@ mod tests {
         assert_eq!(streamed.size(), 14);
         streamed.finish().unwrap();
         zarr.write_group(&json!({})).unwrap();
-        std::fs::write(root.path().join("zarr/obs.parquet"), b"theirs").unwrap();
+        std::fs::write(root.path().join("p/obs.parquet"), b"theirs").unwrap();
+        folder.take("obs.parquet").unwrap();
+        assert!(folder.take("var.parquet").is_err());
         // What the disk makes of our bytes is not what is listed.
-        std::fs::write(root.path().join("zarr/X/shard"), b"0urs").unwrap();
+        std::fs::write(root.path().join("p/zarr/X/shard"), b"0urs").unwrap();
         let files = folder.list().unwrap();
-        assert_eq!(
-            files.keys().collect::<Vec<_>>(),
-            ["zarr/X/c/0", "zarr/X/shard", "zarr/X/zarr.json", "zarr/obs.parquet"]
-        );
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["obs.parquet", "zarr/X/c/0", "zarr/X/shard", "zarr/X/zarr.json"]);
         assert_eq!(files["zarr/X/c/0"], FileMeta::of(b"piece by piece"));
         assert_eq!(files["zarr/X/shard"], FileMeta::of(b"ours"));
-        assert_eq!(files["zarr/obs.parquet"], FileMeta::of(b"theirs"));
+        assert_eq!(files["obs.parquet"], FileMeta::of(b"theirs"));
     }
 }

@@ -1,4 +1,4 @@
-//! One matrix of a new dataset, from blocks of source rows or columns.
+//! One matrix of a new part, from blocks of source rows or columns.
 //!
 //! Owns the way from source to output: columns may be mapped or dropped, rows permuted.
 
@@ -18,7 +18,7 @@ use crate::store::MatrixName;
 /// The form that a matrix will have, and how its source maps to it.
 #[derive(Debug, Clone)]
 pub struct MatrixSpec {
-    /// The matrix's name in the dataset.
+    /// The matrix's name in the part.
     pub name: MatrixName,
     /// Whether it is stored as CSR arrays, or as one dense array.
     pub layout: Layout,
@@ -115,19 +115,19 @@ pub struct MatrixWriter {
 }
 
 impl MatrixWriter {
-    /// A matrix below the dataset folder `dataset`.
+    /// A matrix below the part folder `part`.
     ///
     /// # Errors
     /// `Value` for a spec that contradicts itself, `Io` if the folders cannot be made.
-    pub fn new(dataset: &Folder, spec: MatrixSpec) -> Result<Self> {
+    pub fn new(part: &Folder, spec: MatrixSpec) -> Result<Self> {
         spec.validate()?;
-        let output = CanonicalRows::new(dataset, &spec)?;
-        let spill_folder = dataset.path().join(format!(".spill-{}", spec.name.to_string().replace('/', "-")));
+        let output = CanonicalRows::new(part, &spec)?;
+        let spill_folder = part.scratch(&format!(".spill-{}", spec.name.to_string().replace('/', "-")));
         let name = spec.name.to_string();
         Ok(Self { spec, name, output, spill_folder, spill: None, taken: 0, by_columns: false })
     }
 
-    /// The matrix's name in the dataset.
+    /// The matrix's name in the part.
     #[must_use]
     pub fn name(&self) -> &MatrixName {
         &self.spec.name
@@ -353,12 +353,12 @@ mod tests {
     fn written(spec: MatrixSpec, push: impl FnOnce(&mut MatrixWriter) -> Result<()>) -> Result<Vec<Vec<u8>>> {
         let folder = tempfile::tempdir().unwrap();
         let (shape, name) = (spec.shape, spec.name.to_string());
-        let mut writer = MatrixWriter::new(&Folder::new(folder.path()), spec)?;
+        let mut writer = MatrixWriter::new(&Folder::new(Arc::new(Local::new(folder.path()).unwrap()), "p"), spec)?;
         push(&mut writer)?;
         let nnz = writer.finish()?;
         let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
         let rows: Vec<u32> = (0..u32::try_from(shape[0]).unwrap()).collect();
-        let found = Matrix::open(&storage, &format!("zarr/{name}"), shape).unwrap().rows::<u8>(&rows).unwrap();
+        let found = Matrix::open(&storage, &format!("p/zarr/{name}"), shape).unwrap().rows::<u8>(&rows).unwrap();
         assert_eq!(found.data.len() as u64, nnz);
         let mut dense = vec![vec![0; usize::try_from(shape[1]).unwrap()]; rows.len()];
         for (row, ends) in dense.iter_mut().zip(found.indptr.windows(2)) {
@@ -366,7 +366,8 @@ mod tests {
                 row[usize::try_from(found.indices[at]).unwrap()] = found.data[at];
             }
         }
-        let left: Vec<_> = folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let left: Vec<_> =
+            folder.path().join("p").read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["zarr"], "no spill stays");
         Ok(dense)
     }
@@ -415,7 +416,8 @@ mod tests {
     fn specs_that_contradict_themselves_are_refused() {
         let refused = |spec: MatrixSpec| {
             let folder = tempfile::tempdir().unwrap();
-            let error = MatrixWriter::new(&Folder::new(folder.path()), spec).err().unwrap();
+            let error =
+                MatrixWriter::new(&Folder::new(Arc::new(Local::new(folder.path()).unwrap()), "p"), spec).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::Value);
             error.to_string()
         };

@@ -1,27 +1,26 @@
-//! Rows in, shards out; a dataset appears whole or not at all.
+//! Rows in, shards out; a part appears whole or not at all.
 //!
 //! `source` has what comes in, and picks the stored number type; `matrix` takes blocks in source order; `rows` casts and maps
 //! them, sorts each row, sums duplicates and adds rows up; `spill` routes rows and entries to other rows out of core;
 //! `canonical` writes rows; `array` encodes inner chunks and puts them into shards; `folder` lists the files. Each of these
-//! works on all cores (`parallel`) while a call lasts, and what is written does not depend on how many there are. `dataset`
-//! puts a new dataset together, `gene_index` copies a matrix of the store by genes, and `publish` makes either visible.
+//! works on all cores (`parallel`) while a call lasts, and what is written does not depend on how many there are. `part`
+//! puts a new part together, and `gene_index` copies a matrix of the store by genes.
 //!
 //! Tables (parquet) are written into the staging folder by the caller. Must not know Python, genes'
 //! names or what a source is.
 
 mod array;
 mod canonical;
-mod dataset;
 mod folder;
 mod gene_index;
 mod matrix;
 mod parallel;
-mod publish;
+mod part;
 mod rows;
 mod source;
 mod spill;
 
-pub use dataset::DatasetWriter;
 pub use gene_index::add_gene_index;
 pub use matrix::{MatrixSpec, MatrixWriter};
+pub use part::{Mode, PartWriter};
 pub use source::{Hdf5Filter, Indices, Slice, StoredChunk, ValueScan, decode_hdf5};

@@ -8,12 +8,12 @@ use std::io::{Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::folder::{io, make_folder};
 use super::parallel;
 use super::rows::Place;
 use crate::error::{DaoError, Result};
 use crate::interrupt::Watch;
 use crate::number::Num;
+use crate::storage::{make_folder, write_error as io};
 
 /// The most bytes of a block's entries, which are held in memory at a time.
 const BLOCK_BYTES: u64 = 48 << 20;

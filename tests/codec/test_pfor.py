@@ -24,6 +24,7 @@ import dao_polars as dao
 from dao_polars import DaoCorruptError, DaoTypeError, DaoValueError
 from dao_polars._core import pfor_decode, pfor_encode
 from dao_polars.zarr_codec import NAME, Pfor
+from tests.storefab import part_path
 
 PAGE = (Path(__file__).parents[2] / "docs" / "pfor.md").read_text(encoding="utf-8")
 INTEGERS = [f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)]
@@ -330,10 +331,11 @@ def test_chunks_may_lie_in_any_order_in_their_shard(tmp_path: Path) -> None:
     x = sp.random(400, 1000, 0.5, "csr", np.float32, random_state=rng)
     x.data = np.ceil(x.data * 9)
     dao.write_dataset(tmp_path, ad.AnnData(x), dataset="d", progress=False)
+    x_path = part_path(tmp_path, "d") / "zarr" / "X"
     for name in ("data", "indices"):
-        (shard,) = (tmp_path / "d/zarr/X" / name / "c").iterdir()
+        (shard,) = (x_path / name / "c").iterdir()
         encoded = shard.read_bytes()
-        meta = json.loads((tmp_path / "d/zarr/X" / name / "zarr.json").read_text())
+        meta = json.loads((x_path / name / "zarr.json").read_text())
         outer = meta["chunk_grid"]["configuration"]["chunk_shape"][0]
         inner = meta["codecs"][0]["configuration"]["chunk_shape"][0]
         n_chunks = outer // inner

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -19,6 +20,7 @@ import zarr
 
 import dao_polars as dao
 from tests.conftest import STUDIES
+from tests.storefab import part_path
 
 # Runs the code in sys.argv[1] as if dao-polars were not installed.
 WITHOUT_DAO = """
@@ -76,7 +78,7 @@ def written(request, source, tmp_path_factory):
         profile=request.param,
         progress=False,
     )
-    return store, source, uri / "d" / "zarr", request.param
+    return store, source, part_path(uri, "d") / "zarr", request.param
 
 
 def test_zarr_python_opens_it(written):
@@ -112,7 +114,7 @@ def test_anndata_opens_it(written):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_anndata_opens_real_cells(real_store, real, name):
-    x = zarr.open_group(f"{real_store.uri}/{name}/zarr", mode="r")["X"]
+    x = zarr.open_group(part_path(Path(real_store.uri), name) / "zarr", mode="r")["X"]
     expected = real[name].X
     assert (ad.io.read_elem(x) != expected).nnz == 0
     backed = ad.io.sparse_dataset(x)
@@ -172,7 +174,7 @@ def test_without_dao_polars(written):
 
 def test_tables_are_plain_parquet(written):
     _, adata, path, _ = written
-    tables = path.parent / "parquet"
+    tables = path.parent
     assert pl.read_parquet(tables / "obs.parquet")["obs_name"].to_list() == list(adata.obs_names)
     assert pl.read_parquet(tables / "var.parquet")["var_name"].to_list() == list(adata.var_names)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -24,6 +25,7 @@ from polars.exceptions import ComputeError
 import dao_polars as dao
 from tests.conftest import DATA, study
 from tests.expression.log import Log
+from tests.storefab import gene_index_path, part_path
 
 GENES = [f"g{i}" for i in range(12)]
 
@@ -93,7 +95,7 @@ def test_it_is_used_where_it_pays(real_store, real, tmp_path, caplog):
 def test_others_read_it(indexed):
     with_copy, _, adata = indexed
     uri = with_copy.collect_schema()["cell"].uri
-    x = zarr.open_group(f"{uri}/s/gene_index/zarr", mode="r")["X"]
+    x = zarr.open_group(gene_index_path(Path(uri), "s") / "zarr", mode="r")["X"]
     found = ad.io.sparse_dataset(x)
     assert found.format == "csc"
     assert (found.to_memory() != adata.X.tocsc()).nnz == 0
@@ -131,6 +133,12 @@ def test_added_later_to_those_that_lack_it(tmp_path, caplog):
     assert strategies(caplog)[-1] == "2 by gene index"  # in this process at once
     with pytest.raises(dao.DaoKeyError, match="no dataset 'c'"):
         store.add_gene_index("c")
+    # Each copy is a version; this store is what it was.
+    assert not store.has_gene_index("a")
+    versions = dao.load_store(tmp_path).versions()
+    assert versions["operation"].to_list() == ["write_dataset"] * 2 + ["add_gene_index"] * 2
+    assert dao.load_store(tmp_path).has_gene_index()
+    assert dao.load_store(tmp_path).verify().is_empty()
 
 
 def test_values_of_other_cells_do_not_matter(tmp_path):
@@ -146,24 +154,34 @@ def test_values_of_other_cells_do_not_matter(tmp_path):
             some.select(dao.gene("5"))
 
 
-def test_a_folder_that_is_no_copy_makes_room(tmp_path):
+def test_two_who_add_one_at_a_time(tmp_path):
+    """The first is there; the second is told so, and leaves nothing."""
     store = dao.write_dataset(tmp_path, study(1, 50, GENES), dataset="s", progress=False)
-    (tmp_path / "s" / "gene_index" / "zarr").mkdir(parents=True)
-    assert store.add_gene_index(progress=False) == ["s"]
-    assert store.has_gene_index()
-    assert store.verify().is_empty()
+    added: list[bool] = []
+
+    def meanwhile(cells: int) -> None:
+        if not added:
+            added.append(dao.load_store(tmp_path)._core.add_gene_index(0))
+
+    assert not store._core.add_gene_index(0, meanwhile)
+    assert added == [True]
+    assert len(list(part_path(tmp_path, "s").glob("gene_index-*"))) == 1
+    assert dao.load_store(tmp_path).version == 2
+    assert dao.load_store(tmp_path).verify().is_empty()
 
 
 def test_what_is_damaged_is_noticed(tmp_path):
     store = dao.write_dataset(
         tmp_path, study(1, 900, GENES), dataset="s", gene_index=True, progress=False
     )
-    for file in (tmp_path / "s" / "gene_index" / "zarr" / "X" / "data" / "c").rglob("*"):
+    index = gene_index_path(tmp_path, "s")
+    for file in (index / "zarr" / "X" / "data" / "c").rglob("*"):
         data = bytearray(file.read_bytes())
         data[len(data) // 3] ^= 4
         file.write_bytes(data)
     problems = dao.load_store(tmp_path).verify()
-    assert problems["path"].to_list() == ["s/gene_index/zarr/X/data/c/0"]
+    data = index.relative_to(tmp_path) / "zarr/X/data/c/0"
+    assert problems["path"].to_list() == [str(data)]
     with pytest.raises(ComputeError, match=r"dataset 's'.*gene_index"):
         store.scan().select(dao.gene(g) for g in GENES).collect()
 
@@ -171,12 +189,12 @@ def test_what_is_damaged_is_noticed(tmp_path):
 def test_one_of_another_dataset_is_refused(tmp_path):
     for seed, name in enumerate(["a", "b"]):
         store = dao.write_dataset(tmp_path, study(seed, 50, GENES), dataset=name, progress=False)
-    store.add_gene_index("a", progress=False)
-    shutil.copytree(tmp_path / "a" / "gene_index", tmp_path / "b" / "gene_index")
-    with pytest.raises(dao.DaoCorruptError, match=r"dataset 'b'.*made of another dataset"):
-        store.has_gene_index("b")
-    with pytest.raises(ComputeError, match=r"made of another dataset.*add_gene_index"):
-        dao.scan(tmp_path).select(dao.gene("g1")).collect()
+    store.add_gene_index(progress=False)
+    a, b = (gene_index_path(tmp_path, name) for name in ("a", "b"))
+    shutil.rmtree(b)
+    shutil.copytree(a, b)
+    with pytest.raises(ComputeError, match=r"dataset 'b'.*not as it was written"):
+        dao.scan(tmp_path).select(dao.gene(g) for g in GENES).collect()
 
 
 def test_stores_that_are_not_written_to(tmp_path):
@@ -187,7 +205,7 @@ def test_stores_that_are_not_written_to(tmp_path):
 
 
 def test_an_interrupted_copy_leaves_nothing(tmp_path):
-    """Killed in the middle: no copy, a sound store, and the next one cleans up."""
+    """Killed in the middle: no copy, a sound store, and the next one is made."""
     adata = ad.AnnData(sp.random(20_000, 800, 0.2, format="csr", dtype=np.float32, random_state=0))
     store = dao.write_dataset(tmp_path, adata, dataset="s", progress=False)
     code = f"""
@@ -201,16 +219,17 @@ def test_an_interrupted_copy_leaves_nothing(tmp_path):
     )
     assert child.stdout is not None
     child.stdout.readline()
-    staging = tmp_path / ".staging"
-    while not any(path.is_dir() for path in staging.iterdir()) and child.poll() is None:
+    part = part_path(tmp_path, "s")
+    while not list(part.glob("gene_index-*")) and child.poll() is None:
         time.sleep(0.001)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
+    store = dao.load_store(tmp_path)
     assert not store.has_gene_index("s")
     assert store.verify().is_empty()
     assert store.add_gene_index(progress=False) == ["s"]
-    assert list(staging.iterdir()) == []
-    assert store.verify().is_empty()
+    assert dao.load_store(tmp_path).has_gene_index()
+    assert dao.load_store(tmp_path).verify().is_empty()
 
 
 def test_a_callback_that_raises_stops_the_copy(tmp_path, monkeypatch):
@@ -220,6 +239,7 @@ def test_a_callback_that_raises_stops_the_copy(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store._core.add_gene_index("s", advance)
-    assert not store.has_gene_index("s")
-    assert list((tmp_path / ".staging").iterdir()) == []
+        store._core.add_gene_index(0, advance)
+    assert dao.load_store(tmp_path).version == 1
+    assert not list(part_path(tmp_path, "s").glob("gene_index-*"))
+    assert not list((tmp_path / "writing").iterdir())

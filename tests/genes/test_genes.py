@@ -333,7 +333,7 @@ def test_feature_spaces_keep_their_ids(tmp_path):
     )
     text = json.dumps(names, ensure_ascii=False).encode()
     expected = hashlib.sha256(text).hexdigest()[:32]
-    assert store._core.datasets[0].feature_space == expected
+    assert store._core.parts[0].feature_space == expected
     assert store._core.feature_space(0) == expected
 
 
@@ -370,7 +370,7 @@ def test_sums_of_float32_are_stored_as_float32(tmp_path):
     store = dao.write_dataset(
         tmp_path, adata, dataset="s", genes=["a", "b"], duplicates="sum", progress=False
     )
-    assert store._core.datasets[0].dtype == "float32"
+    assert store._core.parts[0].dtype == "float32"
     read = store.scan().dao.to_anndata().X
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read.toarray(), [[2.0, 0.25], [0.125, 3.5]])

@@ -583,11 +583,11 @@ def test_it_composes_with_other_conditions(real_store: dao.Store, obs: pl.DataFr
 
 
 def planned(store: dao.Store, predicate: pl.Expr) -> ScanPlan:
-    return make_plan(store._scanned.datasets, store.schema, None, predicate, None)
+    return make_plan(store._scanned.parts, store.schema, None, predicate, None)
 
 
 def read(plan: ScanPlan) -> set[str]:
-    return {dataset.name for group in plan.groups for dataset in group.datasets}
+    return {dataset.name for group in plan.groups for dataset in group.parts}
 
 
 def test_the_condition_is_pushed_to_the_files(real_store: dao.Store, obs: pl.DataFrame) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 import dao_polars as dao
 from tests.conftest import STUDIES
-from tests.storefab import Study, make_store, take_as_written
+from tests.storefab import Study, make_store, part_path, take_as_written
 
 C = pl.col
 
@@ -33,8 +33,8 @@ READER = textwrap.dedent(
     import polars as pl
     import dao_polars as dao
 
-    uri, study, kind = sys.argv[1:]
-    path = f"{uri}/{study}/parquet/obs.parquet"
+    uri, study, kind = sys.argv[1:4]
+    path = sys.argv[4]
     good = open(path, "rb").read()
     rng = np.random.default_rng(len(good))
     if kind == "flips":
@@ -74,7 +74,7 @@ READER = textwrap.dedent(
                 assert found.equals(expected[name]), f"{name}: another value after byte {at}"
         if turn % 4 == 0:
             problems = dao.load_store(uri).verify()
-            assert problems["path"].to_list() == [f"{study}/parquet/obs.parquet"], problems
+            assert problems["path"].to_list() == [path.removeprefix(f"{uri}/")], problems
             noticed["verify"] += 1
         with open(path, "r+b") as file:
             file.seek(at)
@@ -92,7 +92,9 @@ def test_a_changed_byte_is_no_value(
 ) -> None:
     uri = shutil.copytree(real_store.uri, tmp_path / "atlas")
     ran = subprocess.run(
-        [sys.executable, "-c", READER, str(uri), study, kind], capture_output=True, text=True
+        [sys.executable, "-c", READER, str(uri), study, kind, str(file(uri, study))],
+        capture_output=True,
+        text=True,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
     changes, noticed = json.loads(ran.stdout.splitlines()[-1])
@@ -119,7 +121,7 @@ def twins(tmp_path: Path, obs: pl.DataFrame) -> Path:
 
 
 def file(store: Path, name: str) -> Path:
-    return store / name / "parquet" / "obs.parquet"
+    return part_path(store, name) / "obs.parquet"
 
 
 def test_the_file_of_a_twin_is_noticed(twins: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import pickle
 import signal
@@ -20,10 +19,18 @@ import pytest
 
 import dao_polars as dao
 from dao_polars import _core
-from dao_polars.scan.columns import FileColumn, ScannedDataset
+from dao_polars.scan.columns import FileColumn, ScannedPart
 from dao_polars.scan.plan import ScanGroup
 from tests.memory import MEMORY
-from tests.storefab import Study, make_store, plain_cells, seal
+from tests.storefab import (
+    Study,
+    last_version,
+    make_store,
+    part_path,
+    plain_cells,
+    read_version,
+    write_version,
+)
 from tests.webserver import Handler, Server, serving
 
 C = pl.col
@@ -143,9 +150,9 @@ def test_polars_asks_no_server(server: Server, path: Path) -> None:
     lf = dao.scan(server.url)
     query = lf.filter(C("dataset") == "two").select("word", "label")
     first = query.collect()
-    assert server.asked_for(OBS) == ["/s/two/parquet/obs.parquet"] * 3
-    size = (path / "two" / "parquet" / OBS).stat().st_size
-    assert server.sent - (path / "dao.json").stat().st_size < size
+    assert server.asked_for(OBS) == ["/s/parts/two/obs.parquet"] * 3
+    size = (part_path(path, "two") / OBS).stat().st_size
+    assert server.sent - last_version(path).stat().st_size < size
     for again in (query, query.filter(C("word") == "w1"), query.select("label")):
         assert first.height >= again.collect().height > 0
     assert len(server.asked_for(OBS)) == 3
@@ -238,7 +245,7 @@ def test_ctrl_c_ends_the_wait_for_any_request(
 def test_damage_is_noticed_where_it_is_read(server: Server, path: Path) -> None:
     good = dao.scan(server.url)
     expected = good.select("word", "label").collect()
-    file = path / "two" / "parquet" / OBS
+    file = part_path(path, "two") / OBS
     data = file.read_bytes()
     place = data.index(b"a rather long label")
     file.write_bytes(data[:place] + b"A" + data[place + 1 :])
@@ -250,7 +257,7 @@ def test_damage_is_noticed_where_it_is_read(server: Server, path: Path) -> None:
     assert good.select("label").collect().equals(expected.select("label"))  # which it has
     store = dao.load_store(server.url)
     with pytest.raises(dao.DaoCorruptError, match="'two'"):
-        store._tables.check_obs(store._dataset("two"))
+        store._tables.check_obs(store._dataset("two")[0])
     file.write_bytes(data[:-1])
     with pytest.raises(dao.DaoCorruptError, match=r"'two'.*not the parquet file"):
         dao.scan(server.url).select("label").collect()
@@ -298,7 +305,7 @@ def test_an_excerpt_of_what_others_write(tmp_path: Path) -> None:
             names = expected.columns
             for columns in (names, names[:1], names[1::3], names[::-2]):
                 for file in (checksums, None):
-                    listed = [("d", "d", expected.height, file)]
+                    listed = [("d", f"d/parquet/{OBS}", expected.height, file)]
                     (found,) = _core.ObsTables(server.url).fetch(listed, columns)
                     assert pl.read_parquet_schema(io.BytesIO(found)) == expected.schema
                     assert pl.read_parquet(found, columns=columns).equals(expected[columns])
@@ -310,19 +317,19 @@ def test_an_excerpt_of_what_others_write(tmp_path: Path) -> None:
 def test_parts_of_a_group() -> None:
     columns = {"a": FileColumn("a", pl.Int64()), "b": FileColumn("b", pl.Int64())}
     sizes = [5, 5, 1, 20, 3, 3, 3]
-    datasets = [ScannedDataset(i, f"d{i}", f"d{i}", n, columns) for i, n in enumerate(sizes)]
+    datasets = [ScannedPart(i, f"d{i}", f"d{i}", n, columns) for i, n in enumerate(sizes)]
     for n_rows in (sum(sizes), 38, 34, 12, 11, 3):
         last = next(i for i in range(7) if sum(sizes[: i + 1]) >= n_rows)
         group = ScanGroup(datasets[: last + 1], n_rows, columns, None, C("a") > 1)
-        parts = list(group.parts(22))
-        assert [d.number for part in parts for d in part.datasets] == list(range(last + 1))
+        parts = list(group.pieces(22))
+        assert [d.number for part in parts for d in part.parts] == list(range(last + 1))
         assert sum(part.n_rows for part in parts) == n_rows
         assert all(not part.cut_short for part in parts[:-1])
         assert all(part.residual is group.residual for part in parts)
         for part in parts:
-            assert len(part.datasets) == 1 or sum(d.n_obs for d in part.datasets) <= 11
+            assert len(part.parts) == 1 or sum(d.n_obs for d in part.parts) <= 11
     assert [
-        len(part.datasets) for part in ScanGroup(datasets, 40, columns, None, None).parts(22)
+        len(part.parts) for part in ScanGroup(datasets, 40, columns, None, None).pieces(22)
     ] == [*(3, 1, 3)]
 
 
@@ -344,13 +351,13 @@ def test_memory_is_that_of_what_is_read_ahead(tmp_path: Path) -> None:
     x = pl.Series(range(n)).hash(1).cast(pl.Float64)
     obs = pl.DataFrame({"x": x, "y": x.reverse()})
     path = make_store(tmp_path / "s", {"d0": Study(obs, row_group_size=250_000)})
-    manifest = json.loads((path / "dao.json").read_text())
+    manifest = read_version(path)
     for i in range(1, datasets):
-        (path / f"d{i}").symlink_to(path / "d0")
-        entry = {**manifest["datasets"][0], "number": i, "id": f"d{i}", "path": f"d{i}"}
-        manifest["datasets"].append(entry)
+        (path / "parts" / f"d{i}").symlink_to(path / "parts" / "d0")
+        part = {"number": i, "dataset": f"d{i}", "path": f"parts/d{i}"}
+        manifest["parts"].append(manifest["parts"][0] | part)
     manifest["next_number"] = datasets
-    (path / "dao.json").write_text(seal(manifest))
+    write_version(path, manifest)
     # One arena, so that what threads have given back is not counted for each of them.
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
     with serving(tmp_path, "s") as server:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 import pickle
 from collections.abc import Callable
@@ -18,9 +17,19 @@ from polars.testing import assert_frame_equal
 
 import dao_polars as dao
 from dao_polars.scan.cell import Cell
-from dao_polars.scan.columns import FileColumn, ScannedDataset, frame_schema
+from dao_polars.scan.columns import FileColumn, ScannedPart, frame_schema
 from dao_polars.scan.plan import make_plan
-from tests.storefab import Study, make_store, plain_cells, plain_frame, seal, take_as_written
+from tests.storefab import (
+    Study,
+    last_version,
+    make_store,
+    part_path,
+    plain_cells,
+    plain_frame,
+    read_version,
+    take_as_written,
+    write_version,
+)
 
 ENGINES = ("streaming", "in-memory")
 C = pl.col
@@ -203,7 +212,7 @@ def test_a_constant_and_a_column_are_one_column(constant: bool | str, tmp_path: 
 def test_text_that_contradicts_the_manifest_is_no_truth_value(tmp_path: Path) -> None:
     studies = {"a": Study(pl.DataFrame({"f": [True]})), "b": Study(pl.DataFrame({"f": ["True"]}))}
     path = make_store(tmp_path / "s", studies)
-    file = path / "b" / "parquet" / "obs.parquet"
+    file = part_path(path, "b") / "obs.parquet"
     pl.read_parquet(file).with_columns(f=pl.lit("maybe")).write_parquet(file)
     take_as_written(path, "b")
     with pytest.raises(dao.DaoCorruptError, match=r"'b'.*column 'f': values that the manifest"):
@@ -490,7 +499,7 @@ def test_explain_names_the_store(store: Path) -> None:
 
 def remove_obs(store: Path, *names: str) -> None:
     for name in names:
-        (store / name / "parquet" / "obs.parquet").unlink()
+        (part_path(store, name) / "obs.parquet").unlink()
 
 
 @pytest.fixture
@@ -554,7 +563,7 @@ def test_row_groups_that_cannot_match_are_skipped(tmp_path: Path) -> None:
     kinds = [f"k{i // 10_000}" for i in range(n)]
     obs = pl.DataFrame({"kind": kinds, "x": range(n), "noise": np.random.default_rng(0).random(n)})
     path = make_store(tmp_path / "s", {"a": Study(obs, row_group_size=10_000)})
-    file = path / "a" / "parquet" / "obs.parquet"
+    file = part_path(path, "a") / "obs.parquet"
     data = bytearray(file.read_bytes())
     third = slice(len(data) // 6, len(data) // 3)  # inside the first two row groups
     data[third] = bytes(third.stop - third.start)
@@ -588,10 +597,10 @@ def test_parts_have_no_more_rows_than_polars_can_number() -> None:
     columns = {"obs_name": FileColumn("obs_name", pl.String())}
     half = 2**31 - 1
     sizes = [half, half, half, 5, 0, 2**32 - 1, 1]
-    datasets = [ScannedDataset(i, f"d{i}", f"d{i}", n, columns) for i, n in enumerate(sizes)]
+    datasets = [ScannedPart(i, f"d{i}", f"d{i}", n, columns) for i, n in enumerate(sizes)]
     schema = frame_schema(datasets, {}, Cell("/s", "id"))
     plan = make_plan(datasets, schema, None, C("obs_name") == "a", None)
-    assert [[d.number for d in group.datasets] for group in plan.groups] == [
+    assert [[d.number for d in group.parts] for group in plan.groups] == [
         [0, 1],
         [2, 3],
         [5],
@@ -640,8 +649,8 @@ def damaged(store: Path) -> list[tuple[type[Exception], str, Callable[[Path], ob
 @pytest.mark.parametrize("case", range(8))
 def test_damaged_tables(own_store: Path, case: int, engine: str) -> None:
     error, words, damage = damaged(own_store)[case]
-    damage(own_store / "study-x" / "parquet" / "obs.parquet")
-    path = "study-x/parquet/obs.parquet"
+    damage(part_path(own_store, "study-x") / "obs.parquet")
+    path = "parts/study-x/obs.parquet"
     for query in (
         lambda lf: lf,
         lambda lf: lf.select("cell_type", "is_primary"),
@@ -660,7 +669,7 @@ def test_damaged_tables(own_store: Path, case: int, engine: str) -> None:
 def test_a_file_that_changes_later_is_noticed(own_store: Path) -> None:
     lf = dao.scan(own_store)
     lf.collect()
-    file = own_store / "study-x" / "parquet" / "obs.parquet"
+    file = part_path(own_store, "study-x") / "obs.parquet"
     pl.read_parquet(file)[:-1].write_parquet(file)
     with pytest.raises(dao.DaoCorruptError, match=r"'study-x'.*not the parquet file that was"):
         lf.select("cell", "sorted").collect()
@@ -674,16 +683,15 @@ def test_no_store_at_the_path(tmp_path: Path) -> None:
 
 
 def test_a_manifest_of_a_newer_version(own_store: Path) -> None:
-    manifest = own_store / "dao.json"
-    manifest.write_text(seal({**json.loads(manifest.read_text()), "version": 2}))
+    write_version(own_store, {**read_version(own_store), "version": 3})
     with pytest.raises(dao.DaoValueError, match="version"):
         dao.scan(own_store)
 
 
 def test_a_manifest_that_is_cut_short(own_store: Path) -> None:
-    manifest = own_store / "dao.json"
+    manifest = last_version(own_store)
     manifest.write_text(manifest.read_text()[:200])
-    with pytest.raises(dao.DaoCorruptError, match=r"dao\.json"):
+    with pytest.raises(dao.DaoCorruptError, match=r"versions/0000000001\.json"):
         dao.scan(own_store)
 
 

@@ -18,7 +18,7 @@ def frame_of(store: dao.Store, *keys: int) -> pl.LazyFrame:
 
 def test_keys_that_the_store_does_not_have(mixed) -> None:
     store, _ = mixed
-    (first, *_, last) = [make_keys(d.number, [0]).item() for d in store._core.datasets]
+    (first, *_, last) = [make_keys(d.number, [0]).item() for d in store._core.parts]
     kept = frame_of(store, last + 10, first)
     assert kept.dao.iter_batches(genes=["g7"]).n_obs == 2
     lost = frame_of(store, last + 10, last + 11, first, last + 12)

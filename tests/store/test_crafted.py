@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +18,21 @@ from polars.exceptions import ComputeError
 import dao_polars as dao
 from dao_polars.errors import DaoCorruptError, DaoError
 from tests.conftest import study
-from tests.storefab import Study, describe, list_files, make_store, relist, seal
+from tests.storefab import (
+    Study,
+    checksum,
+    describe,
+    description_path,
+    gene_index_path,
+    last_version,
+    list_files,
+    make_store,
+    part_path,
+    read_description,
+    read_version,
+    relist,
+    write_version,
+)
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -73,27 +88,46 @@ def steps(path: Path) -> list[BaseException]:
 
 
 def entry(**values: Any) -> Change:
-    """Changes the first dataset's entry."""
-    return lambda manifest: manifest["datasets"][0].update(values)
+    """Changes the first part's entry."""
+    return lambda manifest: manifest["parts"][0].update(values)
 
 
 def without(key: str) -> Change:
-    return lambda manifest: manifest["datasets"][0].pop(key)
+    return lambda manifest: manifest["parts"][0].pop(key)
 
 
 def top(**values: Any) -> Change:
     return lambda manifest: manifest.update(values)
 
 
+def values(found: object) -> Change:
+    """Changes what a column's categories are."""
+    return top(categories={"word": {"unlisted": 0, "values": found}})
+
+
 MANIFESTS: dict[str, Change] = {
-    **{f"{key} missing": without(key) for key in ("number", "id", "path", "n_obs", "obs", "bytes")},
+    **{f"{key} missing": without(key) for key in ("number", "dataset", "path", "n_obs", "obs")},
     **{f"{key} missing too": without(key) for key in ("layout", "constants", "layers", "var_id")},
-    "no datasets": lambda manifest: manifest.pop("datasets"),
-    "datasets are a dict": top(datasets={}),
-    "datasets hold null": lambda manifest: manifest["datasets"].append(None),
-    "id is a number": top(id=5),
+    **{f"{key} missing as well": without(key) for key in ("bytes", "description", "obs_path")},
+    "no parts": lambda manifest: manifest.pop("parts"),
+    "parts are a dict": top(parts={}),
+    "parts hold null": lambda manifest: manifest["parts"].append(None),
+    "format is another": top(format="dao-store"),
     "version is text": top(version="1"),
     "version is negative": top(version=-1),
+    "version is of the future": top(version=10**9),
+    "store is a number": top(store=5),
+    "no store": lambda manifest: manifest.pop("store"),
+    "version's number is another": top(number=2),
+    "version's number is negative": top(number=-1),
+    "base is itself": top(base=1),
+    "base is newer": top(base=2),
+    "base is not there": top(base=0),
+    "base is text": top(base="0"),
+    "since_base is negative": top(since_base=-1),
+    "gone is a number": top(gone=1),
+    "oldest is text": top(oldest="1"),
+    "message is a number": top(message=1),
     "next_number is negative": top(next_number=-1),
     "next_number is huge": top(next_number=2**40),
     "number is text": entry(number="0"),
@@ -129,15 +163,23 @@ MANIFESTS: dict[str, Change] = {
     "a constant is a list": entry(constants={"year": [1, 2]}),
     "a constant is nested": entry(constants={"year": {"a": {"b": 1}}}),
     "a constant is null": entry(constants={"year": None}),
-    "name with a slash": entry(id="a/b"),
-    "name with a NUL": entry(id="a\0b"),
-    "name is empty": entry(id=""),
-    "name is taken": entry(id="two"),
+    "name with a slash": entry(dataset="a/b"),
+    "name with a NUL": entry(dataset="a\0b"),
+    "name is empty": entry(dataset=""),
+    "name is that of other genes": entry(dataset="two", var_id="other"),
     "path is absolute": entry(path="/etc"),
     "path leaves the store": entry(path="../one"),
-    "path leaves the store within": entry(path="one/../../one"),
-    "path with a NUL": entry(path="one\0"),
-    "path is not there": entry(path="three"),
+    "path leaves the store within": entry(path="parts/../../one"),
+    "path with a NUL": entry(path="parts/one\0"),
+    "path is not there": entry(path="parts/three"),
+    "path is a number": entry(path=1),
+    "description lies elsewhere": entry(description="../two/part.json"),
+    "description is absolute": entry(description="/etc/passwd"),
+    "description is not there": entry(description="none.json"),
+    "description is another's": entry(path="parts/two"),
+    "obs lies elsewhere": entry(obs_path="../two/obs.parquet"),
+    "obs is not there": entry(obs_path="none.parquet"),
+    "obs is another file": entry(obs_path="var.parquet"),
     "layer is a path": entry(layers=["../../X"]),
     "layer with a NUL": entry(layers=["a\0b"]),
     "layer is a number": entry(layers=[1]),
@@ -145,9 +187,13 @@ MANIFESTS: dict[str, Change] = {
     "var_id is a number": entry(var_id=3),
     "categories are a list": top(categories=["word"]),
     "categories of one are text": top(categories={"word": "ab"}),
-    "categories of one are numbers": top(categories={"word": [1, 2]}),
-    "categories lack one": top(categories={"word": ["a"]}),
-    "categories are nested": top(categories={"word": {"a": 1}}),
+    "categories of one are a list": top(categories={"word": ["a", "b"]}),
+    "categories of one lack a count": top(categories={"word": {"values": {"a": 1, "b": 1}}}),
+    "values are a list": values(["a", "b"]),
+    "values are numbers": values({"a": "1", "b": "1"}),
+    "values are counted below none": values({"a": -1, "b": 1}),
+    "values lack one": values({"a": 2}),
+    "values are nested": values({"a": {"b": 1}}),
 }
 
 
@@ -155,9 +201,9 @@ MANIFESTS: dict[str, Change] = {
 def test_a_crafted_manifest_is_an_error_that_says_so(what: str, tmp_path: Path) -> None:
     path = make_store(tmp_path / "store", studies())
     whole(path)
-    manifest = json.loads((path / "dao.json").read_text())
+    manifest = read_version(path)
     MANIFESTS[what](manifest)
-    (path / "dao.json").write_text(seal(manifest))
+    write_version(path, manifest)
     with pytest.raises(DaoError):
         whole(path)
     others = [error for error in steps(path) if not isinstance(error, DaoError)]
@@ -167,9 +213,22 @@ def test_a_crafted_manifest_is_an_error_that_says_so(what: str, tmp_path: Path) 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{}", "1e999", '{"a":', "[" * 100_000, "\xff"])
 def test_what_is_no_manifest_is_corrupt(text: str, tmp_path: Path) -> None:
     path = make_store(tmp_path / "store", studies())
+    last_version(path).write_bytes(text.encode("latin1"))
+    with pytest.raises(DaoCorruptError):
+        dao.load_store(path)
+    # What says that there are versions is read where there are none.
+    shutil.rmtree(path / "versions")
     (path / "dao.json").write_bytes(text.encode("latin1"))
     with pytest.raises(DaoCorruptError):
         dao.load_store(path)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1e999", "99999999999999999999", "\xff", "x"])
+def test_a_hint_that_is_wrong_does_no_harm(text: str, tmp_path: Path) -> None:
+    path = make_store(tmp_path / "store", studies())
+    (path / "versions" / "latest").write_bytes(text.encode("latin1"))
+    assert dao.load_store(path).version == 1
+    whole(path)
 
 
 DESCRIPTIONS: dict[str, Change] = {
@@ -214,6 +273,18 @@ DESCRIPTIONS: dict[str, Change] = {
     "a file's size is negative": lambda d: d["files"]["uns.json"].update(size=-2),
     "a file lies elsewhere": lambda d: d["files"].update({"../x": d["files"]["uns.json"]}),
     "version is of the future": top(version=10**9),
+    "format is another": top(format="dao-version"),
+    "var lies elsewhere": top(var_path="../../dao.json"),
+    "var is not there": top(var_path="none"),
+    "var is another file": top(var_path="obs.parquet"),
+    "var is a number": top(var_path=1),
+    "uns lies elsewhere": top(uns_path="../../dao.json"),
+    "uns is not there": top(uns_path="none"),
+    "uns is another file": top(uns_path="obs.parquet"),
+    "uns is missing": lambda d: d.pop("uns_path"),
+    "gene index is a number": top(gene_index=1),
+    "categories are a list": top(categories=["cell_type"]),
+    "categories are numbers": top(categories={"cell_type": [1, 2]}),
 }
 
 
@@ -223,7 +294,7 @@ def real(path: Path) -> dict[str, Any]:
     adata.obsm["X_pca"] = adata.X.toarray()[:, :2].astype("float16")
     adata.layers["twice"] = adata.X * 2
     dao.write_dataset(path, adata, dataset="one", layers=True, progress=False)
-    return json.loads((path / "one" / "dao.json").read_text())
+    return read_description(path, "one")
 
 
 def used(path: Path) -> None:
@@ -245,7 +316,7 @@ def test_a_crafted_description_is_an_error_or_changes_nothing(what: str, tmp_pat
     description = real(path)
     used(path)
     DESCRIPTIONS[what](description)
-    describe(path / "one", description)
+    describe(path, "one", description)
     with suppress(DaoError):
         used(path)
     raised = steps(path)
@@ -256,7 +327,7 @@ def indexed(path: Path) -> Path:
     """A store with a gene index; gives its folder."""
     adata = study(1, 5, ["g0", "g1"])
     dao.write_dataset(path, adata, dataset="one", gene_index=True, progress=False)
-    return path / "one" / "gene_index"
+    return gene_index_path(path, "one")
 
 
 def gene(path: Path) -> None:
@@ -298,23 +369,42 @@ def only_dao_errors(raised: list[BaseException]) -> None:
     assert not others, [repr(error) for error in others]
 
 
-DATA = "zarr/X/data/c/0"
+def data(description: dict[str, Any]) -> str:
+    """A file of the gene index."""
+    return f"{description['gene_index']}/zarr/X/data/c/0"
+
+
+def listed(**values: Any) -> Change:
+    """Changes what is said of that file."""
+    return lambda d: d["files"][data(d)].update(values)
+
+
+def also(path: str) -> Change:
+    """Lists another file as that one is listed."""
+    return lambda d: d["files"].update({path: d["files"][data(d)]})
+
+
 INDEXES: dict[str, Change] = {
-    "dataset is null": top(dataset=None),
-    "dataset is a number": top(dataset=5),
-    "dataset is another": top(dataset="crc32c:00000000"),
-    "files are a list": top(files=[DATA]),
+    "folder is empty": top(gene_index=""),
+    "folder is a number": top(gene_index=5),
+    "folder is a list": top(gene_index=["gene_index"]),
+    "folder is another": top(gene_index="gene_index-none"),
+    "folder is the part": top(gene_index="."),
+    "folder lies elsewhere": top(gene_index="../gene_index"),
+    "folder is absolute": top(gene_index="/etc"),
+    "folder has a NUL": top(gene_index="gene_index\0"),
+    "files are a list": lambda d: d.update(files=[data(d)]),
     "files are missing": lambda d: d.pop("files"),
     "no files": top(files={}),
-    "a file is missing": lambda d: d["files"].pop(DATA),
-    "a file that is not there": lambda d: d["files"].update({"zarr/more": d["files"][DATA]}),
-    "a file lies elsewhere": lambda d: d["files"].update({"../dao.json": d["files"][DATA]}),
-    "a file's size is text": lambda d: d["files"][DATA].update(size="2"),
-    "a file's size is negative": lambda d: d["files"][DATA].update(size=-2),
-    "a file's size is huge": lambda d: d["files"][DATA].update(size=2**63),
-    "a file's checksum is null": lambda d: d["files"][DATA].update(checksum=None),
-    "a file's checksum is another": lambda d: d["files"][DATA].update(checksum="crc32c:00000000"),
-    "a file is null": lambda d: d["files"].update({DATA: None}),
+    "a file is missing": lambda d: d["files"].pop(data(d)),
+    "a file that is not there": also("gene_index/zarr/more"),
+    "a file lies elsewhere": also("../dao.json"),
+    "a file's size is text": listed(size="2"),
+    "a file's size is negative": listed(size=-2),
+    "a file's size is huge": listed(size=2**63),
+    "a file's checksum is null": listed(checksum=None),
+    "a file's checksum is another": listed(checksum="crc32c:00000000"),
+    "a file is null": lambda d: d["files"].update({data(d): None}),
     "format is another": top(format="dao-dataset"),
     "version is of the future": top(version=10**9),
     "version is text": top(version="1"),
@@ -323,21 +413,43 @@ INDEXES: dict[str, Change] = {
 
 @pytest.mark.parametrize("what", INDEXES)
 def test_a_crafted_gene_index_is_an_error_or_changes_nothing(what: str, tmp_path: Path) -> None:
-    file = indexed(tmp_path / "store") / "dao.json"
-    assert each(BY_GENE, tmp_path / "store") == []
-    description = json.loads(file.read_text())
+    path = tmp_path / "store"
+    indexed(path)
+    assert each(BY_GENE, path) == []
+    description = read_description(path, "one")
     INDEXES[what](description)
-    file.write_text(seal(description))
-    only_dao_errors(each(BY_GENE, tmp_path / "store"))
-    assert not dao.load_store(tmp_path / "store").verify().is_empty()
+    describe(path, "one", description)
+    only_dao_errors(each(BY_GENE, path))
+    assert not dao.load_store(path).verify().is_empty()
+
+
+@pytest.mark.parametrize("vouched", [False, True])
+@pytest.mark.parametrize("text", ["", "null", "[]", "{}", '{"a":', "[" * 100_000, "\xff"])
+def test_what_is_no_description_is_corrupt(text: str, vouched: bool, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    indexed(path)
+    file = description_path(path, "one")
+    file.write_bytes(text.encode("latin1"))
+    if vouched:
+        manifest = read_version(path)
+        manifest["parts"][0]["checksum"] = checksum(file.read_bytes())
+        write_version(path, manifest)
+    only_dao_errors(each(BY_GENE, path))
+    with pytest.raises(DaoCorruptError, match=rf"dataset 'one'.*{file.name}"):
+        dao.load_store(path).has_gene_index()
+    assert dao.load_store(path).verify()["path"][0] == str(file.relative_to(path))
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{}", '{"a":', "[" * 100_000, "\xff"])
 def test_what_is_no_gene_index_is_corrupt(text: str, tmp_path: Path) -> None:
-    (indexed(tmp_path / "store") / "dao.json").write_bytes(text.encode("latin1"))
-    only_dao_errors(each(BY_GENE, tmp_path / "store"))
-    with pytest.raises(DaoCorruptError, match="gene_index"):
-        dao.load_store(tmp_path / "store").has_gene_index()
+    path = tmp_path / "store"
+    file = indexed(path) / "zarr" / "X" / "zarr.json"
+    file.write_bytes(text.encode("latin1"))
+    relist(path, "one")
+    only_dao_errors(each(BY_GENE, path))
+    problems = dao.load_store(path).verify()
+    assert problems["path"].to_list() == [str(file.parents[2].relative_to(path))]
+    assert "gene_index" in problems["problem"][0]
 
 
 def inner(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -394,14 +506,15 @@ ZARR: dict[str, Change] = {
 }
 
 
-@pytest.mark.parametrize("folder", ["one", "one/gene_index"])
-def test_crafted_metadata_of_zarr_are_an_error_or_a_value(folder: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("of", ["part", "gene index"])
+def test_crafted_metadata_of_zarr_are_an_error_or_a_value(of: str, tmp_path: Path) -> None:
     path = tmp_path / "store"
-    if folder == "one":
+    if of == "part":
         real(path)
+        folder = part_path(path, "one")
     else:
-        indexed(path)
-    files = [path / folder / file for file in list_files(path / folder)]
+        folder = indexed(path)
+    files = [folder / file for file in list_files(folder)]
     # Layers are as X is, and indices and data as each other.
     left_out = ("/layers/", "/indices/", "/total_counts/")
     files = [f for f in files if f.name == "zarr.json" and not any(x in str(f) for x in left_out)]
@@ -414,8 +527,8 @@ def test_crafted_metadata_of_zarr_are_an_error_or_a_value(folder: str, tmp_path:
             with suppress(LookupError, TypeError):  # of groups, which have no codecs
                 change(metadata)
             file.write_text(json.dumps(metadata))
-            relist(path / folder)
-            raised = each(BY_CELL if folder == "one" else BY_GENE, path)
+            relist(path, "one")
+            raised = each(BY_CELL if of == "part" else BY_GENE, path)
             # Values may be others: of who writes a store and its checksums, nothing is known.
             raised = [error for error in raised if not isinstance(error, AssertionError)]
             try:
@@ -423,7 +536,7 @@ def test_crafted_metadata_of_zarr_are_an_error_or_a_value(folder: str, tmp_path:
             except AssertionError as error:
                 failed.append(f"{file}: {what}: {error}")
         file.write_text(text)
-        relist(path / folder)
+        relist(path, "one")
     assert not failed
     assert dao.load_store(path).verify().is_empty()
 
@@ -508,8 +621,8 @@ UNS += ['{"a": ' * 900 + "1" + "}" * 900, '{"a":' + "[" * 90_000 + "]" * 90_000 
 @pytest.mark.parametrize("text", UNS, ids=[text[:70] for text in UNS])
 def test_crafted_uns_is_corrupt(text: str, tmp_path: Path) -> None:
     path = make_store(tmp_path / "store", studies())
-    (path / "one" / "uns.json").write_text(text)
-    relist(path / "one")
+    (part_path(path, "one") / "uns.json").write_text(text)
+    relist(path, "one")
     with pytest.raises(DaoCorruptError, match="one"):
         dao.load_store(path).uns("one")
-    assert dao.load_store(path).verify()["path"].to_list() == ["one/uns.json"]
+    assert dao.load_store(path).verify()["path"].to_list() == ["parts/one/uns.json"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,10 @@ import pytest
 import dao_polars as dao
 from dao_polars.errors import DaoError
 from tests.conftest import study
+from tests.storefab import part_path
+
+FOLDERS = ["parts", "part", "part/zarr", "part/zarr/X", "versions"]
+FILES = ["part/obs.parquet", "part/part.json", "versions/0000000001.json"]
 
 
 @pytest.fixture
@@ -20,11 +23,17 @@ def store(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("what", ["one", "one/zarr", "one/parquet/obs.parquet", "dao.json"])
+def place(store: Path, what: str) -> Path:
+    """A path in the store; one that begins with `part` is in the part's folder."""
+    folder, _, rest = what.partition("/")
+    return part_path(store, "one") / rest if folder == "part" else store / what
+
+
+@pytest.mark.parametrize("what", [*FOLDERS, *FILES, "versions/latest", "dao.json"])
 def test_what_is_linked_reads_as_if_it_lay_there(what: str, store: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    shutil.move(store / what, elsewhere)
-    (store / what).symlink_to(elsewhere)
+    elsewhere, here = tmp_path / "elsewhere", place(store, what)
+    shutil.move(here, elsewhere)
+    here.symlink_to(elsewhere)
     expected = study(1, 20, ["g0", "g1"])
     adata = dao.scan(store).dao.to_anndata()
     assert (adata.X != expected.X).nnz == 0
@@ -32,17 +41,25 @@ def test_what_is_linked_reads_as_if_it_lay_there(what: str, store: Path, tmp_pat
     assert dao.load_store(store).verify().is_empty()
 
 
-@pytest.mark.parametrize("what", ["one", "one/zarr/X", "one/parquet/obs.parquet", "dao.json"])
+@pytest.mark.parametrize("what", [*FOLDERS, *FILES])
 @pytest.mark.parametrize("loops", [True, False])
 def test_links_to_nowhere_are_errors(what: str, loops: bool, store: Path, tmp_path: Path) -> None:
-    shutil.move(store / what, tmp_path / "elsewhere")
-    target = os.path.basename(what) if loops else "nowhere"
-    (store / what).symlink_to(target)
+    here = place(store, what)
+    shutil.move(here, tmp_path / "elsewhere")
+    here.symlink_to(here.name if loops else "nowhere")
 
     def read() -> None:
         dao.scan(store).dao.to_anndata()
 
     with pytest.raises(DaoError):
         read()
-    if what != "dao.json":
+    if not what.startswith("versions"):
         assert not dao.load_store(store).verify().is_empty()
+
+
+@pytest.mark.parametrize("what", ["versions/latest", "dao.json"])
+def test_what_opening_can_do_without_may_be_a_link_to_nowhere(what: str, store: Path) -> None:
+    (store / what).unlink()
+    (store / what).symlink_to("nowhere")
+    assert dao.load_store(store).version == 1
+    assert dao.load_store(store).verify().is_empty()

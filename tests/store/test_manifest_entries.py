@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,16 +14,24 @@ import pytest
 import dao_polars as dao
 from tests.conftest import study
 from tests.memory import MEMORY
-from tests.storefab import Study, checksum, make_store, seal
+from tests.storefab import (
+    Study,
+    checksum,
+    entry,
+    last_version,
+    make_store,
+    read_version,
+    write_version,
+)
 
 Entry = dict[str, Any]
 
 
 def changed(path: Path, change: Callable[[Entry], object]) -> None:
-    """Changes the manifest's entry of the second dataset; its checksum holds."""
-    manifest = json.loads((path / "dao.json").read_text())
-    change(manifest["datasets"][1])
-    (path / "dao.json").write_text(seal(manifest))
+    """Changes the version's entry of the second dataset; its checksum holds."""
+    manifest = read_version(path)
+    change(entry(manifest, "two"))
+    write_version(path, manifest)
 
 
 @pytest.fixture(params=["made by hand", "written"])
@@ -45,8 +52,8 @@ def rows(n: int) -> Callable[[Entry], object]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda e: e.pop("checksum"), r"lacks the checksum of this dataset's dao\.json"),
-        (lambda e: e.update(checksum=None), r"lacks the checksum of this dataset's dao\.json"),
+        (lambda e: e.pop("checksum"), "lacks the checksum of this dataset's description"),
+        (lambda e: e.update(checksum=None), "lacks the checksum of this dataset's description"),
         (lambda e: e.pop("obs_file"), "lacks the checksums of .*obs_file"),
         (lambda e: e.update(obs_file=None), "lacks the checksums of .*obs_file"),
         (lambda e: e.update(n_obs=0), "expected 0 rows, one a cell, found 9"),
@@ -61,7 +68,7 @@ def test_an_entry_that_nothing_vouches_for(
     changed(path, change)
     with pytest.raises(dao.DaoCorruptError, match=f"'two'.*{words}.*[Rr]estore") as caught:
         dao.load_store(path)
-    assert str(path / "dao.json") in str(caught.value)
+    assert str(last_version(path)) in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["rows", "size", "tail", "tail_crc32c", "columns"])
@@ -76,14 +83,24 @@ def test_cells_that_entry_and_note_both_hide(path: Path) -> None:
     changed(path, lambda entry: (entry.update(n_obs=0), rows(0)(entry)))
     store = dao.load_store(path)
     problems = store.verify().filter(dataset="two")
-    assert "two/parquet/obs.parquet" in problems["path"].to_list()
+    part = entry(read_version(path), "two")
+    assert f"{part['path']}/obs.parquet" in problems["path"].to_list()
+
+
+def test_two_parts_of_a_name_are_one_dataset(path: Path) -> None:
+    changed(path, lambda entry: entry.update(dataset="one"))
+    store = dao.load_store(path)
+    assert store.datasets.select("id", "n_obs").rows() == [("one", 18)]
+    assert store.scan().collect()["dataset"].cast(pl.String).to_list() == ["one"] * 18
+    assert store.verify().is_empty()
 
 
 def test_a_constant_twice_is_no_constant(path: Path) -> None:
     changed(path, lambda entry: entry.update(constants={"year": 1}))
-    text = (path / "dao.json").read_text().replace('"year": 1', '"year": 1, "year": 2')
+    file = last_version(path)
+    text = file.read_text().replace('"year": 1', '"year": 1, "year": 2')
     rest = text.split(",", 1)[1]
-    (path / "dao.json").write_text(f'{{"checksum":"{checksum(rest.encode())}",{rest}')
+    file.write_text(f'{{"checksum":"{checksum(rest.encode())}",{rest}')
     with pytest.raises(dao.DaoCorruptError, match="'year' is there twice"):
         dao.load_store(path)
 
@@ -92,7 +109,7 @@ def test_constants_of_all_kinds(tmp_path: Path) -> None:
     constants = {"text": "é", "yes": True, "n": -(2**63), "big": 2**64 - 1, "x": 0.1, "one": 1.0}
     path = make_store(tmp_path / "s", {"a": Study(pl.DataFrame({"k": [1]}), constants)})
     store = dao.load_store(path)
-    found = store._core.datasets[0].constants
+    found = store._core.parts[0].constants
     assert found == constants
     assert [type(value) for value in found.values()] == [type(v) for v in constants.values()]
     assert store.scan().select(list(constants)).collect().row(0) == tuple(constants.values())
@@ -124,13 +141,13 @@ print((memory("VmHWM") - before) / int(sys.argv[2]))
 def test_what_many_datasets_have_alike_is_in_memory_once(tmp_path: Path) -> None:
     obs = pl.DataFrame({f"column_{i:04d}": [i] for i in range(200)})
     path = make_store(tmp_path / "s", {"one": Study(obs, {f"constant_{i}": i for i in range(9)})})
-    manifest = json.loads((path / "dao.json").read_text())
-    entry = {**manifest["datasets"][0], "obs_file": {**manifest["datasets"][0]["obs_file"]}}
-    entry["obs_file"]["columns"] = []
-    manifest["datasets"] = [{**entry, "number": i, "id": f"d{i}"} for i in range(MANY)]
+    manifest = read_version(path)
+    part = entry(manifest, "one")
+    part["obs_file"]["columns"] = []
+    manifest["parts"] = [{**part, "number": i, "dataset": f"d{i}"} for i in range(MANY)]
     manifest["next_number"] = MANY
-    (path / "dao.json").write_text(seal(manifest))
-    listed = (path / "dao.json").stat().st_size / MANY
+    write_version(path, manifest)
+    listed = last_version(path).stat().st_size / MANY
     command = [sys.executable, "-c", OPENED, str(path), str(MANY)]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     # The text of the manifest is there while it is read. 200 columns by themselves are 20 kB.

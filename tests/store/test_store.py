@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
-import time
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -18,10 +17,15 @@ from tests.storefab import (
     STORE_ID,
     Study,
     describe,
+    entry,
     make_store,
+    part_path,
+    read_description,
+    read_version,
     relist,
     seal,
     take_as_written,
+    write_version,
 )
 
 OBS = pl.DataFrame({"cell_type": ["T", "B", None], "n": [1, 2, 3], "ok": [True, False, None]})
@@ -38,11 +42,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def edit(path: Path, **values: object) -> None:
-    """Changes fields of the first dataset in the manifest."""
-    manifest = json.loads((path / "dao.json").read_text())
-    manifest["datasets"][0] |= values
-    manifest["datasets"][0]["obs_file"]["rows"] = manifest["datasets"][0]["n_obs"]
-    (path / "dao.json").write_text(seal(manifest))
+    """Changes fields of the first part in the version."""
+    manifest = read_version(path)
+    part = entry(manifest, "lung_2021")
+    part |= values
+    part["obs_file"]["rows"] = part["n_obs"]
+    write_version(path, manifest)
 
 
 def test_what_is_in_it(path: Path) -> None:
@@ -70,13 +75,32 @@ def test_paths_of_all_kinds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert {str(store.schema["cell"]) for store in stores} == {str(stores[0].schema["cell"])}
 
 
-def test_opening_is_quick_and_reads_the_manifest_alone(path: Path) -> None:
-    for file in path.glob("*/**/*.*"):
-        file.unlink()
-    start = time.perf_counter()
-    for _ in range(10):
-        dao.scan(path)
-    assert time.perf_counter() - start < 0.5
+def test_opening_reads_the_version_alone(path: Path) -> None:
+    shutil.rmtree(path / "parts")
+    (path / "dao.json").unlink()
+    assert dao.scan(path).collect_schema() == dao.load_store(path).schema
+    assert dao.load_store(path).n_obs == 6
+
+
+def test_a_store_whose_versions_are_missing(path: Path) -> None:
+    shutil.rmtree(path / "versions")
+    with pytest.raises(dao.DaoFileNotFoundError, match="the store's versions are missing"):
+        dao.load_store(path)
+    (path / "dao.json").unlink()
+    with pytest.raises(dao.DaoFileNotFoundError, match="no store at"):
+        dao.load_store(path)
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_store_of_another_format_version(path: Path, version: int) -> None:
+    write_version(path, {**read_version(path), "version": version})
+    with pytest.raises(dao.DaoValueError, match=rf"format version 2, found version {version}"):
+        dao.load_store(path)
+    shutil.rmtree(path / "versions")
+    identity = {"format": "dao-store", "version": version, "id": STORE_ID}
+    (path / "dao.json").write_text(seal(identity))
+    with pytest.raises(dao.DaoValueError, match=rf"format version 2, found version {version}"):
+        dao.load_store(path)
 
 
 def test_a_store_without_write_permission(path: Path) -> None:
@@ -134,11 +158,11 @@ def test_unknown_datasets_name_the_nearest(path: Path) -> None:
 
 def test_files_that_changed(path: Path) -> None:
     store = dao.load_store(path)
-    file = path / "lung_2021" / "parquet" / "var.parquet"
+    file = part_path(path, "lung_2021") / "var.parquet"
     pl.DataFrame({"var_name": ["g0"]}).write_parquet(file)
     with pytest.raises(dao.DaoCorruptError, match=r"'lung_2021'.*var\.parquet.*truncated"):
         store.var("lung_2021")
-    relist(path / "lung_2021")
+    relist(path, "lung_2021")
     store = dao.load_store(path)
     with pytest.raises(dao.DaoCorruptError, match=r"'lung_2021'.*var\.parquet.*expected 2 rows"):
         store.var("lung_2021")
@@ -148,16 +172,16 @@ def test_files_that_changed(path: Path) -> None:
     file.unlink()
     with pytest.raises(dao.DaoFileNotFoundError, match=r"var\.parquet"):
         store.var("lung_2021")
-    (path / "lung_2021" / "uns.json").write_text("[1, 2")
+    (part_path(path, "lung_2021") / "uns.json").write_text("[1, 2")
     with pytest.raises(dao.DaoCorruptError, match=r"'lung_2021'.*uns\.json"):
         store.uns("lung_2021")
 
 
 def test_a_checksum_that_does_not_match(path: Path) -> None:
-    described = json.loads((path / "lung_2021" / "dao.json").read_text())
-    for name in ("parquet/var.parquet", "uns.json"):
+    described = read_description(path, "lung_2021")
+    for name in ("var.parquet", "uns.json"):
         described["files"][name]["checksum"] = "crc32c:00000000"
-    describe(path / "lung_2021", described)
+    describe(path, "lung_2021", described)
     store = dao.load_store(path)
     with pytest.raises(dao.DaoCorruptError, match=r"var\.parquet.*checksum"):
         store.var("lung_2021")
@@ -170,17 +194,17 @@ def test_verify(path: Path) -> None:
     store = dao.load_store(path)
     assert store.verify().schema == dict.fromkeys(("dataset", "path", "problem"), pl.String)
     assert store.verify().is_empty()
-    obs = path / "lung_2021" / "parquet" / "obs.parquet"
+    obs = part_path(path, "lung_2021") / "obs.parquet"
     pl.read_parquet(obs).tail(2).write_parquet(obs)
-    (path / "liver_2020" / "parquet" / "var.parquet").unlink()
-    frame = pl.read_parquet(path / "lung_2019" / "parquet" / "obs.parquet")
-    frame.drop("n").write_parquet(path / "lung_2019" / "parquet" / "obs.parquet")
-    (path / "liver_2020" / "notes.txt").write_text("mine")
+    (part_path(path, "liver_2020") / "var.parquet").unlink()
+    frame = pl.read_parquet(part_path(path, "lung_2019") / "obs.parquet")
+    frame.drop("n").write_parquet(part_path(path, "lung_2019") / "obs.parquet")
+    # What nothing lists is nobody's.
+    (part_path(path, "liver_2020") / "notes.txt").write_text("mine")
     expected = [
-        ("lung_2021", "lung_2021/parquet/obs.parquet"),
-        ("liver_2020", "liver_2020/parquet/var.parquet"),
-        ("liver_2020", "liver_2020/notes.txt"),
-        ("lung_2019", "lung_2019/parquet/obs.parquet"),
+        ("lung_2021", "parts/lung_2021/obs.parquet"),
+        ("liver_2020", "parts/liver_2020/var.parquet"),
+        ("lung_2019", "parts/lung_2019/obs.parquet"),
     ]
     assert store.verify().select("dataset", "path").rows() == expected
     # Files that are whole, and do not fit to what the manifest says of them.
@@ -189,7 +213,7 @@ def test_verify(path: Path) -> None:
     problems = dao.load_store(path).verify()
     assert problems.select("dataset", "path").rows() == expected
     assert "expected 3 rows" in problems["problem"][0]
-    assert "'n'" in problems["problem"][3]
+    assert "'n'" in problems["problem"][2]
 
 
 def test_a_real_store_is_well(real_store: dao.Store) -> None:
@@ -203,10 +227,11 @@ def test_it_pickles_by_place(path: Path) -> None:
 
 
 def test_repr(path: Path) -> None:
-    edit(path, bytes=1_234_567_890, id="<b>lung & co", n_obs=1_234_567)
+    edit(path, bytes=1_234_567_890, dataset="<b>lung & co", n_obs=1_234_567)
     store = dao.load_store(path)
     lines = repr(store).splitlines()
-    assert lines[0] == f"Store '{path.resolve()}': 3 datasets, 1,234,570 cells, 1.2 GB"
+    summary = "version 1, 3 datasets, 1,234,570 cells, 1.2 GB"
+    assert lines[0] == f"Store '{path.resolve()}': {summary}"
     assert lines[1].split() == ["dataset", "organism", "cells", "genes", "layout", "size"]
     assert lines[2].split("  ")[1] == "<b>lung & co"
     assert lines[2].endswith("1,234,567      2  csr     1.2 GB")
@@ -247,7 +272,7 @@ def test_sizes_that_people_read() -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_table_that_may_not_be_read(path: Path) -> None:
-    file = path / "lung_2021" / "parquet" / "obs.parquet"
+    file = part_path(path, "lung_2021") / "obs.parquet"
     file.chmod(0)
     with pytest.raises(dao.DaoError, match=r"'lung_2021'.*obs\.parquet"):
         dao.scan(path).collect()

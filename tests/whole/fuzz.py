@@ -346,7 +346,7 @@ def check_notes(data: bytes) -> None:
         found = parsed["columns"].items()
         columns = [ColumnMeta(name, name, dtype, note) for name, (dtype, note) in found]
         meta = TableMeta(None, parsed["index"], columns)
-    except Exception:  # the core makes these of dao.json, and is not what is fuzzed here
+    except Exception:  # the core makes these of part.json, and is not what is fuzzed here
         return
     for frame, complete in ((NOTED, True), (NOTED[:2], False)):
         df = to_pandas(frame, [meta], complete=complete)

@@ -12,7 +12,15 @@ import pytest
 
 import dao_polars as dao
 from tests.conftest import study
-from tests.storefab import seal
+from tests.storefab import (
+    STORE_ID,
+    describe,
+    description_path,
+    last_version,
+    part_path,
+    read_description,
+    seal,
+)
 
 GENES = [f"g{i}" for i in range(200)]
 
@@ -35,7 +43,7 @@ def epoch(uri: Path) -> float:
 
 
 def shard(uri: Path, array: str) -> Path:
-    (path,) = (p for p in (uri / "d1" / "zarr" / "X" / array / "c").iterdir())
+    (path,) = (p for p in (part_path(uri, "d1") / "zarr" / "X" / array / "c").iterdir())
     return path
 
 
@@ -79,45 +87,71 @@ def test_every_flipped_bit_is_noticed(uri, array):
 
 @pytest.mark.parametrize("keep", [0, 1, 100, -1])
 def test_a_truncated_manifest(uri, keep):
-    path = uri / "dao.json"
+    path = last_version(uri)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(dao.DaoCorruptError, match="manifest"):
         dao.load_store(uri)
 
 
-def test_a_missing_manifest(uri):
+def test_missing_versions(uri):
+    shutil.rmtree(uri / "versions")
+    with pytest.raises(dao.DaoFileNotFoundError, match=r"versions': .*versions are missing"):
+        dao.load_store(uri)
     (uri / "dao.json").unlink()
-    with pytest.raises(dao.DaoFileNotFoundError, match="manifest is missing"):
+    with pytest.raises(dao.DaoFileNotFoundError, match="nothing in it is a dataset"):
         dao.load_store(uri)
 
 
+def test_a_missing_identity(uri):
+    expected = epoch(uri)
+    (uri / "dao.json").unlink()
+    assert epoch(uri) == expected
+    store = dao.write_dataset(uri, study(5, 3, GENES), dataset="new", progress=False)
+    assert json.loads((uri / "dao.json").read_text())["id"] == store.id
+
+
 def test_a_newer_store(uri):
-    path = uri / "dao.json"
+    path = last_version(uri)
     manifest = json.loads(path.read_text())
-    path.write_text(seal({**manifest, "version": 2}))
-    with pytest.raises(dao.DaoValueError, match=r"newer dao-polars.*version 2.*pip install"):
+    path.write_text(seal({**manifest, "version": 3}))
+    with pytest.raises(dao.DaoValueError, match=r"newer dao-polars.*version 3.*pip install"):
         dao.load_store(uri)
     with pytest.raises(dao.DaoValueError, match="newer dao-polars"):
         dao.write_dataset(uri, study(5, 3, GENES), dataset="new", progress=False)
 
 
+@pytest.mark.parametrize(("version", "what"), [(1, "before its first release"), (3, "newer dao")])
+def test_a_store_of_another_format(tmp_path, version, what):
+    """What it has instead of versions is not known: its dao.json says that it is another."""
+    manifest = {"format": "dao-store", "version": version, "id": STORE_ID, "datasets": []}
+    (tmp_path / "dao.json").write_text(seal(manifest))
+    with pytest.raises(dao.DaoValueError, match=rf"{what}.*version 2, found version {version}"):
+        dao.load_store(tmp_path)
+    with pytest.raises(dao.DaoValueError, match=what):
+        dao.write_dataset(tmp_path, study(5, 3, GENES), dataset="new", progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["dao.json"]
+
+
 def test_a_newer_dataset(uri):
-    path = uri / "d1" / "dao.json"
-    path.write_text(seal({**json.loads(path.read_text()), "version": 2}))
+    meta = {**read_description(uri, "d1"), "version": 3}
+    description_path(uri, "d1").write_text(seal(meta))
     # The manifest notices that the file is another one before its version is looked at.
-    with pytest.raises(dao.DaoError, match="d1"):
+    with pytest.raises(dao.DaoCorruptError, match=r"d1.*checksum mismatch"):
+        epoch(uri)
+    describe(uri, "d1", meta)
+    with pytest.raises(dao.DaoValueError, match=r"d1.*newer dao-polars"):
         epoch(uri)
 
 
-@pytest.mark.parametrize("name", ["dao.json", "parquet/var.parquet", "uns.json"])
+@pytest.mark.parametrize("name", ["part.json", "var.parquet", "uns.json"])
 def test_a_changed_small_file(uri, name):
-    path = uri / "d1" / name
+    path = part_path(uri, "d1") / name
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     store = dao.load_store(uri)
     use = {
-        "dao.json": lambda: epoch(uri),
-        "parquet/var.parquet": lambda: store.var("d1"),
+        "part.json": lambda: epoch(uri),
+        "var.parquet": lambda: store.var("d1"),
         "uns.json": lambda: store.uns("d1"),
     }
     with pytest.raises(dao.DaoCorruptError, match=r"d1.*checksum mismatch.*crc32c"):
@@ -127,7 +161,7 @@ def test_a_changed_small_file(uri, name):
 @pytest.mark.parametrize("shape", [2**45, 2**60, 10**30])
 def test_metadata_that_claims_too_much(uri, shape):
     for array in ("data", "indices", "indptr"):
-        path = uri / "d1" / "zarr" / "X" / array / "zarr.json"
+        path = part_path(uri, "d1") / "zarr" / "X" / array / "zarr.json"
         good = path.read_text()
         path.write_text(json.dumps({**json.loads(good), "shape": [shape]}))
         with pytest.raises(dao.DaoError, match="d1"):
@@ -136,7 +170,7 @@ def test_metadata_that_claims_too_much(uri, shape):
 
 
 def test_a_missing_dataset_folder(uri):
-    shutil.rmtree(uri / "d1")
+    shutil.rmtree(part_path(uri, "d1"))
     assert dao.load_store(uri).n_obs == 800
     with pytest.raises(dao.DaoFileNotFoundError, match="d1"):
         epoch(uri)
@@ -146,7 +180,7 @@ def test_a_missing_dataset_folder(uri):
 
 def test_swapped_matrices_are_noticed(uri):
     for array in ("data", "indices", "indptr"):
-        a, b = (uri / d / "zarr" / "X" / array for d in ("d0", "d1"))
+        a, b = (part_path(uri, d) / "zarr" / "X" / array for d in ("d0", "d1"))
         shutil.rmtree(b)
         shutil.copytree(a, b)
     problems = dao.load_store(uri).verify()

@@ -20,6 +20,8 @@ import pytest
 
 import dao_polars as dao
 from tests.conftest import ROOT, study
+from tests.storefab import read_description
+from tests.whole.left import unnamed
 from tests.whole.writer import REFUSED, WRITTEN
 
 LIMIT = 120  # seconds that no step needs
@@ -27,7 +29,7 @@ STEPS = None if os.environ.get("DAO_LADDERS") == "all" else 6
 
 SPACE = (
     "write,writev,pwrite64,fsync,fdatasync,ftruncate,fallocate,"
-    "mkdir,mkdirat,rename,renameat,renameat2"
+    "mkdir,mkdirat,link,linkat,rename,renameat,renameat2"
 )
 CHANGES = f"{SPACE},openat,unlink,unlinkat"
 
@@ -95,15 +97,16 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def some(steps: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Some of the steps, evenly, and all those from the one that moves a dataset to its place."""
+    """Some of the steps, evenly, and all those from the writing of the version on."""
     if STEPS is None:
         return steps
-    move = next(i for i, (call, _) in enumerate(steps) if "rename" in call)
-    return [*steps[: move - 1 : max(move // STEPS, 1)], *steps[move - 1 :]]
+    made = next(i for i, (call, _) in enumerate(steps) if "link" in call and "un" not in call)
+    return [*steps[: made - 4 : max(made // STEPS, 1)], *steps[made - 4 :]]
 
 
 def check(uri: Path, *expected: str) -> None:
     """A store has exactly these datasets, whole; and the next writers leave nothing but theirs."""
+    left = unnamed(uri)
     if expected:
         store = dao.load_store(uri)
         assert store.datasets["id"].to_list() == list(expected)
@@ -120,9 +123,14 @@ def check(uri: Path, *expected: str) -> None:
     store = dao.load_store(uri)
     assert sorted(store.datasets["id"]) == names
     assert store.verify().is_empty()
-    left = {str(path.relative_to(uri)) for path in [*uri.glob("*"), *uri.glob(".staging/*")]}
-    assert left - {".dao.lock", ".staging"} == {"dao.json", *names}
-    assert not list(uri.rglob(".unpublished"))
+    assert unnamed(uri) == left
+
+
+def check_left(uri: Path, files: str) -> None:
+    """What a killed writer left are these files, its lease and files that were not named yet."""
+    of_one = re.compile(rf"({files}|writing/\w+|(versions/)?\.new-\w+)")
+    assert [path for path in unnamed(uri) if not of_one.fullmatch(path)] == []
+    assert len(list((uri / "writing").glob("*"))) <= 1
 
 
 def copy(store: Path, to: Path) -> Path:
@@ -140,14 +148,18 @@ def killed(call: str, n: int) -> tuple[str, ...]:
     return "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}"
 
 
+@pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("stays", [False, True])
-def test_a_disk_that_is_full_at_every_write(writer, first, tmp_path, stays):
-    steps = writer.steps("write", copy(first, tmp_path / "steps"), "second", SPACE)
-    for call, n in some(steps):
-        uri = copy(first, tmp_path / f"full-{call}-{n}")
+def test_a_disk_that_is_full_at_every_write(writer, first, tmp_path, stays, begun):
+    def store(name: str) -> Path:
+        return copy(first, tmp_path / name) if begun else tmp_path / name
+
+    for call, n in some(writer.steps("write", store("steps"), "second", SPACE)):
+        uri = store(f"full-{call}-{n}")
         ended = writer.run("write", uri, "second", *full(call, n, stays))
         assert ended in (WRITTEN, REFUSED), (call, n)
-        check(uri, "first", *["second"] * (ended == WRITTEN))
+        assert unnamed(uri) == set(), (call, n)
+        check(uri, *["first"] * begun, *["second"] * (ended == WRITTEN))
         shutil.rmtree(uri)
 
 
@@ -161,9 +173,9 @@ def test_a_kill_at_every_step(writer, first, tmp_path, begun):
     for call, n in some(writer.steps("write", store("steps"), "second", CHANGES)):
         uri = store(f"killed-{call}-{n}")
         assert writer.run("write", uri, "second", *killed(call, n)) == -9, (call, n)
-        # What was listed before the writer died is in the manifest, which is replaced as a whole.
-        manifest = uri / "dao.json"
-        listed = manifest.exists() and '"second"' in manifest.read_text()
+        # What was listed before the writer died is in a version, which comes as a whole.
+        listed = any('"second"' in path.read_text() for path in uri.glob("versions/*.json"))
+        check_left(uri, r"parts/second-\w+(/.+)?")
         check(uri, *before, *["second"] * listed)
         shutil.rmtree(uri, ignore_errors=True)
 
@@ -171,8 +183,9 @@ def test_a_kill_at_every_step(writer, first, tmp_path, begun):
 def check_index(uri: Path, indexed: bool, whole: set[str]) -> None:
     """A store has all it had and an index or none; the next writers leave nothing but theirs."""
     values = study(0, 20, ["a", "b"]).X.toarray()
+    left = unnamed(uri)
 
-    def reads(store: dao.Store) -> None:
+    def reads(store: dao.Store, indexed: bool) -> None:
         assert store.datasets["id"].to_list() == ["first"]
         assert store.verify().is_empty()
         assert store.has_gene_index("first") == indexed
@@ -181,19 +194,19 @@ def check_index(uri: Path, indexed: bool, whole: set[str]) -> None:
             assert found.to_list() == values[:, i].tolist()
 
     store = dao.load_store(uri)
-    reads(store)
+    reads(store, indexed)
     assert store.add_gene_index(progress=False) == ([] if indexed else ["first"])
-    indexed = True
-    reads(store)
-    reads(dao.load_store(uri))
+    reads(store, indexed)
+    reads(dao.load_store(uri), True)
     dao.write_dataset(uri, study(2, 20, ["a", "b"]), dataset="second", progress=False)
-    assert files(uri / "first") == whole
-    left = {str(path.relative_to(uri)) for path in [*uri.glob("*"), *uri.glob(".staging/*")]}
-    assert left - {".dao.lock", ".staging"} == {"dao.json", "first", "second"}
+    assert files(uri) == whole
+    assert unnamed(uri) == left
 
 
-def files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+def files(uri: Path) -> set[str]:
+    """The files that the first dataset has, but for the tag of its gene index."""
+    meta = read_description(uri, "first")
+    return {path.replace(meta["gene_index"], "gene_index") for path in meta["files"]}
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +214,7 @@ def with_index(first: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str
     """The files of the dataset once it has a gene index."""
     uri = copy(first, tmp_path_factory.mktemp("index") / "s")
     assert dao.load_store(uri).add_gene_index(progress=False) == ["first"]
-    return files(uri / "first")
+    return files(uri)
 
 
 @pytest.mark.parametrize("stays", [False, True])
@@ -211,6 +224,7 @@ def test_a_gene_index_on_a_disk_that_is_full(writer, first, with_index, tmp_path
         uri = copy(first, tmp_path / f"full-{call}-{n}")
         ended = writer.run("index", uri, "first", *full(call, n, stays))
         assert ended in (WRITTEN, REFUSED), (call, n)
+        assert unnamed(uri) == set(), (call, n)
         check_index(uri, ended == WRITTEN, with_index)
         shutil.rmtree(uri)
 
@@ -219,7 +233,8 @@ def test_a_gene_index_and_a_kill_at_every_step(writer, first, with_index, tmp_pa
     for call, n in some(writer.steps("index", copy(first, tmp_path / "steps"), "first", CHANGES)):
         uri = copy(first, tmp_path / f"killed-{call}-{n}")
         assert writer.run("index", uri, "first", *killed(call, n)) == -9, (call, n)
-        check_index(uri, (uri / "first/gene_index").exists(), with_index)
+        check_left(uri, r"parts/first-\w+/(gene_index-\w+(/.+)?|part-[\w-]+\.json)")
+        check_index(uri, "gene_index" in read_description(uri, "first"), with_index)
         shutil.rmtree(uri)
 
 
@@ -289,6 +304,7 @@ def test_few_descriptors(first, tmp_path):
 INODES = """
 import sys
 from pathlib import Path
+from tests.whole.left import unnamed
 from tests.whole.writer import WRITTEN, write
 import dao_polars as dao
 uri = sys.argv[1] + "/s"
@@ -301,7 +317,7 @@ else:
         dao.load_store(uri)
     except dao.DaoFileNotFoundError:
         pass
-    assert not list(Path(uri).glob(".staging/*")), list(Path(uri).glob(".staging/*"))
+    assert not unnamed(Path(uri)), unnamed(Path(uri))
 sys.exit(ended)
 """
 
@@ -316,7 +332,7 @@ def test_few_inodes(tmp_path):
 
     if shutil.which("unshare") is None or subprocess.run([*mounted(10), "true"]).returncode:
         pytest.skip("this machine does not let us mount a disk of few inodes")
-    # With 5 there is room for the lock of a staging folder and not for the folder.
+    # With 5 there is room for a lease and not for the dataset's folder.
     runs = [python(INODES, disk, wrap=mounted(n)) for n in (2, 5, 8, 200)]
     ended = [ran.returncode for ran in runs]
     assert ended == [REFUSED, REFUSED, REFUSED, WRITTEN], [ran.stderr for ran in runs]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +16,8 @@ import pytest
 
 import dao_polars as dao
 from tests.conftest import DATA, study
+from tests.storefab import last_version, part_path, read_version
+from tests.whole.left import paths, unnamed
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 60  # seconds that no subprocess here should need
@@ -37,7 +39,7 @@ class Slow:
 class Begin:
     @staticmethod
     def begin(*args, **kwargs): return Slow(real.begin(*args, **kwargs))
-real, write.DatasetWriter = write.DatasetWriter, Begin
+real, write.PartWriter = write.PartWriter, Begin
 dao.write_dataset(sys.argv[1], adata, dataset=sys.argv[2], progress=False)
 print("done", flush=True)
 """
@@ -62,38 +64,48 @@ def finish(process: subprocess.Popen[str], send: str = "") -> tuple[str, str]:
         process.kill()
 
 
-def visible(uri: Path) -> list[str]:
-    return sorted(p.name for p in uri.iterdir() if not p.name.startswith("."))
-
-
-def test_a_killed_writer_leaves_nothing_visible_and_the_next_cleans_up(tmp_path):
+def test_a_killed_writer_leaves_nothing_that_is_named_or_disturbs_the_next(tmp_path):
     uri = tmp_path / "s"
     dao.write_dataset(uri, study(0, 20, ["a", "b"]), dataset="first", progress=False)
-    before = visible(uri)
+    assert not unnamed(uri)
     writer = python(SLOW_WRITER, uri, "dead", 1)
     assert writer.stdout.readline() == "ready\n"
-    assert (uri / ".staging").exists()
+    (lease,) = (uri / "writing").iterdir()
+    dead = uri / "parts" / f"dead-{lease.name}"
+    assert (dead / "obs.parquet").exists()
     writer.send_signal(signal.SIGKILL)
     finish(writer)
-    assert visible(uri) == before
-    assert dao.load_store(uri).datasets["id"].to_list() == ["first"]
+    left = unnamed(uri)
+    files = {f"parts/{dead.name}/{path}" for path in paths(dead)}
+    assert left == {f"writing/{lease.name}", f"parts/{dead.name}"} | files
+    store = dao.load_store(uri)
+    assert store.datasets["id"].to_list() == ["first"]
+    assert (store.version, store.verify().height) == (1, 0)
     dao.write_dataset(uri, study(0, 20, ["a", "b"]), dataset="dead", progress=False)
-    assert dao.load_store(uri).datasets["id"].to_list() == ["first", "dead"]
-    assert not list((uri / ".staging").iterdir())
+    store = dao.load_store(uri)
+    assert store.datasets["id"].to_list() == ["first", "dead"]
+    assert store.verify().height == 0
+    assert part_path(uri, "dead") != dead
+    assert unnamed(uri) == left
 
 
-def test_a_writer_killed_between_moving_and_listing(tmp_path):
-    """The folder is in place and the manifest does not know it: it is no dataset."""
+def test_a_writer_killed_between_writing_and_listing(tmp_path):
+    """All files are in place and no version knows them: it is no dataset."""
     uri = tmp_path / "s"
     dao.write_dataset(uri, study(0, 20, ["a", "b"]), dataset="first", progress=False)
-    manifest = (uri / "dao.json").read_text()
     dao.write_dataset(uri, study(1, 20, ["a", "b"]), dataset="second", progress=False)
-    (uri / "second" / ".unpublished").touch()
-    (uri / "dao.json").write_text(manifest)
+    killed = part_path(uri, "second")
+    last_version(uri).unlink()
+    (uri / "versions" / "latest").write_text("1")
+    left = unnamed(uri)
     assert dao.load_store(uri).datasets["id"].to_list() == ["first"]
-    store = dao.write_dataset(uri, study(2, 20, ["a", "b"]), dataset="third", progress=False)
-    assert not (uri / "second").exists()
-    assert store.datasets["id"].to_list() == ["first", "third"]
+    for name in ("third", "second"):
+        store = dao.write_dataset(uri, study(2, 20, ["a", "b"]), dataset=name, progress=False)
+    assert store.datasets["id"].to_list() == ["first", "third", "second"]
+    assert [part["number"] for part in read_version(uri)["parts"]] == [0, 1, 2]
+    assert store.verify().height == 0
+    assert part_path(uri, "second") != killed
+    assert unnamed(uri) == left
 
 
 def test_writers_at_once_all_succeed(tmp_path):
@@ -101,7 +113,7 @@ def test_writers_at_once_all_succeed(tmp_path):
     writers = [python(SLOW_WRITER, uri, f"d{i}", i) for i in range(4)]
     for writer in writers:
         assert writer.stdout.readline() == "ready\n", writer.stderr.read()
-    for writer in writers:  # all staged at once; now they publish at once
+    for writer in writers:  # all are written; now they are listed at once
         writer.stdin.write("go\n")
         writer.stdin.flush()
     for writer in writers:
@@ -109,8 +121,8 @@ def test_writers_at_once_all_succeed(tmp_path):
         assert out == "done\n", err
     store = dao.load_store(uri)
     assert sorted(store.datasets["id"]) == ["d0", "d1", "d2", "d3"]
-    numbers = [d["number"] for d in json.loads((uri / "dao.json").read_text())["datasets"]]
-    assert sorted(numbers) == [0, 1, 2, 3]
+    assert store.version == 4
+    assert [part["number"] for part in read_version(uri)["parts"]] == [0, 1, 2, 3]
     assert store.verify().height == 0
     assert store.scan().collect().height == 1200
 
@@ -123,7 +135,34 @@ def test_one_name_goes_to_one_writer(tmp_path):
     results = [finish(writer, "go\n") for writer in writers]
     assert sorted(out for out, _ in results) == ["", "done\n"]
     assert sum("DaoFileExistsError" in err for _, err in results) == 1
-    assert dao.load_store(uri).verify().height == 0
+    store = dao.load_store(uri)
+    assert (store.version, store.verify().height) == (1, 0)
+    assert not unnamed(uri)
+
+
+def test_of_two_gene_indexes_at_once_one_is_taken(tmp_path):
+    uri = tmp_path / "s"
+    adata = study(0, 300, [f"g{i}" for i in range(50)])
+    dao.write_dataset(uri, adata, dataset="d", progress=False)
+    code = """
+    import sys
+    from dao_polars import _core
+    def advance(n):
+        print("ready", flush=True)
+        sys.stdin.readline()
+    print(_core.Store.open(sys.argv[1], {}, None).add_gene_index(0, advance))
+    """
+    writers = [python(code, uri) for _ in range(2)]
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n", writer.stderr.read()
+    results = [finish(writer, "go\n") for writer in writers]
+    assert sorted(out for out, _ in results) == ["False\n", "True\n"], results
+    store = dao.load_store(uri)
+    assert store.has_gene_index("d")
+    assert store.verify().height == 0
+    found = store.scan().select(dao.gene("g7")).collect().to_series()
+    assert found.to_list() == adata[:, "g7"].X.toarray().ravel().tolist()
+    assert not unnamed(uri)
 
 
 def test_the_name_is_checked_before_the_work(tmp_path):
@@ -131,46 +170,50 @@ def test_the_name_is_checked_before_the_work(tmp_path):
     dao.write_dataset(tmp_path, adata, dataset="d", progress=False)
     with pytest.raises(dao.DaoFileExistsError, match="'d' is already in the store"):
         dao.write_dataset(tmp_path, adata, dataset="d", progress=False)
-    for bad in ("", "a/b", "..", ".hidden", "dao.json", "x" * 300, "new\nline"):
+    for bad in ("", "a/b", "..", ".hidden", "x" * 300, "new\nline"):
         with pytest.raises(dao.DaoValueError, match="cannot name a dataset"):
             dao.write_dataset(tmp_path, adata, dataset=bad, progress=False)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "keep").touch()
-    with pytest.raises(dao.DaoFileExistsError, match="a folder that is there"):
-        dao.write_dataset(tmp_path, adata, dataset="mine", progress=False)
-    assert (tmp_path / "mine" / "keep").exists()
-    assert dao.load_store(tmp_path).datasets["id"].to_list() == ["d"]
+    store = dao.load_store(tmp_path)
+    assert store.datasets["id"].to_list() == ["d"]
+    assert store.version == 1
+    assert not unnamed(tmp_path)
 
 
 def test_a_folder_of_the_users_is_never_removed(tmp_path):
     adata = study(0, 5, ["a"])
     dao.write_dataset(tmp_path, adata, dataset="d", progress=False)
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    for name in (".unpublished", "thesis"):
-        (mine / name).touch()
-    dao.write_dataset(tmp_path, adata, dataset="e", progress=False)
-    assert (mine / "thesis").exists()
+    places = [tmp_path / "mine", tmp_path / "parts" / "mine", part_path(tmp_path, "d") / "mine"]
+    for mine in places:
+        mine.mkdir()
+        (mine / "thesis").touch()
+    others = unnamed(tmp_path)
+    for name in ("e", "mine"):
+        dao.write_dataset(tmp_path, adata, dataset=name, progress=False)
     with pytest.raises(dao.DaoFileExistsError):
         dao.write_dataset(tmp_path, adata, dataset="mine", progress=False)
-    assert (mine / "thesis").exists()
+    store = dao.load_store(tmp_path)
+    assert store.add_gene_index(progress=False) == ["d", "e", "mine"]
+    assert dao.load_store(tmp_path).verify().height == 0
+    assert all((mine / "thesis").exists() for mine in places)
+    assert unnamed(tmp_path) == others
 
 
-def test_datasets_whose_manifest_is_lost_are_not_hidden_by_a_new_one(tmp_path):
+def test_datasets_whose_versions_are_lost_are_not_hidden_by_a_new_one(tmp_path):
     adata = study(0, 5, ["a"])
     dao.write_dataset(tmp_path, adata, dataset="d", progress=False)
-    (tmp_path / "dao.json").unlink()
-    with pytest.raises(dao.DaoFileNotFoundError, match="datasets and no manifest"):
+    shutil.rmtree(tmp_path / "versions")
+    before = paths(tmp_path)
+    with pytest.raises(dao.DaoFileNotFoundError, match="versions are missing"):
         dao.write_dataset(tmp_path, adata, dataset="e", progress=False)
-    assert visible(tmp_path) == ["d"]
+    assert paths(tmp_path) == before
 
 
 def test_writers_that_come_and_go_do_not_disturb_each_other(tmp_path):
     code = """
     import sys
-    from dao_polars._core import DatasetWriter
+    from dao_polars._core import PartWriter
     for i in range(150):
-        writer = DatasetWriter.begin(sys.argv[1], f"{sys.argv[2]}-{i}")
+        writer = PartWriter.begin(sys.argv[1], f"{sys.argv[2]}-{i}", "error")
         writer.abort()
     print("done")
     """
@@ -178,21 +221,22 @@ def test_writers_that_come_and_go_do_not_disturb_each_other(tmp_path):
     for writer in writers:
         out, err = finish(writer)
         assert out == "done\n", err
+    assert paths(tmp_path / "s") == {"parts", "writing"}
 
 
-def test_a_forked_child_leaves_its_parents_folder_alone(tmp_path):
+def test_a_forked_child_leaves_its_parents_files_alone(tmp_path):
     code = """
     import os, sys
-    from dao_polars._core import DatasetWriter
-    writer = DatasetWriter.begin(sys.argv[1], "d")
+    from dao_polars._core import PartWriter
+    writer = PartWriter.begin(sys.argv[1], "d", "error")
     if (pid := os.fork()) == 0:
         writer.abort()
         os._exit(0)
     os.waitpid(pid, 0)
-    print(os.path.exists(writer.staging))
+    print(os.path.exists(writer.staging), len(os.listdir(sys.argv[1] + "/writing")))
     """
     out, err = finish(python(code, tmp_path / "s"))
-    assert out == "True\n", err
+    assert out == "True 1\n", err
 
 
 def test_a_disk_that_is_full(tmp_path):
@@ -216,7 +260,8 @@ def test_a_disk_that_is_full(tmp_path):
     assert out.count("File too large") == 3, (out, err)
     store = dao.load_store(uri)
     assert store.datasets["id"].to_list() == ["first"]
-    assert visible(uri) == ["dao.json", "first"]
+    assert store.version == 1
+    assert not unnamed(uri)
     dao.write_dataset(uri, DATA / "pbmc_human.h5ad", dataset="big", progress=False)
 
 

@@ -34,7 +34,7 @@ for path in many:
     shutil.copytree(one, path)
 broken = folder / "broken"
 shutil.copytree(one, broken)
-for path in sorted((broken / "a").rglob("c/*")):
+for path in sorted(broken.glob("parts/a-*/**/c/*")):
     if path.is_file():
         path.write_bytes(path.read_bytes()[:-9] + b"damaged!!")
 

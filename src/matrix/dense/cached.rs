@@ -111,7 +111,7 @@ impl Dense {
     }
 }
 
-/// The key in the cache of a row of the dataset `number`.
+/// The key in the cache of a row of the part `number`.
 fn key(number: u32, row: u32) -> u64 {
     u64::from(number) << 32 | u64::from(row)
 }

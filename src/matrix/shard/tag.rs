@@ -1,7 +1,7 @@
 //! The tag of a shard: which array it is of, and which of its shards it is.
 //!
 //! Checksums say that the bytes of a shard are as they were written, not that they belong here: without a tag, shards
-//! of two datasets of one shape could be swapped unseen. It is the array's id and the shard's number, each a
+//! of two parts of one shape could be swapped unseen. It is the array's id and the shard's number, each a
 //! little-endian `u64`, right before the shard's index; other zarr readers follow the index and do not see it. The id is
 //! random, and an attribute of the array: 16 hex digits. Arrays that others wrote have none.
 

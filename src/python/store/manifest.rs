@@ -1,4 +1,4 @@
-//! The contents of a store, as frozen classes: `_core.Dataset`, `_core.Description` and their parts.
+//! The contents of a store, as frozen classes: `_core.Part`, `_core.Description` and their parts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use super::obs_tables::PyTableFile;
 use crate::error::DaoError;
 use crate::number::Dtype;
 use crate::read::OpenStore;
-use crate::store::{ColumnMeta, Dataset, Description, MatrixMeta, MatrixName, Scalar, TableMeta};
+use crate::store::{ColumnMeta, Description, MatrixMeta, MatrixName, Part, Scalar, TableMeta};
 
-/// The name of a matrix within its dataset; as text its path below ``zarr``.
+/// The name of a matrix within its part; as text its path below ``zarr``.
 #[pyclass(name = "MatrixName", module = "dao_polars._core", frozen, eq, ord, hash, from_py_object)]
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PyMatrixName(pub MatrixName);
@@ -61,7 +61,7 @@ impl PyMatrixName {
         }
     }
 
-    /// Whether the columns of the matrix are the dataset's genes.
+    /// Whether the columns of the matrix are the part's genes.
     #[getter]
     fn is_of_genes(&self) -> bool {
         self.0.is_of_genes()
@@ -99,28 +99,28 @@ macro_rules! frozen_class {
     };
 }
 
-/// A dataset as its store lists it. What it says is read from the manifest when it is asked for: a store may have
+/// A part as its store lists it. What it says is read from the manifest when it is asked for: a store may have
 /// hundreds of thousands of them.
-#[pyclass(name = "Dataset", module = "dao_polars._core", frozen)]
-pub struct PyDataset {
+#[pyclass(name = "Part", module = "dao_polars._core", frozen)]
+pub struct PyPart {
     opened: Arc<OpenStore>,
     /// The position in the manifest.
     at: usize,
     obs: Py<PyTuple>,
 }
 
-impl PyDataset {
-    /// The datasets of a store (a tuple of `Dataset`), by their numbers.
+impl PyPart {
+    /// The parts of a store (a tuple of `Part`), by their numbers.
     pub fn all(py: Python<'_>, opened: &Arc<OpenStore>) -> PyResult<Py<PyTuple>> {
         // Equal columns are one object, as they are in the manifest.
         let mut known: HashMap<*const (String, String), Py<PyTuple>> = HashMap::new();
         let mut all = Vec::new();
-        for (at, dataset) in opened.store().manifest().datasets.iter().enumerate() {
-            let obs = match known.get(&dataset.obs.as_ptr()) {
+        for (at, part) in opened.store().manifest().parts.iter().enumerate() {
+            let obs = match known.get(&part.obs.as_ptr()) {
                 Some(obs) => obs.clone_ref(py),
                 None => {
-                    let obs = PyTuple::new(py, dataset.obs.iter())?.unbind();
-                    known.insert(dataset.obs.as_ptr(), obs.clone_ref(py));
+                    let obs = PyTuple::new(py, part.obs.iter())?.unbind();
+                    known.insert(part.obs.as_ptr(), obs.clone_ref(py));
                     obs
                 }
             };
@@ -129,29 +129,35 @@ impl PyDataset {
         Ok(PyTuple::new(py, all)?.unbind())
     }
 
-    fn listed(&self) -> &Dataset {
-        &self.opened.store().manifest().datasets[self.at]
+    fn listed(&self) -> &Part {
+        &self.opened.store().manifest().parts[self.at]
     }
 }
 
 #[pymethods]
-impl PyDataset {
-    /// The number of the dataset: the upper half of its cell keys.
+impl PyPart {
+    /// The number of the part: the upper half of its cell keys.
     #[getter]
     fn number(&self) -> u32 {
         self.listed().number
     }
 
-    /// The name of the dataset, unique in its store.
+    /// The name of the dataset that it is a part of.
     #[getter]
     fn name(&self) -> &str {
         &self.listed().name
     }
 
-    /// The dataset's folder, relative to the store.
+    /// The part's folder, relative to the store.
     #[getter]
     fn path(&self) -> &str {
         &self.listed().path
+    }
+
+    /// Its table of cells, relative to the store.
+    #[getter]
+    fn obs_path(&self) -> String {
+        self.listed().file(&self.listed().obs_name)
     }
 
     /// The number of cells.
@@ -184,7 +190,7 @@ impl PyDataset {
         self.listed().dtype.map(Dtype::name)
     }
 
-    /// The bytes of the dataset on disk.
+    /// The bytes of the part on disk.
     #[getter]
     fn bytes(&self) -> u64 {
         self.listed().bytes
@@ -193,7 +199,7 @@ impl PyDataset {
     /// The organism of all cells, or the constant of that name; None where it is not said, or only in a table of sfaira's.
     #[getter]
     fn organism(&self) -> Option<&str> {
-        let Dataset { organism, constants, .. } = self.listed();
+        let Part { organism, constants, .. } = self.listed();
         let named = organism.as_deref().filter(|organism| !organism.is_empty());
         named.or_else(|| match constants.get("organism") {
             Some(Scalar::Text(text)) => Some(&**text),
@@ -218,7 +224,7 @@ impl PyDataset {
     fn constants<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let constants = PyDict::new(py);
         for (name, value) in self.listed().constants.iter() {
-            let name = PyString::intern(py, name); // of many datasets they are the same
+            let name = PyString::intern(py, name); // of many parts they are the same
             match value {
                 Scalar::Text(text) => constants.set_item(name, &**text)?,
                 Scalar::Bool(truth) => constants.set_item(name, truth)?,
@@ -251,15 +257,15 @@ impl PyDataset {
     }
 
     fn __repr__(&self) -> String {
-        let Dataset { name, number, n_obs, n_vars, .. } = self.listed();
-        format!("Dataset({name:?}, number {number}, {n_obs} cells × {n_vars} genes)")
+        let Part { name, number, n_obs, n_vars, .. } = self.listed();
+        format!("Part(of {name:?}, number {number}, {n_obs} cells × {n_vars} genes)")
     }
 }
 
 frozen_class! {
-    /// The description of a dataset, from its own ``dao.json``.
+    /// The description of a part, from a file in its folder.
     "Description", PyDescription from |py, description: Description| {
-        /// The matrices of the dataset by name, X first.
+        /// The matrices of the part by name, X first.
         matrices: Py<PyMappingProxy> = {
             let matrices = PyDict::new(py);
             for (name, meta) in &description.matrices {
@@ -269,13 +275,17 @@ frozen_class! {
         },
         /// The table of cells.
         obs: Py<PyTableMeta> = Py::new(py, PyTableMeta::new(py, &description.obs)?)?,
+        /// The file of its table of genes, relative to its folder.
+        var_name: String = description.var_name.clone(),
+        /// The file of its uns, relative to its folder.
+        uns_name: String = description.uns_name.clone(),
         /// The table of genes.
         var: Py<PyTableMeta> = Py::new(py, PyTableMeta::new(py, &description.var)?)?,
     }
 }
 
 frozen_class! {
-    /// One matrix of a dataset.
+    /// One matrix of a part.
     "MatrixMeta", PyMatrixMeta from |_py, meta: MatrixMeta| {
         /// The layout of the matrix: ``"csr"`` or ``"dense"``.
         layout: &'static str = meta.layout.name(),

@@ -3,7 +3,7 @@
 pub mod manifest;
 pub mod obs_tables;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -17,17 +17,17 @@ use crate::interrupt;
 use crate::lookup::stores;
 use crate::read::{self, OpenStore};
 use crate::storage::{self, StorageOptions};
-use crate::store::{Categories, Store};
+use crate::store::{Record, Store, Summary, summaries};
 use crate::writer::add_gene_index;
-use manifest::{PyDataset, PyDescription};
+use manifest::{PyDescription, PyPart};
 
 /// An opened store: its manifest, its small files, its matrices.
 #[pyclass(name = "Store", module = "dao_polars._core", frozen)]
 pub struct PyStore {
     pub opened: Arc<OpenStore>,
-    /// The datasets (a tuple of `Dataset`), by their numbers.
+    /// The parts (a tuple of `Part`), in the order of the frame: those of a dataset follow each other.
     #[pyo3(get)]
-    datasets: Py<PyTuple>,
+    parts: Py<PyTuple>,
     /// What the store was opened with, and the user and password of its URL, as ``username`` and ``password``.
     #[pyo3(get)]
     storage_options: HashMap<String, String>,
@@ -35,20 +35,26 @@ pub struct PyStore {
 
 #[pymethods]
 impl PyStore {
-    /// Open the store at a path or URL: one read of ``dao.json``, or a listing.
+    /// Open a version of the store at a path or URL, the last one where it is None: reads of its number, of that version
+    /// and of the one that it is based on; or a listing.
     ///
-    /// Raises DaoFileNotFoundError where there is no store, DaoValueError for a newer format version or an unusable
-    /// URL, DaoCorruptError for an unreadable manifest.
+    /// Raises DaoFileNotFoundError where there is no store, DaoValueError for another format version, a version that is not
+    /// there or an unusable URL, DaoCorruptError for a version that cannot be understood.
     #[staticmethod]
-    #[pyo3(signature = (uri, storage_options=None))]
-    fn open(py: Python<'_>, uri: &str, storage_options: Option<HashMap<String, String>>) -> PyResult<Self> {
+    #[pyo3(signature = (uri, storage_options=None, version=None))]
+    fn open(
+        py: Python<'_>,
+        uri: &str,
+        storage_options: Option<HashMap<String, String>>,
+        version: Option<u64>,
+    ) -> PyResult<Self> {
         let storage_options: StorageOptions = storage_options.unwrap_or_default().into_iter().collect();
         let (uri, storage_options) = storage::split(uri, &storage_options)?;
-        let store = py.detach(|| Store::open(&uri, &storage_options))?;
+        let store = py.detach(|| Store::open(&uri, &storage_options, version))?;
         stores::remember_options(store.uri(), &storage_options);
         let opened = Arc::new(OpenStore::new(store));
-        let datasets = PyDataset::all(py, &opened)?;
-        Ok(Self { opened, datasets, storage_options: storage_options.into_iter().collect() })
+        let parts = PyPart::all(py, &opened)?;
+        Ok(Self { opened, parts, storage_options: storage_options.into_iter().collect() })
     }
 
     /// The options that the store at ``uri`` was last opened with in this process: cells do not carry them.
@@ -59,27 +65,27 @@ impl PyStore {
 
     /// Raise DaoValueError unless it is the store ``id`` that cells at ``uri`` were of.
     fn check_is(&self, uri: &str, id: &str) -> PyResult<()> {
-        let cells = stores::CellStore { uri: uri.to_owned(), id: id.to_owned() };
+        let cells = stores::CellStore { uri: uri.to_owned(), id: id.to_owned(), version: None };
         Ok(stores::check_is(self.opened.store(), &cells)?)
     }
 
-    /// The numbers of the datasets that cells are of, ascending.
+    /// The numbers of the parts that cells are of, ascending.
     ///
     /// Raises DaoValueError for keys that are no cells of the store.
-    fn datasets_of(&self, py: Python<'_>, cells: &PyCellKeys) -> PyResult<Vec<u32>> {
-        Ok(py.detach(|| read::datasets_of(&cells.0, self.opened.store()))?)
+    fn parts_of(&self, py: Python<'_>, cells: &PyCellKeys) -> PyResult<Vec<u32>> {
+        Ok(py.detach(|| read::parts_of(&cells.0, self.opened.store()))?)
     }
 
-    /// The feature space id of the dataset of this number: equal exactly where the genes and their order are.
+    /// The feature space id of the part of this number: equal exactly where the genes and their order are.
     fn feature_space(&self, py: Python<'_>, number: u32) -> PyResult<String> {
         let store = self.opened.store();
-        Ok(py.detach(|| self.opened.spaces().id(store, store.dataset_numbered(number)?))?)
+        Ok(py.detach(|| self.opened.spaces().id(store, store.part_numbered(number)?))?)
     }
 
-    /// The genes that a request means in the datasets of these numbers; [] for no cells.
+    /// The genes that a request means in the parts of these numbers; [] for no cells.
     ///
     /// Raises DaoValueError for several feature spaces and no ``genes``, for a name that is there twice or has several
-    /// genes in a dataset, DaoKeyError for a gene that no dataset of the store has and for a ``gene_key`` that is no
+    /// genes in a part, DaoKeyError for a gene that no part of the store has and for a ``gene_key`` that is no
     /// column of var.
     #[pyo3(signature = (numbers, genes=None, *, gene_key=None, duplicates="error"))]
     fn genes(
@@ -116,57 +122,95 @@ impl PyStore {
     ///
     /// Empty for a store that sfaira wrote, whose tables say it.
     #[getter]
-    fn categories(&self) -> Categories {
-        self.opened.store().manifest().categories.clone()
+    fn categories(&self) -> BTreeMap<&str, Option<BTreeSet<&str>>> {
+        let categories = self.opened.store().manifest().categories.0.iter();
+        categories.map(|(column, values)| (&column[..], values.listed().map(Iterator::collect))).collect()
     }
 
-    /// The description of a dataset, checked against the manifest.
-    ///
-    /// Raises DaoKeyError for an unknown name, DaoFileNotFoundError or DaoCorruptError for a ``dao.json`` that is
-    /// missing or not the one that was written.
-    fn description(&self, py: Python<'_>, dataset: &str) -> PyResult<PyDescription> {
+    /// The number of the version; None for a store that sfaira wrote, which has none.
+    #[getter]
+    fn version(&self) -> Option<u64> {
         let store = self.opened.store();
-        PyDescription::new(py, &py.detach(|| store.description(store.dataset(dataset)?))?)
+        (!store.has_sfaira_tables()).then_some(store.manifest().version)
     }
 
-    /// A dataset's file by its path in the dataset's folder: its name in errors, and its bytes, whose checksum is checked
-    /// where there is one.
+    /// The versions that are there, ascending: number, time (RFC 3339), operation, message, datasets, cells.
+    #[expect(clippy::type_complexity, reason = "a row")]
+    fn versions(&self, py: Python<'_>) -> PyResult<Vec<(u64, String, String, String, u64, u64)>> {
+        let found = py.detach(|| summaries(&**self.opened.store().storage()))?;
+        let row = |Summary { number, record, n_datasets, n_obs, .. }: Summary| {
+            (number, record.time, record.operation, record.message, n_datasets, n_obs)
+        };
+        Ok(found.into_iter().map(row).collect())
+    }
+
+    /// Give a dataset another name; the number of the new version.
     ///
-    /// Raises DaoKeyError for an unknown name, DaoFileNotFoundError or DaoCorruptError for a file that is missing or not
-    /// as it was written.
-    fn read_file<'py>(&self, py: Python<'py>, dataset: &str, path: &str) -> PyResult<(String, Bound<'py, PyBytes>)> {
-        let (store, dataset) = (self.opened.store(), self.opened.store().dataset(dataset)?);
-        let bytes = py.detach(|| store.dataset_file(dataset, path))?;
-        let name = format!("dataset '{}', '{}/{}/{path}'", dataset.name, store.uri(), dataset.path);
+    /// Raises DaoKeyError if there is none, DaoFileExistsError for a name that is taken, DaoValueError for one that cannot
+    /// be one.
+    fn rename_dataset(&self, py: Python<'_>, old: &str, new: &str, message: String) -> PyResult<u64> {
+        let record = Record::now("rename_dataset", message);
+        Ok(py.detach(|| self.opened.store().rename_dataset(old, new, &record))?.version)
+    }
+
+    /// Leave a dataset out; the number of the new version.
+    ///
+    /// Raises DaoKeyError if there is none.
+    fn remove_dataset(&self, py: Python<'_>, name: &str, message: String) -> PyResult<u64> {
+        let record = Record::now("remove_dataset", message);
+        Ok(py.detach(|| self.opened.store().remove_dataset(name, &record))?.version)
+    }
+
+    /// Make a version like an older one; the number of the new version.
+    ///
+    /// Raises DaoValueError if there is no such version.
+    fn restore(&self, py: Python<'_>, version: u64, message: String) -> PyResult<u64> {
+        let record = Record::now("restore", message);
+        Ok(py.detach(|| self.opened.store().restore(version, &record))?.version)
+    }
+
+    /// The description of the part of this number, checked against the manifest.
+    ///
+    /// Raises DaoFileNotFoundError or DaoCorruptError for a file that is missing or not the one that was written.
+    fn description(&self, py: Python<'_>, number: u32) -> PyResult<PyDescription> {
+        let store = self.opened.store();
+        PyDescription::new(py, &py.detach(|| store.description(store.part_numbered(number)?))?)
+    }
+
+    /// A file of the part of this number by its path in the part's folder: its name in errors, and its bytes, whose
+    /// checksum is checked where there is one.
+    ///
+    /// Raises DaoFileNotFoundError or DaoCorruptError for a file that is missing or not as it was written.
+    fn read_file<'py>(&self, py: Python<'py>, number: u32, path: &str) -> PyResult<(String, Bound<'py, PyBytes>)> {
+        let (store, part) = (self.opened.store(), self.opened.store().part_numbered(number)?);
+        let bytes = py.detach(|| store.part_file(part, path))?;
+        let name = format!("dataset '{}', '{}/{}/{path}'", part.name, store.uri(), part.path);
         Ok((name, PyBytes::new(py, &bytes)))
     }
 
-    /// Write the gene-major copy of a dataset's X; False if there is one.
+    /// Make a version in which the part of this number has a gene-major copy of X; False if it has one.
     ///
     /// ``advance`` is told how many cells were copied since. Raises DaoValueError for a store that is not written to,
     /// DaoIOError for a full disk; nothing of it stays then.
-    #[pyo3(signature = (dataset, advance=None))]
-    fn add_gene_index(&self, py: Python<'_>, dataset: &str, advance: Option<Py<PyAny>>) -> PyResult<bool> {
+    #[pyo3(signature = (number, advance=None))]
+    fn add_gene_index(&self, py: Python<'_>, number: u32, advance: Option<Py<PyAny>>) -> PyResult<bool> {
         let mut progress = Progress::new(advance);
         let added = py.detach(|| {
-            let entry = self.opened.store().dataset(dataset)?;
-            let added = add_gene_index(&self.opened, entry, |cells| progress.advance(cells))?;
-            self.opened.forget_gene_index(entry);
-            stores::forget();
-            Ok(added)
+            let entry = self.opened.store().part_numbered(number)?;
+            add_gene_index(&self.opened, entry, |cells| progress.advance(cells))
         });
         progress.or_raised(added)
     }
 
-    /// Whether a dataset has a gene-major copy of X.
-    fn has_gene_index(&self, py: Python<'_>, dataset: &str) -> PyResult<bool> {
+    /// Whether the part of this number has a gene-major copy of X.
+    fn has_gene_index(&self, py: Python<'_>, number: u32) -> PyResult<bool> {
         let store = self.opened.store();
-        Ok(py.detach(|| store.gene_index(store.dataset(dataset)?))?.is_some())
+        Ok(py.detach(|| store.description(store.part_numbered(number)?))?.gene_index.is_some())
     }
 
-    /// Read all of a dataset but its tables' contents; gives (path, problem) of each fault.
-    fn verify(&self, py: Python<'_>, dataset: &str) -> PyResult<Vec<(String, String)>> {
-        let problems = py.detach(|| self.opened.verify(self.opened.store().dataset(dataset)?))?;
+    /// Read all of the part of this number but its tables' contents; gives (path, problem) of each fault.
+    fn verify(&self, py: Python<'_>, number: u32) -> PyResult<Vec<(String, String)>> {
+        let problems = py.detach(|| self.opened.verify(self.opened.store().part_numbered(number)?))?;
         // A file that was not read to its end is no problem of the file.
         if interrupt::take_broken_off() { Err(signals::raised()) } else { Ok(problems) }
     }

@@ -61,12 +61,12 @@ impl PyTableFile {
     }
 }
 
-/// A dataset's name, its folder, its number of cells, its ``obs_file``.
+/// A part's dataset, its table's path, its number of cells, its ``obs_file``.
 type Listed = (String, String, u64, Option<PyTableFile>);
 
-fn tables(datasets: Vec<Listed>) -> Vec<ObsTable> {
-    let table = |(dataset, path, n_obs, file): Listed| ObsTable { dataset, path, n_obs, file: file.map(|file| file.0) };
-    datasets.into_iter().map(table).collect()
+fn tables(parts: Vec<Listed>) -> Vec<ObsTable> {
+    let table = |(part, path, n_obs, file): Listed| ObsTable { part, path, n_obs, file: file.map(|file| file.0) };
+    parts.into_iter().map(table).collect()
 }
 
 /// The obs tables of one opened store, which are checked before they are read.
@@ -90,12 +90,12 @@ impl PyObsTables {
         self.0.is_remote()
     }
 
-    /// Check what reading columns (by their names in the files) reads of some datasets' tables, unless it is known to hold.
+    /// Check what reading columns (by their names in the files) reads of some parts' tables, unless it is known to hold.
     ///
-    /// ``datasets``: of each its name, its folder, its number of cells, its ``obs_file``. Raises DaoFileNotFoundError,
+    /// ``parts``: of each its dataset, its table's path, its number of cells, its ``obs_file``. Raises DaoFileNotFoundError,
     /// DaoIOError or DaoCorruptError for the first file that is not as it was written, named.
-    fn check(&self, py: Python<'_>, datasets: Vec<Listed>, columns: Vec<String>) -> PyResult<()> {
-        let (tables, mut progress) = (tables(datasets), Progress::new(None));
+    fn check(&self, py: Python<'_>, parts: Vec<Listed>, columns: Vec<String>) -> PyResult<()> {
+        let (tables, mut progress) = (tables(parts), Progress::new(None));
         let checked = py.detach(|| self.0.check(&tables, &columns, || progress.advance(0)));
         progress.or_raised(checked)
     }
@@ -105,10 +105,10 @@ impl PyObsTables {
     fn fetch<'py>(
         &self,
         py: Python<'py>,
-        datasets: Vec<Listed>,
+        parts: Vec<Listed>,
         columns: Vec<String>,
     ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-        let (tables, mut progress) = (tables(datasets), Progress::new(None));
+        let (tables, mut progress) = (tables(parts), Progress::new(None));
         let fetched = py.detach(|| self.0.fetch(&tables, &columns, || progress.advance(0)));
         // One after another, so that hardly more than one is there twice.
         Ok(progress.or_raised(fetched)?.into_iter().map(|bytes| PyBytes::new(py, &bytes)).collect())

@@ -6,6 +6,7 @@
 
 mod bus_error;
 mod map;
+mod write;
 
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::fs::{DirEntry, File as Handle};
@@ -20,10 +21,11 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::{File, Storage, check_end};
+use super::{File, NewFile, Storage, check_end};
 use crate::error::{DaoError, Result};
 use crate::number::zeros;
 use map::Map;
+pub use write::{make_folder, write_error};
 
 /// The files below one folder.
 pub struct Local {
@@ -255,6 +257,35 @@ impl Storage for Local {
 
     fn local_root(&self) -> Option<&Path> {
         Some(&self.root)
+    }
+
+    fn create(&self, path: &str) -> Result<Box<dyn NewFile>> {
+        self.begin_file(path)
+    }
+
+    fn put_new(&self, path: &str, bytes: &[u8]) -> Result<bool> {
+        self.put_new_file(path, bytes)
+    }
+
+    fn replace(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        self.replace_file(path, bytes)
+    }
+
+    fn remove(&self, path: &str) -> Result<()> {
+        self.remove_file(path)
+    }
+
+    fn remove_folder(&self, path: &str) -> Result<()> {
+        self.remove_all(path)
+    }
+
+    fn sync_file(&self, path: &str) -> Result<()> {
+        let path = self.full(path);
+        Handle::open(&path).and_then(|file| file.sync_all()).map_err(write_error(&path, "flushing"))
+    }
+
+    fn sync(&self, path: &str) -> Result<()> {
+        self.sync_folders(path)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A dataset's parquet tables, as far as the core reads them: what `dao.json` says of one (`table_file`), its footer
+//! A part's parquet tables, as far as the core reads them: what a version says of one (`table_file`), its footer
 //! (`footer`, checked as Thrift in `thrift` before the parquet crate sees it), pages (`pages`), and the names of genes (`names`).
 
 mod footer;

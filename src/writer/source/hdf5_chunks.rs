@@ -9,7 +9,7 @@ use super::parallel;
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::number::zeros;
 
-/// A filter of a dataset's pipeline.
+/// A filter of a part's pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hdf5Filter {
     /// LZF, as liblzf and h5py have it.

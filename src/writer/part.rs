@@ -1,0 +1,442 @@
+//! One new part: its matrices, its tables' description, its list of files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, json};
+
+use super::folder::Folder;
+use super::matrix::{MatrixSpec, MatrixWriter};
+use crate::error::{DaoError, ErrorKind, Result};
+use crate::storage::{self, Storage};
+use crate::store::{
+    Description, Lease, Manifest, MatrixMeta, MatrixName, PARTS, Part, Record, Store, TableFile, ZARR, check_free,
+    check_name, checksum, commit, is_store, is_unnamed, missing,
+};
+
+/// The first tables of a part, and its description, relative to it. Later ones have a version's number in their names.
+const OBS: &str = "obs.parquet";
+const VAR: &str = "var.parquet";
+const UNS: &str = "uns.json";
+const DESCRIPTION: &str = "part.json";
+
+/// What becomes of a dataset of the same name that the store has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The name must be free.
+    New,
+    /// The new part takes the place of the dataset's; numbers are not used again.
+    Replace,
+    /// The new part is added to the dataset's. It must have the same genes.
+    Append,
+}
+
+/// A part being written; not visible until [`PartWriter::commit`], gone if dropped before.
+pub struct PartWriter {
+    storage: Arc<dyn Storage>,
+    folder: Folder,
+    /// The part's folder, relative to the store.
+    path: String,
+    dataset: String,
+    mode: Mode,
+    matrices: BTreeMap<MatrixName, MatrixMeta>,
+    /// The matrix that is being written.
+    matrix: Option<(MatrixWriter, MatrixMeta)>,
+    /// Whether what was written stays when this is dropped: once it is committed.
+    stays: bool,
+    lease: Lease,
+}
+
+impl PartWriter {
+    /// Begins a part of the dataset named `dataset` in the store at `uri`, which is made if it is missing.
+    ///
+    /// # Errors
+    /// `Value` for a name that cannot be one or a store that cannot be written to, `AlreadyExists` if it is taken, `Io`.
+    pub fn begin(uri: &str, dataset: &str, mode: Mode) -> Result<Self> {
+        check_name(dataset)?;
+        let storage = storage::open(uri, &Vec::new())?;
+        if let Some(store) = existing(&storage)? {
+            store.check_writable()?;
+            if mode == Mode::New {
+                check_free(store.manifest(), dataset, storage.uri())?;
+            }
+        }
+        let lease = Lease::new(&*storage)?;
+        let path = format!("{PARTS}/{dataset}-{}", lease.tag);
+        let folder = Folder::new(storage.clone(), &path);
+        let (matrices, matrix, stays) = (BTreeMap::new(), None, false);
+        let dataset = dataset.to_owned();
+        let writer = Self { storage, folder, path, dataset, mode, matrices, matrix, stays, lease };
+        storage::make_folder(&writer.staging())?;
+        Ok(writer)
+    }
+
+    /// The folder on this machine that tables are written to: `obs.parquet`, `var.parquet` and `uns.json`.
+    #[must_use]
+    pub fn staging(&self) -> PathBuf {
+        self.storage.local_root().unwrap_or(Path::new("")).join(&self.path)
+    }
+
+    /// Begins a matrix. `source_dtype` and `max_abs` are noted.
+    ///
+    /// # Errors
+    /// As [`MatrixWriter::new`].
+    pub fn begin_matrix(&mut self, spec: MatrixSpec, source_dtype: &str, max_abs: f64) -> Result<&mut MatrixWriter> {
+        let meta = MatrixMeta {
+            layout: spec.layout,
+            dtype: Some(spec.stored),
+            source_dtype: source_dtype.into(),
+            shape: spec.shape,
+            nnz: None,
+            max_abs: Some(max_abs),
+            totals: spec.has_totals(),
+        };
+        let writer = MatrixWriter::new(&self.folder, spec)?;
+        Ok(&mut self.matrix.insert((writer, meta)).0)
+    }
+
+    /// The matrix that was begun and is not finished.
+    ///
+    /// # Errors
+    /// `Value` if there is none.
+    pub fn matrix(&mut self) -> Result<&mut MatrixWriter> {
+        self.matrix.as_mut().map(|(writer, _)| writer).ok_or_else(no_matrix)
+    }
+
+    /// Writes the rest of the matrix; returns the number of stored values.
+    ///
+    /// # Errors
+    /// As [`MatrixWriter::finish`], and `Value` if no matrix was begun.
+    pub fn finish_matrix(&mut self) -> Result<u64> {
+        let (writer, meta) = self.matrix.take().ok_or_else(no_matrix)?;
+        let name = writer.name().clone();
+        let nnz = writer.finish()?;
+        self.matrices.insert(name, MatrixMeta { nnz: Some(nnz), ..meta });
+        Ok(nnz)
+    }
+
+    /// Describes the part and makes it visible. `tables` has what their writer knows: obs, var, constants, the feature
+    /// space and the values of each string-like obs column; `organism` is that of all cells.
+    ///
+    /// # Errors
+    /// `Value` if there is no X, a matrix is not finished, or obs has not a row a cell; `AlreadyExists` if another writer
+    /// took the name meanwhile, `Value` if the dataset that it is added to has other genes, `Io`; the part is not visible then.
+    pub fn commit(mut self, tables: Description, organism: Option<String>, record: &Record) -> Result<Manifest> {
+        let (Some(x), None) = (self.matrices.get(&MatrixName::X).cloned(), &self.matrix) else {
+            let what = "a dataset needs a matrix X, and all its matrices finished";
+            return Err(DaoError::value(what).at(format!("dataset '{}'", self.dataset)));
+        };
+        let (part, description) = self.finish(&x, tables, organism)?;
+        let committed = commit(&*self.storage, record, |manifest| {
+            self.make_room(manifest, &part)?;
+            manifest.add(part.clone(), &description.categories)?;
+            Ok(true)
+        });
+        self.stays = committed.is_ok() || !is_unnamed(&*self.storage, &self.lease.tag);
+        committed
+    }
+
+    /// Makes that a version can take the part.
+    fn make_room(&self, manifest: &mut Manifest, part: &Part) -> Result<()> {
+        match self.mode {
+            Mode::New => check_free(manifest, &self.dataset, self.storage.uri()),
+            Mode::Replace => manifest.remove(&*self.storage, &self.dataset),
+            Mode::Append => match manifest.parts_of(&self.dataset).next() {
+                Some(first) if first.feature_space != part.feature_space => Err(DaoError::value(
+                    "the cells to be added have other genes than the dataset, or another order of them",
+                )
+                .at(part.place())
+                .hint("align them to the dataset's: genes=store.var(dataset)")),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// Writes what describes the part; gives its entry, without a number, and its description.
+    fn finish(&mut self, x: &MatrixMeta, tables: Description, organism: Option<String>) -> Result<(Part, Description)> {
+        let matrices = std::mem::take(&mut self.matrices);
+        let kept = matrices.iter().filter(|(_, meta)| meta.totals).map(|(name, _)| format!("totals/{name}/array"));
+        let paths = kept.chain(matrices.keys().map(MatrixName::to_string));
+        for group in paths.flat_map(|path| above(&path)).collect::<BTreeSet<_>>() {
+            group.iter().fold(self.folder.join(ZARR), |at, name| at.join(name)).write_group(&json!({}))?;
+        }
+        let (mut layers, mut obsm) = (Vec::new(), Vec::new());
+        for name in matrices.keys() {
+            match name {
+                MatrixName::X => {}
+                MatrixName::Layer(name) => layers.push(name.clone()),
+                MatrixName::Obsm(name) => obsm.push(name.clone()),
+            }
+        }
+        [OBS, VAR, UNS].into_iter().try_for_each(|name| self.folder.take(name))?;
+        let description = Description {
+            n_obs: x.shape[0],
+            n_vars: x.shape[1],
+            nnz: x.nnz,
+            files: self.folder.list()?,
+            var_name: VAR.into(),
+            uns_name: UNS.into(),
+            matrices,
+            ..tables
+        };
+        let obs_path = format!("{}/{OBS}", self.path);
+        let obs_place = format!("{}/{obs_path}", self.storage.uri());
+        let obs_file = self.storage.file(&obs_path)?.ok_or_else(|| missing(&obs_place))?;
+        let obs_file = TableFile::of(obs_file.as_ref(), &obs_place)?;
+        if obs_file.rows != x.shape[0] {
+            return Err(DaoError::value("a dataset needs a table of cells with a row for each")
+                .at(format!("dataset '{}', path '{obs_place}'", self.dataset))
+                .expected(format!("{} rows", x.shape[0]))
+                .found(obs_file.rows));
+        }
+        let text = description.to_json()?;
+        self.folder.write(DESCRIPTION, text.as_bytes())?;
+        self.folder.list()?;
+        let part = Part {
+            number: 0,
+            path: self.path.clone(),
+            name: self.dataset.clone(),
+            n_obs: x.shape[0],
+            n_vars: x.shape[1],
+            nnz: x.nnz,
+            description: DESCRIPTION.into(),
+            checksum: Some(checksum(text.as_bytes())),
+            layout: x.layout,
+            dtype: x.dtype,
+            bytes: text.len() as u64 + description.files.values().map(|file| file.size).sum::<u64>(),
+            organism,
+            obs: description.obs.columns.iter().map(|column| (column.name.clone(), column.dtype.clone())).collect(),
+            obs_name: OBS.into(),
+            obs_file: Some(Arc::new(obs_file)),
+            constants: description.constants.clone(),
+            feature_space: description.feature_space.clone(),
+            layers: layers.into(),
+            obsm: obsm.into(),
+            extra: Map::new(),
+        };
+        Ok((part, description))
+    }
+}
+
+impl Drop for PartWriter {
+    fn drop(&mut self) {
+        if !self.stays && self.lease.is_own() {
+            // Best effort: vacuum removes what stays.
+            self.matrix = None;
+            let _ = self.storage.remove_folder(&self.path);
+        }
+    }
+}
+
+/// The store in a storage, if there is one.
+fn existing(storage: &Arc<dyn Storage>) -> Result<Option<Store>> {
+    match Store::read(storage.clone(), None) {
+        Ok(store) => Ok(Some(store)),
+        Err(e) if e.kind() == ErrorKind::NotFound && !is_store(&**storage)? => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// The groups that a path below `zarr` lies in, that itself among them, each as the names of the folders on its way.
+fn above(path: &str) -> Vec<Vec<String>> {
+    let names: Vec<String> = path.split('/').map(str::to_owned).collect();
+    (0..names.len()).map(|n| names[..n].to_vec()).collect()
+}
+
+fn no_matrix() -> DaoError {
+    DaoError::value("no matrix is being written")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::number::{Dtype, Layout, Values};
+    use crate::storage::{Local, Storage};
+    use crate::store::testing::obs_table;
+    use crate::store::{FileMeta, PartCategories, Store};
+
+    fn spec(name: MatrixName, layout: Layout) -> MatrixSpec {
+        MatrixSpec {
+            name,
+            layout,
+            portable: false,
+            shape: [2, 3],
+            stored: Dtype::U8,
+            columns: None,
+            rows: None,
+            source_nnz: 2,
+            transposed: false,
+        }
+    }
+
+    fn commit(writer: PartWriter, categories: PartCategories) -> Result<()> {
+        let tables = Description { feature_space: "space".into(), categories, ..Description::default() };
+        for (name, bytes) in [(OBS, obs_table(2)), (VAR, b"table".to_vec()), (UNS, b"{}".to_vec())] {
+            std::fs::write(writer.staging().join(name), bytes).unwrap();
+        }
+        writer.commit(tables, Some("human".into()), &Record::now("write_dataset", String::new())).map(drop)
+    }
+
+    fn put(writer: &mut PartWriter, name: &MatrixName, layout: Layout) {
+        let matrix = writer.begin_matrix(spec(name.clone(), layout), "float32", 4.0).unwrap();
+        matrix.push_dense(3, &Values::U8(vec![0, 4, 0, 1, 0, 0])).unwrap();
+        writer.finish_matrix().unwrap();
+    }
+
+    /// The files of a store.
+    fn left(folder: &Path) -> Vec<String> {
+        Local::new(folder).unwrap().list_files("").unwrap().into_iter().map(|(path, _)| path).collect()
+    }
+
+    #[test]
+    fn of_two_writers_of_one_name_the_first_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let uri = folder.path().to_str().unwrap();
+        let [mut first, mut second] = [(); 2].map(|()| PartWriter::begin(uri, "d", Mode::New).unwrap());
+        put(&mut first, &MatrixName::X, Layout::Csr);
+        put(&mut second, &MatrixName::X, Layout::Csr);
+        commit(first, BTreeMap::new()).unwrap();
+        assert_eq!(commit(second, BTreeMap::new()).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(PartWriter::begin(uri, "d", Mode::New).err().unwrap().kind(), ErrorKind::AlreadyExists);
+        let store = Store::open(uri, &Vec::new(), None).unwrap();
+        assert_eq!((store.manifest().parts.len(), store.manifest().version), (1, 1));
+        let folders = Local::new(folder.path()).unwrap().list_folders(PARTS).unwrap();
+        assert_eq!(
+            folders.iter().map(|name| format!("{PARTS}/{name}")).collect::<Vec<_>>(),
+            [&*store.manifest().parts[0].path]
+        );
+        assert!(!left(folder.path()).iter().any(|path| path.starts_with("writing")));
+    }
+
+    #[test]
+    fn parts_are_added_or_take_a_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let uri = folder.path().to_str().unwrap();
+        let write = |mode, space: &str, word: &str| {
+            let mut writer = PartWriter::begin(uri, "d", mode).unwrap();
+            put(&mut writer, &MatrixName::X, Layout::Csr);
+            for (name, bytes) in [(OBS, obs_table(2)), (VAR, b"table".to_vec()), (UNS, b"{}".to_vec())] {
+                std::fs::write(writer.staging().join(name), bytes).unwrap();
+            }
+            let categories = BTreeMap::from([("c".to_owned(), Some(BTreeSet::from([word.to_owned()])))]);
+            let tables = Description { feature_space: space.into(), categories, ..Description::default() };
+            let found = writer.commit(tables, None, &Record::now("write_dataset", String::new()))?;
+            let words: Vec<String> = found.categories.0["c"].listed().unwrap().map(str::to_owned).collect();
+            Ok((found.parts.iter().map(|part| part.number).collect::<Vec<_>>(), words.concat()))
+        };
+        let found: Result<_> = write(Mode::Append, "x", "a");
+        assert_eq!(found.unwrap(), (vec![0], "a".into()));
+        assert_eq!(write(Mode::Append, "x", "b").unwrap(), (vec![0, 1], "ab".into()));
+        let error = write(Mode::Append, "y", "c").unwrap_err();
+        assert!(error.to_string().contains("genes=store.var(dataset)"), "{error}");
+        assert_eq!(write(Mode::Replace, "y", "d").unwrap(), (vec![2], "d".into()));
+        assert_eq!(write(Mode::Append, "y", "a").unwrap(), (vec![2, 3], "ad".into()));
+        let folders = Local::new(folder.path()).unwrap().list_folders(PARTS).unwrap();
+        assert_eq!(folders.len(), 4, "older versions have theirs, and who failed has none");
+    }
+
+    #[test]
+    fn names_are_those_of_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = "x".repeat(201);
+        for name in ["", ".", "..", ".hidden", "a/b", "a\\b", "a\nb", long.as_str()] {
+            let error = PartWriter::begin(folder.path().to_str().unwrap(), name, Mode::New).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Value, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_store_that_lost_its_versions_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let uri = folder.path().to_str().unwrap();
+        let mut writer = PartWriter::begin(uri, "d", Mode::New).unwrap();
+        put(&mut writer, &MatrixName::X, Layout::Csr);
+        commit(writer, BTreeMap::new()).unwrap();
+        std::fs::remove_dir_all(folder.path().join("versions")).unwrap();
+        assert_eq!(PartWriter::begin(uri, "e", Mode::New).err().unwrap().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_part_lists_its_matrices_and_checksums() {
+        let folder = tempfile::tempdir().unwrap();
+        let uri = folder.path().to_str().unwrap();
+        let mut writer = PartWriter::begin(uri, "lung", Mode::New).unwrap();
+        let (layer, pca) = (MatrixName::Layer("counts".into()), MatrixName::Obsm("X_pca".into()));
+        put(&mut writer, &MatrixName::X, Layout::Csr);
+        put(&mut writer, &layer, Layout::Csr);
+        put(&mut writer, &pca, Layout::Dense);
+        assert!(Store::open(uri, &Vec::new(), None).is_err(), "not visible before it is complete");
+        commit(writer, BTreeMap::new()).unwrap();
+
+        let store = Store::open(uri, &Vec::new(), None).unwrap();
+        let part = store.part("lung").unwrap();
+        assert_eq!((part.n_obs, part.n_vars, part.nnz), (2, 3, Some(2)));
+        assert_eq!((&part.layers[..], &part.obsm[..]), (&["counts".into()][..], &["X_pca".into()][..]));
+        let (description, part_path) = (store.description(part).unwrap(), part.path.clone());
+        assert_eq!(description.matrices.keys().collect::<Vec<_>>(), [&MatrixName::X, &layer, &pca]);
+        assert_eq!(description.files["var.parquet"], FileMeta::of(b"table"));
+        let listed: BTreeSet<String> = description.files.into_keys().chain(["part.json".to_owned()]).collect();
+        let found = Local::new(&folder.path().join(&part_path)).unwrap().list_files("").unwrap();
+        assert_eq!(found.into_iter().map(|(path, _)| path).collect::<BTreeSet<_>>(), listed);
+        for file in ["zarr/X/indices/c/0", "zarr/zarr.json", "zarr/layers/zarr.json", "zarr/obsm/zarr.json"] {
+            assert!(listed.contains(file), "{file}");
+        }
+    }
+
+    #[test]
+    fn categories_of_parts_are_joined() {
+        let folder = tempfile::tempdir().unwrap();
+        let uri = folder.path().to_str().unwrap();
+        let words = |words: &[&str]| Some(words.iter().map(|&word| word.to_owned()).collect::<BTreeSet<_>>());
+        let of = |names: [(&str, Option<BTreeSet<String>>); 2]| -> PartCategories {
+            names.into_iter().map(|(name, values)| (name.to_owned(), values)).collect()
+        };
+        for (name, categories) in [
+            ("a", of([("type", words(&["T", "B"])), ("barcode", words(&["x"]))])),
+            ("b", of([("type", words(&["B", "NK"])), ("barcode", None)])),
+        ] {
+            let mut writer = PartWriter::begin(uri, name, Mode::New).unwrap();
+            put(&mut writer, &MatrixName::X, Layout::Csr);
+            commit(writer, categories).unwrap();
+        }
+        let store = Store::open(uri, &Vec::new(), None).unwrap();
+        let listed = |column: &str| store.manifest().categories.0[column].listed().map(Iterator::collect::<Vec<_>>);
+        assert_eq!((listed("type"), listed("barcode")), (Some(vec!["B", "NK", "T"]), None));
+    }
+
+    #[test]
+    fn a_part_without_x_is_refused_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = PartWriter::begin(folder.path().to_str().unwrap(), "d", Mode::New).unwrap();
+        put(&mut writer, &MatrixName::Layer("counts".into()), Layout::Csr);
+        let error = commit(writer, BTreeMap::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Value);
+        assert!(error.to_string().contains("matrix X"), "{error}");
+        assert_eq!(left(folder.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_part_needs_a_row_of_obs_for_each_cell() {
+        let folder = tempfile::tempdir().unwrap();
+        for (table, what) in [(None, "obs.parquet"), (Some(obs_table(3)), "expected 2 rows, found 3")] {
+            let mut writer = PartWriter::begin(folder.path().to_str().unwrap(), "d", Mode::New).unwrap();
+            put(&mut writer, &MatrixName::X, Layout::Csr);
+            if let Some(table) = table {
+                [(OBS, &table[..]), (VAR, b""), (UNS, b"")]
+                    .into_iter()
+                    .for_each(|(name, bytes)| std::fs::write(writer.staging().join(name), bytes).unwrap());
+            }
+            let error = writer.commit(Description::default(), None, &Record::default()).unwrap_err();
+            assert!(error.to_string().contains(what), "{error}");
+            assert_eq!(left(folder.path()), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn groups_are_those_above() {
+        let paths: Vec<_> = above("totals/layers/counts/array").iter().map(|names| names.join("/")).collect();
+        assert_eq!(paths, ["", "totals", "totals/layers", "totals/layers/counts"]);
+    }
+}
