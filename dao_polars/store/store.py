@@ -11,6 +11,7 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -235,6 +236,36 @@ class Store:
         number = integer("version", version, 1, 2**63)
         said = message if message is not None else f"version {number}"
         return self._at(self._core.restore(number, said))
+
+    def vacuum(self, *, older_than: timedelta | None = None, dry_run: bool = True) -> pl.DataFrame:
+        """Removes what no version needs any more; or, unless told otherwise, says what that is.
+
+        That is what writers left that were killed, and what only versions had that are given up.
+        Files of a writer that is at work are left alone, and so is whatever you put in the store.
+        Versions that are given up cannot be read or restored again; that is a version, too.
+
+        Args:
+            older_than: how old versions must be to be given up, by the clock of who made them; the
+                last one is always kept. None: all are kept.
+            dry_run: remove nothing.
+
+        Returns:
+            One row a file: ``path`` in the store, String, and ``bytes``, UInt64.
+
+        Raises:
+            DaoTypeError: ``older_than`` is no timedelta.
+            DaoValueError: a store that is not written to.
+            DaoCorruptError: a version that cannot be read; nothing is removed.
+        """
+        if not isinstance(older_than, timedelta | None):
+            raise DaoTypeError(f"older_than={older_than!r}; expected a datetime.timedelta")
+        kept = self.versions()
+        if older_than is not None:
+            kept = kept.filter(pl.col("time") >= datetime.now(UTC) - older_than)
+        oldest = min(kept["version"].to_list(), default=2**63 - 1)  # which is past the last one
+        said = f"older than {older_than}"
+        _, files = self._core.vacuum(oldest, dry_run, said)
+        return pl.DataFrame(files, schema={"path": pl.String, "bytes": pl.UInt64}, orient="row")
 
     def _at(self, version: int) -> Store:
         """The store at a version that was just made, which others do not name."""

@@ -143,7 +143,7 @@ impl Genes {
     pub fn mapping(&self, number: u32) -> Result<Option<&Mapping>> {
         match self.groups.iter().find(|(numbers, _)| numbers.contains(&number)) {
             Some((_, mapping)) => Ok(mapping.as_ref()),
-            None => Err(DaoError::value(format!("the genes were not resolved for dataset number {number}"))),
+            None => Err(DaoError::value(format!("the genes were not resolved for part number {number}"))),
         }
     }
 

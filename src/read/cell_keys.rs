@@ -53,9 +53,9 @@ fn numbers(keys: &[u64], parts: &[(u32, u64)]) -> Result<Vec<u32>> {
         let found = parts.iter().zip(has_cells).filter(|(_, has)| *has);
         return Ok(found.map(|(&(number, _), _)| number).collect());
     };
-    let has = n_obs.map_or_else(|| "no such dataset".to_owned(), |n_obs| format!("{n_obs} cells"));
+    let has = n_obs.map_or_else(|| "no such part".to_owned(), |n_obs| format!("{n_obs} cells"));
     Err(DaoError::value(format!(
-        "{wrong} of {} keys are no cells of the store; the first, in row {at}, is cell {row} of dataset number {number}, \
+        "{wrong} of {} keys are no cells of the store; the first, in row {at}, is cell {row} of part number {number}, \
          which has {has}",
         keys.len()
     ))
@@ -93,12 +93,12 @@ mod tests {
             let error = numbers(keys, &[(0, 5), (2, 3)]).unwrap_err();
             assert!(error.to_string().contains(what), "{error}");
         };
-        says(&[0, 5], "1 of 2 keys are no cells of the store; the first, in row 1, is cell 5 of dataset number 0");
+        says(&[0, 5], "1 of 2 keys are no cells of the store; the first, in row 1, is cell 5 of part number 0");
         says(&[0, 5], "which has 5 cells");
         says(&[0, 1, 7, 0, 5, 2 << 32 | 3, 4 << 32], "4 of 7 keys");
-        says(&[0, 1, 7, 0, 5, 2 << 32 | 3, 4 << 32], "in row 2, is cell 7 of dataset number 0");
+        says(&[0, 1, 7, 0, 5, 2 << 32 | 3, 4 << 32], "in row 2, is cell 7 of part number 0");
         for number in [1, 3, u64::from(u32::MAX)] {
-            says(&[number << 32], "which has no such dataset");
+            says(&[number << 32], "which has no such part");
         }
         assert!(numbers(&[], &[]).unwrap().is_empty() && numbers(&[0], &[]).is_err());
     }

@@ -154,7 +154,7 @@ impl MatrixRequest {
 }
 
 fn not_opened(number: u32) -> DaoError {
-    DaoError::value(format!("a cell key names dataset number {number}, which was not opened"))
+    DaoError::value(format!("a cell key names part number {number}, which was not opened"))
 }
 
 #[cfg(test)]
@@ -229,7 +229,7 @@ mod tests {
             error.kind()
         };
         let x = || form(MatrixName::X, 5);
-        assert_eq!(refused(&[0, 1 << 32], &all, x(), "dataset number 1, which was not opened"), ErrorKind::Value);
+        assert_eq!(refused(&[0, 1 << 32], &all, x(), "part number 1, which was not opened"), ErrorKind::Value);
         assert_eq!(refused(&[2, 3], &all, x(), "row 3 and the dataset has 3 cells"), ErrorKind::Value);
         assert_eq!(refused(&[4 << 32 | 2], &all, x(), "dataset 'heart'"), ErrorKind::Value);
         assert_eq!(refused(&[0], &Genes::all([0, 7], 5), x(), "part number 7"), ErrorKind::Value);

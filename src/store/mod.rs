@@ -16,6 +16,7 @@ mod matrix_name;
 mod record;
 mod sfaira;
 mod tables;
+mod vacuum;
 mod versioned;
 mod versions;
 
@@ -36,6 +37,7 @@ pub use manifest::{Columns, Manifest, Part};
 pub use matrix_name::MatrixName;
 pub use record::{Record, SourceFile};
 pub use tables::{INDEX, TableFile, VarColumn, VarTable, excerpt, row_count};
+pub use vacuum::Vacuumed;
 #[cfg(test)]
 pub use versioned::seal;
 pub use versions::{STORE_FILE, Summary, VERSIONS, commit, is_store, is_unnamed, latest, summaries, version_path};
@@ -74,6 +76,9 @@ impl Store {
             Some(version) if latest(&*storage)?.is_some() => return Err(versions::no_version(&*storage, version)),
             _ => latest(&*storage)?,
         };
+        if let Some(version) = version.filter(|_| found.is_some()) {
+            versions::check_kept(&*storage, version)?;
+        }
         let (manifest, by_sfaira) = match found {
             Some(number) => (versions::read(&*storage, number)?, false),
             None if is_store(&*storage)? => return Err(no_versions(&*storage)),

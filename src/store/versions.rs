@@ -77,7 +77,7 @@ pub fn version_path(number: u64) -> String {
 }
 
 /// The number of a version's file.
-fn number_of(path: &str) -> Option<u64> {
+pub fn number_of(path: &str) -> Option<u64> {
     path.strip_prefix(VERSIONS)?.strip_prefix('/')?.strip_suffix(".json")?.parse().ok()
 }
 
@@ -128,6 +128,24 @@ pub fn is_unnamed(storage: &dyn Storage, tag: &str) -> bool {
 pub fn read(storage: &dyn Storage, number: u64) -> Result<Manifest> {
     let file = read_file(storage, number)?.ok_or_else(|| no_version(storage, number))?;
     assembled(storage, file).map(|(manifest, _)| manifest)
+}
+
+/// Reads a version, and gives the number of the one that it is based on; its own where it lists all.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with_base(storage: &dyn Storage, number: u64) -> Result<(Manifest, u64)> {
+    let file = read_file(storage, number)?.ok_or_else(|| no_version(storage, number))?;
+    assembled(storage, file).map(|(manifest, base)| (manifest, base.number))
+}
+
+/// Refuses a version that vacuum has given up: its file may be there, as the base of others.
+///
+/// # Errors
+/// `Value` for such a one, and as [`read`].
+pub fn check_kept(storage: &dyn Storage, number: u64) -> Result<()> {
+    let last = latest(storage)?.map(|last| read_file(storage, last)).transpose()?.flatten();
+    if last.is_some_and(|last| number < last.oldest) { Err(no_version(storage, number)) } else { Ok(()) }
 }
 
 /// The last version, and what it was built on; version 0 of a new store where there is none.

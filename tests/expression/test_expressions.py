@@ -379,7 +379,7 @@ def test_keys_that_the_store_does_not_have(mixed):
     cell = frame.schema["cell"]
     wrong = pl.DataFrame({"cell": pl.Series([99 << 32], dtype=pl.UInt64)})
     past = pl.DataFrame({"cell": pl.Series([5000], dtype=pl.UInt64)})
-    for bad, message in [(wrong, "dataset number 99"), (past, "names row 5000")]:
+    for bad, message in [(wrong, "part number 99"), (past, "names row 5000")]:
         with pytest.raises(ComputeError, match=message):
             bad.select(pl.col("cell").ext.to(cell)).select(dao.gene("g7"))
 

@@ -46,7 +46,7 @@ def test_errors_come_back_and_the_process_lives(mixed, engine):
               "not a number type")
         keys = pl.DataFrame({{"cell": pl.Series([99 << 32], dtype=pl.UInt64)}})
         keys = keys.select(cell.ext.to(lf.collect_schema()["cell"])).lazy()
-        fails(keys.select(dao.gene("g7")), "dataset number 99")
+        fails(keys.select(dao.gene("g7")), "part number 99")
         assert lf.select(dao.gene("g7")).collect(engine={engine!r}).height == store.n_obs
         print("alive")
     """

@@ -24,6 +24,7 @@ import dao_polars as dao
 from dao_polars.genes import ontology as module
 from dao_polars.genes.ontology import Ontology, is_a, load_ontology
 from dao_polars.scan.plan import ScanPlan, make_plan
+from tests.storefab import part_path
 
 C = pl.col
 ENGINES = ("streaming", "in-memory")
@@ -618,14 +619,14 @@ def files(real_store: dao.Store, tmp_path: Path) -> Iterator[Path]:
 
 
 def test_datasets_without_the_kind_are_not_opened(files: Path, obs: pl.DataFrame) -> None:
-    (files / "pbmc_human" / "parquet" / "obs.parquet").unlink()
+    (part_path(files, "pbmc_human") / "obs.parquet").unlink()
     lf = dao.scan(files)
     for engine in ENGINES:
         found = lf.filter(is_a(C(COLUMNS[0]), "T cell")).select("obs_name").collect(engine=engine)
         expected = obs.filter(C(COLUMNS[0]).is_in(sorted(closure("CL:0000084"))))
         assert sorted(found["obs_name"]) == sorted(expected["obs_name"])
     for name in set(obs["dataset"]) - {"pbmc_human"}:
-        (files / name / "parquet" / "obs.parquet").unlink()
+        (part_path(files, name) / "obs.parquet").unlink()
     for engine in ENGINES:
         for column in COLUMNS:
             found = lf.filter(is_a(C(column), "hepatocyte")).collect(engine=engine)

@@ -128,10 +128,13 @@ def test_a_last_version_that_is_lost_is_noticed(edited: list[dao.Store]) -> None
     """Without it the store would be an older one, and its number would be given again."""
     path = Path(edited[0].uri)
     last_version(path).unlink()
-    for use in (dao.load_store, lambda uri: edited[0].remove_dataset("lung")):
-        with pytest.raises(dao.DaoFileNotFoundError, match=r"0000000005\.json.*"):
+    for use in (
+        dao.load_store,
+        lambda uri: dao.load_store(uri, version=4),
+        lambda uri: edited[0].remove_dataset("lung"),
+    ):
+        with pytest.raises(dao.DaoFileNotFoundError, match=r"0000000005\.json"):
             use(path)
-    assert dao.load_store(path, version=4).verify().is_empty()
     (path / "versions" / "latest").unlink()
     assert dao.load_store(path).version == 4
 

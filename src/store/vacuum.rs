@@ -1,0 +1,192 @@
+//! Vacuum: removes what no kept version names, and nobody is about to name.
+//!
+//! What is unnamed is what writers left that died, what failed, and what older versions alone had, once these are given up.
+//! In this order, so that nothing is lost: what there is, who is writing (leases), and then what is named. Whose file is there
+//! has a lease by the second look, or a version by the third. Versions are given up by a version that says so, before
+//! anything goes: who restores an older one, or reads it, is told.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::File;
+use std::time::{Duration, SystemTime};
+
+use super::lease::WRITING;
+use super::versions::{VERSIONS, number_of};
+use super::{Manifest, PARTS, Record, Store, commit, read_description, versions};
+use crate::error::Result;
+use crate::storage::Storage;
+
+/// A file without its name is somebody's who is about to give it one, unless it is so old.
+const FORGOTTEN: Duration = Duration::from_secs(3600);
+
+/// What was removed, or would be.
+#[derive(Debug, Default)]
+pub struct Vacuumed {
+    /// The versions that were given up, ascending.
+    pub versions: Vec<u64>,
+    /// The files by their paths in the store, and their sizes.
+    pub files: BTreeMap<String, u64>,
+}
+
+impl Store {
+    /// Removes what no version from `oldest` on names; the last version stays in any case. With `dry_run`, says what
+    /// it would be.
+    ///
+    /// # Errors
+    /// `Value` for a store that is not written to, `Corrupt` for a version or a description that cannot be read: nothing
+    /// is removed then.
+    pub fn vacuum(&self, oldest: u64, dry_run: bool, record: &Record) -> Result<Vacuumed> {
+        self.check_writable()?;
+        let storage = &**self.storage();
+        let there: BTreeMap<String, u64> = storage.list_files(PARTS)?.into_iter().collect();
+        let listed = storage.list_files(VERSIONS)?;
+        let (alive, dead) = leases(storage)?;
+        let summaries = versions::summaries(storage)?;
+        let Some(last) = summaries.last() else { return Ok(Vacuumed::default()) };
+        let oldest = oldest.min(last.number);
+        let mut gone = Vacuumed {
+            versions: summaries.iter().map(|one| one.number).filter(|&number| number < oldest).collect(),
+            files: BTreeMap::new(),
+        };
+        if !dry_run && !gone.versions.is_empty() {
+            commit(storage, record, |manifest| {
+                manifest.oldest = manifest.oldest.max(oldest);
+                Ok(true)
+            })?;
+        }
+        let named = Named::by_versions_from(storage, oldest)?;
+        let is_ours = |path: &str| named.may_remove(path) && !alive.iter().any(|tag| path.contains(tag.as_str()));
+        gone.files = there.into_iter().filter(|(path, _)| is_ours(path)).collect();
+        gone.files.extend(listed.into_iter().filter(|(path, _)| {
+            let number = number_of(path);
+            number.is_some_and(|number| number < oldest && !named.versions.contains(&number))
+                || is_forgotten(storage, path)
+        }));
+        gone.files.extend(dead.into_iter().map(|tag| (format!("{WRITING}/{tag}"), 0)));
+        if !dry_run {
+            gone.files.keys().try_for_each(|path| storage.remove(path))?;
+            remove_empty(storage, &gone);
+        }
+        Ok(gone)
+    }
+}
+
+/// The tags of writers that live, and of those that died.
+fn leases(storage: &dyn Storage) -> Result<(Vec<String>, Vec<String>)> {
+    let tags = storage.list_files(WRITING)?.into_iter();
+    let tags = tags.filter_map(|(path, _)| path.strip_prefix(&format!("{WRITING}/")).map(str::to_owned));
+    Ok(tags.filter(|tag| is_tag(tag)).partition(|tag| {
+        let path = storage.local_root().map(|root| root.join(WRITING).join(tag));
+        // Open for writing: network file systems lock no other way. What cannot be looked at counts as alive.
+        let file = path.and_then(|path| File::options().append(true).open(path).ok());
+        file.is_none_or(|file| file.try_lock().is_err())
+    }))
+}
+
+/// Whether a text is a tag, as leases have them.
+fn is_tag(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether the last 12 characters of a name, or those before a `-` or `.` in it, are a tag.
+fn has_tag(name: &str) -> bool {
+    name.split(['-', '.']).skip(1).any(is_tag)
+}
+
+/// Whether a file never got its name, and nobody is about to give it one.
+fn is_forgotten(storage: &dyn Storage, path: &str) -> bool {
+    let modified = storage.local_root().and_then(|root| std::fs::metadata(root.join(path)).ok()?.modified().ok());
+    let age = modified.and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    path.starts_with(&format!("{VERSIONS}/.new-")) && age.is_some_and(|age| age > FORGOTTEN)
+}
+
+/// What versions name.
+#[derive(Default)]
+struct Named {
+    /// The kept versions and those that they are based on.
+    versions: BTreeSet<u64>,
+    /// The folders of parts.
+    folders: HashSet<String>,
+    files: HashSet<String>,
+}
+
+impl Named {
+    /// What the versions from `oldest` to the last one name.
+    fn by_versions_from(storage: &dyn Storage, oldest: u64) -> Result<Self> {
+        let mut named = Self::default();
+        let Some(last) = versions::latest(storage)? else { return Ok(named) };
+        for number in oldest..=last {
+            let (manifest, base) = versions::read_with_base(storage, number)?;
+            named.versions.extend([number, base]);
+            named.add(storage, &manifest)?;
+        }
+        Ok(named)
+    }
+
+    fn add(&mut self, storage: &dyn Storage, manifest: &Manifest) -> Result<()> {
+        for part in &manifest.parts {
+            if self.files.insert(part.file(&part.description)) {
+                let described = read_description(storage, part)?;
+                self.files.extend(described.files.keys().map(|file| part.file(file)));
+                self.folders.insert(part.path.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a file below the folder of parts is of a writer, and none that is named: what users put there is not.
+    fn may_remove(&self, path: &str) -> bool {
+        let mut names = path.splitn(4, '/');
+        let (Some(parts), Some(part), Some(name)) = (names.next(), names.next(), names.next()) else { return false };
+        if self.files.contains(path) || !part.rsplit('-').next().is_some_and(is_tag) {
+            return false;
+        }
+        !self.folders.contains(&format!("{parts}/{part}")) || has_tag(name)
+    }
+}
+
+/// Removes the folders that have nothing in them any more.
+fn remove_empty(storage: &dyn Storage, gone: &Vacuumed) {
+    let Some(root) = storage.local_root() else { return };
+    for path in gone.files.keys().filter(|path| path.starts_with(PARTS)) {
+        let folders = root.join(path);
+        // Best effort, from the inside outwards: one that has something in it stays, and so do those above it.
+        let above = folders.ancestors().skip(1).take_while(|folder| *folder != root.join(PARTS));
+        for folder in above {
+            if std::fs::remove_dir(folder).is_err() && folder.exists() {
+                break;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_told_from_other_names() {
+        assert!(is_tag("68af67944410") && !is_tag("68af6794441") && !is_tag("68AF67944410"));
+        assert!(has_tag("gene_index-68af67944410") && has_tag("part-68af67944410-471f9745.json"));
+        assert!(has_tag("obs-7-68af67944410.parquet") && !has_tag("obs.parquet") && !has_tag("68af67944410"));
+    }
+
+    #[test]
+    fn what_is_named_or_nobodys_stays() {
+        let named = Named {
+            folders: ["parts/a-68af67944410".to_owned()].into(),
+            files: ["parts/a-68af67944410/gene_index-9f3138675bcf/zarr.json".to_owned()].into(),
+            ..Named::default()
+        };
+        for (path, may) in [
+            ("parts/a-68af67944410/gene_index-9f3138675bcf/zarr.json", false),
+            ("parts/a-68af67944410/gene_index-9f3138675bce/zarr.json", true),
+            ("parts/a-68af67944410/part-9f3138675bcf-471f9745.json", true),
+            ("parts/a-68af67944410/notes.txt", false),
+            ("parts/b-68af67944411/obs.parquet", true),
+            ("parts/mine/obs.parquet", false),
+            ("parts/notes-68af67944411", false),
+        ] {
+            assert_eq!(named.may_remove(path), may, "{path}");
+        }
+    }
+}
