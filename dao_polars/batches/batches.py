@@ -220,7 +220,7 @@ class BatchIterable:
         if self._opened is None or self._opened[0] != os.getpid():
             # A forked child has its parent's memory and not its threads: locks that one of them
             # held stay shut. So it opens everything for itself.
-            store = Store(self._store.uri, self._store._storage_options)
+            store = Store(self._store.uri, self._store._storage_options, self._store.version)
             self._opened = os.getpid(), self.matrices.open(store)
         return self._opened[1]
 
@@ -251,14 +251,16 @@ class BatchIterable:
 
         [`load_state_dict`][BatchIterable.load_state_dict] on an iterable made alike gives the
         rest of the epoch and all later epochs, without reading what was skipped. After the last
-        batch of an epoch, the next epoch comes next.
+        batch of an epoch, the next epoch comes next. ``store_version`` says which version of the
+        store the batches are read of, None for sfaira's; the same cells go on in another one.
         """
         at = self._resumed or self._position
         if at is None:
             at = EpochPosition(self.epoch, self.rank()[1])
         elif self._resumed is None and at.is_over(self.sampling):
             at = at.following()
-        return {"version": VERSION, "seed": self.seed, **at.numbers(), **self._identity}
+        store = {"store_version": self._store.version}
+        return {"version": VERSION, "seed": self.seed, **store, **at.numbers(), **self._identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where [`state_dict`][BatchIterable.state_dict] was taken.

@@ -7,6 +7,7 @@ row numbers. Knows neither matrices nor the format beyond obs.parquet.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,13 +36,15 @@ _REMOTE_VALUES = 4_000_000  # that are fetched at once: of each group ahead they
 class ScannedStore:
     """The part of a store that a scan needs to know.
 
-    ``parts``: in the order of the frame's rows. ``schema``: the frame's.
+    ``parts``: in the order of the frame's rows. ``schema``: the frame's. ``version``: the
+    store's, None for sfaira's.
     """
 
     uri: str
     storage_options: dict[str, str] | None
     parts: list[ScannedPart]
     schema: pl.Schema
+    version: int | None = None
 
     @cached_property
     def obs_tables(self) -> ObsTables:
@@ -67,13 +70,25 @@ def scan_store(store: ScannedStore) -> pl.LazyFrame:
     """The lazy frame of a store's cells."""
     n_obs = sum(part.n_obs for part in store.parts)
     n_datasets = len({part.name for part in store.parts})
+    version = "" if store.version is None else f"version {store.version}, "
     return register_io_source(
         partial(_scanned, store),
         schema=store.schema,
         is_pure=True,
         explain_name="dao",
-        explain_detail=f"{store.uri}: {n_datasets} datasets, {n_obs} cells",
+        explain_detail=f"{store.uri}: {version}{n_datasets} datasets, {n_obs} cells",
     )
+
+
+def scanned_version(frame: pl.LazyFrame, uri: str) -> int | None:
+    """The version of the store at ``uri`` that a query scans, the last one of several.
+
+    None where it scans none: its cells were collected before, or read from a file. The plan is
+    asked for it as polars prints that: nothing else of a source is to be seen from outside.
+    """
+    scans = rf"^\s*INFO: {re.escape(uri)}: version (\d+), \d+ datasets, \d+ cells$"
+    found = re.findall(scans, frame.explain(optimized=False), re.MULTILINE)
+    return max(map(int, found), default=None)
 
 
 def _scanned(

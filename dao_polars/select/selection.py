@@ -21,6 +21,7 @@ from .._core import Genes as ResolvedGenes
 from ..errors import DaoFileNotFoundError, DaoKeyError, DaoTypeError
 from ..genes.request import Duplicates, Genes, wanted
 from ..scan.cell import COLUMN, Cell, Keys, cell_type, keys_of
+from ..scan.source import scanned_version
 from ..store.store import Store, load_store
 
 
@@ -96,7 +97,7 @@ def select(
     schema = frame.collect_schema()
     cell = cell_type(schema)
     names = _obs_columns(schema, obs)
-    opened = open_store(cell, store)
+    opened = open_store(cell, store, scanned_version(frame, cell.uri))
     beside = [name for name in also if name in schema]
     collected = frame.select(list(dict.fromkeys([COLUMN, *names, *beside]))).collect()
     cells = keys_of(collected)
@@ -125,24 +126,25 @@ def column_names(schema: pl.Schema, columns: Iterable[str], setting: str) -> lis
     return list(dict.fromkeys(names))
 
 
-def open_store(cell: Cell, store: Store | str | None) -> Store:
+def open_store(cell: Cell, store: Store | str | None, scanned: int | None = None) -> Store:
     """The store that cells were selected from, there or where ``store`` says.
 
-    In the version that their type names; otherwise in the last one.
+    In the version that their type names, or that was ``scanned`` for them; otherwise in the last.
 
     Raises:
         DaoFileNotFoundError, DaoTypeError, DaoValueError: it is not there, or is another one.
     """
+    version = scanned if cell.version is None else cell.version
     if isinstance(store, Store):
         opened = store
     elif store is None:
         try:
             options = _core.Store.options_of(cell.uri) or None
-            opened = load_store(cell.uri, storage_options=options, version=cell.version)
+            opened = load_store(cell.uri, storage_options=options, version=version)
         except DaoFileNotFoundError as error:
             raise DaoFileNotFoundError(f"{error}\n{_core.STORE_MOVED}") from None
     elif isinstance(store, (str, os.PathLike)):
-        opened = load_store(store, version=cell.version)
+        opened = load_store(store, version=version)
     else:
         raise DaoTypeError(f"store={store!r}; expected a Store, or its path or URL")
     opened._core.check_is(cell.uri, cell.id)

@@ -281,7 +281,7 @@ class Store:
         parts = self._tables.parts()
         cell = Cell(self.uri, self.id, self._pinned)
         schema = frame_schema(parts, self._tables.categories(), cell)
-        return ScannedStore(self.uri, self._storage_options, parts, schema)
+        return ScannedStore(self.uri, self._storage_options, parts, schema, self.version)
 
     @property
     def schema(self) -> pl.Schema:

@@ -491,7 +491,7 @@ def test_a_lazy_frame_survives_pickle(store: Path, eager: pl.DataFrame) -> None:
 def test_explain_names_the_store(store: Path) -> None:
     plan = dao.scan(store).filter(C("cell_type") == "T").explain()
     assert "PYTHON[dao] SCAN" in plan
-    assert f"{store.resolve()}: 6 datasets, 158 cells" in plan
+    assert f"{store.resolve()}: version 1, 6 datasets, 158 cells" in plan
 
 
 # --- what is read, and what not

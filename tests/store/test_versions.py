@@ -108,6 +108,30 @@ def test_a_version_that_is_asked_for_is_in_the_cells(edited: list[dao.Store]) ->
         edited[1].scan().filter(pl.col("dataset") == "heart").collect().dao.to_anndata()
 
 
+def test_a_lazy_frame_holds_its_version(edited: list[dao.Store]) -> None:
+    """Cells of it are there though they were removed since, in its obs and in its matrices."""
+    _, heart, *_, last = edited
+    lf = heart.scan().filter(pl.col("dataset") == "heart").with_row_index()
+    last.remove_dataset("heart")
+    wanted = study(2, 20, GENES).X.toarray()
+    np.testing.assert_array_equal(lf.dao.to_anndata().X.toarray(), wanted)
+    loader = lf.dao.iter_batches(8)
+    again = pickle.loads(pickle.dumps(loader))
+    for batches in (loader, again):
+        found = np.vstack([batch.x.toarray() for batch in batches])
+        np.testing.assert_array_equal(found, wanted)
+    state = loader.state_dict()
+    assert state["store_version"] == 2
+    newer = edited[1].scan().filter(pl.col("dataset") == "lung").dao.iter_batches(8)
+    older = edited[0].scan().with_columns(dataset=pl.lit("lung")).dao.iter_batches(8)
+    newer.load_state_dict(older.state_dict())
+    both = pl.concat([lf.select("cell"), edited[0].scan().select("cell")])
+    assert both.dao.to_anndata().n_obs == 50
+    # Collected, they are cells of the store as it is.
+    with pytest.raises(dao.DaoValueError, match="20 of 20 keys are no cells"):
+        lf.collect().dao.to_anndata()
+
+
 def test_what_is_no_version(edited: list[dao.Store], tmp_path: Path) -> None:
     uri = edited[0].uri
     for version in (6, 2**40):
