@@ -264,7 +264,7 @@ class Store:
             kept = kept.filter(pl.col("time") >= datetime.now(UTC) - older_than)
         oldest = min(kept["version"].to_list(), default=2**63 - 1)  # which is past the last one
         said = f"older than {older_than}"
-        _, files = self._core.vacuum(oldest, dry_run, said)
+        files = self._core.vacuum(oldest, dry_run, said)
         return pl.DataFrame(files, schema={"path": pl.String, "bytes": pl.UInt64}, orient="row")
 
     def _at(self, version: int) -> Store:

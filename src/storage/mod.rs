@@ -136,7 +136,8 @@ pub trait NewFile: Send + Sync + std::fmt::Debug {
 /// What waits until a file that was written is there to stay.
 pub type Lasting = Option<std::thread::JoinHandle<Result<()>>>;
 
-fn not_writable(uri: &str) -> DaoError {
+/// The error for a root that is not written to.
+pub fn not_writable(uri: &str) -> DaoError {
     DaoError::value(format!("cannot write to '{}'", shown(uri)))
         .expected("a folder on this machine")
         .hint("write the store to a folder and copy it there, versions/ last")

@@ -119,6 +119,11 @@ impl Description {
         Ok(description)
     }
 
+    /// The bytes of the part on disk; `text` is the description as it is written.
+    pub fn bytes(&self, text: &str) -> u64 {
+        text.len() as u64 + self.files.values().map(|file| file.size).sum::<u64>()
+    }
+
     /// The path of one of the matrices, relative to the store.
     pub fn matrix_path(&self, part: &Part, name: &MatrixName) -> String {
         part.file(&format!("{ZARR}/{name}"))

@@ -16,8 +16,8 @@ use super::categories::{Categories, PartCategories};
 use super::constants::{Constants, Names, share};
 use super::files::is_below;
 use super::matrix_name::MatrixName;
-use super::record::Record;
 use super::tables::{RESERVED, TableFile};
+use super::versions::Record;
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Layout};
 

@@ -8,15 +8,11 @@ mod categories;
 mod constants;
 mod dataset_name;
 mod description;
-mod edit;
 mod files;
-mod lease;
 mod manifest;
 mod matrix_name;
-mod record;
 mod sfaira;
 mod tables;
-mod vacuum;
 mod versioned;
 mod versions;
 
@@ -30,17 +26,16 @@ pub use categories::{Categories, PartCategories};
 pub use constants::{Constants, Names, Scalar};
 pub use dataset_name::{check_free, check_name};
 pub use description::{ColumnMeta, Description, MatrixMeta, TableMeta};
-pub use edit::{describe, listed};
 pub use files::{FileMeta, Files, ListedFiles, changed, checksum, missing};
-pub use lease::Lease;
 pub use manifest::{Columns, Manifest, Part};
 pub use matrix_name::MatrixName;
-pub use record::{Record, SourceFile};
 pub use tables::{INDEX, TableFile, VarColumn, VarTable, excerpt, row_count};
-pub use vacuum::Vacuumed;
 #[cfg(test)]
 pub use versioned::seal;
-pub use versions::{STORE_FILE, Summary, VERSIONS, commit, is_store, is_unnamed, latest, summaries, version_path};
+pub use versions::{
+    Lease, Record, STORE_FILE, SourceFile, Summary, VERSIONS, Vacuumed, commit, describe, is_store, is_unnamed, latest,
+    listed, summaries, version_path,
+};
 
 /// Folder of the parts.
 pub const PARTS: &str = "parts";
@@ -155,8 +150,13 @@ impl Store {
     /// # Errors
     /// `NotFound`, or `Corrupt` if the bytes are not those that were written.
     pub fn part_file(&self, part: &Part, path: &str) -> Result<Bytes> {
+        self.listed_file(part, self.description(part)?.files, path)
+    }
+
+    /// The same, with the files that its description lists.
+    fn listed_file(&self, part: &Part, listed: Files, path: &str) -> Result<Bytes> {
         let path = part.file(path);
-        let found = self.files(part, self.description(part)?.files).get(&path);
+        let found = self.files(part, listed).get(&path);
         found
             .and_then(|bytes| bytes.ok_or_else(|| files::missing(&format!("{}/{path}", self.uri()))))
             .map_err(|e| e.at(part.place()))
@@ -178,8 +178,8 @@ impl Store {
     /// # Errors
     /// As [`Store::part_file`], and `Corrupt` for a file that is no table of this part.
     pub fn var(&self, part: &Part) -> Result<VarTable> {
-        let name = self.description(part)?.var_name;
-        let bytes = self.part_file(part, &name)?;
+        let Description { var_name: name, files, .. } = self.description(part)?;
+        let bytes = self.listed_file(part, files, &name)?;
         let place = format!("{}/{}", self.uri(), part.file(&name));
         let table = VarTable::open(bytes, self.by_sfaira, &place).map_err(|e| e.at(part.place()))?;
         if table.n_rows() as u64 == part.n_vars {

@@ -15,7 +15,7 @@ use crate::store::{
     check_name, checksum, commit, is_store, is_unnamed, missing,
 };
 
-/// The first tables of a part, and its description, relative to it. Later ones have a version's number in their names.
+/// The first tables of a part, and its description, relative to it. Later ones have their writer's tag in their names.
 const OBS: &str = "obs.parquet";
 const VAR: &str = "var.parquet";
 const UNS: &str = "uns.json";
@@ -204,7 +204,7 @@ impl PartWriter {
             checksum: Some(checksum(text.as_bytes())),
             layout: x.layout,
             dtype: x.dtype,
-            bytes: text.len() as u64 + description.files.values().map(|file| file.size).sum::<u64>(),
+            bytes: description.bytes(&text),
             organism,
             obs: description.obs.columns.iter().map(|column| (column.name.clone(), column.dtype.clone())).collect(),
             obs_name: OBS.into(),

@@ -161,21 +161,13 @@ impl PyStore {
         Ok(py.detach(|| self.opened.store().remove_dataset(name, &record))?.version)
     }
 
-    /// Remove what no version from ``oldest`` on names, or say what that is; the versions that were given up, and path and
-    /// size of each file.
+    /// Remove what no version from ``oldest`` on names, or say what that is: path and size of each file.
     ///
     /// Raises DaoCorruptError for a version or a description that cannot be read.
-    #[expect(clippy::type_complexity, reason = "two lists")]
-    fn vacuum(
-        &self,
-        py: Python<'_>,
-        oldest: u64,
-        dry_run: bool,
-        message: String,
-    ) -> PyResult<(Vec<u64>, Vec<(String, u64)>)> {
+    fn vacuum(&self, py: Python<'_>, oldest: u64, dry_run: bool, message: String) -> PyResult<Vec<(String, u64)>> {
         let record = Record::now("vacuum", message);
         let gone = py.detach(|| self.opened.store().vacuum(oldest, dry_run, &record))?;
-        Ok((gone.versions, gone.files.into_iter().collect()))
+        Ok(gone.into_iter().collect())
     }
 
     /// Make a version like an older one; the number of the new version.

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{
-    Description, Lease, Manifest, Part, Record, Store, check_free, check_name, checksum, commit, read_description,
-};
+use super::super::{Description, Manifest, Part, Store, check_free, check_name, checksum, read_description};
+use super::{Lease, Record, commit, read};
 use crate::error::{DaoError, Result};
 use crate::storage::Storage;
 
@@ -44,7 +43,7 @@ pub fn describe(
         flushing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     }
     storage.sync(&part.path)?;
-    part.bytes = text.len() as u64 + description.files.values().map(|file| file.size).sum::<u64>();
+    part.bytes = description.bytes(&text);
     (part.description, part.checksum) = (name, Some(crc));
     Ok(())
 }
@@ -101,7 +100,7 @@ impl Store {
     /// `Value` if there is no such version.
     pub fn restore(&self, version: u64, record: &Record) -> Result<Manifest> {
         self.check_writable()?;
-        let old = super::versions::read(&**self.storage(), version)?;
+        let old = read(&**self.storage(), version)?;
         commit(&**self.storage(), record, |manifest| {
             manifest.check_kept(version)?;
             manifest.parts.clone_from(&old.parts);
@@ -120,8 +119,8 @@ impl Store {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::testing::{part, publish};
-    use super::super::{Description, FileMeta, versions};
+    use super::super::super::FileMeta;
+    use super::super::super::testing::{part, publish};
     use super::*;
     use crate::error::ErrorKind;
 
@@ -175,7 +174,7 @@ mod tests {
         assert_eq!((restored.version, names(&restored)), (5, names(store.manifest())));
         assert_eq!(types(&restored), ["t0", "t1", "t2"]);
         assert_eq!(kind(store.restore(9, &record())), ErrorKind::Value);
-        let read = versions::read(&**store.storage(), 4).unwrap();
+        let read = read(&**store.storage(), 4).unwrap();
         assert_eq!((names(&read), types(&read)), (names(&removed), types(&removed)));
     }
 }

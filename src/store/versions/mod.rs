@@ -3,18 +3,29 @@
 //! A version is made by creating its file, which must not exist before: see [`commit`]. It lists all parts, or those that
 //! differ from an older version that does, its base: many versions of many datasets stay small, and none needs a third file
 //! to be read. `versions/latest` has a number from which on to look for the last one; it may be an older one's.
+//!
+//! `record` says what made one, `edit` what edits do to parts, `lease` who is writing, and `vacuum` removes what nothing names.
+
+mod edit;
+mod lease;
+mod record;
+mod vacuum;
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::categories::{Categories, ColumnCategories};
 use super::files::missing;
 use super::manifest::{Manifest, Part, with_shared_parts};
-use super::record::Record;
 use super::versioned;
 use crate::error::{DaoError, Result};
 use crate::storage::Storage;
+pub use edit::{describe, listed};
+pub use lease::Lease;
+pub use record::{Record, SourceFile};
+pub use vacuum::Vacuumed;
 
 /// File of a store that says its format and its id.
 pub const STORE_FILE: &str = "dao.json";
@@ -126,17 +137,16 @@ pub fn is_unnamed(storage: &dyn Storage, tag: &str) -> bool {
 /// # Errors
 /// `Value` for one that is not there or was written by a newer dao-polars, `Corrupt` for one that cannot be understood.
 pub fn read(storage: &dyn Storage, number: u64) -> Result<Manifest> {
-    let file = read_file(storage, number)?.ok_or_else(|| no_version(storage, number))?;
-    assembled(storage, file).map(|(manifest, _)| manifest)
+    read_with_base(storage, number).map(|(manifest, _)| manifest)
 }
 
-/// Reads a version, and gives the number of the one that it is based on; its own where it lists all.
+/// Reads a version, and what the next one is told apart from.
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_with_base(storage: &dyn Storage, number: u64) -> Result<(Manifest, u64)> {
+fn read_with_base(storage: &dyn Storage, number: u64) -> Result<(Manifest, Base)> {
     let file = read_file(storage, number)?.ok_or_else(|| no_version(storage, number))?;
-    assembled(storage, file).map(|(manifest, base)| (manifest, base.number))
+    assembled(storage, file)
 }
 
 /// Refuses a version that vacuum has given up: its file may be there, as the base of others.
@@ -153,9 +163,7 @@ fn read_latest(storage: &dyn Storage) -> Result<(Manifest, Option<Base>)> {
     let Some(number) = latest(storage)? else {
         return Ok((Manifest::new(), None));
     };
-    let file = read_file(storage, number)?.ok_or_else(|| no_version(storage, number))?;
-    let (manifest, base) = assembled(storage, file)?;
-    Ok((manifest, Some(base)))
+    read_with_base(storage, number).map(|(manifest, base)| (manifest, Some(base)))
 }
 
 /// Whether the store has a `dao.json`, and so had versions.
@@ -177,10 +185,8 @@ pub fn summaries(storage: &dyn Storage) -> Result<Vec<Summary>> {
     let Some(last) = latest(storage)? else { return Ok(found) };
     let (mut number, mut oldest) = (last, 1);
     while number >= oldest {
-        let path = version_path(number);
-        let place = format!("{}/{path}", storage.uri());
-        let bytes = storage.get(&path)?.ok_or_else(|| missing(&place))?;
-        let summary: Summary = versioned::parse(&bytes, &place, VERSION_FORMAT)?;
+        let path = format!("{}/{}", storage.uri(), version_path(number));
+        let summary: Summary = parsed(storage, number)?.ok_or_else(|| missing(&path))?;
         oldest = oldest.max(summary.oldest);
         found.push(summary);
         number -= 1;
@@ -224,12 +230,17 @@ pub fn no_version(storage: &dyn Storage, number: u64) -> DaoError {
         .expected(format!("one of the versions that are there: {there}"))
 }
 
-fn read_file(storage: &dyn Storage, number: u64) -> Result<Option<VersionFile>> {
+/// What a version's file says, as far as `T` asks for it; `None` where there is no such file.
+fn parsed<T: DeserializeOwned>(storage: &dyn Storage, number: u64) -> Result<Option<T>> {
     let path = version_path(number);
     let Some(bytes) = storage.get(&path)? else { return Ok(None) };
-    let place = format!("{}/{path}", storage.uri());
-    let file: VersionFile = versioned::parse(&bytes, &place, VERSION_FORMAT)?;
+    versioned::parse(&bytes, &format!("{}/{path}", storage.uri()), VERSION_FORMAT).map(Some)
+}
+
+fn read_file(storage: &dyn Storage, number: u64) -> Result<Option<VersionFile>> {
+    let Some(file) = parsed::<VersionFile>(storage, number)? else { return Ok(None) };
     if file.number != number || file.base.is_some_and(|base| base >= number) {
+        let place = format!("{}/{}", storage.uri(), version_path(number));
         return Err(DaoError::corrupt(&place, "the file is that of another version")
             .expected(format!("version {number}, on an older base"))
             .found(format!("version {}, on base {:?}", file.number, file.base)));

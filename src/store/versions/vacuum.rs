@@ -9,23 +9,17 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::time::{Duration, SystemTime};
 
+use super::super::{Manifest, PARTS, Store, read_description};
 use super::lease::WRITING;
-use super::versions::{VERSIONS, number_of};
-use super::{Manifest, PARTS, Record, Store, commit, read_description, versions};
+use super::{Record, VERSIONS, commit, latest, number_of, read_with_base, summaries};
 use crate::error::Result;
 use crate::storage::Storage;
 
 /// A file without its name is somebody's who is about to give it one, unless it is so old.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 
-/// What was removed, or would be.
-#[derive(Debug, Default)]
-pub struct Vacuumed {
-    /// The versions that were given up, ascending.
-    pub versions: Vec<u64>,
-    /// The files by their paths in the store, and their sizes.
-    pub files: BTreeMap<String, u64>,
-}
+/// The files that were removed, or would be: by their paths in the store, their sizes.
+pub type Vacuumed = BTreeMap<String, u64>;
 
 impl Store {
     /// Removes what no version from `oldest` on names; the last version stays in any case. With `dry_run`, says what
@@ -40,14 +34,10 @@ impl Store {
         let there: BTreeMap<String, u64> = storage.list_files(PARTS)?.into_iter().collect();
         let listed = storage.list_files(VERSIONS)?;
         let (alive, dead) = leases(storage)?;
-        let summaries = versions::summaries(storage)?;
+        let summaries = summaries(storage)?;
         let Some(last) = summaries.last() else { return Ok(Vacuumed::default()) };
         let oldest = oldest.min(last.number);
-        let mut gone = Vacuumed {
-            versions: summaries.iter().map(|one| one.number).filter(|&number| number < oldest).collect(),
-            files: BTreeMap::new(),
-        };
-        if !dry_run && !gone.versions.is_empty() {
+        if !dry_run && summaries.iter().any(|one| one.number < oldest) {
             commit(storage, record, |manifest| {
                 manifest.oldest = manifest.oldest.max(oldest);
                 Ok(true)
@@ -55,15 +45,15 @@ impl Store {
         }
         let named = Named::by_versions_from(storage, oldest)?;
         let is_ours = |path: &str| named.may_remove(path) && !alive.iter().any(|tag| path.contains(tag.as_str()));
-        gone.files = there.into_iter().filter(|(path, _)| is_ours(path)).collect();
-        gone.files.extend(listed.into_iter().filter(|(path, _)| {
+        let mut gone: Vacuumed = there.into_iter().filter(|(path, _)| is_ours(path)).collect();
+        gone.extend(listed.into_iter().filter(|(path, _)| {
             let number = number_of(path);
             number.is_some_and(|number| number < oldest && !named.versions.contains(&number))
                 || is_forgotten(storage, path)
         }));
-        gone.files.extend(dead.into_iter().map(|tag| (format!("{WRITING}/{tag}"), 0)));
+        gone.extend(dead.into_iter().map(|tag| (format!("{WRITING}/{tag}"), 0)));
         if !dry_run {
-            gone.files.keys().try_for_each(|path| storage.remove(path))?;
+            gone.keys().try_for_each(|path| storage.remove(path))?;
             remove_empty(storage, &gone);
         }
         Ok(gone)
@@ -113,10 +103,10 @@ impl Named {
     /// What the versions from `oldest` to the last one name.
     fn by_versions_from(storage: &dyn Storage, oldest: u64) -> Result<Self> {
         let mut named = Self::default();
-        let Some(last) = versions::latest(storage)? else { return Ok(named) };
+        let Some(last) = latest(storage)? else { return Ok(named) };
         for number in oldest..=last {
-            let (manifest, base) = versions::read_with_base(storage, number)?;
-            named.versions.extend([number, base]);
+            let (manifest, base) = read_with_base(storage, number)?;
+            named.versions.extend([number, base.number]);
             named.add(storage, &manifest)?;
         }
         Ok(named)
@@ -147,7 +137,7 @@ impl Named {
 /// Removes the folders that have nothing in them any more.
 fn remove_empty(storage: &dyn Storage, gone: &Vacuumed) {
     let Some(root) = storage.local_root() else { return };
-    for path in gone.files.keys().filter(|path| path.starts_with(PARTS)) {
+    for path in gone.keys().filter(|path| path.starts_with(PARTS)) {
         let folders = root.join(path);
         // Best effort, from the inside outwards: one that has something in it stays, and so do those above it.
         let above = folders.ancestors().skip(1).take_while(|folder| *folder != root.join(PARTS));

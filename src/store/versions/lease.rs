@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use crate::error::{DaoError, Result};
-use crate::storage::{Storage, make_folder, write_error};
+use crate::error::Result;
+use crate::storage::{Storage, make_folder, not_writable, write_error};
 
 /// Folder of the leases.
 pub const WRITING: &str = "writing";
@@ -32,11 +32,7 @@ impl Lease {
     /// # Errors
     /// `Value` for a store elsewhere, `Io`.
     pub fn new(storage: &dyn Storage) -> Result<Self> {
-        let root = storage.local_root().ok_or_else(|| {
-            DaoError::value(format!("cannot write to '{}'", storage.uri()))
-                .expected("a folder on this machine")
-                .hint("write the store to a folder and copy it there, versions/ last")
-        })?;
+        let root = storage.local_root().ok_or_else(|| not_writable(storage.uri()))?;
         let folder = root.join(WRITING);
         make_folder(&folder)?;
         let tag = Uuid::new_v4().simple().to_string()[..12].to_owned();
