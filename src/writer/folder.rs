@@ -1,5 +1,6 @@
 //! Folders of a part that is being written, and the list of the files written to them.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -10,7 +11,7 @@ use uuid::Uuid;
 use crate::checksum::{crc32c, crc32c_append};
 use crate::error::Result;
 use crate::storage::{NewFile, Storage};
-use crate::store::{FileMeta, Files, missing};
+use crate::store::{FileMeta, Files, ZARR, missing};
 
 /// A folder below that of a part. Notes size and checksum of each file from the bytes that were meant, so that what the
 /// disk made of them is held against that later.
@@ -71,6 +72,14 @@ impl Folder {
         self.write("zarr.json", metadata.to_string().as_bytes())
     }
 
+    /// Writes the groups below `zarr` that these arrays, given by their paths below it, lie in.
+    pub fn write_groups(&self, arrays: impl Iterator<Item = String>) -> Result<()> {
+        for group in arrays.flat_map(|path| above(&path)).collect::<BTreeSet<_>>() {
+            group.iter().fold(self.join(ZARR), |at, name| at.join(name)).write_group(&json!({}))?;
+        }
+        Ok(())
+    }
+
     /// Notes a file that another wrote whole, such as a table.
     ///
     /// # Errors
@@ -96,6 +105,12 @@ impl Folder {
     fn note(&self, path: String, meta: FileMeta) {
         lock(&self.files).insert(path, meta);
     }
+}
+
+/// The groups that a path below `zarr` lies in, that itself among them, each as the names of the folders on its way.
+fn above(path: &str) -> Vec<Vec<String>> {
+    let names: Vec<String> = path.split('/').map(str::to_owned).collect();
+    (0..names.len()).map(|n| names[..n].to_vec()).collect()
 }
 
 /// A panic elsewhere cannot leave a list half changed, so a poisoned lock is safe to use.
@@ -140,6 +155,12 @@ impl ListedFile {
 mod tests {
     use super::*;
     use crate::storage::Local;
+
+    #[test]
+    fn groups_are_those_above() {
+        let paths: Vec<_> = above("totals/layers/counts/array").iter().map(|names| names.join("/")).collect();
+        assert_eq!(paths, ["", "totals", "totals/layers", "totals/layers/counts"]);
+    }
 
     #[test]
     fn each_file_is_listed_by_whoever_wrote_it() {
