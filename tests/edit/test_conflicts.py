@@ -116,7 +116,8 @@ CONFLICTS = {
     "the same cells": (
         put(7),
         put(8, slice(3, 5)),
-        r"changed obs column 'n' in 2 of the cells, .*row 3 of 'lung', from 3 to 7, which this edit makes 8",
+        r"changed obs column .n. in 2 of the cells, .*row 3 of .lung., from 3 to 7, which this "
+        "edit makes 8",
     ),
     "a new column of the same cells": (
         put(7, slice(0, 2), "m"),
