@@ -161,6 +161,14 @@ class Store:
     def remove_dataset(self, name: str, message: str) -> int: ...
     def vacuum(self, oldest: int, dry_run: bool, message: str) -> list[tuple[str, int]]: ...
     def restore(self, version: int, message: str) -> int: ...
+    def copy(
+        self,
+        uri: str,
+        storage_options: dict[str, str],
+        datasets: list[str] | None,
+        message: str,
+        advance: Callable[[int], object] | None = None,
+    ) -> int: ...
     def add_gene_index(
         self, number: int, advance: Callable[[int], object] | None = None
     ) -> bool: ...
@@ -260,6 +268,7 @@ class Reader:
         genes: Genes,
         matrices: Sequence[_MatrixForm],
     ) -> Reader: ...
+    reads_rows: Final[bool]
     def read(
         self,
         *,
@@ -303,6 +312,7 @@ class PartWriter:
         columns: NDArray[np.int32] | None = None,
         most_summed: int = 1,
         rows: NDArray[np.uint32] | None = None,
+        known: tuple[str, int] | None = None,
     ) -> None: ...
     def push_sparse(
         self, by_columns: bool, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]

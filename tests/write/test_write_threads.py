@@ -16,7 +16,7 @@ import pytest
 import scipy.sparse as sp
 
 import dao_polars as dao
-from dao_polars.write import matrix_source
+from dao_polars.sources import matrix_source
 from tests.storefab import part_path
 
 RNG = np.random.default_rng(5)

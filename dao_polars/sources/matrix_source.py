@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,10 @@ _WIDE_CHUNK_BYTES = 128 << 20
 
 #: Packages whose errors tell of the file, when it is they who read it.
 _FILE_READERS = {"h5py", "zarr", "numcodecs", "anndata"}
+
+#: An order to read rows in, None for the source's; and the row that each then becomes, uint32,
+#: where the writer has to bring them to their places.
+_Placed = tuple[np.ndarray | None, np.ndarray | None]
 
 
 @contextmanager
@@ -120,6 +124,10 @@ class SparseSource:
                 f"{indices.shape} and {data.shape}; it is truncated or damaged"
             )
 
+    def placed(self, order: np.ndarray | None) -> _Placed:
+        """The order to read rows in that become those in ``order``, and the place of each."""
+        return _placed(order, self.reorders)
+
     def ranges(
         self, order: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
@@ -188,6 +196,10 @@ class DenseSource:
         self.reorders = self.in_memory = isinstance(array, np.ndarray)
         self._array = array
 
+    def placed(self, order: np.ndarray | None) -> _Placed:
+        """The order to read rows in that become those in ``order``, and the place of each."""
+        return _placed(order, self.reorders)
+
     def blocks(self, order: np.ndarray | None = None) -> Iterator[np.ndarray]:
         """The matrix in order, or its rows in ``order``, about 32 MB at a time: C-contiguous rows.
 
@@ -218,7 +230,24 @@ MatrixSource = SparseSource | DenseSource
 _T = TypeVar("_T")
 
 
-def work_through(blocks: Iterator[_T], matrix: MatrixSource, work: Callable[[_T], object]) -> None:
+class Matrix(Protocol):
+    """Any matrix to be written; see [`SparseSource`][]. Whoever writes it knows its blocks."""
+
+    where: str
+    layout: str
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    size: int
+    in_memory: bool
+
+    def values(self) -> Iterator[np.ndarray]:
+        """The values alone, about 32 MB at a time, for a look at their range."""
+
+    def placed(self, order: np.ndarray | None) -> _Placed:
+        """The order to read rows in that become those in ``order``, and the place of each."""
+
+
+def work_through(blocks: Iterator[_T], matrix: Matrix, work: Callable[[_T], object]) -> None:
     """Calls ``work`` with each block of a matrix, while a thread reads the next one.
 
     So there are two at a time. A small matrix needs no thread, nor one that is in memory.
@@ -319,6 +348,14 @@ def _frame_values(frame: Any, where: str) -> np.ndarray:
     if all(isinstance(dtype, np.dtype) for dtype in frame.dtypes):
         return np.asarray(frame, dtype=np.result_type(np.bool_, *frame.dtypes))
     return np.asarray(frame.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def _placed(order: np.ndarray | None, reorders: bool) -> _Placed:
+    if order is None or reorders:
+        return order, None
+    rows = np.empty(len(order), dtype=np.uint32)
+    rows[order] = np.arange(len(order), dtype=np.uint32)
+    return None, rows
 
 
 def _runs(ends: np.ndarray, entries: int) -> Iterator[tuple[int, int]]:

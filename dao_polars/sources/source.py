@@ -1,6 +1,6 @@
-"""Where the cells of a new dataset come from: AnnData in memory, .h5ad, AnnData .zarr, 10x .h5.
+"""Where the cells of a new dataset come from: tables, uns, matrices by name; and how it is opened.
 
-Owns opening these and naming their parts; matrices come as [`MatrixSource`][]s, unread. Knows
+Owns opening these and naming their parts; matrices come unread. Knows
 nothing of stores. Never reads a whole matrix at once.
 """
 
@@ -25,8 +25,8 @@ from ..errors import (
     DaoValueError,
 )
 from .anndata_file import AnnDataFile
-from .matrix_source import MatrixSource, from_array, reading
-from .sources_10x import is_10x, read_10x
+from .matrix_source import Matrix, MatrixSource, from_array, reading
+from .tenx import is_10x, read_10x
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ class Source:
 
     obs: pd.DataFrame
     var: pd.DataFrame
-    matrices: dict[MatrixName, MatrixSource]
+    matrices: Mapping[MatrixName, Matrix]
     read_uns: Callable[[], Mapping[str, Any]]
     name: str | None = None
     left_out: Sequence[str] = ()
@@ -185,7 +185,7 @@ def _assemble(
             f"{where}: layer='raw' has genes of its own, which the layers do not share; "
             "write layers=() with it"
         )
-    matrices = {MatrixName.X: _matrix(adata, x_key, where)}
+    matrices: dict[MatrixName, Matrix] = {MatrixName.X: _matrix(adata, x_key, where)}
     matrices |= {MatrixName.layer(n): _matrix(adata, f"layers/{n}", where) for n in kept}
     refused, embeddings = {}, _names(adata.obsm)
     for key in embeddings if obsm is True else _pick(obsm, embeddings, "obsm", where):
