@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,16 +25,13 @@ from ..errors import (
     DaoValueError,
 )
 from .hdf5_chunks import in_chunks
+from .matrix import Matrix, Placed, placed
 
 BLOCK_BYTES = 32 << 20
 _WIDE_CHUNK_BYTES = 128 << 20
 
 #: Packages whose errors tell of the file, when it is they who read it.
 _FILE_READERS = {"h5py", "zarr", "numcodecs", "anndata"}
-
-#: An order to read rows in, None for the source's; and the row that each then becomes, uint32,
-#: where the writer has to bring them to their places.
-_Placed = tuple[np.ndarray | None, np.ndarray | None]
 
 
 @contextmanager
@@ -124,9 +121,9 @@ class SparseSource:
                 f"{indices.shape} and {data.shape}; it is truncated or damaged"
             )
 
-    def placed(self, order: np.ndarray | None) -> _Placed:
+    def placed(self, order: np.ndarray | None) -> Placed:
         """The order to read rows in that become those in ``order``, and the place of each."""
-        return _placed(order, self.reorders)
+        return placed(order, self.reorders)
 
     def ranges(
         self, order: np.ndarray
@@ -173,7 +170,7 @@ class SparseSource:
         """The entries of a block."""
         return BLOCK_BYTES // int(self._indices.dtype.itemsize + max(self.dtype.itemsize, 4))
 
-    def values(self) -> Iterator[np.ndarray]:
+    def values(self) -> Generator[np.ndarray]:
         """The values alone, about 32 MB at a time, for a look at their range."""
         step = BLOCK_BYTES // max(self.dtype.itemsize, 4)
         for start in range(0, self.size, step):
@@ -196,11 +193,11 @@ class DenseSource:
         self.reorders = self.in_memory = isinstance(array, np.ndarray)
         self._array = array
 
-    def placed(self, order: np.ndarray | None) -> _Placed:
+    def placed(self, order: np.ndarray | None) -> Placed:
         """The order to read rows in that become those in ``order``, and the place of each."""
-        return _placed(order, self.reorders)
+        return placed(order, self.reorders)
 
-    def blocks(self, order: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    def blocks(self, order: np.ndarray | None = None) -> Generator[np.ndarray]:
         """The matrix in order, or its rows in ``order``, about 32 MB at a time: C-contiguous rows.
 
         Raises:
@@ -228,23 +225,6 @@ class DenseSource:
 MatrixSource = SparseSource | DenseSource
 
 _T = TypeVar("_T")
-
-
-class Matrix(Protocol):
-    """Any matrix to be written; see [`SparseSource`][]. Whoever writes it knows its blocks."""
-
-    where: str
-    layout: str
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
-    size: int
-    in_memory: bool
-
-    def values(self) -> Iterator[np.ndarray]:
-        """The values alone, about 32 MB at a time, for a look at their range."""
-
-    def placed(self, order: np.ndarray | None) -> _Placed:
-        """The order to read rows in that become those in ``order``, and the place of each."""
 
 
 def work_through(blocks: Iterator[_T], matrix: Matrix, work: Callable[[_T], object]) -> None:
@@ -348,14 +328,6 @@ def _frame_values(frame: Any, where: str) -> np.ndarray:
     if all(isinstance(dtype, np.dtype) for dtype in frame.dtypes):
         return np.asarray(frame, dtype=np.result_type(np.bool_, *frame.dtypes))
     return np.asarray(frame.to_numpy(dtype=np.float64, na_value=np.nan))
-
-
-def _placed(order: np.ndarray | None, reorders: bool) -> _Placed:
-    if order is None or reorders:
-        return order, None
-    rows = np.empty(len(order), dtype=np.uint32)
-    rows[order] = np.arange(len(order), dtype=np.uint32)
-    return None, rows
 
 
 def _runs(ends: np.ndarray, entries: int) -> Iterator[tuple[int, int]]:

@@ -25,7 +25,8 @@ from ..errors import (
     DaoValueError,
 )
 from .anndata_file import AnnDataFile
-from .matrix_source import Matrix, MatrixSource, from_array, reading
+from .matrix import Matrix
+from .matrix_source import MatrixSource, from_array, reading
 from .tenx import is_10x, read_10x
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from .._args import texts
 from .._progress import progress_bar
+from ..genes.request import first_few
 from ..store.store import Store, as_uri, load_store
 
 
@@ -60,7 +61,7 @@ def copy(
     found = source._core.parts
     parts = found if names is None else [part for n in names for part in source._dataset(n)]
     copied = list(dict.fromkeys(part.name for part in parts))
-    said = f"{', '.join(map(repr, copied))} of {source.uri!r}" if message is None else message
+    said = f"{first_few(copied)} of {source.uri!r}" if message is None else message
     options = {key: str(value) for key, value in (target_options or {}).items()}
     total = sum(part.bytes for part in parts)
     with progress_bar(progress, total=total, unit="B", label="copying") as advance:

@@ -7,12 +7,14 @@ tables and no stores.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 
 from .._core import MatrixName, PartWriter
-from ..sources.matrix_source import DenseSource, Matrix, SparseSource, work_through
+from ..sources.matrix import Matrix
+from ..sources.matrix_source import DenseSource, SparseSource, work_through
 from .alignment import Alignment
 from .selected_matrix import SelectedMatrix
 
@@ -59,7 +61,8 @@ def write_matrix(
     if isinstance(matrix, SelectedMatrix) and stored is not None:
         nonzero = matrix.nonzero
     else:
-        work_through(matrix.values(), matrix, scan)
+        with closing(matrix.values()) as values:
+            work_through(values, matrix, scan)
     of_genes = name.is_of_genes
     # dense stays so for embeddings, and where CSR would be larger
     dense = matrix.layout == "dense" and 0 not in matrix.shape
@@ -105,7 +108,8 @@ def _send(
 
     if isinstance(matrix, SelectedMatrix):
         push = push_rows if matrix.layout == "dense" else push_read
-        work_through(matrix.blocks(order), matrix, push)
+        with closing(matrix.blocks(order)) as blocks:  # what reads ahead ends when writing fails
+            work_through(blocks, matrix, push)
     elif isinstance(matrix, DenseSource):
         work_through(matrix.blocks(order), matrix, push_rows)
     elif isinstance(matrix, SparseSource) and order is not None:

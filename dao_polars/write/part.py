@@ -123,7 +123,7 @@ def write_part(uri: str, source: Source, settings: PartSettings) -> Store:
         writer.abort()
         raise
     if settings.gene_index:
-        load_store(uri).add_gene_index(dataset, progress=settings.progress)
+        load_store(uri, storage_options=options).add_gene_index(dataset, progress=settings.progress)
     return load_store(uri, storage_options=options)
 
 

@@ -6,7 +6,7 @@ tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from .._core import CellKeys, Genes, MatrixMeta, Reader, Sampler
 from ..convert.arrays import MatrixForm
 from ..select.selection import Selection
+from ..sources.matrix import Placed
 from ..sources.matrix_source import BLOCK_BYTES
 
 #: The bytes of what is read ahead.
@@ -23,7 +24,7 @@ _MAX_STEP = 1 << 16
 
 
 class SelectedMatrix:
-    """X, a layer or an embedding of a selection's cells, in frame order; see [`SparseSource`][].
+    """X, a layer or an embedding of a selection's cells, in frame order; see [`Matrix`][].
 
     Attributes:
         stored: the number type that holds every value; None where somebody has to look.
@@ -59,7 +60,7 @@ class SelectedMatrix:
             DaoFileNotFoundError, DaoCorruptError: one that is missing or damaged.
         """
         self._selection, self._genes, self._form = selection, genes, form
-        self._reader = self._open(selection.cells)
+        self._reads_rows = self._open(selection.cells).reads_rows
         self.where = f"{form.name} of the selected cells"
         self.layout: str = form.layout
         self.shape = (len(selection.cells), form.n_columns)
@@ -76,7 +77,7 @@ class SelectedMatrix:
     def _open(self, cells: CellKeys) -> Reader:
         return Reader(self._selection.store._core, cells, self._genes, [self._form])
 
-    def placed(self, order: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def placed(self, order: np.ndarray | None) -> Placed:
         """The order to read rows in that become those in ``order``, and the place of each.
 
         Rows that cost no more alone than among their neighbours are read in the order they are
@@ -84,12 +85,12 @@ class SelectedMatrix:
         and the writer brings them to their places.
         """
         keys = self._selection.keys if order is None else self._selection.keys[order]
-        if self._reader.reads_rows or bool((keys[1:] >= keys[:-1]).all()):
+        if self._reads_rows or bool((keys[1:] >= keys[:-1]).all()):
             return order, None
         places = np.argsort(keys, kind="stable")
         return (places if order is None else order[places]), places.astype(np.uint32)
 
-    def blocks(self, order: np.ndarray | None = None) -> Iterator[Any]:
+    def blocks(self, order: np.ndarray | None = None) -> Generator[Any]:
         """The rows in ``order``, about 32 MB at a time, as the reader gives them.
 
         Yields ``(data, indices, indptr)``, or an array of (rows, columns) for a dense layout.
@@ -100,18 +101,19 @@ class SelectedMatrix:
         n_rows = self.shape[0]
         if not n_rows:
             return
-        reader = self._reader
+        cells = self._selection.cells
         if order is not None:
-            reader = self._open(CellKeys([self._selection.keys[order]]))
+            cells = CellKeys([self._selection.keys[order]])
         plan = Sampler(n_rows, self._step()).plan(0)
-        epoch = reader.epoch(plan, budget=_BUDGET)
+        # A reader of its own, whose buffers go with it.
+        epoch = self._open(cells).epoch(plan, budget=_BUDGET)
         try:
             for _, (block,) in epoch:
                 yield block
         finally:
             epoch.close()
 
-    def values(self) -> Iterator[np.ndarray]:
+    def values(self) -> Generator[np.ndarray]:
         """The values alone, about 32 MB at a time, for a look at their range."""
         for block in self.blocks():
             yield block if self.layout == "dense" else block[0]

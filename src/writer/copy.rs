@@ -3,13 +3,14 @@
 //! Between any two places: files are read in pieces, held against the list in their part's description, and put to where
 //! the other store is. Parts get numbers and folders there, and all of them come with one version.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::part::existing;
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::read::schedule;
-use crate::storage::{self, Storage, StorageOptions};
+use crate::storage::{self, Lasting, Storage, StorageOptions};
 use crate::store::{
     Description, FileMeta, Lease, ListedFiles, Manifest, PARTS, Part, Record, Store, check_free, commit,
     description_file, is_unnamed,
@@ -18,6 +19,8 @@ use crate::store::{
 /// The most files that are on their way at a time where one of the places is not on this machine: to wait for several
 /// answers at once, within some tens of MiB.
 const MOST_REMOTE: usize = 8;
+/// The most large files that were copied and are on their way to the disk.
+const MOST_FLUSHING: usize = 16;
 
 /// The datasets that are copied, as the source has them.
 pub struct Copying<'a> {
@@ -98,7 +101,7 @@ impl<'a> Copying<'a> {
             }
             Ok(true)
         });
-        written.stays = committed.is_ok() || !is_unnamed(&*target, &lease.tag) || !lease.is_own();
+        written.stays = committed.is_ok() || !is_unnamed(&*target, &lease.tag);
         committed
     }
 
@@ -145,7 +148,7 @@ impl<'a> Copying<'a> {
                 .map_err(|e| e.at(part.place()))?;
             file.finish()
         };
-        let mut flushing = Vec::new();
+        let mut flushing = VecDeque::new();
         let tick = || {
             let copied = copied_bytes.load(Ordering::Relaxed);
             let since = copied - std::mem::replace(&mut told, copied);
@@ -157,15 +160,19 @@ impl<'a> Copying<'a> {
             copy,
             |lasting| {
                 flushing.extend(lasting);
-                Ok(())
+                // The disk is slower than memory: what is on its way to it stays bounded.
+                if flushing.len() > MOST_FLUSHING { wait(flushing.pop_front()) } else { Ok(()) }
             },
             tick,
         )?;
-        for flushing in flushing {
-            flushing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        }
+        flushing.into_iter().try_for_each(|flushing| wait(Some(flushing)))?;
         parts.iter().try_for_each(|part| target.sync(&part.path))
     }
+}
+
+/// Waits until a file is there to stay.
+fn wait(lasting: Lasting) -> Result<()> {
+    lasting.map_or(Ok(()), |flushing| flushing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }
 
 /// The folders of parts that are being written, which go when this is dropped before they are named.
@@ -181,5 +188,77 @@ impl Drop for Written<'_> {
             // Best effort: vacuum removes what stays.
             self.folders.iter().for_each(|folder| drop(self.storage.remove_folder(folder)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::storage::Local;
+    use crate::store::testing::{part, publish};
+
+    /// A store of three parts, two of which are of one dataset, with a file each.
+    fn written(folder: &std::path::Path) -> Store {
+        let parts = [(0, "d", 0_u8), (1, "d-1", 1), (2, "d", 2)].map(|(number, name, byte)| {
+            let path = format!("parts/{number}");
+            std::fs::create_dir_all(folder.join(&path)).unwrap();
+            std::fs::write(folder.join(&path).join("file"), [byte; 9]).unwrap();
+            let files = BTreeMap::from([("file".to_owned(), FileMeta::of(&[byte; 9]))]);
+            let description = Description { n_obs: 3, n_vars: 2, files, ..Description::default() };
+            let text = description.to_json().unwrap();
+            std::fs::write(folder.join(&path).join("part.json"), &text).unwrap();
+            Part { number, path, checksum: Some(FileMeta::of(text.as_bytes()).checksum), ..part(name, 3, 2) }
+        });
+        publish(folder, "source", parts.into());
+        Store::open(folder.to_str().unwrap(), &Vec::new(), None).unwrap()
+    }
+
+    fn copied(source: &Store, names: Option<&[String]>, uri: &str, told: &mut u64) -> Result<Manifest> {
+        Copying::new(source, names)?.run(uri, &Vec::new(), &Record::now("copy", String::new()), |bytes| {
+            *told += bytes;
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn each_part_has_a_folder_of_its_own() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (source, uri) = (written(from.path()), to.path().to_str().unwrap());
+        let mut told = 0;
+        let made = copied(&source, None, uri, &mut told).unwrap();
+        let found: Vec<_> = made.parts.iter().map(|part| (part.number, part.name.as_str())).collect();
+        // In the order of the source's frame, in which parts of a dataset follow each other.
+        assert_eq!(found, [(0, "d"), (1, "d"), (2, "d-1")]);
+        let target = Local::new(to.path()).unwrap();
+        for (part, byte) in made.parts.iter().zip([0, 2, 1]) {
+            assert_eq!(target.get(&part.file("file")).unwrap().unwrap(), vec![byte; 9]);
+            assert!(target.size(&part.file("part.json")).unwrap().is_some());
+        }
+        let texts: u64 = target.list_files(PARTS).unwrap().iter().map(|(_, size)| size).sum();
+        assert_eq!((told, made.version), (texts, 1));
+    }
+
+    #[test]
+    fn what_changed_is_not_copied() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (source, uri) = (written(from.path()), to.path().to_str().unwrap());
+        std::fs::write(from.path().join("parts/2/file"), [3; 9]).unwrap();
+        let error = copied(&source, Some(&["d".to_owned()]), uri, &mut 0).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().starts_with("dataset 'd', path '"), "{error}");
+        assert!(Local::new(to.path()).unwrap().list_files("").unwrap().is_empty());
+        let names = ["d-1".to_owned()];
+        let made = copied(&source, Some(&names), uri, &mut 0).unwrap();
+        assert_eq!(made.parts.len(), 1);
+        assert!(
+            made.parts[0].path.starts_with("parts/d-1-") && made.parts[0].path.len() == 22,
+            "{}",
+            made.parts[0].path
+        );
+        assert_eq!(copied(&source, Some(&names), uri, &mut 0).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(copied(&source, Some(&["e".to_owned()]), uri, &mut 0).unwrap_err().kind(), ErrorKind::Key);
+        assert_eq!(copied(&source, Some(&[]), uri, &mut 0).unwrap_err().kind(), ErrorKind::Value);
     }
 }
