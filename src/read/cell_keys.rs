@@ -92,9 +92,9 @@ pub fn check_rows(open: &OpenStore, part: &Part, rows: impl IntoIterator<Item = 
         }
         if removed.as_ref().is_some_and(|removed| removed.contains(row)) {
             let what = format!("a cell key names row {row}, which is no longer in the store");
-            return Err(DaoError::value(what).at(part.place()).hint(
-                "make the keys again with dao.scan, or read an older version, dao.scan(uri, version=…)",
-            ));
+            return Err(DaoError::value(what)
+                .at(part.place())
+                .hint("make the keys again with dao.scan, or read an older version, dao.scan(uri, version=…)"));
         }
     }
     Ok(())
@@ -137,7 +137,10 @@ mod tests {
             let error = locate(keys, &store).unwrap_err();
             assert!(error.to_string().contains(what), "{error}");
         };
-        says(&[0, 3], "1 of 2 keys are no cells of the store; the first, in row 1, is cell 3 of dataset 'lung', which has 3 cells");
+        says(
+            &[0, 3],
+            "1 of 2 keys are no cells of the store; the first, in row 1, is cell 3 of dataset 'lung', which has 3 cells",
+        );
         says(&[0, 1, 7, 0, 5, 4 << 32 | 2, 9 << 32], "4 of 7 keys");
         for number in [5, u64::from(u32::MAX)] {
             says(&[number << 32], "which is not there");

@@ -35,8 +35,8 @@ pub use tables::{INDEX, TableFile, VarColumn, VarTable, excerpt, row_count};
 #[cfg(test)]
 pub use versioned::seal;
 pub use versions::{
-    Draft, Lease, Record, STORE_FILE, SourceFile, Summary, VERSIONS, Vacuumed, commit, describe, is_store, is_unnamed, latest,
-    listed, summaries, version_path,
+    Draft, Lease, Record, STORE_FILE, SourceFile, Summary, VERSIONS, Vacuumed, commit, describe, is_store, is_unnamed,
+    latest, listed, summaries, version_path,
 };
 
 /// Folder of the parts.
@@ -119,9 +119,10 @@ impl Store {
     /// # Errors
     /// `Key` if there is none.
     pub fn part(&self, name: &str) -> Result<&Part> {
-        self.manifest.parts_of(name).next().ok_or_else(|| {
-            DaoError::new(ErrorKind::Key, format!("no dataset '{name}' in store '{}'", self.uri()))
-        })
+        self.manifest
+            .parts_of(name)
+            .next()
+            .ok_or_else(|| DaoError::new(ErrorKind::Key, format!("no dataset '{name}' in store '{}'", self.uri())))
     }
 
     /// The part with this number.
@@ -197,7 +198,7 @@ impl Store {
 ///
 /// # Errors
 /// As [`Store::description`].
-fn read_description(storage: &dyn Storage, part: &Part) -> Result<Description> {
+pub fn read_description(storage: &dyn Storage, part: &Part) -> Result<Description> {
     description_file(storage, part).map(|(_, description)| description)
 }
 

@@ -11,8 +11,8 @@ use super::matrix::{MatrixSpec, MatrixWriter};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::{self, Storage};
 use crate::store::{
-    Description, Lease, Manifest, MatrixMeta, MatrixName, PARTS, Part, Record, Store, TableFile, check_free,
-    check_name, checksum, commit, is_store, is_unnamed, missing,
+    Description, Lease, ListedFiles, Manifest, MatrixMeta, MatrixName, PARTS, Part, Record, Store, TableFile,
+    check_free, check_name, checksum, commit, describe, is_store, is_unnamed, missing, read_description,
 };
 
 /// The first tables of a part, and its description, relative to it. Later ones have their writer's tag in their names.
@@ -138,9 +138,10 @@ impl PartWriter {
             let what = "a dataset needs a matrix X, and all its matrices finished";
             return Err(DaoError::value(what).at(format!("dataset '{}'", self.dataset)));
         };
-        let (part, description) = self.finish(&x, tables, organism)?;
+        let (mut part, mut description) = self.finish(&x, tables, organism)?;
         let committed = commit(&*self.storage, record, |manifest| {
             self.make_room(manifest, &part)?;
+            self.adopt_var(manifest, &mut part, &mut description)?;
             manifest.add(part.clone(), &description.categories)?;
             Ok(true)
         });
@@ -162,6 +163,31 @@ impl PartWriter {
                 _ => Ok(()),
             },
         }
+    }
+
+    /// Gives a part that is added to a dataset the dataset's table of genes as it is now, if that was changed meanwhile.
+    fn adopt_var(&self, manifest: &Manifest, part: &mut Part, description: &mut Description) -> Result<()> {
+        let Some(first) = manifest.parts_of(&self.dataset).next().filter(|_| self.mode == Mode::Append) else {
+            return Ok(());
+        };
+        let theirs = read_description(&*self.storage, first)?;
+        let Some(meta) = theirs.files.get(&theirs.var_name) else { return Ok(()) };
+        if description.files.get(&description.var_name) == Some(meta) {
+            return Ok(());
+        }
+        let files = ListedFiles::new(self.storage.clone(), &first.path, theirs.files.clone());
+        let path = first.file(&theirs.var_name);
+        let bytes = files.get(&path)?.ok_or_else(|| missing(&format!("{}/{path}", self.storage.uri())))?;
+        let crc = checksum(&bytes);
+        let name = format!("var-{}-{}.parquet", self.lease.tag, crc.trim_start_matches("crc32c:"));
+        let folder = Folder::new(self.storage.clone(), &self.path);
+        folder.write(&name, &bytes)?;
+        let before = [std::mem::replace(&mut description.var_name, name), part.description.clone()];
+        description.files.remove(&before[0]);
+        description.files.extend(folder.list()?);
+        description.var = theirs.var;
+        describe(&self.storage, part, description, &self.lease, &mut Vec::new())?;
+        before.iter().try_for_each(|name| self.storage.remove(&part.file(name)))
     }
 
     /// Writes what describes the part; gives its entry, without a number, and its description.

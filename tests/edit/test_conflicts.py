@@ -6,11 +6,14 @@ import multiprocessing
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 import dao_polars as dao
+from dao_polars.write import part
 from tests.conftest import study
 from tests.whole.left import unnamed
 
@@ -230,6 +233,25 @@ def test_what_others_did_may_not_be_known(store: dao.Store) -> None:
     with pytest.raises(dao.DaoConflictError, match="is not known any more"):
         mine.update_obs(frame)
     dao.load_store(store.uri).update_obs(frame)
+
+
+def test_cells_that_are_appended_have_the_var_of_now(
+    store: dao.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = part._write_tables
+
+    def changed_meanwhile(*args: Any) -> None:
+        written(*args)
+        var("CD19", "b")(dao.load_store(store.uri))
+
+    monkeypatch.setattr(part, "_write_tables", changed_meanwhile)
+    both = append(store)
+    assert both.var("lung")["symbol"].to_list() == [None, "CD19", None]
+    found = both.scan().select("obs_name", dao.gene("CD19", gene_key="symbol")).collect()
+    want = np.concatenate([study(i, n, GENES).X.toarray() for i, n in ((1, 6), (3, 2), (2, 4))])
+    np.testing.assert_array_equal(found.to_series(1), want[:, 1])
+    assert both.verify().is_empty()
+    assert not unnamed(Path(store.uri))
 
 
 def _edits(uri: str, who: int, rounds: int) -> None:

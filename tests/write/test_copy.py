@@ -247,7 +247,7 @@ def test_an_error_of_the_bar_stops_it(source: dao.Store, tmp_path: Path) -> None
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        source._core.copy(str(tmp_path / "target"), {}, None, "m", stop)
+        source._core.copy(str(tmp_path / "target"), {}, None, "m", None, stop)
     assert not [path for path in (tmp_path / "target").rglob("*") if path.is_file()]
 
 

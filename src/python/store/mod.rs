@@ -23,19 +23,8 @@ use crate::writer::{Copying, add_gene_index};
 use manifest::{PyDescription, PyPart};
 
 /// A version, as Python gets it.
-type VersionRow = (
-    u64,
-    String,
-    String,
-    String,
-    u64,
-    u64,
-    Option<String>,
-    String,
-    Option<String>,
-    Option<u64>,
-    Option<String>,
-);
+type VersionRow =
+    (u64, String, String, String, u64, u64, Option<String>, String, Option<String>, Option<u64>, Option<String>);
 
 /// An opened store: its manifest, its small files, its matrices.
 #[pyclass(name = "Store", module = "dao_polars._core", frozen)]
@@ -94,11 +83,7 @@ impl PyStore {
     /// (n,) ascending.
     ///
     /// Raises DaoValueError for keys that never were cells of the store.
-    fn locate<'py>(
-        &self,
-        py: Python<'py>,
-        cells: &PyCellKeys,
-    ) -> PyResult<(Vec<u32>, Bound<'py, PyArray1<u64>>)> {
+    fn locate<'py>(&self, py: Python<'py>, cells: &PyCellKeys) -> PyResult<(Vec<u32>, Bound<'py, PyArray1<u64>>)> {
         let (numbers, gone) = py.detach(|| read::locate(&cells.0, &self.opened))?;
         Ok((numbers, PyArray1::from_iter(py, gone.into_iter().map(|at| at as u64))))
     }
