@@ -2,7 +2,7 @@
 //!
 //! `source` has what comes in, and picks the stored number type; `matrix` takes blocks in source order; `rows` casts and maps
 //! them, sorts each row, sums duplicates and adds rows up; `spill` routes rows and entries to other rows out of core;
-//! `canonical` writes rows; `array` encodes inner chunks and puts them into shards; `folder` lists the files. Each of these
+//! `canonical` writes rows; `array` encodes inner chunks and puts them into shards; `folder` lists the files (`temporary`: those that are on their way to a bucket). Each of these
 //! works on all cores (`parallel`) while a call lasts, and what is written does not depend on how many there are. `part`
 //! puts a new part together, and `gene_index` copies a matrix of the store by genes.
 //!
@@ -19,6 +19,7 @@ mod part;
 mod rows;
 mod source;
 mod spill;
+mod temporary;
 
 pub use gene_index::add_gene_index;
 pub use matrix::{MatrixSpec, MatrixWriter};
