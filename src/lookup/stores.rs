@@ -181,6 +181,21 @@ pub fn forget() {
     KNOWN.get().change(|kept| *kept = Kept::default());
 }
 
+/// Opens the store at `uri` anew when it is next asked for, where an older version of it is kept than somebody has just seen:
+/// a remote store is not looked at each time, and cells of its new parts would not be found.
+pub fn has_seen(uri: &str, version: u64) {
+    let place = (uri.to_owned(), None);
+    let is_older = |kept: &KeptStore| kept.source.store().manifest().version < version;
+    let known = KNOWN.get();
+    if known.read(|kept| kept.stores.get(&place).is_some_and(|store| is_older(store))) {
+        known.change(|kept| {
+            kept.stores.remove(&place);
+            let Kept { stores, resolved } = kept;
+            resolved.retain(|_, request| is_kept(stores, &request.store));
+        });
+    }
+}
+
 /// Remembers what the store at `uri` was opened with.
 pub fn remember_options(uri: &str, options: &StorageOptions) {
     if !options.is_empty() {

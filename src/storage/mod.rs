@@ -48,6 +48,11 @@ pub trait Storage: Send + Sync {
     /// Names of the folders directly below `path`, sorted. Plain HTTP cannot list.
     fn list_folders(&self, path: &str) -> Result<Vec<String>>;
 
+    /// Whether files can be listed: an error of a list is then one.
+    fn can_list(&self) -> bool {
+        true
+    }
+
     /// The paths and sizes of all files below `path`, at any depth. Plain HTTP cannot list.
     fn list_files(&self, path: &str) -> Result<Vec<(String, u64)>>;
 

@@ -235,6 +235,10 @@ impl Storage for Remote {
         Ok(names)
     }
 
+    fn can_list(&self) -> bool {
+        self.is_bucket
+    }
+
     fn list_files(&self, path: &str) -> Result<Vec<(String, u64)>> {
         if self.is_bucket {
             let objects = self.list_all(path)?;

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use uuid::Uuid;
 
 use super::heartbeat::{Heartbeat, dead_after};
-use crate::error::{DaoError, Result};
+use crate::error::{DaoError, ErrorKind, Result};
 use crate::interrupt::undisturbed;
 use crate::storage::{Storage, make_folder, write_error};
 
@@ -104,7 +104,7 @@ impl Drop for Lease {
 /// # Errors
 /// What the storage fails with.
 pub fn writers(storage: &dyn Storage) -> Result<(Vec<String>, Vec<String>)> {
-    let tags = storage.list_files(WRITING)?.into_iter();
+    let tags = in_writing(storage)?.into_iter();
     let tags = tags.filter_map(|(path, _)| path.strip_prefix(&format!("{WRITING}/")).map(str::to_owned));
     let tags: Vec<String> = tags.filter(|tag| is_tag(tag)).collect();
     if let Some(root) = storage.local_root() {
@@ -126,6 +126,17 @@ pub fn writers(storage: &dyn Storage) -> Result<(Vec<String>, Vec<String>)> {
         if age.is_some_and(|age| age > dead_after()) { dead.push(tag) } else { alive.push(tag) }
     }
     Ok((alive, dead))
+}
+
+/// The paths and sizes of the files in the folder of the leases, which a copy of a store may lack.
+///
+/// # Errors
+/// What the storage fails with.
+pub fn in_writing(storage: &dyn Storage) -> Result<Vec<(String, u64)>> {
+    match storage.list_files(WRITING) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed,
+    }
 }
 
 /// The time now by the clock of whoever keeps the store's files: that of a file that is written for this.

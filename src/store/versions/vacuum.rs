@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use super::super::{Manifest, PARTS, Store, read_description};
-use super::lease::{WRITING, is_tag, now, writers};
+use super::lease::{WRITING, in_writing, is_tag, now, writers};
 use super::{Record, VERSIONS, commit, latest, number_of, read_with_base, summaries};
 use crate::error::Result;
 use crate::storage::Storage;
@@ -66,7 +66,7 @@ fn has_tag(name: &str) -> bool {
 
 /// The files that never got their names, or were written to see what a server does, and whose writers are not at it.
 fn forgotten(storage: &dyn Storage, versions: &[(String, u64)]) -> Result<Vec<(String, u64)>> {
-    let writing = storage.list_files(WRITING)?;
+    let writing = in_writing(storage)?;
     let is_nameless =
         |(path, _): &&(String, u64)| path.rsplit('/').next().is_some_and(|name| name.starts_with(".new-"));
     let nameless: Vec<_> = versions.iter().chain(&writing).filter(is_nameless).collect();
