@@ -83,7 +83,7 @@ def test_of_many_who_edit_no_work_is_lost(bucket: Bucket) -> None:
     code = """
     from tests.conftest import study
     i = sys.argv[3]
-    for n in range(4):
+    for n in range(3):
         store = dao.load_store(uri, storage_options=options)
         store.rename_dataset(f"d{i}" if n == 0 else f"d{i}-{n}", f"d{i}-{n + 1}")
     adata = study(int(i) + 10, 20, [f"g{i}" for i in range(40)])
@@ -95,8 +95,8 @@ def test_of_many_who_edit_no_work_is_lost(bucket: Bucket) -> None:
         out, err = writer.communicate(timeout=240)
         assert out == "done\n", err
     store = load(bucket)
-    assert store.version == 4 + 4 * 5
-    assert sorted(store.datasets["id"]) == [f"d{i}-4" for i in range(4)] + [
+    assert store.version == 4 + 4 * 4
+    assert sorted(store.datasets["id"]) == [f"d{i}-3" for i in range(4)] + [
         f"e{i}" for i in range(4)
     ]
     assert store.verify().is_empty()
@@ -129,7 +129,7 @@ def listed(bucket: Bucket, folder: str) -> set[str]:
     return {str(p.relative_to(below)) for p in (below / folder).rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize("after", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize("after", [0.0, 0.3])
 def test_what_a_killed_writer_left_goes_once_its_lease_is_dead(
     tmp_path: Path, after: float
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -57,19 +56,25 @@ def load(bucket: Bucket) -> dao.Store:
     return dao.load_store(bucket.uri, storage_options=bucket.options)
 
 
-def test_a_study_comes_back_as_it_was(bucket: Bucket, real_store: dao.Store) -> None:
+def test_a_study_comes_back_as_it_was(
+    bucket: Bucket, real: dict[str, ad.AnnData], tmp_path: Path
+) -> None:
     for name in ("pbmc_human", "pancreas_mouse"):
+        source = DATA / f"{name}.h5ad"
+        local = dao.write_dataset(tmp_path / "local", source, progress=False)
         store = dao.write_dataset(
-            bucket.uri, DATA / f"{name}.h5ad", storage_options=bucket.options, progress=False
+            bucket.uri, source, storage_options=bucket.options, progress=False
         )
         ours, theirs = (
             s.scan().filter(pl.col("dataset") == name).dao.to_anndata(progress=False)
-            for s in (store, real_store)
+            for s in (store, local)
         )
-        assert (ours.X != theirs.X).nnz == 0
+        assert (ours.X != real[name].X).nnz == 0
+        assert list(ours.obs_names) == list(real[name].obs_names)
+        assert list(ours.var_names) == list(real[name].var_names)
         assert ours.obs.equals(theirs.obs)
         assert ours.var.equals(theirs.var)
-        assert store.uns(name) == real_store.uns(name)
+        assert store.uns(name) == local.uns(name)
     assert load(bucket).verify().is_empty()
 
 
@@ -125,9 +130,12 @@ def test_large_objects_go_in_parts(bucket: Bucket) -> None:
     store = write(bucket, ad.AnnData(x), "dense")
     sizes = store.datasets["bytes"].to_list()
     assert sizes[0] > 40 << 20
+    if bucket.files is not None:
+        # As a folder: s3s-fs reads a large object whole for each range of it that it is asked for.
+        store = dao.load_store(bucket.files / "atlas")
     assert store.verify().is_empty()
     read = store.scan().dao.to_anndata(progress=False).X
-    np.testing.assert_array_equal(read, x)
+    np.testing.assert_array_equal(read.toarray(), x)
     if bucket.files is not None:
         assert max(p.stat().st_size for p in bucket.files.rglob("*") if p.is_file()) > 16 << 20
         # of multipart uploads nothing is left
@@ -151,7 +159,7 @@ def test_a_server_that_ignores_conditions_is_found_out(tmp_path: Path) -> None:
     with rclone(tmp_path) as bucket:
         adata = study(1, 20, GENES)
         for _ in range(2):
-            with pytest.raises(dao.DaoValueError, match=r"accepts a write that must fail.*s3://"):
+            with pytest.raises(dao.DaoValueError, match=r"s3://bucket/atlas.* must fail where"):
                 write(bucket, adata, "lung")
         assert bucket.files is not None
         assert not [p for p in bucket.files.rglob("*") if p.is_file()]
@@ -172,7 +180,7 @@ def test_a_forked_child_leaves_its_parents_writer_alone(tmp_path: Path) -> None:
         os.waitpid(pid, 0)
         assert (Path(writer.staging) / "obs.parquet").exists()
         assert len(list((bucket.files / "atlas" / "writing").iterdir())) == 1
-        assert Path(writer.staging).is_relative_to(tempfile.gettempdir()) or True
+        assert Path(writer.staging).parent == Path(os.environ["TMPDIR"])
         writer.abort()
         assert not list((bucket.files / "atlas" / "writing").glob("*"))
 
