@@ -13,6 +13,7 @@ same for type checkers, which cannot see namespaces.
 
 from .batches.batches import Batch, BatchIterable
 from .errors import (
+    DaoConflictError,
     DaoCorruptError,
     DaoError,
     DaoFileExistsError,
@@ -36,6 +37,7 @@ __all__ = [
     "Batch",
     "BatchIterable",
     "Cell",
+    "DaoConflictError",
     "DaoCorruptError",
     "DaoError",
     "DaoExpr",

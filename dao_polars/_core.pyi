@@ -16,6 +16,7 @@ __all__ = [
     "CellKeys",
     "ColumnMeta",
     "Description",
+    "Edit",
     "Epoch",
     "EpochPlan",
     "Genes",
@@ -69,6 +70,9 @@ class Part:
     path: Final[str]
     obs_path: Final[str]
     n_obs: Final[int]
+    n_cells: Final[int]
+    removed: Final[tuple[str, str, int] | None]
+    checksum: Final[str | None]
     n_vars: Final[int]
     nnz: Final[int | None]
     layout: Final[Literal["csr", "dense"]]
@@ -106,6 +110,9 @@ class ObsTables:
         parts: Sequence[tuple[str, str, int, TableFile | None]],
         columns: Sequence[str],
     ) -> list[bytes]: ...
+    def removed(
+        self, dataset: str, n_obs: int, path: str, checksum: str, n_removed: int
+    ) -> NDArray[np.uint32]: ...
 
 @final
 class MatrixMeta:
@@ -138,6 +145,7 @@ class Description:
     matrices: Final[Mapping[MatrixName, MatrixMeta]]
     var_name: Final[str]
     uns_name: Final[str]
+    categories: Final[dict[str, list[str] | None]]
     obs: Final[TableMeta]
     var: Final[TableMeta]
 
@@ -156,18 +164,36 @@ class Store:
     storage_options: Final[dict[str, str]]
     def description(self, number: int) -> Description: ...
     def read_file(self, number: int, path: str) -> tuple[str, bytes]: ...
-    def versions(self) -> list[tuple[int, str, str, str, int, int]]: ...
-    def rename_dataset(self, old: str, new: str, message: str) -> int: ...
-    def remove_dataset(self, name: str, message: str) -> int: ...
-    def vacuum(self, oldest: int, dry_run: bool, message: str) -> list[tuple[str, int]]: ...
-    def restore(self, version: int, message: str) -> int: ...
+    def versions(
+        self,
+    ) -> list[
+        tuple[
+            int,
+            str,
+            str,
+            str,
+            int,
+            int,
+            str | None,
+            str,
+            str | None,
+            int | None,
+            str | None,
+        ]
+    ]: ...
+    def vacuum(
+        self, oldest: int, dry_run: bool, message: str, author: str | None = None
+    ) -> list[tuple[str, int]]: ...
+    def restore(self, version: int, message: str, author: str | None = None) -> int: ...
+    def check_writable(self) -> None: ...
+    def removed(self, number: int) -> NDArray[np.uint32]: ...
     def add_gene_index(
         self, number: int, advance: Callable[[int], object] | None = None
     ) -> bool: ...
     @staticmethod
     def options_of(uri: str) -> dict[str, str]: ...
     def check_is(self, uri: str, id: str) -> None: ...
-    def parts_of(self, cells: CellKeys) -> list[int]: ...
+    def locate(self, cells: CellKeys) -> tuple[list[int], NDArray[np.uint64]]: ...
     def feature_space(self, number: int) -> str: ...
     def genes(
         self,
@@ -328,9 +354,38 @@ class PartWriter:
         categories: dict[str, list[str] | None],
         feature_space: str,
         message: str,
-        source: tuple[str, int, str] | None = None,
+        author: str | None = None,
+        source: tuple[str, int, str | None] | None = None,
     ) -> int: ...
     def abort(self) -> None: ...
+
+@final
+class Edit:
+    @staticmethod
+    def begin(store: Store, operation: str, message: str, author: str | None = None) -> Edit: ...
+    version: Final[int]
+    def begin_again(self) -> None: ...
+    def new_table(self, number: int, kind: str) -> tuple[str, str]: ...
+    def write_obsm(
+        self, number: int, name: str, values: NDArray[Any], source_dtype: str
+    ) -> None: ...
+    def change(
+        self,
+        store: Store,
+        number: int,
+        *,
+        obs: tuple[str, TableMeta] | None = None,
+        var: tuple[str, TableMeta] | None = None,
+        categories: dict[str, list[str] | None] | None = None,
+        constants: dict[str, Any] | None = None,
+        organism: tuple[str | None] | None = None,
+        removed: NDArray[np.uint32] | None = None,
+    ) -> None: ...
+    def change_again(self, number: int) -> bool: ...
+    def rename_dataset(self, old: str, new: str) -> None: ...
+    def remove_dataset(self, name: str) -> None: ...
+    def commit(self) -> int | None: ...
+    def close(self) -> None: ...
 
 def feature_space_id(names: list[str | None]) -> str: ...
 def match_genes(

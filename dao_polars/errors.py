@@ -44,6 +44,10 @@ class DaoKeyError(DaoError, KeyError):
         return Exception.__str__(self)
 
 
+class DaoConflictError(DaoError, RuntimeError):
+    """An edit changes what another changed since the store was opened; the message says what."""
+
+
 class DaoImportError(DaoError, ImportError):
     """An optional dependency is missing; the message names the extra to install."""
 

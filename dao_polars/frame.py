@@ -23,7 +23,7 @@ from .convert.to_anndata import to_anndata
 from .errors import DaoTypeError
 from .genes.request import Duplicates, Genes
 from .select import splits
-from .select.selection import select
+from .select.selection import Missing, select
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -71,6 +71,7 @@ class DaoFrame:
         world_size: int | None = None,
         prefetch_bytes: int = 128 << 20,
         num_threads: int | None = None,
+        missing: Missing = "error",
         store: Store | str | None = None,
     ) -> BatchIterable:
         """Mini-batches of the frame's cells, read ahead on all cores.
@@ -126,6 +127,8 @@ class DaoFrame:
             world_size: how many such processes.
             prefetch_bytes: memory for batches and rows read ahead; one batch may pass it.
             num_threads: reading threads; None: one a core.
+            missing: cells that were removed from the store since they were selected: an
+                ``"error"`` that counts and names them, or ``"drop"``: they are left out.
             store: where the store is now, if it moved.
 
         Returns:
@@ -140,7 +143,7 @@ class DaoFrame:
         """
         group_by = None if group_by is None else listed(group_by)  # an iterator gives them once
         by = columns_of(weights, balance, group_by)
-        selection = select(self._subject, store, obs, by)
+        selection = select(self._subject, store, obs, by, missing)
         sampling = Sampling(
             selection.frame,
             batch_size,

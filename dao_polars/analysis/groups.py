@@ -22,7 +22,7 @@ from .._progress import progress_bar
 from ..convert.arrays import MatrixForm
 from ..errors import DaoKeyError, DaoValueError
 from ..genes.request import Duplicates, Genes
-from ..select.selection import Selection, matrix_name, select, stored_types
+from ..select.selection import Missing, Selection, matrix_name, select, stored_types
 from ..store.store import Store
 
 Floats = NDArray[np.float64]
@@ -122,6 +122,7 @@ class CellGroups:
         duplicates: Duplicates,
         layer: str | None,
         normalize: str | Mapping[str, Any] | None,
+        missing: Missing,
         store: Store | str | None,
     ) -> None:
         by = None if by is None else listed(by)
@@ -132,7 +133,7 @@ class CellGroups:
                 f"by= names column {name!r}, which the frame does not have; the nearest: "
                 f"{', '.join(map(repr, near))}"
             )
-        selection = select(frame, store, False, columns)
+        selection = select(frame, store, False, columns, missing)
         self._codes, self.labels = _groups(selection.frame, by)
         n_groups = self.labels.height
         self.n_cells = np.bincount(self._codes, minlength=n_groups).astype(np.int64)

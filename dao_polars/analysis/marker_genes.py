@@ -16,6 +16,7 @@ import polars as pl
 from .._args import Column, listed
 from ..errors import DaoKeyError, DaoValueError
 from ..genes.request import Duplicates, Genes
+from ..select.selection import Missing
 from ..store.store import Store
 from .groups import CellGroups, Moments
 
@@ -36,6 +37,7 @@ def rank_genes_groups(
     layer: str | None = None,
     normalize: str | Mapping[str, Any] | None = "log1p_cp10k",
     progress: bool | None = None,
+    missing: Missing = "error",
     store: Store | str | None = None,
 ) -> pl.DataFrame:
     """The genes that mark each group: Welch's t-tests, as scanpy's ``rank_genes_groups``.
@@ -55,6 +57,7 @@ def rank_genes_groups(
         layer: a layer's name; None: X.
         normalize: what is done to counts first; None for values that are logarithms already.
         progress: as in [`pseudobulk`][].
+        missing: as in [`pseudobulk`][].
         store: as in [`pseudobulk`][].
 
     Returns:
@@ -71,7 +74,7 @@ def rank_genes_groups(
     for part in listed(by):
         if isinstance(part, (str, pl.Expr)):
             frame = frame.filter((pl.col(part) if isinstance(part, str) else part).is_not_null())
-    groups = CellGroups(frame, by, genes, gene_key, duplicates, layer, normalize, store)
+    groups = CellGroups(frame, by, genes, gene_key, duplicates, layer, normalize, missing, store)
     if groups.labels.width != 1:
         raise DaoValueError("by= names several columns; expected one: pl.concat_str makes one")
     names = groups.labels.to_series()

@@ -17,6 +17,7 @@ from .._extras import require
 from ..convert.to_pandas import to_pandas
 from ..errors import DaoValueError
 from ..genes.request import Duplicates, Genes
+from ..select.selection import Missing
 from ..store.store import Store
 from .groups import CellGroups, GroupSums, per_cell
 
@@ -57,6 +58,7 @@ def gene_stats(
     layer: str | None = None,
     normalize: str | Mapping[str, Any] | None = None,
     progress: bool | None = None,
+    missing: Missing = "error",
     store: Store | str | None = None,
 ) -> pl.DataFrame:
     """Mean, variance and more of each gene, over all cells or groups of them, in one pass.
@@ -71,6 +73,7 @@ def gene_stats(
         layer: as in [`pseudobulk`][].
         normalize: as in [`pseudobulk`][].
         progress: as in [`pseudobulk`][].
+        missing: as in [`pseudobulk`][].
         store: as in [`pseudobulk`][].
 
     Returns:
@@ -83,7 +86,7 @@ def gene_stats(
         As [`pseudobulk`][].
     """
     ddof = integer("ddof", ddof, 0, 2**31)
-    groups = CellGroups(frame, by, genes, gene_key, duplicates, layer, normalize, store)
+    groups = CellGroups(frame, by, genes, gene_key, duplicates, layer, normalize, missing, store)
     _check_names(groups, {"gene", "n_cells", *_STATISTICS})
     sums = groups.counted("gene_stats", progress)
     return _tidy(groups, {name: _AGGREGATES[agg](sums, ddof) for name, agg in _STATISTICS.items()})
@@ -101,6 +104,7 @@ def pseudobulk(
     normalize: str | Mapping[str, Any] | None = None,
     as_anndata: bool = False,
     progress: bool | None = None,
+    missing: Missing = "error",
     store: Store | str | None = None,
 ) -> pl.DataFrame | AnnData:
     """Genes added up over groups of cells, in one pass on all cores.
@@ -120,6 +124,7 @@ def pseudobulk(
         normalize: as in [`iter_batches`][], before anything is added up, in float64.
         as_anndata: an AnnData instead.
         progress: show a bar; None: where somebody looks on.
+        missing: cells that were removed from the store: an "error", or "drop".
         store: where the store is now, if it moved.
 
     Returns:
@@ -141,7 +146,7 @@ def pseudobulk(
             raise DaoValueError(f"agg={name!r}; expected one or several of {known}")
     if not names or len(set(names)) < len(names):
         raise DaoValueError(f"agg={agg!r}; expected each aggregate once, and at least one")
-    groups = CellGroups(frame, by, genes, gene_key, duplicates, layer, normalize, store)
+    groups = CellGroups(frame, by, genes, gene_key, duplicates, layer, normalize, missing, store)
     if not groups.labels.columns:
         raise DaoValueError("by=None makes no groups; for all cells together: gene_stats()")
     _check_names(groups, {"n_cells"} | ({"obs_name"} if as_anndata else {"gene", *names}))

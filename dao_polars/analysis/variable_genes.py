@@ -17,6 +17,7 @@ from .._args import Column, integer
 from .._extras import require
 from ..errors import DaoValueError
 from ..genes.request import Duplicates, Genes
+from ..select.selection import Missing
 from ..store.store import Store
 from .groups import CellGroups, Floats, Moments
 
@@ -34,6 +35,7 @@ def highly_variable_genes(
     duplicates: Duplicates = "error",
     layer: str | None = None,
     progress: bool | None = None,
+    missing: Missing = "error",
     store: Store | str | None = None,
 ) -> pl.DataFrame:
     """The genes that vary more than their mean explains, as scanpy's ``flavor="seurat_v3"``.
@@ -51,6 +53,7 @@ def highly_variable_genes(
         duplicates: as in [`iter_batches`][].
         layer: a layer's name; None: X.
         progress: as in [`pseudobulk`][].
+        missing: as in [`pseudobulk`][].
         store: as in [`pseudobulk`][].
 
     Returns:
@@ -65,7 +68,7 @@ def highly_variable_genes(
     """
     n_top_genes = integer("n_top_genes", n_top_genes, 1)
     loess = require("skmisc.loess", "highly_variable_genes").loess
-    groups = CellGroups(frame, batch_key, genes, gene_key, duplicates, layer, None, store)
+    groups = CellGroups(frame, batch_key, genes, gene_key, duplicates, layer, None, missing, store)
     if not groups.n_cells.sum():
         raise DaoValueError("no cells are selected: no gene varies")
     if (groups.measured != groups.n_cells[:, None]).any():

@@ -20,7 +20,7 @@ from ..errors import DaoCorruptError
 from ..genes.request import Duplicates, Genes
 from ..legacy.tables import truth_notes
 from ..legacy.unpickle import Refused
-from ..select.selection import Selection, matrix_name, matrix_names, number_type, select
+from ..select.selection import Missing, Selection, matrix_name, matrix_names, number_type, select
 from .arrays import MatrixForm
 from .to_pandas import to_pandas
 
@@ -47,6 +47,7 @@ def to_anndata(
     obsm: Iterable[str] | str | bool | None = None,
     dtype: Any = None,
     progress: bool | None = None,
+    missing: Missing = "error",
     store: Store | str | None = None,
 ) -> AnnData:
     """The frame's cells in memory, as scanpy wants them.
@@ -62,6 +63,7 @@ def to_anndata(
         dtype: of X and layers; None: the first of float32, float64 and the stored type that
             holds the stored values exactly.
         progress: show a bar; None: where somebody looks on.
+        missing: cells that were removed from the store: an "error", or "drop".
         store: where the store is now, if it moved.
 
     Returns:
@@ -75,7 +77,7 @@ def to_anndata(
         Everything that [`iter_batches`][] raises.
     """
     anndata = require("anndata", "to_anndata")
-    selection = select(frame, store, None)
+    selection = select(frame, store, None, missing=missing)
     resolved = selection.resolve(genes, gene_key, duplicates)
     described = _Descriptions(selection)
     x_name = matrix_name(layer)
@@ -173,7 +175,7 @@ def _obs(selection: Selection, described: _Descriptions) -> pd.DataFrame:
     if "obs_name" not in frame.columns:
         # Not with_columns: a frame without columns has no rows.
         frame = pl.DataFrame([*frame.get_columns(), _obs_names(selection)])
-    cells = sum(part.n_obs for part in described.parts)
+    cells = sum(part.n_cells for part in described.parts)
     complete = cells == len(selection.keys) == len(np.unique(selection.keys))
     tables = [description.obs for description in described.found]
     if selection.store._core.has_sfaira_tables:

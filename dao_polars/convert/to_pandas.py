@@ -19,7 +19,7 @@ from ..errors import DaoCorruptError, DaoError
 from ..scan.columns import converted_series, is_text
 from ..scan.dtypes import dtype_from_name
 from ..store.uns import ZONED, nullable_array
-from .tables import Note, from_json, spelled
+from ..tables.table import Note, from_json, spelled
 
 if TYPE_CHECKING:
     import pandas as pd

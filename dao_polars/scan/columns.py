@@ -44,7 +44,9 @@ class ScannedPart:
 
     ``obs_path``: of its table, relative to the store. ``columns``: by their names in the frame,
     ``obs_name`` first. ``constants``: the values that all its cells share. What is in neither is
-    null in this part. ``obs_file``: the checksums of its file, None for sfaira's.
+    null in this part. ``obs_file``: the checksums of its file, None for sfaira's. ``n_obs``: the
+    rows of its file. ``removed``: the file of those that are no cells any more, its checksum and
+    their number.
     """
 
     number: int
@@ -54,6 +56,12 @@ class ScannedPart:
     columns: Mapping[str, FileColumn]
     constants: Mapping[str, Scalar] = field(default_factory=dict)
     obs_file: TableFile | None = None
+    removed: tuple[str, str, int] | None = None
+
+    @property
+    def n_cells(self) -> int:
+        """The number of rows that are cells."""
+        return self.n_obs - (0 if self.removed is None else self.removed[2])
 
 
 def free_name(name: str, taken: Iterable[str]) -> str:
@@ -81,7 +89,9 @@ def scanned_parts(parts: Iterable[Part]) -> list[ScannedPart]:
         wide = d.constants
         if not (columns.keys().isdisjoint(wide) and wide.keys().isdisjoint(RESERVED)):
             wide = {n: v for n, v in wide.items() if n not in columns and n not in RESERVED}
-        found.append(ScannedPart(d.number, d.name, d.obs_path, d.n_obs, columns, wide, d.obs_file))
+        found.append(
+            ScannedPart(d.number, d.name, d.obs_path, d.n_obs, columns, wide, d.obs_file, d.removed)
+        )
     return found
 
 

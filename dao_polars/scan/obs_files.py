@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import polars as pl
 
 from ..errors import DaoCorruptError, DaoFileNotFoundError, DaoIOError
@@ -99,7 +100,10 @@ def explain(
                 )
             with _named_errors(where):
                 values = lf.select(column.name).collect().to_series()
+            removed = store.removed(part)
             try:
+                if removed is not None:
+                    values = values.gather(np.delete(np.arange(part.n_obs), removed))
                 converted_series(values, store.schema[name])
             except pl.exceptions.PolarsError as error:
                 raise DaoCorruptError(

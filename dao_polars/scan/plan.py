@@ -24,7 +24,8 @@ _MAX_LITERALS = 1024  # values that a filter handed to the parquet reader may li
 class ScanGroup:
     """Parts of datasets to read in one go: their files hold the wanted columns alike.
 
-    ``n_rows`` are to be read from the top, over all parts; only the last may be cut short.
+    ``n_rows`` cells are to be read from the top, over all parts; only the last may be cut short.
+    A part that has lost rows is alone in its group.
     ``columns``: the wanted columns that lie in the files; the others are the same value for a
     whole part. ``pushed`` is a filter in terms of the files' columns, ``residual`` one in
     terms of the frame's; a row is wanted when both are true.
@@ -39,18 +40,18 @@ class ScanGroup:
     @property
     def cut_short(self) -> bool:
         """Whether the last part is not wanted to its end."""
-        return self.n_rows < sum(part.n_obs for part in self.parts)
+        return self.n_rows < sum(part.n_cells for part in self.parts)
 
     def pieces(self, n_values: int) -> Iterator[ScanGroup]:
         """The group in pieces whose files have so many of the values wanted, or are but one."""
         most = max(1, n_values // max(1, len(self.columns)))
         left, piece, held = self.n_rows, list[ScannedPart](), 0
         for part in self.parts:
-            if piece and held + part.n_obs > most:
+            if piece and held + part.n_cells > most:
                 yield replace(self, parts=piece, n_rows=min(held, left))
                 left, piece, held = left - min(held, left), [], 0
             piece.append(part)
-            held += part.n_obs
+            held += part.n_cells
         yield replace(self, parts=piece, n_rows=min(held, left))
 
 
@@ -84,9 +85,9 @@ def make_plan(
     needed = list(dict.fromkeys([*columns, *(name for names in roots for name in names)]))
 
     rows: dict[int, int] = {}  # of each dataset, by its number: those among the first n_rows
-    left = sum(d.n_obs for d in parts) if n_rows is None else n_rows
+    left = sum(d.n_cells for d in parts) if n_rows is None else n_rows
     for part in parts:
-        rows[part.number] = min(part.n_obs, left)
+        rows[part.number] = min(part.n_cells, left)
         left -= rows[part.number]
     kept = [d for d in parts if rows[d.number]]
     settled: list[set[int]] = []  # of each conjunct: the datasets in which it is true throughout
@@ -97,7 +98,8 @@ def make_plan(
     def signature(part: ScannedPart) -> tuple[object, ...]:
         """A value that is equal for parts that can be read as one group."""
         stored = (part.columns.get(name) for name in needed)
-        return (*stored, *(part.number in true_in for true_in in settled))
+        alone = None if part.removed is None else part.number  # its rows are not all cells
+        return (alone, *stored, *(part.number in true_in for true_in in settled))
 
     plan = ScanPlan(columns)
     translated: dict[tuple[object, ...], pl.Expr | None] = {}  # conjuncts, by place and columns

@@ -61,6 +61,19 @@ class ScannedStore:
             name += "_"
         return name
 
+    @cached_property
+    def _removed(self) -> dict[int, Ints]:
+        return {}
+
+    def removed(self, part: ScannedPart) -> Ints | None:
+        """The rows of a part that are no cells any more, ascending; None where all are cells."""
+        if part.removed is None:
+            return None
+        if part.number not in self._removed:
+            rows = self.obs_tables.removed(part.name, part.n_obs, *part.removed)
+            self._removed[part.number] = rows.astype(np.int64)
+        return self._removed[part.number]
+
     def obs_path(self, part: ScannedPart) -> str:
         """The full path or URL of a part's obs table."""
         return f"{self.uri}/{part.obs_path}"
@@ -68,7 +81,7 @@ class ScannedStore:
 
 def scan_store(store: ScannedStore) -> pl.LazyFrame:
     """The lazy frame of a store's cells."""
-    n_obs = sum(part.n_obs for part in store.parts)
+    n_obs = sum(part.n_cells for part in store.parts)
     n_datasets = len({part.name for part in store.parts})
     version = "" if store.version is None else f"version {store.version}, "
     return register_io_source(
@@ -129,6 +142,10 @@ def _read_files(
     store: ScannedStore, group: ScanGroup, columns: Sequence[str]
 ) -> Iterator[pl.DataFrame]:
     """Fetches or checks a group's files, starts reading them in the background; gives its rows."""
+    removed = store.removed(group.parts[0])
+    n_rows = group.n_rows
+    if removed is not None:
+        n_rows = int(_rows_of_cells(removed, np.array([n_rows - 1]))[0]) + 1
     lf = obs_files.scan(
         store,
         group.parts,
@@ -139,9 +156,11 @@ def _read_files(
             if column.name is not None
         },
         row_index_name=store.row_name,
-        n_rows=group.n_rows if group.cut_short else None,
+        n_rows=n_rows if group.cut_short else None,
         extra_columns="ignore",
     )
+    if removed is not None:  # before anything is made of values that no cell has any more
+        lf = lf.filter(_is_cell(removed, store.row_name))
     if group.pushed is not None:
         lf = lf.filter(group.pushed)
     batches = _in_frame_terms(store, lf, group, columns).collect_batches(engine="streaming")
@@ -156,13 +175,33 @@ def _read_files(
     return frames()
 
 
+def _rows_of_cells(removed: Ints, cells: Ints) -> Ints:
+    """The rows of a part's cells, which are counted without the removed rows."""
+    return cells + np.searchsorted(removed - np.arange(len(removed)), cells, side="right")
+
+
+def _is_cell(removed: Ints, name: str) -> pl.Expr:
+    """Whether the row numbers in a column are not among the removed ones."""
+
+    def found(numbers: pl.Series) -> pl.Series:
+        rows = numbers.to_numpy()
+        at = np.searchsorted(removed, rows)
+        return pl.Series(removed[np.minimum(at, len(removed) - 1)] != rows)
+
+    return pl.col(name).map_batches(found, return_dtype=pl.Boolean(), is_elementwise=True)
+
+
 def _make_rows(
     store: ScannedStore, group: ScanGroup, columns: Sequence[str], batch_rows: int
 ) -> Iterator[pl.DataFrame]:
     """The rows of a group that needs no file: all it has is known from the manifest."""
+    removed = store.removed(group.parts[0])
     for start in range(0, group.n_rows, batch_rows):
         stop = min(start + batch_rows, group.n_rows)
-        rows = pl.LazyFrame({store.row_name: pl.Series(np.arange(start, stop, dtype=np.uint64))})
+        numbers = np.arange(start, stop)
+        if removed is not None:
+            numbers = _rows_of_cells(removed, numbers)
+        rows = pl.LazyFrame({store.row_name: pl.Series(numbers.astype(np.uint64))})
         yield _in_frame_terms(store, rows, group, columns).collect(engine="in-memory")
 
 

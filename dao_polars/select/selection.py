@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -18,11 +18,15 @@ from .. import _core
 from .._args import texts
 from .._core import CellKeys, Description, MatrixName, Part
 from .._core import Genes as ResolvedGenes
-from ..errors import DaoFileNotFoundError, DaoKeyError, DaoTypeError
+from ..errors import DaoFileNotFoundError, DaoKeyError, DaoTypeError, DaoValueError
 from ..genes.request import Duplicates, Genes, wanted
 from ..scan.cell import COLUMN, Cell, Keys, cell_type, keys_of
 from ..scan.source import scanned_version
 from ..store.store import Store, load_store
+from .gone import gone_error
+
+#: What becomes of cells that the store has no more.
+Missing = Literal["error", "drop"]
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,12 @@ def select(
     store: Store | str | None,
     obs: Iterable[str] | bool | None,
     also: Iterable[str] = (),
+    missing: Missing = "error",
 ) -> Selection:
     """Collect a frame's cells and the columns ``obs`` of it (None: all), and open their store.
 
-    Columns in ``also`` are collected too, where the frame has them.
+    Columns in ``also`` are collected too, where the frame has them. Cells that the store has no
+    more are an error, or (``missing="drop"``) left out.
 
     Raises:
         DaoValueError: no ``cell`` column, null keys, keys that the store does not have, or a
@@ -94,6 +100,8 @@ def select(
         DaoKeyError: an unknown column in ``obs``.
         DaoFileNotFoundError: the store is not where it was; name it with ``store=``.
     """
+    if missing not in get_args(Missing):
+        raise DaoValueError(f"missing={missing!r}; expected 'error' or 'drop'")
     schema = frame.collect_schema()
     cell = cell_type(schema)
     names = _obs_columns(schema, obs)
@@ -101,9 +109,16 @@ def select(
     beside = [name for name in also if name in schema]
     collected = frame.select(list(dict.fromkeys([COLUMN, *names, *beside]))).collect()
     cells = keys_of(collected)
+    numbers, gone = opened._core.locate(cells)
+    if len(gone):
+        if missing != "drop":
+            raise gone_error(opened, cells.numpy(), gone)
+        stay = np.delete(np.arange(collected.height), gone)
+        collected = collected[stay]
+        cells = CellKeys([cells.numpy()[stay]])
     if COLUMN not in beside:
         collected = collected.drop(COLUMN)  # the keys take 8 bytes a cell, once
-    return Selection(opened, cell, cells, opened._core.parts_of(cells), collected, names)
+    return Selection(opened, cell, cells, numbers, collected, names)
 
 
 def _obs_columns(schema: pl.Schema, obs: Iterable[str] | bool | None) -> list[str]:

@@ -73,7 +73,7 @@ def _shown_datasets(store: Store) -> list[tuple[str, ...]]:
             organism = store._tables.organism(parts[0]) or ""
         except DaoError:
             organism = ""
-        counts = (f"{sum(part.n_obs for part in parts):,}", f"{parts[0].n_vars:,}")
+        counts = (f"{sum(part.n_cells for part in parts):,}", f"{parts[0].n_vars:,}")
         size = human_size(sum(part.bytes for part in parts))
         rows.append((name, organism, *counts, parts[0].layout, size))
     return rows

@@ -11,7 +11,6 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +25,7 @@ from ..scan.cell import Cell
 from ..scan.columns import frame_schema
 from ..scan.source import ScannedStore, scan_store
 from . import show
+from .editing import EditingVerbs
 from .tables import OwnTables
 
 
@@ -126,7 +126,7 @@ class Uns(dict[str, Any]):
         self.refused = list(refused)
 
 
-class Store:
+class Store(EditingVerbs):
     """Datasets below one path or URL, in one version. Made by [`load_store`][].
 
     What is changed in a store is a new version of it: this one stays as it is. Pickles by URI,
@@ -141,6 +141,7 @@ class Store:
     ) -> None:
         self._pinned = None if version is None else integer("version", version, 1, 2**63)
         self._core = _core.Store.open(uri, texts(storage_options), self._pinned)
+        self._own: list[int] = []
         self._storage_options = self._core.storage_options or None
         self._tables = (
             SfairaTables(self._core)
@@ -166,120 +167,14 @@ class Store:
         """The number of the version; None for a store that sfaira wrote, which has none."""
         return self._core.version
 
-    def versions(self) -> pl.DataFrame:
-        """The versions that are there, oldest first: one row each.
-
-        Columns: ``version`` (UInt64), ``time`` (UTC, by the clock of who made it), ``operation``,
-        ``message``, ``datasets`` and ``cells`` (numbers of them, UInt64).
-
-        Raises:
-            DaoCorruptError: a version that cannot be understood.
-        """
-        schema = {
-            "version": pl.UInt64,
-            "time": pl.String,
-            "operation": pl.String,
-            "message": pl.String,
-            "datasets": pl.UInt64,
-            "cells": pl.UInt64,
-        }
-        found = pl.DataFrame(self._core.versions(), schema=schema, orient="row")
-        return found.with_columns(pl.col("time").str.to_datetime(time_unit="ms", time_zone="UTC"))
-
-    def rename_dataset(self, old: str, new: str, *, message: str | None = None) -> Store:
-        """Gives a dataset another name: a new version. Cell keys stay as they are.
-
-        Args:
-            old: its name now.
-            new: the one that it gets.
-            message: what is said about it in [`versions`][]; None: what is renamed.
-
-        Returns:
-            The store at the new version.
-
-        Raises:
-            DaoKeyError: no such dataset.
-            DaoFileExistsError: another dataset has the new name.
-            DaoValueError: a name that no folder can have, or a store that is not written to.
-        """
-        self._dataset(old)
-        said = message if message is not None else f"{old!r} to {new!r}"
-        return self._at(self._core.rename_dataset(old, new, said))
-
-    def remove_dataset(self, name: str, *, message: str | None = None) -> Store:
-        """Leaves a dataset out: a new version without it. Older versions have it still.
-
-        Args:
-            name: the dataset's.
-            message: what is said about it in [`versions`][]; None: its name.
-
-        Returns:
-            The store at the new version.
-
-        Raises:
-            DaoKeyError: no such dataset.
-            DaoValueError: a store that is not written to.
-        """
-        self._dataset(name)
-        said = message if message is not None else repr(name)
-        return self._at(self._core.remove_dataset(name, said))
-
-    def restore(self, version: int, *, message: str | None = None) -> Store:
-        """Makes an older version the last one again: a new version like it.
-
-        Args:
-            version: the number of the version that the new one is like.
-            message: what is said about it in [`versions`][]; None: which it was.
-
-        Returns:
-            The store at the new version.
-
-        Raises:
-            DaoTypeError, DaoValueError: no such version, or a store that is not written to.
-        """
-        number = integer("version", version, 1, 2**63)
-        said = message if message is not None else f"version {number}"
-        return self._at(self._core.restore(number, said))
-
-    def vacuum(self, *, older_than: timedelta | None = None, dry_run: bool = True) -> pl.DataFrame:
-        """Removes what no version needs any more; or, unless told otherwise, says what that is.
-
-        That is what writers left that were killed, and what only versions had that are given up.
-        Files of a writer that is at work are left alone, and so is whatever you put in the store.
-        On a bucket a writer counts as killed once it has not said for 10 minutes that it lives.
-        Versions that are given up cannot be read or restored again; that is a version, too.
-
-        Args:
-            older_than: how old versions must be to be given up, by the clock of who made them; the
-                last one is always kept. None: all are kept.
-            dry_run: remove nothing.
-
-        Returns:
-            One row a file: ``path`` in the store, String, and ``bytes``, UInt64.
-
-        Raises:
-            DaoTypeError: ``older_than`` is no timedelta.
-            DaoValueError: a store that is not written to.
-            DaoCorruptError: a version that cannot be read; nothing is removed.
-        """
-        if not isinstance(older_than, timedelta | None):
-            raise DaoTypeError(f"older_than={older_than!r}; expected a datetime.timedelta")
-        kept = self.versions()
-        if older_than is not None:
-            kept = kept.filter(pl.col("time") >= datetime.now(UTC) - older_than)
-        oldest = min(kept["version"].to_list(), default=2**63 - 1)  # which is past the last one
-        said = f"older than {older_than}"
-        files = self._core.vacuum(oldest, dry_run, said)
-        return pl.DataFrame(files, schema={"path": pl.String, "bytes": pl.UInt64}, orient="row")
-
     def _at(self, version: int) -> Store:
-        """The store at a version that was just made, which others do not name."""
+        """The store at a version that cells do not name."""
         return _reopened(self.uri, self._storage_options, version, None)
 
     @property
     def n_obs(self) -> int:
         """The number of cells of all datasets."""
-        return sum(part.n_obs for part in self._core.parts)
+        return sum(part.n_cells for part in self._core.parts)
 
     @cached_property
     def _scanned(self) -> ScannedStore:
@@ -310,7 +205,7 @@ class Store:
             [
                 pl.Series("id", list(self._by_dataset), text),
                 pl.Series("organism", [self._tables.organism(parts[0]) for parts in found], text),
-                pl.Series("n_obs", [total(p.n_obs for p in parts) for parts in found], count),
+                pl.Series("n_obs", [total(p.n_cells for p in parts) for parts in found], count),
                 pl.Series("n_vars", [parts[0].n_vars for parts in found], count),
                 pl.Series("nnz", [total(p.nnz for p in parts) for parts in found], count),
                 pl.Series("layout", [parts[0].layout for parts in found], text),

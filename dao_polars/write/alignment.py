@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 
 from .._core import ColumnMeta, TableMeta, match_genes
-from ..convert.tables import Table
 from ..errors import DaoKeyError, DaoTypeError, DaoValueError
 from ..genes.request import Duplicates, each_once, first_few, gene_names
+from ..tables.table import Table
 
 _TEXT_NOTE = {"kind": "object", "of": "string"}
 

@@ -17,14 +17,15 @@ import polars as pl
 
 from .._core import ColumnMeta, MatrixName, PartWriter, TableMeta, feature_space_id
 from .._progress import progress_bar
-from ..convert.from_pandas import from_pandas
-from ..convert.tables import Table
-from ..errors import DaoIOError, DaoTypeError, DaoValueError
+from ..errors import DaoTypeError, DaoValueError
 from ..genes.request import Duplicates
 from ..scan.columns import RESERVED, categories_of
 from ..scan.constants import constants
 from ..store import uns as uns_json
 from ..store.store import Store, as_uri, load_store, texts
+from ..tables.from_pandas import from_pandas
+from ..tables.parquet import write_table, writing_failed
+from ..tables.table import Table
 from .alignment import Alignment, align
 from .existing import find_existing
 from .matrix_source import DenseSource, MatrixSource, work_through
@@ -39,7 +40,6 @@ Profile = Literal["packed", "portable"]
 Mode = Literal["error", "replace", "append"]
 
 _SOURCE_ROW = "source_row"
-_ROW_GROUP = 65_536
 _DENSE_ABOVE = 0.5  # share of non-zero values from which a dense X stays dense
 
 
@@ -299,11 +299,7 @@ def _write_tables(folder: Path, obs: pl.DataFrame, var: pl.DataFrame, uns: str) 
     path = folder / "uns.json"
     try:
         path.write_text(uns, encoding="utf-8")
-        for name, frame in (("obs", obs), ("var", var)):
-            path = folder / f"{name}.parquet"
-            frame.write_parquet(path, compression="zstd", row_group_size=_ROW_GROUP)
-    except (OSError, pl.exceptions.ComputeError) as error:
-        raise DaoIOError(
-            f"path '{path}': writing failed: {error}; is the disk full, or not writable? Nothing "
-            "of the dataset is kept"
-        ) from error
+    except OSError as error:
+        raise writing_failed(path, error) from error
+    write_table(obs, folder / "obs.parquet")
+    write_table(var, folder / "var.parquet")

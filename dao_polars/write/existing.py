@@ -11,10 +11,10 @@ from typing import Any
 
 import polars as pl
 
-from ..convert.tables import Table
 from ..errors import DaoFileNotFoundError, DaoValueError
 from ..genes.request import first_few
 from ..store.store import load_store
+from ..tables.table import Table
 from .alignment import Alignment
 
 

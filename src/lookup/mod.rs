@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::error::{DaoError, Result};
 use crate::genes::Mapping;
 use crate::number::{Dtype, Num, Values, for_dtype, zeros};
-use crate::read::{Normalize, OpenStore, PartRows, RowPlan, schedule};
+use crate::read::{Normalize, OpenStore, PartRows, RowPlan, check_rows, schedule};
 use crate::store::{MatrixName, Part};
 pub use request::{LookupRequest, Shape};
 use strategy::tasks;
@@ -130,12 +130,7 @@ impl Lookup {
     fn part<'a>(&'a self, wanted: &'a PartRows) -> Result<PartLookup<'a>> {
         const CHANGED: &str = "the store has changed since the keys were made, or the query; make it again";
         let part = self.source.store().part_numbered(wanted.number)?;
-        if let Some(&last) = wanted.rows.last()
-            && u64::from(last) >= part.n_obs
-        {
-            let what = format!("a cell key names row {last} and the dataset has {} cells", part.n_obs);
-            return Err(DaoError::value(what).at(part.place()).hint(CHANGED));
-        }
+        check_rows(&self.source, part, wanted.rows.iter().copied())?;
         let numbers = self.wanted.get(&wanted.number).ok_or_else(|| {
             DaoError::value("a dataset that was not there when the query was made").at(part.place()).hint(CHANGED)
         })?;

@@ -7,6 +7,7 @@
 mod arrays;
 mod cell_keys;
 mod codec;
+mod edit;
 mod error;
 mod genes;
 mod progress;
@@ -26,6 +27,7 @@ mod _core {
     use super::{
         cell_keys::PyCellKeys,
         codec::{pfor_decode, pfor_encode},
+        edit::PyEdit,
         genes::{PyGenes, feature_space_id, keep_reports, match_genes, next_report},
         reader::{PyEpoch, PyReader},
         sampling::{PyEpochPlan, PySampler},

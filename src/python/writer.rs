@@ -42,7 +42,7 @@ fn finished() -> DaoError {
 
 /// Calls `take` with the numbers of a C-contiguous array of any number type and any shape, which are not copied: whoever
 /// wrote to them meanwhile would get some of theirs stored, as from numpy's own functions.
-fn borrowed<R>(array: &Bound<'_, PyAny>, take: impl FnOnce(Slice<'_>) -> PyResult<R>) -> PyResult<R> {
+pub(super) fn borrowed<R>(array: &Bound<'_, PyAny>, take: impl FnOnce(Slice<'_>) -> PyResult<R>) -> PyResult<R> {
     macro_rules! any {
         ($($type:ty)*) => {
             $(if let Ok(array) = array.cast::<PyArrayDyn<$type>>() {
@@ -201,8 +201,9 @@ impl PyPartWriter {
     /// Describe the part and make the version that has it; the version's number.
     ///
     /// ``constants`` are values that all cells share, ``categories`` the values of each string-like obs column, None
-    /// where they are too many, ``source`` the name of a file that it was made of, its size and its checksum.
-    #[pyo3(signature = (*, obs, var, organism, constants, categories, feature_space, message, source=None))]
+    /// where they are too many, ``author`` who made it, ``source`` the name of a file that it was made of, its
+    /// size and its checksum.
+    #[pyo3(signature = (*, obs, var, organism, constants, categories, feature_space, message, author=None, source=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn commit(
         &self,
@@ -214,13 +215,14 @@ impl PyPartWriter {
         categories: BTreeMap<String, Option<Vec<String>>>,
         feature_space: String,
         message: String,
-        source: Option<(String, u64, String)>,
+        author: Option<String>,
+        source: Option<(String, u64, Option<String>)>,
     ) -> PyResult<u64> {
         let (obs, var, constants) = (obs.core(py)?, var.core(py)?, json(constants)?);
         let categories = categories.into_iter().map(|(name, values)| (name, values.map(BTreeSet::from_iter))).collect();
         let tables = Description { obs, var, constants, feature_space, categories, ..Description::default() };
         let source = source.map(|(name, size, checksum)| SourceFile { name, size, checksum });
-        let record = Record { source, ..Record::now("write_dataset", message) };
+        let record = Record { author, source, ..Record::now("write_dataset", message) };
         let (writer, _) = self.lock().take().ok_or_else(finished)?;
         Ok(py.detach(|| writer.commit(tables, organism, &record))?.version)
     }

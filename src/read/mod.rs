@@ -1,6 +1,6 @@
 //! The parts that every reader of cells is made of: opened matrices, requests, plans of rows, and threads that work.
 //!
-//! Owns the cell key ([`split_key`], [`parts_of`]), a store with its opened matrices ([`OpenStore`]), the check of its tables
+//! Owns the cell key ([`split_key`], [`locate`]), a store with its opened matrices ([`OpenStore`]), the check of its tables
 //! of cells ([`ObsTables`]), what is read of each cell ([`ReadRequest`], [`MatrixRequest`], [`Normalize`]), which rows
 //! some cells are ([`RowPlan`]), the one scheduler ([`schedule`]), and whether all of a part is as it was written
 //! ([`OpenStore::verify`]). Must not know what becomes of the rows: batches, lookups and aggregates do.
@@ -16,7 +16,7 @@ pub mod schedule;
 mod testing;
 mod verify;
 
-pub use cell_keys::{located, parts_of, split_key};
+pub use cell_keys::{check_rows, locate, located, split_key};
 pub use normalize::Normalize;
 pub use obs_tables::{ObsTable, ObsTables};
 pub use open_store::OpenStore;

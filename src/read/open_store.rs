@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::genes::FeatureSpaces;
 use crate::matrix::{GeneIndex, Matrix, Totals};
-use crate::store::{Description, MatrixName, Part, Store};
+use crate::store::{Description, MatrixName, Part, RemovedRows, Store};
 
 /// A store and the matrices that were opened so far: metadata and `indptr` are read once.
 pub struct OpenStore {
@@ -15,6 +15,7 @@ pub struct OpenStore {
     matrices: OpenOnce<(u32, MatrixName), Arc<Matrix>>,
     gene_indexes: OpenOnce<u32, Option<Arc<GeneIndex>>>,
     totals: OpenOnce<(u32, MatrixName), Option<Arc<Totals>>>,
+    removed: OpenOnce<u32, Arc<RemovedRows>>,
     spaces: FeatureSpaces,
 }
 
@@ -35,8 +36,8 @@ fn open_once<K: Hash + Eq, V: Clone>(all: &OpenOnce<K, V>, key: K, open: impl Fn
 impl OpenStore {
     /// A store with nothing opened.
     pub fn new(store: Store) -> Self {
-        let (matrices, gene_indexes, totals) = Default::default();
-        Self { store, matrices, gene_indexes, totals, spaces: FeatureSpaces::default() }
+        let (matrices, gene_indexes, totals, removed) = Default::default();
+        Self { store, matrices, gene_indexes, totals, removed, spaces: FeatureSpaces::default() }
     }
 
     /// The store.
@@ -82,6 +83,17 @@ impl OpenStore {
                 _ => Ok(Some(Arc::new(index))),
             }
         })
+    }
+
+    /// The rows of a part that are no cells any more, where there are any.
+    ///
+    /// # Errors
+    /// As [`Part::removed_rows`].
+    pub fn removed(&self, part: &Part) -> Result<Option<Arc<RemovedRows>>> {
+        if part.removed.is_none() {
+            return Ok(None);
+        }
+        open_once(&self.removed, part.number, || part.removed_rows(&**self.store.storage()).map(Arc::new)).map(Some)
     }
 
     /// The cells' totals of a matrix, if they were kept.

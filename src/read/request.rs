@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Normalize, OpenStore, located};
+use super::{Normalize, OpenStore, check_rows, split_key};
 use crate::error::{DaoError, Result};
 use crate::genes::{self, Columns, Genes};
 use crate::matrix::{EditingSink, Matrix, RowCache, RowSink};
@@ -66,14 +66,10 @@ impl ReadRequest {
         let parts = genes.columns().filter(|_| !keys.is_empty());
         let parts = parts.map(|(number, columns)| Ok((number, (store.store().part_numbered(number)?, columns))));
         let parts: BTreeMap<u32, _> = parts.collect::<Result<_>>()?;
-        for (number, row, part) in located(&keys, |number| parts.get(&number).map(|&(part, _)| part)) {
-            let part = part.ok_or_else(|| not_opened(number))?;
-            if u64::from(row) >= part.n_obs {
-                let what = format!("a cell key names row {row} and the dataset has {} cells", part.n_obs);
-                return Err(DaoError::value(what)
-                    .at(part.place())
-                    .hint("the frame belongs to another store, or to another state of this one"));
-            }
+        for run in keys.chunk_by(|a, b| split_key(*a).0 == split_key(*b).0) {
+            let (number, _) = split_key(run[0]); // a run has a key
+            let (part, _) = parts.get(&number).ok_or_else(|| not_opened(number))?;
+            check_rows(store, part, run.iter().map(|&key| split_key(key).1))?;
         }
         let mut cache_numbers = 0..;
         let mut matrices = Vec::with_capacity(forms.len());

@@ -25,7 +25,7 @@ pub struct Description {
     pub n_vars: u64,
     /// The number of stored values of X; `None` where nobody has counted them.
     pub nnz: Option<u64>,
-    /// The matrices; each lies at `zarr/<name>`.
+    /// The matrices; each lies at `zarr/<name>`, in the part's folder or one in it.
     pub matrices: BTreeMap<MatrixName, MatrixMeta>,
     /// All its files but this description, by path relative to the part.
     pub files: Files,
@@ -70,6 +70,9 @@ pub struct MatrixMeta {
     /// Whether each cell's sum and count were kept, at `zarr/totals/<name>`.
     #[serde(default)]
     pub totals: bool,
+    /// The folder that has the `zarr` in which it lies, relative to the part, where that is not the part itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
 }
 
 /// A table (obs or var) as it lies in parquet, and what it was in pandas.
@@ -126,7 +129,8 @@ impl Description {
 
     /// The path of one of the matrices, relative to the store.
     pub fn matrix_path(&self, part: &Part, name: &MatrixName) -> String {
-        part.file(&format!("{ZARR}/{name}"))
+        let folder = self.matrices.get(name).and_then(|matrix| matrix.folder.as_ref());
+        part.file(&folder.map_or_else(|| format!("{ZARR}/{name}"), |folder| format!("{folder}/{ZARR}/{name}")))
     }
 
     /// The path of the totals of one of the matrices, relative to the store.

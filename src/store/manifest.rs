@@ -16,6 +16,7 @@ use super::categories::{Categories, PartCategories};
 use super::constants::{Constants, Names, share};
 use super::files::is_below;
 use super::matrix_name::MatrixName;
+use super::removed::Removed;
 use super::tables::{RESERVED, TableFile};
 use super::versions::Record;
 use crate::error::{DaoError, Result};
@@ -80,6 +81,9 @@ pub struct Part {
     /// The checksums of the table of cells; `None` for sfaira's, which have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub obs_file: Option<Arc<TableFile>>,
+    /// The rows that are no cells any more, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<Removed>,
     /// Values that all its cells share.
     pub constants: Constants,
     /// The id of the feature space: two are equal exactly where the genes and their order are.
@@ -201,7 +205,12 @@ impl Manifest {
                     return wrong("the manifest gives a column of obs a name that is the frame's own");
                 }
             }
-            if ![&part.path, &part.description, &part.obs_name].into_iter().all(|path| is_below(path)) {
+            let removed = part.removed.as_ref();
+            if removed.is_some_and(|removed| removed.n_obs > part.n_obs) {
+                return wrong("the manifest gives more removed rows than the dataset has");
+            }
+            let paths = [&part.path, &part.description, &part.obs_name].into_iter();
+            if !paths.chain(removed.map(|removed| &removed.path)).all(|path| is_below(path)) {
                 return wrong("the manifest gives a path outside the store");
             }
             if genes.insert(&part.name, &part.feature_space).is_some_and(|space| space != part.feature_space) {
@@ -234,7 +243,7 @@ impl Manifest {
 
     /// The number of cells.
     pub fn n_obs(&self) -> u64 {
-        self.parts.iter().map(|part| part.n_obs).sum()
+        self.parts.iter().map(Part::n_cells).sum()
     }
 
     /// Refuses a version that vacuum has not left.

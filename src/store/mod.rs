@@ -11,6 +11,7 @@ mod description;
 mod files;
 mod manifest;
 mod matrix_name;
+mod removed;
 mod sfaira;
 mod tables;
 mod versioned;
@@ -29,12 +30,13 @@ pub use description::{ColumnMeta, Description, MatrixMeta, TableMeta};
 pub use files::{FileMeta, Files, ListedFiles, changed, checksum, missing};
 pub use manifest::{Columns, Manifest, Part};
 pub use matrix_name::MatrixName;
+pub use removed::{Removed, RemovedRows};
 pub use tables::{INDEX, TableFile, VarColumn, VarTable, excerpt, row_count};
 #[cfg(test)]
 pub use versioned::seal;
 pub use versions::{
-    Lease, Record, STORE_FILE, SourceFile, Summary, VERSIONS, Vacuumed, commit, describe, is_store, is_unnamed, latest,
-    listed, summaries, version_path,
+    Draft, Lease, Record, STORE_FILE, SourceFile, Summary, VERSIONS, Vacuumed, commit, describe, is_store, is_unnamed,
+    latest, listed, summaries, version_path,
 };
 
 /// Folder of the parts.
@@ -117,11 +119,10 @@ impl Store {
     /// # Errors
     /// `Key` if there is none.
     pub fn part(&self, name: &str) -> Result<&Part> {
-        self.manifest.parts_of(name).next().ok_or_else(|| self.no_dataset(name))
-    }
-
-    fn no_dataset(&self, name: &str) -> DaoError {
-        DaoError::new(ErrorKind::Key, format!("no dataset '{name}' in store '{}'", self.uri()))
+        self.manifest
+            .parts_of(name)
+            .next()
+            .ok_or_else(|| DaoError::new(ErrorKind::Key, format!("no dataset '{name}' in store '{}'", self.uri())))
     }
 
     /// The part with this number.

@@ -97,6 +97,7 @@ pub fn description(part: &Part) -> Description {
         nnz: None,
         max_abs: None,
         totals: false,
+        folder: None,
     };
     Description {
         var_name: VAR.into(),

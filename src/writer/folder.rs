@@ -1,5 +1,6 @@
 //! Folders of a part that is being written, and the list of the files written to them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use super::temporary::TemporaryFolder;
 use crate::checksum::crc32c_append;
 use crate::error::{DaoError, Result};
 use crate::storage::{NewFile, Storage};
-use crate::store::{FileMeta, Files, missing};
+use crate::store::{FileMeta, Files, ZARR, missing};
 
 /// The bytes of another's file that are read at a time.
 const BLOCK: usize = 1 << 20;
@@ -47,12 +48,16 @@ impl Folder {
     /// # Errors
     /// `Io`, where a temporary folder is needed and cannot be made.
     pub fn new(storage: Arc<dyn Storage>, path: &str) -> Result<Self> {
+        let temporary = TemporaryFolder::where_needed(&*storage)?;
+        Ok(Self::with(storage, path, temporary))
+    }
+
+    /// The folder of a part, with what a temporary folder has of it where one is needed.
+    pub fn with(storage: Arc<dyn Storage>, path: &str, temporary: Option<Arc<TemporaryFolder>>) -> Self {
         let (files, flushing) = Default::default();
-        let here = match storage.local_root() {
-            Some(root) => Here::Own(root.join(path)),
-            None => Here::ForAWhile(Arc::new(TemporaryFolder::new()?)),
-        };
-        Ok(Self { storage, root: format!("{path}/"), below: String::new(), files, flushing, here })
+        let own = || storage.local_root().unwrap_or(Path::new("")).join(path);
+        let here = temporary.map_or_else(|| Here::Own(own()), Here::ForAWhile);
+        Self { storage, root: format!("{path}/"), below: String::new(), files, flushing, here }
     }
 
     /// The folder on this machine from which [`Folder::take`] takes files of the part.
@@ -98,6 +103,14 @@ impl Folder {
         self.write("zarr.json", metadata.to_string().as_bytes())
     }
 
+    /// Writes the groups below `zarr` that these arrays, given by their paths below it, lie in.
+    pub fn write_groups(&self, arrays: impl Iterator<Item = String>) -> Result<()> {
+        for group in arrays.flat_map(|path| above(&path)).collect::<BTreeSet<_>>() {
+            group.iter().fold(self.join(ZARR), |at, name| at.join(name)).write_group(&json!({}))?;
+        }
+        Ok(())
+    }
+
     /// Notes a file that another wrote whole, such as a table, and puts it where the part is.
     ///
     /// # Errors
@@ -138,6 +151,12 @@ impl Folder {
     fn note(&self, path: String, meta: FileMeta) {
         lock(&self.files).insert(path, meta);
     }
+}
+
+/// The groups that a path below `zarr` lies in, that itself among them, each as the names of the folders on its way.
+fn above(path: &str) -> Vec<Vec<String>> {
+    let names: Vec<String> = path.split('/').map(str::to_owned).collect();
+    (0..names.len()).map(|n| names[..n].to_vec()).collect()
 }
 
 /// A panic elsewhere cannot leave a list half changed, so a poisoned lock is safe to use.
@@ -182,6 +201,12 @@ impl ListedFile {
 mod tests {
     use super::*;
     use crate::storage::Local;
+
+    #[test]
+    fn groups_are_those_above() {
+        let paths: Vec<_> = above("totals/layers/counts/array").iter().map(|names| names.join("/")).collect();
+        assert_eq!(paths, ["", "totals", "totals/layers", "totals/layers/counts"]);
+    }
 
     #[test]
     fn each_file_is_listed_by_whoever_wrote_it() {

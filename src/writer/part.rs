@@ -1,10 +1,10 @@
 //! One new part: its matrices, its tables' description, its list of files.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Map, json};
+use serde_json::Map;
 
 use super::folder::Folder;
 use super::matrix::{MatrixSpec, MatrixWriter};
@@ -12,7 +12,7 @@ use crate::error::{DaoError, ErrorKind, Result};
 use crate::interrupt::undisturbed;
 use crate::storage::{self, Local, Storage, StorageOptions};
 use crate::store::{
-    Description, Lease, Manifest, MatrixMeta, MatrixName, PARTS, Part, Record, Store, TableFile, ZARR, check_free,
+    Description, Lease, Manifest, MatrixMeta, MatrixName, PARTS, Part, Record, Store, TableFile, check_free,
     check_name, checksum, commit, is_store, is_unnamed, missing,
 };
 
@@ -93,6 +93,7 @@ impl PartWriter {
             nnz: None,
             max_abs: Some(max_abs),
             totals: spec.has_totals(),
+            folder: None,
         };
         let writer = MatrixWriter::new(&self.folder, spec)?;
         Ok(&mut self.matrix.insert((writer, meta)).0)
@@ -164,9 +165,7 @@ impl PartWriter {
         let matrices = std::mem::take(&mut self.matrices);
         let kept = matrices.iter().filter(|(_, meta)| meta.totals).map(|(name, _)| format!("totals/{name}/array"));
         let paths = kept.chain(matrices.keys().map(MatrixName::to_string));
-        for group in paths.flat_map(|path| above(&path)).collect::<BTreeSet<_>>() {
-            group.iter().fold(self.folder.join(ZARR), |at, name| at.join(name)).write_group(&json!({}))?;
-        }
+        self.folder.write_groups(paths)?;
         let (mut layers, mut obsm) = (Vec::new(), Vec::new());
         for name in matrices.keys() {
             match name {
@@ -215,6 +214,7 @@ impl PartWriter {
             obs: description.obs.columns.iter().map(|column| (column.name.clone(), column.dtype.clone())).collect(),
             obs_name: OBS.into(),
             obs_file: Some(Arc::new(obs_file)),
+            removed: None,
             constants: description.constants.clone(),
             feature_space: description.feature_space.clone(),
             layers: layers.into(),
@@ -242,12 +242,6 @@ fn existing(storage: &Arc<dyn Storage>) -> Result<Option<Store>> {
         Err(e) if e.kind() == ErrorKind::NotFound && !is_store(&**storage)? => Ok(None),
         Err(e) => Err(e),
     }
-}
-
-/// The groups that a path below `zarr` lies in, that itself among them, each as the names of the folders on its way.
-fn above(path: &str) -> Vec<Vec<String>> {
-    let names: Vec<String> = path.split('/').map(str::to_owned).collect();
-    (0..names.len()).map(|n| names[..n].to_vec()).collect()
 }
 
 fn no_matrix() -> DaoError {
@@ -437,11 +431,5 @@ mod tests {
             assert!(error.to_string().contains(what), "{error}");
             assert_eq!(left(folder.path()), Vec::<String>::new());
         }
-    }
-
-    #[test]
-    fn groups_are_those_above() {
-        let paths: Vec<_> = above("totals/layers/counts/array").iter().map(|names| names.join("/")).collect();
-        assert_eq!(paths, ["", "totals", "totals/layers", "totals/layers/counts"]);
     }
 }

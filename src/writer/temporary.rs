@@ -3,13 +3,15 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::error::Result;
-use crate::storage::write_error;
+use crate::storage::{Storage, write_error};
 
 /// A new folder where the system has its temporary ones; it goes when it is dropped.
+#[derive(Debug)]
 pub struct TemporaryFolder {
     path: PathBuf,
     /// A forked child has a copy of this and must leave its parent's folder alone.
@@ -24,6 +26,14 @@ impl TemporaryFolder {
         // For nobody else to read: cells may be patients'.
         DirBuilder::new().mode(0o700).create(&path).map_err(write_error(&path, "making a temporary folder"))?;
         Ok(Self { path, pid: std::process::id() })
+    }
+
+    /// A new one, where a storage is no folder on this machine.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn where_needed(storage: &dyn Storage) -> Result<Option<Arc<Self>>> {
+        if storage.local_root().is_some() { Ok(None) } else { Self::new().map(|folder| Some(Arc::new(folder))) }
     }
 
     pub fn path(&self) -> &Path {

@@ -160,10 +160,29 @@ impl PyPart {
         self.listed().file(&self.listed().obs_name)
     }
 
-    /// The number of cells.
+    /// The rows of its matrices and of its table of cells, those that were removed too.
     #[getter]
     fn n_obs(&self) -> u64 {
         self.listed().n_obs
+    }
+
+    /// The number of cells: of rows that were not removed.
+    #[getter]
+    fn n_cells(&self) -> u64 {
+        self.listed().n_cells()
+    }
+
+    /// The file of its removed rows, relative to the store, its checksum and their number; None where there are none.
+    #[getter]
+    fn removed(&self) -> Option<(String, String, u64)> {
+        let removed = self.listed().removed.as_ref();
+        removed.map(|removed| (self.listed().file(&removed.path), removed.checksum.clone(), removed.n_obs))
+    }
+
+    /// The checksum of its description: parts with the same one are the same; None for sfaira's.
+    #[getter]
+    fn checksum(&self) -> Option<&str> {
+        self.listed().checksum.as_deref()
     }
 
     /// The number of genes.
@@ -172,10 +191,10 @@ impl PyPart {
         self.listed().n_vars
     }
 
-    /// The number of stored values of X; None where it is not known.
+    /// The number of stored values of X in its cells; None where it is not known.
     #[getter]
     fn nnz(&self) -> Option<u64> {
-        self.listed().nnz
+        self.listed().nnz_of_cells()
     }
 
     /// The layout of X: ``"csr"`` or ``"dense"``.
@@ -279,6 +298,11 @@ frozen_class! {
         var_name: String = description.var_name.clone(),
         /// The file of its uns, relative to its folder.
         uns_name: String = description.uns_name.clone(),
+        /// The values of each string-like obs column, by its name; None for one that is no set of categories.
+        categories: HashMap<String, Option<Vec<String>>> = {
+            let listed = description.categories.iter();
+            listed.map(|(name, values)| (name.clone(), values.as_ref().map(|v| v.iter().cloned().collect()))).collect()
+        },
         /// The table of genes.
         var: Py<PyTableMeta> = Py::new(py, PyTableMeta::new(py, &description.var)?)?,
     }

@@ -6,6 +6,7 @@ pub mod obs_tables;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use numpy::PyArray1;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
@@ -20,6 +21,10 @@ use crate::storage::{self, StorageOptions};
 use crate::store::{Record, Store, Summary, summaries};
 use crate::writer::add_gene_index;
 use manifest::{PyDescription, PyPart};
+
+/// A version, as Python gets it.
+type VersionRow =
+    (u64, String, String, String, u64, u64, Option<String>, String, Option<String>, Option<u64>, Option<String>);
 
 /// An opened store: its manifest, its small files, its matrices.
 #[pyclass(name = "Store", module = "dao_polars._core", frozen)]
@@ -70,11 +75,26 @@ impl PyStore {
         Ok(stores::check_is(self.opened.store(), &cells)?)
     }
 
-    /// The numbers of the parts that cells are of, ascending.
+    /// Raise DaoValueError for a store that sfaira wrote, which is not written to.
+    fn check_writable(&self) -> PyResult<()> {
+        Ok(self.opened.store().check_writable()?)
+    }
+
+    /// The numbers of the parts that cells are of, ascending; and the positions of keys whose cells the version has no more,
+    /// (n,) ascending.
     ///
-    /// Raises DaoValueError for keys that are no cells of the store.
-    fn parts_of(&self, py: Python<'_>, cells: &PyCellKeys) -> PyResult<Vec<u32>> {
-        Ok(py.detach(|| read::parts_of(&cells.0, self.opened.store()))?)
+    /// Raises DaoValueError for keys that never were cells of the store.
+    fn locate<'py>(&self, py: Python<'py>, cells: &PyCellKeys) -> PyResult<(Vec<u32>, Bound<'py, PyArray1<u64>>)> {
+        let (numbers, gone) = py.detach(|| read::locate(&cells.0, &self.opened))?;
+        Ok((numbers, PyArray1::from_iter(py, gone.into_iter().map(|at| at as u64))))
+    }
+
+    /// The rows of the part of this number that were removed, (n,) ascending.
+    ///
+    /// Raises DaoFileNotFoundError or DaoCorruptError for a file that is missing or not as it was written.
+    fn removed<'py>(&self, py: Python<'py>, number: u32) -> PyResult<Bound<'py, PyArray1<u32>>> {
+        let rows = py.detach(|| self.opened.removed(self.opened.store().part_numbered(number)?))?;
+        Ok(PyArray1::from_iter(py, rows.iter().flat_map(|rows| rows.rows())))
     }
 
     /// The feature space id of the part of this number: equal exactly where the genes and their order are.
@@ -135,38 +155,34 @@ impl PyStore {
         (!store.has_sfaira_tables()).then_some(store.manifest().version)
     }
 
-    /// The versions that are there, ascending: number, time (RFC 3339), operation, message, datasets, cells.
-    #[expect(clippy::type_complexity, reason = "a row")]
-    fn versions(&self, py: Python<'_>) -> PyResult<Vec<(u64, String, String, String, u64, u64)>> {
+    /// The versions that are there, ascending: number, time (RFC 3339), operation, message, datasets, cells, author, package,
+    /// and of the source its name, size and checksum.
+    fn versions(&self, py: Python<'_>) -> PyResult<Vec<VersionRow>> {
         let found = py.detach(|| summaries(&**self.opened.store().storage()))?;
         let row = |Summary { number, record, n_datasets, n_obs, .. }: Summary| {
-            (number, record.time, record.operation, record.message, n_datasets, n_obs)
+            let Record { operation, message, time, package, author, source, .. } = record;
+            let (name, size, checksum) = match source {
+                Some(source) => (Some(source.name), Some(source.size), source.checksum),
+                None => (None, None, None),
+            };
+            (number, time, operation, message, n_datasets, n_obs, author, package, name, size, checksum)
         };
         Ok(found.into_iter().map(row).collect())
-    }
-
-    /// Give a dataset another name; the number of the new version.
-    ///
-    /// Raises DaoKeyError if there is none, DaoFileExistsError for a name that is taken, DaoValueError for one that cannot
-    /// be one.
-    fn rename_dataset(&self, py: Python<'_>, old: &str, new: &str, message: String) -> PyResult<u64> {
-        let record = Record::now("rename_dataset", message);
-        Ok(py.detach(|| self.opened.store().rename_dataset(old, new, &record))?.version)
-    }
-
-    /// Leave a dataset out; the number of the new version.
-    ///
-    /// Raises DaoKeyError if there is none.
-    fn remove_dataset(&self, py: Python<'_>, name: &str, message: String) -> PyResult<u64> {
-        let record = Record::now("remove_dataset", message);
-        Ok(py.detach(|| self.opened.store().remove_dataset(name, &record))?.version)
     }
 
     /// Remove what no version from ``oldest`` on names, or say what that is: path and size of each file.
     ///
     /// Raises DaoCorruptError for a version or a description that cannot be read.
-    fn vacuum(&self, py: Python<'_>, oldest: u64, dry_run: bool, message: String) -> PyResult<Vec<(String, u64)>> {
-        let record = Record::now("vacuum", message);
+    #[pyo3(signature = (oldest, dry_run, message, author=None))]
+    fn vacuum(
+        &self,
+        py: Python<'_>,
+        oldest: u64,
+        dry_run: bool,
+        message: String,
+        author: Option<String>,
+    ) -> PyResult<Vec<(String, u64)>> {
+        let record = Record { author, ..Record::now("vacuum", message) };
         let gone = py.detach(|| self.opened.store().vacuum(oldest, dry_run, &record))?;
         Ok(gone.into_iter().collect())
     }
@@ -174,8 +190,9 @@ impl PyStore {
     /// Make a version like an older one; the number of the new version.
     ///
     /// Raises DaoValueError if there is no such version.
-    fn restore(&self, py: Python<'_>, version: u64, message: String) -> PyResult<u64> {
-        let record = Record::now("restore", message);
+    #[pyo3(signature = (version, message, author=None))]
+    fn restore(&self, py: Python<'_>, version: u64, message: String, author: Option<String>) -> PyResult<u64> {
+        let record = Record { author, ..Record::now("restore", message) };
         Ok(py.detach(|| self.opened.store().restore(version, &record))?.version)
     }
 

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use numpy::PyArray1;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::super::progress::Progress;
 use crate::error::{DaoError, ErrorKind};
 use crate::read::{ObsTable, ObsTables};
-use crate::storage::{Local, Storage};
-use crate::store::TableFile;
+use crate::storage::{self, Local, Storage};
+use crate::store::{Removed, TableFile};
 
 /// The checksums of a parquet file: of its columns, and of what else is read with each.
 #[pyclass(name = "TableFile", module = "dao_polars._core", frozen, eq, from_py_object)]
@@ -98,6 +99,27 @@ impl PyObsTables {
         let (tables, mut progress) = (tables(parts), Progress::new(None));
         let checked = py.detach(|| self.0.check(&tables, &columns, || progress.advance(0)));
         progress.or_raised(checked)
+    }
+
+    /// The removed rows of a part, (n,) ascending: of its dataset's name, its number of rows, and the file of the removed
+    /// ones, its checksum and their number.
+    ///
+    /// Raises DaoFileNotFoundError or DaoCorruptError for a file that is missing or not as it was written.
+    fn removed<'py>(
+        &self,
+        py: Python<'py>,
+        dataset: &str,
+        n_obs: u64,
+        path: String,
+        checksum: String,
+        n_removed: u64,
+    ) -> PyResult<Bound<'py, PyArray1<u32>>> {
+        let rows = py.detach(|| {
+            let storage = storage::open(self.0.uri(), self.0.options())?;
+            let removed = Removed { path, checksum, n_obs: n_removed, nnz: None };
+            removed.rows(&*storage, &removed.path, n_obs).map_err(|e| e.at(format!("dataset '{dataset}'")))
+        })?;
+        Ok(PyArray1::from_iter(py, rows.rows()))
     }
 
     /// Check the same, and give of each table a parquet file in which the columns are; the others are named in it, and

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{Description, Manifest, Part, Store, check_free, check_name, checksum, read_description};
+use super::super::{Description, Manifest, Part, Store, checksum, read_description};
 use super::{Lease, Record, commit, read};
 use crate::error::{DaoError, Result};
 use crate::storage::Storage;
@@ -51,6 +51,12 @@ pub fn describe(
 }
 
 impl Manifest {
+    /// Gives the parts of a dataset another name; there may be none.
+    pub fn rename(&mut self, old: &str, new: &str) {
+        self.parts.iter_mut().filter(|part| part.name == old).for_each(|part| part.name = new.to_owned());
+        self.sort();
+    }
+
     /// Leaves the parts of a dataset out; there may be none.
     ///
     /// # Errors
@@ -67,35 +73,6 @@ impl Manifest {
 }
 
 impl Store {
-    /// Gives a dataset another name: a new version.
-    ///
-    /// # Errors
-    /// `Key` if there is none, `AlreadyExists` if the new name is taken, `Value` for a name that cannot be one.
-    pub fn rename_dataset(&self, old: &str, new: &str, record: &Record) -> Result<Manifest> {
-        self.check_writable()?;
-        check_name(new)?;
-        commit(&**self.storage(), record, |manifest| {
-            self.check_has(manifest, old)?;
-            check_free(manifest, new, self.uri())?;
-            manifest.parts.iter_mut().filter(|part| part.name == old).for_each(|part| part.name = new.to_owned());
-            manifest.sort();
-            Ok(true)
-        })
-    }
-
-    /// Leaves a dataset out: a new version without it.
-    ///
-    /// # Errors
-    /// `Key` if there is none.
-    pub fn remove_dataset(&self, name: &str, record: &Record) -> Result<Manifest> {
-        self.check_writable()?;
-        commit(&**self.storage(), record, |manifest| {
-            self.check_has(manifest, name)?;
-            manifest.remove(&**self.storage(), name)?;
-            Ok(true)
-        })
-    }
-
     /// Makes an older version the last one again: a new version like it. Numbers that were given since stay given.
     ///
     /// # Errors
@@ -109,11 +86,6 @@ impl Store {
             manifest.categories = old.categories.clone();
             Ok(true)
         })
-    }
-
-    fn check_has(&self, manifest: &Manifest, name: &str) -> Result<()> {
-        let found = manifest.parts_of(name).next().map(drop);
-        found.ok_or_else(|| self.no_dataset(name))
     }
 }
 
@@ -163,19 +135,22 @@ mod tests {
         let record = || Record::now("edit", "m".into());
         assert_eq!(names(store.manifest()), [(0, "lung"), (2, "lung"), (1, "heart")]);
         assert_eq!(types(store.manifest()), ["t0", "t1", "t2"]);
-        let renamed = store.rename_dataset("lung", "air", &record()).unwrap();
+        let renamed = commit(&**store.storage(), &record(), |manifest| {
+            manifest.rename("lung", "air");
+            Ok(true)
+        })
+        .unwrap();
         assert_eq!(names(&renamed), [(0, "air"), (2, "air"), (1, "heart")]);
-        let kind = |result: Result<Manifest>| result.unwrap_err().kind();
-        assert_eq!(kind(store.rename_dataset("lung", "x", &record())), ErrorKind::Key);
-        assert_eq!(kind(store.rename_dataset("air", "heart", &record())), ErrorKind::AlreadyExists);
-        assert_eq!(kind(store.rename_dataset("air", "a/b", &record())), ErrorKind::Value);
-        let removed = store.remove_dataset("air", &record()).unwrap();
+        let removed = commit(&**store.storage(), &record(), |manifest| {
+            manifest.remove(&**store.storage(), "air")?;
+            Ok(true)
+        })
+        .unwrap();
         assert_eq!((names(&removed), types(&removed), removed.next_number), (vec![(1, "heart")], vec!["t1"], 3));
-        assert_eq!(kind(store.remove_dataset("air", &record())), ErrorKind::Key);
         let restored = store.restore(2, &record()).unwrap();
         assert_eq!((restored.version, names(&restored)), (5, names(store.manifest())));
         assert_eq!(types(&restored), ["t0", "t1", "t2"]);
-        assert_eq!(kind(store.restore(9, &record())), ErrorKind::Value);
+        assert_eq!(store.restore(9, &record()).unwrap_err().kind(), ErrorKind::Value);
         let read = read(&**store.storage(), 4).unwrap();
         assert_eq!((names(&read), types(&read)), (names(&removed), types(&removed)));
     }

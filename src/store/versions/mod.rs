@@ -355,6 +355,49 @@ fn to_json(manifest: &Manifest, base: Option<&Base>) -> Result<String> {
     versioned::to_json(VERSION_FORMAT, &file)
 }
 
+/// A version in the making: the last one of the store, to be changed and then made if it is the last one still.
+pub struct Draft {
+    pub manifest: Manifest,
+    /// What it is told apart from.
+    base: Option<Base>,
+}
+
+impl Draft {
+    /// The last version, or that of an empty store.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn of_latest(storage: &dyn Storage) -> Result<Self> {
+        let (manifest, base) = read_latest(storage)?;
+        Ok(Self { manifest, base })
+    }
+
+    /// Makes the version; false if another was made meanwhile. What it names has to be there to stay before.
+    ///
+    /// # Errors
+    /// `Io`; there is no version then.
+    pub fn make(&mut self, storage: &dyn Storage, record: &Record) -> Result<bool> {
+        let manifest = &mut self.manifest;
+        manifest.version += 1;
+        manifest.oldest = manifest.oldest.max(1);
+        manifest.record = record.clone();
+        let text = to_json(manifest, self.base.as_ref())?;
+        let made = match storage.put_new(&version_path(manifest.version), text.as_bytes()) {
+            Ok(true) => true,
+            Ok(false) => is_ours(storage, manifest.version, &record.attempt)?,
+            // It may be there all the same, as where it alone could not be flushed.
+            Err(e) if !is_ours(storage, manifest.version, &record.attempt)? => return Err(e),
+            Err(_) => true,
+        };
+        if made {
+            // The version is there: nothing may fail from here on. The next one makes up for what does.
+            let _ = identify(storage, &manifest.id);
+            let _ = storage.replace(LATEST, manifest.version.to_string().as_bytes());
+        }
+        Ok(made)
+    }
+}
+
 /// Makes the version that follows the last one: `change` gets that, and changes it; where it says that there is nothing to
 /// change, the last one remains. It is called again on what others made of the store meanwhile, until the version is made.
 ///
@@ -368,26 +411,9 @@ pub fn commit(
     mut change: impl FnMut(&mut Manifest) -> Result<bool>,
 ) -> Result<Manifest> {
     loop {
-        let (mut manifest, base) = read_latest(storage)?;
-        if !change(&mut manifest)? {
-            return Ok(manifest);
-        }
-        manifest.version += 1;
-        manifest.oldest = manifest.oldest.max(1);
-        manifest.record = record.clone();
-        let text = to_json(&manifest, base.as_ref())?;
-        let made = match storage.put_new(&version_path(manifest.version), text.as_bytes()) {
-            Ok(true) => true,
-            Ok(false) => is_ours(storage, manifest.version, &record.attempt)?,
-            // It may be there all the same, as where it alone could not be flushed.
-            Err(e) if !is_ours(storage, manifest.version, &record.attempt)? => return Err(e),
-            Err(_) => true,
-        };
-        if made {
-            // The version is there: nothing may fail from here on. The next one makes up for what does.
-            let _ = identify(storage, &manifest.id);
-            let _ = storage.replace(LATEST, manifest.version.to_string().as_bytes());
-            return Ok(manifest);
+        let mut draft = Draft::of_latest(storage)?;
+        if !change(&mut draft.manifest)? || draft.make(storage, record)? {
+            return Ok(draft.manifest);
         }
     }
 }

@@ -17,6 +17,9 @@ pub struct Record {
     pub time: String,
     /// The package that made it, and its version.
     pub package: String,
+    /// Who made it, where they said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
     /// What the version was made of, where that was a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceFile>,
@@ -28,8 +31,11 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceFile {
     pub name: String,
+    /// The bytes of the file, or of all files of a folder.
     pub size: u64,
-    pub checksum: String,
+    /// The checksum of a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
 }
 
 impl Record {
@@ -42,6 +48,7 @@ impl Record {
             message,
             time,
             package,
+            author: None,
             source: None,
             attempt: Uuid::new_v4().to_string(),
         }

@@ -1,6 +1,6 @@
 """The form of obs and var in a store: a polars frame, and notes that bring the pandas frame back.
 
-Owns the notes that [`from_pandas`][dao_polars.convert.from_pandas] makes and
+Owns the notes that [`from_pandas`][dao_polars.tables.from_pandas] makes and
 [`to_pandas`][dao_polars.convert.to_pandas] reads. No I/O; knows neither stores nor AnnData.
 
 A column's note, `ColumnMeta.pandas`, is::

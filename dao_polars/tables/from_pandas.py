@@ -14,7 +14,7 @@ import polars as pl
 from .._core import ColumnMeta, TableMeta
 from ..errors import DaoTypeError, DaoValueError
 from ..scan.dtypes import dtype_name, is_storable
-from .tables import Note, Table, to_json, truths_of
+from .table import Note, Table, to_json, truths_of
 
 if TYPE_CHECKING:
     import pandas as pd

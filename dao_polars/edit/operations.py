@@ -1,0 +1,88 @@
+"""What every operation on parts has in common.
+
+Owns the words of a conflict, and which parts an operation on datasets means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from typing import TYPE_CHECKING, Protocol
+
+import polars as pl
+
+from .. import _core
+from .part import PartDraft
+
+if TYPE_CHECKING:
+    from ..store.store import Store
+
+
+class ConflictError(Exception):
+    """What another changed that an operation changes too; who it was is for others to say."""
+
+
+class Operation(Protocol):
+    """A change of parts, each by itself."""
+
+    name: str
+    """As the store's method is called."""
+
+    @property
+    def said(self) -> str:
+        """What a version says about it where its maker says nothing."""
+
+    def numbers(self, store: Store, touched: Set[int]) -> Iterable[int]:
+        """The parts of a version that it may change; ``touched`` are those of earlier ones."""
+
+    def check(self, before: Store, after: Store) -> None:
+        """Raises [`ConflictError`][] for what others changed between two versions."""
+
+    def apply(self, part: PartDraft) -> None:
+        """Changes a part."""
+
+    def finish(self) -> None:
+        """Raises a DaoError where it found nothing to change in any part."""
+
+
+def parts_by_number(store: Store) -> dict[int, _core.Part]:
+    """The parts of a version."""
+    return {part.number: part for part in store._core.parts}
+
+
+def numbers_of(store: Store, of_datasets: Iterable[int] | None) -> list[int]:
+    """All parts of the datasets that some parts are of; of all datasets for None."""
+    parts = parts_by_number(store)
+    if of_datasets is None:
+        return list(parts)
+    names = {parts[number].name for number in of_datasets if number in parts}
+    return [number for number, part in parts.items() if part.name in names]
+
+
+def both(before: Store, after: Store, number: int) -> tuple[_core.Part, _core.Part] | None:
+    """A part in two versions; None where it is the same in both, or new.
+
+    Raises:
+        ConflictError: it is gone.
+    """
+    part = parts_by_number(before).get(number)
+    then = parts_by_number(after).get(number)
+    if part is None or (then is not None and then.checksum == part.checksum):
+        return None
+    if then is None:
+        raise ConflictError(f"removed dataset {part.name!r}, or replaced it")
+    return part, then
+
+
+def differ(before: pl.Series, after: pl.Series) -> pl.Series:
+    """Whether each value is another one; a null is a value."""
+    if before.dtype != after.dtype:
+        if pl.Null not in (before.dtype, after.dtype):
+            return pl.Series([True]).new_from_index(0, len(after))
+        before, after = before.cast(pl.String), after.cast(pl.String)
+    return before.ne_missing(after)
+
+
+def listed(names: Iterable[str]) -> str:
+    """A few names for a message."""
+    names = list(names)
+    return ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
