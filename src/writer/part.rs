@@ -250,6 +250,8 @@ fn no_matrix() -> DaoError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::error::ErrorKind;
     use crate::number::{Dtype, Layout, Values};

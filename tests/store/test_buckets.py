@@ -102,6 +102,30 @@ def test_all_that_edits_works(bucket: Bucket) -> None:
     np.testing.assert_array_equal(gene.to_numpy(), expected.X.toarray()[:, 3])
 
 
+def test_tables_and_cells_are_edited(bucket: Bucket, tmp_path: Path) -> None:
+    """As in a folder, of which ``local`` is."""
+    adata, read = study(1, 60, GENES), []
+    local = dao.write_dataset(tmp_path / "local", adata, dataset="lung", progress=False)
+    for store in (write(bucket, adata, "lung"), local):
+        cells = store.scan().select("cell", "obs_name").collect()
+        labels = cells.select("cell", label=pl.col("obs_name").str.tail(1))
+        store = store.update_obs(labels)
+        space = cells.select("cell", x=pl.lit([1.5, 2.5], pl.Array(pl.Float32, 2)))
+        store = store.update_obsm("X_scvi", space)
+        store = store.remove_cells(cells.head(7))
+        symbols = pl.DataFrame({"var_name": GENES, "symbol": [gene.upper() for gene in GENES]})
+        store = store.update_var(symbols)
+        assert store.verify().is_empty()
+        assert store.vacuum().is_empty()
+        read.append((store, store.scan().dao.to_anndata(progress=False)))
+    (store, ours), (other, theirs) = read
+    assert (store.version, ours.n_obs) == (other.version, 53)
+    assert (ours.X != theirs.X).nnz == 0
+    assert ours.obs.equals(theirs.obs)
+    assert ours.var.equals(theirs.var)
+    np.testing.assert_array_equal(ours.obsm["X_scvi"], theirs.obsm["X_scvi"])
+
+
 def test_vacuum_removes_what_older_versions_had(bucket: Bucket) -> None:
     for seed in range(4):
         write(bucket, study(seed, 30, GENES), "lung", mode="replace", gene_index=seed == 1)

@@ -1,10 +1,11 @@
 //! S3, GCS, Azure and HTTP through `object_store` (<https://docs.rs/object_store>).
 //!
 //! Owns what is asked of a store, and its errors. Every answer is waited for by [`wait`], and read by [`body`]; [`write`]
-//! puts and removes objects, [`upload`] puts them piece by piece. Plain HTTP is not written to.
+//! puts and removes objects, [`upload`] puts them piece by piece, [`list`] lists them. Plain HTTP is not written to.
 
 mod body;
 mod build;
+mod list;
 mod probe;
 pub(super) mod secrets;
 mod service;
@@ -19,18 +20,11 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use object_store::path::Path as ObjectPath;
-use object_store::{
-    Error as ObjectError, ListResult, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt,
-    coalesce_ranges,
-};
+use object_store::{Error as ObjectError, OBJECT_STORE_COALESCE_DEFAULT, ObjectStore, ObjectStoreExt, coalesce_ranges};
 
 use super::{File, NewFile, Storage, StorageOptions, check_end};
 use crate::error::{DaoError, ErrorKind, Result};
-
-/// The objects that a page of a list has, and that are removed by one request where a server can.
-const PAGE: usize = 1000;
 
 /// The objects below one URL.
 #[derive(Clone)]
@@ -75,11 +69,6 @@ impl Remote {
         path.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |at, part| at.join(part))
     }
 
-    /// The path below the root of an object.
-    fn below(&self, object: &ObjectPath) -> Option<String> {
-        object.as_ref().strip_prefix(self.prefix.as_ref()).map(|path| path.trim_matches('/').to_owned())
-    }
-
     /// The answer to a request for `path`. `Value` in a forked child: connections are its parent's.
     fn answer<T>(&self, path: &str, request: impl AsyncFnOnce(&AtomicU64) -> T) -> Result<T> {
         self.answer_in(self.patience, path, request)
@@ -119,23 +108,6 @@ impl Remote {
             let fetch = |range| body::range(&*self.store, &object, range, arrived);
             coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await
         })
-    }
-
-    /// The objects and folders directly below `folder`, which is at `path` or below it.
-    fn list(&self, path: &str, folder: &ObjectPath) -> Result<ListResult> {
-        let listed = self.answer(path, async |_| self.store.list_with_delimiter(Some(folder)).await)?;
-        listed.map_err(|e| self.failed(path, "reading", &e))
-    }
-
-    /// All objects below `path`, as many at a time as a page of a list has.
-    fn list_all(&self, path: &str) -> Result<Vec<ObjectMeta>> {
-        let (mut found, mut objects) = (Vec::new(), self.store.list(Some(&self.object(path))).chunks(PAGE));
-        while let Some(page) = self.answer(path, async |_| objects.next().await)? {
-            for object in page {
-                found.push(object.map_err(|e| self.failed(path, "reading", &e))?);
-            }
-        }
-        Ok(found)
     }
 
     fn place(&self, path: &str) -> String {
@@ -229,10 +201,7 @@ impl Storage for Remote {
     }
 
     fn list_folders(&self, path: &str) -> Result<Vec<String>> {
-        let folders = self.list(path, &self.object(path))?.common_prefixes;
-        let mut names: Vec<String> = folders.iter().filter_map(|folder| folder.filename().map(str::to_owned)).collect();
-        names.sort_unstable();
-        Ok(names)
+        self.folders_below(path)
     }
 
     fn can_list(&self) -> bool {
@@ -240,20 +209,7 @@ impl Storage for Remote {
     }
 
     fn list_files(&self, path: &str) -> Result<Vec<(String, u64)>> {
-        if self.is_bucket {
-            let objects = self.list_all(path)?;
-            return Ok(objects
-                .iter()
-                .filter_map(|object| Some((self.below(&object.location)?, object.size)))
-                .collect());
-        }
-        let (mut files, mut folders) = (Vec::new(), vec![self.object(path)]);
-        while let Some(folder) = folders.pop() {
-            let listed = self.list(path, &folder)?;
-            files.extend(listed.objects.iter().filter_map(|object| Some((self.below(&object.location)?, object.size))));
-            folders.extend(listed.common_prefixes);
-        }
-        Ok(files)
+        self.files_below(path)
     }
 
     fn modified(&self, path: &str) -> Result<Option<SystemTime>> {

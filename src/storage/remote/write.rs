@@ -6,7 +6,8 @@ use futures_util::{StreamExt, stream};
 use object_store::{Error as ObjectError, ObjectStore, PutMode, PutPayload};
 
 use super::super::not_writable;
-use super::{PAGE, Remote, wait};
+use super::list::PAGE;
+use super::{Remote, wait};
 use crate::error::{DaoError, Result};
 
 impl Remote {

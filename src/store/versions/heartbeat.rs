@@ -84,10 +84,10 @@ impl Shared {
     /// Puts the object until it ends, or is lost.
     fn run(&self) {
         let mut state = self.lock();
-        loop {
+        while state.age() <= lost_after() {
             let waited = self.ended.wait_timeout_while(state, beat(), |state| !state.ends);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-            if state.ends || state.age() > lost_after() {
+            if state.ends {
                 return;
             }
             // Locked meanwhile: who ends it knows then that nobody puts it after. One that fails is made up for by the next.

@@ -4,7 +4,8 @@
 //! differ from an older version that does, its base: many versions of many datasets stay small, and none needs a third file
 //! to be read. `versions/latest` has a number from which on to look for the last one; it may be an older one's.
 //!
-//! `record` says what made one, `edit` what edits do to parts, `lease` who is writing (`heartbeat`: on buckets), and `vacuum` removes what nothing names.
+//! `record` says what made one, `edit` what edits do to parts, `lease` who is writing (`heartbeat`: on buckets), and `vacuum`
+//! removes what nothing names.
 
 mod edit;
 mod heartbeat;
