@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pytest
 
@@ -302,6 +303,20 @@ def test_a_writer_that_is_refused_cleans_up(proxied: tuple[Bucket, Proxy]) -> No
         write(bucket, 2, "new")
     assert lost
     assert listed(bucket, ".") == before
+
+
+def test_an_upload_that_fails_is_aborted(proxied: tuple[Bucket, Proxy]) -> None:
+    bucket, proxy = proxied
+    proxy.fate = lambda method, path: "lost" if "partNumber=4" in path else ""
+    x = np.random.default_rng(0).standard_normal((1500, 8000), dtype=np.float32)
+    with pytest.raises(dao.DaoIOError, match=r"path 's3://bucket/atlas/parts/.*writing failed"):
+        dao.write_dataset(
+            bucket.uri, ad.AnnData(x), dataset="d", storage_options=bucket.options, progress=False
+        )
+    assert ("DELETE", True) in {(method, "uploadId=" in path) for method, path in proxy.asked}
+    assert bucket.files is not None
+    assert not [p for p in bucket.files.parent.iterdir() if p.name.startswith(".upload")]
+    assert listed(bucket, ".") == set()
 
 
 def test_ctrl_c_leaves_no_more_than_what_was_on_its_way(proxied: tuple[Bucket, Proxy]) -> None:

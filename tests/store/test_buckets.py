@@ -166,6 +166,15 @@ def test_large_objects_go_in_parts(bucket: Bucket) -> None:
         assert not [p for p in bucket.files.parent.iterdir() if p.name.startswith(".upload")]
 
 
+def test_cells_that_were_just_written_are_found(bucket: Bucket) -> None:
+    """A remote store that a look-up keeps open is read anew once somebody saw a newer version."""
+    for seed, name in enumerate(["lung", "heart"]):
+        store = write(bucket, study(seed, 20, GENES), name)
+        cells = store.scan().filter(pl.col("dataset") == name).collect()
+        gene = cells.select(g=dao.gene("g3"))["g"].to_numpy()
+        np.testing.assert_array_equal(gene, study(seed, 20, GENES).X.toarray()[:, 3])
+
+
 def test_a_name_that_is_taken(bucket: Bucket) -> None:
     adata = study(1, 20, GENES)
     write(bucket, adata, "lung")
