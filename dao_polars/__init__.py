@@ -6,7 +6,7 @@
 >>> for x, obs in cells.dao.iter_batches(1024, shuffle=True, seed=0): ...
 >>> adata = cells.dao.to_anndata()
 
-The functions: [`load_store`][], [`scan`][], [`write_dataset`][]. The ``.dao``
+The functions: [`load_store`][], [`scan`][], [`write_dataset`][], [`copy`][]. The ``.dao``
 namespace of LazyFrame and DataFrame is [`DaoFrame`][]; ``dao.frame(lf)`` is the
 same for type checkers, which cannot see namespaces.
 """
@@ -31,6 +31,7 @@ from .genes.ontology import load_ontology
 from .genes.terms import Ontology
 from .scan.cell import Cell
 from .store.store import Store, load_store, scan
+from .write.copy import copy
 from .write.dataset import write_dataset
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "DaoValueError",
     "Ontology",
     "Store",
+    "copy",
     "frame",
     "gene",
     "genes",

@@ -187,6 +187,15 @@ class Store:
     def restore(self, version: int, message: str, author: str | None = None) -> int: ...
     def check_writable(self) -> None: ...
     def removed(self, number: int) -> NDArray[np.uint32]: ...
+    def copy(
+        self,
+        uri: str,
+        storage_options: dict[str, str],
+        datasets: list[str] | None,
+        message: str,
+        author: str | None = None,
+        advance: Callable[[int], object] | None = None,
+    ) -> int: ...
     def add_gene_index(
         self, number: int, advance: Callable[[int], object] | None = None
     ) -> bool: ...
@@ -286,6 +295,7 @@ class Reader:
         genes: Genes,
         matrices: Sequence[_MatrixForm],
     ) -> Reader: ...
+    reads_rows: Final[bool]
     def read(
         self,
         *,
@@ -331,6 +341,7 @@ class PartWriter:
         columns: NDArray[np.int32] | None = None,
         most_summed: int = 1,
         rows: NDArray[np.uint32] | None = None,
+        known: tuple[str, int] | None = None,
     ) -> None: ...
     def push_sparse(
         self, by_columns: bool, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]
@@ -355,7 +366,7 @@ class PartWriter:
         feature_space: str,
         message: str,
         author: str | None = None,
-        source: tuple[str, int, str | None] | None = None,
+        source: str | None = None,
     ) -> int: ...
     def abort(self) -> None: ...
 

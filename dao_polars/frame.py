@@ -24,6 +24,7 @@ from .errors import DaoTypeError
 from .genes.request import Duplicates, Genes
 from .select import splits
 from .select.selection import Missing, select
+from .write import selection as written
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -227,6 +228,7 @@ class DaoFrame:
     split = namespace_method(splits.split)
     sample = namespace_method(splits.sample)
     to_anndata = namespace_method(to_anndata)
+    write_dataset = namespace_method(written.write_dataset)
     pseudobulk = namespace_method(pseudobulk)
     gene_stats = namespace_method(gene_stats)
     highly_variable_genes = namespace_method(highly_variable_genes)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .. import _core
+from ..errors import DaoKeyError
 from .operations import ConflictError, numbers_of, parts_by_number
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class RenameDataset:
 
     def apply(self, edit: _core.Edit, names: dict[int, str]) -> None:
         """Renames it; ``names`` are those that parts have, which follow."""
-        old = names[self._parts[0]]
+        old = _name(names, self._parts, self._old)
         if old != self._new:
             edit.rename_dataset(old, self._new)
         names |= {number: self._new for number, name in names.items() if name == old}
@@ -64,10 +65,17 @@ class RemoveDataset:
 
     def apply(self, edit: _core.Edit, names: dict[int, str]) -> None:
         """Leaves it out; ``names`` are those that parts have."""
-        name = names[self.parts[0]]
+        name = _name(names, self.parts, self._dataset)
         edit.remove_dataset(name)
         for number in [number for number, of in names.items() if of == name]:
             del names[number]
+
+
+def _name(names: dict[int, str], parts: Sequence[int], dataset: str) -> str:
+    """The name that a dataset has now."""
+    if parts[0] not in names:
+        raise DaoKeyError(f"no dataset {dataset!r} is in the store any more")
+    return names[parts[0]]
 
 
 def _names(store: Store, numbers: Sequence[int]) -> set[str]:

@@ -15,7 +15,7 @@ import polars as pl
 
 from .. import _core
 from .._args import texts
-from ..errors import DaoConflictError, DaoTypeError, DaoValueError
+from ..errors import DaoConflictError, DaoFileNotFoundError, DaoTypeError, DaoValueError
 from .cells import RemoveCells
 from .datasets import RemoveDataset, RenameDataset
 from .frames import cell_columns, gene_columns
@@ -42,10 +42,13 @@ class Edit:
             if text is not None and not isinstance(text, str):
                 raise DaoTypeError(f"{what}={text!r}; expected text or None")
         store._core.check_writable()
-        self._opened, self._message, self._author = store, message, author
+        self._handle, self._message, self._author = store, message, author
+        #: The store with what was changed through it, up to where others came between.
+        self._opened = _as_edited(store)
         self._operations: list[Operation | RenameDataset | RemoveDataset] = []
         #: The parts of datasets by the names that they have after the operations so far.
-        self._datasets = {n: [p.number for p in ps] for n, ps in store._by_dataset.items()}
+        by_name = self._opened._by_dataset.items()
+        self._datasets = {name: [part.number for part in parts] for name, parts in by_name}
         self._made: Store | None = None
 
     def __enter__(self) -> Edit:
@@ -63,7 +66,7 @@ class Edit:
     @property
     def store(self) -> Store:
         """The store at the version that was made; as it was opened, before."""
-        return self._opened if self._made is None else self._made
+        return self._handle if self._made is None else self._made
 
     def update_obs(self, frame: Any, *, dataset: str | None = None) -> None:
         """Adds or changes columns of obs; see [`Store.update_obs`][]."""
@@ -151,14 +154,14 @@ class Edit:
                 edit.begin_again()
         finally:
             edit.close()
-        opened._own.append(version)
+        self._handle._own.append(version)
         self._made = opened._at(version)
         return self._made
 
     def _check(self, last: Store, seen: int) -> None:
         """Looks at what others changed since the store was opened, and after version ``seen``."""
         number = last.version or 0
-        for first, then in _others(self._opened.version or 0, self._opened._own, number):
+        for first, then in _others(self._opened.version or 0, self._handle._own, number):
             if then <= seen:
                 continue
             before = self._version(max(first, seen))
@@ -166,6 +169,8 @@ class Edit:
             try:
                 for operation in self._operations:
                     operation.check(before, after)
+            except DaoFileNotFoundError as error:
+                raise _unknown(before.version, error) from error
             except ConflictError as conflict:
                 made = [row for row in last._core.versions() if first < row[0] <= then]
                 who = "; ".join(f"version {n}, {op} {said}" for n, _, op, said, *_ in made[-3:])
@@ -180,10 +185,7 @@ class Edit:
         try:
             return self._opened._at(number)
         except DaoValueError as error:
-            raise DaoConflictError(
-                f"what others changed since version {number} is not known any more: {error}. Open "
-                "the store again, and make the edit on what is there now"
-            ) from error
+            raise _unknown(number, error) from error
 
     def _apply(self, edit: _core.Edit, last: Store) -> None:
         """Puts the edit into the version in the making, with the parts of it that are done."""
@@ -194,6 +196,8 @@ class Edit:
                     of_parts.setdefault(number, []).append(operation)
         parts = parts_by_number(last)
         for number, operations in of_parts.items():
+            if number not in parts:
+                raise DaoValueError(f"{operations[0].name}: cells that are no longer in the store")
             if not edit.change_again(number):
                 draft = PartDraft(last, parts[number])
                 for operation in operations:
@@ -207,16 +211,32 @@ class Edit:
                 operation.finish()
 
 
+def _unknown(version: int | None, error: Exception) -> DaoConflictError:
+    """The error where vacuum has removed what others' changes would be seen by."""
+    return DaoConflictError(
+        f"what others changed since version {version} is not known any more: {error}. Open the "
+        "store again, and make the edit on what is there now"
+    )
+
+
+def _as_edited(store: Store) -> Store:
+    """A store at the last of the versions that were made through it without others between."""
+    version = store.version or 0
+    while version + 1 in store._own:
+        version += 1
+    return store if version == store.version else store._at(version)
+
+
 def _others(opened: int, own: list[int], last: int) -> list[tuple[int, int]]:
     """From which versions to which others changed a store.
 
     Args:
         opened: the version that a store was opened in.
-        own: versions that were made through that store, ascending.
+        own: versions that were made through that store, ascending; those before do not count.
         last: the last one.
     """
     found, at = [], opened
-    for number in [*own, last + 1]:
+    for number in [*(version for version in own if version > opened), last + 1]:
         if number - 1 > at:
             found.append((at, number - 1))
         at = number

@@ -67,7 +67,7 @@ class UpdateObsm:
         return numbers_of(store, self._parts)  # the other parts of a dataset have it, too
 
     def check(self, before: Store, after: Store) -> None:
-        for number, (rows, at) in self._parts.items():
+        for number, (rows, _) in self._parts.items():
             pair = both(before, after, number)
             if pair is None:
                 continue
@@ -80,16 +80,15 @@ class UpdateObsm:
                 old is not None and old.shape == new.shape and _same(old, new).all()
             ):
                 continue
-            mine = self._values[at]
-            if new.shape[1] != mine.shape[1]:
+            if new.shape[1] != self._values.shape[1]:
                 raise ConflictError(
                     f"gave {part.name!r} an obsm {self._name.name!r} of another width"
                 )
-            changed = ~_same(mine, new[rows])
+            changed = np.ones(len(rows), np.bool_)
             if old is not None and old.shape == new.shape:
-                changed &= ~_same(old[rows], new[rows])
+                changed = np.logical_not(_same(old[rows], new[rows]))
             elif old is None and new.dtype.kind == "f":
-                changed &= ~np.isnan(new[rows]).all(axis=1)
+                changed = np.logical_not(np.isnan(new[rows]).all(axis=1))
             if changed.any():
                 raise ConflictError(
                     f"changed obsm {self._name.name!r} in {changed.sum():,} of the cells, of "
@@ -178,4 +177,4 @@ def _same(a: Matrix, b: Matrix) -> npt.NDArray[np.bool_]:
     equal = a == b
     if a.dtype.kind == "f" and b.dtype.kind == "f":
         equal |= np.isnan(a) & np.isnan(b)
-    return np.asarray(equal.all(axis=1))
+    return np.asarray(equal.all(axis=1), np.bool_)

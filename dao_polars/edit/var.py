@@ -43,13 +43,12 @@ class UpdateVar:
             if pair is None:
                 continue
             old, new = (s._tables.var(p) for s, p in zip((before, after), pair, strict=True))
-            rows, at = self._rows(new["var_name"], pair[0].name)
-            for column, (values, _) in self._columns.items():
+            rows, _ = self._rows(new["var_name"], pair[0].name)
+            for column in self._columns:
                 if column in old.columns and column not in new.columns:
                     raise ConflictError(f"dropped var column {column!r} of {pair[0].name!r}")
                 was, now = (_column(frame, column, rows) for frame in (old, new))
-                mine = values.gather(at)
-                changed = differ(was, now) & differ(mine, now)
+                changed = differ(was, now)
                 if changed.any():
                     first = changed.arg_max() or 0
                     raise ConflictError(

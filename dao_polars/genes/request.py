@@ -14,8 +14,9 @@ import polars as pl
 
 from ..errors import DaoTypeError, DaoValueError
 
-#: ``genes=`` of the public methods: None, names, or how to combine the datasets' own.
-Genes = str | Iterable[str] | pl.Series | None
+#: ``genes=`` of the public methods: None, names (or a var with them), or how to combine the
+#: datasets' own.
+Genes = str | Iterable[str] | pl.Series | pl.DataFrame | None
 
 #: ``duplicates=``: what a name means that several genes of a dataset have.
 Duplicates = Literal["error", "first", "sum", "drop"]
@@ -26,8 +27,10 @@ def wanted(genes: Genes) -> str | list[str] | None:
     return genes if genes is None or isinstance(genes, str) else gene_names(genes)
 
 
-def gene_names(genes: Iterable[str] | pl.Series) -> list[str]:
+def gene_names(genes: Iterable[str] | pl.Series | pl.DataFrame) -> list[str]:
     """Gene names as a list; refused are other things, and halves of surrogate pairs."""
+    if isinstance(genes, pl.DataFrame) and "var_name" in genes.columns:
+        genes = genes["var_name"]
     if not isinstance(genes, Iterable):
         raise DaoTypeError(f"genes={genes!r}; expected gene names, 'intersection', 'union' or None")
     names = list(genes)

@@ -1,5 +1,5 @@
-"""Studies into a store: what a source holds, what is kept of it, in which order it is written.
+"""Studies and selections into a store: what is kept of them, in which order it is written.
 
-Owns the sources (AnnData in memory, .h5ad, AnnData .zarr, 10x .h5) and `write_dataset`. Must not
-know how matrices reach the disk: that is the core's.
+Owns both ways to write a dataset, of a source and of a frame's cells, and copies between stores.
+Must not know how matrices reach the disk: that is the core's.
 """

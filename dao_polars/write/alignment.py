@@ -37,7 +37,12 @@ class Alignment:
 
 
 def align(
-    var: Table, genes: Any, gene_key: str | None, duplicates: Duplicates, where: str
+    var: Table,
+    genes: Any,
+    gene_key: str | None,
+    duplicates: Duplicates,
+    where: str,
+    stacklevel: int,
 ) -> Alignment:
     """The alignment whose output columns are exactly ``genes``, in their order.
 
@@ -83,7 +88,7 @@ def align(
     if absent:
         changes.append(f"{absent:,} of genes= are not in the source and are zero")
     if changes:
-        warnings.warn(f"{where}: {'; '.join(changes)}", UserWarning, stacklevel=3)
+        warnings.warn(f"{where}: {'; '.join(changes)}", UserWarning, stacklevel=stacklevel)
     return Alignment(
         _aligned_var(var, wanted, source, gene_key),
         None if np.array_equal(columns, np.arange(len(source))) else columns,
@@ -92,8 +97,6 @@ def align(
 
 
 def _names(genes: Any, where: str) -> pl.Series:
-    if isinstance(genes, pl.DataFrame) and "var_name" in genes.columns:
-        genes = genes["var_name"]
     if isinstance(genes, str | bytes) or not isinstance(genes, Iterable | pl.Series):
         raise DaoTypeError(
             f"{where}: genes={genes!r}: expected a list of gene names, such as "

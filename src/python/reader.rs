@@ -19,7 +19,7 @@ use crate::batches::{Batch, BufferPool, Epoch};
 use crate::error::DaoError;
 use crate::number::{Dtype, Layout, Values};
 use crate::read::schedule::{self, Next};
-use crate::read::{MatrixForm, Normalize, ReadRequest};
+use crate::read::{MatrixForm, MatrixRequest, Normalize, ReadRequest};
 use crate::sampling::EpochPlan;
 
 /// The time to wait before checking for Ctrl-C.
@@ -75,6 +75,12 @@ impl PyReader {
         let request = py.detach(|| ReadRequest::open(&store.opened, keys, &genes, forms))?;
         let pool = BufferPool::new(request.matrices.len());
         Ok(Self { request: Arc::new(request), pool })
+    }
+
+    /// Whether rows cost no more alone than among their neighbours, of all the matrices.
+    #[getter]
+    fn reads_rows(&self) -> bool {
+        self.request.matrices.iter().all(MatrixRequest::reads_rows)
     }
 
     /// The arrays of each matrix, as an epoch gives them, of all cells in frame order.

@@ -1,6 +1,7 @@
 //! `_core.PartWriter`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
@@ -10,28 +11,42 @@ use pyo3::pybacked::PyBackedBytes;
 use super::arrays;
 use super::store::manifest::{PyMatrixName, PyTableMeta, json};
 use crate::error::{DaoError, Result};
-use crate::number::Layout;
+use crate::number::{Dtype, Layout};
 use crate::store::{Description, Record, SourceFile};
 use crate::writer::{Hdf5Filter, Indices, MatrixSpec, Mode, PartWriter, Slice, StoredChunk, ValueScan, decode_hdf5};
 
 /// A part being written: invisible until ``commit``, gone if dropped before.
 #[pyclass(name = "PartWriter", module = "dao_polars._core", frozen)]
-pub struct PyPartWriter(Mutex<Option<(PartWriter, ValueScan)>>);
+pub struct PyPartWriter(Mutex<Option<(PartWriter, Looked)>>);
+
+/// What was seen of a matrix's values: before it was begun; or, where their type was known, as they came.
+#[derive(Default)]
+struct Looked {
+    scan: ValueScan,
+    as_they_come: bool,
+}
+
+impl Looked {
+    /// Looks at values that come, unless they were looked at before.
+    fn at(&mut self, values: Slice<'_>) -> Result<()> {
+        if self.as_they_come { self.scan.update(values) } else { Ok(()) }
+    }
+}
 
 impl PyPartWriter {
-    fn lock(&self) -> MutexGuard<'_, Option<(PartWriter, ValueScan)>> {
+    fn lock(&self) -> MutexGuard<'_, Option<(PartWriter, Looked)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with<T: Send>(
         &self,
         py: Python<'_>,
-        run: impl FnOnce(&mut PartWriter, &mut ValueScan) -> Result<T> + Send,
+        run: impl FnOnce(&mut PartWriter, &mut Looked) -> Result<T> + Send,
     ) -> PyResult<T> {
         Ok(py.detach(|| {
             let mut guard = self.lock();
-            let (writer, scan) = guard.as_mut().ok_or_else(finished)?;
-            run(writer, scan)
+            let (writer, looked) = guard.as_mut().ok_or_else(finished)?;
+            run(writer, looked)
         })?)
     }
 }
@@ -98,7 +113,7 @@ impl PyPartWriter {
             _ => return Err(DaoError::value(format!("no mode '{mode}'")).into()),
         };
         let writer = py.detach(|| PartWriter::begin(uri, &storage_options, dataset, mode))?;
-        Ok(Self(Mutex::new(Some((writer, ValueScan::default())))))
+        Ok(Self(Mutex::new(Some((writer, Looked::default())))))
     }
 
     /// The folder on this machine that ``obs.parquet``, ``var.parquet`` and ``uns.json`` are written to.
@@ -112,9 +127,9 @@ impl PyPartWriter {
     /// Returns how many of its values were not zero so far.
     fn scan(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<u64> {
         borrowed(data, |values| {
-            self.with(py, |_, scan| {
-                scan.update(values)?;
-                Ok(scan.nonzero())
+            self.with(py, |_, looked| {
+                looked.scan.update(values)?;
+                Ok(looked.scan.nonzero())
             })
         })
     }
@@ -124,8 +139,11 @@ impl PyPartWriter {
     /// It is stored in the narrowest type that holds every value and every sum of ``most_summed``: ``uint8`` …
     /// ``uint64``; with negatives ``int8`` … ``int64``; else ``float32`` or ``float64``. ``portable``: CSR arrays in
     /// zarr's core codecs alone, instead of ``dao_polars.pfor``. ``columns`` maps source to output columns (-1:
-    /// dropped), ``rows`` source to output rows.
-    #[pyo3(signature = (name, layout, shape, source_dtype, *, portable=false, columns=None, most_summed=1, rows=None))]
+    /// dropped), ``rows`` source to output rows. ``known``: a number type that holds every value, and about how many
+    /// are not zero, of a matrix that was not scanned.
+    #[pyo3(signature = (
+        name, layout, shape, source_dtype, *, portable=false, columns=None, most_summed=1, rows=None, known=None
+    ))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn begin_matrix(
         &self,
@@ -138,17 +156,21 @@ impl PyPartWriter {
         columns: Option<&Bound<'_, PyAny>>,
         most_summed: u32,
         rows: Option<&Bound<'_, PyAny>>,
+        known: Option<(String, u64)>,
     ) -> PyResult<()> {
         let layout = Layout::from_name(layout)?;
         let columns = columns.map(arrays::numbers).transpose()?;
         let rows = rows.map(arrays::numbers).transpose()?;
-        self.with(py, |writer, scan| {
-            let mut scan = std::mem::take(scan);
-            scan.widen_to_sums(most_summed);
-            let (stored, source_nnz, transposed) = (scan.stored(), scan.nonzero(), false);
+        let known = known.map(|(dtype, nnz)| Ok((Dtype::from_name(&dtype)?, nnz)));
+        let known = known.transpose().map_err(|e: DaoError| PyErr::from(e))?;
+        self.with(py, |writer, looked| {
+            looked.as_they_come = known.is_some();
+            looked.scan.widen_to_sums(most_summed);
+            let (stored, source_nnz) = known.unwrap_or_else(|| (looked.scan.stored(), looked.scan.nonzero()));
+            let transposed = false;
             let spec =
                 MatrixSpec { name: name.0, layout, portable, shape, stored, columns, rows, source_nnz, transposed };
-            writer.begin_matrix(spec, source_dtype, scan.max_abs()).map(drop)
+            writer.begin_matrix(spec, source_dtype, looked.scan.max_abs()).map(drop)
         })
     }
 
@@ -165,9 +187,12 @@ impl PyPartWriter {
     ) -> PyResult<()> {
         let indptr: Vec<i64> = arrays::numbers(indptr)?;
         borrowed_sparse(indices, data, |indices, data| {
-            self.with(py, |writer, _| match (writer.matrix()?, by_columns) {
-                (matrix, true) => matrix.push_columns(&indptr, indices, data),
-                (matrix, false) => matrix.push_rows(&indptr, indices, data),
+            self.with(py, |writer, looked| {
+                looked.at(data)?;
+                match (writer.matrix()?, by_columns) {
+                    (matrix, true) => matrix.push_columns(&indptr, indices, data),
+                    (matrix, false) => matrix.push_rows(&indptr, indices, data),
+                }
             })
         })
     }
@@ -190,19 +215,28 @@ impl PyPartWriter {
     /// Take the matrix's next rows, (rows, columns).
     fn push_dense(&self, py: Python<'_>, block: &Bound<'_, PyAny>) -> PyResult<()> {
         let (_, width): (usize, usize) = block.getattr("shape")?.extract()?;
-        borrowed(block, |data| self.with(py, |writer, _| writer.matrix()?.push_dense(width, data)))
+        borrowed(block, |data| {
+            self.with(py, |writer, looked| {
+                looked.at(data)?;
+                writer.matrix()?.push_dense(width, data)
+            })
+        })
     }
 
     /// Write the rest of the matrix; returns the number of stored values.
     fn finish_matrix(&self, py: Python<'_>) -> PyResult<u64> {
-        self.with(py, |writer, _| writer.finish_matrix())
+        self.with(py, |writer, looked| {
+            let Looked { scan, .. } = std::mem::take(looked);
+            writer.set_max_abs(scan.max_abs())?;
+            writer.finish_matrix()
+        })
     }
 
     /// Describe the part and make the version that has it; the version's number.
     ///
     /// ``constants`` are values that all cells share, ``categories`` the values of each string-like obs column, None
-    /// where they are too many, ``author`` who made it, ``source`` the name of a file that it was made of, its
-    /// size and its checksum.
+    /// where they are too many, ``author`` who made it, ``source`` the path of the file that it was
+    /// made of, which is read for its checksum.
     #[pyo3(signature = (*, obs, var, organism, constants, categories, feature_space, message, author=None, source=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn commit(
@@ -216,15 +250,18 @@ impl PyPartWriter {
         feature_space: String,
         message: String,
         author: Option<String>,
-        source: Option<(String, u64, Option<String>)>,
+        source: Option<PathBuf>,
     ) -> PyResult<u64> {
         let (obs, var, constants) = (obs.core(py)?, var.core(py)?, json(constants)?);
         let categories = categories.into_iter().map(|(name, values)| (name, values.map(BTreeSet::from_iter))).collect();
         let tables = Description { obs, var, constants, feature_space, categories, ..Description::default() };
-        let source = source.map(|(name, size, checksum)| SourceFile { name, size, checksum });
-        let record = Record { author, source, ..Record::now("write_dataset", message) };
         let (writer, _) = self.lock().take().ok_or_else(finished)?;
-        Ok(py.detach(|| writer.commit(tables, organism, &record))?.version)
+        let commit = || {
+            let source = source.as_deref().map(SourceFile::of).transpose()?;
+            let record = Record { author, source, ..Record::now("write_dataset", message) };
+            writer.commit(tables, organism, &record)
+        };
+        Ok(py.detach(commit)?.version)
     }
 
     /// Remove what was written.

@@ -13,7 +13,7 @@ mod request;
 mod row_plan;
 pub mod schedule;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 mod verify;
 
 pub use cell_keys::{check_rows, locate, located, split_key};

@@ -122,17 +122,31 @@ impl ListedFiles {
         format!("{}/{path}", self.uri())
     }
 
+    /// The paths of the files relative to the folder, ascending.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
     /// Reads all of a file, in pieces, and holds it against the list.
     ///
     /// # Errors
     /// `NotFound`, `Corrupt` for a file that is not as it was written, `Io`.
     pub fn verify(&self, path: &str) -> Result<()> {
+        self.read_through(path, |_| Ok(()))
+    }
+
+    /// Reads all of a file, gives `each` of its pieces in their order, and holds it against the list then.
+    ///
+    /// # Errors
+    /// As [`ListedFiles::verify`], and what `each` fails with.
+    pub fn read_through(&self, path: &str, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let (Some(meta), Some(file)) = (self.meta(path), self.file(path)?) else {
             return Err(missing(&self.place(path)));
         };
         let mut crc = 0;
         read_pieces(file.as_ref(), std::iter::once((0..meta.size, 0)), |_, bytes| {
             crc = crc32c_append(crc, bytes);
+            each(bytes)
         })?;
         meta.check_crc(crc, &self.place(path))
     }

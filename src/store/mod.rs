@@ -199,6 +199,14 @@ impl Store {
 /// # Errors
 /// As [`Store::description`].
 fn read_description(storage: &dyn Storage, part: &Part) -> Result<Description> {
+    description_file(storage, part).map(|(_, description)| description)
+}
+
+/// The description of a part of a store of ours, and the bytes of its file.
+///
+/// # Errors
+/// As [`Store::description`].
+pub fn description_file(storage: &dyn Storage, part: &Part) -> Result<(Bytes, Description)> {
     let path = part.file(&part.description);
     let place = format!("{}/{path}", storage.uri());
     let read = || {
@@ -208,7 +216,8 @@ fn read_description(storage: &dyn Storage, part: &Part) -> Result<Description> {
             let what = "checksum mismatch: the file is not the one that the version lists";
             return Err(files::changed(&place, what, expected, found));
         }
-        Description::parse(&bytes, &place, part)
+        let description = Description::parse(&bytes, &place, part)?;
+        Ok((bytes, description))
     };
     read().map_err(|e| e.at(part.place()))
 }

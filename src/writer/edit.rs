@@ -374,3 +374,86 @@ impl Drop for Edit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::read::testing::written;
+    use crate::storage::Local;
+
+    fn begin(open: &OpenStore) -> Edit {
+        Edit::begin(open.store(), Record::now("edit", String::new())).unwrap()
+    }
+
+    fn again(open: &OpenStore) -> OpenStore {
+        OpenStore::new(Store::open(open.store().uri(), &Vec::new(), None).unwrap())
+    }
+
+    fn files(folder: &std::path::Path) -> Vec<String> {
+        Local::new(folder).unwrap().list_files("").unwrap().into_iter().map(|(path, _)| path).collect()
+    }
+
+    fn remove(edit: &mut Edit, open: &OpenStore, number: u32, rows: &[u32]) -> Result<()> {
+        edit.change(open, number, PartChange { removed: rows.to_vec(), ..PartChange::default() })
+    }
+
+    #[test]
+    fn rows_are_removed_and_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = written(folder.path(), |_| ());
+        let mut edit = begin(&open);
+        remove(&mut edit, &open, 0, &[2, 0, 2]).unwrap();
+        assert_eq!(edit.commit().unwrap(), Some(2));
+        drop(edit);
+        let open = again(&open);
+        let lung = open.store().part("lung").unwrap();
+        assert_eq!((lung.n_obs, lung.n_cells(), open.store().manifest().n_obs()), (3, 1, 3));
+        assert_eq!(open.removed(lung).unwrap().unwrap().rows().collect::<Vec<_>>(), [0, 2]);
+        let mut edit = begin(&open);
+        remove(&mut edit, &open, 0, &[1]).unwrap();
+        edit.commit().unwrap();
+        let open = again(&open);
+        assert_eq!(open.store().part("lung").unwrap().n_cells(), 0);
+        assert_eq!(remove(&mut begin(&open), &open, 0, &[3]).unwrap_err().kind(), ErrorKind::Value);
+        assert_eq!(remove(&mut begin(&open), &open, 9, &[0]).unwrap_err().kind(), ErrorKind::Value);
+    }
+
+    #[test]
+    fn who_loses_a_race_uses_what_the_other_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = written(folder.path(), |_| ());
+        let before = files(folder.path());
+        let (mut first, mut second) = (begin(&open), begin(&open));
+        remove(&mut first, &open, 0, &[0]).unwrap();
+        for number in [0, 4] {
+            remove(&mut second, &open, number, &[1]).unwrap();
+        }
+        assert_eq!((first.commit().unwrap(), second.commit().unwrap()), (Some(2), None));
+        second.begin_again().unwrap();
+        assert_eq!((second.change_again(0).unwrap(), second.change_again(4).unwrap()), (false, true));
+        let open = again(&open);
+        remove(&mut second, &open, 0, &[1]).unwrap();
+        assert_eq!(second.commit().unwrap(), Some(3));
+        drop((first, second));
+        let open = again(&open);
+        let cells: Vec<_> = open.store().manifest().parts.iter().map(Part::n_cells).collect();
+        assert_eq!(cells, [1, 1]);
+        // Two files a part and version, the versions, the store's id: what was written in vain is gone.
+        let new = files(folder.path()).len() - before.len();
+        assert_eq!(new, 3 * 2 + 2, "{:?}", files(folder.path()));
+    }
+
+    #[test]
+    fn an_edit_that_is_dropped_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = written(folder.path(), |_| ());
+        let before = files(folder.path());
+        let mut edit = begin(&open);
+        remove(&mut edit, &open, 0, &[0]).unwrap();
+        edit.write_obsm(4, "X_new", 2, "float32", Slice::from(&[1.0_f32, 2.0, 3.0, 4.0][..])).unwrap();
+        edit.new_file(4, "obs", ".parquet").unwrap();
+        drop(edit);
+        assert_eq!(files(folder.path()), before);
+    }
+}

@@ -107,6 +107,16 @@ impl PartWriter {
         self.matrix.as_mut().map(|(writer, _)| writer).ok_or_else(no_matrix)
     }
 
+    /// Notes the largest absolute value of the matrix, where it is known only once all values came.
+    ///
+    /// # Errors
+    /// `Value` if no matrix was begun.
+    pub fn set_max_abs(&mut self, max_abs: f64) -> Result<()> {
+        let (_, meta) = self.matrix.as_mut().ok_or_else(no_matrix)?;
+        meta.max_abs = Some(max_abs);
+        Ok(())
+    }
+
     /// Writes the rest of the matrix; returns the number of stored values.
     ///
     /// # Errors
@@ -236,7 +246,7 @@ impl Drop for PartWriter {
 }
 
 /// The store in a storage, if there is one.
-fn existing(storage: &Arc<dyn Storage>) -> Result<Option<Store>> {
+pub(super) fn existing(storage: &Arc<dyn Storage>) -> Result<Option<Store>> {
     match Store::read(storage.clone(), None) {
         Ok(store) => Ok(Some(store)),
         Err(e) if e.kind() == ErrorKind::NotFound && !is_store(&**storage)? => Ok(None),

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dao_polars._core import ColumnMeta, TableMeta
-from dao_polars.tables.from_pandas import from_pandas
 from dao_polars.convert.to_pandas import to_pandas
 from dao_polars.errors import DaoTypeError, DaoValueError
 from dao_polars.scan.dtypes import dtype_from_name, dtype_name
+from dao_polars.tables.from_pandas import from_pandas
 
 RESERVED = {"cell", "dataset", "obs_name"}
 

@@ -43,6 +43,11 @@ def test_versions_are_listed(edited: list[dao.Store]) -> None:
         "message": pl.String,
         "datasets": pl.UInt64,
         "cells": pl.UInt64,
+        "author": pl.String,
+        "package": pl.String,
+        "source": pl.String,
+        "source_bytes": pl.UInt64,
+        "source_checksum": pl.String,
     }
     assert found["version"].to_list() == [1, 2, 3, 4, 5]
     operations = ["write_dataset"] * 2 + ["rename_dataset", "remove_dataset", "restore"]
@@ -104,7 +109,7 @@ def test_a_version_that_is_asked_for_is_in_the_cells(edited: list[dao.Store]) ->
     heart.select("cell").collect().write_parquet(saved)
     loaded = pl.read_parquet(saved)
     np.testing.assert_array_equal(loaded.dao.to_anndata().X.toarray(), wanted)
-    with pytest.raises(dao.DaoValueError, match="20 of 20 keys are no cells"):
+    with pytest.raises(dao.DaoValueError, match="20 of 20 cells are no longer"):
         edited[1].scan().filter(pl.col("dataset") == "heart").collect().dao.to_anndata()
 
 
@@ -128,7 +133,7 @@ def test_a_lazy_frame_holds_its_version(edited: list[dao.Store]) -> None:
     both = pl.concat([lf.select("cell"), edited[0].scan().select("cell")])
     assert both.dao.to_anndata().n_obs == 50
     # Collected, they are cells of the store as it is.
-    with pytest.raises(dao.DaoValueError, match="20 of 20 keys are no cells"):
+    with pytest.raises(dao.DaoValueError, match="20 of 20 cells are no longer"):
         lf.collect().dao.to_anndata()
 
 

@@ -42,8 +42,8 @@ from dao_polars._core import ColumnMeta, TableMeta
 from dao_polars.convert.to_pandas import to_pandas
 from dao_polars.legacy.unpickle import load
 from dao_polars.scan.constants import constants
+from dao_polars.sources.source import open_source
 from dao_polars.store import uns as uns_json
-from dao_polars.write.sources import open_source
 from tests.conftest import ROOT, SFAIRA, study
 from tests.memory import memory
 

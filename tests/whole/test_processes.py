@@ -25,7 +25,7 @@ LIMIT = 60  # seconds that no subprocess here should need
 SLOW_WRITER = """
 import sys, time
 import dao_polars as dao
-from dao_polars.write import dataset as write
+from dao_polars.write import part as write
 from tests.conftest import study
 
 adata = study(int(sys.argv[3]), 300, [f"g{i}" for i in range(50)])

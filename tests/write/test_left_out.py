@@ -14,8 +14,8 @@ import scipy.sparse as sp
 
 import dao_polars as dao
 from dao_polars.errors import DaoCorruptError, DaoInternalError, DaoTypeError, DaoValueError
-from dao_polars.write import sources
-from dao_polars.write.matrix_source import reading
+from dao_polars.sources import source as sources
+from dao_polars.sources.matrix_source import reading
 from tests.write.test_write_sources import write_10x
 
 N_OBS, N_VARS = 9, 5

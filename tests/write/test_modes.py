@@ -136,7 +136,7 @@ def test_a_dataset_is_replaced(tmp_path: Path, first: ad.AnnData) -> None:
     assert store.datasets["n_obs"].to_list() == [7]
     assert store.verify().is_empty()
     # Numbers are not given again: what was selected is no longer there, and is in its version.
-    with pytest.raises(dao.DaoValueError, match="40 of 40 keys are no cells"):
+    with pytest.raises(dao.DaoValueError, match="40 of 40 cells are no longer"):
         selected.dao.to_anndata()
     pinned = dao.scan(tmp_path, version=1).dao.to_anndata()
     np.testing.assert_array_equal(values(pinned), values(first))

@@ -17,7 +17,7 @@ import zarr
 import dao_polars as dao
 from dao_polars._core import MatrixName
 from dao_polars.errors import DaoCorruptError
-from dao_polars.write.sources import open_source
+from dao_polars.sources.source import open_source
 
 N_OBS, N_VARS = 7, 4
 X = sp.csr_matrix(np.arange(N_OBS * N_VARS).reshape(N_OBS, N_VARS) % 3, dtype="float32")

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dao_polars as dao
-from dao_polars.write import matrix_source
+from dao_polars.sources import matrix_source
 from tests.storefab import part_path
 
 RNG = np.random.default_rng(11)

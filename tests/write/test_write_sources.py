@@ -23,9 +23,9 @@ from dao_polars.errors import (
     DaoTypeError,
     DaoValueError,
 )
-from dao_polars.write import matrix_source
-from dao_polars.write.hdf5_chunks import in_chunks
-from dao_polars.write.sources import open_source
+from dao_polars.sources import matrix_source
+from dao_polars.sources.hdf5_chunks import in_chunks
+from dao_polars.sources.source import open_source
 
 RNG = np.random.default_rng(7)
 

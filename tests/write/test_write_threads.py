@@ -16,7 +16,7 @@ import pytest
 import scipy.sparse as sp
 
 import dao_polars as dao
-from dao_polars.write import matrix_source
+from dao_polars.sources import matrix_source
 from tests.storefab import part_path
 
 RNG = np.random.default_rng(5)
@@ -94,16 +94,27 @@ def test_files_do_not_depend_on_threads(tmp_path, monkeypatch, kind, form, optio
 
 WRITER = """
 import sys, anndata, scipy.sparse as sp, dao_polars as dao
+way = sys.argv[2]
 x = sp.random(20_000, 1_000, 0.3, format="csr", dtype="float32", random_state=0)
 x.data = (x.data * 9).round() + 1
 adata = anndata.AnnData(x)
 adata.write_h5ad(sys.argv[1] + ".h5ad", compression="lzf")
+if way != "study":
+    dao.write_dataset(sys.argv[1] + ".source", adata, dataset="d0", progress=False)
 print("ready", flush=True)
 n = 0
 try:
     while True:
         name, source = f"d{n}", (adata, sys.argv[1] + ".h5ad")[n % 2]
-        dao.write_dataset(sys.argv[1], source, dataset=name, shuffle=n % 4 > 1, progress=False)
+        if way == "study":
+            dao.write_dataset(sys.argv[1], source, dataset=name, shuffle=n % 4 > 1, progress=False)
+        elif way == "selection":
+            cells = dao.scan(sys.argv[1] + ".source")
+            cells.dao.write_dataset(sys.argv[1], dataset=name, shuffle=n % 4 > 1, progress=False)
+        else:
+            other = sys.argv[1] + ".source"
+            dao.copy(other, sys.argv[1], progress=False)
+            dao.load_store(other).rename_dataset(name, f"d{n + 1}")
         n += 1
 except KeyboardInterrupt:
     print(n, flush=True)
@@ -111,10 +122,11 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("after", [0.1, 0.4, 0.9, 1.7])
-def test_ctrl_c_leaves_what_was_finished(tmp_path, after):
+@pytest.mark.parametrize("way", ["study", "selection", "copy"])
+def test_ctrl_c_leaves_what_was_finished(tmp_path, way, after):
     uri = tmp_path / "s"
     process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(uri)],
+        [sys.executable, "-c", WRITER, str(uri), way],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

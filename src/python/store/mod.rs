@@ -19,7 +19,7 @@ use crate::lookup::stores;
 use crate::read::{self, OpenStore};
 use crate::storage::{self, StorageOptions};
 use crate::store::{Record, Store, Summary, summaries};
-use crate::writer::add_gene_index;
+use crate::writer::{Copying, add_gene_index};
 use manifest::{PyDescription, PyPart};
 
 /// A version, as Python gets it.
@@ -213,6 +213,36 @@ impl PyStore {
         let bytes = py.detach(|| store.part_file(part, path))?;
         let name = format!("dataset '{}', '{}/{}/{path}'", part.name, store.uri(), part.path);
         Ok((name, PyBytes::new(py, &bytes)))
+    }
+
+    /// Copy datasets (None: all) byte for byte into the store at ``uri``, which is made if it is missing, as one version.
+    ///
+    /// Gives the number of the version. ``advance`` is told how many bytes were copied since.
+    /// Raises DaoKeyError for a dataset that is not there, DaoFileExistsError for a name that is taken, DaoValueError for a
+    /// store that sfaira wrote or one that is not written to, DaoCorruptError for a damaged file; nothing is visible then.
+    #[pyo3(signature = (uri, storage_options, datasets, message, author=None, advance=None))]
+    #[expect(clippy::too_many_arguments, reason = "arguments of the Python method")]
+    fn copy(
+        &self,
+        py: Python<'_>,
+        uri: &str,
+        storage_options: HashMap<String, String>,
+        datasets: Option<Vec<String>>,
+        message: String,
+        author: Option<String>,
+        advance: Option<Py<PyAny>>,
+    ) -> PyResult<u64> {
+        let storage_options: StorageOptions = storage_options.into_iter().collect();
+        let (uri, storage_options) = storage::split(uri, &storage_options)?;
+        let record = Record { author, ..Record::now("copy", message) };
+        let mut progress = Progress::new(advance);
+        let made = py.detach(|| {
+            let copying = Copying::new(self.opened.store(), datasets.as_deref())?;
+            copying.run(&uri, &storage_options, &record, |bytes| {
+                progress.advance(usize::try_from(bytes).unwrap_or(usize::MAX))
+            })
+        });
+        Ok(progress.or_raised(made)?.version)
     }
 
     /// Make a version in which the part of this number has a gene-major copy of X; False if it has one.

@@ -70,6 +70,7 @@ impl TableFile {
         let mut tail_crc32c = 0;
         read_pieces(file, [(layout.tail..size, 0)].into_iter(), |_, bytes| {
             tail_crc32c = crc32c_append(tail_crc32c, bytes);
+            Ok(())
         })?;
         let columns = layout.checksums(file, &every)?;
         Ok(Self { size, rows: layout.n_rows, tail: size - layout.tail, tail_crc32c, columns })
@@ -150,6 +151,7 @@ pub fn excerpt(written: Option<&TableFile>, file: &dyn File, path: &str, columns
     layout.read(file, &wanted, |leaf, part| {
         found[leaf] = crc32c_append(found[leaf], part);
         bytes.extend_from_slice(part);
+        Ok(())
     })?;
     if let Some(written) = written {
         written.compare(&layout, &wanted, &found, path)?;
@@ -235,12 +237,15 @@ impl Layout {
     /// The checksums of the leaves that are `wanted`; 0 for the others.
     fn checksums(&self, file: &dyn File, wanted: &[bool]) -> Result<Vec<u32>> {
         let mut found = vec![0; wanted.len()];
-        self.read(file, wanted, |leaf, bytes| found[leaf] = crc32c_append(found[leaf], bytes))?;
+        self.read(file, wanted, |leaf, bytes| {
+            found[leaf] = crc32c_append(found[leaf], bytes);
+            Ok(())
+        })?;
         Ok(found)
     }
 
     /// Reads the chunks of the leaves that are `wanted`, in the file's order; see [`read_pieces`].
-    fn read(&self, file: &dyn File, wanted: &[bool], each: impl FnMut(usize, &[u8])) -> Result<()> {
+    fn read(&self, file: &dyn File, wanted: &[bool], each: impl FnMut(usize, &[u8]) -> Result<()>) -> Result<()> {
         let chunks = self.chunks.iter().filter(|chunk| wanted[chunk.leaf]);
         read_pieces(file, chunks.map(|chunk| (chunk.range.clone(), chunk.leaf)), each)
     }
@@ -251,7 +256,7 @@ impl Layout {
 pub(in crate::store) fn read_pieces(
     file: &dyn File,
     ranges: impl Iterator<Item = (Range<u64>, usize)>,
-    mut each: impl FnMut(usize, &[u8]),
+    mut each: impl FnMut(usize, &[u8]) -> Result<()>,
 ) -> Result<()> {
     // A request over the network costs as much as many bytes; a local piece is best still in the processor's cache.
     let (most, gap) = if file.random_access() { (1 << 20, 0) } else { (8 << 20, 256 << 10) };
@@ -270,7 +275,7 @@ pub(in crate::store) fn read_pieces(
         }
         let bytes = read(file, start..end)?;
         for (range, of) in together {
-            each(of, &bytes[index(range.start - start)?..index(range.end - start)?]);
+            each(of, &bytes[index(range.start - start)?..index(range.end - start)?])?;
         }
     }
     Ok(())
@@ -476,7 +481,11 @@ mod tests {
         let ranges = [(0..7, 0), (7..20, 1), (20..2_500_000, 0), (2_600_000..2_600_001, 1), (5_000_000..12_000_000, 1)];
         let mut found = [Vec::new(), Vec::new()];
         with_file(&bytes, |file| {
-            read_pieces(file, ranges.iter().cloned(), |of, bytes| found[of].extend_from_slice(bytes)).unwrap();
+            let each = |of: usize, bytes: &[u8]| {
+                found[of].extend_from_slice(bytes);
+                Ok(())
+            };
+            read_pieces(file, ranges.iter().cloned(), each).unwrap();
         });
         for (of, found) in found.iter().enumerate() {
             let wanted = ranges.iter().filter(|(_, whose)| *whose == of);

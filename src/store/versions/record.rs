@@ -1,10 +1,17 @@
 //! What made a version of a store: which operation, when, by which package, of which source.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use std::time::SystemTime;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::checksum::crc32c_append;
+use crate::error::{DaoError, Result};
+use crate::storage::{Local, Storage};
 
 /// What made a version.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +43,30 @@ pub struct SourceFile {
     /// The checksum of a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
+}
+
+impl SourceFile {
+    /// What is noted of a file, which is read for its checksum, or of a folder.
+    ///
+    /// # Errors
+    /// `Io` or `NotFound` for what cannot be read.
+    pub fn of(path: &Path) -> Result<Self> {
+        let failed = |e: std::io::Error| DaoError::io(path, "reading", &e);
+        let name = path.file_name().map_or_else(|| path.as_os_str(), |name| name).to_string_lossy().into_owned();
+        if path.is_dir() {
+            return Ok(Self { name, size: Local::new(path)?.total_size("")?, checksum: None });
+        }
+        let (mut file, mut piece) = (File::open(path).map_err(failed)?, vec![0; 1 << 20]);
+        let (mut size, mut crc) = (0, 0);
+        loop {
+            let n = file.read(&mut piece).map_err(failed)?;
+            if n == 0 {
+                return Ok(Self { name, size, checksum: Some(format!("crc32c:{crc:08x}")) });
+            }
+            crc = crc32c_append(crc, &piece[..n]);
+            size += n as u64;
+        }
+    }
 }
 
 impl Record {

@@ -1,6 +1,6 @@
-"""Where the cells of a new dataset come from: AnnData in memory, .h5ad, AnnData .zarr, 10x .h5.
+"""Where the cells of a new dataset come from: tables, uns, matrices by name; and how it is opened.
 
-Owns opening these and naming their parts; matrices come as [`MatrixSource`][]s, unread. Knows
+Owns opening these and naming their parts; matrices come unread. Knows
 nothing of stores. Never reads a whole matrix at once.
 """
 
@@ -25,8 +25,9 @@ from ..errors import (
     DaoValueError,
 )
 from .anndata_file import AnnDataFile
+from .matrix import Matrix
 from .matrix_source import MatrixSource, from_array, reading
-from .sources_10x import is_10x, read_10x
+from .tenx import is_10x, read_10x
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,15 +46,17 @@ class Source:
         obs, var: pandas frames; var is that of the chosen layer (raw has its own).
         matrices: by name, X first, then layers and obsm as asked for.
         name: the file's stem, None in memory.
+        path: the file or folder, None in memory.
         left_out: what of the source is in none of these, in words.
     """
 
     obs: pd.DataFrame
     var: pd.DataFrame
-    matrices: dict[MatrixName, MatrixSource]
+    matrices: Mapping[MatrixName, Matrix]
     read_uns: Callable[[], Mapping[str, Any]]
     name: str | None = None
     left_out: Sequence[str] = ()
+    path: str | None = None
     _close: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
@@ -133,6 +136,7 @@ def _open_path(given: str | bytes, layer: str | None, layers: Names, obsm: Names
         else:
             _check_root(root, where)
             source = _assemble(AnnDataFile(root, where), where, path.stem, layer, layers, obsm)
+        source.path = str(path.absolute())
         source._close = stack.pop_all()
     return source
 
@@ -185,7 +189,7 @@ def _assemble(
             f"{where}: layer='raw' has genes of its own, which the layers do not share; "
             "write layers=() with it"
         )
-    matrices = {MatrixName.X: _matrix(adata, x_key, where)}
+    matrices: dict[MatrixName, Matrix] = {MatrixName.X: _matrix(adata, x_key, where)}
     matrices |= {MatrixName.layer(n): _matrix(adata, f"layers/{n}", where) for n in kept}
     refused, embeddings = {}, _names(adata.obsm)
     for key in embeddings if obsm is True else _pick(obsm, embeddings, "obsm", where):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from ..errors import (
     DaoValueError,
 )
 from .hdf5_chunks import in_chunks
+from .matrix import Matrix, Placed, placed
 
 BLOCK_BYTES = 32 << 20
 _WIDE_CHUNK_BYTES = 128 << 20
@@ -120,6 +121,10 @@ class SparseSource:
                 f"{indices.shape} and {data.shape}; it is truncated or damaged"
             )
 
+    def placed(self, order: np.ndarray | None) -> Placed:
+        """The order to read rows in that become those in ``order``, and the place of each."""
+        return placed(order, self.reorders)
+
     def ranges(
         self, order: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
@@ -165,7 +170,7 @@ class SparseSource:
         """The entries of a block."""
         return BLOCK_BYTES // int(self._indices.dtype.itemsize + max(self.dtype.itemsize, 4))
 
-    def values(self) -> Iterator[np.ndarray]:
+    def values(self) -> Generator[np.ndarray]:
         """The values alone, about 32 MB at a time, for a look at their range."""
         step = BLOCK_BYTES // max(self.dtype.itemsize, 4)
         for start in range(0, self.size, step):
@@ -188,7 +193,11 @@ class DenseSource:
         self.reorders = self.in_memory = isinstance(array, np.ndarray)
         self._array = array
 
-    def blocks(self, order: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    def placed(self, order: np.ndarray | None) -> Placed:
+        """The order to read rows in that become those in ``order``, and the place of each."""
+        return placed(order, self.reorders)
+
+    def blocks(self, order: np.ndarray | None = None) -> Generator[np.ndarray]:
         """The matrix in order, or its rows in ``order``, about 32 MB at a time: C-contiguous rows.
 
         Raises:
@@ -218,7 +227,7 @@ MatrixSource = SparseSource | DenseSource
 _T = TypeVar("_T")
 
 
-def work_through(blocks: Iterator[_T], matrix: MatrixSource, work: Callable[[_T], object]) -> None:
+def work_through(blocks: Iterator[_T], matrix: Matrix, work: Callable[[_T], object]) -> None:
     """Calls ``work`` with each block of a matrix, while a thread reads the next one.
 
     So there are two at a time. A small matrix needs no thread, nor one that is in memory.
