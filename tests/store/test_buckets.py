@@ -166,6 +166,26 @@ def test_large_objects_go_in_parts(bucket: Bucket) -> None:
         assert not [p for p in bucket.files.parent.iterdir() if p.name.startswith(".upload")]
 
 
+def test_datasets_are_copied_and_selected_into_buckets(bucket: Bucket, tmp_path: Path) -> None:
+    adata = study(1, 60, GENES)
+    local = dao.write_dataset(
+        tmp_path / "local", adata, dataset="lung", gene_index=True, progress=False
+    )
+    store = dao.copy(local.uri, bucket.uri, target_options=bucket.options, progress=False)
+    assert store.has_gene_index("lung")
+    few = store.scan().filter(pl.col("cell_type") == "B")
+    store = few.dao.write_dataset(
+        bucket.uri, dataset="b", storage_options=bucket.options, progress=False
+    )
+    assert store.verify().is_empty()
+    back = dao.copy(bucket.uri, tmp_path / "back", source_options=bucket.options, progress=False)
+    read = back.scan().filter(pl.col("dataset") == "b").dao.to_anndata(progress=False).X.toarray()
+    np.testing.assert_array_equal(read, adata[adata.obs["cell_type"] == "B"].X.toarray())
+    lung = back.scan().filter(pl.col("dataset") == "lung").dao.to_anndata(progress=False)
+    np.testing.assert_array_equal(lung.X.toarray(), adata.X.toarray())
+    assert store.vacuum().is_empty()
+
+
 def test_cells_that_were_just_written_are_found(bucket: Bucket) -> None:
     """A remote store that a look-up keeps open is read anew once somebody saw a newer version."""
     for seed, name in enumerate(["lung", "heart"]):
