@@ -1,9 +1,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SERVERS := $(or $(DAO_TEST_SERVERS),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dao-polars/servers)
 SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help demo test fuzz test-frameworks quick check format bench clean
+.PHONY: help demo test servers fuzz test-frameworks quick check format bench clean
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +24,15 @@ $(VENV)/.dev: $(VENV)/.built
 demo: $(VENV)/.built ## build into .venv and run the main job on the real cells in data/
 	$(BIN)/python demo.py
 
-test: $(VENV)/.dev ## build and pass all tests, Rust and Python
+# Kept from clone to clone. Where one cannot be had, the tests on it are skipped, and say so.
+servers: ## servers of buckets for tests: s3s-fs, which is compiled in minutes, and Azurite, which needs node
+	@mkdir -p $(SERVERS)/azurite
+	-@test -x $(SERVERS)/s3s-fs/bin/s3s-fs || \
+		cargo install --quiet s3s-fs --version 0.14.1 --features binary --root $(SERVERS)/s3s-fs
+	-@test -x $(SERVERS)/azurite/node_modules/.bin/azurite-blob || \
+		npm install --silent --no-audit --no-fund --prefix $(SERVERS)/azurite azurite@3.37.0
+
+test: $(VENV)/.dev servers ## build and pass all tests, Rust and Python
 	cargo test --quiet
 	$(BIN)/python -m pytest -q
 

@@ -89,7 +89,7 @@ fn planning(c: &mut Criterion) {
 fn request(folder: &std::path::Path, layout: Layout) -> Arc<ReadRequest> {
     let store = folder.join("store");
     if !store.exists() {
-        let mut writer = PartWriter::begin(store.to_str().unwrap(), "bench", Mode::New).unwrap();
+        let mut writer = PartWriter::begin(store.to_str().unwrap(), &Vec::new(), "bench", Mode::New).unwrap();
         let spec = MatrixSpec {
             name: MatrixName::X,
             layout: Layout::Csr,

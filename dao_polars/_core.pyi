@@ -325,7 +325,9 @@ class Epoch:
 @final
 class PartWriter:
     @staticmethod
-    def begin(uri: str, dataset: str, mode: str) -> PartWriter: ...
+    def begin(
+        uri: str, dataset: str, mode: str, storage_options: dict[str, str] | None = None
+    ) -> PartWriter: ...
     staging: Final[str]
     def scan(self, data: NDArray[Any]) -> int: ...
     def begin_matrix(

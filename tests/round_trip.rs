@@ -65,7 +65,7 @@ fn write(
     block: usize,
     rows: Option<Vec<u32>>,
 ) -> Result<()> {
-    let mut writer = PartWriter::begin(store.to_str().unwrap(), part, Mode::New)?;
+    let mut writer = PartWriter::begin(store.to_str().unwrap(), &Vec::new(), part, Mode::New)?;
     let matrix = writer.begin_matrix(spec(cells.len(), rows), "float32", 0.0)?;
     let lines: Vec<Vec<(i32, u16)>> = if by_columns {
         let mut columns = vec![Vec::new(); N_GENES];
@@ -199,7 +199,7 @@ proptest! {
 fn a_writer_that_is_dropped_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store");
-    let mut writer = PartWriter::begin(store.to_str().unwrap(), "d", Mode::New).unwrap();
+    let mut writer = PartWriter::begin(store.to_str().unwrap(), &Vec::new(), "d", Mode::New).unwrap();
     let matrix = writer.begin_matrix(spec(2, None), "float32", 0.0).unwrap();
     matrix.push_rows(&[0, 1], &[0], &Values::F32(vec![1.0])).unwrap();
     let error = writer.finish_matrix().unwrap_err();
@@ -215,7 +215,7 @@ fn a_writer_that_is_dropped_leaves_nothing() {
 #[test]
 fn blocks_that_contradict_themselves_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let mut writer = PartWriter::begin(folder.path().to_str().unwrap(), "d", Mode::New).unwrap();
+    let mut writer = PartWriter::begin(folder.path().to_str().unwrap(), &Vec::new(), "d", Mode::New).unwrap();
     let matrix = writer.begin_matrix(spec(2, None), "float32", 0.0).unwrap();
     let one = Values::F32(vec![1.0]);
     for (indptr, indices) in [
@@ -247,7 +247,7 @@ fn keys_of_no_cell_are_refused() {
 
 /// A study with X, a layer that is X + 1000, and an embedding whose rows are cell, 2 × cell, 3 × cell.
 fn write_matrices(store: &Path, part: &str, cells: &Cells) {
-    let mut writer = PartWriter::begin(store.to_str().unwrap(), part, Mode::New).unwrap();
+    let mut writer = PartWriter::begin(store.to_str().unwrap(), &Vec::new(), part, Mode::New).unwrap();
     for (name, more) in [(MatrixName::X, 0.0), (MatrixName::Layer("more".into()), 1000.0)] {
         let spec = MatrixSpec { name, stored: Dtype::F32, ..spec(cells.len(), None) };
         let matrix = writer.begin_matrix(spec, "float32", 0.0).unwrap();

@@ -286,6 +286,7 @@ class EditingVerbs:
 
         That is what writers left that were killed, and what only versions had that are given up.
         Files of a writer that is at work are left alone, and so is whatever you put in the store.
+        On a bucket a writer counts as killed once it has not said for 10 minutes that it lives.
         Versions that are given up cannot be read or restored again; that is a version, too.
 
         Args:

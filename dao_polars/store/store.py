@@ -107,6 +107,11 @@ def as_uri(uri: str | os.PathLike[str]) -> str:
     return text if "://" in text else os.path.expanduser(text)
 
 
+def texts(storage_options: Mapping[str, str] | None) -> dict[str, str]:
+    """Storage options as the core takes them: numbers and bools as text."""
+    return {key: str(value) for key, value in (storage_options or {}).items()}
+
+
 class Uns(dict[str, Any]):
     """A dataset's ``uns``; ``refused`` lists what its pickle had beside plain data.
 
@@ -134,9 +139,8 @@ class Store(EditingVerbs):
         storage_options: Mapping[str, str] | None = None,
         version: int | None = None,
     ) -> None:
-        texts = {key: str(value) for key, value in (storage_options or {}).items()}
         self._pinned = None if version is None else integer("version", version, 1, 2**63)
-        self._core = _core.Store.open(uri, texts, self._pinned)
+        self._core = _core.Store.open(uri, texts(storage_options), self._pinned)
         self._own: list[int] = []
         self._storage_options = self._core.storage_options or None
         self._tables = (
@@ -262,8 +266,9 @@ class Store(EditingVerbs):
 
         Raises:
             DaoKeyError: no such dataset.
-            DaoValueError: a store that is not written to: sfaira's, or a remote one.
-            DaoIOError: a full disk, or no permission; nothing of that copy stays.
+            DaoValueError: a store that is not written to: sfaira's, or one behind plain HTTP.
+            DaoIOError: a full disk, no permission, or a network or server that fails; nothing of
+                that copy stays, but for what [`vacuum`][] removes.
         """
         names = [datasets] if isinstance(datasets, str) else datasets
         found = self._core.parts if names is None else [p for n in names for p in self._dataset(n)]

@@ -53,7 +53,9 @@ def write_dataset(
     that were not asked for.
 
     Args:
-        uri: the store's folder; made if it is missing.
+        uri: the store's folder, or ``s3://``, ``gs://``, ``az://`` URL; made if it is missing. To
+            a bucket goes what is complete; until then tables, and rows that are put into another
+            order, are in this machine's folder for temporary files (``TMPDIR``).
         source: an AnnData in memory (views and backed ones too), or the path of an .h5ad, an
             AnnData .zarr (zarr format 2 or 3) or a 10x .h5, of which all feature types are kept.
         dataset: the dataset's id. Default: the file's stem, or an AnnData's ``uns["id"]``.
@@ -93,10 +95,13 @@ def write_dataset(
     Raises:
         DaoFileExistsError: the store has a dataset of that id, and mode is "error".
         DaoFileNotFoundError: no such source.
-        DaoTypeError, DaoValueError: something that cannot be stored, named; nothing stays.
+        DaoTypeError, DaoValueError: something that cannot be stored, named; nothing stays. Or a
+            place that cannot be written to: plain HTTP, or a server that accepts a write which
+            must fail where an object exists.
         DaoKeyError: a layer, obsm or gene_key that the source does not have.
         DaoCorruptError: the source is damaged.
-        DaoIOError: a full disk, or no permission; nothing of the dataset stays.
+        DaoIOError: a full disk, no permission, or a network or server that fails; nothing of the
+            dataset stays, but for what [`Store.vacuum`][] removes.
     """
     uri = as_uri(uri)
     settings = PartSettings(

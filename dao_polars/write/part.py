@@ -22,7 +22,7 @@ from ..scan.columns import RESERVED, categories_of
 from ..scan.constants import constants
 from ..sources.source import Source
 from ..store import uns as uns_json
-from ..store.store import Store, load_store
+from ..store.store import Store, load_store, texts
 from ..tables.from_pandas import from_pandas
 from ..tables.parquet import write_table, writing_failed
 from ..tables.table import Table
@@ -106,7 +106,7 @@ def write_part(uri: str, source: Source, settings: PartSettings) -> Store:
     if left_out:
         text = f"{where}: not kept: {'; '.join(left_out)}"
         warnings.warn(text, stacklevel=settings.stacklevel)
-    writer = PartWriter.begin(uri, dataset, settings.mode)
+    writer = PartWriter.begin(uri, dataset, settings.mode, texts(options))
     try:
         total = sum(map(work_of, source.matrices.values()))
         label, portable = f"writing {dataset!r}", settings.profile == "portable"

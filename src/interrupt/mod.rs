@@ -26,6 +26,8 @@ static HOST: OnceLock<Host> = OnceLock::new();
 thread_local! {
     /// What stops this thread, where it is one of a schedule's.
     static STOP: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+    /// Whether nothing may break off the waits of this thread.
+    static UNDISTURBED: Cell<bool> = const { Cell::new(false) };
     /// Whether a wait of this thread was broken off and nobody has asked since.
     static BROKEN_OFF: Cell<bool> = const { Cell::new(false) };
 }
@@ -40,6 +42,15 @@ pub fn until_stopped<T>(stop: &Arc<AtomicBool>, work: impl FnOnce() -> T) -> T {
     STOP.set(Some(Arc::clone(stop)));
     let result = work();
     STOP.set(None);
+    result
+}
+
+/// Does `work`, whose waits nothing breaks off, and which are short: for what cleans up, also after a wait was broken off.
+pub fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
+    let (broken_off, before) = (BROKEN_OFF.take(), UNDISTURBED.replace(true));
+    let result = work();
+    UNDISTURBED.set(before);
+    BROKEN_OFF.set(broken_off);
     result
 }
 
@@ -72,6 +83,9 @@ enum By {
 
 impl Watch {
     pub fn start() -> Self {
+        if UNDISTURBED.get() {
+            return Self { by: By::Nobody };
+        }
         let by = match (STOP.with_borrow(Clone::clone), HOST.get()) {
             (Some(stop), _) => By::Stop(stop),
             (None, Some(host)) if is_main_thread() => By::Handlers(host.run_handlers),
@@ -79,6 +93,12 @@ impl Watch {
             (None, None) => By::Nobody,
         };
         Self { by }
+    }
+
+    /// Whether nothing may break off the wait: see [`undisturbed`].
+    #[must_use]
+    pub fn is_undisturbed(&self) -> bool {
+        UNDISTURBED.get()
     }
 
     /// # Errors
@@ -116,6 +136,16 @@ fn is_main_thread() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cleans_up_is_not_broken_off() {
+        let stop = Arc::new(AtomicBool::new(true));
+        until_stopped(&stop, || {
+            assert!(Watch::start().check().is_err());
+            undisturbed(|| assert!(Watch::start().is_undisturbed() && Watch::start().check().is_ok()));
+            assert!(Watch::start().check().is_err() && take_broken_off());
+        });
+    }
 
     #[test]
     fn a_stopped_thread_breaks_off_and_says_so_once() {

@@ -181,6 +181,24 @@ pub fn forget() {
     KNOWN.get().change(|kept| *kept = Kept::default());
 }
 
+/// Opens a store anew when it is next asked for, where an older version of it is kept than `seen`, or another store that was there:
+/// a remote store is not looked at each time, and cells of its new parts would not be found.
+pub fn has_seen(seen: &Store) {
+    let (place, seen) = ((seen.uri().to_owned(), None), seen.manifest());
+    let is_older = |kept: &KeptStore| {
+        let kept = kept.source.store().manifest();
+        kept.id != seen.id || kept.version < seen.version
+    };
+    let known = KNOWN.get();
+    if known.read(|kept| kept.stores.get(&place).is_some_and(|store| is_older(store))) {
+        known.change(|kept| {
+            kept.stores.remove(&place);
+            let Kept { stores, resolved } = kept;
+            resolved.retain(|_, request| is_kept(stores, &request.store));
+        });
+    }
+}
+
 /// Remembers what the store at `uri` was opened with.
 pub fn remember_options(uri: &str, options: &StorageOptions) {
     if !options.is_empty() {

@@ -1,6 +1,6 @@
 //! `_core.PartWriter`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -97,14 +97,22 @@ impl PyPartWriter {
     ///
     /// Raises DaoFileExistsError if the name is taken, DaoValueError if it cannot be one.
     #[staticmethod]
-    fn begin(py: Python<'_>, uri: &str, dataset: &str, mode: &str) -> PyResult<Self> {
+    #[pyo3(signature = (uri, dataset, mode, storage_options=None))]
+    fn begin(
+        py: Python<'_>,
+        uri: &str,
+        dataset: &str,
+        mode: &str,
+        storage_options: Option<HashMap<String, String>>,
+    ) -> PyResult<Self> {
+        let storage_options = storage_options.unwrap_or_default().into_iter().collect();
         let mode = match mode {
             "error" => Mode::New,
             "replace" => Mode::Replace,
             "append" => Mode::Append,
             _ => return Err(DaoError::value(format!("no mode '{mode}'")).into()),
         };
-        let writer = py.detach(|| PartWriter::begin(uri, dataset, mode))?;
+        let writer = py.detach(|| PartWriter::begin(uri, &storage_options, dataset, mode))?;
         Ok(Self(Mutex::new(Some((writer, Looked::default())))))
     }
 

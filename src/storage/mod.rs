@@ -12,6 +12,7 @@ use std::fmt::Display;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
@@ -47,12 +48,23 @@ pub trait Storage: Send + Sync {
     /// Names of the folders directly below `path`, sorted. Plain HTTP cannot list.
     fn list_folders(&self, path: &str) -> Result<Vec<String>>;
 
+    /// Whether files can be listed: an error of a list is then one.
+    fn can_list(&self) -> bool {
+        true
+    }
+
     /// The paths and sizes of all files below `path`, at any depth. Plain HTTP cannot list.
     fn list_files(&self, path: &str) -> Result<Vec<(String, u64)>>;
 
     /// The bytes of all files below `path` together. Plain HTTP cannot list.
     fn total_size(&self, path: &str) -> Result<u64> {
         Ok(self.list_files(path)?.iter().map(|(_, size)| size).sum())
+    }
+
+    /// When the file at `path` was written last, by the clock of whoever keeps it: a server, or this machine. `None` if there
+    /// is none, or nobody knows.
+    fn modified(&self, _: &str) -> Result<Option<SystemTime>> {
+        Ok(None)
     }
 
     /// The folder on this machine, where the root is one.
@@ -91,6 +103,14 @@ pub trait Storage: Send + Sync {
     /// As [`Storage::create`].
     fn remove(&self, _: &str) -> Result<()> {
         Err(not_writable(self.uri()))
+    }
+
+    /// Removes the files at these paths, as [`Storage::remove`] does.
+    ///
+    /// # Errors
+    /// As [`Storage::create`]; some may be gone then.
+    fn remove_files(&self, paths: &[String]) -> Result<()> {
+        paths.iter().try_for_each(|path| self.remove(path))
     }
 
     /// Removes all files below `path`, and the folder.
@@ -139,8 +159,8 @@ pub type Lasting = Option<std::thread::JoinHandle<Result<()>>>;
 /// The error for a root that is not written to.
 pub fn not_writable(uri: &str) -> DaoError {
     DaoError::value(format!("cannot write to '{}'", shown(uri)))
-        .expected("a folder on this machine")
-        .hint("write the store to a folder and copy it there, versions/ last")
+        .expected("a folder on this machine, or an address of s3://, gs:// or az://")
+        .hint("write the store to one of these and copy it there, versions/ last")
 }
 
 /// An open file: random reads without opening it again.

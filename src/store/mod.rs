@@ -98,7 +98,7 @@ impl Store {
             return Ok(());
         }
         Err(DaoError::value(format!("'{}' is a store that sfaira wrote, which is read and not written", self.uri()))
-            .hint("write the study to a new folder with dao.write_dataset"))
+            .hint("write the study to a new store with dao.write_dataset"))
     }
 
     /// Whether sfaira wrote its tables, which are then pandas' parquet and pickles: for who reads these.

@@ -301,7 +301,7 @@ mod tests {
     /// The folder of a new array.
     fn folder_at(path: &Path) -> Folder {
         let (root, name) = (path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap());
-        Folder::new(Arc::new(Local::new(root).unwrap()), name)
+        Folder::new(Arc::new(Local::new(root).unwrap()), name).unwrap()
     }
 
     /// The array at `folder`, as zarrs itself reads it.

@@ -253,7 +253,7 @@ mod tests {
         for (layout, portable) in [(Layout::Csr, false), (Layout::Csr, true), (Layout::Dense, true)] {
             let folder = tempfile::tempdir().unwrap();
             let mut rows = CanonicalRows::new(
-                &Folder::new(Arc::new(Local::new(folder.path()).unwrap()), "p"),
+                &Folder::new(Arc::new(Local::new(folder.path()).unwrap()), "p").unwrap(),
                 &spec(layout, [4, 6], portable),
             )
             .unwrap();
@@ -273,7 +273,7 @@ mod tests {
     fn rows_that_never_came_are_empty() {
         let folder = tempfile::tempdir().unwrap();
         let rows = CanonicalRows::new(
-            &Folder::new(Arc::new(Local::new(folder.path()).unwrap()), "p"),
+            &Folder::new(Arc::new(Local::new(folder.path()).unwrap()), "p").unwrap(),
             &spec(Layout::Csr, [3, 0], false),
         )
         .unwrap();
@@ -288,7 +288,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let spec = MatrixSpec { stored: T::DTYPE, ..spec(Layout::Csr, [n_rows as u64, 4], portable) };
         let mut rows =
-            CanonicalRows::new(&Folder::new(Arc::new(Local::new(folder.path()).unwrap()), "p"), &spec).unwrap();
+            CanonicalRows::new(&Folder::new(Arc::new(Local::new(folder.path()).unwrap()), "p").unwrap(), &spec)
+                .unwrap();
         for block in blocks {
             write(&mut rows, block).unwrap();
         }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::part::existing;
 use crate::error::{DaoError, ErrorKind, Result};
+use crate::interrupt::undisturbed;
 use crate::read::schedule;
 use crate::storage::{self, Lasting, Storage, StorageOptions};
 use crate::store::{
@@ -88,13 +89,14 @@ impl<'a> Copying<'a> {
             store.check_writable()?;
             self.check_free(store.manifest(), store.uri())?;
         }
-        let lease = Lease::new(&*target)?;
+        let mut lease = Lease::new(&target)?;
         let parts: Vec<Part> =
             (0..).zip(&self.parts).map(|(i, copied)| self.placed(&copied.part, i, &lease.tag)).collect();
         let mut written =
             Written { storage: &*target, folders: parts.iter().map(|part| &*part.path).collect(), stays: false };
         self.copy_files(&target, &parts, &mut advance)?;
         let committed = commit(&*target, record, |manifest| {
+            lease.confirm()?;
             self.check_free(manifest, target.uri())?;
             for (part, copied) in parts.iter().zip(&self.parts) {
                 manifest.add(part.clone(), &copied.description.categories)?;
@@ -102,6 +104,9 @@ impl<'a> Copying<'a> {
             Ok(true)
         });
         written.stays = committed.is_ok() || !is_unnamed(&*target, &lease.tag);
+        if written.stays && committed.is_err() {
+            lease.leave();
+        }
         committed
     }
 
@@ -186,7 +191,7 @@ impl Drop for Written<'_> {
     fn drop(&mut self) {
         if !self.stays {
             // Best effort: vacuum removes what stays.
-            self.folders.iter().for_each(|folder| drop(self.storage.remove_folder(folder)));
+            undisturbed(|| self.folders.iter().for_each(|folder| drop(self.storage.remove_folder(folder))));
         }
     }
 }

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use super::folder::Folder;
 use super::matrix::{MatrixSpec, MatrixWriter};
 use super::source::{Slice, ValueScan};
+use super::temporary::TemporaryFolder;
 use crate::error::{DaoError, Result};
+use crate::interrupt::undisturbed;
 use crate::number::Layout;
 use crate::read::OpenStore;
-use crate::storage::Storage;
+use crate::storage::{Local, Storage};
 use crate::store::{
     Constants, Draft, Files, Lease, Manifest, MatrixMeta, MatrixName, Part, PartCategories, Record, Removed,
     RemovedRows, Store, TableFile, TableMeta, check_free, check_name, checksum, describe, is_unnamed, missing,
@@ -55,6 +57,8 @@ struct Made {
 /// is dropped.
 pub struct Edit {
     storage: Arc<dyn Storage>,
+    /// Where tables are written first that go to a bucket.
+    temporary: Option<Arc<TemporaryFolder>>,
     lease: Lease,
     record: Record,
     draft: Draft,
@@ -76,10 +80,11 @@ impl Edit {
     pub fn begin(store: &Store, record: Record) -> Result<Self> {
         store.check_writable()?;
         let storage = store.storage().clone();
-        let lease = Lease::new(&*storage)?;
+        let lease = Lease::new(&storage)?;
+        let temporary = TemporaryFolder::where_needed(&*storage)?;
         let draft = Draft::of_latest(&*storage)?;
         let (made, writing, obsm) = Default::default();
-        Ok(Self { storage, lease, record, draft, made, writing, obsm, n_names: 0, stays: false })
+        Ok(Self { storage, temporary, lease, record, draft, made, writing, obsm, n_names: 0, stays: false })
     }
 
     /// The number of the version that is edited.
@@ -102,8 +107,8 @@ impl Edit {
     /// `Value` for a part that is not in the version.
     pub fn new_file(&mut self, number: u32, kind: &str, extension: &str) -> Result<(String, PathBuf)> {
         let name = format!("{}{extension}", self.new_name(kind));
-        let path = self.part(number)?.file(&name);
-        let place = self.storage.local_root().map(|root| root.join(&path)).unwrap_or_default();
+        let part = self.part(number)?;
+        let (path, place) = (part.file(&name), self.folder(part).on_this_machine().join(&name));
         self.writing.push(path);
         Ok((name, place))
     }
@@ -123,7 +128,7 @@ impl Edit {
         let folder_name = self.new_name("obsm");
         let part = self.part(number)?;
         let (path, shape) = (part.file(&folder_name), [part.n_obs, width as u64]);
-        let of_part = Folder::new(self.storage.clone(), &part.path);
+        let of_part = self.folder(part);
         self.writing.push(path);
         let name = MatrixName::try_from(format!("obsm/{name}"))?;
         let mut scan = ValueScan::default();
@@ -170,11 +175,11 @@ impl Edit {
         let from = part.checksum.clone();
         let mut description = open.store().description(&part)?;
         let before = description.categories.clone();
-        let folder = Folder::new(self.storage.clone(), &part.path);
+        let folder = self.folder(&part);
         if let Some(table) = change.obs {
             folder.take(&table.name)?;
             description.files.remove(&part.obs_name);
-            self.put_obs(&mut part, &table)?;
+            self.put_obs(&mut part, &folder, &table)?;
             description.obs = table.meta;
         }
         if let Some(table) = change.var {
@@ -259,7 +264,7 @@ impl Edit {
     /// # Errors
     /// `Io`; there is no version then.
     pub fn commit(&mut self) -> Result<Option<u64>> {
-        let made = self.draft.make(&*self.storage, &self.record);
+        let made = self.lease.confirm().and_then(|()| self.draft.make(&*self.storage, &self.record));
         match made {
             Ok(true) => {
                 self.stays = true;
@@ -269,9 +274,17 @@ impl Edit {
             Ok(false) => Ok(None),
             Err(e) => {
                 self.stays = !is_unnamed(&*self.storage, &self.lease.tag);
+                if self.stays {
+                    self.lease.leave();
+                }
                 Err(e)
             }
         }
+    }
+
+    /// The folder of a part.
+    fn folder(&self, part: &Part) -> Folder {
+        Folder::with(self.storage.clone(), &part.path, self.temporary.clone())
     }
 
     fn new_name(&mut self, kind: &str) -> String {
@@ -299,10 +312,10 @@ impl Edit {
     }
 
     /// Names a part's new table of cells.
-    fn put_obs(&self, part: &mut Part, table: &NewTable) -> Result<()> {
-        let path = part.file(&table.name);
-        let place = format!("{}/{path}", self.storage.uri());
-        let file = self.storage.file(&path)?.ok_or_else(|| missing(&place))?;
+    fn put_obs(&self, part: &mut Part, folder: &Folder, table: &NewTable) -> Result<()> {
+        let place = format!("{}/{}", self.storage.uri(), part.file(&table.name));
+        // Where it was written: from a bucket it would have to come back.
+        let file = Local::new(folder.on_this_machine())?.file(&table.name)?.ok_or_else(|| missing(&place))?;
         let file = TableFile::of(file.as_ref(), &place)?;
         if file.rows != part.n_obs {
             return Err(DaoError::value("a dataset needs a table of cells with a row for each")
@@ -354,8 +367,10 @@ impl Edit {
 impl Drop for Edit {
     fn drop(&mut self) {
         if !self.stays && self.lease.is_own() {
-            self.remove(&self.writing);
-            self.made.values().for_each(|made| self.remove(&made.written));
+            undisturbed(|| {
+                self.remove(&self.writing);
+                self.made.values().for_each(|made| self.remove(&made.written));
+            });
         }
     }
 }

@@ -1,17 +1,22 @@
 //! Folders of a part that is being written, and the list of the files written to them.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use crate::checksum::{crc32c, crc32c_append};
-use crate::error::Result;
+use super::temporary::TemporaryFolder;
+use crate::checksum::crc32c_append;
+use crate::error::{DaoError, Result};
 use crate::storage::{NewFile, Storage};
 use crate::store::{FileMeta, Files, ZARR, missing};
+
+/// The bytes of another's file that are read at a time.
+const BLOCK: usize = 1 << 20;
 
 /// A folder below that of a part. Notes size and checksum of each file from the bytes that were meant, so that what the
 /// disk made of them is held against that later.
@@ -25,13 +30,42 @@ pub struct Folder {
     files: Arc<Mutex<Files>>,
     /// Large files on their way to the disk.
     flushing: Arc<Mutex<Vec<JoinHandle<Result<()>>>>>,
+    here: Here,
+}
+
+/// A folder on this machine: for what others write, and for what is needed while a matrix is written.
+#[derive(Clone)]
+enum Here {
+    /// The part's own.
+    Own(PathBuf),
+    /// That of a part on a bucket; it is gone with the last copy of this.
+    ForAWhile(Arc<TemporaryFolder>),
 }
 
 impl Folder {
     /// The folder of a part.
-    pub fn new(storage: Arc<dyn Storage>, path: &str) -> Self {
+    ///
+    /// # Errors
+    /// `Io`, where a temporary folder is needed and cannot be made.
+    pub fn new(storage: Arc<dyn Storage>, path: &str) -> Result<Self> {
+        let temporary = TemporaryFolder::where_needed(&*storage)?;
+        Ok(Self::with(storage, path, temporary))
+    }
+
+    /// The folder of a part, with what a temporary folder has of it where one is needed.
+    pub fn with(storage: Arc<dyn Storage>, path: &str, temporary: Option<Arc<TemporaryFolder>>) -> Self {
         let (files, flushing) = Default::default();
-        Self { storage, root: format!("{path}/"), below: String::new(), files, flushing }
+        let own = || storage.local_root().unwrap_or(Path::new("")).join(path);
+        let here = temporary.map_or_else(|| Here::Own(own()), Here::ForAWhile);
+        Self { storage, root: format!("{path}/"), below: String::new(), files, flushing, here }
+    }
+
+    /// The folder on this machine from which [`Folder::take`] takes files of the part.
+    pub fn on_this_machine(&self) -> &Path {
+        match &self.here {
+            Here::Own(path) => path,
+            Here::ForAWhile(folder) => folder.path(),
+        }
     }
 
     /// The folder of this name in this one; it need not exist.
@@ -46,10 +80,7 @@ impl Folder {
 
     /// A folder on this machine for files that are needed while a matrix is written.
     pub fn scratch(&self, name: &str) -> PathBuf {
-        match self.storage.local_root() {
-            Some(root) => root.join(&self.root).join(&self.below).join(name),
-            None => std::env::temp_dir().join(format!("dao-{}{name}", Uuid::new_v4().simple())),
-        }
+        self.on_this_machine().join(&self.below).join(name)
     }
 
     /// Writes the file `name` and notes it.
@@ -80,16 +111,31 @@ impl Folder {
         Ok(())
     }
 
-    /// Notes a file that another wrote whole, such as a table.
+    /// Notes a file that another wrote whole, such as a table, and puts it where the part is.
     ///
     /// # Errors
-    /// `NotFound` if there is none.
+    /// `NotFound` if there is none, `Io`.
     pub fn take(&self, name: &str) -> Result<()> {
         let path = format!("{}{name}", self.below);
         let at = format!("{}{path}", self.root);
-        let bytes = self.storage.get(&at)?.ok_or_else(|| missing(&format!("{}/{at}", self.storage.uri())))?;
-        self.storage.sync_file(&at)?;
-        self.note(path, FileMeta::new(bytes.len() as u64, crc32c(&bytes)));
+        let found = self.on_this_machine().join(&path);
+        let mut found = File::open(&found).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => missing(&format!("{}/{at}", self.storage.uri())),
+            _ => DaoError::io(&found, "reading", &e),
+        })?;
+        let mut put = matches!(self.here, Here::ForAWhile(_)).then(|| self.storage.create(&at)).transpose()?;
+        let (mut size, mut crc, mut block) = (0, 0, vec![0; BLOCK]);
+        loop {
+            let read = found.read(&mut block).map_err(|e| DaoError::io(&at, "reading", &e))?;
+            let Some(bytes) = block.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
+            put.as_mut().map_or(Ok(()), |put| put.write(bytes))?;
+            (size, crc) = (size + bytes.len() as u64, crc32c_append(crc, bytes));
+        }
+        match put {
+            Some(put) => lock(&self.flushing).extend(put.finish()?),
+            None => self.storage.sync_file(&at)?,
+        }
+        self.note(path, FileMeta::new(size, crc));
         Ok(())
     }
 
@@ -165,7 +211,7 @@ mod tests {
     #[test]
     fn each_file_is_listed_by_whoever_wrote_it() {
         let root = tempfile::tempdir().unwrap();
-        let folder = Folder::new(Arc::new(Local::new(root.path()).unwrap()), "p");
+        let folder = Folder::new(Arc::new(Local::new(root.path()).unwrap()), "p").unwrap();
         let zarr = folder.join("zarr").join("X");
         zarr.write("shard", b"ours").unwrap();
         let mut streamed = zarr.begin("c/0").unwrap();

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::folder::Folder;
 use super::matrix::{MatrixSpec, MatrixWriter};
 use crate::error::{DaoError, Result};
+use crate::interrupt::undisturbed;
 use crate::number::{Layout, Num, for_dtype};
 use crate::read::OpenStore;
 use crate::storage::Storage;
@@ -30,7 +31,7 @@ pub fn add_gene_index(open: &OpenStore, part: &Part, mut advance: impl FnMut(usi
     }
     let matrix = open.matrix(part, &MatrixName::X)?;
     let storage = store.storage();
-    let lease = Lease::new(&**storage)?;
+    let mut lease = Lease::new(storage)?;
     let name = format!("gene_index-{}", lease.tag);
     let mut copy = Copy { storage, path: part.file(&name), stays: false };
     let spec = MatrixSpec {
@@ -44,7 +45,7 @@ pub fn add_gene_index(open: &OpenStore, part: &Part, mut advance: impl FnMut(usi
         source_nnz: part.nnz.unwrap_or(part.n_obs * part.n_vars / 8),
         transposed: true,
     };
-    let of_part = Folder::new(storage.clone(), &part.path);
+    let of_part = Folder::new(storage.clone(), &part.path)?;
     let folder = of_part.join(&name);
     let mut writer = MatrixWriter::new(&folder, spec)?;
     let n_rows = u32::try_from(part.n_obs).map_err(|_| DaoError::value("more than 2^32 - 1 cells"))?;
@@ -83,6 +84,9 @@ pub fn add_gene_index(open: &OpenStore, part: &Part, mut advance: impl FnMut(usi
         Ok(added)
     });
     copy.stays = added && committed.is_ok() || !is_unnamed(&**storage, &lease.tag);
+    if copy.stays && committed.is_err() {
+        lease.leave();
+    }
     if !copy.stays {
         descriptions.iter().for_each(|path| drop(storage.remove(path)));
     }
@@ -100,7 +104,7 @@ impl Drop for Copy<'_> {
     fn drop(&mut self) {
         if !self.stays {
             // Best effort: vacuum removes what stays.
-            let _ = self.storage.remove_folder(&self.path);
+            let _ = undisturbed(|| self.storage.remove_folder(&self.path));
         }
     }
 }

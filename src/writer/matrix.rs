@@ -353,7 +353,8 @@ mod tests {
     fn written(spec: MatrixSpec, push: impl FnOnce(&mut MatrixWriter) -> Result<()>) -> Result<Vec<Vec<u8>>> {
         let folder = tempfile::tempdir().unwrap();
         let (shape, name) = (spec.shape, spec.name.to_string());
-        let mut writer = MatrixWriter::new(&Folder::new(Arc::new(Local::new(folder.path()).unwrap()), "p"), spec)?;
+        let mut writer =
+            MatrixWriter::new(&Folder::new(Arc::new(Local::new(folder.path()).unwrap()), "p").unwrap(), spec)?;
         push(&mut writer)?;
         let nnz = writer.finish()?;
         let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()).unwrap());
@@ -417,7 +418,9 @@ mod tests {
         let refused = |spec: MatrixSpec| {
             let folder = tempfile::tempdir().unwrap();
             let error =
-                MatrixWriter::new(&Folder::new(Arc::new(Local::new(folder.path()).unwrap()), "p"), spec).err().unwrap();
+                MatrixWriter::new(&Folder::new(Arc::new(Local::new(folder.path()).unwrap()), "p").unwrap(), spec)
+                    .err()
+                    .unwrap();
             assert_eq!(error.kind(), ErrorKind::Value);
             error.to_string()
         };

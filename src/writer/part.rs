@@ -1,7 +1,7 @@
 //! One new part: its matrices, its tables' description, its list of files.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Map;
@@ -9,7 +9,8 @@ use serde_json::Map;
 use super::folder::Folder;
 use super::matrix::{MatrixSpec, MatrixWriter};
 use crate::error::{DaoError, ErrorKind, Result};
-use crate::storage::{self, Storage};
+use crate::interrupt::undisturbed;
+use crate::storage::{self, Local, Storage, StorageOptions};
 use crate::store::{
     Description, Lease, ListedFiles, Manifest, MatrixMeta, MatrixName, PARTS, Part, Record, Store, TableFile,
     check_free, check_name, checksum, commit, describe, is_store, is_unnamed, missing, read_description,
@@ -53,29 +54,30 @@ impl PartWriter {
     ///
     /// # Errors
     /// `Value` for a name that cannot be one or a store that cannot be written to, `AlreadyExists` if it is taken, `Io`.
-    pub fn begin(uri: &str, dataset: &str, mode: Mode) -> Result<Self> {
+    pub fn begin(uri: &str, options: &StorageOptions, dataset: &str, mode: Mode) -> Result<Self> {
         check_name(dataset)?;
-        let storage = storage::open(uri, &Vec::new())?;
+        let storage = storage::open(uri, options)?;
         if let Some(store) = existing(&storage)? {
             store.check_writable()?;
             if mode == Mode::New {
                 check_free(store.manifest(), dataset, storage.uri())?;
             }
         }
-        let lease = Lease::new(&*storage)?;
+        let lease = Lease::new(&storage)?;
         let path = format!("{PARTS}/{dataset}-{}", lease.tag);
-        let folder = Folder::new(storage.clone(), &path);
+        let folder = Folder::new(storage.clone(), &path)?;
         let (matrices, matrix, stays) = (BTreeMap::new(), None, false);
         let dataset = dataset.to_owned();
         let writer = Self { storage, folder, path, dataset, mode, matrices, matrix, stays, lease };
-        storage::make_folder(&writer.staging())?;
+        storage::make_folder(writer.staging())?;
         Ok(writer)
     }
 
-    /// The folder on this machine that tables are written to: `obs.parquet`, `var.parquet` and `uns.json`.
+    /// The folder on this machine that tables are written to: `obs.parquet`, `var.parquet` and `uns.json`. The part's own, or one
+    /// for a while, from which they are put to a bucket.
     #[must_use]
-    pub fn staging(&self) -> PathBuf {
-        self.storage.local_root().unwrap_or(Path::new("")).join(&self.path)
+    pub fn staging(&self) -> &Path {
+        self.folder.on_this_machine()
     }
 
     /// Begins a matrix. `source_dtype` and `max_abs` are noted.
@@ -140,12 +142,16 @@ impl PartWriter {
         };
         let (mut part, mut description) = self.finish(&x, tables, organism)?;
         let committed = commit(&*self.storage, record, |manifest| {
+            self.lease.confirm()?;
             self.make_room(manifest, &part)?;
             self.adopt_var(manifest, &mut part, &mut description)?;
             manifest.add(part.clone(), &description.categories)?;
             Ok(true)
         });
         self.stays = committed.is_ok() || !is_unnamed(&*self.storage, &self.lease.tag);
+        if self.stays && committed.is_err() {
+            self.lease.leave();
+        }
         committed
     }
 
@@ -204,6 +210,16 @@ impl PartWriter {
                 MatrixName::Obsm(name) => obsm.push(name.clone()),
             }
         }
+        let obs_place = format!("{}/{}/{OBS}", self.storage.uri(), self.path);
+        // Where Python wrote it: from a bucket it would have to come back.
+        let staged = Local::new(self.staging())?.file(OBS)?.ok_or_else(|| missing(&obs_place))?;
+        let obs_file = TableFile::of(staged.as_ref(), &obs_place)?;
+        if obs_file.rows != x.shape[0] {
+            return Err(DaoError::value("a dataset needs a table of cells with a row for each")
+                .at(format!("dataset '{}', path '{obs_place}'", self.dataset))
+                .expected(format!("{} rows", x.shape[0]))
+                .found(obs_file.rows));
+        }
         [OBS, VAR, UNS].into_iter().try_for_each(|name| self.folder.take(name))?;
         let description = Description {
             n_obs: x.shape[0],
@@ -215,16 +231,6 @@ impl PartWriter {
             matrices,
             ..tables
         };
-        let obs_path = format!("{}/{OBS}", self.path);
-        let obs_place = format!("{}/{obs_path}", self.storage.uri());
-        let obs_file = self.storage.file(&obs_path)?.ok_or_else(|| missing(&obs_place))?;
-        let obs_file = TableFile::of(obs_file.as_ref(), &obs_place)?;
-        if obs_file.rows != x.shape[0] {
-            return Err(DaoError::value("a dataset needs a table of cells with a row for each")
-                .at(format!("dataset '{}', path '{obs_place}'", self.dataset))
-                .expected(format!("{} rows", x.shape[0]))
-                .found(obs_file.rows));
-        }
         let text = description.to_json()?;
         self.folder.write(DESCRIPTION, text.as_bytes())?;
         self.folder.list()?;
@@ -260,7 +266,7 @@ impl Drop for PartWriter {
         if !self.stays && self.lease.is_own() {
             // Best effort: vacuum removes what stays.
             self.matrix = None;
-            let _ = self.storage.remove_folder(&self.path);
+            let _ = undisturbed(|| self.storage.remove_folder(&self.path));
         }
     }
 }
@@ -285,7 +291,6 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use crate::number::{Dtype, Layout, Values};
-    use crate::storage::{Local, Storage};
     use crate::store::testing::obs_table;
     use crate::store::{FileMeta, PartCategories, Store};
 
@@ -326,12 +331,12 @@ mod tests {
     fn of_two_writers_of_one_name_the_first_wins() {
         let folder = tempfile::tempdir().unwrap();
         let uri = folder.path().to_str().unwrap();
-        let [mut first, mut second] = [(); 2].map(|()| PartWriter::begin(uri, "d", Mode::New).unwrap());
+        let [mut first, mut second] = [(); 2].map(|()| PartWriter::begin(uri, &Vec::new(), "d", Mode::New).unwrap());
         put(&mut first, &MatrixName::X, Layout::Csr);
         put(&mut second, &MatrixName::X, Layout::Csr);
         commit(first, BTreeMap::new()).unwrap();
         assert_eq!(commit(second, BTreeMap::new()).unwrap_err().kind(), ErrorKind::AlreadyExists);
-        assert_eq!(PartWriter::begin(uri, "d", Mode::New).err().unwrap().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(PartWriter::begin(uri, &Vec::new(), "d", Mode::New).err().unwrap().kind(), ErrorKind::AlreadyExists);
         let store = Store::open(uri, &Vec::new(), None).unwrap();
         assert_eq!((store.manifest().parts.len(), store.manifest().version), (1, 1));
         let folders = Local::new(folder.path()).unwrap().list_folders(PARTS).unwrap();
@@ -347,7 +352,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let uri = folder.path().to_str().unwrap();
         let write = |mode, space: &str, word: &str| {
-            let mut writer = PartWriter::begin(uri, "d", mode).unwrap();
+            let mut writer = PartWriter::begin(uri, &Vec::new(), "d", mode).unwrap();
             put(&mut writer, &MatrixName::X, Layout::Csr);
             for (name, bytes) in [(OBS, obs_table(2)), (VAR, b"table".to_vec()), (UNS, b"{}".to_vec())] {
                 std::fs::write(writer.staging().join(name), bytes).unwrap();
@@ -374,7 +379,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let long = "x".repeat(201);
         for name in ["", ".", "..", ".hidden", "a/b", "a\\b", "a\nb", long.as_str()] {
-            let error = PartWriter::begin(folder.path().to_str().unwrap(), name, Mode::New).err().unwrap();
+            let error = PartWriter::begin(folder.path().to_str().unwrap(), &Vec::new(), name, Mode::New).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::Value, "{name:?}");
         }
     }
@@ -383,18 +388,18 @@ mod tests {
     fn a_store_that_lost_its_versions_is_not_written_to() {
         let folder = tempfile::tempdir().unwrap();
         let uri = folder.path().to_str().unwrap();
-        let mut writer = PartWriter::begin(uri, "d", Mode::New).unwrap();
+        let mut writer = PartWriter::begin(uri, &Vec::new(), "d", Mode::New).unwrap();
         put(&mut writer, &MatrixName::X, Layout::Csr);
         commit(writer, BTreeMap::new()).unwrap();
         std::fs::remove_dir_all(folder.path().join("versions")).unwrap();
-        assert_eq!(PartWriter::begin(uri, "e", Mode::New).err().unwrap().kind(), ErrorKind::NotFound);
+        assert_eq!(PartWriter::begin(uri, &Vec::new(), "e", Mode::New).err().unwrap().kind(), ErrorKind::NotFound);
     }
 
     #[test]
     fn a_part_lists_its_matrices_and_checksums() {
         let folder = tempfile::tempdir().unwrap();
         let uri = folder.path().to_str().unwrap();
-        let mut writer = PartWriter::begin(uri, "lung", Mode::New).unwrap();
+        let mut writer = PartWriter::begin(uri, &Vec::new(), "lung", Mode::New).unwrap();
         let (layer, pca) = (MatrixName::Layer("counts".into()), MatrixName::Obsm("X_pca".into()));
         put(&mut writer, &MatrixName::X, Layout::Csr);
         put(&mut writer, &layer, Layout::Csr);
@@ -429,7 +434,7 @@ mod tests {
             ("a", of([("type", words(&["T", "B"])), ("barcode", words(&["x"]))])),
             ("b", of([("type", words(&["B", "NK"])), ("barcode", None)])),
         ] {
-            let mut writer = PartWriter::begin(uri, name, Mode::New).unwrap();
+            let mut writer = PartWriter::begin(uri, &Vec::new(), name, Mode::New).unwrap();
             put(&mut writer, &MatrixName::X, Layout::Csr);
             commit(writer, categories).unwrap();
         }
@@ -441,7 +446,7 @@ mod tests {
     #[test]
     fn a_part_without_x_is_refused_and_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = PartWriter::begin(folder.path().to_str().unwrap(), "d", Mode::New).unwrap();
+        let mut writer = PartWriter::begin(folder.path().to_str().unwrap(), &Vec::new(), "d", Mode::New).unwrap();
         put(&mut writer, &MatrixName::Layer("counts".into()), Layout::Csr);
         let error = commit(writer, BTreeMap::new()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Value);
@@ -453,7 +458,7 @@ mod tests {
     fn a_part_needs_a_row_of_obs_for_each_cell() {
         let folder = tempfile::tempdir().unwrap();
         for (table, what) in [(None, "obs.parquet"), (Some(obs_table(3)), "expected 2 rows, found 3")] {
-            let mut writer = PartWriter::begin(folder.path().to_str().unwrap(), "d", Mode::New).unwrap();
+            let mut writer = PartWriter::begin(folder.path().to_str().unwrap(), &Vec::new(), "d", Mode::New).unwrap();
             put(&mut writer, &MatrixName::X, Layout::Csr);
             if let Some(table) = table {
                 [(OBS, &table[..]), (VAR, b""), (UNS, b"")]

@@ -57,6 +57,7 @@ impl PyStore {
         let (uri, storage_options) = storage::split(uri, &storage_options)?;
         let store = py.detach(|| Store::open(&uri, &storage_options, version))?;
         stores::remember_options(store.uri(), &storage_options);
+        stores::has_seen(&store);
         let opened = Arc::new(OpenStore::new(store));
         let parts = PyPart::all(py, &opened)?;
         Ok(Self { opened, parts, storage_options: storage_options.into_iter().collect() })

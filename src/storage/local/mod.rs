@@ -18,6 +18,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
@@ -253,6 +254,10 @@ impl Storage for Local {
             }
         }
         Ok(files)
+    }
+
+    fn modified(&self, path: &str) -> Result<Option<SystemTime>> {
+        Ok(std::fs::metadata(self.full(path)).and_then(|meta| meta.modified()).ok())
     }
 
     fn local_root(&self) -> Option<&Path> {

@@ -1,25 +1,29 @@
 //! S3, GCS, Azure and HTTP through `object_store` (<https://docs.rs/object_store>).
 //!
-//! Owns what is asked of a store, and its errors. Every answer is waited for by [`wait`], and read by [`body`].
+//! Owns what is asked of a store, and its errors. Every answer is waited for by [`wait`], and read by [`body`]; [`write`]
+//! puts and removes objects, [`upload`] puts them piece by piece, [`list`] lists them. Plain HTTP is not written to.
 
 mod body;
 mod build;
+mod list;
+mod probe;
 pub(super) mod secrets;
 mod service;
+mod upload;
 mod wait;
+mod write;
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
-use object_store::{
-    Error as ObjectError, ListResult, OBJECT_STORE_COALESCE_DEFAULT, ObjectStore, ObjectStoreExt, coalesce_ranges,
-};
+use object_store::{Error as ObjectError, OBJECT_STORE_COALESCE_DEFAULT, ObjectStore, ObjectStoreExt, coalesce_ranges};
 
-use super::{File, Storage, StorageOptions, check_end};
+use super::{File, NewFile, Storage, StorageOptions, check_end};
 use crate::error::{DaoError, ErrorKind, Result};
 
 /// The objects below one URL.
@@ -31,6 +35,8 @@ pub struct Remote {
     uri: String,
     options: Arc<StorageOptions>,
     patience: Duration,
+    /// Whether it can be written to: plain HTTP cannot.
+    is_bucket: bool,
     pid: u32,
 }
 
@@ -42,7 +48,20 @@ impl Remote {
     pub fn new(uri: &str, options: &StorageOptions) -> Result<Self> {
         let (uri, options) = secrets::split(uri, options)?;
         let build::Built { store, prefix, patience } = build::build(&uri, &options)?;
-        Ok(Self { store, prefix, uri, options: options.into(), patience, pid: std::process::id() })
+        let is_bucket = !uri.starts_with("http://") && !uri.starts_with("https://");
+        Ok(Self { store, prefix, uri, options: options.into(), patience, is_bucket, pid: std::process::id() })
+    }
+
+    /// A bucket that is this store.
+    #[cfg(test)]
+    pub fn of(store: Arc<dyn ObjectStore>, uri: &str) -> Self {
+        let (prefix, options, patience) = (ObjectPath::from("root"), Arc::default(), Duration::from_mins(1));
+        Self { store, prefix, uri: uri.to_owned(), options, patience, is_bucket: true, pid: std::process::id() }
+    }
+
+    /// Whether this process opened it, and not a parent that it was forked from.
+    fn is_own(&self) -> bool {
+        self.pid == std::process::id()
     }
 
     /// The object at a path below the root.
@@ -51,16 +70,17 @@ impl Remote {
     }
 
     /// The answer to a request for `path`. `Value` in a forked child: connections are its parent's.
-    fn answer<T>(
-        &self,
-        path: &str,
-        request: impl AsyncFnOnce(&AtomicU64) -> object_store::Result<T>,
-    ) -> Result<object_store::Result<T>> {
-        if self.pid != std::process::id() {
+    fn answer<T>(&self, path: &str, request: impl AsyncFnOnce(&AtomicU64) -> T) -> Result<T> {
+        self.answer_in(self.patience, path, request)
+    }
+
+    /// The answer to a request for `path`, which is waited for so long.
+    fn answer_in<T>(&self, patience: Duration, path: &str, request: impl AsyncFnOnce(&AtomicU64) -> T) -> Result<T> {
+        if !self.is_own() {
             return Err(DaoError::value("this process was forked from the one that opened the store")
                 .hint("open it again in this process, with dao.load_store or dao.scan"));
         }
-        wait::wait_for(self.patience, request).map_err(|e| e.at(self.place(path)))
+        wait::wait_for(patience, request).map_err(|e| e.at(self.place(path)))
     }
 
     /// The answer to a request for `path`; `None` for a missing object.
@@ -77,7 +97,7 @@ impl Remote {
         match answer {
             Ok(value) => Ok(Some(value)),
             Err(ObjectError::NotFound { .. }) => Ok(None),
-            Err(e) => Err(self.failed(path, &e)),
+            Err(e) => Err(self.failed(path, "reading", &e)),
         }
     }
 
@@ -90,21 +110,15 @@ impl Remote {
         })
     }
 
-    /// The objects and folders directly below `folder`, which is at `path` or below it.
-    fn list(&self, path: &str, folder: &ObjectPath) -> Result<ListResult> {
-        let listed = self.answer(path, async |_| self.store.list_with_delimiter(Some(folder)).await)?;
-        listed.map_err(|e| self.failed(path, &e))
-    }
-
     fn place(&self, path: &str) -> String {
         format!("path '{}/{path}'", self.uri)
     }
 
-    /// The error for a request that failed.
-    fn failed(&self, path: &str, error: &ObjectError) -> DaoError {
+    /// The error for a request that failed while `doing` something.
+    fn failed(&self, path: &str, doing: &str, error: &ObjectError) -> DaoError {
         let kind = if matches!(error, ObjectError::NotFound { .. }) { ErrorKind::NotFound } else { ErrorKind::Io };
         let error = secrets::without_secrets(error.to_string(), &self.options);
-        DaoError::new(kind, format!("reading failed: {error}"))
+        DaoError::new(kind, format!("{doing} failed: {error}"))
             .at(self.place(path))
             .hint("check the network, the address and storage_options")
     }
@@ -153,6 +167,13 @@ impl File for RemoteFile {
     }
 }
 
+// Its options may be secret.
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("uri", &self.uri).finish_non_exhaustive()
+    }
+}
+
 impl Storage for Remote {
     fn uri(&self) -> &str {
         &self.uri
@@ -180,23 +201,50 @@ impl Storage for Remote {
     }
 
     fn list_folders(&self, path: &str) -> Result<Vec<String>> {
-        let folders = self.list(path, &self.object(path))?.common_prefixes;
-        let mut names: Vec<String> = folders.iter().filter_map(|folder| folder.filename().map(str::to_owned)).collect();
-        names.sort_unstable();
-        Ok(names)
+        self.folders_below(path)
+    }
+
+    fn can_list(&self) -> bool {
+        self.is_bucket
     }
 
     fn list_files(&self, path: &str) -> Result<Vec<(String, u64)>> {
-        let (mut files, mut folders) = (Vec::new(), vec![self.object(path)]);
-        while let Some(folder) = folders.pop() {
-            let listed = self.list(path, &folder)?;
-            let root = self.prefix.as_ref();
-            let below =
-                |path: &ObjectPath| path.as_ref().strip_prefix(root).map(|path| path.trim_matches('/').to_owned());
-            files.extend(listed.objects.iter().filter_map(|object| Some((below(&object.location)?, object.size))));
-            folders.extend(listed.common_prefixes);
-        }
-        Ok(files)
+        self.files_below(path)
+    }
+
+    fn modified(&self, path: &str) -> Result<Option<SystemTime>> {
+        Ok(self.ask(path, async |_| self.store.head(&self.object(path)).await)?.map(|meta| meta.last_modified.into()))
+    }
+
+    fn create(&self, path: &str) -> Result<Box<dyn NewFile>> {
+        self.check_bucket()?;
+        Ok(Box::new(upload::Upload::new(self, path)))
+    }
+
+    fn put_new(&self, path: &str, bytes: &[u8]) -> Result<bool> {
+        self.check_bucket()?;
+        probe::check(self, path)?;
+        self.put_new_object(path, bytes)
+    }
+
+    fn replace(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        self.check_bucket()?;
+        self.replace_object(path, bytes)
+    }
+
+    fn remove(&self, path: &str) -> Result<()> {
+        self.remove_files(&[path.to_owned()])
+    }
+
+    fn remove_files(&self, paths: &[String]) -> Result<()> {
+        self.check_bucket()?;
+        self.remove_objects(paths)
+    }
+
+    fn remove_folder(&self, path: &str) -> Result<()> {
+        self.check_bucket()?;
+        let files: Vec<String> = self.list_files(path)?.into_iter().map(|(file, _)| file).collect();
+        self.remove_objects(&files)
     }
 }
 
@@ -213,14 +261,7 @@ mod tests {
             wait::runtime().unwrap().block_on(store.put(&ObjectPath::from("root/a"), bytes.into())).unwrap();
         };
         put(b"abcdef");
-        let remote = Remote {
-            store: Arc::clone(&store) as Arc<dyn ObjectStore>,
-            prefix: ObjectPath::from("root"),
-            uri: "mem://root".to_owned(),
-            options: Arc::default(),
-            patience: Duration::from_mins(1),
-            pid: std::process::id(),
-        };
+        let remote = Remote::of(Arc::clone(&store) as Arc<dyn ObjectStore>, "mem://root");
         assert!(remote.file("none").unwrap().is_none());
         let file = remote.file("a").unwrap().unwrap();
         assert!(file.len() == 6 && !file.random_access());
@@ -246,15 +287,7 @@ mod tests {
         for &(path, bytes) in objects {
             wait::runtime().unwrap().block_on(store.put(&ObjectPath::from(path), bytes.into())).unwrap();
         }
-        let uri = "mem://root".to_owned();
-        Remote {
-            store: Arc::new(store),
-            prefix: ObjectPath::from("root"),
-            uri,
-            options: Arc::default(),
-            patience: Duration::from_mins(1),
-            pid: std::process::id(),
-        }
+        Remote::of(Arc::new(store), "mem://root")
     }
 
     #[test]

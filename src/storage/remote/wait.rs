@@ -17,6 +17,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The slowest that a network may be, in bytes per millisecond: what arrives prolongs a wait so far.
 const SLOWEST: u64 = 100;
 
+/// The longest wait of what cannot be broken off, which may come after one that was.
+const WHEN_UNDISTURBED: Duration = Duration::from_secs(10);
+
 /// One small runtime for all remote stores of a process, started with the first. A forked child has none of its parent's
 /// threads, and would wait for them for ever: it starts its own.
 struct Network(std::io::Result<Runtime>);
@@ -35,6 +38,11 @@ pub(super) fn runtime() -> Result<&'static Runtime> {
     runtime.as_ref().map_err(|e| DaoError::new(ErrorKind::Io, format!("starting the network threads failed: {e}")))
 }
 
+/// The time that so many bytes take on the slowest network.
+pub fn slowest(bytes: u64) -> Duration {
+    Duration::from_millis(bytes / SLOWEST)
+}
+
 /// Waits for what `answer` gives, at most for `patience` and as long as what arrives would take a slow network;
 /// `answer` is told where to add up the bytes that arrive.
 ///
@@ -42,6 +50,7 @@ pub(super) fn runtime() -> Result<&'static Runtime> {
 /// `Io` when the time is over, `Interrupted`.
 pub fn wait_for<T>(patience: Duration, answer: impl AsyncFnOnce(&AtomicU64) -> T) -> Result<T> {
     let (watch, begun, arrived) = (Watch::start(), Instant::now(), AtomicU64::new(0));
+    let patience = if watch.is_undisturbed() { patience.min(WHEN_UNDISTURBED) } else { patience };
     runtime()?.block_on(async {
         let mut answer = pin!(answer(&arrived));
         loop {
@@ -49,7 +58,7 @@ pub fn wait_for<T>(patience: Duration, answer: impl AsyncFnOnce(&AtomicU64) -> T
             if let Ok(value) = tokio::time::timeout(LOOK, &mut answer).await {
                 return Ok(value);
             }
-            let prolonged = Duration::from_millis(arrived.load(Ordering::Relaxed) / SLOWEST);
+            let prolonged = slowest(arrived.load(Ordering::Relaxed));
             if begun.elapsed() > patience.saturating_add(prolonged) {
                 return Err(too_slow(begun.elapsed(), arrived.load(Ordering::Relaxed)));
             }

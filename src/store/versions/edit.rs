@@ -32,6 +32,8 @@ pub fn describe(
     lease: &Lease,
     written: &mut Vec<String>,
 ) -> Result<()> {
+    // This is right before the version is made that names it.
+    lease.confirm()?;
     let text = description.to_json()?;
     let crc = checksum(text.as_bytes());
     // Named by what it holds: another attempt at the same version may have another.

@@ -4,9 +4,11 @@
 //! differ from an older version that does, its base: many versions of many datasets stay small, and none needs a third file
 //! to be read. `versions/latest` has a number from which on to look for the last one; it may be an older one's.
 //!
-//! `record` says what made one, `edit` what edits do to parts, `lease` who is writing, and `vacuum` removes what nothing names.
+//! `record` says what made one, `edit` what edits do to parts, `lease` who is writing (`heartbeat`: on buckets), and `vacuum`
+//! removes what nothing names.
 
 mod edit;
+mod heartbeat;
 mod lease;
 mod record;
 mod vacuum;
@@ -20,7 +22,7 @@ use super::categories::{Categories, ColumnCategories};
 use super::files::missing;
 use super::manifest::{Manifest, Part, with_shared_parts};
 use super::versioned;
-use crate::error::{DaoError, Result};
+use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::Storage;
 pub use edit::{describe, listed};
 pub use lease::Lease;
@@ -104,7 +106,11 @@ pub fn latest(storage: &dyn Storage) -> Result<Option<u64>> {
         Some(hint) if has(hint)? => hint,
         // Plain HTTP cannot list; a store that has but its first versions is found all the same.
         _ => {
-            let listed = storage.list_files(VERSIONS).unwrap_or_default();
+            let listed = match storage.list_files(VERSIONS) {
+                // Taken for a store without versions, it would get a first one beside those that it has.
+                Err(e) if storage.can_list() && e.kind() != ErrorKind::NotFound => return Err(e),
+                listed => listed.unwrap_or_default(),
+            };
             match listed.iter().filter_map(|(path, _)| number_of(path)).max() {
                 Some(last) if hint.is_some_and(|hint| last < hint) => return Err(lost(storage, last, hint)),
                 Some(last) => last,
@@ -430,7 +436,6 @@ fn identify(storage: &dyn Storage, id: &str) -> Result<()> {
 mod tests {
     use super::super::testing::part;
     use super::*;
-    use crate::error::ErrorKind;
     use crate::storage::Local;
 
     fn add(storage: &dyn Storage, name: &str) -> Result<Manifest> {

@@ -6,11 +6,10 @@
 //! anything goes: who restores an older one, or reads it, is told.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::File;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::super::{Manifest, PARTS, Store, read_description};
-use super::lease::WRITING;
+use super::lease::{WRITING, in_writing, is_tag, now, writers};
 use super::{Record, VERSIONS, commit, latest, number_of, read_with_base, summaries};
 use crate::error::Result;
 use crate::storage::Storage;
@@ -33,7 +32,8 @@ impl Store {
         let storage = &**self.storage();
         let there: BTreeMap<String, u64> = storage.list_files(PARTS)?.into_iter().collect();
         let listed = storage.list_files(VERSIONS)?;
-        let (alive, dead) = leases(storage)?;
+        let forgotten = forgotten(storage, &listed)?;
+        let (alive, dead) = writers(storage)?;
         let summaries = summaries(storage)?;
         let Some(last) = summaries.last() else { return Ok(Vacuumed::default()) };
         let oldest = oldest.min(last.number);
@@ -47,34 +47,16 @@ impl Store {
         let is_ours = |path: &str| named.may_remove(path) && !alive.iter().any(|tag| path.contains(tag.as_str()));
         let mut gone: Vacuumed = there.into_iter().filter(|(path, _)| is_ours(path)).collect();
         gone.extend(listed.into_iter().filter(|(path, _)| {
-            let number = number_of(path);
-            number.is_some_and(|number| number < oldest && !named.versions.contains(&number))
-                || is_forgotten(storage, path)
+            number_of(path).is_some_and(|number| number < oldest && !named.versions.contains(&number))
         }));
+        gone.extend(forgotten);
         gone.extend(dead.into_iter().map(|tag| (format!("{WRITING}/{tag}"), 0)));
         if !dry_run {
-            gone.keys().try_for_each(|path| storage.remove(path))?;
+            storage.remove_files(&gone.keys().cloned().collect::<Vec<_>>())?;
             remove_empty(storage, &gone);
         }
         Ok(gone)
     }
-}
-
-/// The tags of writers that live, and of those that died.
-fn leases(storage: &dyn Storage) -> Result<(Vec<String>, Vec<String>)> {
-    let tags = storage.list_files(WRITING)?.into_iter();
-    let tags = tags.filter_map(|(path, _)| path.strip_prefix(&format!("{WRITING}/")).map(str::to_owned));
-    Ok(tags.filter(|tag| is_tag(tag)).partition(|tag| {
-        let path = storage.local_root().map(|root| root.join(WRITING).join(tag));
-        // Open for writing: network file systems lock no other way. What cannot be looked at counts as alive.
-        let file = path.and_then(|path| File::options().append(true).open(path).ok());
-        file.is_none_or(|file| file.try_lock().is_err())
-    }))
-}
-
-/// Whether a text is a tag, as leases have them.
-fn is_tag(text: &str) -> bool {
-    text.len() == 12 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Whether the last 12 characters of a name, or those before a `-` or `.` in it, are a tag.
@@ -82,11 +64,23 @@ fn has_tag(name: &str) -> bool {
     name.split(['-', '.']).skip(1).any(is_tag)
 }
 
-/// Whether a file never got its name, and nobody is about to give it one.
-fn is_forgotten(storage: &dyn Storage, path: &str) -> bool {
-    let modified = storage.local_root().and_then(|root| std::fs::metadata(root.join(path)).ok()?.modified().ok());
-    let age = modified.and_then(|modified| SystemTime::now().duration_since(modified).ok());
-    path.starts_with(&format!("{VERSIONS}/.new-")) && age.is_some_and(|age| age > FORGOTTEN)
+/// The files that never got their names, or were written to see what a server does, and whose writers are not at it.
+fn forgotten(storage: &dyn Storage, versions: &[(String, u64)]) -> Result<Vec<(String, u64)>> {
+    let writing = in_writing(storage)?;
+    let is_nameless =
+        |(path, _): &&(String, u64)| path.rsplit('/').next().is_some_and(|name| name.starts_with(".new-"));
+    let nameless: Vec<_> = versions.iter().chain(&writing).filter(is_nameless).collect();
+    if nameless.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (now, mut found) = (now(storage)?, Vec::new());
+    for (path, size) in nameless {
+        let age = storage.modified(path)?.and_then(|modified| now.duration_since(modified).ok());
+        if age.is_some_and(|age| age > FORGOTTEN) {
+            found.push((path.clone(), *size));
+        }
+    }
+    Ok(found)
 }
 
 /// What versions name.
