@@ -169,7 +169,7 @@ class Store(EditingVerbs):
 
     def _at(self, version: int) -> Store:
         """The store at a version that cells do not name."""
-        return _reopened(self.uri, self._storage_options, version, None)
+        return store_at(self.uri, self._storage_options, version)
 
     @property
     def n_obs(self) -> int:
@@ -350,6 +350,11 @@ class Store(EditingVerbs):
 
     def _repr_html_(self) -> str:
         return show.html(self)
+
+
+def store_at(uri: str, storage_options: Mapping[str, str] | None, version: int | None) -> Store:
+    """The store at a version that was just made: its cells do not name it."""
+    return _reopened(uri, storage_options, version, None)
 
 
 def _reopened(

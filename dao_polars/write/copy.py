@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from .._args import texts
 from .._progress import progress_bar
 from ..genes.request import first_few
-from ..store.store import Store, as_uri, load_store
+from ..store.store import Store, as_uri, load_store, store_at
 
 
 def copy(
@@ -44,7 +44,7 @@ def copy(
         progress: a tqdm bar; None shows one on a terminal or in a notebook.
 
     Returns:
-        The store that got them, opened anew.
+        The store that got them, at that version.
 
     Raises:
         DaoFileNotFoundError: there is no store, or a file of it is missing.
@@ -67,5 +67,5 @@ def copy(
     options = {key: str(value) for key, value in (target_options or {}).items()}
     total = sum(part.bytes for part in parts)
     with progress_bar(progress, total=total, unit="B", label="copying") as advance:
-        source._core.copy(target, options, names, said, author, advance)
-    return load_store(target, storage_options=target_options)
+        version = source._core.copy(target, options, names, said, author, advance)
+    return store_at(target, target_options, version)

@@ -22,7 +22,7 @@ from ..scan.columns import RESERVED, categories_of
 from ..scan.constants import constants
 from ..sources.source import Source
 from ..store import uns as uns_json
-from ..store.store import Store, load_store, texts
+from ..store.store import Store, load_store, store_at, texts
 from ..tables.from_pandas import from_pandas
 from ..tables.parquet import write_table, writing_failed
 from ..tables.table import Table
@@ -114,7 +114,7 @@ def write_part(uri: str, source: Source, settings: PartSettings) -> Store:
             for name, matrix in source.matrices.items():
                 write_matrix(writer, name, matrix, alignment, order, portable, advance)
         _write_tables(Path(writer.staging), obs.frame, alignment.var.frame, uns_text)
-        writer.commit(
+        version = writer.commit(
             obs=obs.meta,
             var=alignment.var.meta,
             organism=_organism(kept_uns, obs.frame),
@@ -130,7 +130,8 @@ def write_part(uri: str, source: Source, settings: PartSettings) -> Store:
         raise
     if settings.gene_index:
         load_store(uri, storage_options=options).add_gene_index(dataset, progress=settings.progress)
-    return load_store(uri, storage_options=options)
+        return load_store(uri, storage_options=options)
+    return store_at(uri, options, version)
 
 
 def _named_organism(organism: str | None) -> dict[str, Any]:

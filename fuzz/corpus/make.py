@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import scipy.sparse as sp
-
 from dao_polars.convert.from_pandas import from_pandas
+
 from dao_polars.store import uns
 from tests.legacy.test_unpickle import ARRAYS, HOSTILE, PLAIN, SCALARS, numpy_1
 from tests.whole.fuzz import CORPUS

@@ -34,16 +34,16 @@ pub fn located<D: Copy>(keys: &[u64], mut find: impl FnMut(u32) -> D) -> impl It
 /// `Value` for keys that never were cells of the store: how many, and the first. And as [`OpenStore::removed`].
 pub fn locate(keys: &[u64], open: &OpenStore) -> Result<(Vec<u32>, Vec<usize>)> {
     let manifest = open.store().manifest();
-    let parts = manifest.parts.iter().map(|part| Ok((part.number, (part, open.removed(part)?))));
-    let mut parts: Vec<(u32, (&Part, Option<Arc<RemovedRows>>))> = parts.collect::<Result<_>>()?;
-    parts.sort_unstable_by_key(|&(number, _)| number);
+    let parts = manifest.parts.iter().map(|part| Ok((part, open.removed(part)?)));
+    let mut parts: Vec<(&Part, Option<Arc<RemovedRows>>)> = parts.collect::<Result<_>>()?;
+    parts.sort_unstable_by_key(|(part, _)| part.number);
     let mut has_cells = vec![false; parts.len()];
     let (mut gone, mut n_unknown, mut first_unknown) = (Vec::new(), 0, None);
-    let find = |number| parts.binary_search_by_key(&number, |&(number, _)| number).ok();
+    let find = |number| parts.binary_search_by_key(&number, |(part, _)| part.number).ok();
     for (at, (number, row, found)) in located(keys, find).enumerate() {
         let was_there = match found {
             Some(found) => {
-                let (part, removed) = &parts[found].1;
+                let (part, removed) = &parts[found];
                 let is_row = u64::from(row) < part.n_obs;
                 if is_row && removed.as_ref().is_none_or(|removed| !removed.contains(row)) {
                     has_cells[found] = true;
@@ -63,9 +63,9 @@ pub fn locate(keys: &[u64], open: &OpenStore) -> Result<(Vec<u32>, Vec<usize>)> 
     }
     let Some((at, number, row, found)) = first_unknown else {
         let found = parts.iter().zip(has_cells).filter(|(_, has)| *has);
-        return Ok((found.map(|(&(number, _), _)| number).collect(), gone));
+        return Ok((found.map(|((part, _), _)| part.number).collect(), gone));
     };
-    let of = match found.map(|found| parts[found].1.0) {
+    let of = match found.map(|found| parts[found].0) {
         Some(part) => format!("dataset '{}', which has {} cells", part.name, part.n_obs),
         None => format!("part number {number}, which is not there"),
     };

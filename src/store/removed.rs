@@ -45,8 +45,8 @@ impl RemovedRows {
         self.bits.get(row as usize / 64).is_some_and(|bits| bits >> (row % 64) & 1 == 1)
     }
 
-    /// The number of rows.
-    pub fn len(&self) -> u64 {
+    /// How many rows there are.
+    pub fn count(&self) -> u64 {
         self.bits.iter().map(|bits| u64::from(bits.count_ones())).sum()
     }
 
@@ -133,7 +133,7 @@ mod tests {
     fn rows_are_written_and_read() {
         let mut rows = RemovedRows::default();
         [70, 3, 64, 3].into_iter().for_each(|row| rows.insert(row));
-        assert_eq!((rows.rows().collect::<Vec<_>>(), rows.len()), (vec![3, 64, 70], 3));
+        assert_eq!((rows.rows().collect::<Vec<_>>(), rows.count()), (vec![3, 64, 70], 3));
         assert!(rows.contains(64) && !rows.contains(65) && !rows.contains(u32::MAX));
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("parts/lung")).unwrap();

@@ -341,7 +341,7 @@ impl Edit {
         let nnz = all.rows().map(of_row).sum();
         let bytes = all.to_bytes();
         let path = self.new_name("removed");
-        Ok((Removed { path, checksum: checksum(&bytes), n_obs: all.len(), nnz }, bytes))
+        Ok((Removed { path, checksum: checksum(&bytes), n_obs: all.count(), nnz }, bytes))
     }
 
     /// Removes what was written; best effort: vacuum removes what stays.

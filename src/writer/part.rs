@@ -12,7 +12,7 @@ use crate::error::{DaoError, ErrorKind, Result};
 use crate::interrupt::undisturbed;
 use crate::storage::{self, Local, Storage, StorageOptions};
 use crate::store::{
-    Description, Lease, ListedFiles, Manifest, MatrixMeta, MatrixName, PARTS, Part, Record, Store, TableFile,
+    Description, FileMeta, Lease, ListedFiles, Manifest, MatrixMeta, MatrixName, PARTS, Part, Record, Store, TableFile,
     check_free, check_name, checksum, commit, describe, is_store, is_unnamed, missing, read_description,
 };
 
@@ -186,11 +186,11 @@ impl PartWriter {
         let bytes = files.get(&path)?.ok_or_else(|| missing(&format!("{}/{path}", self.storage.uri())))?;
         let crc = checksum(&bytes);
         let name = format!("var-{}-{}.parquet", self.lease.tag, crc.trim_start_matches("crc32c:"));
-        let folder = Folder::new(self.storage.clone(), &self.path);
-        folder.write(&name, &bytes)?;
+        self.folder.write(&name, &bytes)?;
+        self.folder.list()?; // which waits until it is there to stay
+        description.files.insert(name.clone(), FileMeta::of(&bytes));
         let before = [std::mem::replace(&mut description.var_name, name), part.description.clone()];
         description.files.remove(&before[0]);
-        description.files.extend(folder.list()?);
         description.var = theirs.var;
         describe(&self.storage, part, description, &self.lease, &mut Vec::new())?;
         before.iter().try_for_each(|name| self.storage.remove(&part.file(name)))

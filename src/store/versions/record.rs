@@ -52,7 +52,7 @@ impl SourceFile {
     /// `Io` or `NotFound` for what cannot be read.
     pub fn of(path: &Path) -> Result<Self> {
         let failed = |e: std::io::Error| DaoError::io(path, "reading", &e);
-        let name = path.file_name().map_or_else(|| path.as_os_str(), |name| name).to_string_lossy().into_owned();
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         if path.is_dir() {
             return Ok(Self { name, size: Local::new(path)?.total_size("")?, checksum: None });
         }
