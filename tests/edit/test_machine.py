@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 import dao_polars as dao
+from tests.buckets import SERVING, Bucket
 from tests.edit.model import Cell, Model, cells_of, check, copied, dataset_of, study
 
 GENES = [f"g{i}" for i in range(6)]
@@ -42,10 +43,16 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 class Machine(RuleBasedStateMachine):
+    bucket: Bucket | None = None
+    """Where stores are made; None: in folders."""
+
     def __init__(self) -> None:
         super().__init__()
         self.path = Path(tempfile.mkdtemp())
-        self.uri = str(self.path / "store")
+        self.uri, self.options = str(self.path / "store"), None
+        if self.bucket is not None:
+            self.uri = f"{self.bucket.uri}/{self.path.name}"
+            self.options = self.bucket.options
         self.model: Model = {}
         self.versions: dict[int, Model] = {}
         self.oldest = 1
@@ -58,7 +65,7 @@ class Machine(RuleBasedStateMachine):
 
     @property
     def store(self) -> dao.Store:
-        return dao.load_store(self.uri)
+        return dao.load_store(self.uri, storage_options=self.options)
 
     def made(self, store: dao.Store) -> None:
         assert store.version == max(self.versions, default=0) + 1
@@ -72,7 +79,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self, seed: int) -> None:
         adata = self.study(seed, 6)
         self.model["lung"] = dataset_of(adata)
-        self.made(dao.write_dataset(self.uri, adata, dataset="lung"))
+        self.made(dao.write_dataset(self.uri, adata, dataset="lung", storage_options=self.options))
 
     @rule(seed=seeds, n=st.integers(1, 8), name=st.sampled_from(NAMES), index=st.booleans())
     def write(self, seed: int, n: int, name: str, index: bool) -> None:
@@ -89,7 +96,9 @@ class Machine(RuleBasedStateMachine):
         else:
             self.model.pop(name, None)
             self.model[name] = dataset_of(adata)
-        store = dao.write_dataset(self.uri, adata, dataset=name, mode=mode)
+        store = dao.write_dataset(
+            self.uri, adata, dataset=name, mode=mode, storage_options=self.options
+        )
         if index:
             self.made(store)
             assert store.add_gene_index(name)
@@ -298,7 +307,8 @@ class Machine(RuleBasedStateMachine):
         assert store.verify().is_empty()
         assert [*store.versions()["version"]] == sorted(self.versions)
         old = sorted(self.versions)[len(self.versions) // 2]
-        check(dao.load_store(self.uri, version=old), self.versions[old])
+        pinned = dao.load_store(self.uri, version=old, storage_options=self.options)
+        check(pinned, self.versions[old])
         if self.selection is not None and self.model:
             path, names = self.selection
             there = {c.name: c for d in self.model.values() for c in d.cells}
@@ -314,11 +324,12 @@ class Machine(RuleBasedStateMachine):
             np.testing.assert_array_equal(found, want)
 
 
-def test_any_order_of_edits() -> None:
+def run(machine: type[Machine], share: int = 1) -> None:
+    examples = int(os.environ.get("DAO_EDITS", "15")) // share
     run_state_machine_as_test(
-        Machine,
+        machine,
         settings=settings(
-            max_examples=int(os.environ.get("DAO_EDITS", "15")),
+            max_examples=max(examples, 1),
             stateful_step_count=20,
             deadline=None,
             phases=(Phase.generate,),  # a shorter sequence is sought for too long
@@ -326,3 +337,13 @@ def test_any_order_of_edits() -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_any_order_of_edits() -> None:
+    run(Machine)
+
+
+@pytest.mark.parametrize("server", SERVING)
+def test_any_order_of_edits_on_a_bucket(server: str, tmp_path: Path) -> None:
+    with SERVING[server](tmp_path) as bucket:
+        run(type("BucketMachine", (Machine,), {"bucket": bucket}), share=5)
