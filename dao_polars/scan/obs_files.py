@@ -100,10 +100,9 @@ def explain(
                 )
             with _named_errors(where):
                 values = lf.select(column.name).collect().to_series()
-            removed = store.removed(part)
+            cells = np.delete(np.arange(part.n_obs), store.removed([part]))
             try:
-                if removed is not None:
-                    values = values.gather(np.delete(np.arange(part.n_obs), removed))
+                values = values.gather(cells)
                 converted_series(values, store.schema[name])
             except pl.exceptions.PolarsError as error:
                 raise DaoCorruptError(

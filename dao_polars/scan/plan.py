@@ -25,7 +25,6 @@ class ScanGroup:
     """Parts of datasets to read in one go: their files hold the wanted columns alike.
 
     ``n_rows`` cells are to be read from the top, over all parts; only the last may be cut short.
-    A part that has lost rows is alone in its group.
     ``columns``: the wanted columns that lie in the files; the others are the same value for a
     whole part. ``pushed`` is a filter in terms of the files' columns, ``residual`` one in
     terms of the frame's; a row is wanted when both are true.
@@ -98,12 +97,11 @@ def make_plan(
     def signature(part: ScannedPart) -> tuple[object, ...]:
         """A value that is equal for parts that can be read as one group."""
         stored = (part.columns.get(name) for name in needed)
-        alone = None if part.removed is None else part.number  # its rows are not all cells
-        return (alone, *stored, *(part.number in true_in for true_in in settled))
+        return (*stored, *(part.number in true_in for true_in in settled))
 
     plan = ScanPlan(columns)
     translated: dict[tuple[object, ...], pl.Expr | None] = {}  # conjuncts, by place and columns
-    for members in _runs(kept, rows, signature):
+    for members in _runs(kept, signature):
         stored = {n: c for n in needed if (c := members[0].columns.get(n)) is not None}
         pushed: list[pl.Expr] = []
         residual: list[pl.Expr] = []
@@ -181,7 +179,6 @@ def _evaluate(conjunct: pl.Expr, frame: pl.DataFrame) -> pl.Series | None:
 
 def _runs(
     kept: Sequence[ScannedPart],
-    rows: Mapping[int, int],
     signature: Callable[[ScannedPart], object],
 ) -> Iterator[list[ScannedPart]]:
     """Runs of parts of one signature, with no more rows together than polars can number."""
@@ -189,11 +186,11 @@ def _runs(
         run: list[ScannedPart] = []
         n_rows = 0
         for part in group:
-            if run and n_rows + rows[part.number] > _MAX_ROWS:
+            if run and n_rows + part.n_obs > _MAX_ROWS:
                 yield run
                 run, n_rows = [], 0
             run.append(part)
-            n_rows += rows[part.number]
+            n_rows += part.n_obs
         yield run
 
 

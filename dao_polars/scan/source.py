@@ -23,6 +23,7 @@ from . import obs_files
 from .cell import Cell
 from .columns import FileColumn, ScannedPart, converted
 from .plan import ScanGroup, ScanPlan, make_plan, wide_values
+from .removed import is_cell, rows_of_cells
 
 Ints = npt.NDArray[np.int64]
 
@@ -65,14 +66,20 @@ class ScannedStore:
     def _removed(self) -> dict[int, Ints]:
         return {}
 
-    def removed(self, part: ScannedPart) -> Ints | None:
-        """The rows of a part that are no cells any more, ascending; None where all are cells."""
-        if part.removed is None:
-            return None
-        if part.number not in self._removed:
-            rows = self.obs_tables.removed(part.name, part.n_obs, *part.removed)
-            self._removed[part.number] = rows.astype(np.int64)
-        return self._removed[part.number]
+    def removed(self, parts: Sequence[ScannedPart]) -> Ints:
+        """The rows of some parts' tables that are no cells any more, ascending.
+
+        They count over the parts' tables, one after the other.
+        """
+        found, start = [np.zeros(0, np.int64)], 0
+        for part in parts:
+            if part.removed is not None:
+                if part.number not in self._removed:
+                    rows = self.obs_tables.removed(part.name, part.n_obs, *part.removed)
+                    self._removed[part.number] = rows.astype(np.int64)
+                found.append(self._removed[part.number] + start)
+            start += part.n_obs
+        return np.concatenate(found)
 
     def obs_path(self, part: ScannedPart) -> str:
         """The full path or URL of a part's obs table."""
@@ -142,10 +149,8 @@ def _read_files(
     store: ScannedStore, group: ScanGroup, columns: Sequence[str]
 ) -> Iterator[pl.DataFrame]:
     """Fetches or checks a group's files, starts reading them in the background; gives its rows."""
-    removed = store.removed(group.parts[0])
-    n_rows = group.n_rows
-    if removed is not None:
-        n_rows = int(_rows_of_cells(removed, np.array([n_rows - 1]))[0]) + 1
+    removed = store.removed(group.parts)
+    n_rows = int(rows_of_cells(removed, np.array([group.n_rows - 1]))[0]) + 1
     lf = obs_files.scan(
         store,
         group.parts,
@@ -159,8 +164,8 @@ def _read_files(
         n_rows=n_rows if group.cut_short else None,
         extra_columns="ignore",
     )
-    if removed is not None:  # before anything is made of values that no cell has any more
-        lf = lf.filter(_is_cell(removed, store.row_name))
+    if len(removed):  # before anything is made of values that no cell has any more
+        lf = lf.filter(is_cell(removed, store.row_name))
     if group.pushed is not None:
         lf = lf.filter(group.pushed)
     batches = _in_frame_terms(store, lf, group, columns).collect_batches(engine="streaming")
@@ -175,32 +180,14 @@ def _read_files(
     return frames()
 
 
-def _rows_of_cells(removed: Ints, cells: Ints) -> Ints:
-    """The rows of a part's cells, which are counted without the removed rows."""
-    return cells + np.searchsorted(removed - np.arange(len(removed)), cells, side="right")
-
-
-def _is_cell(removed: Ints, name: str) -> pl.Expr:
-    """Whether the row numbers in a column are not among the removed ones."""
-
-    def found(numbers: pl.Series) -> pl.Series:
-        rows = numbers.to_numpy()
-        at = np.searchsorted(removed, rows)
-        return pl.Series(removed[np.minimum(at, len(removed) - 1)] != rows)
-
-    return pl.col(name).map_batches(found, return_dtype=pl.Boolean(), is_elementwise=True)
-
-
 def _make_rows(
     store: ScannedStore, group: ScanGroup, columns: Sequence[str], batch_rows: int
 ) -> Iterator[pl.DataFrame]:
     """The rows of a group that needs no file: all it has is known from the manifest."""
-    removed = store.removed(group.parts[0])
+    removed = store.removed(group.parts)
     for start in range(0, group.n_rows, batch_rows):
         stop = min(start + batch_rows, group.n_rows)
-        numbers = np.arange(start, stop)
-        if removed is not None:
-            numbers = _rows_of_cells(removed, numbers)
+        numbers = rows_of_cells(removed, np.arange(start, stop))
         rows = pl.LazyFrame({store.row_name: pl.Series(numbers.astype(np.uint64))})
         yield _in_frame_terms(store, rows, group, columns).collect(engine="in-memory")
 

@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 
 import dao_polars as dao
 from tests.conftest import study
-from tests.storefab import last_version, read_version
+from tests.storefab import checksum, last_version, read_version
 
 GENES = ["a", "b", "c"]
 
@@ -238,3 +238,25 @@ def test_editors_at_once_lose_nothing(tmp_path: Path) -> None:
     for seed, name in enumerate(store.datasets["id"]):
         adata: ad.AnnData = store.scan().filter(pl.col("dataset") == name).dao.to_anndata()
         np.testing.assert_array_equal(adata.X.toarray(), study(seed, 5, GENES).X.toarray())
+
+
+def test_a_version_says_what_made_it(tmp_path: Path) -> None:
+    adata, path = study(1, 30, GENES), tmp_path / "lung.h5ad"
+    adata.write_h5ad(path)
+    adata.write_zarr(tmp_path / "lung.zarr")
+    uri = tmp_path / "s"
+    dao.write_dataset(uri, path, author="ada", message="from the lab")
+    dao.write_dataset(uri, tmp_path / "lung.zarr", dataset="b")
+    store = dao.write_dataset(uri, adata, dataset="c")
+    store.scan().dao.write_dataset(uri, dataset="d", author="bob")
+    rows = store.versions().rows(named=True)
+    assert [row["author"] for row in rows] == ["ada", None, None, "bob"]
+    assert [row["source"] for row in rows] == ["lung.h5ad", "lung.zarr", None, None]
+    assert rows[0]["source_bytes"] == path.stat().st_size
+    assert rows[0]["source_checksum"] == checksum(path.read_bytes())
+    assert (rows[0]["message"], rows[0]["package"]) == ("from the lab", "dao-polars 0.1.0")
+    files = [p for p in (tmp_path / "lung.zarr").rglob("*") if p.is_file()]
+    assert rows[1]["source_bytes"] == sum(p.stat().st_size for p in files)
+    assert rows[1]["source_checksum"] is None
+    with pytest.raises(dao.DaoTypeError, match="author=3"):
+        dao.write_dataset(uri, path, dataset="e", author=3)
