@@ -514,3 +514,33 @@ def test_a_table_that_cannot_be_written(store: dao.Store, monkeypatch: pytest.Mo
         "No space left",
         lambda: store.update_obs(cells(store).select("cell", x=pl.lit(1))),
     )
+
+
+def test_damage_of_what_edits_write(store: dao.Store) -> None:
+    keys = cells(store).select("cell")
+    array = pl.lit([1.0, 2.0], dtype=pl.Array(pl.Float64, 2))
+    store = store.update_obs(keys.with_columns(x=pl.lit(1)))
+    store = store.update_obsm("X_new", keys.with_columns(v=array))
+    store = store.update_var(pl.DataFrame({"var_name": ["a"], "symbol": ["A"]}), dataset="lung")
+    store = store.remove_cells(keys.head(2))
+    lung = next((Path(store.uri) / "parts").glob("lung-*"))
+    written = [*lung.glob("obs-*"), *lung.glob("var-*"), *lung.glob("removed-*")]
+    written += [p for p in next(lung.glob("obsm-*")).rglob("*") if p.is_file()]
+    assert len(written) > 5
+    for path in written:
+        whole = path.read_bytes()
+        for damaged in (whole[:-1], bytes([whole[0] ^ 1]) + whole[1:], None):
+            if damaged is None:
+                path.unlink()
+            else:
+                path.write_bytes(damaged)
+            again = dao.load_store(store.uri)
+            problems = again.verify()
+            assert path.name in "".join(problems["path"]), (path, damaged)
+            if path.name.startswith("removed"):
+                with pytest.raises((dao.DaoCorruptError, dao.DaoFileNotFoundError), match="lung"):
+                    again.scan().collect()
+                with pytest.raises((dao.DaoCorruptError, dao.DaoFileNotFoundError), match="lung"):
+                    keys.tail(3).dao.to_anndata()
+            path.write_bytes(whole)
+    assert dao.load_store(store.uri).verify().is_empty()
