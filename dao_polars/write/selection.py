@@ -31,7 +31,7 @@ def write_dataset(
     frame: pl.LazyFrame,
     uri: str | os.PathLike[str],
     *,
-    dataset: str,
+    dataset: str | None = None,
     mode: Mode = "error",
     genes: Genes = None,
     gene_key: str | None = None,
@@ -67,7 +67,8 @@ def write_dataset(
     Args:
         frame: the one before ``.dao``.
         uri: the store's folder; made if it is missing.
-        dataset: the new dataset's id.
+        dataset: the new dataset's id. None: that of the one dataset that the cells are of; of
+            several, the last part of their store's address.
         mode: "error", "replace" or "append": what becomes of a dataset of that id, as in
             [`write_dataset`][dao_polars.write_dataset].
         genes: as in [`iter_batches`][]: the genes that the dataset has, in their order.
@@ -103,8 +104,9 @@ def write_dataset(
     """
     require("pandas", "writing a dataset")
     uri = as_uri(uri)
+    selection = select(frame, store, None, missing=missing)
     settings = PartSettings(
-        dataset=dataset,
+        dataset=_name(selection) if dataset is None else dataset,
         mode=mode,
         organism=organism,
         shuffle=shuffle,
@@ -118,7 +120,6 @@ def write_dataset(
         storage_options=storage_options,
         stacklevel=4,
     )
-    selection = select(frame, store, None, missing=missing)
     resolved = selection.resolve(genes, gene_key, duplicates)
     described = Descriptions(selection)
     names = {
@@ -135,6 +136,12 @@ def write_dataset(
     )
     with source:
         return write_part(uri, source, settings)
+
+
+def _name(selection: Selection) -> str:
+    """What a dataset of some cells is called where nobody says."""
+    datasets = list(dict.fromkeys(part.name for part in selection.parts()))
+    return datasets[0] if len(datasets) == 1 else selection.store.uri.rsplit("/", 1)[-1]
 
 
 def _matrix(

@@ -384,7 +384,6 @@ def test_frames_that_cannot_be_written(change, error, what, rich, tmp_path) -> N
         ({"profile": "small"}, dao.DaoValueError, "profile='small'"),
         ({"seed": -1, "shuffle": True}, dao.DaoValueError, "seed"),
         ({"dataset": "a/b"}, dao.DaoValueError, "cannot name a dataset"),
-        ({"dataset": None}, dao.DaoValueError, "dataset"),
         ({"layer": "none"}, dao.DaoKeyError, "layers/none"),
         ({"layers": ["other"]}, dao.DaoKeyError, "layers/other"),
         ({"obsm": ["none"]}, dao.DaoKeyError, "obsm/none"),
@@ -471,3 +470,15 @@ def test_memory_does_not_grow_with_the_matrix(how: str, tmp_path: Path) -> None:
 
     # A third of the cells takes what all of them do, but for their names and keys.
     assert peak(n) - peak(n // 3) < 100 << 20
+
+
+def test_a_dataset_that_is_not_named(
+    mixed: tuple[dao.Store, dict[str, ad.AnnData]], tmp_path: Path
+) -> None:
+    source, studies = mixed
+    target = tmp_path / "whole"
+    one = source.scan().filter(pl.col("dataset") == "b").dao.write_dataset(target, progress=False)
+    assert one.datasets["id"].to_list() == ["b"]
+    every = source.scan().dao.write_dataset(target, genes="union", shuffle=True, progress=False)
+    assert every.datasets["id"].to_list() == ["b", Path(source.uri).name]
+    assert every.n_obs == sum(adata.n_obs for adata in studies.values()) + studies["b"].n_obs
