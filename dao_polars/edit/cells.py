@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from ..scan.cell import cell_type
 from .frames import CellColumns, cells_of
 from .operations import parts_by_number
 from .part import PartDraft
@@ -25,6 +26,7 @@ class RemoveCells:
 
     def __init__(self, store: Store, frame: Any) -> None:
         if isinstance(frame, pl.DataFrame | pl.LazyFrame):
+            cell_type(frame.collect_schema())
             frame = frame.lazy().select("cell").unique()
         keys, _ = cells_of(store, frame, "remove_cells")
         cells = CellColumns(keys, {})

@@ -60,7 +60,7 @@ class Edit:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is None and self._operations:
+        if kind is None:
             self.commit()
 
     @property
@@ -85,8 +85,8 @@ class Edit:
 
     def update_var(self, frame: Any, *, dataset: str | Iterable[str] | None = None) -> None:
         """Adds or changes columns of var; see [`Store.update_var`][]."""
-        names, columns = gene_columns(frame, "update_var")
-        self._add(UpdateVar(names, columns, self._numbers(dataset)))
+        names, columns, of_pandas = gene_columns(frame, "update_var")
+        self._add(UpdateVar(names, columns, of_pandas, self._numbers(dataset)))
 
     def update_obsm(self, name: str, frame: pl.DataFrame | pl.LazyFrame) -> None:
         """Adds or changes an embedding; see [`Store.update_obsm`][]."""
@@ -123,18 +123,23 @@ class Edit:
     def _numbers(self, datasets: str | Iterable[str] | None) -> list[int] | None:
         if datasets is None:
             return None
-        return [n for name in texts(datasets, "datasets") for n in self._parts(name)]
+        names = texts(datasets, "datasets")
+        if not names:
+            raise DaoValueError("datasets=[] names none; None means all")
+        return [number for name in names for number in self._parts(name)]
 
     def _name_when_opened(self, dataset: str) -> str:
         return parts_by_number(self._opened)[self._parts(dataset)[0]].name
 
     def commit(self) -> Store:
-        """Makes the version; the store at it.
+        """Makes the version; the store at it. Where it is made, or nothing is to be, does nothing.
 
         Raises:
             DaoConflictError: another changed the same since the store was opened.
         """
         operations = self._operations
+        if self._made is not None or not operations:
+            return self.store
         name = operations[0].name if len(operations) == 1 else "edit"
         said = "; ".join(
             f"{o.name} {o.said}" if len(operations) > 1 else o.said for o in operations
@@ -224,7 +229,10 @@ def _as_edited(store: Store) -> Store:
     version = store.version or 0
     while version + 1 in store._own:
         version += 1
-    return store if version == store.version else store._at(version)
+    try:
+        return store if version == store.version else store._at(version)
+    except DaoValueError as error:
+        raise _unknown(store.version, error) from error
 
 
 def _others(opened: int, own: list[int], last: int) -> list[tuple[int, int]]:

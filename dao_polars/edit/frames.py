@@ -18,7 +18,7 @@ from .. import _core
 from .._core import CellKeys, ColumnMeta
 from ..errors import DaoKeyError, DaoTypeError, DaoValueError
 from ..scan.cell import COLUMN, Keys, cell_type, keys_of, make_keys
-from ..scan.columns import RESERVED
+from ..scan.columns import RESERVED, is_pattern
 from ..tables.from_pandas import from_pandas
 from ..tables.from_polars import from_polars
 from .part import read_obs
@@ -32,10 +32,14 @@ Columns = dict[str, tuple[pl.Series, ColumnMeta]]
 
 @dataclass(frozen=True)
 class CellColumns:
-    """Columns of cells: ``keys`` (n,), each once, and of each column (n,) values."""
+    """Columns of cells: ``keys`` (n,), each once, and of each column (n,) values.
+
+    ``of_pandas``: whether the columns have a form in pandas.
+    """
 
     keys: Keys
     columns: Columns
+    of_pandas: bool = False
 
     def core_keys(self) -> CellKeys:
         """The keys as the core takes them."""
@@ -43,6 +47,8 @@ class CellColumns:
 
     def by_part(self) -> dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
         """By the number of each part: rows in it, and positions of their values."""
+        if not len(self.keys):
+            return {}
         order = np.argsort(self.keys, kind="stable")
         keys = self.keys[order]
         numbers, starts = np.unique((keys >> np.uint64(32)).astype(np.int64), return_index=True)
@@ -63,7 +69,7 @@ def cells_of(store: Store, frame: Any, what: str) -> tuple[Keys, pl.DataFrame]:
             the store, or are no longer in it.
     """
     if not isinstance(frame, pl.DataFrame | pl.LazyFrame):
-        raise DaoTypeError(f"{what}: expected a polars frame with {COLUMN!r}, found {type(frame)}")
+        raise _no_frame(what, f"a polars frame with column {COLUMN!r}", frame)
     collected = frame.lazy().collect()
     cell = cell_type(collected.schema)
     store._core.check_is(cell.uri, cell.id)
@@ -83,7 +89,7 @@ def check_cells(store: Store, keys: Keys, what: str) -> None:
     if len(gone):
         raise DaoValueError(
             f"{what}: {len(gone)} of {len(keys)} cells are no longer in the store, the first in "
-            f"row {gone[0]}; leave them out: .join(dao.scan(…).select('cell'), on='cell')"
+            f"row {gone[0]}; take the cells from a scan of the store as it is now"
         )
 
 
@@ -97,15 +103,17 @@ def cell_columns(store: Store, frame: Any, dataset: str | None) -> CellColumns:
     """
     if _is_pandas(frame):
         return _pandas_cells(store, frame, dataset)
-    if dataset is not None:
+    if dataset is not None and isinstance(frame, pl.DataFrame | pl.LazyFrame):
         raise DaoTypeError(
             "update_obs: dataset= is for a pandas frame, whose rows are found by obs name; a "
             f"polars frame names its cells in column {COLUMN!r}"
         )
+    if not isinstance(frame, pl.DataFrame | pl.LazyFrame):
+        raise _no_frame("update_obs", "a polars frame with column 'cell' or a pandas one", frame)
     keys, values = cells_of(store, frame, "update_obs")
     check_cells(store, keys, "update_obs")
     _check_names(values.columns, "update_obs", RESERVED)
-    return CellColumns(keys, {s.name: from_polars(s, "update_obs") for s in values})
+    return CellColumns(keys, {s.name: from_polars(_own(s), "update_obs") for s in values})
 
 
 def _pandas_cells(store: Store, frame: Any, dataset: str | None) -> CellColumns:
@@ -131,9 +139,9 @@ def _pandas_cells(store: Store, frame: Any, dataset: str | None) -> CellColumns:
             continue  # as an AnnData of one dataset has it
         name = stored_as.get(meta.source, meta.source)
         _check_names([name], where, RESERVED)
-        columns[name] = values, ColumnMeta(name, meta.source, meta.dtype, meta.pandas)
+        columns[name] = _own(values), ColumnMeta(name, meta.source, meta.dtype, meta.pandas)
     _check_names(columns, where, ())
-    return CellColumns(keys, columns)
+    return CellColumns(keys, columns, of_pandas=True)
 
 
 def _named_cells(store: Store, parts: Sequence[_core.Part], names: pl.Series, where: str) -> Keys:
@@ -153,8 +161,8 @@ def _named_cells(store: Store, parts: Sequence[_core.Part], names: pl.Series, wh
     return joined["key"].to_numpy()
 
 
-def gene_columns(frame: Any, where: str) -> tuple[pl.Series, Columns]:
-    """The names of genes that `update_var` was given, each once, and its columns.
+def gene_columns(frame: Any, where: str) -> tuple[pl.Series, Columns, bool]:
+    """The names of genes that `update_var` was given, each once, its columns, and if it is pandas'.
 
     Raises:
         DaoTypeError: no frame, or a column that cannot be stored.
@@ -163,7 +171,7 @@ def gene_columns(frame: Any, where: str) -> tuple[pl.Series, Columns]:
     if _is_pandas(frame):
         table = from_pandas(frame, index_name="var_name", reserved=set(), where=where)
         names = table.frame["var_name"]
-        columns = {meta.name: (table.frame[meta.name], meta) for meta in table.meta.columns}
+        columns = {meta.name: (_own(table.frame[meta.name]), meta) for meta in table.meta.columns}
         _check_names([meta.source for meta in table.meta.columns], where, ("var_name",))
     elif isinstance(frame, pl.DataFrame | pl.LazyFrame):
         values = frame.lazy().collect()
@@ -175,17 +183,30 @@ def gene_columns(frame: Any, where: str) -> tuple[pl.Series, Columns]:
         names = values["var_name"].cast(pl.String)
         values = values.drop("var_name")
         _check_names(values.columns, where, ())
-        columns = {s.name: from_polars(s, where) for s in values}
+        columns = {s.name: from_polars(_own(s), where) for s in values}
     else:
-        raise DaoTypeError(f"{where}: expected a polars or pandas frame, found {type(frame)}")
+        raise _no_frame(where, "a polars or pandas frame", frame)
     if names.null_count():
         raise DaoValueError(f"{where}: {names.null_count()} nulls among the names of genes")
     _check_once(names, f"{where}: the frame", "names of genes")
-    return names, columns
+    return names, columns, _is_pandas(frame)
 
 
 def _is_pandas(frame: Any) -> bool:
-    return type(frame).__module__.split(".")[0] == "pandas" and hasattr(frame, "iloc")
+    return type(frame).__module__.split(".")[0] == "pandas" and hasattr(frame, "columns")
+
+
+def _no_frame(where: str, expected: str, found: Any) -> DaoTypeError:
+    """The error for something else than a frame."""
+    kind = f"{type(found).__module__}.{type(found).__name__}"
+    hint = "; pass its .obs or .var" if hasattr(found, "obs_names") else ""
+    hint = "; .to_frame() makes one" if hasattr(found, "to_frame") else hint
+    return DaoTypeError(f"{where}: expected {expected}, found a {kind}{hint}")
+
+
+def _own(values: pl.Series) -> pl.Series:
+    """A copy of numbers, which may lie in an array of the caller's that is written to later."""
+    return values.gather(np.arange(len(values))) if values.dtype.is_numeric() else values
 
 
 def _check_names(names: Iterable[str], where: str, reserved: Sequence[str]) -> None:
@@ -193,7 +214,7 @@ def _check_names(names: Iterable[str], where: str, reserved: Sequence[str]) -> N
     names = list(names)
     if not names:
         raise DaoValueError(f"{where}: the frame has no columns to write")
-    if taken := [name for name in names if name in reserved or not name]:
+    if taken := [n for n in names if n in reserved or not n or is_pattern(n)]:
         raise DaoValueError(
             f"{where}: column {taken[0]!r} has a reserved name; select the columns to be changed, "
             "or rename it"

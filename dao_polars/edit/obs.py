@@ -15,10 +15,19 @@ import polars as pl
 from .. import _core
 from .._core import ColumnMeta
 from ..errors import DaoKeyError, DaoTypeError, DaoValueError
-from ..scan.columns import RESERVED
+from ..scan.columns import RESERVED, is_pattern
+from ..scan.dtypes import dtype_from_name
 from ..tables.merge import merged
 from .frames import CellColumns
-from .operations import ConflictError, both, differ, listed, numbers_of, parts_by_number
+from .operations import (
+    ConflictError,
+    both,
+    differ,
+    listed,
+    numbers_of,
+    parts_by_number,
+    wholly_given,
+)
 from .part import PartDraft, Rows, read_obs
 
 if TYPE_CHECKING:
@@ -32,6 +41,7 @@ class UpdateObs:
 
     def __init__(self, values: CellColumns) -> None:
         self._values = values
+        self._whole = set[int]()
 
     @property
     def said(self) -> str:
@@ -42,6 +52,7 @@ class UpdateObs:
         return self._values.by_part()
 
     def numbers(self, store: Store, touched: Set[int]) -> Iterable[int]:
+        self._whole = wholly_given(store, self._parts)
         return self._parts
 
     def check(self, before: Store, after: Store) -> None:
@@ -84,18 +95,29 @@ class UpdateObs:
         rows, at = self._parts[part.part.number]
         if not part.are_cells[rows].all():
             raise DaoValueError(f"{part.where}: cells to be updated were removed in the same edit")
-        whole = len(rows) == part.are_cells.sum()
         for column, (values, meta) in self._values.columns.items():
             where = f"update_obs, {part.where}: column {column!r}"
-            old_meta, constant = part.obs_columns.get(column), part.constant(column)
-            if old_meta is not None:
+            old_meta, constant = part.form_of(column), part.constant(column)
+            if column in part.obs_columns:
                 old = part.obs[column]
-            else:
+            elif constant is not None or old_meta is None:
                 old = pl.Series(column, [constant]).new_from_index(0, part.part.n_obs)
-            new = values.gather(at)
-            result, new_meta = merged(old, old_meta, rows, new, meta, whole=whole, where=where)
+            else:
+                dtype = dtype_from_name(old_meta.dtype)
+                old = pl.Series(column, [None], dtype=dtype).new_from_index(0, part.part.n_obs)
+            result, new_meta = merged(
+                old,
+                None if constant is not None else old_meta,
+                rows,
+                values.gather(at),
+                meta,
+                whole=part.part.number in self._whole,
+                of_pandas=self._values.of_pandas,
+                where=where,
+            )
             same = old.dtype == result.dtype and not differ(old, result).any()
-            if same and (_alike(old_meta, new_meta) or constant is not None):
+            kept = part.obs_columns.get(column)
+            if same and (_alike(kept, new_meta) or constant is not None):
                 continue
             part.put_obs(result, new_meta)
 
@@ -114,7 +136,7 @@ class RenameObs:
         for old, new in names.items():
             if not isinstance(old, str) or not isinstance(new, str):
                 raise DaoTypeError(f"rename_obs: {old!r}: {new!r}; expected names of columns (str)")
-            if new in RESERVED or old in RESERVED or not new:
+            if new in RESERVED or old in RESERVED or not new or is_pattern(new):
                 raise DaoValueError(f"rename_obs: {old!r}: {new!r}; that name is reserved")
         if len(set(names.values())) < len(names):
             raise DaoValueError("rename_obs: two columns would have one name")

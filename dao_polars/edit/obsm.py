@@ -19,7 +19,7 @@ from .._core import CellKeys, MatrixName
 from ..errors import DaoTypeError, DaoValueError
 from ..scan.cell import make_keys
 from .frames import CellColumns, cells_of, check_cells
-from .operations import ConflictError, both, numbers_of
+from .operations import ConflictError, both, numbers_of, wholly_given
 from .part import PartDraft, Rows
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class UpdateObsm:
                 f"{values.columns}; select them"
             )
         self._rows_of = CellColumns(keys, {})
+        self._whole = set[int]()
         self._values = _matrix(values.to_series())
 
     @property
@@ -64,6 +65,7 @@ class UpdateObsm:
         return self._rows_of.by_part()
 
     def numbers(self, store: Store, touched: Set[int]) -> Iterable[int]:
+        self._whole = wholly_given(store, self._parts)
         return numbers_of(store, self._parts)  # the other parts of a dataset have it, too
 
     def check(self, before: Store, after: Store) -> None:
@@ -100,12 +102,10 @@ class UpdateObsm:
         rows, at = self._parts.get(part.part.number, (none, none))
         if not part.are_cells[rows].all():
             raise DaoValueError(f"{part.where}: cells to be updated were removed in the same edit")
-        whole = len(rows) == part.are_cells.sum()
+        whole = part.part.number in self._whole
         new, width = self._values[at], self._values.shape[1]
         old = part.obsm.get(self._name.name)
         old = _read(part.store, part.part, self._name) if old is None else old
-        if old is not None and not len(rows):
-            return
         if old is not None and old.shape[1] != width and not whole:
             raise DaoValueError(
                 f"update_obsm, {part.where}: obsm {self._name.name!r} has {old.shape[1]} columns, "
@@ -114,9 +114,17 @@ class UpdateObsm:
             )
         if old is None or old.shape[1] != width:
             old = _without_values(part.part.n_obs, width, new.dtype, whole)
-        dtype = np.result_type(old.dtype, new.dtype)
-        result = old.astype(dtype)
+        elif not len(rows):
+            return
+        result = old.astype(np.result_type(old.dtype, new.dtype))
         result[rows] = new
+        kept = np.delete(np.arange(len(old)), rows)
+        if not (_holds(result[rows], new) and _holds(result[kept], old[kept])):
+            raise DaoTypeError(
+                f"update_obsm, {part.where}: obsm {self._name.name!r} has {old.dtype} and the new "
+                f"rows {new.dtype}: {result.dtype}, which both would be, does not have all of "
+                "these numbers"
+            )
         part.obsm[self._name.name] = result
 
     def finish(self) -> None:
@@ -144,16 +152,25 @@ def _matrix(values: pl.Series) -> Matrix:
             f"update_obsm: column {values.name!r} is of type {dtype}; expected arrays of numbers: "
             "pl.Array(pl.Float32, width)"
         )
+    if values.null_count():
+        raise DaoValueError(f"update_obsm: column {values.name!r} has nulls")
+    if inner == pl.Float16():
+        inner = pl.Float32()
+        values = values.cast(
+            pl.Array(inner, dtype.shape[0]) if isinstance(dtype, pl.Array) else pl.List(inner)
+        )
     if isinstance(dtype, pl.List):
         widths = values.list.len().unique()
         if len(widths) > 1:
             raise DaoValueError(f"update_obsm: column {values.name!r} has lists of several lengths")
         values = values.cast(pl.Array(inner, int(widths[0] or 0) if len(widths) else 0))
     width = values.dtype.shape[0] if isinstance(values.dtype, pl.Array) else 0
+    if not width and len(values):
+        raise DaoValueError(f"update_obsm: the arrays of column {values.name!r} are empty")
     flat = values.explode(empty_as_null=False) if width else pl.Series([], dtype=inner)
-    if values.null_count() or flat.null_count():
+    if flat.null_count():
         raise DaoValueError(f"update_obsm: column {values.name!r} has nulls; NaN is a number")
-    return flat.to_numpy().reshape(len(values), width)
+    return flat.to_numpy().reshape(len(values), width).copy()
 
 
 def _read(store: Store, part: _core.Part, name: MatrixName) -> Matrix | None:
@@ -170,6 +187,12 @@ def _read(store: Store, part: _core.Part, name: MatrixName) -> Matrix | None:
     found = np.zeros((part.n_obs, meta.shape[1]), values.dtype)
     found[rows] = values
     return found
+
+
+def _holds(cast: Matrix, values: Matrix) -> bool:
+    """Whether values that were cast are the same still."""
+    with np.errstate(invalid="ignore"):
+        return bool(_same(cast.astype(values.dtype), values).all())
 
 
 def _same(a: Matrix, b: Matrix) -> npt.NDArray[np.bool_]:

@@ -5,13 +5,14 @@ Owns the words of a conflict, and which parts an operation on datasets means.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
 from .. import _core
-from .part import PartDraft
+from .part import PartDraft, Rows
 
 if TYPE_CHECKING:
     from ..store.store import Store
@@ -58,6 +59,16 @@ def numbers_of(store: Store, of_datasets: Iterable[int] | None) -> list[int]:
     return [number for number, part in parts.items() if part.name in names]
 
 
+def wholly_given(store: Store, by_part: Mapping[int, tuple[Rows, Rows]]) -> set[int]:
+    """The parts of datasets of which all cells are given."""
+    given, there = Counter[str](), Counter[str]()
+    for part in store._core.parts:
+        there[part.name] += part.n_cells
+        if part.number in by_part:
+            given[part.name] += len(by_part[part.number][0])
+    return {part.number for part in store._core.parts if given[part.name] == there[part.name]}
+
+
 def both(before: Store, after: Store, number: int) -> tuple[_core.Part, _core.Part] | None:
     """A part in two versions; None where it is the same in both, or new.
 
@@ -75,11 +86,11 @@ def both(before: Store, after: Store, number: int) -> tuple[_core.Part, _core.Pa
 
 def differ(before: pl.Series, after: pl.Series) -> pl.Series:
     """Whether each value is another one; a null is a value."""
-    if before.dtype != after.dtype:
-        if pl.Null not in (before.dtype, after.dtype):
-            return pl.Series([True]).new_from_index(0, len(after))
-        before, after = before.cast(pl.String), after.cast(pl.String)
-    return before.ne_missing(after)
+    if before.dtype == after.dtype:
+        return before.ne_missing(after)
+    if pl.Null in (before.dtype, after.dtype):
+        return before.is_null() != after.is_null()
+    return pl.Series([True]).new_from_index(0, len(after))
 
 
 def listed(names: Iterable[str]) -> str:

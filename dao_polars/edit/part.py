@@ -41,6 +41,7 @@ class PartDraft:
         self.obsm: dict[str, npt.NDArray[Any]] = {}
         self._description = description
         self._changed_obs: set[str] = set()
+        self._left_out: set[str] = set()
         self._changed_var = False
 
     @property
@@ -72,6 +73,20 @@ class PartDraft:
         """The value that all cells have where obs lacks the column; None if there is none."""
         return None if name in self.obs_columns else self.part.constants.get(name)
 
+    def form_of(self, column: str) -> ColumnMeta | None:
+        """The note of an obs column, of the dataset's other parts where this one lacks it."""
+        if column in self.obs_columns:
+            return self.obs_columns[column]
+        if column in self._left_out:
+            return None
+        for part in self.store._core.parts:
+            if part.number == self.part.number or part.name != self.part.name:
+                continue
+            if dict(part.obs).get(column, "Null") != "Null":
+                described = self.store._core.description(part.number).obs.columns
+                return next(meta for meta in described if meta.name == column)
+        return None
+
     def put_obs(self, values: pl.Series, meta: ColumnMeta) -> None:
         """Puts a column of obs in the place of one of its name, or last."""
         self.obs[meta.name], self.obs_columns[meta.name] = values, meta
@@ -80,6 +95,7 @@ class PartDraft:
     def replace_obs(self, columns: dict[str, pl.Series], metas: dict[str, ColumnMeta]) -> None:
         """Has other columns in obs, such as some of them under other names."""
         self._changed_obs |= metas.keys() ^ self.obs_columns.keys()
+        self._left_out |= self.obs_columns.keys() - metas.keys()
         self._changed_obs |= {n for n in metas if columns[n] is not self.obs.get(n)}
         self.__dict__["obs"], self.obs_columns = columns, metas
 
@@ -140,8 +156,10 @@ class PartDraft:
         return found
 
     def _has_other_columns(self) -> bool:
+        """Whether the constants may be others, or the organism."""
         before = {column.name for column in self._description.obs.columns}
-        return before != set(self.obs_columns) or "organism" in self._changed_obs
+        counts = "organism" in self._changed_obs or len(self.removed) > 0
+        return before != set(self.obs_columns) or ("organism" in self.obs_columns and counts)
 
     def _organism(self, uns: dict[str, Any]) -> str | None:
         """The organism of all cells: as uns says it, or the one value of the obs column."""

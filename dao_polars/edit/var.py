@@ -26,8 +26,11 @@ class UpdateVar:
 
     name = "update_var"
 
-    def __init__(self, names: pl.Series, columns: Columns, of: Sequence[int] | None) -> None:
+    def __init__(
+        self, names: pl.Series, columns: Columns, of_pandas: bool, of: Sequence[int] | None
+    ) -> None:
         self._names, self._columns, self._of = names, columns, of
+        self._of_pandas = of_pandas
         self._found = np.zeros(len(names), np.bool_)
 
     @property
@@ -68,7 +71,9 @@ class UpdateVar:
             old_meta = part.var_columns.get(column)
             old = _column(pl.DataFrame(list(part.var.values())), column, None)
             new = values.gather(at)
-            result, new_meta = merged(old, old_meta, rows, new, meta, whole=whole, where=where)
+            result, new_meta = merged(
+                old, old_meta, rows, new, meta, whole=whole, of_pandas=self._of_pandas, where=where
+            )
             same = old.dtype == result.dtype and not differ(old, result).any()
             if not same or old_meta is None or old_meta.pandas != new_meta.pandas:
                 part.put_var(result, new_meta)

@@ -72,6 +72,11 @@ def free_name(name: str, taken: Iterable[str]) -> str:
     return name
 
 
+def is_pattern(name: str) -> bool:
+    """Whether polars takes a column's name for a pattern that others match."""
+    return name == "*" or (name.startswith("^") and name.endswith("$"))
+
+
 def scanned_parts(parts: Iterable[Part]) -> list[ScannedPart]:
     """Parts whose obs columns the manifest names, as the scan sees them, in the same order.
 

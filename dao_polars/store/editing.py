@@ -70,8 +70,8 @@ class EditingVerbs:
                 edit.drop_obs("leiden_old")
             store = edit.store
 
-        The version is made at the end of the block; none where an error leaves it, or nothing was
-        changed.
+        The version is made at the end of the block; none where an error leaves it, or nothing is
+        in it.
 
         Raises:
             DaoValueError: a store that is not written to.

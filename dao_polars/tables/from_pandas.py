@@ -13,6 +13,7 @@ import polars as pl
 
 from .._core import ColumnMeta, TableMeta
 from ..errors import DaoTypeError, DaoValueError
+from ..scan.columns import is_pattern
 from ..scan.dtypes import dtype_name, is_storable
 from .table import Note, Table, to_json, truths_of
 
@@ -49,8 +50,8 @@ def from_pandas(df: pd.DataFrame, *, index_name: str, reserved: set[str], where:
     Args:
         df: any number of rows and columns; its index need not be unique and is stored as text.
         index_name: name of the index column, ``"obs_name"`` or ``"var_name"``.
-        reserved: names a column may not have; such a column (and one without a name) is stored
-            as ``obs_<name>``.
+        reserved: names a column may not have; such a column (and one without a name, or one
+            that polars takes for a pattern) is stored as ``obs_<name>``.
         where: what the table is, for errors: ``"obs of dataset 'lung'"``.
 
     Raises:
@@ -63,7 +64,8 @@ def from_pandas(df: pd.DataFrame, *, index_name: str, reserved: set[str], where:
     taken = {index_name, *sources, *reserved}
     for position, source in enumerate(sources):
         name = source
-        if name == index_name or name in reserved or not name:  # polars finds no column ""
+        # polars finds no column "", and takes some names for patterns
+        if name == index_name or name in reserved or not name or is_pattern(name):
             while name in taken:
                 name = f"{index_name.split('_')[0]}_{name}"
             taken.add(name)

@@ -34,17 +34,17 @@ def from_polars(s: pl.Series, where: str) -> tuple[pl.Series, ColumnMeta]:
     elif isinstance(dtype, pl.BaseExtension) or not is_storable(dtype):
         raise DaoTypeError(
             f"{where}: column {name!r} is of type {dtype}, which a table does not hold; cast it "
-            "to numbers, Boolean, String, an Enum, dates or times"
+            "to Int64, Float32, Float64, Boolean, String, an Enum, dates or times"
         )
     else:
-        stored, note = s, _note(dtype)
+        stored, note = s, note_of(dtype)
     if stored.dtype == pl.String and (truths := truths_of(stored)):
         note["truths"] = truths
     return stored, ColumnMeta(name, name, dtype_name(stored.dtype), note)
 
 
-def _note(dtype: pl.DataType) -> Note:
-    """The note of a column that pandas never saw."""
+def note_of(dtype: pl.DataType) -> Note:
+    """The note of a stored column that pandas never saw."""
     if dtype.is_numeric() or dtype == pl.Boolean:
         name = "bool" if dtype == pl.Boolean else str(dtype).lower()
         return {"kind": "numpy", "dtype": name}

@@ -544,3 +544,146 @@ def test_damage_of_what_edits_write(store: dao.Store) -> None:
                     keys.tail(3).dao.to_anndata()
             path.write_bytes(whole)
     assert dao.load_store(store.uri).verify().is_empty()
+
+
+def test_a_column_has_the_pandas_type_of_its_values(tmp_path: Path) -> None:
+    """Not that of the values that were given: they are cast to the column's."""
+    adata = study(1, 3, GENES)
+    adata.uns["resolution"] = 0.5
+    adata.obs["n"] = [10.5, 11.5, np.nan]
+    adata.obs["half"] = np.array([1, 2, 3], np.float16)
+    adata.obs["seconds"] = pd.to_datetime(["2020-01-01"] * 3).astype("datetime64[s]")
+    store = dao.write_dataset(tmp_path, adata, dataset="lung")
+    keys = store.scan().select("cell").collect()
+    store = store.update_obs(keys.head(1).with_columns(resolution=pl.lit(1)))
+    store = store.update_obs(keys.with_columns(n=pl.Series([10, None, 12])))
+    seven = pd.DataFrame({"n": pd.array([7], "Int64")}, index=["s1-0"])
+    store = store.update_obs(seven, dataset="lung")
+    store = store.update_obs(keys.head(1).with_columns(half=pl.lit(1e5, pl.Float32)))
+    late = pl.datetime(2021, 1, 1, 1, 1, 1, 456_000).cast(pl.Datetime("ms"))
+    store = store.update_obs(keys.head(1).with_columns(seconds=late))
+    frame, obs = store.scan().collect(), store.scan().dao.to_anndata().obs
+    for name, values in {
+        "resolution": [1.0, 0.5, 0.5],
+        "n": [7.0, None, 12.0],
+        "half": [1e5, 2.0, 3.0],
+    }.items():
+        assert frame[name].to_list() == values, name
+        want = [np.nan if value is None else value for value in values]
+        np.testing.assert_array_equal(obs[name].to_numpy(float), want, name)
+    assert obs["seconds"].dt.microsecond.tolist() == [456_000, 0, 0]
+    zoned = keys.with_columns(seconds=pl.datetime(2020, 6, 1, time_zone="Asia/Tokyo"))
+    refused(store, dao.DaoTypeError, "another type", lambda: store.update_obs(zoned))
+
+
+def test_a_dataset_of_parts_has_one_type_and_form(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        adata = study(seed, 3, GENES)
+        adata.obsm["P"] = np.ones((3, 2), np.float32)
+        store = dao.write_dataset(tmp_path, adata, dataset="lung", mode="append")
+    keys = store.scan().select("cell").collect()
+    first, second = keys.head(3), keys.tail(3)
+    wide = first.with_columns(v=pl.lit([1.0, 2.0, 3.0], dtype=pl.Array(pl.Float32, 3)))
+    refused(store, dao.DaoValueError, "has 2 columns", lambda: store.update_obsm("P", wide))
+    words = pd.DataFrame({"cell_type": ["x"] * 3}, index=["s1-0", "s1-1", "s1-2"])
+    kinds = store.update_obs(words, dataset="lung").scan().dao.to_anndata().obs["cell_type"]
+    assert isinstance(kinds.dtype, pd.CategoricalDtype)
+    assert kinds.tolist()[:3] == ["x"] * 3
+    some = dao.load_store(tmp_path).update_obs(first.with_columns(k=pl.lit(1, pl.Int32)))
+    text = second.with_columns(k=pl.lit("text"))
+    refused(some, dao.DaoTypeError, "another type", lambda: some.update_obs(text))
+    both = some.update_obs(second.with_columns(k=pl.lit(2, pl.Int64)))
+    assert both.scan().collect()["k"].to_list() == [1, 1, 1, 2, 2, 2]
+    assert both.schema["k"] == pl.Int32
+
+
+def test_ordered_categories_written_back_stay(store: dao.Store) -> None:
+    kinds = pd.Categorical(["lo", "hi", "mid"] * 10, ["lo", "mid", "hi", "never"], ordered=True)
+    frame = pd.DataFrame({"kind": kinds}, index=[f"s1-{i}" for i in range(30)])
+    store = store.update_obs(frame, dataset="lung")
+    lung = store.scan().filter(pl.col("dataset") == "lung").select("cell", "kind").collect()
+    again = store.update_obs(lung)
+    found = again.scan().filter(pl.col("dataset") == "lung").dao.to_anndata().obs["kind"]
+    assert found.cat.ordered
+    assert found.cat.categories.tolist() == ["lo", "mid", "hi", "never"]
+    other = again.update_obs(lung.with_columns(kind=pl.lit("hi")))
+    found = other.scan().filter(pl.col("dataset") == "lung").dao.to_anndata().obs["kind"]
+    assert found.cat.categories.tolist() == ["hi", "never"]
+
+
+def test_nothing_is_no_trouble(store: dao.Store) -> None:
+    none = store.scan().filter(pl.lit(False)).select("cell")
+    store = store.remove_cells(none).update_obs(none.with_columns(x=pl.lit(1)))
+    array = pl.lit([1.0], dtype=pl.Array(pl.Float32, 1))
+    store = store.update_obsm("X_n", none.with_columns(v=array))
+    store = store.update_obs(pd.DataFrame({"x": []}, index=[]), dataset="lung")
+    assert store.version == 6
+    assert store.verify().is_empty()
+    edit = store.edit()
+    assert edit.commit() is store
+    with store.edit() as edit:
+        edit.drop_obs("score")
+        edit.commit()
+    assert edit.store.version == 7
+
+
+def test_an_edit_holds_the_values_that_it_was_given(store: dao.Store) -> None:
+    buffer, keys = np.zeros(30), cells(store).select("cell")
+    with store.edit() as edit:
+        for name, value in (("p", 1.0), ("q", 2.0)):
+            buffer[:] = value
+            edit.update_obs(keys.with_columns(pl.Series(name, buffer)))
+    assert column(edit.store, "p").to_list() == [1.0] * 30
+
+
+def test_durations_conflict_like_others(store: dao.Store) -> None:
+    keys, mine = cells(store).select("cell").head(2), dao.load_store(store.uri)
+    store.update_obs(keys.with_columns(z=pl.duration(days=1)))
+    with pytest.raises(dao.DaoConflictError, match="'z' in 2 of the cells"):
+        mine.update_obs(keys.with_columns(z=pl.duration(days=2)))
+
+
+@pytest.mark.parametrize("name", ["*", "^s.*$"])
+def test_names_that_are_patterns(store: dao.Store, name: str, tmp_path: Path) -> None:
+    some = cells(store).select("cell")
+    frame = pl.DataFrame([some["cell"], pl.Series(name, [1] * 30)])
+    refused(store, dao.DaoValueError, "reserved name", lambda: store.update_obs(frame))
+    refused(store, dao.DaoValueError, "reserved", lambda: store.rename_obs({"score": name}))
+    adata = study(3, 4, GENES)
+    adata.obs[name] = [1, 2, 3, 4]
+    written = dao.write_dataset(tmp_path / "w", adata, dataset="lung")
+    assert written.scan().collect()[f"obs_{name}"].to_list() == [1, 2, 3, 4]
+    assert written.scan().dao.to_anndata().obs[name].tolist() == [1, 2, 3, 4]
+
+
+def test_the_organism_is_that_of_the_cells(tmp_path: Path) -> None:
+    adata = study(1, 6, GENES)
+    adata.obs["organism"] = ["human"] * 4 + ["mouse"] * 2
+    store = dao.write_dataset(tmp_path, adata, dataset="lung")
+    assert store.datasets["organism"].to_list() == [None]
+    fewer = store.remove_cells(store.scan().tail(2))
+    assert fewer.datasets["organism"].to_list() == ["human"]
+
+
+def test_embeddings_of_integers_stay_exact(store: dao.Store) -> None:
+    keys = cells(store).select("cell")
+    large = keys.with_columns(v=pl.lit([2**53 + 1], dtype=pl.Array(pl.Int64, 1)))
+    store = store.update_obsm("X_n", large)
+    halves = keys.head(2).with_columns(v=pl.lit([0.5], dtype=pl.Array(pl.Float32, 1)))
+    refused(store, dao.DaoTypeError, "does not have all", lambda: store.update_obsm("X_n", halves))
+
+
+def test_what_is_no_frame(store: dao.Store) -> None:
+    adata = store.scan().filter(pl.col("dataset") == "lung").dao.to_anndata()
+    for what, edit in [
+        ("pass its .obs", lambda: store.update_obs(adata, dataset="lung")),
+        (".to_frame", lambda: store.update_obs(adata.obs["score"], dataset="lung")),
+        ("found a builtins.dict", lambda: store.update_obs({"x": [1]}, dataset="lung")),
+    ]:
+        refused(store, dao.DaoTypeError, what, edit)
+    empty = cells(store).select("cell", v=pl.lit([], dtype=pl.Array(pl.Float32, 0)))
+    refused(store, dao.DaoValueError, "are empty", lambda: store.update_obsm("X_n", empty))
+    frame = pl.DataFrame({"x": [1]})
+    refused(store, dao.DaoValueError, "has no column 'cell'", lambda: store.remove_cells(frame))
+    with pytest.raises(dao.DaoValueError, match="names none"):
+        store.drop_obs("score", datasets=[])
