@@ -154,7 +154,7 @@ def test_the_same_in_every_run_and_on_any_number_of_threads(real_store):
     first = lf.dao.gene_stats("cell_type", **options)
     for _ in range(3):
         assert lf.dao.gene_stats("cell_type", **options).equals(first)
-    settings = ("intersection", None, "error", None, "log1p_cp10k", None)
+    settings = ("intersection", None, "error", None, "log1p_cp10k", "error", None)
     grouped = CellGroups(lf, "cell_type", *settings)
     n, g = grouped.shape
     for threads in (1, 2, 7):
@@ -262,7 +262,7 @@ def test_bad_arguments_are_refused(mixed):
 
 
 def test_a_progress_callback_may_stop_it(mixed):
-    grouped = CellGroups(mixed[0].scan(), None, ["g7"], None, "error", None, None, None)
+    grouped = CellGroups(mixed[0].scan(), None, ["g7"], None, "error", None, None, "error", None)
 
     def stop(cells: int) -> None:
         raise KeyboardInterrupt
@@ -274,7 +274,7 @@ def test_a_progress_callback_may_stop_it(mixed):
 
 
 def test_more_groups_than_memory_holds_are_an_error(mixed):
-    grouped = CellGroups(mixed[0].scan(), None, ["g7"], None, "error", None, None, None)
+    grouped = CellGroups(mixed[0].scan(), None, ["g7"], None, "error", None, None, "error", None)
     with pytest.raises(dao.DaoValueError, match="do not fit into memory"):
         grouped._reader.moments(grouped._codes, 2**46)
 

@@ -232,6 +232,6 @@ def test_nothing_is_written_into_a_sfaira_store(tmp_path):
     write_like_sfaira(tmp_path / "d", np.ones((3, 2), np.float32), (2, 2), None)
     before = sorted(tmp_path.rglob("*"))
     source = dao.scan(tmp_path).dao.to_anndata()
-    with pytest.raises(dao.DaoValueError, match=r"sfaira wrote.*new folder"):
+    with pytest.raises(dao.DaoValueError, match=r"sfaira wrote.*new store"):
         dao.write_dataset(tmp_path, source, dataset="new", progress=False)
     assert sorted(tmp_path.rglob("*")) == before

@@ -165,7 +165,7 @@ def test_a_living_writers_files_stay(tmp_path: Path) -> None:
         import time
         from pathlib import Path
         from tests.conftest import study
-        from dao_polars.write import dataset as write
+        from dao_polars.write import part as write
         real = write._write_tables
         def slow(*args):
             real(*args)
@@ -197,7 +197,7 @@ def test_a_writer_that_slept_too_long_makes_no_version(tmp_path: Path) -> None:
         write(bucket, 1, "lung")
         code = """
         from tests.conftest import study
-        from dao_polars.write import dataset as write
+        from dao_polars.write import part as write
         real = write._write_tables
         def stopping(*args):
             real(*args)
