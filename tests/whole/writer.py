@@ -23,7 +23,7 @@ WRITTEN, REFUSED, BROKEN = 0, 3, 4
 PR_SET_PTRACER, PR_SET_PTRACER_ANY = 0x59616D61, ctypes.c_ulong(-1)
 
 
-def write(uri: str, dataset: str, _: str) -> int:
+def write(uri: str, dataset: str, _: str = "") -> int:
     return ended(
         lambda: dao.write_dataset(uri, study(1, 20, ["a", "b"]), dataset=dataset, progress=False)
     )
@@ -37,7 +37,7 @@ def copy(uri: str, dataset: str, source: str) -> int:
     return ended(lambda: dao.copy(source, uri, dataset, progress=False))
 
 
-def index(uri: str, dataset: str, _: str) -> int:
+def index(uri: str, dataset: str, _: str = "") -> int:
     return ended(lambda: dao.load_store(uri).add_gene_index(dataset, progress=False))
 
 
