@@ -85,7 +85,7 @@ impl DaoError {
     /// Shorthand for a failure of the operating system on `path`.
     pub fn io(path: &(impl AsRef<Path> + ?Sized), doing: &str, source: &std::io::Error) -> Self {
         let kind = match source.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => ErrorKind::NotFound,
+            std::io::ErrorKind::NotFound => ErrorKind::NotFound,
             std::io::ErrorKind::UnexpectedEof => ErrorKind::Corrupt,
             _ => ErrorKind::Io,
         };

@@ -117,7 +117,10 @@ try:
             dao.load_store(other).rename_dataset(name, f"d{n + 1}")
         n += 1
 except KeyboardInterrupt:
-    print(n, flush=True)
+    try:
+        print(n, flush=True)
+    except KeyboardInterrupt:  # polars raised for the one signal, and Python does so again
+        print(n, flush=True)
 """
 
 

@@ -72,7 +72,11 @@ impl Local {
 }
 
 fn entries(folder: &Path) -> Result<Vec<DirEntry>> {
-    std::fs::read_dir(folder).and_then(|entries| entries.collect()).map_err(|e| DaoError::io(folder, "listing", &e))
+    std::fs::read_dir(folder).and_then(|entries| entries.collect()).map_err(|e| {
+        // What is below a file is not there.
+        let e = if e.kind() == IoKind::NotADirectory { IoKind::NotFound.into() } else { e };
+        DaoError::io(folder, "listing", &e)
+    })
 }
 
 /// The most folders in each other that are listed: a store has far fewer, and links may lead in a circle.
