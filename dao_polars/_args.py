@@ -59,6 +59,12 @@ def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     return number
 
 
+def optional_text(name: str, value: Any) -> None:
+    """Refuses an argument that is neither text nor None."""
+    if value is not None and not isinstance(value, str):
+        raise DaoTypeError(f"{name}={value!r}; expected text or None")
+
+
 def listed(columns: Any) -> list[Any]:
     """One column, or several, as a list of them."""
     single = isinstance(columns, (str, pl.Expr)) or not isinstance(columns, Iterable)

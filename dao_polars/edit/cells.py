@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from .._core import CellKeys
 from ..scan.cell import cell_type
 from .frames import CellColumns, cells_of
-from .operations import parts_by_number
 from .part import PartDraft
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class RemoveCells:
             frame = frame.lazy().select("cell").unique()
         keys, _ = cells_of(store, frame, "remove_cells")
         cells = CellColumns(keys, {})
-        store._core.locate(cells.core_keys())  # an error for what never were cells
+        store._core.locate(CellKeys([keys]))  # an error for what never were cells
         self._n, self._parts = len(keys), cells.by_part()
 
     @property
@@ -38,7 +38,7 @@ class RemoveCells:
         return f"{self._n:,} cells"
 
     def numbers(self, store: Store, touched: Set[int]) -> Iterable[int]:
-        return self._parts.keys() & parts_by_number(store).keys()
+        return self._parts.keys() & store._by_number.keys()
 
     def check(self, before: Store, after: Store) -> None:
         pass  # it wins, in turn

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .. import _core
 from ..errors import DaoKeyError
-from .operations import ConflictError, numbers_of, parts_by_number
+from .operations import ConflictError, numbers_of
 
 if TYPE_CHECKING:
     from ..store.store import Store
@@ -50,14 +50,14 @@ class RemoveDataset:
     name = "remove_dataset"
 
     def __init__(self, dataset: str, parts: Sequence[int]) -> None:
-        self._dataset, self.parts = dataset, list(parts)
+        self._dataset, self._parts = dataset, list(parts)
 
     @property
     def said(self) -> str:
         return repr(self._dataset)
 
     def check(self, before: Store, after: Store) -> None:
-        was, now = _content(before, self.parts), _content(after, self.parts)
+        was, now = _content(before, self._parts), _content(after, self._parts)
         if was and not now:
             raise ConflictError(f"removed dataset {self._dataset!r}, or replaced it")
         if was != now:
@@ -65,7 +65,7 @@ class RemoveDataset:
 
     def apply(self, edit: _core.Edit, names: dict[int, str]) -> None:
         """Leaves it out; ``names`` are those that parts have."""
-        name = _name(names, self.parts, self._dataset)
+        name = _name(names, self._parts, self._dataset)
         edit.remove_dataset(name)
         for number in [number for number, of in names.items() if of == name]:
             del names[number]
@@ -79,10 +79,10 @@ def _name(names: dict[int, str], parts: Sequence[int], dataset: str) -> str:
 
 
 def _names(store: Store, numbers: Sequence[int]) -> set[str]:
-    parts = parts_by_number(store)
+    parts = store._by_number
     return {parts[number].name for number in numbers if number in parts}
 
 
 def _content(store: Store, numbers: Sequence[int]) -> set[tuple[int, str | None]]:
-    parts = parts_by_number(store)
+    parts = store._by_number
     return {(number, parts[number].checksum) for number in numbers_of(store, numbers)}

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from .. import _core
-from .._args import texts
+from .._args import optional_text, texts
 from ..errors import DaoConflictError, DaoFileNotFoundError, DaoTypeError, DaoValueError
 from .cells import RemoveCells
 from .datasets import RemoveDataset, RenameDataset
 from .frames import cell_columns, gene_columns
 from .obs import DropObs, RenameObs, UpdateObs
 from .obsm import UpdateObsm
-from .operations import ConflictError, Operation, parts_by_number
+from .operations import ConflictError, Operation
 from .part import PartDraft
 from .var import UpdateVar
 
@@ -38,9 +38,8 @@ class Edit:
     """
 
     def __init__(self, store: Store, message: str | None, author: str | None) -> None:
-        for what, text in (("message", message), ("author", author)):
-            if text is not None and not isinstance(text, str):
-                raise DaoTypeError(f"{what}={text!r}; expected text or None")
+        optional_text("message", message)
+        optional_text("author", author)
         store._core.check_writable()
         self._handle, self._message, self._author = store, message, author
         #: The store with what was changed through it, up to where others came between.
@@ -129,7 +128,7 @@ class Edit:
         return [number for name in names for number in self._parts(name)]
 
     def _name_when_opened(self, dataset: str) -> str:
-        return parts_by_number(self._opened)[self._parts(dataset)[0]].name
+        return self._opened._by_number[self._parts(dataset)[0]].name
 
     def commit(self) -> Store:
         """Makes the version; the store at it. Where it is made, or nothing is to be, does nothing.
@@ -199,7 +198,7 @@ class Edit:
             if not isinstance(operation, RenameDataset | RemoveDataset):
                 for number in operation.numbers(last, of_parts.keys()):
                     of_parts.setdefault(number, []).append(operation)
-        parts = parts_by_number(last)
+        parts = last._by_number
         for number, operations in of_parts.items():
             if number not in parts:
                 raise DaoValueError(f"{operations[0].name}: cells that are no longer in the store")

@@ -41,10 +41,6 @@ class CellColumns:
     columns: Columns
     of_pandas: bool = False
 
-    def core_keys(self) -> CellKeys:
-        """The keys as the core takes them."""
-        return CellKeys([self.keys])
-
     def by_part(self) -> dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
         """By the number of each part: rows in it, and positions of their values."""
         if not len(self.keys):

@@ -22,10 +22,10 @@ from .frames import CellColumns
 from .operations import (
     ConflictError,
     both,
+    changed_parts,
     differ,
     listed,
     numbers_of,
-    parts_by_number,
     wholly_given,
 )
 from .part import PartDraft, Rows, read_obs
@@ -56,14 +56,7 @@ class UpdateObs:
         return self._parts
 
     def check(self, before: Store, after: Store) -> None:
-        for number, (rows, at) in self._parts.items():
-            pair = both(before, after, number)
-            if pair is None:
-                continue
-            part, then = pair
-            removed = np.isin(rows, after._core.removed(number), assume_unique=True)
-            if removed.any():
-                raise ConflictError(f"removed {removed.sum():,} of the cells, of {part.name!r}")
+        for part, then, rows, at in changed_parts(before, after, self._parts):
             for column, (values, _) in self._values.columns.items():
                 mine = values.gather(at)
                 self._check_column(before, part, after, then, column, rows, mine)
@@ -246,7 +239,7 @@ def _having(
     store: Store, of: Sequence[int] | None, columns: Iterable[str], touched: Set[int] = frozenset()
 ) -> list[int]:
     """The parts that have some of these columns, or that an earlier operation changes."""
-    names, parts = set(columns), parts_by_number(store)
+    names, parts = set(columns), store._by_number
     return [
         number
         for number in numbers_of(store, of)

@@ -19,7 +19,7 @@ from .._core import CellKeys, MatrixName
 from ..errors import DaoTypeError, DaoValueError
 from ..scan.cell import make_keys
 from .frames import CellColumns, cells_of, check_cells
-from .operations import ConflictError, both, numbers_of, wholly_given
+from .operations import ConflictError, changed_parts, numbers_of, wholly_given
 from .part import PartDraft, Rows
 
 if TYPE_CHECKING:
@@ -69,14 +69,7 @@ class UpdateObsm:
         return numbers_of(store, self._parts)  # the other parts of a dataset have it, too
 
     def check(self, before: Store, after: Store) -> None:
-        for number, (rows, _) in self._parts.items():
-            pair = both(before, after, number)
-            if pair is None:
-                continue
-            part, then = pair
-            removed = np.isin(rows, after._core.removed(number), assume_unique=True)
-            if removed.any():
-                raise ConflictError(f"removed {removed.sum():,} of the cells, of {part.name!r}")
+        for part, then, rows, _ in changed_parts(before, after, self._parts):
             old, new = (_read(s, p, self._name) for s, p in ((before, part), (after, then)))
             if new is None or (
                 old is not None and old.shape == new.shape and _same(old, new).all()

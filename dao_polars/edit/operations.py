@@ -6,9 +6,10 @@ Owns the words of a conflict, and which parts an operation on datasets means.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import polars as pl
 
 from .. import _core
@@ -45,14 +46,9 @@ class Operation(Protocol):
         """Raises a DaoError where it found nothing to change in any part."""
 
 
-def parts_by_number(store: Store) -> dict[int, _core.Part]:
-    """The parts of a version."""
-    return {part.number: part for part in store._core.parts}
-
-
 def numbers_of(store: Store, of_datasets: Iterable[int] | None) -> list[int]:
     """All parts of the datasets that some parts are of; of all datasets for None."""
-    parts = parts_by_number(store)
+    parts = store._by_number
     if of_datasets is None:
         return list(parts)
     names = {parts[number].name for number in of_datasets if number in parts}
@@ -75,13 +71,30 @@ def both(before: Store, after: Store, number: int) -> tuple[_core.Part, _core.Pa
     Raises:
         ConflictError: it is gone.
     """
-    part = parts_by_number(before).get(number)
-    then = parts_by_number(after).get(number)
+    part, then = before._by_number.get(number), after._by_number.get(number)
     if part is None or (then is not None and then.checksum == part.checksum):
         return None
     if then is None:
         raise ConflictError(f"removed dataset {part.name!r}, or replaced it")
     return part, then
+
+
+def changed_parts(
+    before: Store, after: Store, by_part: Mapping[int, tuple[Rows, Rows]]
+) -> Iterator[tuple[_core.Part, _core.Part, Rows, Rows]]:
+    """The parts with these cells that others changed, in both versions; their rows, and positions.
+
+    Raises:
+        ConflictError: one is gone, or some of the cells are.
+    """
+    for number, (rows, at) in by_part.items():
+        pair = both(before, after, number)
+        if pair is None:
+            continue
+        removed = np.isin(rows, after._core.removed(number), assume_unique=True)
+        if removed.any():
+            raise ConflictError(f"removed {removed.sum():,} of the cells, of {pair[0].name!r}")
+        yield *pair, rows, at
 
 
 def differ(before: pl.Series, after: pl.Series) -> pl.Series:

@@ -18,7 +18,7 @@ from .. import _core
 from .._core import ColumnMeta, TableMeta
 from ..scan import obs_files
 from ..scan.columns import RESERVED, FileColumn, categories_of
-from ..scan.constants import constants
+from ..scan.constants import constants, organism_of
 from ..scan.dtypes import dtype_from_name
 from ..tables.parquet import write_table
 
@@ -34,7 +34,6 @@ class PartDraft:
     def __init__(self, store: Store, part: _core.Part) -> None:
         self.store, self.part = store, part
         description = store._core.description(part.number)
-        self.matrices = description.matrices
         self.obs_columns = {column.name: column for column in description.obs.columns}
         self.var_columns = {column.name: column for column in description.var.columns}
         self.removed = np.zeros(0, np.int64)
@@ -110,8 +109,8 @@ class PartDraft:
         self.removed = np.setdiff1d(np.union1d(self.removed, rows), known)
         self.__dict__.pop("are_cells", None)
 
-    def write(self, edit: _core.Edit) -> bool:
-        """Writes what has changed; False where nothing has."""
+    def write(self, edit: _core.Edit) -> None:
+        """Writes what has changed, if anything has."""
         number, options = self.part.number, dict[str, Any]()
         if self._changed_obs:
             frame = pl.DataFrame([s.alias(name) for name, s in self.obs.items()])
@@ -124,16 +123,16 @@ class PartDraft:
         if self._has_other_columns():
             uns = dict(self.store.uns(self.part.name))
             options["constants"] = constants(uns, {*self.obs_columns, *RESERVED})
-            options["organism"] = (self._organism(uns),)
+            cells = pl.Series(self.are_cells)
+            named = self.obs["organism"].filter(cells) if "organism" in self.obs_columns else None
+            options["organism"] = (organism_of(uns, named),)
         for name, values in self.obsm.items():
             stored = np.ascontiguousarray(values)
             edit.write_obsm(number, name, stored, stored.dtype.name)
         if len(self.removed):
             options["removed"] = self.removed.astype(np.uint32)
-        if not options and not self.obsm:
-            return False
-        edit.change(self.store._core, number, **options)
-        return True
+        if options or self.obsm:
+            edit.change(self.store._core, number, **options)
 
     def _table(
         self, edit: _core.Edit, kind: str, frame: pl.DataFrame, columns: dict[str, ColumnMeta]
@@ -161,14 +160,6 @@ class PartDraft:
         counts = "organism" in self._changed_obs or len(self.removed) > 0
         return before != set(self.obs_columns) or ("organism" in self.obs_columns and counts)
 
-    def _organism(self, uns: dict[str, Any]) -> str | None:
-        """The organism of all cells: as uns says it, or the one value of the obs column."""
-        named = uns.get("organism")
-        if named is None and "organism" in self.obs_columns:
-            values = self.obs["organism"].filter(pl.Series(self.are_cells)).unique()
-            named = values[0] if len(values) == 1 else None
-        return named if isinstance(named, str) else None
-
 
 def read_obs(store: Store, part: _core.Part, names: list[str]) -> pl.DataFrame:
     """Columns of a part's table of cells as stored, all its rows, checked before.
@@ -176,7 +167,7 @@ def read_obs(store: Store, part: _core.Part, names: list[str]) -> pl.DataFrame:
     Raises:
         DaoFileNotFoundError, DaoIOError, DaoCorruptError: naming the dataset and the file.
     """
-    scanned = next(p for p in store._scanned.parts if p.number == part.number)
+    scanned = store._scanned.by_number[part.number]
     columns = {name: scanned.columns[name] for name in names}
     try:
         return obs_files.scan(

@@ -1,6 +1,6 @@
 """The values of a dataset's uns that hold for every cell, and so are columns of the frame.
 
-Owns which values these are. Does no I/O.
+Owns which values these are, and which organism they say. Does no I/O.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 
 def constants(uns: Mapping[str, Any], obs_columns: Collection[str]) -> dict[str, Any]:
@@ -27,6 +28,14 @@ def constants(uns: Mapping[str, Any], obs_columns: Collection[str]) -> dict[str,
         if named and _is_constant(value):
             found[name] = str(value) if isinstance(value, str) else value
     return found
+
+
+def organism_of(uns: Mapping[str, Any], values: pl.Series | None) -> str | None:
+    """The organism of all cells: as uns says it, or the one value of the column."""
+    named = uns.get("organism")
+    if named is None and values is not None and values.n_unique() == 1:
+        named = values[0]
+    return str(named) if isinstance(named, str) else None
 
 
 def _is_constant(value: Any) -> bool:

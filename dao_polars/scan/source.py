@@ -53,6 +53,11 @@ class ScannedStore:
         return ObsTables(self.uri, self.storage_options)
 
     @cached_property
+    def by_number(self) -> dict[int, ScannedPart]:
+        """The parts by their numbers."""
+        return {part.number: part for part in self.parts}
+
+    @cached_property
     def row_name(self) -> str:
         """The column of row numbers that reading adds to files: a name that no column has."""
         tables = {id(part.columns): part.columns for part in self.parts}

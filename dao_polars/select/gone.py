@@ -35,7 +35,7 @@ def _named(store: Store, key: int, at: int) -> str:
     for version in range(store.version or 0, max(0, (store.version or 0) - _LOOKED_AT), -1):
         try:
             older = store if version == store.version else store._at(version)
-            part = next((p for p in older._scanned.parts if p.number == number), None)
+            part = older._scanned.by_number.get(number)
             if part is None:
                 continue
             columns = {"obs_name": part.columns["obs_name"]}

@@ -221,6 +221,11 @@ class Store(EditingVerbs):
             found.setdefault(part.name, []).append(part)
         return found
 
+    @cached_property
+    def _by_number(self) -> dict[int, _core.Part]:
+        """The parts by their numbers."""
+        return {part.number: part for part in self._core.parts}
+
     def scan(self) -> pl.LazyFrame:
         """The cells as a lazy frame; see [`dao.scan`][dao_polars.scan]."""
         return scan_store(self._scanned)

@@ -14,12 +14,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import polars as pl
 
+from .._args import optional_text
 from .._core import ColumnMeta, PartWriter, TableMeta, feature_space_id
 from .._progress import progress_bar
 from ..errors import DaoTypeError, DaoValueError
 from ..genes.request import Duplicates
 from ..scan.columns import RESERVED, categories_of
-from ..scan.constants import constants
+from ..scan.constants import constants, organism_of
 from ..sources.source import Source
 from ..store import uns as uns_json
 from ..store.store import Store, load_store, store_at, texts
@@ -67,9 +68,8 @@ class PartSettings:
             raise DaoValueError(f"profile={self.profile!r}; expected 'packed' or 'portable'")
         if self.mode not in get_args(Mode):
             raise DaoValueError(f"mode={self.mode!r}; expected 'error', 'replace' or 'append'")
-        for what, text in (("message", self.message), ("author", self.author)):
-            if text is not None and not isinstance(text, str):
-                raise DaoTypeError(f"{what}={text!r}; expected text or None")
+        optional_text("message", self.message)
+        optional_text("author", self.author)
 
 
 def write_part(uri: str, source: Source, settings: PartSettings) -> Store:
@@ -117,7 +117,7 @@ def write_part(uri: str, source: Source, settings: PartSettings) -> Store:
         version = writer.commit(
             obs=obs.meta,
             var=alignment.var.meta,
-            organism=_organism(kept_uns, obs.frame),
+            organism=organism_of(kept_uns, obs.frame.get_column("organism", default=None)),
             constants=constants(kept_uns, obs.frame.columns),
             categories=_categories(obs.frame),
             feature_space=feature_space_id(alignment.var.frame["var_name"].to_list()),
@@ -138,14 +138,6 @@ def _named_organism(organism: str | None) -> dict[str, Any]:
     if organism is not None and not isinstance(organism, str):
         raise DaoTypeError(f"organism: expected a string or None, found {organism!r}")
     return {} if organism is None else {"organism": organism}
-
-
-def _organism(uns: dict[str, Any], obs: pl.DataFrame) -> str | None:
-    """The organism of all cells: as uns says it, or the one value of the obs column."""
-    named = uns.get("organism")
-    if named is None and "organism" in obs.columns and obs["organism"].n_unique() == 1:
-        named = obs["organism"][0]
-    return str(named) if isinstance(named, str) else None
 
 
 def _dataset_id(dataset: str | None, opened: Source) -> str:
