@@ -254,6 +254,17 @@ def test_cells_that_are_appended_have_the_var_of_now(
     assert not unnamed(Path(store.uri))
 
 
+def at_once(target: Callable[..., None], arguments: list[tuple[Any, ...]]) -> None:
+    """Runs a function in a process for each of some arguments, all at once."""
+    spawn = multiprocessing.get_context("spawn")
+    all_of_them = [spawn.Process(target=target, args=args) for args in arguments]
+    for process in all_of_them:
+        process.start()
+    for process in all_of_them:
+        process.join()
+        assert process.exitcode == 0
+
+
 def _edits(uri: str, who: int, rounds: int) -> None:
     """Edits of one of several: its column, its dataset's name, its rows of a column of all."""
     for i in range(rounds):
@@ -275,13 +286,7 @@ def test_editors_at_once_lose_nothing(tmp_path: Path, n: int) -> None:
         adata.obs["who"] = who
         store = dao.write_dataset(tmp_path, adata, dataset=f"d{who}")
     rounds = 24 // n * 3
-    spawn = multiprocessing.get_context("spawn")
-    all_of_them = [spawn.Process(target=_edits, args=(store.uri, i, rounds)) for i in range(n)]
-    for process in all_of_them:
-        process.start()
-    for process in all_of_them:
-        process.join()
-        assert process.exitcode == 0
+    at_once(_edits, [(store.uri, who, rounds) for who in range(n)])
     last = dao.load_store(store.uri)
     assert last.version == store.version + n * rounds
     frame = last.scan().collect()
@@ -309,13 +314,7 @@ def _counts(uri: str, rounds: int) -> None:
 
 def test_editors_of_the_same_values_take_turns(store: dao.Store) -> None:
     start = store.update_obs(store.scan().select("cell", count=pl.lit(0)))
-    spawn = multiprocessing.get_context("spawn")
-    all_of_them = [spawn.Process(target=_counts, args=(store.uri, 15)) for _ in range(4)]
-    for process in all_of_them:
-        process.start()
-    for process in all_of_them:
-        process.join()
-        assert process.exitcode == 0
+    at_once(_counts, [(store.uri, 15)] * 4)
     last = dao.load_store(store.uri)
     assert last.scan().collect()["count"].to_list() == [60] * 10
     assert last.version == start.version + 60
