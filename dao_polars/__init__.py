@@ -6,8 +6,8 @@
 >>> for x, obs in cells.dao.iter_batches(1024, shuffle=True, seed=0): ...
 >>> adata = cells.dao.to_anndata()
 
-The functions: [`load_store`][], [`scan`][], [`write_dataset`][], [`copy`][]. The ``.dao``
-namespace of LazyFrame and DataFrame is [`DaoFrame`][]; ``dao.frame(lf)`` is the
+The functions: ``load_store``, ``scan``, ``write_dataset``, ``copy``. The ``.dao``
+namespace of LazyFrame and DataFrame is ``DaoFrame``; ``dao.frame(lf)`` is the
 same for type checkers, which cannot see namespaces.
 """
 

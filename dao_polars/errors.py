@@ -1,7 +1,7 @@
 """The errors dao-polars raises.
 
 Owns the exception classes alone; knows neither stores nor frames. Each class
-derives from [`DaoError`][] *and* from the builtin that fits, so ``except
+derives from ``DaoError`` *and* from the builtin that fits, so ``except
 FileNotFoundError`` works as well as ``except dao.DaoError``. The Rust core
 raises these same classes.
 """

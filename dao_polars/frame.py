@@ -119,7 +119,7 @@ class DaoFrame:
                 ``"cpm"``, ``"log1p"``, or ``{"target_sum": …, "log1p": …}`` (None leaves totals as
                 they are). A cell's total is over all genes of its dataset, whatever ``genes`` says.
             obs: columns of the frame for ``batch.obs``; None or True: all, False: none.
-            transform: called with each [`Batch`][]; what it returns is given instead.
+            transform: called with each ``Batch``; what it returns is given instead.
             drop_last: leave out batches that are short.
             rank: which of the processes that share each epoch; None: torch.distributed's, or
                 that of RANK and WORLD_SIZE in the environment, else the only one. All get as many
@@ -133,7 +133,7 @@ class DaoFrame:
             store: where the store is now, if it moved.
 
         Returns:
-            A sized, re-iterable object of [`Batch`][]: ``for x, obs in …``.
+            A sized, re-iterable object of ``Batch``: ``for x, obs in …``.
 
         Raises:
             DaoValueError: bad arguments, no ``cell`` column, another store's cells, several
@@ -182,7 +182,7 @@ class DaoFrame:
             pin_memory: put tensors into page-locked memory, from which a GPU copies faster.
             transform: called with each batch's dict; what it returns is given instead. Workers
                 that are spawned need one that pickles.
-            options: those of [`iter_batches`][].
+            options: those of ``iter_batches``.
 
         Returns:
             An ``IterableDataset`` of dicts: ``"X"`` (n_cells, n_genes) on the reader's own memory,
@@ -194,7 +194,7 @@ class DaoFrame:
 
         Raises:
             DaoImportError: torch is not installed.
-            Everything that [`iter_batches`][] raises.
+            Everything that ``iter_batches`` raises.
         """
         require("torch", "to_torch")
         from .batches.torch import TorchDataset
@@ -207,16 +207,16 @@ class DaoFrame:
 
         Args:
             batch_size: cells a batch.
-            options: those of [`iter_batches`][], but for ``transform``: use ``Dataset.map``.
+            options: those of ``iter_batches``, but for ``transform``: use ``Dataset.map``.
 
         Returns:
-            A dataset of dicts with the entries of [`to_torch`][]: ``"X"`` a ``SparseTensor``, or
+            A dataset of dicts with the entries of ``to_torch``: ``"X"`` a ``SparseTensor``, or
             dense with ``layout="dense"``; text as ``tf.string``. Each pass is an epoch.
 
         Raises:
             DaoImportError: tensorflow is not installed.
             DaoTypeError: a ``transform``.
-            Everything that [`iter_batches`][] raises.
+            Everything that ``iter_batches`` raises.
         """
         require("tensorflow", "to_tensorflow")
         from .batches.tensorflow import dataset

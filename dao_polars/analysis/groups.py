@@ -92,7 +92,7 @@ class GroupSums:
 
     @property
     def moments(self) -> Moments:
-        """The moments with the zeros included, as [`Moments`][]."""
+        """The moments with the zeros included, as ``Moments``."""
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             between = self.total / self.count
             between *= self.total

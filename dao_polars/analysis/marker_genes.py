@@ -51,14 +51,14 @@ def rank_genes_groups(
             of ``by``.
         method: ``"t-test"``, or ``"t-test_overestim_var"``, which takes as many cells for the
             reference as the group has.
-        genes: as in [`iter_batches`][].
-        gene_key: as in [`iter_batches`][].
-        duplicates: as in [`iter_batches`][].
+        genes: as in ``iter_batches``.
+        gene_key: as in ``iter_batches``.
+        duplicates: as in ``iter_batches``.
         layer: a layer's name; None: X.
         normalize: what is done to counts first; None for values that are logarithms already.
-        progress: as in [`pseudobulk`][].
-        missing: as in [`pseudobulk`][].
-        store: as in [`pseudobulk`][].
+        progress: as in ``pseudobulk``.
+        missing: as in ``pseudobulk``.
+        store: as in ``pseudobulk``.
 
     Returns:
         A row a group and gene, groups sorted, scores descending: ``group``, ``names``,
@@ -67,7 +67,7 @@ def rank_genes_groups(
 
     Raises:
         DaoValueError: fewer than two groups, a group of one cell, an unknown ``reference``.
-        Everything that [`iter_batches`][] raises for the same arguments.
+        Everything that ``iter_batches`` raises for the same arguments.
     """
     if method not in get_args(Method):
         raise DaoValueError(f"method={method!r}; expected one of {', '.join(get_args(Method))}")

@@ -37,7 +37,7 @@ _AGGREGATES: dict[str, Callable[[GroupSums, int], _Column]] = {
     "fraction": lambda sums, ddof: (per_cell(sums.count, sums.cells), 1),
 }
 
-#: The aggregates that [`gene_stats`][] gives, by what it calls them.
+#: The aggregates that ``gene_stats`` gives, by what it calls them.
 _STATISTICS = {
     "n_expressing": "count_nonzero",
     "fraction": "fraction",
@@ -67,23 +67,23 @@ def gene_stats(
         frame: the one before ``.dao``.
         by: columns or expressions whose values make the groups; None: all cells are one.
         ddof: variances are divided by n - ddof.
-        genes: as in [`pseudobulk`][].
-        gene_key: as in [`pseudobulk`][].
-        duplicates: as in [`pseudobulk`][].
-        layer: as in [`pseudobulk`][].
-        normalize: as in [`pseudobulk`][].
-        progress: as in [`pseudobulk`][].
-        missing: as in [`pseudobulk`][].
-        store: as in [`pseudobulk`][].
+        genes: as in ``pseudobulk``.
+        gene_key: as in ``pseudobulk``.
+        duplicates: as in ``pseudobulk``.
+        layer: as in ``pseudobulk``.
+        normalize: as in ``pseudobulk``.
+        progress: as in ``pseudobulk``.
+        missing: as in ``pseudobulk``.
+        store: as in ``pseudobulk``.
 
     Returns:
-        A row a group and gene as [`pseudobulk`][] has them, with ``n_cells``, ``n_expressing``
+        A row a group and gene as ``pseudobulk`` has them, with ``n_cells``, ``n_expressing``
         (Int64, cells that are not zero), ``fraction`` (of these), ``total``, ``mean``,
         ``variance`` (Float64). Sums of integers are exact below 2**53; variances are computed
         without subtracting large numbers; all are the same in every run.
 
     Raises:
-        As [`pseudobulk`][].
+        As ``pseudobulk``.
     """
     ddof = integer("ddof", ddof, 0, 2**31)
     groups = CellGroups(frame, by, genes, gene_key, duplicates, layer, normalize, missing, store)
@@ -116,12 +116,12 @@ def pseudobulk(
         by: columns or expressions whose values make the groups.
         agg: ``"sum"``, ``"mean"``, ``"var"``, ``"std"`` (both with n - 1), ``"count_nonzero"``,
             ``"fraction"`` (of cells that are not zero), or several of them.
-        genes: as in [`iter_batches`][]. A dataset that lacks a gene says nothing of it: its
+        genes: as in ``iter_batches``. A dataset that lacks a gene says nothing of it: its
             cells do not count there.
-        gene_key: as in [`iter_batches`][].
-        duplicates: as in [`iter_batches`][].
+        gene_key: as in ``iter_batches``.
+        duplicates: as in ``iter_batches``.
         layer: a layer's name; None: X.
-        normalize: as in [`iter_batches`][], before anything is added up, in float64.
+        normalize: as in ``iter_batches``, before anything is added up, in float64.
         as_anndata: an AnnData instead.
         progress: show a bar; None: where somebody looks on.
         missing: cells that were removed from the store: an "error", or "drop".
@@ -137,7 +137,7 @@ def pseudobulk(
 
     Raises:
         DaoImportError: ``as_anndata`` without anndata.
-        Everything that [`iter_batches`][] raises for the same arguments.
+        Everything that ``iter_batches`` raises for the same arguments.
     """
     names = [agg] if isinstance(agg, str) else list(agg)
     for name in names:

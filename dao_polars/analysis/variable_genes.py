@@ -48,13 +48,13 @@ def highly_variable_genes(
         batch_key: a column or expression of batches: genes are ranked in each, and by their
             median rank then.
         span: share of the genes that each point of the fit (loess, mean against variance) sees.
-        genes: as in [`iter_batches`][]; every dataset must have them.
-        gene_key: as in [`iter_batches`][].
-        duplicates: as in [`iter_batches`][].
+        genes: as in ``iter_batches``; every dataset must have them.
+        gene_key: as in ``iter_batches``.
+        duplicates: as in ``iter_batches``.
         layer: a layer's name; None: X.
-        progress: as in [`pseudobulk`][].
-        missing: as in [`pseudobulk`][].
-        store: as in [`pseudobulk`][].
+        progress: as in ``pseudobulk``.
+        missing: as in ``pseudobulk``.
+        store: as in ``pseudobulk``.
 
     Returns:
         A row a gene: ``gene``, ``means``, ``variances``, ``variances_norm``,
@@ -64,7 +64,7 @@ def highly_variable_genes(
     Raises:
         DaoImportError: scikit-misc is not installed.
         DaoValueError: no cells, or genes that some of the datasets lack.
-        Everything that [`iter_batches`][] raises for the same arguments.
+        Everything that ``iter_batches`` raises for the same arguments.
     """
     n_top_genes = integer("n_top_genes", n_top_genes, 1)
     loess = require("skmisc.loess", "highly_variable_genes").loess

@@ -243,13 +243,13 @@ class BatchIterable:
         self._resumed = position if position.world_size else None
 
     def position(self) -> EpochPosition:
-        """Where the next ``iter()`` begins, as [`go_to`][BatchIterable.go_to] takes it."""
+        """Where the next ``iter()`` begins, as ``go_to`` takes it."""
         return EpochPosition(self.epoch) if self._resumed is None else self._resumed
 
     def state_dict(self) -> dict[str, Any]:
         """Where this iterable is, as small JSON-able data: after the batch last given.
 
-        [`load_state_dict`][BatchIterable.load_state_dict] on an iterable made alike gives the
+        ``load_state_dict`` on an iterable made alike gives the
         rest of the epoch and all later epochs, without reading what was skipped. After the last
         batch of an epoch, the next epoch comes next. ``store_version`` says which version of the
         store the batches are read of, None for sfaira's; the same cells go on in another one.
@@ -263,7 +263,7 @@ class BatchIterable:
         return {"version": VERSION, "seed": self.seed, **store, **at.numbers(), **self._identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where [`state_dict`][BatchIterable.state_dict] was taken.
+        """Goes on where ``state_dict`` was taken.
 
         The number of ranks may have changed: they share what is left. ``seed`` is the state's
         where none was given.

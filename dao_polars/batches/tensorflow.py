@@ -17,7 +17,7 @@ from .encoding import ObsEncoder
 
 
 def dataset(batches: BatchIterable) -> Any:
-    """The batches as a ``tf.data.Dataset``; see [`DaoFrame.to_tensorflow`][]."""
+    """The batches as a ``tf.data.Dataset``; see ``DaoFrame.to_tensorflow``."""
     encoder = ObsEncoder(batches)
 
     def elements() -> Iterator[dict[str, Any]]:

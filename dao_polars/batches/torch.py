@@ -75,7 +75,7 @@ class TorchDataset(IterableDataset):
     process to process. With workers, each reads a share, and the batches come in the same order.
 
     Attributes:
-        batches: the [`BatchIterable`][] behind it.
+        batches: the ``BatchIterable`` behind it.
         classes_: for each categorical column its labels, (n_classes,), by code.
     """
 
@@ -116,17 +116,17 @@ class TorchDataset(IterableDataset):
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next pass gives; see [`BatchIterable`][]."""
+        """The epoch that the next pass gives; see ``BatchIterable``."""
         following, of_workers = self._epochs.next_epoch()
         return following if of_workers and get_worker_info() is None else self.batches.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes ``epoch`` the next one; see [`BatchIterable.set_epoch`][]."""
+        """Makes ``epoch`` the next one; see ``BatchIterable.set_epoch``."""
         self.batches.set_epoch(epoch)
         self._epochs.set(self.batches.position())
 
     def state_dict(self) -> dict[str, Any]:
-        """The state to go on from; see [`BatchIterable.state_dict`][].
+        """The state to go on from; see ``BatchIterable.state_dict``.
 
         Raises:
             DaoValueError: the batches come from the workers of a DataLoader, who alone know.
@@ -139,7 +139,7 @@ class TorchDataset(IterableDataset):
         return self.batches.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a state; see [`BatchIterable.load_state_dict`][].
+        """Goes on from a state; see ``BatchIterable.load_state_dict``.
 
         Takes the state of a ``StatefulDataLoader`` over such a dataset, too: for another loader,
         with any number of workers.

@@ -45,9 +45,9 @@ def to_anndata(
 
     Args:
         frame: the one before ``.dao``.
-        genes: as in [`iter_batches`][].
-        gene_key: as in [`iter_batches`][]; the matched names become the var index.
-        duplicates: as in [`iter_batches`][]; var has the first gene's row.
+        genes: as in ``iter_batches``.
+        gene_key: as in ``iter_batches``; the matched names become the var index.
+        duplicates: as in ``iter_batches``; var has the first gene's row.
         layer: what becomes X; None: X.
         layers: names of layers; None or True: those that every dataset selected has; ``[]``: none.
         obsm: as ``layers``; of those that all have, the ones with the same number of columns.
@@ -65,7 +65,7 @@ def to_anndata(
 
     Raises:
         DaoImportError: anndata is not installed.
-        Everything that [`iter_batches`][] raises.
+        Everything that ``iter_batches`` raises.
     """
     anndata = require("anndata", "to_anndata")
     selection = select(frame, store, None, missing=missing)

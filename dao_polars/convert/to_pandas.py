@@ -36,7 +36,7 @@ def to_pandas(
 
     Args:
         frame: its columns, a user's own too. String-like ones may be Enum, Categorical or String.
-        tables: of each dataset that the rows come from (see [`Table`][]).
+        tables: of each dataset that the rows come from (see ``Table``).
         index: the column that becomes the index; without it the rows are numbered.
         complete: the rows are whole datasets, so that unused categories are kept; otherwise
             they are dropped, as AnnData does when it takes a subset.

@@ -1,6 +1,6 @@
 """Several changes of a store as one version.
 
-Owns [`Edit`][], what users say, and how it is made: on the last version, after what others changed
+Owns ``Edit``, what users say, and how it is made: on the last version, after what others changed
 since the store was opened was looked at, and again where another was quicker. What each operation
 does is in a file of its own.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Edit:
-    """Several changes of a store as one version; made by [`Store.edit`][].
+    """Several changes of a store as one version; made by ``Store.edit``.
 
     Its methods are the store's, without ``message``. They check what they are given; the version
     is made at the end of the ``with`` block, or none where an error leaves it. Changes follow each
@@ -68,35 +68,35 @@ class Edit:
         return self._handle if self._made is None else self._made
 
     def update_obs(self, frame: Any, *, dataset: str | None = None) -> None:
-        """Adds or changes columns of obs; see [`Store.update_obs`][]."""
+        """Adds or changes columns of obs; see ``Store.update_obs``."""
         known = None if dataset is None else self._name_when_opened(dataset)
         self._add(UpdateObs(cell_columns(self._opened, frame, known)))
 
     def rename_obs(
         self, names: Mapping[str, str], *, datasets: str | Iterable[str] | None = None
     ) -> None:
-        """Gives columns of obs other names; see [`Store.rename_obs`][]."""
+        """Gives columns of obs other names; see ``Store.rename_obs``."""
         self._add(RenameObs(names, self._numbers(datasets)))
 
     def drop_obs(self, *columns: str, datasets: str | Iterable[str] | None = None) -> None:
-        """Leaves columns of obs out; see [`Store.drop_obs`][]."""
+        """Leaves columns of obs out; see ``Store.drop_obs``."""
         self._add(DropObs(columns, self._numbers(datasets)))
 
     def update_var(self, frame: Any, *, dataset: str | Iterable[str] | None = None) -> None:
-        """Adds or changes columns of var; see [`Store.update_var`][]."""
+        """Adds or changes columns of var; see ``Store.update_var``."""
         names, columns, of_pandas = gene_columns(frame, "update_var")
         self._add(UpdateVar(names, columns, of_pandas, self._numbers(dataset)))
 
     def update_obsm(self, name: str, frame: pl.DataFrame | pl.LazyFrame) -> None:
-        """Adds or changes an embedding; see [`Store.update_obsm`][]."""
+        """Adds or changes an embedding; see ``Store.update_obsm``."""
         self._add(UpdateObsm(self._opened, name, frame))
 
     def remove_cells(self, selection: pl.DataFrame | pl.LazyFrame) -> None:
-        """Removes cells; see [`Store.remove_cells`][]."""
+        """Removes cells; see ``Store.remove_cells``."""
         self._add(RemoveCells(self._opened, selection))
 
     def rename_dataset(self, old: str, new: str) -> None:
-        """Gives a dataset another name; see [`Store.rename_dataset`][]."""
+        """Gives a dataset another name; see ``Store.rename_dataset``."""
         if not isinstance(new, str):
             raise DaoTypeError(f"rename_dataset: {new!r}; expected a name (str)")
         parts = self._parts(old)
@@ -104,7 +104,7 @@ class Edit:
         self._datasets[new] = self._datasets.pop(old)
 
     def remove_dataset(self, name: str) -> None:
-        """Leaves a dataset out; see [`Store.remove_dataset`][]."""
+        """Leaves a dataset out; see ``Store.remove_dataset``."""
         self._add(RemoveDataset(name, self._parts(name)))
         del self._datasets[name]
 

@@ -94,7 +94,7 @@ def cell_columns(store: Store, frame: Any, dataset: str | None) -> CellColumns:
 
     Raises:
         DaoTypeError: no frame, or a column that cannot be stored.
-        DaoValueError: columns with reserved names, and as [`cells_of`][].
+        DaoValueError: columns with reserved names, and as ``cells_of``.
         DaoKeyError: no such dataset, or names that are not among its cells.
     """
     if _is_pandas(frame):

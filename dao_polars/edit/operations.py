@@ -37,7 +37,7 @@ class Operation(Protocol):
         """The parts of a version that it may change; ``touched`` are those of earlier ones."""
 
     def check(self, before: Store, after: Store) -> None:
-        """Raises [`ConflictError`][] for what others changed between two versions."""
+        """Raises ``ConflictError`` for what others changed between two versions."""
 
     def apply(self, part: PartDraft) -> None:
         """Changes a part."""

@@ -29,7 +29,7 @@ Rows = npt.NDArray[np.int64]
 
 
 class PartDraft:
-    """A part of a store in one version, changed in memory; [`write`][PartDraft.write] ends it."""
+    """A part of a store in one version, changed in memory; ``write`` ends it."""
 
     def __init__(self, store: Store, part: _core.Part) -> None:
         self.store, self.part = store, part

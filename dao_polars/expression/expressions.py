@@ -34,7 +34,7 @@ StoreLike = Store | str | os.PathLike[str] | None
 
 @pl.api.register_expr_namespace("dao")
 class DaoExpr:
-    """What a column can become; all but [`is_a`][] are of a column of cell keys."""
+    """What a column can become; all but ``is_a`` are of a column of cell keys."""
 
     def __init__(self, expr: pl.Expr) -> None:
         self._subject = expr
@@ -54,7 +54,7 @@ class DaoExpr:
 
         ``pl.col("cell").dao.gene(…)`` is the same for a column of another name. Elementwise:
         filters and ``head`` go first, and only cells that are left are read. Each gene is a pass
-        over these cells: for several, [`dao.genes`][genes] takes one.
+        over these cells: for several, ``dao.genes`` takes one.
 
         Args:
             name: as in the var index, or in ``gene_key``.
@@ -62,7 +62,7 @@ class DaoExpr:
             gene_key: the column of var that holds ``name``.
             duplicates: what a name means that several genes of a dataset have: an error; the
                 "first" of them; the "sum" of their values (before ``normalize``); or "drop": none.
-            normalize: as in [`iter_batches`][dao_polars.DaoFrame.iter_batches].
+            normalize: as in ``iter_batches``.
             dtype: of the column. An integer that it cannot hold exactly is an error. None: the
                 stored type, that of all datasets together when the query is planned.
             store: where the store is now, if it moved.
@@ -100,20 +100,20 @@ class DaoExpr:
         Args:
             names: each once.
             as_array: arrays instead of structs.
-            layer: as in [`gene`][].
-            gene_key: as in [`gene`][].
-            duplicates: as in [`gene`][].
-            normalize: as in [`gene`][].
-            dtype: as in [`gene`][].
-            store: as in [`gene`][].
+            layer: as in ``gene``.
+            gene_key: as in ``gene``.
+            duplicates: as in ``gene``.
+            normalize: as in ``gene``.
+            dtype: as in ``gene``.
+            store: as in ``gene``.
 
         Returns:
             A struct ``genes`` with a field for each, in the order of ``names`` (``unnest`` makes
             them columns); or ``Array`` of that width, which ``to_numpy`` gives as
-            ``(cells, genes)`` without a copy. Nulls as in [`gene`][].
+            ``(cells, genes)`` without a copy. Nulls as in ``gene``.
 
         Raises:
-            As [`gene`][].
+            As ``gene``.
         """
         if isinstance(names, str):
             raise DaoTypeError(f"genes {names!r}; expected a list of names. For one: dao.gene(…)")
@@ -141,9 +141,9 @@ class DaoExpr:
                 names, the names themselves, or a Boolean column of var (``pl.col("mt")``). Or names
                 of such columns. With ``store=`` any Boolean expression over the columns of var.
                 Genes of one name are in a set together.
-            layer: as in [`gene`][].
-            gene_key: as in [`gene`][].
-            store: as in [`gene`][]; or whose var an expression in ``sets`` is of.
+            layer: as in ``gene``.
+            gene_key: as in ``gene``.
+            store: as in ``gene``; or whose var an expression in ``sets`` is of.
 
         Returns:
             A struct ``qc``: ``total_counts`` (Float64), ``n_genes_by_counts`` (UInt32, of genes
@@ -152,7 +152,7 @@ class DaoExpr:
             where the cell's dataset has none of its genes.
 
         Raises:
-            As [`gene`][]; a listed gene that no dataset has is an error too, and so is a regular
+            As ``gene``; a listed gene that no dataset has is an error too, and so is a regular
             expression that finds none.
         """
         settings = _settings(layer, gene_key, "error", None, "float64", store)

@@ -82,7 +82,7 @@ def is_a(
         expr: the column before ``.dao``: of ids or labels, as texts or categories.
         term: ids or labels; their descendants count too.
         excluded: ids or labels that do not count, nor their descendants.
-        ontology: as [`dao.load_ontology`][load_ontology] gives it or takes it (a file is read anew
+        ontology: as ``dao.load_ontology`` gives it or takes it (a file is read anew
             each time, and not remembered); or the name of a loaded one. None: the loaded one that
             knows the term, else that of the id's prefix (of labels: CL), from the package
             ``cellxgene-ontology-guide``.

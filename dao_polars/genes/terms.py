@@ -1,6 +1,6 @@
 """The terms of an ontology: finding one by id, label or synonym, and the closure over ``is_a``.
 
-Owns [`Ontology`][] and the errors for terms that it lacks. Knows neither where ontologies are
+Owns ``Ontology`` and the errors for terms that it lacks. Knows neither where ontologies are
 read from nor polars.
 """
 

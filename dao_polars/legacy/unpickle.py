@@ -1,10 +1,10 @@
 """Reads the plain data in a pickle that nobody vouches for, and runs nothing in it.
 
 Gives None, bools, numbers, text, bytes, lists, tuples, dicts, sets and numpy scalars, arrays and
-dtypes, as numpy 1 and 2 pickle them; anything else is an inert [`Refused`][].
+dtypes, as numpy 1 and 2 pickle them; anything else is an inert ``Refused``.
 
 Python's own unpickler reads the opcodes, without its hands: names are not looked up and calls not
-made, but noted as [`_Call`][]s. Then the calls of a few names are made by functions of ours, within
+made, but noted as ``_Call``s. Then the calls of a few names are made by functions of ours, within
 bounds of depth and size. Knows nothing of stores.
 """
 
@@ -34,7 +34,7 @@ def load(data: bytes, where: str) -> tuple[dict[Any, Any], list[str]]:
         where: the file, for errors.
 
     Returns:
-        The dict (ordered and default dicts become dict), with a [`Refused`][] wherever the
+        The dict (ordered and default dicts become dict), with a ``Refused`` wherever the
         pickle has anything but plain data; and one ``"['key'][0]: module.name"`` for each of
         these, or ``"(not in the data): module.name"`` for a name that the pickle used elsewhere.
 
@@ -144,7 +144,7 @@ _OPCODES: dict[int, Callable[[Any], Any]] = {
 
 
 class _Machine(pickle._Unpickler):
-    """Python's unpickler, whose stack holds lists, tuples, plain values and [`_Call`][]s alone.
+    """Python's unpickler, whose stack holds lists, tuples, plain values and ``_Call``s alone.
 
     The one in Python: that in C allocates what sizes claim, and cannot be kept from hashing.
     """

@@ -1,6 +1,6 @@
 """The cell key: which part of which store, and which row of it.
 
-Owns the polars extension type [`Cell`][], its registration, and the layout of its bits:
+Owns the polars extension type ``Cell``, its registration, and the layout of its bits:
 ``part_number << 32 | row`` in a UInt64. Reads keys out of frames; knows no store but by
 the URI and id that the type's metadata carries.
 """
@@ -80,7 +80,7 @@ class Cell(pl.BaseExtension):
 
 
 def register() -> None:
-    """Makes polars know [`Cell`][]; may run again, as after a reload of this module."""
+    """Makes polars know ``Cell``; may run again, as after a reload of this module."""
     if pl.get_extension_type(NAME) is not None:
         pl.unregister_extension_type(NAME)
     pl.register_extension_type(NAME, Cell)

@@ -179,7 +179,7 @@ def converted(column: pl.Expr, stored: pl.DataType, dtype: pl.DataType) -> pl.Ex
 
 
 def converted_series(values: pl.Series, dtype: pl.DataType) -> pl.Series:
-    """Values as the frame has them; see [`converted`][]."""
+    """Values as the frame has them; see ``converted``."""
     return values.to_frame().select(converted(pl.first(), values.dtype, dtype)).to_series()
 
 
@@ -189,7 +189,7 @@ def supertype(dtypes: Sequence[pl.DataType]) -> pl.DataType:
     All-null columns take the others' type and string-like ones count as String here. Numbers
     and bools meet at polars' supertype, and so do times of one kind; anything else, such as
     numbers with text or dates with numbers, meets as text. (Bools and the text of bools meet as
-    Boolean, which [`frame_schema`][] sees to, as it knows the text.)
+    Boolean, which ``frame_schema`` sees to, as it knows the text.)
     """
     found = list(dict.fromkeys(pl.String() if is_text(d) else d for d in dtypes))
     found = [dtype for dtype in found if dtype != pl.Null] or [pl.Null()]

@@ -46,7 +46,7 @@ def dtype_name(dtype: pl.DataType) -> str:
 
 
 def dtype_from_name(name: str) -> pl.DataType:
-    """The polars dtype of a store's name; the inverse of [`dtype_name`][].
+    """The polars dtype of a store's name; the inverse of ``dtype_name``.
 
     Raises:
         DaoValueError: no such name (a damaged manifest, or one of a newer version).

@@ -54,7 +54,7 @@ def scan(
     reads is what was checked, and no server is asked twice, or without a deadline.
 
     Raises:
-        DaoFileNotFoundError, DaoIOError, DaoCorruptError: as [`check`][] does.
+        DaoFileNotFoundError, DaoIOError, DaoCorruptError: as ``check`` does.
     """
     sources: list[str] | list[bytes]
     if store.obs_tables.is_remote:

@@ -1,6 +1,6 @@
 """The lazy frame of a store: the IO source that polars calls, and the reading it does.
 
-Owns how a planned group ([`plan`][dao_polars.scan.plan]) becomes frames: polars' own parquet
+Owns how a planned group (``plan``) becomes frames: polars' own parquet
 reader for what lies in the files, and the key, the dataset and the constants computed from the
 row numbers. Knows neither matrices nor the format beyond obs.parquet.
 """

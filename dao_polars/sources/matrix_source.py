@@ -180,7 +180,7 @@ class SparseSource:
 
 
 class DenseSource:
-    """Dense rows: a 2-D numpy, HDF5 or zarr array, sliced as needed; see [`SparseSource`][]."""
+    """Dense rows: a 2-D numpy, HDF5 or zarr array, sliced as needed; see ``SparseSource``."""
 
     layout = "dense"
 

@@ -1,5 +1,5 @@
 """An open store, as users see it: what is in it, its tables, how it shows itself.
 
-Owns [`Store`][dao_polars.Store], `load_store` and `scan`, and the text that `uns` is stored as.
+Owns ``Store``, `load_store` and `scan`, and the text that `uns` is stored as.
 Must not know selections, batches, or how a dataset is written.
 """

@@ -1,7 +1,7 @@
 """What users do to a store: its versions, and the edits that make them.
 
-Owns the verbs of [`Store`][dao_polars.Store] and what they say. What an edit does is
-[`edit`][dao_polars.edit]'s, and what a version is the core's.
+Owns the verbs of ``Store`` and what they say. What an edit does is
+``edit``'s, and what a version is the core's.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _VERSIONS = {
 
 
 class EditingVerbs:
-    """The methods of [`Store`][] that make versions, and tell them.
+    """The methods of ``Store`` that make versions, and tell them.
 
     Each edit is one new version, whole or not at all, and returns the store at it; this one stays
     as it is. Where others changed the store since it was opened, an edit is made on top of that;
-    where they changed the same, it is a [`DaoConflictError`][] that says what, and nothing is made.
+    where they changed the same, it is a ``DaoConflictError`` that says what, and nothing is made.
     """
 
     _core: _core.Store
@@ -96,7 +96,7 @@ class EditingVerbs:
             frame: polars: ``cell`` and the columns, in any order of rows. pandas, as AnnData's obs
                 is: its index has the obs names.
             dataset: of a pandas frame, whose cells it names.
-            message: what [`versions`][] says about it; None: what it changes.
+            message: what ``versions`` says about it; None: what it changes.
             author: who makes it.
 
         Raises:
@@ -124,7 +124,7 @@ class EditingVerbs:
         Args:
             names: ``{"old": "new"}``; two may change places.
             datasets: those meant; None for all.
-            message: what [`versions`][] says about it; None: what it changes.
+            message: what ``versions`` says about it; None: what it changes.
             author: who makes it.
 
         Raises:
@@ -146,7 +146,7 @@ class EditingVerbs:
         Args:
             columns: names.
             datasets: those meant; None for all.
-            message: what [`versions`][] says about it; None: what it changes.
+            message: what ``versions`` says about it; None: what it changes.
             author: who makes it.
 
         Raises:
@@ -169,7 +169,7 @@ class EditingVerbs:
             frame: polars: ``var_name`` and the columns, in any order of rows. pandas, as AnnData's
                 var is: its index has the genes' names. Other genes have nulls in a new column.
             dataset: the dataset, or several; None for all that have some of the genes.
-            message: what [`versions`][] says about it; None: what it changes.
+            message: what ``versions`` says about it; None: what it changes.
             author: who makes it.
 
         Raises:
@@ -195,12 +195,12 @@ class EditingVerbs:
         Args:
             name: the embedding's, such as ``"X_scvi"``.
             frame: ``cell`` and one column of arrays of numbers, all of one length.
-            message: what [`versions`][] says about it; None: what it changes.
+            message: what ``versions`` says about it; None: what it changes.
             author: who makes it.
 
         Raises:
             DaoTypeError: another type of column.
-            DaoValueError: nulls; cells as in [`update_obs`][]; another width than a dataset's
+            DaoValueError: nulls; cells as in ``update_obs``; another width than a dataset's
                 embedding has, unless all its cells are given.
             DaoConflictError: another gave the same cells other rows, or removed them.
         """
@@ -221,7 +221,7 @@ class EditingVerbs:
 
         Args:
             selection: a frame with ``cell``. Cells that are removed already do no harm.
-            message: what [`versions`][] says about it; None: what it changes.
+            message: what ``versions`` says about it; None: what it changes.
             author: who makes it.
 
         Raises:
@@ -259,11 +259,11 @@ class EditingVerbs:
     ) -> Store:
         """Makes an older version the last one again: a new version like it.
 
-        What others changed since is undone, too: it is theirs to see in [`versions`][].
+        What others changed since is undone, too: it is theirs to see in ``versions``.
 
         Args:
             version: the number of the version that the new one is like.
-            message: what [`versions`][] says about it; None: what it changes.
+            message: what ``versions`` says about it; None: what it changes.
             author: who makes it.
 
         Raises:

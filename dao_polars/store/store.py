@@ -1,8 +1,8 @@
 """An open store: what is in it, and its small tables.
 
-Owns [`Store`][], what users ask a store, and how one is opened. Reading cells is
-[`scan`][dao_polars.scan]'s, bytes and manifests are the Rust core's, tables are
-[`tables`][dao_polars.store.tables]'s.
+Owns ``Store``, what users ask a store, and how one is opened. Reading cells is
+``scan``'s, bytes and manifests are the Rust core's, tables are
+``tables``'s.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def load_store(
         storage_options: credentials and the like, as for `polars.scan_parquet`; also ``timeout``
             (of one request, ``"30 s"``), ``max_retries`` and ``retry_timeout_ms`` (how long one
             read may go without an answer, retries included: 60,000).
-        version: the number of a version, see [`Store.versions`][]; None for the last one.
+        version: the number of a version, see ``Store.versions``; None for the last one.
 
     Raises:
         DaoFileNotFoundError: there is no store.
@@ -127,7 +127,7 @@ class Uns(dict[str, Any]):
 
 
 class Store(EditingVerbs):
-    """Datasets below one path or URL, in one version. Made by [`load_store`][].
+    """Datasets below one path or URL, in one version. Made by ``load_store``.
 
     What is changed in a store is a new version of it: this one stays as it is. Pickles by URI,
     storage options and version: the copy opens the same version again.
@@ -185,7 +185,7 @@ class Store(EditingVerbs):
 
     @property
     def schema(self) -> pl.Schema:
-        """The schema of the frame that [`scan`][Store.scan] gives."""
+        """The schema of the frame that ``scan`` gives."""
         return self._scanned.schema
 
     @cached_property
@@ -227,7 +227,7 @@ class Store(EditingVerbs):
         return {part.number: part for part in self._core.parts}
 
     def scan(self) -> pl.LazyFrame:
-        """The cells as a lazy frame; see [`dao.scan`][dao_polars.scan]."""
+        """The cells as a lazy frame; see ``dao.scan``."""
         return scan_store(self._scanned)
 
     def var(self, dataset: str | None = None) -> pl.DataFrame:
@@ -258,7 +258,7 @@ class Store(EditingVerbs):
     ) -> list[str]:
         """Write a gene-major copy of X, so that one gene of many cells is read quickly.
 
-        [`dao.gene`][dao_polars.gene] uses it where it pays. Out of core; the copy takes about as
+        ``dao.gene`` uses it where it pays. Out of core; the copy takes about as
         much disk as X. Each is a new version, in which the dataset has it: this store, which was
         opened before, has not.
 
@@ -273,7 +273,7 @@ class Store(EditingVerbs):
             DaoKeyError: no such dataset.
             DaoValueError: a store that is not written to: sfaira's, or one behind plain HTTP.
             DaoIOError: a full disk, no permission, or a network or server that fails; nothing of
-                that copy stays, but for what [`vacuum`][] removes.
+                that copy stays, but for what ``vacuum`` removes.
         """
         names = [datasets] if isinstance(datasets, str) else datasets
         found = self._core.parts if names is None else [p for n in names for p in self._dataset(n)]
@@ -285,7 +285,7 @@ class Store(EditingVerbs):
     def has_gene_index(self, dataset: str | None = None) -> bool:
         """Whether a dataset, or (None) every one, has a gene-major copy of X.
 
-        See [`add_gene_index`][].
+        See ``add_gene_index``.
 
         Raises:
             DaoKeyError: no such dataset.

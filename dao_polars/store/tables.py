@@ -1,7 +1,7 @@
 """The tables of a store's datasets: which columns obs has, var, uns.
 
 Owns the files of obs, var and uns as this package writes them. Those of
-sfaira's stores are [`legacy`][dao_polars.legacy.tables]'s, which gives the same.
+sfaira's stores are ``legacy``'s, which gives the same.
 """
 
 from __future__ import annotations

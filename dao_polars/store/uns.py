@@ -36,7 +36,7 @@ _SPARSE = ("csr", "csc", "coo", "bsr", "dia", "lil", "dok")
 
 
 def encode(uns: Mapping[str, Any], where: str) -> str:
-    """``uns`` as JSON text, from which [`decode`][] gives back equal values of the same types.
+    """``uns`` as JSON text, from which ``decode`` gives back equal values of the same types.
 
     Takes None, bools, integers of any size, floats (NaN and infinities too), strings, bytes,
     lists, tuples, dicts, numpy scalars and arrays (numbers, bools, text, datetimes, structured
@@ -65,7 +65,7 @@ def encode(uns: Mapping[str, Any], where: str) -> str:
 
 
 def decode(text: str | bytes) -> dict[str, Any]:
-    """The ``uns`` that [`encode`][] wrote.
+    """The ``uns`` that ``encode`` wrote.
 
     Raises:
         DaoCorruptError: the text is not what ``encode`` writes.

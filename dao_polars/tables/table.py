@@ -1,7 +1,7 @@
 """The form of obs and var in a store: a polars frame, and notes that bring the pandas frame back.
 
-Owns the notes that [`from_pandas`][dao_polars.tables.from_pandas] makes and
-[`to_pandas`][dao_polars.convert.to_pandas] reads. No I/O; knows neither stores nor AnnData.
+Owns the notes that ``from_pandas`` makes and
+``to_pandas`` reads. No I/O; knows neither stores nor AnnData.
 
 A column's note, `ColumnMeta.pandas`, is::
 
@@ -47,7 +47,7 @@ def to_json(s: pl.Series) -> list[Any]:
 
 
 def from_json(values: list[Any], dtype: pl.DataType) -> pl.Series:
-    """The inverse of [`to_json`][]."""
+    """The inverse of ``to_json``."""
     if dtype.is_float():
         return pl.Series([float(value) for value in values], dtype=dtype)
     if dtype.is_temporal():

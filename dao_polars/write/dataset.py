@@ -81,13 +81,13 @@ def write_dataset(
             is read without its neighbours (zarr-python reads it where dao-polars is installed, see
             docs/pfor.md). ``"portable"``: core codecs alone (blosc-lz4), for any zarr reader.
         gene_index: write a gene-major copy of X too, once the dataset is there; see
-            [`Store.add_gene_index`][].
+            ``Store.add_gene_index``.
         progress: a tqdm bar; None shows one on a terminal or in a notebook.
         uns: keep the source's uns, of values at most 100 deep in each other. Its top-level numbers
             and strings are then columns too.
-        message: what is said about it in [`Store.versions`][]; None: the dataset's name.
-        author: who writes it, for [`Store.versions`][] too.
-        storage_options: as for [`load_store`][].
+        message: what is said about it in ``Store.versions``; None: the dataset's name.
+        author: who writes it, for ``Store.versions`` too.
+        storage_options: as for ``load_store``.
 
     Returns:
         The store, opened anew.
@@ -101,7 +101,7 @@ def write_dataset(
         DaoKeyError: a layer, obsm or gene_key that the source does not have.
         DaoCorruptError: the source is damaged.
         DaoIOError: a full disk, no permission, or a network or server that fails; nothing of the
-            dataset stays, but for what [`Store.vacuum`][] removes.
+            dataset stays, but for what ``Store.vacuum`` removes.
     """
     uri = as_uri(uri)
     settings = PartSettings(

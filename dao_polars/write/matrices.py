@@ -22,7 +22,7 @@ _DENSE_ABOVE = 0.5  # share of non-zero values from which a dense X stays dense
 
 
 def work_of(matrix: Matrix) -> int:
-    """About how many values [`write_matrix`][] tells of: all of them, twice if it looks at them."""
+    """About how many values ``write_matrix`` tells of: all of them, twice if it looks at them."""
     return matrix.size * (2 if _known_type(matrix) is None else 1)
 
 

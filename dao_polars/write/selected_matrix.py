@@ -24,7 +24,7 @@ _MAX_STEP = 1 << 16
 
 
 class SelectedMatrix:
-    """X, a layer or an embedding of a selection's cells, in frame order; see [`Matrix`][].
+    """X, a layer or an embedding of a selection's cells, in frame order; see ``Matrix``.
 
     Attributes:
         stored: the number type that holds every value; None where somebody has to look.

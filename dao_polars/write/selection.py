@@ -54,7 +54,7 @@ def write_dataset(
 ) -> Store:
     """Write the frame's cells into a store as one dataset, that of another store or of their own.
 
-    What is written is what [`to_anndata`][] gives of the same frame, without taking it into memory:
+    What is written is what ``to_anndata`` gives of the same frame, without taking it into memory:
     matrices are read and written in runs of cells, obs and var are held. Cells that are twice in
     the frame are written twice. The cells' store is read in the version that the frame names, so
     it may be written to.
@@ -70,23 +70,23 @@ def write_dataset(
         dataset: the new dataset's id. None: that of the one dataset that the cells are of; of
             several, the last part of their store's address.
         mode: "error", "replace" or "append": what becomes of a dataset of that id, as in
-            [`write_dataset`][dao_polars.write_dataset].
-        genes: as in [`iter_batches`][]: the genes that the dataset has, in their order.
-        gene_key: as in [`to_anndata`][]; the matched names become the var index.
-        duplicates: as in [`iter_batches`][].
+            ``write_dataset``.
+        genes: as in ``iter_batches``: the genes that the dataset has, in their order.
+        gene_key: as in ``to_anndata``; the matched names become the var index.
+        duplicates: as in ``iter_batches``.
         layer: what becomes X; None: X.
         layers: names of layers; None or True: those that every dataset selected has; ``[]``: none.
         obsm: as ``layers``; of those that all have, the ones with the same number of columns.
         shuffle: permute the cells; obs gets ``source_row`` (UInt32), each one's row in the frame.
         seed: of the permutation (numpy's PCG64), for a reproducible one.
-        profile: the codec of sparse matrices, as in [`write_dataset`][dao_polars.write_dataset].
+        profile: the codec of sparse matrices, as in ``write_dataset``.
         gene_index: write a gene-major copy of X too, once the dataset is there.
         organism: stored as ``uns["organism"]``.
         uns: keep the uns of the dataset that the cells are of, where it is just one.
         progress: a tqdm bar; None shows one on a terminal or in a notebook.
-        message: what is said about it in [`Store.versions`][]; None: the dataset's name.
-        author: who writes it, for [`Store.versions`][] too.
-        storage_options: as for [`load_store`][], of the store that is written to.
+        message: what is said about it in ``Store.versions``; None: the dataset's name.
+        author: who writes it, for ``Store.versions`` too.
+        storage_options: as for ``load_store``, of the store that is written to.
         missing: cells that were removed from their store: an "error", or "drop".
         store: where the store of the cells is now, if it moved.
 
