@@ -23,6 +23,9 @@ R = TypeVar("R")
 #: A column of a frame, by name or computed from others.
 Column = str | pl.Expr
 
+#: ``normalize=`` of the public methods.
+Normalize = str | Mapping[str, Any] | None
+
 #: The total that cells are brought to, and whether log(1 + x) is taken then, by name.
 _NORMALIZE: dict[str, tuple[float | None, bool]] = {
     "cp10k": (1e4, False),
@@ -140,9 +143,7 @@ def column_values(frame: pl.DataFrame, column: Any, what: str) -> pl.Series:
     )
 
 
-def normalization(
-    normalize: str | Mapping[str, Any] | None, dtype: str
-) -> tuple[float | None, bool] | None:
+def normalization(normalize: Normalize, dtype: str) -> tuple[float | None, bool] | None:
     """The total that cells are brought to, and whether log(1 + x) is taken; None for neither."""
     if normalize is None:
         return None

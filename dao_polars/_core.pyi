@@ -122,6 +122,7 @@ class MatrixMeta:
     shape: Final[tuple[int, int]]
     nnz: Final[int | None]
     max_abs: Final[float | None]
+    columns: Final[list[str] | None]
 
 @final
 class ColumnMeta:
@@ -330,6 +331,7 @@ class PartWriter:
     ) -> PartWriter: ...
     staging: Final[str]
     def scan(self, data: NDArray[Any]) -> int: ...
+    def odd_values(self) -> tuple[int, int, float]: ...
     def begin_matrix(
         self,
         name: MatrixName,
@@ -342,6 +344,7 @@ class PartWriter:
         most_summed: int = 1,
         rows: NDArray[np.uint32] | None = None,
         known: tuple[str, int] | None = None,
+        column_names: list[str] | None = None,
     ) -> None: ...
     def push_sparse(
         self, by_columns: bool, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]
@@ -378,7 +381,12 @@ class Edit:
     def begin_again(self) -> None: ...
     def new_table(self, number: int, kind: str) -> tuple[str, str]: ...
     def write_obsm(
-        self, number: int, name: str, values: NDArray[Any], source_dtype: str
+        self,
+        number: int,
+        name: str,
+        values: NDArray[Any],
+        source_dtype: str,
+        columns: list[str] | None = None,
     ) -> None: ...
     def change(
         self,

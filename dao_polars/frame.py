@@ -6,17 +6,18 @@ Owns which methods there are; the work is in the rooms. Must not do any of it it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import polars as pl
 
-from ._args import Column, columns_of, listed, namespace_method
+from ._args import Column, Normalize, columns_of, listed, namespace_method
 from ._extras import require
 from .analysis.marker_genes import rank_genes_groups
 from .analysis.pseudobulk import gene_stats, pseudobulk
 from .analysis.variable_genes import highly_variable_genes
 from .batches.batches import Batch, BatchIterable
 from .batches.matrices import Matrices
+from .batches.options import BatchOptions, TensorOptions
 from .batches.sampling import Sampling, Shuffle
 from .convert.arrays import Layout
 from .convert.to_anndata import to_anndata
@@ -24,13 +25,22 @@ from .errors import DaoTypeError
 from .genes.request import Duplicates, Genes
 from .select import splits
 from .select.selection import Missing, select
+from .select.show import describe
 from .write import selection as written
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    import numpy as np
     import tensorflow as tf
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
 
     from .batches.torch import TorchDataset
     from .store.store import Store
+
+
+T = TypeVar("T")
 
 
 @pl.api.register_dataframe_namespace("dao")
@@ -41,6 +51,49 @@ class DaoFrame:
     def __init__(self, frame: pl.LazyFrame | pl.DataFrame) -> None:
         # Polars caches this object on the frame: holding the frame itself would be a cycle.
         self._subject = frame.lazy().clone()
+
+    def __repr__(self) -> str:
+        return describe(self._subject, type(self))
+
+    @overload
+    def iter_batches(
+        self,
+        batch_size: int = ...,
+        *,
+        transform: Callable[[Batch[Any]], T],
+        layout: Layout = ...,
+        **options: Unpack[BatchOptions],
+    ) -> BatchIterable[T]: ...
+
+    @overload
+    def iter_batches(
+        self,
+        batch_size: int = ...,
+        *,
+        transform: None = ...,
+        layout: Literal["csr"] = ...,
+        **options: Unpack[BatchOptions],
+    ) -> BatchIterable[Batch[csr_matrix]]: ...
+
+    @overload
+    def iter_batches(
+        self,
+        batch_size: int = ...,
+        *,
+        transform: None = ...,
+        layout: Literal["dense"],
+        **options: Unpack[BatchOptions],
+    ) -> BatchIterable[Batch[NDArray[np.generic]]]: ...
+
+    @overload
+    def iter_batches(
+        self,
+        batch_size: int = ...,
+        *,
+        transform: None = ...,
+        layout: Layout = ...,
+        **options: Unpack[BatchOptions],
+    ) -> BatchIterable[Batch[Any]]: ...
 
     def iter_batches(
         self,
@@ -64,9 +117,9 @@ class DaoFrame:
         obsm: Iterable[str] | str | bool = (),
         layout: Layout = "csr",
         dtype: Any = "float32",
-        normalize: str | Mapping[str, Any] | None = None,
+        normalize: Normalize = None,
         obs: Iterable[str] | bool | None = None,
-        transform: Callable[[Batch], Any] | None = None,
+        transform: Callable[[Batch[Any]], Any] | None = None,
         drop_last: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
@@ -74,7 +127,7 @@ class DaoFrame:
         num_threads: int | None = None,
         missing: Missing = "error",
         store: Store | str | None = None,
-    ) -> BatchIterable:
+    ) -> BatchIterable[Any]:
         """Mini-batches of the frame's cells, read ahead on all cores.
 
         The frame is collected once, here; each pass over the result is an epoch.
@@ -173,7 +226,7 @@ class DaoFrame:
         *,
         pin_memory: bool = False,
         transform: Callable[[dict[str, Any]], Any] | None = None,
-        **options: Any,
+        **options: Unpack[TensorOptions],
     ) -> TorchDataset:
         """Mini-batches as PyTorch tensors.
 
@@ -182,7 +235,10 @@ class DaoFrame:
             pin_memory: put tensors into page-locked memory, from which a GPU copies faster.
             transform: called with each batch's dict; what it returns is given instead. Workers
                 that are spawned need one that pickles.
-            options: those of ``iter_batches``.
+            options: those of ``iter_batches``, which explains them: which cells come when
+                (``shuffle``, ``seed``, ``weights``, ``balance``, ``group_by``, …), what is read
+                of them (``genes``, ``layer``, ``layout``, ``dtype``, ``normalize``, ``obs``, …),
+                and who reads (``rank``, ``world_size``, …).
 
         Returns:
             An ``IterableDataset`` of dicts: ``"X"`` (n_cells, n_genes) on the reader's own memory,
@@ -202,12 +258,15 @@ class DaoFrame:
         batches = self.iter_batches(batch_size, **options)
         return TorchDataset(batches, transform=transform, pin_memory=pin_memory)
 
-    def to_tensorflow(self, batch_size: int = 1024, **options: Any) -> tf.data.Dataset:
+    def to_tensorflow(
+        self, batch_size: int = 1024, **options: Unpack[TensorOptions]
+    ) -> tf.data.Dataset:
         """Mini-batches as a ``tf.data.Dataset``.
 
         Args:
             batch_size: cells a batch.
-            options: those of ``iter_batches``, but for ``transform``: use ``Dataset.map``.
+            options: those of ``iter_batches``, which explains them, but for ``transform``: use
+                ``Dataset.map``.
 
         Returns:
             A dataset of dicts with the entries of ``to_torch``: ``"X"`` a ``SparseTensor``, or

@@ -7,7 +7,7 @@ where cells have no value (zero) or their dataset has no such gene (not measured
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .._args import Column, codes, columns_of, listed, normalization
+from .._args import Column, Normalize, codes, columns_of, listed, normalization
 from .._core import Genes as ResolvedGenes
 from .._core import Reader
 from .._progress import progress_bar
 from ..convert.arrays import MatrixForm
 from ..errors import DaoKeyError, DaoValueError
 from ..genes.request import Duplicates, Genes
+from ..select.counts import check_counts
 from ..select.selection import Missing, Selection, matrix_name, select, stored_types
 from ..store.store import Store
 
@@ -121,7 +122,7 @@ class CellGroups:
         gene_key: str | None,
         duplicates: Duplicates,
         layer: str | None,
-        normalize: str | Mapping[str, Any] | None,
+        normalize: Normalize,
         missing: Missing,
         store: Store | str | None,
     ) -> None:
@@ -138,9 +139,10 @@ class CellGroups:
         n_groups = self.labels.height
         self.n_cells = np.bincount(self._codes, minlength=n_groups).astype(np.int64)
         resolved = selection.resolve(genes, gene_key, duplicates)
-        self.genes = _names(selection, gene_key, resolved)
+        self.genes = selection.gene_names(resolved, gene_key)
         matrix = matrix_name(layer)
         normalized = normalization(normalize, "float64")
+        check_counts(selection, matrix, normalized)
         stored = stored_types(selection.store, selection.parts(), matrix)
         # Not as float32 where duplicates are summed: a sum may need more digits than it has.
         narrow = normalized is None and duplicates != "sum" and _NARROW.issuperset(stored)
@@ -186,14 +188,6 @@ def _groups(
     rank = np.empty(labels.height, np.uint32)
     rank[order.to_numpy()] = np.arange(labels.height, dtype=np.uint32)
     return rank[found], labels[order]
-
-
-def _names(selection: Selection, gene_key: str | None, genes: ResolvedGenes) -> pl.Series:
-    """The genes' names: those that were matched, or all of the one feature space."""
-    datasets = selection.parts()
-    if genes.names is None and datasets and datasets[0].n_vars == genes.n_genes:
-        return selection.store.var(datasets[0].name)[gene_key or "var_name"].cast(pl.String)
-    return pl.Series("gene", genes.names or [], dtype=pl.String)
 
 
 def _measured(

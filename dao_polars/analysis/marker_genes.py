@@ -6,14 +6,13 @@ Owns the tests as scanpy's ``rank_genes_groups`` has them:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
 
-from .._args import Column, listed
+from .._args import Column, Normalize, listed
 from ..errors import DaoKeyError, DaoValueError
 from ..genes.request import Duplicates, Genes
 from ..select.selection import Missing
@@ -35,7 +34,7 @@ def rank_genes_groups(
     gene_key: str | None = None,
     duplicates: Duplicates = "error",
     layer: str | None = None,
-    normalize: str | Mapping[str, Any] | None = "log1p_cp10k",
+    normalize: Normalize = "log1p_cp10k",
     progress: bool | None = None,
     missing: Missing = "error",
     store: Store | str | None = None,

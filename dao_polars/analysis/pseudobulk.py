@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .._args import Column, integer
+from .._args import Column, Normalize, integer
 from .._extras import require
 from ..convert.to_pandas import to_pandas
 from ..errors import DaoValueError
@@ -56,7 +56,7 @@ def gene_stats(
     gene_key: str | None = None,
     duplicates: Duplicates = "error",
     layer: str | None = None,
-    normalize: str | Mapping[str, Any] | None = None,
+    normalize: Normalize = None,
     progress: bool | None = None,
     missing: Missing = "error",
     store: Store | str | None = None,
@@ -101,7 +101,7 @@ def pseudobulk(
     gene_key: str | None = None,
     duplicates: Duplicates = "error",
     layer: str | None = None,
-    normalize: str | Mapping[str, Any] | None = None,
+    normalize: Normalize = None,
     as_anndata: bool = False,
     progress: bool | None = None,
     missing: Missing = "error",

@@ -12,17 +12,19 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import polars as pl
 
 from .._args import Column, codes, integer
 from .._core import EpochPlan, Reader
+from .._warn import warn
 from ..errors import DaoTypeError, DaoValueError
 from ..scan.cell import COLUMN
 from ..select.selection import Selection
 from ..store.store import Store
+from . import show
 from .matrices import Matrices
 from .position import VERSION, EpochPosition, check_rank, check_same, find_rank, position_of
 from .sampling import Sampling, digest
@@ -31,8 +33,12 @@ from .sampling import Sampling, digest
 _FIRST_REORDERED, _REORDERED = 1 << 12, 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+X = TypeVar("X")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Batch(Generic[X]):
     """Some cells: ``x, obs = batch``.
 
     Attributes:
@@ -44,7 +50,7 @@ class Batch:
         obsm: those asked for, by name, (n_cells, n_columns), numpy.
     """
 
-    x: Any
+    x: X
     obs: pl.DataFrame
     cells: pl.Series
     layers: dict[str, Any] = field(default_factory=dict)
@@ -61,19 +67,25 @@ class Batch:
         layers = {f"layers/{name}": x for name, x in self.layers.items()}
         return {"X": self.x, **layers, **{f"obsm/{name}": x for name, x in self.obsm.items()}}
 
+    def __repr__(self) -> str:
+        return show.batch_text(self)
 
-class EpochBatches(Iterator[Any]):
+    def _repr_html_(self) -> str:
+        return show.batch_html(self)
+
+
+class EpochBatches(Iterator[T]):
     """The batches of an epoch. Threads may share it: each batch is given to one of them.
 
     ``close()``, or dropping it, ends the reading ahead.
     """
 
-    def __init__(self, batches: Generator[Any, None, None]) -> None:
+    def __init__(self, batches: Generator[T, None, None]) -> None:
         self._batches = batches
         # one thread alone may be in a generator; a transform that asks for more gets its error
         self._lock = threading.RLock()
 
-    def __next__(self) -> Any:
+    def __next__(self) -> T:
         with self._lock:
             return next(self._batches)
 
@@ -83,15 +95,14 @@ class EpochBatches(Iterator[Any]):
             self._batches.close()
 
 
-class BatchIterable:
+class BatchIterable(Generic[T]):
     """What ``.dao.iter_batches`` returns: ``len()`` batches, and each ``iter()`` is an epoch.
 
     Pickles, with its store by path or URL, and may be iterated in forked processes. Threads may
     share one ``iter()``: each batch is given to one of them.
 
     Attributes:
-        genes: the names of the columns of ``batch.x`` where genes were asked for by name,
-            (n_genes,) String; None where they are the feature space of the datasets.
+        genes: the names of the columns of ``batch.x``, (n_vars,) String.
         n_obs: cells of the selection.
         n_vars: columns of ``batch.x``.
         seed: what fixes the order; drawn at random if none was given. None without shuffle.
@@ -104,7 +115,7 @@ class BatchIterable:
         selection: Selection,
         sampling: Sampling,
         matrices: Matrices,
-        transform: Callable[[Batch], Any] | None,
+        transform: Callable[[Batch[Any]], T] | None,
         rank: int | None,
         world_size: int | None,
         prefetch_bytes: int,
@@ -118,9 +129,10 @@ class BatchIterable:
         self.share = check_rank(rank, world_size)
         self.sampling = sampling
         self.matrices = matrices
-        self.genes = matrices.genes
         self.n_vars = matrices.n_vars
         self.n_obs = len(selection.cells)
+        if not self.n_obs:
+            warn("the frame has no cells, so there are no batches; does a filter match nothing?")
         self.epoch = 0
         self._transform = transform
         self._store = selection.store
@@ -134,6 +146,10 @@ class BatchIterable:
     @property
     def seed(self) -> int | None:  # noqa: D102  (an attribute, described above)
         return self.sampling.seed
+
+    @cached_property
+    def genes(self) -> pl.Series:  # noqa: D102  (an attribute, described above)
+        return self.matrices.gene_names(self._store)
 
     def __len__(self) -> int:
         """The number of batches of this rank in an epoch."""
@@ -153,10 +169,10 @@ class BatchIterable:
             )
         return rank, size
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T]:
         return self.iterate()
 
-    def iterate(self, worker: int = 0, workers: int = 1) -> EpochBatches:
+    def iterate(self, worker: int = 0, workers: int = 1) -> EpochBatches[T]:
         """The next epoch, or the rest of a resumed one: the share of one of a rank's workers."""
         rank, world_size = self.rank()
         if self._resumed is None:
@@ -168,7 +184,7 @@ class BatchIterable:
         self._position = position
         return EpochBatches(self._batches(position, rank))
 
-    def _batches(self, position: EpochPosition, rank: int) -> Generator[Any, None, None]:
+    def _batches(self, position: EpochPosition, rank: int) -> Generator[T, None, None]:
         plan = self.sampling.sampler.plan(
             position.epoch,
             rank=rank,
@@ -188,7 +204,7 @@ class BatchIterable:
                 else:
                     position.taken += 1
                 batch = Batch(x, obs, cells, layers, obsm)
-                yield batch if self._transform is None else self._transform(batch)
+                yield cast(T, batch) if self._transform is None else self._transform(batch)
         finally:
             epoch.close()
 
@@ -326,13 +342,7 @@ class BatchIterable:
         return self.__dict__ | {"_opened": None}
 
     def __repr__(self) -> str:
-        sampling = self.sampling
-        order = "in frame order" if self.seed is None else f"shuffled, seed {self.seed}"
-        if sampling.settings["shuffle"] == "block":
-            order = order.replace("shuffled", "shuffled in blocks")
-        if sampling.settings["n_samples"] is not None:
-            order = f"{sampling.n_samples:,} drawn an epoch, seed {self.seed}"
-        n = sampling.sampler.n_batches(self.epoch)
-        count = f"{n:,} {'batch' if n == 1 else 'batches'} of {sampling.batch_size:,}"
-        cells = f"{self.n_obs:,} cells × {self.n_vars:,} genes"
-        return f"{count} from {cells}, {self.matrices.layout}, {order}"
+        return show.loader_text(self)
+
+    def _repr_html_(self) -> str:
+        return show.loader_html(self)

@@ -36,7 +36,7 @@ class ObsEncoder:
         DaoValueError: a column is called as another entry of a batch.
     """
 
-    def __init__(self, batches: BatchIterable) -> None:
+    def __init__(self, batches: BatchIterable[Any]) -> None:
         self.classes: dict[str, NDArray[Any]] = {}
         self.dtypes: dict[str, np.dtype[Any]] = {}
         reserved = [name for name, _ in batches.matrices.entries()]

@@ -6,17 +6,18 @@ Knows no order of cells and no batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import polars as pl
 
-from .._args import normalization
+from .._args import Normalize, normalization
 from .._core import MatrixName, Reader
 from ..convert.arrays import Layout, MatrixForm
 from ..errors import DaoKeyError, DaoValueError
 from ..genes.request import Duplicates, Genes
-from ..select.selection import Selection, matrix_name, matrix_names, number_type
+from ..select.counts import check_counts
+from ..select.selection import Selection, gene_names_of, matrix_name, matrix_names, number_type
 from ..store.store import Store
 from .sampling import digest
 
@@ -25,7 +26,6 @@ class Matrices:
     """The matrices of a selection's batches: x first, then layers and obsm by name.
 
     Attributes:
-        genes: names of the columns of x and layers where genes were asked for by name.
         n_vars: columns of x.
         forms: each of them, and in which form it is read.
         settings: what makes values what they are, as JSON has it.
@@ -42,16 +42,16 @@ class Matrices:
         obsm: Iterable[str] | str | bool,
         layout: Layout,
         dtype: Any,
-        normalize: str | Mapping[str, Any] | None,
+        normalize: Normalize,
     ) -> None:
         if layout not in ("csr", "dense"):
             raise DaoValueError(f"layout={layout!r}; expected 'csr' or 'dense'")
         self.layout = layout
         dtype = number_type(dtype)
         normalized = normalization(normalize, dtype)
+        check_counts(selection, matrix_name(layer), normalized)
         self._genes = selection.resolve(genes, gene_key, duplicates)
-        names = self._genes.names
-        self.genes = None if names is None else pl.Series("name", names, dtype=pl.String)
+        self._parts, self._gene_key = selection.numbers, gene_key
         self.n_vars = self._genes.n_genes
         self._cells = selection.cells
         self._layers = matrix_names("layers", layers, selection.descriptions)
@@ -66,7 +66,7 @@ class Matrices:
             ),
         ]
         self.settings: dict[str, Any] = {
-            "genes": None if self.genes is None else digest(self.genes.to_list()),
+            "genes": None if self._genes.names is None else digest(self._genes.names),
             "gene_key": gene_key,
             **({} if duplicates == "error" else {"duplicates": duplicates}),
             "matrices": [str(form.name) for form in self.forms],
@@ -78,6 +78,11 @@ class Matrices:
     def open(self, store: Store) -> Reader:
         """The core's reader of all these matrices."""
         return Reader(store._core, self._cells, self._genes, self.forms)
+
+    def gene_names(self, store: Store) -> pl.Series:
+        """The names of the columns of x and layers, (n_vars,); of all genes, they are read."""
+        parts = [store._by_number[number] for number in self._parts] or store._core.parts
+        return gene_names_of(store, parts, self._genes, self._gene_key)
 
     def entries(self) -> list[tuple[str, MatrixForm]]:
         """The matrices by their names among tensors: ``X``, ``layers/…``, ``obsm/…``."""

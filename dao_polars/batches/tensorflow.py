@@ -16,7 +16,7 @@ from .batches import BatchIterable
 from .encoding import ObsEncoder
 
 
-def dataset(batches: BatchIterable) -> Any:
+def dataset(batches: BatchIterable[Any]) -> Any:
     """The batches as a ``tf.data.Dataset``; see ``DaoFrame.to_tensorflow``."""
     encoder = ObsEncoder(batches)
 

@@ -33,7 +33,7 @@ class _Tensors:
     transform: Callable[[Any], Any] | None
     pins: bool
 
-    def __call__(self, batch: Batch) -> Any:
+    def __call__(self, batch: Batch[Any]) -> Any:
         values: dict[str, Any] = {k: self._matrix(x) for k, x in batch.matrices().items()}
         for name, column in self.encoder.encode(batch.obs).items():
             values[name] = column if isinstance(column, list) else self._tensor(column)
@@ -80,7 +80,11 @@ class TorchDataset(IterableDataset):
     """
 
     def __init__(
-        self, batches: BatchIterable, *, transform: Callable[[Any], Any] | None, pin_memory: bool
+        self,
+        batches: BatchIterable[Any],
+        *,
+        transform: Callable[[Any], Any] | None,
+        pin_memory: bool,
     ) -> None:
         if transform is not None and not callable(transform):
             raise DaoTypeError(f"transform={transform!r}; expected a function of a dict of tensors")

@@ -67,6 +67,12 @@ class Descriptions:
         return MatrixForm(name, widths.pop() if len(widths) == 1 else 0, "dense", read_as)
 
 
+def common_names(described: Iterable[MatrixMeta]) -> list[str] | None:
+    """The names of an embedding's columns, where all that have it give them the same ones."""
+    names = [matrix.columns for matrix in described]
+    return names[0] if names and all(other == names[0] for other in names) else None
+
+
 def _source_dtype(name: MatrixName, text: str) -> np.dtype[Any]:
     try:
         found = np.dtype(text)
@@ -94,7 +100,9 @@ def obs_of(selection: Selection, described: Descriptions) -> pd.DataFrame:
     frame = selection.obs.drop(padding)
     if "obs_name" not in frame.columns:
         # Not with_columns: a frame without columns has no rows.
-        frame = pl.DataFrame([*frame.get_columns(), _obs_names(selection)])
+        known = "obs_name" in selection.frame.columns
+        names = selection.frame["obs_name"] if known else _obs_names(selection)
+        frame = pl.DataFrame([*frame.get_columns(), names])
     cells = sum(part.n_cells for part in described.parts)
     complete = cells == len(selection.keys) == len(np.unique(selection.keys))
     tables = [description.obs for description in described.found]

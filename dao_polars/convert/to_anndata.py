@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from .._core import Reader
+from .._args import Normalize, normalization
+from .._core import MatrixName, Reader
 from .._extras import require
 from .._progress import progress_bar
 from ..genes.request import Duplicates, Genes
+from ..scan.cell import COLUMN, cell_texts
+from ..select.counts import check_counts
 from ..select.selection import Missing, matrix_name, select
 from .arrays import MatrixForm
-from .selected import Descriptions, names_of, obs_of, uns_of, var_of
+from .selected import Descriptions, common_names, names_of, obs_of, uns_of, var_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
     from ..store.store import Store
@@ -37,6 +41,9 @@ def to_anndata(
     layers: Iterable[str] | str | bool | None = None,
     obsm: Iterable[str] | str | bool | None = None,
     dtype: Any = None,
+    normalize: Normalize = None,
+    obs: Iterable[str] | bool | None = None,
+    cell: bool = False,
     progress: bool | None = None,
     missing: Missing = "error",
     store: Store | str | None = None,
@@ -45,14 +52,26 @@ def to_anndata(
 
     Args:
         frame: the one before ``.dao``.
-        genes: as in ``iter_batches``.
-        gene_key: as in ``iter_batches``; the matched names become the var index.
-        duplicates: as in ``iter_batches``; var has the first gene's row.
+        genes: None: all, and the datasets selected must share one feature space. Names: these, in
+            this order. ``"intersection"`` or ``"union"`` of the datasets' genes. A gene that a
+            dataset lacks is zero in its cells.
+        gene_key: the var column that genes are matched on, instead of the index; the matched names
+            become the var index.
+        duplicates: what a name means that several genes of a dataset have: an ``"error"``; the
+            ``"first"`` of them; the ``"sum"`` of their values; or ``"drop"``: none. var has the
+            first one's row.
         layer: what becomes X; None: X.
         layers: names of layers; None or True: those that every dataset selected has; ``[]``: none.
         obsm: as ``layers``; of those that all have, the ones with the same number of columns.
         dtype: of X and layers; None: the first of float32, float64 and the stored type that
             holds the stored values exactly.
+        normalize: what is done to X, cell by cell, as scanpy does: ``"log1p_cp10k"`` (a total of
+            10,000, then log(1 + x)), ``"cp10k"``, ``"log1p_cpm"`` (a million), ``"cpm"``,
+            ``"log1p"``, or ``{"target_sum": …, "log1p": …}``. A cell's total is over all genes of
+            its dataset, whatever ``genes`` says. Layers stay as they are.
+        obs: columns of the frame for obs; None or True: all, False: none.
+        cell: give obs a column ``cell``: text that says which cell of which store each row is.
+            ``Store.update_obs`` finds the cells by it, whatever became of their order and names.
         progress: show a bar; None: where somebody looks on.
         missing: cells that were removed from the store: an "error", or "drop".
         store: where the store is now, if it moved.
@@ -61,39 +80,68 @@ def to_anndata(
         X CSR, (n_cells, n_genes), rows in frame order. obs: the frame's columns but ``cell``,
         ``obs_name`` as index, each column as the pandas type it had at its source; ``dataset``
         and values from uns are among them, columns that only other datasets have are not. var
-        from the store. obsm in its source's dtype. uns of the dataset where there is just one.
+        from the store. obsm in its source's dtype, as DataFrames where they were such. uns of the
+        dataset where there is just one.
 
     Raises:
         DaoImportError: anndata is not installed.
         Everything that ``iter_batches`` raises.
     """
     anndata = require("anndata", "to_anndata")
-    selection = select(frame, store, None, missing=missing)
+    selection = select(frame, store, obs, also=["obs_name"], missing=missing)
     resolved = selection.resolve(genes, gene_key, duplicates)
     described = Descriptions(selection)
     x_name = matrix_name(layer)
     layer_names = names_of("layers", layers, described)
     obsm_names = names_of("obsm", obsm, described)
     forms = [
-        MatrixForm(name, resolved.n_genes, dtype=described.number_type(name, dtype))
-        for name in dict.fromkeys([x_name, *layer_names])
-    ] + [described.embedding(name) for name in dict.fromkeys(obsm_names)]
+        _x_form(x_name, resolved.n_genes, described, dtype, normalize),
+        *(
+            MatrixForm(name, resolved.n_genes, dtype=described.number_type(name, dtype))
+            for name in dict.fromkeys(layer_names)
+        ),
+        *map(described.embedding, dict.fromkeys(obsm_names)),
+    ]
+    check_counts(selection, x_name, forms[0].normalize)
     reader = Reader(selection.store._core, selection.cells, resolved, forms)
     n_obs = len(selection.cells)
     total = n_obs * len(forms)
     with progress_bar(progress, total=total, unit="cell", label="to_anndata") as advance:
         read = reader.read(advance=advance, budget=_BUDGET)
-    matrices = {
-        form.name: form.shaped(n_obs, arrays) for form, arrays in zip(forms, read, strict=True)
-    }
+    x, *others = (form.shaped(n_obs, arrays) for form, arrays in zip(forms, read, strict=True))
+    matrices = dict(zip((form.name for form in forms[1:]), others, strict=True))
+    table = obs_of(selection, described)
+    if cell:
+        table[COLUMN] = cell_texts(selection.keys, selection.store.id).to_numpy()
     return anndata.AnnData(
-        X=matrices[x_name],
-        obs=obs_of(selection, described),
+        X=x,
+        obs=table,
         var=var_of(selection, described, resolved, gene_key),
         layers={name.name: matrices[name] for name in layer_names},
         obsm={
-            name.name: matrices[name].astype(described.source_dtype(name), copy=False)
+            name.name: _embedding(name, matrices[name], described, table.index)
             for name in obsm_names
         },
         uns=uns_of(selection, described),
     )
+
+
+def _x_form(
+    name: MatrixName, n_genes: int, described: Descriptions, dtype: Any, normalize: Normalize
+) -> MatrixForm:
+    """The form in which X is read: floats where it is normalized."""
+    kind = described.number_type(name, dtype)
+    if normalize is not None and dtype is None and not kind.startswith("float"):
+        kind = "float64"  # of counts beyond what a float32 holds
+    return MatrixForm(name, n_genes, dtype=kind, normalize=normalization(normalize, kind))
+
+
+def _embedding(name: MatrixName, values: Any, described: Descriptions, index: pd.Index) -> Any:
+    """An embedding in its source's number type, as a table where it was one."""
+    values = values.astype(described.source_dtype(name), copy=False)
+    columns = common_names(described.matrices(name))
+    if columns is None:
+        return values
+    import pandas as pd
+
+    return pd.DataFrame(values, index=index, columns=columns)

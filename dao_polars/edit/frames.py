@@ -17,7 +17,7 @@ import polars as pl
 from .. import _core
 from .._core import CellKeys, ColumnMeta
 from ..errors import DaoKeyError, DaoTypeError, DaoValueError
-from ..scan.cell import COLUMN, Keys, cell_type, keys_of, make_keys
+from ..scan.cell import COLUMN, Keys, cell_type, keys_of, keys_of_texts, make_keys
 from ..scan.columns import RESERVED, is_pattern
 from ..tables.from_pandas import from_pandas
 from ..tables.from_polars import from_polars
@@ -67,16 +67,22 @@ def cells_of(store: Store, frame: Any, what: str) -> tuple[Keys, pl.DataFrame]:
     if not isinstance(frame, pl.DataFrame | pl.LazyFrame):
         raise _no_frame(what, f"a polars frame with column {COLUMN!r}", frame)
     collected = frame.lazy().collect()
-    cell = cell_type(collected.schema)
-    store._core.check_is(cell.uri, cell.id)
-    cells = keys_of(collected)
-    keys = cells.numpy()
-    if (repeated := collected[COLUMN].ext.storage().is_duplicated()).any():
+    if collected.schema.get(COLUMN) == pl.String:  # of an AnnData's obs
+        keys = keys_of_texts(collected[COLUMN], store.id)
+    else:
+        cell = cell_type(collected.schema)
+        store._core.check_is(cell.uri, cell.id)
+        keys = keys_of(collected).numpy()
+    _check_each_once(keys, what)
+    return keys, collected.drop(COLUMN)
+
+
+def _check_each_once(keys: Keys, what: str) -> None:
+    if (repeated := pl.Series(keys).is_duplicated()).any():
         raise DaoValueError(
             f"{what}: {repeated.sum()} rows name a cell that another one names, too, the first in "
             f"row {repeated.arg_max()}; a cell has one value: .unique({COLUMN!r})"
         )
-    return keys, collected.drop(COLUMN)
 
 
 def check_cells(store: Store, keys: Keys, what: str) -> None:
@@ -113,16 +119,27 @@ def cell_columns(store: Store, frame: Any, dataset: str | None) -> CellColumns:
 
 
 def _pandas_cells(store: Store, frame: Any, dataset: str | None) -> CellColumns:
-    if dataset is None:
+    by_key = COLUMN in frame.columns
+    if dataset is None and not by_key:
         raise DaoValueError(
-            "update_obs: a pandas frame names cells by obs names, which are those of one dataset; "
-            "say which: dataset=…"
+            "update_obs: a pandas frame names cells by obs names, which are those of one dataset: "
+            "say which, dataset=…; or by a column 'cell', as to_anndata(cell=True) gives it"
         )
-    parts = store._dataset(dataset)
-    where = f"update_obs, dataset {dataset!r}"
+    where = "update_obs" if dataset is None else f"update_obs, dataset {dataset!r}"
+    if by_key:
+        texts = from_pandas(frame[[COLUMN]], index_name="obs_name", reserved=set(), where=where)
+        keys = keys_of_texts(texts.frame[COLUMN], store.id)
+        _check_each_once(keys, where)
+        check_cells(store, keys, where)
+        frame = frame.drop(columns=COLUMN)
     table = from_pandas(frame, index_name="obs_name", reserved=set(RESERVED), where=where)
-    names = table.frame["obs_name"]
-    keys = _named_cells(store, parts, names, where)
+    if not by_key:
+        keys = _named_cells(store, store._dataset(str(dataset)), table.frame["obs_name"], where)
+    numbers = keys >> np.uint64(32)
+    parts = [store._by_number[int(number)] for number in np.unique(numbers)]
+    names = {part.number: part.name for part in parts}
+    if dataset is not None and (other := set(names.values()) - {dataset}):
+        raise DaoValueError(f"{where}: column 'cell' names cells of dataset {min(other)!r}, too")
     stored_as = {
         column.source: column.name
         for part in parts
@@ -131,8 +148,10 @@ def _pandas_cells(store: Store, frame: Any, dataset: str | None) -> CellColumns:
     columns: Columns = {}
     for meta in table.meta.columns:
         values = table.frame[meta.name]
-        if meta.source == "dataset" and (values.cast(pl.String) == dataset).all():
-            continue  # as an AnnData of one dataset has it
+        if meta.source == "dataset" and values.cast(pl.String).to_list() == [
+            names[int(number)] for number in numbers
+        ]:
+            continue  # as an AnnData has it
         name = stored_as.get(meta.source, meta.source)
         _check_names([name], where, RESERVED)
         columns[name] = _own(values), ColumnMeta(name, meta.source, meta.dtype, meta.pandas)

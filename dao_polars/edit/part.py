@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from .. import _core
-from .._core import ColumnMeta, TableMeta
+from .._core import ColumnMeta, MatrixName, TableMeta
 from ..scan import obs_files
 from ..scan.columns import RESERVED, FileColumn, categories_of
 from ..scan.constants import constants, organism_of
@@ -128,11 +128,17 @@ class PartDraft:
             options["organism"] = (organism_of(uns, named),)
         for name, values in self.obsm.items():
             stored = np.ascontiguousarray(values)
-            edit.write_obsm(number, name, stored, stored.dtype.name)
+            edit.write_obsm(number, name, stored, stored.dtype.name, self._obsm_columns(name))
         if len(self.removed):
             options["removed"] = self.removed.astype(np.uint32)
         if options or self.obsm:
             edit.change(self.store._core, number, **options)
+
+    def _obsm_columns(self, name: str) -> list[str] | None:
+        """The names of an embedding's columns, where it keeps them: of those it had before."""
+        before = self._description.matrices.get(MatrixName.obsm(name))
+        kept = before is not None and before.shape[1] == self.obsm[name].shape[1]
+        return before.columns if before is not None and kept else None
 
     def _table(
         self, edit: _core.Edit, kind: str, frame: pl.DataFrame, columns: dict[str, ColumnMeta]

@@ -16,19 +16,19 @@ import polars as pl
 from polars.plugins import register_plugin_function
 
 from .. import _core
-from .._args import namespace_method, normalization
+from .._args import Normalize, namespace_method, normalization
 from ..errors import DaoTypeError, DaoValueError
 from ..genes.ontology import is_a
 from ..genes.request import Duplicates, each_once, gene_names
 from ..scan.cell import COLUMN
 from ..select.selection import matrix_name, number_type
 from ..store.store import Store, as_uri, load_store
+from .lookup import Lookup, call
 from .reports import log_if_wanted
 
 _PLUGIN = Path(str(_core.__file__))
 _MAX_SETS = 64
 
-Normalize = str | Mapping[str, Any] | None
 StoreLike = Store | str | os.PathLike[str] | None
 
 
@@ -59,10 +59,14 @@ class DaoExpr:
         Args:
             name: as in the var index, or in ``gene_key``.
             layer: a layer's name; None: X.
-            gene_key: the column of var that holds ``name``.
-            duplicates: what a name means that several genes of a dataset have: an error; the
-                "first" of them; the "sum" of their values (before ``normalize``); or "drop": none.
-            normalize: as in ``iter_batches``.
+            gene_key: the column of var that holds ``name``; None: its index.
+            duplicates: what a name means that several genes of a dataset have: an ``"error"``; the
+                ``"first"`` of them; the ``"sum"`` of their values (before ``normalize``); or
+                ``"drop"``: none.
+            normalize: what is done to the values, cell by cell, as scanpy does:
+                ``"log1p_cp10k"`` (a total of 10,000, then log(1 + x)), ``"cp10k"``,
+                ``"log1p_cpm"`` (a million), ``"cpm"``, ``"log1p"``, or
+                ``{"target_sum": …, "log1p": …}``. A cell's total is over all its genes.
             dtype: of the column. An integer that it cannot hold exactly is an error. None: the
                 stored type, that of all datasets together when the query is planned.
             store: where the store is now, if it moved.
@@ -81,7 +85,8 @@ class DaoExpr:
         if not isinstance(name, str):
             raise DaoTypeError(f"gene {name!r}; expected a name (str). For several: dao.genes([…])")
         settings = _settings(layer, gene_key, duplicates, normalize, dtype, store)
-        return self._look_up("one", names=gene_names([name]), **settings).alias(name)
+        found = self._look_up("one", names=gene_names([name]), **settings).alias(name)
+        return self._shown("gene", found, name, settings | {"normalize": normalize})
 
     def genes(
         self,
@@ -100,12 +105,15 @@ class DaoExpr:
         Args:
             names: each once.
             as_array: arrays instead of structs.
-            layer: as in ``gene``.
-            gene_key: as in ``gene``.
-            duplicates: as in ``gene``.
-            normalize: as in ``gene``.
-            dtype: as in ``gene``.
-            store: as in ``gene``.
+            layer: a layer's name; None: X.
+            gene_key: the column of var that holds the names; None: its index.
+            duplicates: what a name means that several genes of a dataset have: an ``"error"``; the
+                ``"first"`` of them; the ``"sum"`` of their values; or ``"drop"``: none.
+            normalize: what is done to the values, cell by cell, such as ``"log1p_cp10k"``; see
+                ``gene``.
+            dtype: of the values. An integer that it cannot hold exactly is an error. None: the
+                stored type.
+            store: where the store is now, if it moved.
 
         Returns:
             A struct ``genes`` with a field for each, in the order of ``names`` (``unnest`` makes
@@ -122,7 +130,9 @@ class DaoExpr:
             raise DaoValueError("genes=[] names no gene")
         settings = _settings(layer, gene_key, duplicates, normalize, dtype, store)
         shape = "array" if as_array else "struct"
-        return self._look_up(shape, names=wanted, **settings).alias("genes")
+        found = self._look_up(shape, names=wanted, **settings).alias("genes")
+        shown = {"as_array": as_array or None, **settings, "normalize": normalize}
+        return self._shown("genes", found, wanted, shown)
 
     def qc(
         self,
@@ -130,6 +140,7 @@ class DaoExpr:
         *,
         layer: str | None = None,
         gene_key: str | None = None,
+        prefix: str = "",
         store: StoreLike = None,
     ) -> pl.Expr:
         """Each cell's quality control figures, as scanpy's ``calculate_qc_metrics`` has them.
@@ -141,9 +152,12 @@ class DaoExpr:
                 names, the names themselves, or a Boolean column of var (``pl.col("mt")``). Or names
                 of such columns. With ``store=`` any Boolean expression over the columns of var.
                 Genes of one name are in a set together.
-            layer: as in ``gene``.
-            gene_key: as in ``gene``.
-            store: as in ``gene``; or whose var an expression in ``sets`` is of.
+            layer: a layer's name; None: X.
+            gene_key: the column of var that holds the names of genes; None: its index.
+            prefix: what the names of the struct's fields begin with, where obs has columns of
+                these names: ``with_columns(dao.qc(prefix="qc_")).unnest("qc")``.
+            store: where the store is now, if it moved; or whose var an expression in ``sets`` is
+                of.
 
         Returns:
             A struct ``qc``: ``total_counts`` (Float64), ``n_genes_by_counts`` (UInt32, of genes
@@ -155,10 +169,21 @@ class DaoExpr:
             As ``gene``; a listed gene that no dataset has is an error too, and so is a regular
             expression that finds none.
         """
+        if not isinstance(prefix, str):
+            raise DaoTypeError(f"prefix={prefix!r}; expected text")
         settings = _settings(layer, gene_key, "error", None, "float64", store)
-        return self._look_up("sums", sets=_sets(sets, store), **settings).alias("qc")
+        found = self._look_up("sums", sets=_sets(sets, store), **settings)
+        if prefix:
+            found = found.name.prefix_fields(prefix)
+        named = settings | {"dtype": "float32", "prefix": prefix or None}
+        return self._shown("qc", found.alias("qc"), None if sets is None else sets, named)
 
     is_a = namespace_method(is_a)
+
+    def _shown(self, name: str, expr: pl.Expr, first: Any, settings: dict[str, Any]) -> pl.Expr:
+        usual = {"duplicates": "error", "dtype": "float32", "normalize": None}
+        given = {k: v for k, v in settings.items() if v is not None and v != usual.get(k)}
+        return Lookup.of(expr, call(name, self._subject, first, given))
 
     def _look_up(self, shape: str, **request: Any) -> pl.Expr:
         log_if_wanted()

@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from .._args import texts
+from .._args import listed, texts
 from .._extras import require
 from ..errors import (
     DaoFileNotFoundError,
@@ -28,6 +28,7 @@ from ..errors import (
     DaoTypeError,
     DaoValueError,
 )
+from ..scan.terms import marked
 from .terms import TERM_ID, Ontology, Term, unknown_term
 
 _EXACT = re.compile(r'"((?:[^"\\]|\\.)*)"\s+EXACT')
@@ -89,7 +90,8 @@ def is_a(
 
     Returns:
         Boolean: a test for membership in the ids and labels of these terms, pushed down to the
-        store, where datasets without them are not read. Null where the column is.
+        store, where datasets without them are not read. Null where the column is. A filter of a
+        scan by a column that has none of the terms is told in a UserWarning.
 
     Raises:
         DaoKeyError: an unknown or obsolete term; names the nearest labels.
@@ -112,7 +114,8 @@ def is_a(
         holder = _holder(each, near) if ontology is None else ontology
         for i in holder.descendants(each):
             wanted.pop(i, None)
-    values = pl.Series(sorted({*wanted, *wanted.values()}), dtype=pl.String)
+    said, of = ", ".join(map(repr, listed(term))), ", ".join(holder.name for holder in near)
+    values = marked({*wanted, *wanted.values()}, said, of)
     return expr.cast(pl.String).is_in(values.implode())
 
 

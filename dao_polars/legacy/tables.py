@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from typing import Any, Literal
 import polars as pl
 
 from .. import _core
+from .._warn import warn
 from ..errors import DaoCorruptError
 from ..scan.columns import (
     RESERVED,
@@ -167,10 +167,9 @@ class PandasTable:
                 shown = free_name(shown, (*dtypes, *columns))
             columns[shown] = FileColumn(name, dtype)
         if left_out:
-            warnings.warn(
+            warn(
                 f"{self.where}: left out columns of types that a frame does not hold: "
-                f"{', '.join(left_out)}",
-                stacklevel=2,
+                f"{', '.join(left_out)}"
             )
         return columns
 

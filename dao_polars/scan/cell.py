@@ -133,6 +133,43 @@ def keys_of(frame: pl.DataFrame) -> CellKeys:
     return CellKeys([piece.to_numpy() for piece in keys.get_chunks()])
 
 
+def cell_texts(keys: Keys, store_id: str) -> pl.Series:
+    """Keys ``(n,)`` as texts that say which store they are of: ``<store id>:<part>:<row>``."""
+    numbers = pl.Series(COLUMN, keys)
+    return (
+        numbers.to_frame()
+        .select(
+            pl.format(
+                "{}:{}:{}", pl.lit(store_id), pl.col(COLUMN) // 2**32, pl.col(COLUMN) % 2**32
+            ).alias(COLUMN)
+        )
+        .to_series()
+    )
+
+
+def keys_of_texts(texts: pl.Series, store_id: str) -> Keys:
+    """The keys that ``cell_texts`` wrote for cells of this store.
+
+    Raises:
+        DaoValueError: nulls, texts that are none, or cells of another store.
+    """
+    parts = (
+        texts.cast(pl.String).str.extract_groups(r"^(.*):(\d{1,10}):(\d{1,10})$").struct.unnest()
+    )
+    is_key = parts["1"] == store_id
+    numbers = parts.select(
+        pl.col("2", "3").cast(pl.UInt64, strict=False).fill_null(2**32).clip(None, 2**32)
+    )
+    is_key &= (numbers["2"] < 2**32) & (numbers["3"] < 2**32)
+    if not is_key.fill_null(False).all():
+        at = is_key.fill_null(False).arg_min() or 0
+        raise DaoValueError(
+            f"column {COLUMN!r} holds {texts[at]!r} in row {at}; expected cells of store "
+            f"{store_id!r} as to_anndata(cell=True) of its cells gives them"
+        )
+    return (numbers["2"] * 2**32 + numbers["3"]).to_numpy()
+
+
 def cells(keys: Keys, dtype: Cell) -> pl.Series:
     """Keys ``(n,)`` as the column ``cell``."""
     return pl.Series(COLUMN, keys).ext.to(dtype)

@@ -17,7 +17,7 @@ from .cell import Cell
 from .dtypes import dtype_from_name
 
 MAX_CATEGORIES = 65_536
-_MAX_UNIQUE_CATEGORIES = 1_000
+_MAX_UNIQUE_CATEGORIES = 100
 RESERVED = ("cell", "dataset", "obs_name")
 
 _TRUTHS = {"true": True, "false": False}
@@ -150,7 +150,7 @@ def categories_of(values: pl.Series) -> list[str] | None:
     """The sorted values of one dataset's text column, for the store's list of categories.
 
     None where the column is no set of categories: more than 65,536 values; nearly a value a cell,
-    as barcodes are (more than 1,000 values, and more than half as many as cells); or truth values
+    as barcodes are (more than 100 values, and more than half as many as cells); or truth values
     in two spellings (``"True"`` and ``"true"``), which a Boolean could not tell apart.
     """
     found = values.drop_nulls().unique().cast(pl.String).sort().to_list()

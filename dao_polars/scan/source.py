@@ -19,11 +19,13 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from .._core import ObsTables
+from .._warn import warn
 from . import obs_files
 from .cell import Cell
 from .columns import FileColumn, ScannedPart, converted
 from .plan import ScanGroup, ScanPlan, make_plan, wide_values
 from .removed import is_cell, rows_of_cells
+from .terms import foreign_terms
 
 Ints = npt.NDArray[np.int64]
 
@@ -126,6 +128,8 @@ def _scanned(
     """The rows that polars asks for; does no I/O before the first batch is requested."""
     counted_only = with_columns == []  # polars wants rows without columns, to number them
     wanted = ["cell"] if counted_only else with_columns
+    if predicate is not None and (said := foreign_terms(predicate, store.schema)):
+        warn(said)
     plan = make_plan(store.parts, store.schema, wanted, predicate, n_rows)
     batch_rows = batch_size or _BATCH_ROWS
     for frame in _gathered(_group_frames(store, plan, batch_rows), batch_rows):

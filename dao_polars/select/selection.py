@@ -18,12 +18,16 @@ from .. import _core
 from .._args import texts
 from .._core import CellKeys, Description, MatrixName, Part
 from .._core import Genes as ResolvedGenes
+from .._warn import warn
 from ..errors import DaoFileNotFoundError, DaoKeyError, DaoTypeError, DaoValueError
 from ..genes.request import Duplicates, Genes, wanted
 from ..scan.cell import COLUMN, Cell, Keys, cell_type, keys_of
 from ..scan.source import scanned_version
 from ..store.store import Store, load_store
 from .gone import gone_error
+
+#: The share of a dataset's genes that an intersection leaves without a warning.
+_MUCH = 0.2
 
 #: What becomes of cells that the store has no more.
 Missing = Literal["error", "drop"]
@@ -64,6 +68,10 @@ class Selection:
         """The descriptions of these parts."""
         return [self.store._core.description(part.number) for part in self.parts()]
 
+    def gene_names(self, genes: ResolvedGenes, gene_key: str | None) -> pl.Series:
+        """The names of resolved genes: those that were matched, or all of the feature space."""
+        return gene_names_of(self.store, self.parts(), genes, gene_key)
+
     def resolve(
         self, genes: Genes, gene_key: str | None, duplicates: Duplicates = "error"
     ) -> ResolvedGenes:
@@ -76,9 +84,36 @@ class Selection:
                 of var.
             DaoTypeError: ``genes`` is something else.
         """
-        return self.store._core.genes(
+        resolved = self.store._core.genes(
             self.numbers, wanted(genes), gene_key=gene_key, duplicates=duplicates
         )
+        if isinstance(genes, str) and genes == "intersection":
+            self._check_intersection(resolved.n_genes)
+        return resolved
+
+    def _check_intersection(self, n_genes: int) -> None:
+        """Warns where the datasets have next to no genes in common."""
+        parts = self.parts()
+        fewest = min((part.n_vars for part in parts), default=0)
+        if n_genes >= _MUCH * fewest:
+            return
+        organisms = dict.fromkeys(filter(None, (part.organism for part in parts)))
+        of = f", of {' and '.join(organisms)}" if len(organisms) > 1 else ""
+        warn(
+            f'genes="intersection" leaves {n_genes:,} genes of the {fewest:,} and more that each '
+            f"of the datasets has{of}. Filter on pl.col('dataset') or the organism, give a list of "
+            'names or genes="union", or name with gene_key= a column of var whose names they share'
+        )
+
+
+def gene_names_of(
+    store: Store, parts: Sequence[Part], genes: ResolvedGenes, gene_key: str | None
+) -> pl.Series:
+    """The names of genes that were resolved for these parts, (n_genes,) String."""
+    if genes.names is None and parts and parts[0].n_vars == genes.n_genes:
+        names = store.var(parts[0].name)[gene_key or "var_name"].cast(pl.String)
+        return names.rename("gene")
+    return pl.Series("gene", genes.names or [], dtype=pl.String)
 
 
 def select(

@@ -10,13 +10,13 @@ import datetime
 import hashlib
 import json
 import math
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
 
 from .._args import integer
+from .._warn import warn
 from ..errors import DaoTypeError, DaoValueError
 from ..scan.cell import COLUMN, cell_type
 from .selection import column_names
@@ -176,12 +176,10 @@ def _check_strata(
     for i, (name, fraction) in enumerate(fractions.items()):
         missing = table.filter(pl.col(f"{stratum}{i}") == 0)[stratum].to_list()
         if missing and fraction:
-            warnings.warn(
+            warn(
                 f"split {name!r} has no cells of {stratum}: {', '.join(map(repr, missing[:10]))}"
                 f"{' …' if len(missing) > 10 else ''}; there are too few, or too few groups. "
-                "Another seed= may do",
-                UserWarning,
-                stacklevel=4,
+                "Another seed= may do"
             )
 
 

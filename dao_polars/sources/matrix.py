@@ -24,6 +24,7 @@ class Matrix(Protocol):
         dtype: as at its source.
         size: the number of values that are read, about.
         in_memory: whether blocks need no waiting, or are read ahead anyway.
+        column_names: of an embedding's columns, where its source was a table; else None.
     """
 
     where: str
@@ -32,6 +33,7 @@ class Matrix(Protocol):
     dtype: np.dtype[Any]
     size: int
     in_memory: bool
+    column_names: list[str] | None
 
     def values(self) -> Generator[np.ndarray]:
         """The values alone, about 32 MB at a time, for a look at their range."""

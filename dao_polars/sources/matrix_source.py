@@ -84,8 +84,11 @@ class SparseSource:
         dtype: as in the source; blocks may be wider (float16 comes as float32).
         size: the number of entries that are read.
         in_memory: whether reading is nothing but looking.
+        column_names: None: a sparse matrix's columns have no names of their own.
         reorders: whether ``ranges`` can follow an order of rows.
     """
+
+    column_names: list[str] | None = None
 
     def __init__(
         self, where: str, layout: str, shape: Any, indptr: Any, indices: Any, data: Any
@@ -184,9 +187,9 @@ class DenseSource:
 
     layout = "dense"
 
-    def __init__(self, where: str, array: Any) -> None:
+    def __init__(self, where: str, array: Any, column_names: list[str] | None = None) -> None:
         """Takes the array as it is; reads nothing yet."""
-        self.where = where
+        self.where, self.column_names = where, column_names
         self.shape = _shape(array.shape, where)
         self.dtype = _numeric(array.dtype, where)
         self.size = self.shape[0] * self.shape[1]
@@ -261,7 +264,8 @@ def from_array(array: Any, where: str) -> MatrixSource:
         cs = array if array.format in ("csr", "csc") else array.tocsr()
         return SparseSource(where, cs.format, cs.shape, cs.indptr, cs.indices, cs.data)
     if hasattr(array, "columns") and hasattr(array, "iloc"):
-        return DenseSource(where, _frame_values(array, where))
+        names = [str(column) for column in array.columns]
+        return DenseSource(where, _frame_values(array, where), names)
     if hasattr(array, "group") and hasattr(array, "to_memory"):  # anndata's CSRDataset, CSCDataset
         array = array.group
     package = type(array).__module__.split(".")[0]

@@ -146,7 +146,7 @@ def _open_hdf5(path: Path) -> Any:
     if not h5py.is_hdf5(path):
         raise DaoCorruptError(
             f"source {str(path)!r}: not an HDF5 file (empty, truncated, compressed as a whole, or "
-            f"of another kind); {_SUPPORTED}"
+            f"of another kind); {_SUPPORTED}{_other_reader(path)}"
         )
     try:
         return h5py.File(path, "r")
@@ -159,9 +159,26 @@ def _open_hdf5(path: Path) -> Any:
 def _open_zarr(path: Path) -> Any:
     if not any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):
         raise DaoValueError(
-            f"source {str(path)!r}: a directory that is no zarr group; {_SUPPORTED}"
+            f"source {str(path)!r}: a directory that is no zarr group; "
+            f"{_SUPPORTED}{_other_reader(path)}"
         )
     return require("zarr", f"reading {path.name}").open_group(str(path), mode="r")
+
+
+def _other_reader(path: Path) -> str:
+    """Who reads files of another kind into an AnnData, which is then written."""
+    kind = ".mtx" if any(path.glob("matrix.mtx*")) else path.name.lower().removesuffix(".gz")
+    readers = {
+        (".mtx",): "scanpy.read_10x_mtx",
+        (".csv",): "scanpy.read_csv",
+        (".tsv", ".txt", ".tab"): "scanpy.read_text",
+        (".loom",): "anndata.io.read_loom",
+        (".rds", ".h5seurat", ".rdata"): "R's anndataR or zellkonverter, to an .h5ad",
+    }
+    for suffixes, reader in readers.items():
+        if kind.endswith(suffixes):
+            return f". Read it with {reader} and write what that gives"
+    return ""
 
 
 def _check_root(root: Any, where: str) -> None:
@@ -170,6 +187,7 @@ def _check_root(root: Any, where: str) -> None:
         return
     found = f"found {', '.join(keys[:8]) or 'nothing'} in it"
     hint = "it looks like MuData: write one modality at a time" if "mod" in keys else found
+    hint += _other_reader(Path(where))
     raise DaoValueError(
         f"source {where!r}: neither an AnnData (groups obs and var) nor a 10x matrix; {hint}"
     )

@@ -94,8 +94,9 @@ class EditingVerbs:
 
         Args:
             frame: polars: ``cell`` and the columns, in any order of rows. pandas, as AnnData's obs
-                is: its index has the obs names.
-            dataset: of a pandas frame, whose cells it names.
+                is: its column ``cell`` says which cells, as ``to_anndata(cell=True)`` gives it; or
+                its index has the obs names of a dataset.
+            dataset: of a pandas frame without ``cell``: the one whose cells it names.
             message: what ``versions`` says about it; None: what it changes.
             author: who makes it.
 

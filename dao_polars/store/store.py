@@ -19,13 +19,14 @@ import polars as pl
 from .. import _core
 from .._args import integer
 from .._progress import progress_bar
-from ..errors import DaoError, DaoKeyError, DaoTypeError, DaoValueError
+from ..errors import DaoCorruptError, DaoError, DaoFileNotFoundError, DaoKeyError, DaoTypeError, DaoValueError
 from ..legacy.tables import SfairaTables
 from ..scan.cell import Cell
 from ..scan.columns import frame_schema
 from ..scan.source import ScannedStore, scan_store
 from . import show
 from .editing import EditingVerbs
+from .nearby import nearby
 from .tables import OwnTables
 
 
@@ -67,7 +68,7 @@ def scan(
     columns and of the constants in their uns; null where a dataset has no such column. Columns
     of text are Enums over the store's values: to join one with text of your own, cast that to
     ``lf.collect_schema()[name]``. They are String past 65,536 values, and where some dataset has
-    nearly a value a cell, as barcodes are (more than 1,000, and more than half as many as cells).
+    nearly a value a cell, as barcodes are (more than 100, and more than half as many as cells).
     A column that is Boolean in one dataset and the text ``"True"``, ``"False"`` in another is
     Boolean; with other text among it, bools read ``"True"`` and ``"False"``.
 
@@ -140,7 +141,12 @@ class Store(EditingVerbs):
         version: int | None = None,
     ) -> None:
         self._pinned = None if version is None else integer("version", version, 1, 2**63)
-        self._core = _core.Store.open(uri, texts(storage_options), self._pinned)
+        try:
+            self._core = _core.Store.open(uri, texts(storage_options), self._pinned)
+        except (DaoFileNotFoundError, DaoCorruptError) as error:
+            if hint := nearby(uri):
+                raise DaoFileNotFoundError(f"no store at {uri!r}: {hint}") from error
+            raise
         self._own: list[int] = []
         self._storage_options = self._core.storage_options or None
         self._tables = (

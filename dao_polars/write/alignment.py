@@ -6,7 +6,6 @@ no files.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from .._core import ColumnMeta, TableMeta, match_genes
+from .._warn import warn
 from ..errors import DaoKeyError, DaoTypeError, DaoValueError
 from ..genes.request import Duplicates, each_once, first_few, gene_names
 from ..tables.table import Table
@@ -42,7 +42,6 @@ def align(
     gene_key: str | None,
     duplicates: Duplicates,
     where: str,
-    stacklevel: int,
 ) -> Alignment:
     """The alignment whose output columns are exactly ``genes``, in their order.
 
@@ -88,7 +87,7 @@ def align(
     if absent:
         changes.append(f"{absent:,} of genes= are not in the source and are zero")
     if changes:
-        warnings.warn(f"{where}: {'; '.join(changes)}", UserWarning, stacklevel=stacklevel)
+        warn(f"{where}: {'; '.join(changes)}")
     return Alignment(
         _aligned_var(var, wanted, source, gene_key),
         None if np.array_equal(columns, np.arange(len(source))) else columns,

@@ -13,6 +13,7 @@ import polars as pl
 from ..genes.request import Duplicates
 from ..sources.source import Names, open_source
 from ..store.store import Store, as_uri
+from .mistaken import check_places
 from .part import Mode, PartSettings, Profile, write_part
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def write_dataset(
         DaoIOError: a full disk, no permission, or a network or server that fails; nothing of the
             dataset stays, but for what ``Store.vacuum`` removes.
     """
+    check_places(uri, source)
     uri = as_uri(uri)
     settings = PartSettings(
         dataset=dataset,
@@ -120,7 +122,6 @@ def write_dataset(
         message=message,
         author=author,
         storage_options=storage_options,
-        stacklevel=3,
     )
     with open_source(source, layer=layer, layers=layers, obsm=obsm) as opened:
         return write_part(uri, opened, settings)

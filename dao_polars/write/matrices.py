@@ -38,8 +38,11 @@ def write_matrix(
     order: np.ndarray | None,
     portable: bool,
     advance: Callable[[int], object],
-) -> None:
+) -> str | None:
     """Writes a matrix with its rows in ``order``; ``advance`` is told of values that are done.
+
+    Returns:
+        The values in it that expression does not have, in words: NaN, infinite, negative ones.
 
     Raises:
         DaoCorruptError, DaoIOError: a source that is damaged, or a full disk.
@@ -64,6 +67,7 @@ def write_matrix(
         with closing(matrix.values()) as values:
             work_through(values, matrix, scan)
     of_genes = name.is_of_genes
+    odd = _odd_values(name, writer) if of_genes and stored is None else None
     # dense stays so for embeddings, and where CSR would be larger
     dense = matrix.layout == "dense" and 0 not in matrix.shape
     dense = dense and not (of_genes and nonzero <= _DENSE_ABOVE * matrix.size)
@@ -78,10 +82,19 @@ def write_matrix(
         most_summed=alignment.most_summed if of_genes else 1,
         rows=rows,
         known=None if stored is None else (stored, nonzero),
+        column_names=None if of_genes else matrix.column_names,
     )
     _send(writer, matrix, order, tell)
     writer.finish_matrix()
     advance(max(0, work_of(matrix) - told))  # what was an estimate
+    return odd
+
+
+def _odd_values(name: MatrixName, writer: PartWriter) -> str | None:
+    nan, infinite, least = writer.odd_values()
+    found = [f"{n:,} {what}" for n, what in ((nan, "NaN"), (infinite, "infinite values")) if n]
+    found += [f"negative values, down to {least:g}"] if least < 0 else []
+    return f"{name} has {' and '.join(found)}" if found else None
 
 
 def _send(

@@ -6,7 +6,6 @@ how tables and uns are stored and how matrices reach the disk is elsewhere.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,6 +16,7 @@ import polars as pl
 from .._args import optional_text
 from .._core import ColumnMeta, PartWriter, TableMeta, feature_space_id
 from .._progress import progress_bar
+from .._warn import warn
 from ..errors import DaoTypeError, DaoValueError
 from ..genes.request import Duplicates
 from ..scan.columns import RESERVED, categories_of
@@ -42,7 +42,6 @@ class PartSettings:
     """What is to become of a source: the arguments of ``write_dataset`` of these names.
 
     ``genes``, ``gene_key`` and ``duplicates`` are for a source whose genes are not as wanted yet.
-    ``stacklevel`` is that of warnings, for them to name the line that called.
     """
 
     dataset: str | None
@@ -57,7 +56,6 @@ class PartSettings:
     message: str | None
     author: str | None
     storage_options: dict[str, str] | None
-    stacklevel: int
     genes: Any = None
     gene_key: str | None = None
     duplicates: Duplicates = "error"
@@ -97,22 +95,23 @@ def write_part(uri: str, source: Source, settings: PartSettings) -> Store:
             left_out.append("uns (the dataset has its own)")
         kept_uns = existing.uns
     uns_text = uns_json.encode(kept_uns, where)
-    alignment = align(
-        var, genes, settings.gene_key, settings.duplicates, where, settings.stacklevel + 1
-    )
+    alignment = align(var, genes, settings.gene_key, settings.duplicates, where)
     if existing is not None:
         alignment = existing.adopted(alignment, where)
     # nothing but reading and writing can fail from here on
     if left_out:
-        text = f"{where}: not kept: {'; '.join(left_out)}"
-        warnings.warn(text, stacklevel=settings.stacklevel)
+        warn(f"{where}: not kept: {'; '.join(left_out)}")
     writer = PartWriter.begin(uri, dataset, settings.mode, texts(options))
     try:
         total = sum(map(work_of, source.matrices.values()))
         label, portable = f"writing {dataset!r}", settings.profile == "portable"
         with progress_bar(settings.progress, total=total, unit="value", label=label) as advance:
-            for name, matrix in source.matrices.items():
+            odd = [
                 write_matrix(writer, name, matrix, alignment, order, portable, advance)
+                for name, matrix in source.matrices.items()
+            ]
+        if any(odd):
+            warn(f"{where}: {'; '.join(filter(None, odd))}. They are kept as they are")
         _write_tables(Path(writer.staging), obs.frame, alignment.var.frame, uns_text)
         version = writer.commit(
             obs=obs.meta,

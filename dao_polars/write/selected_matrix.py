@@ -13,6 +13,7 @@ import numpy as np
 
 from .._core import CellKeys, Genes, MatrixMeta, Reader, Sampler
 from ..convert.arrays import MatrixForm
+from ..convert.selected import common_names
 from ..select.selection import Selection
 from ..sources.matrix import Placed
 from ..sources.matrix_source import BLOCK_BYTES
@@ -65,6 +66,7 @@ class SelectedMatrix:
         self.layout: str = form.layout
         self.shape = (len(selection.cells), form.n_columns)
         self.dtype = np.dtype(dtype)
+        self.column_names = common_names(described)
         self.stored = form.dtype if looked_at else None
         cells = sum(matrix.shape[0] for matrix in described)
         known = [matrix.nnz for matrix in described if matrix.nnz is not None]

@@ -118,7 +118,6 @@ def write_dataset(
         message=message,
         author=author,
         storage_options=storage_options,
-        stacklevel=4,
     )
     resolved = selection.resolve(genes, gene_key, duplicates)
     described = Descriptions(selection)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use moka::sync::Cache;
 
 use super::resolve::{Group, resolve};
-use super::{FeatureSpace, GeneRequest, Genes, WantedGenes, listed, quoted};
+use super::{Duplicates, FeatureSpace, GeneRequest, Genes, WantedGenes, listed, quoted};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::store::{INDEX, Part, Store, VarColumn, VarTable};
 
@@ -121,7 +121,7 @@ impl FeatureSpaces {
     }
 
     /// The genes that a request means in the parts `numbers`; none for a selection without cells, in which a
-    /// request means what it means in the whole store.
+    /// request means what it means in the whole store, and all genes are those of any of its datasets.
     ///
     /// # Errors
     /// As [`resolve`] and [`FeatureSpaces::space`], and `Value` for a number that the store does not have.
@@ -139,9 +139,16 @@ impl FeatureSpaces {
                 let n_genes = usize::try_from(n_vars).map_err(|_| DaoError::value("more genes than memory holds"))?;
                 return Ok(Genes::all(parts.iter().map(|part| part.number), n_genes));
             }
-            if numbers.is_empty() {
-                return Ok(Genes::all([], 0));
-            }
+        }
+        if request.wanted == WantedGenes::All && numbers.is_empty() {
+            let spaces = groups.into_iter().map(|members| {
+                let space = self.if_there(store, members[0], gene_key)?; // a group has a member
+                Ok(space.map(|space| Group::new(&members, space)))
+            });
+            let spaces = spaces.filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
+            let (wanted, duplicates) = (WantedGenes::Union, Duplicates::First);
+            let request = GeneRequest { wanted, duplicates, ..request.clone() };
+            return resolve(&request, &spaces, || Ok(Vec::new()));
         }
         // A group has a member.
         let read = |members: Vec<&Part>| Ok(Group::new(&members, self.space(store, members[0], gene_key)?));
@@ -165,8 +172,8 @@ fn no_column(what: &str, table: &VarTable) -> DaoError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Mapping;
     use super::super::testing::{open, write_part};
-    use super::super::{Duplicates, Mapping};
     use super::*;
 
     /// Two parts of one feature space, and one of another.
@@ -246,7 +253,7 @@ mod tests {
         assert_eq!(genes(&[2], names(&["no"]), None).unwrap_err().kind(), ErrorKind::Key);
         assert!(genes(&[2], names(&["z"]), None).unwrap_err().to_string().contains("ambiguous gene name 'z'"));
         assert_eq!(genes(&[0], names(&["MT-Y"]), Some("symbol")).unwrap().names.unwrap(), ["MT-Y"]);
-        assert_eq!(genes(&[], WantedGenes::All, None).unwrap().n_genes, 0);
+        assert_eq!(genes(&[], WantedGenes::All, None).unwrap().names.unwrap(), ["MT-y", "x", "z"]);
         assert!(genes(&[7], WantedGenes::All, None).is_err());
     }
 }

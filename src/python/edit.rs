@@ -73,7 +73,8 @@ impl PyEdit {
         Ok((name, path.to_string_lossy().into_owned()))
     }
 
-    /// Write an embedding of a part, (its rows, columns): any number type, C-contiguous.
+    /// Write an embedding of a part, (its rows, columns): any number type, C-contiguous. ``columns`` are their names.
+    #[pyo3(signature = (number, name, values, source_dtype, columns=None))]
     fn write_obsm(
         &self,
         py: Python<'_>,
@@ -81,9 +82,12 @@ impl PyEdit {
         name: &str,
         values: &Bound<'_, PyAny>,
         source_dtype: &str,
+        columns: Option<Vec<String>>,
     ) -> PyResult<()> {
         let (_, width): (usize, usize) = values.getattr("shape")?.extract()?;
-        borrowed(values, |values| self.with(py, |edit| edit.write_obsm(number, name, width, source_dtype, values)))
+        borrowed(values, |values| {
+            self.with(py, |edit| edit.write_obsm(number, name, width, source_dtype, columns, values))
+        })
     }
 
     /// Change a part, with the embeddings that were written for it; ``store`` is open in the version that is edited.

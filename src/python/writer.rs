@@ -134,15 +134,21 @@ impl PyPartWriter {
         })
     }
 
+    /// The odd values among those that were scanned: how many are NaN, how many infinite, and the least one (or 0.0).
+    fn odd_values(&self, py: Python<'_>) -> PyResult<(u64, u64, f64)> {
+        self.with(py, |_, looked| Ok(looked.scan.odd_values()))
+    }
+
     /// Begin the matrix that was scanned, in this output shape.
     ///
     /// It is stored in the narrowest type that holds every value and every sum of ``most_summed``: ``uint8`` …
     /// ``uint64``; with negatives ``int8`` … ``int64``; else ``float32`` or ``float64``. ``portable``: CSR arrays in
     /// zarr's core codecs alone, instead of ``dao_polars.pfor``. ``columns`` maps source to output columns (-1:
     /// dropped), ``rows`` source to output rows. ``known``: a number type that holds every value, and about how many
-    /// are not zero, of a matrix that was not scanned.
+    /// are not zero, of a matrix that was not scanned. ``column_names`` are an embedding's.
     #[pyo3(signature = (
-        name, layout, shape, source_dtype, *, portable=false, columns=None, most_summed=1, rows=None, known=None
+        name, layout, shape, source_dtype, *, portable=false, columns=None, most_summed=1, rows=None, known=None,
+        column_names=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn begin_matrix(
@@ -157,6 +163,7 @@ impl PyPartWriter {
         most_summed: u32,
         rows: Option<&Bound<'_, PyAny>>,
         known: Option<(String, u64)>,
+        column_names: Option<Vec<String>>,
     ) -> PyResult<()> {
         let layout = Layout::from_name(layout)?;
         let columns = columns.map(arrays::numbers).transpose()?;
@@ -170,7 +177,8 @@ impl PyPartWriter {
             let transposed = false;
             let spec =
                 MatrixSpec { name: name.0, layout, portable, shape, stored, columns, rows, source_nnz, transposed };
-            writer.begin_matrix(spec, source_dtype, looked.scan.max_abs()).map(drop)
+            writer.begin_matrix(spec, source_dtype, looked.scan.max_abs())?;
+            column_names.map_or(Ok(()), |names| writer.name_columns(names))
         })
     }
 

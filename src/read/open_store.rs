@@ -110,13 +110,19 @@ impl OpenStore {
     }
 }
 
+/// What is wrong where a part lacks a matrix: the names that it has of that kind.
+fn no_such_matrix(description: &Description, part: &Part, name: &MatrixName) -> String {
+    let of_kind = |known: &&MatrixName| std::mem::discriminant(*known) == std::mem::discriminant(name);
+    let quoted = |known: &MatrixName| format!("'{}'", known.name());
+    let known: Vec<String> = description.matrices.keys().filter(of_kind).map(quoted).collect();
+    let (kind, known) = (name.kind(), if known.is_empty() { "none".to_owned() } else { known.join(", ") });
+    format!("dataset '{}' has no {kind} '{}'; it has: {known}", part.name, name.name())
+}
+
 /// The shape of a matrix, as a part describes it.
 fn shape(description: &Description, part: &Part, name: &MatrixName) -> Result<[u64; 2]> {
     let Some(matrix) = description.matrices.get(name) else {
-        let known: Vec<String> = description.matrices.keys().map(MatrixName::to_string).collect();
-        return Err(DaoError::new(ErrorKind::Key, format!("no matrix '{name}'"))
-            .at(part.place())
-            .expected(format!("one of: {}", known.join(", "))));
+        return Err(DaoError::new(ErrorKind::Key, no_such_matrix(description, part, name)));
     };
     let n_columns = if name.is_of_genes() { part.n_vars } else { matrix.shape[1] };
     if matrix.shape != [part.n_obs, n_columns] {
@@ -148,9 +154,7 @@ mod tests {
         assert!(Arc::ptr_eq(&matrix, &store.matrix(lung, &MatrixName::X).unwrap()));
         assert_eq!((matrix.shape(), store.matrix(heart, &MatrixName::X).unwrap().shape()), ([3, 5], [2, 5]));
         let error = store.matrix(heart, &MatrixName::Layer("raw".into())).err().unwrap();
-        says(&error, ErrorKind::Key, "no matrix 'layers/raw'");
-        says(&error, ErrorKind::Key, "dataset 'heart'");
-        says(&error, ErrorKind::Key, "X, layers/narrow, obsm/lost");
+        says(&error, ErrorKind::Key, "dataset 'heart' has no layer 'raw'; it has: 'narrow'");
         let error = store.matrix(heart, &MatrixName::Layer("narrow".into())).err().unwrap();
         says(&error, ErrorKind::Corrupt, "expected 2 × 5, found 2 × 4");
         let error = store.matrix(heart, &MatrixName::Obsm("lost".into())).err().unwrap();

@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(refused(&[0], &all, integers, "float32 or float64"), ErrorKind::Value);
         assert_eq!(refused(&[0], &all, form(MatrixName::X, 4), "expected 5 columns, found 4"), ErrorKind::Value);
         let layer = form(MatrixName::Layer("raw".into()), 5);
-        assert_eq!(refused(&[0], &all, layer, "no matrix 'layers/raw'"), ErrorKind::Key);
+        assert_eq!(refused(&[0], &all, layer, "has no layer 'raw'; it has: "), ErrorKind::Key);
     }
 
     #[test]

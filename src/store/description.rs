@@ -70,6 +70,9 @@ pub struct MatrixMeta {
     /// Whether each cell's sum and count were kept, at `zarr/totals/<name>`.
     #[serde(default)]
     pub totals: bool,
+    /// The names of an embedding's columns, where its source was a table that had some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
     /// The folder that has the `zarr` in which it lies, relative to the part, where that is not the part itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,

@@ -23,6 +23,23 @@ impl MatrixName {
     pub fn is_of_genes(&self) -> bool {
         !matches!(self, Self::Obsm(_))
     }
+
+    /// What AnnData calls one matrix of this kind: `X`, `layer` or `obsm`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::X => "X",
+            Self::Layer(_) => "layer",
+            Self::Obsm(_) => "obsm",
+        }
+    }
+
+    /// The name without its kind.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::X => "X",
+            Self::Layer(name) | Self::Obsm(name) => name,
+        }
+    }
 }
 
 impl fmt::Display for MatrixName {

@@ -90,6 +90,7 @@ pub fn discover(storage: &dyn Storage) -> Result<Manifest> {
 /// The description that a dataset of sfaira's would have: its one matrix.
 pub fn description(part: &Part) -> Description {
     let x = MatrixMeta {
+        columns: None,
         layout: Layout::Dense,
         dtype: part.dtype,
         source_dtype: part.dtype.map_or("", Dtype::name).into(),

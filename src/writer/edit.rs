@@ -113,16 +113,17 @@ impl Edit {
         Ok((name, place))
     }
 
-    /// Writes an embedding of a part: (its rows, `width`).
+    /// Writes an embedding of a part: (its rows, `width`), and the names of its columns where it has some.
     ///
     /// # Errors
-    /// `Value` for another number of rows, `Io` for a full disk.
+    /// `Value` for another number of rows or names, `Io` for a full disk.
     pub fn write_obsm(
         &mut self,
         number: u32,
         name: &str,
         width: usize,
         source_dtype: &str,
+        columns: Option<Vec<String>>,
         values: Slice<'_>,
     ) -> Result<()> {
         let folder_name = self.new_name("obsm");
@@ -157,6 +158,7 @@ impl Edit {
             nnz,
             max_abs: Some(scan.max_abs()),
             totals: false,
+            columns: super::part::columns_of(width, columns)?,
             folder: Some(folder_name),
         };
         self.obsm.push((name, meta, of_part.list()?));
@@ -451,7 +453,7 @@ mod tests {
         let before = files(folder.path());
         let mut edit = begin(&open);
         remove(&mut edit, &open, 0, &[0]).unwrap();
-        edit.write_obsm(4, "X_new", 2, "float32", Slice::from(&[1.0_f32, 2.0, 3.0, 4.0][..])).unwrap();
+        edit.write_obsm(4, "X_new", 2, "float32", None, Slice::from(&[1.0_f32, 2.0, 3.0, 4.0][..])).unwrap();
         edit.new_file(4, "obs", ".parquet").unwrap();
         drop(edit);
         assert_eq!(files(folder.path()), before);

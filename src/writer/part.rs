@@ -93,6 +93,7 @@ impl PartWriter {
             nnz: None,
             max_abs: Some(max_abs),
             totals: spec.has_totals(),
+            columns: None,
             folder: None,
         };
         let writer = MatrixWriter::new(&self.folder, spec)?;
@@ -114,6 +115,16 @@ impl PartWriter {
     pub fn set_max_abs(&mut self, max_abs: f64) -> Result<()> {
         let (_, meta) = self.matrix.as_mut().ok_or_else(no_matrix)?;
         meta.max_abs = Some(max_abs);
+        Ok(())
+    }
+
+    /// Notes the names of the matrix's columns.
+    ///
+    /// # Errors
+    /// `Value` for another number of them, or if no matrix was begun.
+    pub fn name_columns(&mut self, names: Vec<String>) -> Result<()> {
+        let (_, meta) = self.matrix.as_mut().ok_or_else(no_matrix)?;
+        meta.columns = columns_of(usize::try_from(meta.shape[1]).unwrap_or(usize::MAX), Some(names))?;
         Ok(())
     }
 
@@ -277,6 +288,16 @@ pub(super) fn existing(storage: &Arc<dyn Storage>) -> Result<Option<Store>> {
         Ok(store) => Ok(Some(store)),
         Err(e) if e.kind() == ErrorKind::NotFound && !is_store(&**storage)? => Ok(None),
         Err(e) => Err(e),
+    }
+}
+
+/// The names of a matrix's columns, as its description has them.
+pub(super) fn columns_of(width: usize, names: Option<Vec<String>>) -> Result<Option<Vec<String>>> {
+    match &names {
+        Some(names) if names.len() != width => {
+            Err(DaoError::value("an embedding has other columns than names").expected(width).found(names.len()))
+        }
+        _ => Ok(names),
     }
 }
 

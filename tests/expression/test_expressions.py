@@ -298,7 +298,7 @@ def test_layers_and_other_names_of_genes(real_store, real, tmp_path):
     with pytest.raises(ComputeError, match="no dataset has a layer 'none'; there are: 'half'"):
         lf.select(dao.gene("b", layer="none")).collect_schema()
     other = dao.write_dataset(tmp_path, adata, dataset="t", progress=False).scan()
-    with pytest.raises(ComputeError, match="message: dataset 't': no matrix 'layers/half'"):
+    with pytest.raises(ComputeError, match="message: dataset 't' has no layer 'half'; it has: "):
         other.select(dao.gene("b", layer="half")).collect()
 
 

@@ -55,10 +55,7 @@ impl PyMatrixName {
     /// The name without its group.
     #[getter]
     fn name(&self) -> &str {
-        match &self.0 {
-            MatrixName::X => "X",
-            MatrixName::Layer(name) | MatrixName::Obsm(name) => name,
-        }
+        self.0.name()
     }
 
     /// Whether the columns of the matrix are the part's genes.
@@ -323,6 +320,8 @@ frozen_class! {
         nnz: Option<u64> = meta.nnz,
         /// The largest absolute value; None where nobody has looked for it.
         max_abs: Option<f64> = meta.max_abs,
+        /// The names of an embedding's columns, or None.
+        columns: Option<Vec<String>> = meta.columns.clone(),
     }
 }
 

@@ -26,6 +26,8 @@ pub struct ValueScan {
     /// The bounds of zero and the integers.
     integers: (i128, i128),
     nonzero: u64,
+    nan: u64,
+    infinite: u64,
 }
 
 impl ValueScan {
@@ -56,6 +58,8 @@ impl ValueScan {
         self.floats = (self.floats.0.min(other.floats.0), self.floats.1.max(other.floats.1));
         self.integers = (self.integers.0.min(other.integers.0), self.integers.1.max(other.integers.1));
         self.nonzero += other.nonzero;
+        self.nan += other.nan;
+        self.infinite += other.infinite;
     }
 
     fn look<T: Num>(&mut self, values: &[T]) {
@@ -102,8 +106,11 @@ impl ValueScan {
                 }
             }
             self.nonzero += nonzero.iter().map(|&n| u64::from(n)).sum::<u64>();
-            if T::DTYPE.is_float() && !self.fractional {
-                self.fractional = odd.contains(&true) || !all_integral(some);
+            if odd.contains(&true) {
+                self.fractional = true;
+                self.count_odd(some);
+            } else if T::DTYPE.is_float() && !self.fractional {
+                self.fractional = !all_integral(some);
             }
         }
         for (low, high) in low.into_iter().zip(high) {
@@ -113,6 +120,23 @@ impl ValueScan {
                 self.integers = (self.integers.0.min(low.as_()), self.integers.1.max(high.as_()));
             }
         }
+    }
+
+    /// Counts what is no finite number, of values that have such or a zero with a sign: few matrices do.
+    #[cold]
+    fn count_odd<T: Num>(&mut self, values: &[T]) {
+        for &value in values {
+            let value: f64 = value.as_();
+            self.nan += u64::from(value.is_nan());
+            self.infinite += u64::from(value.is_infinite());
+        }
+    }
+
+    /// The numbers of NaN and of infinite values, and the least finite value (or 0).
+    #[must_use]
+    pub fn odd_values(&self) -> (u64, u64, f64) {
+        let least: f64 = self.integers.0.as_();
+        (self.nan, self.infinite, least.min(self.floats.0))
     }
 
     /// Takes sums of up to `n` of the values into account.
@@ -242,6 +266,22 @@ mod tests {
                 prop_assert_eq!((scan.stored(), scan.max_abs()), (dtype, most));
             }
         }
+    }
+
+    #[test]
+    fn odd_values_are_counted() {
+        fn odd<T: Num>(values: &[T]) -> (u64, u64, f64) {
+            let mut scan = ValueScan::default();
+            scan.update_slice(values).unwrap();
+            scan.odd_values()
+        }
+        assert_eq!(odd(&[0.0_f32, 3.5]), (0, 0, 0.0));
+        assert_eq!(odd(&[-2_i8, 3]), (0, 0, -2.0));
+        assert_eq!(odd(&[-0.0_f32]), (0, 0, 0.0));
+        let mut values = vec![1.0_f64; 100_000];
+        (values[3], values[70_000], values[99_999]) = (f64::NAN, f64::NAN, f64::NEG_INFINITY);
+        values[5] = -2.5;
+        assert_eq!(odd(&values), (2, 1, -2.5));
     }
 
     #[test]
