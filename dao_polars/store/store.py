@@ -300,30 +300,40 @@ class Store(EditingVerbs):
         found = self._core.parts if dataset is None else self._dataset(dataset)
         return all(self._core.has_gene_index(part.number) for part in found)
 
-    def verify(self) -> pl.DataFrame:
+    def verify(self, *, progress: bool | None = None) -> pl.DataFrame:
         """Reads everything and lists what is wrong: dataset, path, problem; no rows if all is well.
 
         Checksums, matrices, and the row counts and columns of obs and var.
+
+        Args:
+            progress: a tqdm bar; None shows one on a terminal or in a notebook.
         """
+        total = sum(part.bytes for part in self._core.parts)
         rows: list[tuple[str, str, str]] = []
-        for part in self._core.parts:
-            problems = self._core.verify(part.number)
-            damaged = {path for path, _ in problems}
-            checks: dict[str, Callable[[_core.Part], object]]
-            checks = {part.obs_path: self._tables.check_obs}
-            with suppress(DaoError):  # of the description, which is among the problems
-                checks[f"{part.path}/{self._tables.var_name(part)}"] = self._tables.var
-                checks[f"{part.path}/{self._tables.uns_name(part)}"] = self._tables.uns
-            for path, check in checks.items():
-                try:
-                    if path not in damaged:
-                        check(part)
-                except DaoError as error:
-                    problems.append((path, str(error)))
-            rows += [(part.name, path, problem) for path, problem in problems]
+        with progress_bar(progress, total=total, unit="B", label="verifying") as advance:
+            for part in self._core.parts:
+                rows += [(part.name, path, problem) for path, problem in self._problems(part)]
+                advance(part.bytes)
         return pl.DataFrame(
             rows, dict.fromkeys(("dataset", "path", "problem"), pl.String), orient="row"
         )
+
+    def _problems(self, part: _core.Part) -> list[tuple[str, str]]:
+        """The files of a part that are damaged, and what is wrong with each."""
+        problems = self._core.verify(part.number)
+        damaged = {path for path, _ in problems}
+        checks: dict[str, Callable[[_core.Part], object]]
+        checks = {part.obs_path: self._tables.check_obs}
+        with suppress(DaoError):  # of the description, which is among the problems
+            checks[f"{part.path}/{self._tables.var_name(part)}"] = self._tables.var
+            checks[f"{part.path}/{self._tables.uns_name(part)}"] = self._tables.uns
+        for path, check in checks.items():
+            try:
+                if path not in damaged:
+                    check(part)
+            except DaoError as error:
+                problems.append((path, str(error)))
+        return problems
 
     def _dataset(self, name: str) -> list[_core.Part]:
         """The parts of a dataset."""
