@@ -19,6 +19,7 @@ from ..errors import DaoError, DaoInternalError
 from . import editing, reading, writing
 from .output import PROGRAM, Output
 from .parser import Command, HelpAskedError, UsageError
+from .words import as_typed
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -50,6 +51,9 @@ def _main(command: Command | None, words: Sequence[str], output: Output) -> int:
     try:
         if not words:
             raise UsageError(f"a command is missing\n\n{_help()}")
+        for word in words:
+            if not _is_text(word):
+                raise UsageError(f"{word!a} is not text in UTF-8: rename the file, or mend LC_ALL")
         if words[0] in ("-h", "--help"):
             raise HelpAskedError(_help())
         if words[0] == "--version":
@@ -72,14 +76,14 @@ def _run(command: Command, arguments: Any, output: Output) -> int:
         if not os.environ.get(DEBUG):
             warnings.simplefilter("ignore")  # other packages' words to their developers
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: output.warning(str(message))
+        warnings.showwarning = lambda message, *_, **__: output.warning(as_typed(str(message)))
         try:
             return command.run(arguments, output)
         except (DaoError, OSError, MemoryError) as error:
             if os.environ.get(DEBUG) or isinstance(error, DaoInternalError):
                 traceback.print_exc()
             kind = type(error).__name__
-            return output.error(kind, str(error) or "out of memory", FAILED)
+            return output.error(kind, as_typed(str(error)) or "out of memory", FAILED)
         except (UsageError, HelpAskedError):
             raise
         except Exception as error:
@@ -97,6 +101,14 @@ def _interrupted(command: Command | None, output: Output) -> int:
     whole = "; the store is whole, and nothing in it is half done"
     said = whole if command is not None and command.changes else ""
     return output.error("KeyboardInterrupt", f"interrupted{said}", INTERRUPTED)
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unknown(word: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,9 @@ PROGRAM = "dao-polars"
 
 #: How characters of ours are written where the encoding lacks them; others are escaped.
 _PLAIN = str.maketrans({"×": "x", "…": "...", "’": "'", "“": '"', "”": '"', "–": "-", "\xa0": " "})
+
+#: What is in a store need not be its reader's friend: no escape sequence reaches a terminal.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Output:
@@ -89,11 +93,7 @@ def shown(value: object) -> str:
         return ""
     if isinstance(value, int):
         return f"{value:,}"
-    text = str(value)
-    if text.isprintable():
-        return text
-    # What is in a store need not be its reader's friend: no escape sequence reaches a terminal.
-    return "".join(c if c.isprintable() or c == "\xa0" else ascii(c)[1:-1] for c in text)
+    return _CONTROL.sub(_escape, str(value)).replace("\n", r"\n").replace("\t", r"\t")
 
 
 def count(n: int, what: str) -> str:
@@ -135,7 +135,12 @@ def silence(stream: TextIO) -> None:
     os.close(nowhere)
 
 
+def _escape(found: re.Match[str]) -> str:
+    return ascii(found[0])[1:-1]
+
+
 def _encodable(text: str, stream: TextIO) -> str:
+    text = _CONTROL.sub(_escape, text)
     encoding, errors = stream.encoding or "utf-8", stream.errors or "strict"
     try:
         text.encode(encoding, errors)

@@ -83,8 +83,8 @@ class Command:
             type=key_value,
             action="append",
             default=[],
-            help="of a store behind a URL: credentials, allow_http=true, timeout='30 s', …; may be "
-            "repeated. Other users of this machine see what is on a command line",
+            help="of a store behind a URL: credentials, timeout='30 s', …; may be repeated. Other "
+            "users of this machine see what is on a command line: the environment hides more",
         )
         common.add_argument("--json", action="store_true", help="one JSON document on stdout")
         common.add_argument(
@@ -102,7 +102,13 @@ class Command:
         Raises:
             UsageError, HelpAskedError: these.
         """
-        found = self.parser().parse_intermixed_args(list(words))
+        parser = self.parser()
+        if any(word.split("=")[0] == "--version" for word in words):
+            parser.error(
+                f"a version of a store is --at VERSION; `{PROGRAM} --version` is that of "
+                "the package"
+            )
+        found = parser.parse_intermixed_args(list(words))
         found.storage_options = dict(found.storage_options) or None
         return found
 

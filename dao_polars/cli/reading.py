@@ -41,7 +41,7 @@ def _info(arguments: Any, output: Output) -> int:
             "bytes": _size(store),
             "datasets": store.datasets.rows(named=True),
             "columns": [
-                {"name": name, "type": str(dtype.base_type()), "categories": _n_categories(dtype)}
+                {"name": name, "type": _type(dtype), "categories": _n_categories(dtype)}
                 for name, dtype in store.schema.items()
             ],
         }
@@ -53,6 +53,12 @@ def _size(store: Store) -> int:
     return sum(store.datasets["bytes"].to_list())
 
 
+def _type(dtype: pl.DataType) -> str:
+    """A type's name; of an Enum without its categories, which may be thousands."""
+    is_named = isinstance(dtype, pl.Datetime | pl.Duration)
+    return dtype_name(dtype) if is_named else str(dtype.base_type())
+
+
 def _n_categories(dtype: pl.DataType) -> int | None:
     return len(dtype.categories) if isinstance(dtype, pl.Enum) else None
 
@@ -61,8 +67,8 @@ def _dataset_info(store: Store, name: str, output: Output) -> int:
     parts = store._dataset(name)
     row = store.datasets.row(by_predicate=pl.col("id") == name, named=True)
     scanned = [part for part in store._scanned.parts if part.name == name]
-    obs = {n: dtype_name(c.dtype) for part in scanned for n, c in part.columns.items()}
-    var = {n: str(dtype) for n, dtype in store.var(name).schema.items()}
+    obs = {n: _type(c.dtype) for part in scanned for n, c in part.columns.items()}
+    var = {n: _type(dtype) for n, dtype in store.var(name).schema.items()}
     matrices = store._core.description(parts[0].number).matrices
     layers = list(dict.fromkeys(layer for part in parts for layer in part.layers))
     names = dict.fromkeys(embedding for part in parts for embedding in part.obsm)
@@ -132,8 +138,7 @@ def _ls(arguments: Any, output: Output) -> int:
 
 
 def _versions(arguments: Any, output: Output) -> int:
-    arguments.at = None
-    store = _opened(arguments)
+    store = load_store(arguments.store, storage_options=arguments.storage_options)
     rows = store.versions().rows(named=True)
     head = ("version", "time (UTC)", "operation", "message", "datasets", "cells", "author")
     lines = table(
@@ -145,7 +150,7 @@ def _versions(arguments: Any, output: Output) -> int:
         ),
         "><<<>><",
     )
-    output.lines(lines)
+    output.lines(lines if store.version is not None else ["none: sfaira wrote this store"])
     for row in rows:
         row["time"] = row["time"].isoformat()
     output.document({"store": store.uri, "versions": rows})

@@ -82,11 +82,9 @@ def _check_usage(arguments: Any) -> None:
 
 
 def _check_sources(arguments: Any, names: dict[str, str]) -> None:
-    """Raises for what would stop the writing of several sources half way through."""
-    if len(names) == 1:
-        return
+    """Raises for what would stop the writing of sources half way through."""
     missing = [source for source in names if "://" not in source and not _path(source).exists()]
-    if missing:
+    if missing and len(names) > 1:
         raise DaoFileNotFoundError(f"no such file: {_listed(missing)}; nothing was written")
     twice = [name for name, n in Counter(names.values()).items() if n > 1]
     if twice and arguments.mode == "error":
@@ -94,15 +92,17 @@ def _check_sources(arguments: Any, names: dict[str, str]) -> None:
             f"several sources are called {_listed(twice)}; write them one by one, with --dataset, "
             "or as one with --mode append; nothing was written"
         )
+    if arguments.mode != "error":
+        return
     try:
         store = load_store(arguments.store, storage_options=arguments.storage_options)
     except DaoFileNotFoundError:
         return
-    there = sorted(set(names.values()) & set(store.datasets["id"]))
-    if there and arguments.mode == "error":
+    if there := sorted(set(names.values()) & set(store.datasets["id"])):
         raise DaoFileExistsError(
-            f"store {store.uri!r} has {_listed(there)} already; --mode replace puts others in "
-            "their place, --mode append adds the cells to them; nothing was written"
+            f"store {store.uri!r} has {_listed(there)} already; --mode replace puts another in its "
+            "place, --mode append adds the cells to it, --dataset gives another name; nothing was "
+            "written"
         )
 
 
