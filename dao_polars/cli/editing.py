@@ -55,11 +55,14 @@ def _vacuum(arguments: Any, output: Output) -> int:
     total = sum(found["bytes"])
     size = f"{count(found.height, 'file')}, {human_size(total)}"
     files = found.rows(named=True)
-    if arguments.delete:
+    if not arguments.delete:
+        output.lines(shown(file["path"]) for file in files)
+    if not files:
+        output.say("nothing to remove")
+    elif arguments.delete:
         output.say(f"removed {size}")
     else:
-        output.lines(shown(file["path"]) for file in files)
-        output.say(f"{size} to be removed; --delete removes them" if files else "nothing to remove")
+        output.say(f"{size} to be removed; --delete removes them")
     output.document(
         {"store": store.uri, "deleted": arguments.delete, "bytes": total, "files": files}
     )

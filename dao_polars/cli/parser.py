@@ -6,11 +6,13 @@ Owns what all commands have in common. Which options one has is its own.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .output import PROGRAM, Output
@@ -84,7 +86,14 @@ class Command:
             action="append",
             default=[],
             help="of a store behind a URL: credentials, timeout='30 s', …; may be repeated. Other "
-            "users of this machine see what is on a command line: the environment hides more",
+            "users of this machine can see what is on a command line",
+        )
+        common.add_argument(
+            "--options-file",
+            metavar="FILE",
+            type=options_file,
+            default={},
+            help="a JSON object of such options, for what others are not to see",
         )
         common.add_argument("--json", action="store_true", help="one JSON document on stdout")
         common.add_argument(
@@ -109,7 +118,7 @@ class Command:
                 "the package"
             )
         found = parser.parse_intermixed_args(list(words))
-        found.storage_options = dict(found.storage_options) or None
+        found.storage_options = found.options_file | dict(found.storage_options) or None
         return found
 
 
@@ -134,6 +143,19 @@ def key_value(text: str) -> tuple[str, str]:
     if not (key and equals):
         raise argparse.ArgumentTypeError("expected KEY=VALUE")
     return key, value
+
+
+def options_file(path: str) -> dict[str, str]:
+    """The storage options in a JSON file. Errors do not show what is in it."""
+    try:
+        found = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path!r}: {error.strerror}") from error
+    except ValueError:
+        found = None
+    if not (isinstance(found, dict) and all(isinstance(v, str) for v in found.values())):
+        raise argparse.ArgumentTypeError(f"{path!r}: expected a JSON object whose values are text")
+    return found
 
 
 def positive(text: str) -> int:

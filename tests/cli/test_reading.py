@@ -186,6 +186,15 @@ def test_a_store_behind_a_web_server(real_store, tmp_path):
         assert found["datasets"] == real_store.datasets.rows(named=True)
         assert found["datasets"][0]["id"] in fine("info", server.url, *HTTP)
         assert document("info", server.url, "pbmc_human", *HTTP)["n_vars"] == 11180
+        options = tmp_path / "options.json"
+        options.write_text('{"timeout": "soon"}')
+        assert "timeout" in failure("ls", server.url, "--options-file", options)
+        fine("ls", server.url, "--options-file", options, *HTTP)  # which is the stronger one
+        for wrong in ('{"token": ["s3cret"]}', '"s3cret"', "s3cret"):
+            options.write_text(wrong)
+            message = failure("ls", server.url, "--options-file", options, code=2)
+            assert "expected a JSON object whose values are text" in message
+            assert "s3cret" not in message
         assert "http" in failure("remove", server.url, "pbmc_human", *HTTP)
         assert fine("ls", server.url) == fine("ls", server.url, *HTTP)
         assert "not" in failure("ls", f"{server.url}/nothing", *HTTP)
