@@ -98,6 +98,9 @@ def _interrupted(command: Command | None, output: Output) -> int:
         signal.signal(signal.SIGINT, lambda *_: None)
     except KeyboardInterrupt:
         return _interrupted(command, output)
+    # Where Ctrl-C ended code that is executed as text, as classes are made of at an import, Python
+    # would end by the signal though it was caught; it forgets that when other text is executed.
+    exec("")
     whole = "; the store is whole, and nothing in it is half done"
     said = whole if command is not None and command.changes else ""
     return output.error("KeyboardInterrupt", f"interrupted{said}", INTERRUPTED)

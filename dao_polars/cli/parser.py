@@ -48,6 +48,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             add_help=False,
         )
+        self.color = False  # of Python 3.14 on
 
     def error(self, message: str) -> NoReturn:
         """Raises a UsageError."""

@@ -15,7 +15,7 @@ from ..store.store import Store, load_store
 from ..write.copy import copy
 from ..write.dataset import write_dataset
 from ..write.part import Mode, Profile
-from .output import Output, count
+from .output import PROGRAM, Output, count
 from .parser import Command, Parser, UsageError, add_note, add_version, key_value, natural
 
 
@@ -78,7 +78,7 @@ def _check_usage(arguments: Any) -> None:
     }
     for message, is_wrong in wrong.items():
         if is_wrong:
-            raise UsageError(f"write: {message}")
+            raise UsageError(f"{message}\nSee: {PROGRAM} write --help")
 
 
 def _check_sources(arguments: Any, names: dict[str, str]) -> None:

@@ -212,6 +212,18 @@ def test_ctrl_c_while_a_server_is_waited_for(real_store, tmp_path):
         assert (json.loads(err) if words else err) == expected
 
 
+def test_ctrl_c_in_code_that_is_made_of_text(tmp_path):
+    (tmp_path / "program.py").write_text(
+        "import sys; from dao_polars.cli import main, reading\n"
+        "reading.load_store = lambda *_, **__: exec('raise KeyboardInterrupt')\n"
+        "sys.exit(main.main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-m", "program", "versions", "x"]
+    env = environment(PYTHONPATH=str(tmp_path))
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT)
+    assert (ran.returncode, ran.stderr) == (130, "dao-polars: interrupted\n")
+
+
 @pytest.mark.parametrize("words", [("ls",), ("info",), ("verify",), ("ls", "--json")])
 def test_a_reader_that_went_away_is_no_error(small, words):
     command, *options = words
