@@ -88,7 +88,7 @@ def test_genes_of_another_dataset_or_of_a_file(tmp_path):
     key = ("--gene-key", "feature_name", "--duplicates", "first")
     ran = run("write", uri, FILES[3], "--genes-of", "pbmc_human", *key)
     assert ran.returncode == 0
-    assert "genes of the source are not in genes= and are dropped" in ran.stderr
+    assert "genes of the source are not in --genes and are dropped" in ran.stderr
     store = dao.load_store(uri)
     genes = store.var("pbmc_human")["var_name"].to_list()
     assert store.var("heart_human")["var_name"].to_list() == genes
