@@ -26,6 +26,10 @@ _RULES = (
     (r"\bStore\.rename_dataset\b", "`dao-polars rename`"),
     (r"\b(?:dao\.)?write_dataset (?=makes a store)", "`dao-polars write` "),
     (r"with dao\.write_dataset$", "with `dao-polars write`"),
+    (r"\buri='", "store '"),
+    (r"dao\.write_dataset\(store, source\)", "`dao-polars write STORE SOURCE`"),
+    (r"dao\.write_dataset\('atlas', ('[^']*')\)", r"`dao-polars write atlas \1`"),
+    (r"dao\.copy\(source, target\)", "`dao-polars copy SOURCE TARGET`"),
 )
 
 

@@ -14,6 +14,7 @@ from ..store.show import human_size
 from ..store.store import Store, load_store
 from ..write.copy import copy
 from ..write.dataset import write_dataset
+from ..write.mistaken import check_places
 from ..write.part import Mode, Profile
 from .output import PROGRAM, Output, count
 from .parser import Command, Parser, UsageError, add_note, add_version, key_value, natural
@@ -83,6 +84,8 @@ def _check_usage(arguments: Any) -> None:
 
 def _check_sources(arguments: Any, names: dict[str, str]) -> None:
     """Raises for what would stop the writing of sources half way through."""
+    for source in names:
+        check_places(arguments.store, source)
     missing = [source for source in names if "://" not in source and not _path(source).exists()]
     if missing and len(names) > 1:
         raise DaoFileNotFoundError(f"no such file: {_listed(missing)}; nothing was written")

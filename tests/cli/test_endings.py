@@ -338,4 +338,10 @@ def test_advice_is_in_the_words_of_the_command_line(tmp_path):
     assert run(*words, "--genes-of", "a").returncode == 0
     assert "`dao-polars ls` lists them all" in failure("remove", tmp_path / "s", "zz")
     assert "with `dao-polars write`" in failure("remove", SFAIRA, "human_blood_2021_10x_hao_001")
+    a, b = tmp_path / "a.h5ad", tmp_path / "b.h5ad"
+    message = failure("write", a, b, tmp_path / "s")
+    assert f"store '{a}' is a file" in message
+    assert "`dao-polars write STORE SOURCE`: the store comes first" in message
+    assert f"`dao-polars write atlas '{a}'`" in failure("ls", a)
+    assert "`dao-polars copy SOURCE TARGET`" in failure("write", tmp_path / "t", tmp_path / "s")
     assert as_typed("nothing of ours") == "nothing of ours"
