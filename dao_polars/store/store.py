@@ -19,7 +19,14 @@ import polars as pl
 from .. import _core
 from .._args import integer
 from .._progress import progress_bar
-from ..errors import DaoCorruptError, DaoError, DaoFileNotFoundError, DaoKeyError, DaoTypeError, DaoValueError
+from ..errors import (
+    DaoCorruptError,
+    DaoError,
+    DaoFileNotFoundError,
+    DaoKeyError,
+    DaoTypeError,
+    DaoValueError,
+)
 from ..legacy.tables import SfairaTables
 from ..scan.cell import Cell
 from ..scan.columns import frame_schema
