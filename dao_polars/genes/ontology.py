@@ -91,7 +91,7 @@ def is_a(
     Returns:
         Boolean: a test for membership in the ids and labels of these terms, pushed down to the
         store, where datasets without them are not read. Null where the column is. A filter of a
-        scan by a column that has none of the terms is told in a UserWarning.
+        scan by a column that holds no term of the ontology at all is told in a UserWarning.
 
     Raises:
         DaoKeyError: an unknown or obsolete term; names the nearest labels.
@@ -115,8 +115,12 @@ def is_a(
         for i in holder.descendants(each):
             wanted.pop(i, None)
     said, of = ", ".join(map(repr, listed(term))), ", ".join(holder.name for holder in near)
-    values = marked({*wanted, *wanted.values()}, said, of)
-    return expr.cast(pl.String).is_in(values.implode())
+    known = list(near)
+    values = marked(
+        {*wanted, *wanted.values()}, said, of, lambda text: any(text in one for one in known)
+    )
+    # A cast that may fail would keep polars from pushing it down beside another condition.
+    return expr.cast(pl.String, strict=False).is_in(values.implode())
 
 
 def _holder(term: str, near: Iterable[Ontology]) -> Ontology:

@@ -160,7 +160,7 @@ def _prune(
         [wide_values(wide, name, schema[name]) for name in names]
         or [pl.Series("", range(len(wide)))]
     )
-    true = evaluate(conjunct, frame)
+    true = _evaluate(conjunct, frame)
     if true is None:
         return kept, set()
     true_in = {d.number for d, is_true in zip(wide, true, strict=True) if is_true}
@@ -168,7 +168,7 @@ def _prune(
     return [d for d in kept if d.number not in false_in], true_in
 
 
-def evaluate(conjunct: pl.Expr, frame: pl.DataFrame) -> pl.Series | None:
+def _evaluate(conjunct: pl.Expr, frame: pl.DataFrame) -> pl.Series | None:
     """A conjunct's value in each row, Boolean; None if it has none there."""
     try:
         values = frame.lazy().with_columns(conjunct.alias("?")).collect(engine="in-memory")["?"]
@@ -227,7 +227,7 @@ def _listed(expr: pl.Expr, name: str, dtype: pl.Enum, file_name: str) -> pl.Expr
     """A condition on one Enum column as one on the texts in a file, by trying each category."""
     words = dtype.categories
     nothing = pl.Series([None], dtype=dtype)
-    values = evaluate(expr, pl.DataFrame({name: words.cast(dtype).append(nothing)}))
+    values = _evaluate(expr, pl.DataFrame({name: words.cast(dtype).append(nothing)}))
     if values is None:
         return None
     true = values.fill_null(False)
