@@ -6,7 +6,7 @@ Owns which statistics there are and what they are called. The numbers are ``grou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,8 @@ from ..store.store import Store
 from .groups import CellGroups, GroupSums, per_cell
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from anndata import AnnData
 
 #: Values, groups × genes, and how many cells must have been measured for them to mean something.
@@ -45,6 +47,19 @@ _STATISTICS = {
     "mean": "mean",
     "variance": "var",
 }
+
+
+class _Options(TypedDict, total=False):
+    """The options of ``pseudobulk`` that do not change the type of what it gives."""
+
+    genes: Genes
+    gene_key: str | None
+    duplicates: Duplicates
+    layer: str | None
+    normalize: Normalize
+    progress: bool | None
+    missing: Missing
+    store: Store | str | None
 
 
 def gene_stats(
@@ -90,6 +105,28 @@ def gene_stats(
     _check_names(groups, {"gene", "n_cells", *_STATISTICS})
     sums = groups.counted("gene_stats", progress)
     return _tidy(groups, {name: _AGGREGATES[agg](sums, ddof) for name, agg in _STATISTICS.items()})
+
+
+@overload
+def pseudobulk(
+    frame: pl.LazyFrame,
+    by: Column | Iterable[Column],
+    agg: str | Iterable[str] = ...,
+    *,
+    as_anndata: Literal[False] = ...,
+    **options: Unpack[_Options],
+) -> pl.DataFrame: ...
+
+
+@overload
+def pseudobulk(
+    frame: pl.LazyFrame,
+    by: Column | Iterable[Column],
+    agg: str | Iterable[str] = ...,
+    *,
+    as_anndata: Literal[True],
+    **options: Unpack[_Options],
+) -> AnnData: ...
 
 
 def pseudobulk(

@@ -115,9 +115,8 @@ def is_a(
         for i in holder.descendants(each):
             wanted.pop(i, None)
     said, of = ", ".join(map(repr, listed(term))), ", ".join(holder.name for holder in near)
-    known = list(near)
     values = marked(
-        {*wanted, *wanted.values()}, said, of, lambda text: any(text in one for one in known)
+        {*wanted, *wanted.values()}, said, of, lambda text: any(text in one for one in near)
     )
     # A cast that may fail would keep polars from pushing it down beside another condition.
     return expr.cast(pl.String, strict=False).is_in(values.implode())
