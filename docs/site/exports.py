@@ -1,9 +1,9 @@
 """A griffe extension: the public names of dao_polars as the package's own members.
 
-Nothing is imported, so the pages are built without the Rust extension. Some modules have the name of a
-function that the package exports (`scan`, `genes`, `frame`), and griffe, which knows one object by a
-name, would lose them; some methods are functions of their room, made methods by `namespace_method`; and
-`gene` is a method bound to an expression. All are found in their files here.
+Nothing is imported, so the pages are built without the Rust extension. Some modules have the name
+of a function that the package exports (`scan`, `genes`, `frame`), and griffe, which knows one object
+by a name, would lose them; some methods are functions of their room, made methods by
+`namespace_method`; and `gene` is a method bound to an expression. All are found in their files.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Code spans that are public names become links to where they are documented.
 
 Docstrings are read in terminals, and say names as code, without markup: ``scan``, ``Store.scan``,
-``dao.scan``, ``store.scan()``. Within a class's documentation a bare name is that class's. Names that
-arguments have too, such as ``genes``, are links only where they are written ``dao.genes``.
+``dao.scan``, ``store.scan()``. Within a class's documentation a bare name is that class's. Names
+that arguments have too, such as ``genes``, are links only where they are written ``dao.genes``.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
                 within = heading[1]
             return found[0]
         target = identifier(html.unescape(found["code"]), within)
-        return f'<autoref optional identifier="{target}">{found[0]}</autoref>' if target else found[0]
+        return (
+            f'<autoref optional identifier="{target}">{found[0]}</autoref>' if target else found[0]
+        )
 
     return PIECE.sub(linked, content)
 

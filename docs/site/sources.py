@@ -1,9 +1,9 @@
 """Pages that are files of the repository, and links that leave docs/.
 
-A page whose head says ``source: SECURITY.md`` is that file, as it is. Links in it, and links of other
-pages to files that are no pages, are the repository's: to a page that has the file as its source, to
-``repo_url`` where mkdocs.yml has one, else they are plain text. One that leads to nothing is a warning,
-which ends the strict build.
+A page whose head says ``source: SECURITY.md`` is that file, as it is. Links in it, and links of
+other pages to files that are no pages, are the repository's: to a page that has the file as its
+source, to ``repo_url`` where mkdocs.yml has one, else they are plain text. One that leads to nothing
+is a warning, which ends the strict build.
 """
 
 from __future__ import annotations

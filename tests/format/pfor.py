@@ -6,12 +6,13 @@ page. It shares no code with dao_polars nor with the reader that is printed on t
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 BLOCK, FRAME = 512, 256
 
 
-class Damage(ValueError):
+class DamageError(ValueError):
     """A checksum does not hold, or the bytes contradict each other."""
 
 
@@ -38,7 +39,7 @@ def crc32c(data: bytes) -> int:
 def checked(data: bytes) -> bytes:
     """What stands before the checksum that ends the bytes."""
     if len(data) < 4 or struct.unpack("<I", data[-4:])[0] != crc32c(data[:-4]):
-        raise Damage("a checksum does not hold")
+        raise DamageError("a checksum does not hold")
     return data[:-4]
 
 
@@ -48,13 +49,15 @@ def decode(chunk: bytes, n: int, word_bytes: int, *, is_float: bool, delta: bool
     head = 2 * n_blocks + 4
     lengths = struct.unpack(f"<{n_blocks}H", checked(chunk[:head]))
     if len(chunk) != head + sum(lengths):
-        raise Damage("the directory and the chunk's length differ")
+        raise DamageError("the directory and the chunk's length differ")
     words: list[int] = []
     at = head
     for number, length in enumerate(lengths):
         here = min(BLOCK, n - number * BLOCK)
         block = Block(checked(chunk[at : at + length]))
-        words += block.floats(here, word_bytes) if is_float else block.words(here, word_bytes, delta)
+        words += (
+            block.floats(here, word_bytes) if is_float else block.words(here, word_bytes, delta)
+        )
         at += length
     return words
 
@@ -69,7 +72,7 @@ class Block:
     def take(self, n: int) -> bytes:
         """The next n bytes."""
         if self._at + n > len(self._data):
-            raise Damage("a frame or table goes past its block")
+            raise DamageError("a frame or table goes past its block")
         self._at += n
         return self._data[self._at - n : self._at]
 
@@ -86,7 +89,7 @@ class Block:
         table = self.integers(n_distinct, word_bytes)
         places = self.words(n, 2, delta=False)
         if max(places) >= n_distinct:
-            raise Damage("a place is past the table")
+            raise DamageError("a place is past the table")
         return [table[place] for place in places]
 
     def words(self, n: int, word_bytes: int, delta: bool) -> list[int]:
@@ -104,13 +107,13 @@ class Block:
             return self.integers(FRAME, word_bytes)
         n_patches, patch_width = self.take(2)
         if width > bits or patch_width > bits or (n_patches == 0) != (patch_width == 0):
-            raise Damage("a frame's widths are out of range")
+            raise DamageError("a frame's widths are out of range")
         if n_patches and width + patch_width > bits:
-            raise Damage("a frame's widths are out of range")
+            raise DamageError("a frame's widths are out of range")
         numbers = self.packed(width, bits)
         positions = list(self.take(n_patches))
-        if any(a >= b for a, b in zip(positions, positions[1:], strict=False)):
-            raise Damage("the positions of patches do not ascend")
+        if any(a >= b for a, b in itertools.pairwise(positions)):
+            raise DamageError("the positions of patches do not ascend")
         patches = int.from_bytes(self.take(-(-n_patches * patch_width // 8)), "little")
         for position in positions:
             numbers[position] |= (patches & ((1 << patch_width) - 1)) << width

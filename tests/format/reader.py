@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from .pfor import Damage, crc32c
+from .pfor import DamageError, crc32c
 from .zarr_v3 import array
 
 HEAD = 30
@@ -32,10 +32,10 @@ def checksum(data: bytes) -> str:
 def sealed(data: bytes, kind: str) -> dict[str, Any]:
     """One of the format's JSON objects, which begin with the checksum of what follows."""
     if data[:HEAD] != b'{"checksum":"%s",' % checksum(data[HEAD:]).encode():
-        raise Damage("the checksum at the file's beginning does not hold")
+        raise DamageError("the checksum at the file's beginning does not hold")
     found = json.loads(data)
     if (found["format"], found["version"]) != (kind, 2):
-        raise Damage(f"no {kind} of version 2")
+        raise DamageError(f"no {kind} of version 2")
     return found
 
 
@@ -46,6 +46,7 @@ class Store:
         self.root = root
         self.id: str = sealed((root / "dao.json").read_bytes(), "dao-store")["id"]
         self.version = self._version(self._last() if number is None else number)
+        self.number: int = self.version["number"]
         entries = {entry["number"]: entry for entry in self.version["parts"]}
         self.categories: dict[str, Any] = self.version["categories"]
         if "base" in self.version:
@@ -68,7 +69,7 @@ class Store:
         hint = folder / "latest"
         number = int(hint.read_text()) if hint.exists() else max(numbers)
         if number > max(numbers):
-            raise Damage("a version was lost")
+            raise DamageError("a version was lost")
         if number not in numbers:
             number = max(numbers)
         while number + 1 in numbers:
@@ -79,7 +80,7 @@ class Store:
         path = self.root / "versions" / f"{number:010}.json"
         found = sealed(path.read_bytes(), "dao-version")
         if (found["store"], found["number"]) != (self.id, number):
-            raise Damage(f"{path.name} is another version's")
+            raise DamageError(f"{path.name} is another version's")
         return found
 
     def dataset(self, name: str) -> list[Part]:
@@ -100,7 +101,7 @@ class Part:
     def _description(self) -> dict[str, Any]:
         data = (self._folder / self._entry["description"]).read_bytes()
         if checksum(data) != self._entry["checksum"]:
-            raise Damage("another description than the version's")
+            raise DamageError("another description than the version's")
         return sealed(data, "dao-part")
 
     def _read(self, path: str) -> bytes | None:
@@ -110,14 +111,19 @@ class Part:
             return None
         data = (self._folder / path).read_bytes()
         if (len(data), checksum(data)) != (listed["size"], listed["checksum"]):
-            raise Damage(f"{path} is not as it was written")
+            raise DamageError(f"{path} is not as it was written")
         return data
 
     def _file(self, path: str) -> bytes:
         data = self._read(path)
         if data is None:
-            raise Damage(f"{path} is not the part's")
+            raise DamageError(f"{path} is not the part's")
         return data
+
+    def check_files(self) -> None:
+        """Holds every file that the description lists against its checksum."""
+        for path in self._description["files"]:
+            self._file(path)
 
     @cached_property
     def rows(self) -> np.ndarray:
@@ -129,7 +135,7 @@ class Part:
         data = (self._folder / removed["path"]).read_bytes()
         numbers = np.frombuffer(data, "<u4")
         if checksum(data) != removed["checksum"] or len(numbers) != removed["n_obs"]:
-            raise Damage("other removed rows than the version's")
+            raise DamageError("other removed rows than the version's")
         return np.delete(rows, numbers)
 
     @property
@@ -207,7 +213,7 @@ def check_table(path: Path, file: dict[str, Any]) -> None:
     """Holds a table of cells against what the version says of it, column by column."""
     data = path.read_bytes()
     if len(data) != file["size"] or crc32c(data[-file["tail"] :]) != file["tail_crc32c"]:
-        raise Damage(f"{path.name}: another size or tail than the version's")
+        raise DamageError(f"{path.name}: another size or tail than the version's")
     footer = pq.read_metadata(path)
     assert footer.num_rows == file["rows"]
     starts = []
@@ -225,7 +231,7 @@ def check_table(path: Path, file: dict[str, Any]) -> None:
         begin = end
     for leaf, (chunk, expected) in enumerate(zip(chunks, file["columns"], strict=True)):
         if crc32c(chunk) != expected:
-            raise Damage(f"{path.name}: column {leaf} is not as it was written")
+            raise DamageError(f"{path.name}: column {leaf} is not as it was written")
 
 
 def name_of(dtype: pl.DataType) -> str:

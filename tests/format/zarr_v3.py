@@ -40,7 +40,7 @@ def array(read: Read, path: str) -> np.ndarray:
 def needed(read: Read, path: str) -> bytes:
     data = read(path)
     if data is None:
-        raise pfor.Damage(f"{path} is not there")
+        raise pfor.DamageError(f"{path} is not there")
     return data
 
 
@@ -72,14 +72,14 @@ def fill(
     if tag is not None:
         array_id, number = struct.unpack("<QQ", body[-TAG_BYTES:])
         if array_id != int(tag, 16) or number != place[0]:
-            raise pfor.Damage("a shard of another array, or of another place in it")
+            raise pfor.DamageError("a shard of another array, or of another place in it")
         body = body[:-TAG_BYTES]
     at = 0
     for chunk_place, (offset, n_bytes) in zip(chunks, entries, strict=True):
         if (offset, n_bytes) == (EMPTY, EMPTY):
             continue
         if offset != at:
-            raise pfor.Damage("a gap between chunks")
+            raise pfor.DamageError("a gap between chunks")
         at = offset + n_bytes
         values = decoded(body[offset:at], inner["chunk_shape"], found.dtype, inner["codecs"])
         start = [
@@ -92,7 +92,7 @@ def fill(
         )
         found[where] = values[tuple(slice(0, max(0, w.stop - w.start)) for w in where)]
     if at != len(body):
-        raise pfor.Damage("bytes behind the last chunk")
+        raise pfor.DamageError("bytes behind the last chunk")
 
 
 def decoded(data: bytes, shape: list[int], dtype: np.dtype, codecs: list[dict]) -> np.ndarray:
@@ -106,7 +106,7 @@ def decoded(data: bytes, shape: list[int], dtype: np.dtype, codecs: list[dict]) 
         else:
             raise NotImplementedError(codec["name"])
     if codecs[0]["name"] == "bytes":
-        assert codecs[0]["configuration"]["endian"] == "little" or dtype.itemsize == 1
+        assert dtype.itemsize == 1 or codecs[0]["configuration"]["endian"] == "little"
         return np.frombuffer(data, dtype.newbyteorder("<"), n).reshape(shape)
     assert codecs[0]["name"] == "dao_polars.pfor"
     delta = codecs[0]["configuration"]["delta"]
