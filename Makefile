@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 SERVERS := $(or $(DAO_TEST_SERVERS),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dao-polars/servers)
 SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help demo test servers fuzz test-frameworks quick check format bench clean
+.PHONY: help demo test servers fuzz test-frameworks quick check format docs bench clean
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,8 +68,14 @@ format: ## mend formatting and what lints can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(VENV)/.dev ## the pages, built strictly into build/site, and their tests
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --extras docs
+	$(BIN)/mkdocs build --quiet
+	$(BIN)/python -m pytest -q tests/whole/test_site.py
+
 bench: $(VENV)/.dev ## ours beside its peers; see benchmarks/README.md (ARGS=... are passed on)
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 clean: ## remove what was built
-	rm -rf $(VENV) target dao_polars/*.so
+	rm -rf $(VENV) target build dao_polars/*.so

@@ -1,8 +1,8 @@
 """A griffe extension: the public names of dao_polars as the package's own members.
 
 Nothing is imported, so the pages are built without the Rust extension. Some modules have the name
-of a function that the package exports (`scan`, `genes`, `frame`), and griffe, which knows one object
-by a name, would lose them; some methods are functions of their room, made methods by
+of a function that the package exports (`scan`, `genes`, `frame`), and griffe, which knows one
+object by a name, would lose them; some methods are functions of their room, made methods by
 `namespace_method`; and `gene` is a method bound to an expression. All are found in their files.
 """
 
@@ -19,7 +19,7 @@ import griffe
 PACKAGE = "dao_polars"
 
 SECTION = re.compile(r"^(Returns|Raises):\n((?: .*\n?|\n)+)", re.M)
-ERRORS = re.compile(r"\w+(, \w+)*: ")
+ERRORS = re.compile(r"[\w.]+(, [\w.]+)*: ")
 
 
 class Exports(griffe.Extension):
@@ -103,7 +103,9 @@ class Files:
                 inherited = self.object(module.imports[head])
                 for name, member in inherited.members.items():
                     if name not in found.members:
-                        found.set_member(name, copy.copy(member))
+                        inherited_member = copy.copy(member)
+                        inherited_member.lineno = 10_000 + (member.lineno or 0)  # after its own
+                        found.set_member(name, inherited_member)
 
     def _without_subject(self, method: Any) -> None:
         """A method's parameters: without the frame that the namespace is of."""

@@ -2,7 +2,8 @@
 
 Docstrings are read in terminals, and say names as code, without markup: ``scan``, ``Store.scan``,
 ``dao.scan``, ``store.scan()``. Within a class's documentation a bare name is that class's. Names
-that arguments have too, such as ``genes``, are links only where they are written ``dao.genes``.
+that arguments have too, such as ``genes``, are links only where they are written ``dao.genes``;
+other pages say ``sample()`` where they mean the method.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ PACKAGE = "dao_polars"
 #: Objects that are called so in code are of these classes.
 OBJECTS = {"store": "Store", "lf.dao": "DaoFrame", "batches": "BatchIterable", "edit": "Edit"}
 
-#: Functions whose names are words, or those of columns, too.
-WORDS = {"copy", "frame", "gene", "qc"}
+#: Names that are those of columns or of AnnData's parts, or words, too: links where they say whose.
+WORDS = {"copy", "frame", "gene", "qc", "var", "uns", "id", "uri", "schema", "version", "datasets"}
+WORDS |= {"obs", "x", "cells", "rank", "epoch", "position", "label", "store", "matrices", "n_obs"}
 
 PIECE = re.compile(
     r"<pre.*?</pre>|<a\b.*?</a>|<h[1-6]\b.*?</h[1-6]>|<autoref\b.*?</autoref>"
@@ -91,11 +93,11 @@ def identifier(code: str, within: str) -> str | None:
         return f"{PACKAGE}.{owner}.{name}" if name in members.get(owner, ()) else None
     if name in members:
         return f"{PACKAGE}.{name}"
-    if name in arguments:
+    if name in arguments | WORDS or not (within or "_" in name or code.endswith(")")):
         return None
     if name in members.get(within, ()):
         return f"{PACKAGE}.{within}.{name}"
-    if name in functions - WORDS:
+    if name in functions:
         return f"{PACKAGE}.{name}"
     owners = [owner for owner in members if name in members[owner]]
     return f"{PACKAGE}.{owners[0]}.{name}" if len(owners) == 1 else None

@@ -2,8 +2,8 @@
 
 A page whose head says ``source: SECURITY.md`` is that file, as it is. Links in it, and links of
 other pages to files that are no pages, are the repository's: to a page that has the file as its
-source, to ``repo_url`` where mkdocs.yml has one, else they are plain text. One that leads to nothing
-is a warning, which ends the strict build.
+source, to ``repo_url`` where mkdocs.yml has one, else they are plain text. One that leads to
+nothing is a warning, which ends the strict build.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages_of.clear()
     for file in files.documentation_pages():
         _, head = meta.get_data(file.content_string)
-        pages_of[str(head.get("source", f"docs/{file.src_uri}"))] = file.src_uri
+        pages_of[f"docs/{file.src_uri}"] = file.src_uri
+        if "source" in head:
+            pages_of[str(head["source"])] = file.src_uri
     return files
 
 
