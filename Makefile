@@ -68,9 +68,13 @@ format: ## mend formatting and what lints can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: export NO_MKDOCS_2_WARNING = 1
-docs: $(VENV)/.dev ## the pages, built strictly into build/site, and their tests
+# What builds the pages. Nothing is compiled anew.
+$(VENV)/.docs: $(VENV)/.dev
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --extras docs
+	touch $@
+
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(VENV)/.docs ## the pages, built strictly into build/site, and their tests
 	$(BIN)/mkdocs build --quiet
 	$(BIN)/python -m pytest -q tests/whole/test_site.py
 

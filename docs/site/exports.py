@@ -141,8 +141,11 @@ def spell_out(of: griffe.Object) -> None:
     """Puts into docstrings what griffe needs to tell types from prose.
 
     What is returned has its type in the signature, and errors may be "everything that … raises".
+    Overloads are for type checkers: the signature that says all is the last one.
     """
     for member in of.members.values():
+        if isinstance(member, griffe.Function):
+            member.overloads = None
         if isinstance(member, griffe.Function | griffe.Class) and member.docstring:
             returns = getattr(member, "returns", None)
             member.docstring.value = SECTION.sub(
