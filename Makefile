@@ -46,6 +46,7 @@ test-frameworks: $(VENV)/.dev ## the tests with torch, lightning and tensorflow,
 	# one process each: tensorflow and torch's compiler do not load into one
 	$(BIN)/python -m pytest -q tests/frameworks/test_torch.py
 	$(BIN)/python -m pytest -q tests/frameworks/test_tensorflow.py
+	$(BIN)/python -m pytest -q tests/whole/test_readme.py -k training
 
 # Once everything is built, only this crate is compiled: without optimisation, so measure nothing with it.
 quick: ## after a change in Rust: an unoptimised extension in a minute, on Linux (then run pytest)

@@ -148,6 +148,18 @@ def test_the_readme_names_files_that_are_there():
     assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
 
 
+def test_figures_of_the_readme_are_those_of_the_last_run():
+    table = (ROOT / "benchmarks" / "results" / "table.md").read_text(encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
+    row = re.search(r"^\| shuffled, cells/s \|.*$", text, re.M)
+    speeds = re.findall(r"\d+,\d{3}", row[0]) if row else []
+    assert len(speeds) == 4
+    assert [speed for speed in speeds if f"| {speed} |" not in table] == []
+    ratio, memory = re.search(r"([\d.]+) of the\s+speed .*?, in (\d+ MB)", text, re.S).groups()
+    assert re.search(rf"^\| shuffled, beside our own in order .*\| {ratio} \|", table, re.M)
+    assert f"epochs of 200,000 cells, beside 150 MB | {memory} |" in table
+
+
 def test_the_readme_is_short():
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 260
 
