@@ -8,6 +8,7 @@ checked of what it reads.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
@@ -154,7 +155,15 @@ class Part:
 
     def var(self) -> pl.DataFrame:
         """The table of genes."""
-        return pl.read_parquet(self._file(self._description["var_path"]))
+        table = pl.read_parquet(self._file(self._description["var_path"]))
+        names = json.dumps(table["var_name"].to_list(), ensure_ascii=False).encode()
+        if hashlib.sha256(names).hexdigest()[:32] != self._entry["var_id"]:
+            raise DamageError("other genes than the version's")
+        return table
+
+    def embedding_columns(self, name: str) -> list[str] | None:
+        """The names of an embedding's columns, where it was a table."""
+        return self._description["matrices"][f"obsm/{name}"].get("columns")
 
     def uns(self) -> Any:
         """The dataset's unstructured part."""

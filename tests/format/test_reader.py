@@ -47,6 +47,8 @@ def study(seed: int, n_obs: int, *, x: str = "counts") -> ad.AnnData:
         pd.DataFrame({"length": np.arange(len(GENES))}, index=GENES),
         obsm={"X_pca": rng.random((n_obs, 3)).astype("float32")},
     )
+    umap = rng.random((n_obs, 2))
+    adata.obsm["umap"] = pd.DataFrame(umap, index=adata.obs_names, columns=["one", "two"])
     adata.layers["spliced"] = sp.csr_matrix(counts.astype("int32"))
     adata.uns = {
         "organism": "Homo sapiens",
@@ -177,6 +179,8 @@ def test_what_columns_and_uns_were(root):
     source = study(2, 42)
     assert part.category_order("kind") == ["T", "B", "NK"]
     assert part.category_order("score") is None
+    assert part.embedding_columns("umap") == ["one", "two"]
+    assert part.embedding_columns("X_pca") is None
     uns = part.uns()
     assert np.isnan(uns.pop("nothing"))
     np.testing.assert_array_equal(uns["pca"].pop("variance"), source.uns["pca"]["variance"])

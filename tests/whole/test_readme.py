@@ -136,6 +136,14 @@ def test_few_blocks_are_not_run_and_say_why():
     assert n_run >= 35
 
 
+@pytest.mark.parametrize("package", sorted(NEEDS))
+def test_blocks_that_need_a_package_are_run_where_it_is(package):
+    needing = [b for page in PAGES for b in blocks(page) if (b.mark, b.why) == ("needs", package)]
+    assert needing
+    if not all(map(runs, needing)):
+        pytest.skip(f"{package} is not installed, {len(needing)} blocks of pages were not run")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_python_fence_is_a_block(page):
     text = page.read_text(encoding="utf-8")
