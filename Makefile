@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 SERVERS := $(or $(DAO_TEST_SERVERS),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dao-polars/servers)
 SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help demo test servers fuzz test-frameworks quick check format bench clean
+.PHONY: help demo test servers fuzz test-frameworks quick check format docs bench clean
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,7 @@ test-frameworks: $(VENV)/.dev ## the tests with torch, lightning and tensorflow,
 	# one process each: tensorflow and torch's compiler do not load into one
 	$(BIN)/python -m pytest -q tests/frameworks/test_torch.py
 	$(BIN)/python -m pytest -q tests/frameworks/test_tensorflow.py
+	$(BIN)/python -m pytest -q tests/whole/test_readme.py -k training
 
 # Once everything is built, only this crate is compiled: without optimisation, so measure nothing with it.
 quick: ## after a change in Rust: an unoptimised extension in a minute, on Linux (then run pytest)
@@ -68,8 +69,18 @@ format: ## mend formatting and what lints can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# What builds the pages. Nothing is compiled anew.
+$(VENV)/.docs: $(VENV)/.dev
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --extras docs
+	touch $@
+
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(VENV)/.docs ## the pages, built strictly into build/site, and their tests
+	$(BIN)/mkdocs build --quiet
+	$(BIN)/python -m pytest -q tests/whole/test_site.py
+
 bench: $(VENV)/.dev ## ours beside its peers; see benchmarks/README.md (ARGS=... are passed on)
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 clean: ## remove what was built
-	rm -rf $(VENV) target dao_polars/*.so
+	rm -rf $(VENV) target build dao_polars/*.so
