@@ -89,11 +89,11 @@ wheel: export CARGO_TARGET_DIR := $(CURDIR)/target
 wheel: export PATH := $(CURDIR)/$(WHEEL)/bin:$(PATH)
 wheel: $(WHEEL)/.made ## dist/: a wheel and the source distribution, tried in bare environments of each Python there is
 	rm -rf dist
-	maturin build --release --locked --sdist $(MANYLINUX) --out dist
+	$(WHEEL)/bin/maturin build --release --locked --sdist $(MANYLINUX) --out dist
 	$(WHEEL)/bin/python tests/wheel/contents.py dist
 	$(WHEEL)/bin/python -m twine check --strict dist/*
-	abi3audit --strict dist/*.whl
-	$(if $(MANYLINUX),auditwheel show dist/*.whl)
+	$(WHEEL)/bin/abi3audit --strict dist/*.whl
+	$(if $(MANYLINUX),$(WHEEL)/bin/auditwheel show dist/*.whl)
 	$(WHEEL)/bin/python tests/wheel/install.py dist
 
 sdist: export CARGO_TARGET_DIR := $(CURDIR)/target
