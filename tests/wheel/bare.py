@@ -30,7 +30,7 @@ def main(store: Path) -> None:
 
     cells = dao.scan(store)
     n_obs = cells.select(pl.len()).collect().item()
-    batches = [batch.x for batch in cells.dao.iter_batches(64, genes="intersection")]
+    batches = [batch.x for batch in cells.dao.iter_batches(64, genes="union")]
     assert n_obs == sum(x.shape[0] for x in batches) > 0, f"{n_obs} cells, other batches"
 
     for what, call in {

@@ -81,7 +81,7 @@ def to_anndata(cells: pl.LazyFrame, study: ad.AnnData) -> None:
 
 def changes(store: dao.Store) -> None:
     """Versions, edits and vacuum, while a file of the store is open."""
-    reading = iter(store.scan().dao.iter_batches(64, genes="intersection"))
+    reading = iter(store.scan().dao.iter_batches(64, genes="union"))
     next(reading)
     store = store.rename_dataset("pancreas_mouse", "mouse")
     first = store.scan().filter(dataset="mouse").head(5)
