@@ -88,6 +88,8 @@ def check_wheel(path: Path) -> list[str]:
     unexpected = names - expected - beside - {*core}
     wrong += [f"{path}: has {name}, which no user needs" for name in sorted(unexpected)]
     wrong += check_metadata(path, metadata)
+    if "dao-polars=" not in entry_points.replace(" ", ""):
+        wrong.append(f"{path}: the command line is not among the entry points")
     if "dao_polars.pfor" not in entry_points:
         wrong.append(
             f"{path}: the codec is not among the entry points, so zarr-python cannot find it"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def main(data: Path) -> None:
         to_anndata(beta.filter(dataset="pancreas_human"), studies["pancreas_human"])
         changes(store)
         another_process(uri)
+        command_line(uri)
     print(f"dao-polars {dao.__version__}, Python {sys.version.split()[0]}: every number is right")
 
 
@@ -105,6 +107,15 @@ def another_process(uri: Path) -> None:
     found = subprocess.run(run, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert int(found.stdout) == dao.load_store(uri).n_obs
+
+
+def command_line(uri: Path) -> None:
+    """The script that was installed runs, and finds the store whole."""
+    script = Path(sysconfig.get_path("scripts"), "dao-polars").with_suffix(
+        ".exe" if os.name == "nt" else ""
+    )
+    found = subprocess.run([script, "verify", uri], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 if __name__ == "__main__":
