@@ -76,6 +76,14 @@ def test_the_oldest_rust_is_the_one_that_is_tested():
     assert f"rust >={rust}" in recipe
 
 
+def test_what_others_wrote_for_the_workflows_is_named_by_its_commit():
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        used = re.findall(r"uses: (.+)$", path.read_text(), re.MULTILINE)
+        assert used
+        for action in used:
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+", action), action
+
+
 def test_types_are_shipped():
     assert (ROOT / "dao_polars" / "py.typed").read_text() == ""
     assert (ROOT / "dao_polars" / "_core.pyi").is_file()
