@@ -4,7 +4,11 @@ BIN := $(VENV)/bin
 SERVERS := $(or $(DAO_TEST_SERVERS),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dao-polars/servers)
 SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help demo test servers fuzz test-frameworks quick check format docs bench clean
+WHEEL := target/wheel-tools
+# With zig, Linux builds for an old glibc whatever its own is. Others build for themselves.
+MANYLINUX := $(if $(filter Linux,$(shell uname)),--zig --compatibility manylinux2014)
+
+.PHONY: help demo test servers fuzz test-frameworks quick check check-targets format docs bench wheel sdist clean
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +68,9 @@ check: $(VENV)/.dev ## formatting, lints, types and imports
 	$(BIN)/python -m mypy.stubtest dao_polars._core
 	$(BIN)/lint-imports --no-logo
 
+check-targets: $(WHEEL)/.made ## does the core compile for the systems that rustup has the targets of (rustup target add ...)
+	$(WHEEL)/bin/python tests/wheel/targets.py
+
 format: ## mend formatting and what lints can mend
 	cargo fmt
 	$(BIN)/ruff format .
@@ -82,5 +89,27 @@ docs: $(VENV)/.docs ## the pages, built strictly into build/site, and their test
 bench: $(VENV)/.dev ## ours beside its peers; see benchmarks/README.md (ARGS=... are passed on)
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
+# What builds packages and looks into them.
+$(WHEEL)/.made:
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip install --quiet "maturin>=1.9,<2" "ziglang>=0.14" "auditwheel>=6.4" "abi3audit" "twine>=6"
+	touch $@
+
+# The wheel is built of the source distribution, so that is complete. What was compiled is kept for the next time.
+wheel: export CARGO_TARGET_DIR := $(CURDIR)/target
+wheel: export PATH := $(CURDIR)/$(WHEEL)/bin:$(PATH)
+wheel: $(WHEEL)/.made ## dist/: a wheel and the source distribution, tried in bare environments of each Python there is
+	rm -rf dist
+	$(WHEEL)/bin/maturin build --release --locked --sdist $(MANYLINUX) --out dist
+	$(WHEEL)/bin/python tests/wheel/contents.py dist
+	$(WHEEL)/bin/python -m twine check --strict dist/*
+	$(WHEEL)/bin/abi3audit --strict dist/*.whl
+	$(if $(MANYLINUX),$(WHEEL)/bin/auditwheel show dist/*.whl)
+	$(WHEEL)/bin/python tests/wheel/install.py dist
+
+sdist: export CARGO_TARGET_DIR := $(CURDIR)/target
+sdist: wheel ## as `make wheel`, and the source distribution too is installed, which builds it anew (minutes)
+	$(WHEEL)/bin/python tests/wheel/install.py dist --sdist --python $(PYTHON)
+
 clean: ## remove what was built
-	rm -rf $(VENV) target build dao_polars/*.so
+	rm -rf $(VENV) target build dist dao_polars/*.so

@@ -11,6 +11,7 @@ namespace of LazyFrame and DataFrame is ``DaoFrame``; ``dao.frame(lf)`` is the
 same for type checkers, which cannot see namespaces.
 """
 
+from . import _core
 from .batches.batches import Batch, BatchIterable
 from .errors import (
     DaoConflictError,
@@ -33,6 +34,8 @@ from .scan.cell import Cell
 from .store.store import Store, load_store, scan
 from .write.copy import copy
 from .write.dataset import write_dataset
+
+__version__ = _core.VERSION
 
 __all__ = [
     "Batch",

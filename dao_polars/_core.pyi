@@ -13,6 +13,7 @@ from typing_extensions import Buffer
 
 __all__ = [
     "STORE_MOVED",
+    "VERSION",
     "CellKeys",
     "ColumnMeta",
     "Description",
@@ -41,6 +42,7 @@ __all__ = [
 
 #: What to do about a store that is not where its cells were selected.
 STORE_MOVED: str
+VERSION: str
 
 @final
 class MatrixName:

@@ -50,4 +50,5 @@ def _fork() -> None:
     _lock, _thread = threading.Lock(), None
 
 
-os.register_at_fork(after_in_child=_fork)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_fork)

@@ -121,7 +121,8 @@ def _open_path(given: str | bytes, layer: str | None, layers: Names, obsm: Names
     if "://" in text and not text.startswith("file://"):
         scheme = text.split("://")[0]  # and no more: there may be a password in it
         raise DaoValueError(f"source '{scheme}://…': sources are local files; download it first")
-    path = Path(text.removeprefix("file://")).expanduser()
+    # On Windows a drive follows the third slash.
+    path = Path(text.removeprefix("file:///" if os.name == "nt" else "file://")).expanduser()
     if not path.exists():
         raise DaoFileNotFoundError(f"source {str(path)!r}: no such file or directory")
     where = str(path)

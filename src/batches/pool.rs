@@ -88,6 +88,8 @@ fn in_large_pages<T>(fresh: &mut [T]) {
             let _ = advised;
         }
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = fresh;
 }
 
 fn sized<T: Num>(buffer: Option<Vec<T>>, len: usize) -> Result<Vec<T>> {

@@ -5,6 +5,9 @@
 //! have nobody who would tell them, and look whether Ctrl-C was pressed. Knows no Python: `python/signals.rs` is the
 //! [`Host`].
 
+#[cfg(windows)]
+mod console;
+#[cfg(unix)]
 mod sigint;
 
 use std::cell::{Cell, RefCell};
@@ -12,6 +15,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{DaoError, ErrorKind, Result};
+#[cfg(windows)]
+use console::count as times_pressed;
+#[cfg(unix)]
+use sigint::count as times_pressed;
 
 /// The interpreter around this library, which owns the handlers of signals.
 pub struct Host {
@@ -19,6 +26,8 @@ pub struct Host {
     pub run_handlers: fn() -> bool,
     /// Raises that exception later: for callers that cannot hand it on.
     pub raise_later: fn(),
+    /// The main thread, as the system numbers it: for Windows, which does not say which it is, and does not fork.
+    pub main_thread: u64,
 }
 
 static HOST: OnceLock<Host> = OnceLock::new();
@@ -89,7 +98,7 @@ impl Watch {
         let by = match (STOP.with_borrow(Clone::clone), HOST.get()) {
             (Some(stop), _) => By::Stop(stop),
             (None, Some(host)) if is_main_thread() => By::Handlers(host.run_handlers),
-            (None, Some(_)) => By::CtrlC(sigint::count()),
+            (None, Some(_)) => By::CtrlC(times_pressed()),
             (None, None) => By::Nobody,
         };
         Self { by }
@@ -109,7 +118,7 @@ impl Watch {
             || match &self.by {
                 By::Stop(stop) => stop.load(Ordering::Relaxed),
                 By::Handlers(run_handlers) => run_handlers(),
-                By::CtrlC(before) => sigint::count() != *before,
+                By::CtrlC(before) => times_pressed() != *before,
                 By::Nobody => false,
             };
         if !broken_off {
@@ -127,10 +136,17 @@ fn is_main_thread() -> bool {
     u32::try_from(thread).is_ok_and(|thread| thread == std::process::id())
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(unix, not(target_os = "linux")))]
 fn is_main_thread() -> bool {
     // SAFETY: without arguments, and cannot fail.
     unsafe { libc::pthread_main_np() != 0 }
+}
+
+#[cfg(windows)]
+fn is_main_thread() -> bool {
+    // SAFETY: without arguments, and cannot fail.
+    let thread = unsafe { windows_sys::Win32::System::Threading::GetCurrentThreadId() };
+    HOST.get().is_some_and(|host| host.main_thread == u64::from(thread))
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! is opened again when it has changed, and is told apart from another one in its place.
 
 use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -59,9 +58,9 @@ struct KeptStore {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Stamp {
-    /// The last version; and the times, size and inode of its file, or of those that sfaira's stores change when datasets
+    /// The last version; and the time, size and inode of its file, or of those that sfaira's stores change when datasets
     /// do: `None` where one is missing.
-    Local(Option<u64>, Vec<Option<(i64, i64, u64, u64)>>),
+    Local(Option<u64>, Vec<Option<(i128, u64, u64)>>),
     /// A version that was asked for does not change.
     Pinned,
     /// The time at which a remote store was read.
@@ -281,8 +280,8 @@ impl Stamp {
     fn now(storage: &dyn Storage) -> Self {
         let Some(root) = storage.local_root() else { return Self::Remote(Instant::now()) };
         let stamp = |file: std::path::PathBuf| {
-            let found = std::fs::metadata(file).ok()?;
-            Some((found.mtime(), found.mtime_nsec(), found.size(), found.ino()))
+            let found = storage::stamp(&file).ok()?;
+            Some((found.modified, found.size, found.number))
         };
         if let Ok(Some(last)) = latest(storage) {
             return Self::Local(Some(last), vec![stamp(root.join(version_path(last)))]);

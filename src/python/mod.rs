@@ -38,11 +38,12 @@ mod _core {
         writer::decode_hdf5_chunks,
     };
     #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    #[pymodule_export]
     const STORE_MOVED: &str = crate::lookup::stores::MOVED;
 
     #[pymodule_init]
-    fn init(_: &Bound<'_, PyModule>) -> PyResult<()> {
-        super::signals::install();
-        Ok(())
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::signals::install(module.py())
     }
 }

@@ -15,8 +15,10 @@ thread_local! {
 }
 
 /// Makes Python the host of the core's waits.
-pub fn install() {
-    interrupt::set_host(Host { run_handlers, raise_later });
+pub fn install(py: Python<'_>) -> PyResult<()> {
+    let main_thread = py.import("threading")?.call_method0("main_thread")?.getattr("native_id")?.extract()?;
+    interrupt::set_host(Host { run_handlers, raise_later, main_thread });
+    Ok(())
 }
 
 /// The exception that broke off a wait of this thread.

@@ -4,7 +4,6 @@
 //! remote one polars gets what was checked, in memory: it asks no server itself.
 
 use std::collections::{BTreeSet, HashMap};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, SystemTime};
@@ -14,7 +13,7 @@ use bytes::Bytes;
 use super::schedule;
 use crate::error::{DaoError, Result};
 use crate::per_process::PerProcess;
-use crate::storage::{self, File, Storage, StorageOptions, is_remote};
+use crate::storage::{self, File, FileStamp, Storage, StorageOptions, is_remote};
 use crate::store::{TableFile, changed, excerpt, missing, row_count};
 
 /// The most files that are remembered; then all are forgotten.
@@ -58,10 +57,7 @@ struct Kept {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct FileState {
     path: String,
-    /// Size and inode.
-    identity: [u64; 2],
-    /// Times of change of its contents and of its inode, in s and ns.
-    changed: [i64; 4],
+    stamp: FileStamp,
 }
 
 /// What was found in a file.
@@ -221,22 +217,19 @@ impl ObsTables {
 
     fn state(&self, table: &ObsTable) -> Result<FileState> {
         let path = format!("{}/{}", self.uri, table.path);
-        let meta = std::fs::metadata(Path::new(&path)).map_err(|e| match e.kind() {
+        let stamp = storage::stamp(Path::new(&path)).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => missing(&path).at(place(table)),
             _ => DaoError::io(&path, "looking at the file", &e).at(place(table)),
         })?;
-        let changed = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
-        Ok(FileState { path, identity: [meta.size(), meta.ino()], changed })
+        Ok(FileState { path, stamp })
     }
 }
 
 impl FileState {
     /// Whether the file was changed just now; not for one of another machine's future.
     fn is_fresh(&self) -> bool {
-        let [_, _, seconds, nanoseconds] = self.changed;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
-        let age = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX) - changed;
+        let age = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX) - self.stamp.changed;
         (0..i128::try_from(FRESH.as_nanos()).unwrap_or(i128::MAX)).contains(&age)
     }
 }

@@ -6,6 +6,7 @@
 mod local;
 mod prefetch;
 mod remote;
+mod system;
 mod zarr;
 
 use std::fmt::Display;
@@ -20,6 +21,7 @@ use crate::error::{DaoError, Result};
 pub use local::Local;
 pub use local::{make_folder, write_error};
 pub use prefetch::prefetch;
+pub use system::{FileStamp, private_folder, stamp};
 pub use zarr::ZarrStorage;
 
 /// Options for object stores (`aws_region`, `endpoint`, …), as `object_store` and polars name them.
@@ -217,7 +219,8 @@ pub fn shown(uri: &str) -> String {
 /// Whether `uri` is an address, and no path.
 #[must_use]
 pub fn is_remote(uri: &str) -> bool {
-    uri.contains("://") && !uri.starts_with("file://")
+    // One letter before it is a drive of Windows.
+    uri.find("://").is_some_and(|at| !(cfg!(windows) && at == 1)) && !uri.starts_with("file://")
 }
 
 /// Opens the root that `uri` names: a path (which need not exist), `file://`, `s3://`, `gs://`, `az://`, `http(s)://`.
@@ -225,10 +228,18 @@ pub fn is_remote(uri: &str) -> bool {
 /// # Errors
 /// `Value` for a scheme or options that cannot be used.
 pub fn open(uri: &str, options: &StorageOptions) -> Result<Arc<dyn Storage>> {
-    match uri.strip_prefix("file://") {
-        Some(path) => Ok(Arc::new(Local::new(Path::new(path))?)),
-        None if uri.contains("://") => Ok(Arc::new(remote::Remote::new(uri, options)?)),
-        None => Ok(Arc::new(Local::new(Path::new(uri))?)),
+    if is_remote(uri) {
+        return Ok(Arc::new(remote::Remote::new(uri, options)?));
+    }
+    Ok(Arc::new(Local::new(Path::new(local_path(uri)))?))
+}
+
+/// The path that a URI of this machine names: on Windows a drive follows the third slash.
+fn local_path(uri: &str) -> &str {
+    let path = uri.strip_prefix("file://").unwrap_or(uri);
+    match path.strip_prefix('/') {
+        Some(drive) if cfg!(windows) && path.len() < uri.len() && drive.get(1..2) == Some(":") => drive,
+        _ => path,
     }
 }
 
@@ -242,7 +253,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a"), "abc").unwrap();
         let path = folder.path().to_str().unwrap();
-        for uri in [path.to_owned(), format!("file://{path}")] {
+        let slashed = path.replace('\\', "/");
+        let root = slashed.strip_prefix('/').unwrap_or(&slashed);
+        for uri in [path.to_owned(), format!("file:///{root}")] {
             let storage = open(&uri, &Vec::new()).unwrap();
             assert_eq!(storage.get("a").unwrap().unwrap(), "abc");
             assert!(storage.get("b").unwrap().is_none() && storage.local_root().is_some());

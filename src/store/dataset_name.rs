@@ -26,3 +26,23 @@ pub fn check_name(dataset: &str) -> Result<()> {
     }
     Ok(())
 }
+
+/// A dataset's name in that of a folder: a store can be taken to Windows, which has none of these in names.
+pub fn folder_name(dataset: &str) -> String {
+    dataset.replace(['<', '>', ':', '"', '|', '?', '*'], "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_has_a_name_that_every_system_takes() {
+        for (dataset, expected) in
+            [("lung", "lung"), ("T cells: \"naïve\"?", "T cells_ _naïve__"), ("a<b>|*", "a_b___")]
+        {
+            assert!(check_name(dataset).is_ok());
+            assert_eq!(folder_name(dataset), expected);
+        }
+    }
+}

@@ -27,9 +27,11 @@ pub struct FileMeta {
     pub checksum: String,
 }
 
-/// Whether a path from a manifest leads to something below the folder that it starts from.
+/// Whether a path from a manifest leads to something below the folder that it starts from. On Windows a colon ends the name of
+/// a drive, or begins that of a stream of a file.
 pub fn is_below(path: &str) -> bool {
-    !path.contains(['\0', '\\']) && !path.split('/').any(|part| matches!(part, "" | "." | ".."))
+    let refused: &[char] = if cfg!(windows) { &['\0', '\\', ':'] } else { &['\0', '\\'] };
+    !path.contains(refused) && !path.split('/').any(|part| matches!(part, "" | "." | ".."))
 }
 
 /// Checks that all `files` lie below the folder whose manifest lists them; `place` is for errors.

@@ -25,7 +25,7 @@ use crate::error::{DaoError, ErrorKind, Result};
 use crate::storage::{self, Storage, StorageOptions};
 pub use categories::{Categories, PartCategories};
 pub use constants::{Constants, Names, Scalar};
-pub use dataset_name::{check_free, check_name};
+pub use dataset_name::{check_free, check_name, folder_name};
 pub use description::{ColumnMeta, Description, MatrixMeta, TableMeta};
 pub use files::{FileMeta, Files, ListedFiles, changed, checksum, missing};
 pub use manifest::{Columns, Manifest, Part};

@@ -14,7 +14,7 @@ use crate::read::schedule;
 use crate::storage::{self, Lasting, Storage, StorageOptions};
 use crate::store::{
     Description, FileMeta, Lease, ListedFiles, Manifest, PARTS, Part, Record, Store, check_free, commit,
-    description_file, is_unnamed,
+    description_file, folder_name, is_unnamed,
 };
 
 /// The most files that are on their way at a time where one of the places is not on this machine: to wait for several
@@ -122,7 +122,7 @@ impl<'a> Copying<'a> {
     /// have folders of their own, whose names end with the tag as all do.
     fn placed(&self, part: &Part, i: usize, tag: &str) -> Part {
         let several = if self.parts.len() == 1 { String::new() } else { format!("{i}-") };
-        Part { number: 0, path: format!("{PARTS}/{}-{several}{tag}", part.name), ..part.clone() }
+        Part { number: 0, path: format!("{PARTS}/{}-{several}{tag}", folder_name(&part.name)), ..part.clone() }
     }
 
     /// Copies all files, several at a time, to the folders of `parts`; they are there to stay when this returns.

@@ -13,7 +13,7 @@ use crate::interrupt::undisturbed;
 use crate::storage::{self, Local, Storage, StorageOptions};
 use crate::store::{
     Description, FileMeta, Lease, ListedFiles, Manifest, MatrixMeta, MatrixName, PARTS, Part, Record, Store, TableFile,
-    check_free, check_name, checksum, commit, describe, is_store, is_unnamed, missing, read_description,
+    check_free, check_name, checksum, commit, describe, folder_name, is_store, is_unnamed, missing, read_description,
 };
 
 /// The first tables of a part, and its description, relative to it. Later ones have their writer's tag in their names.
@@ -64,7 +64,7 @@ impl PartWriter {
             }
         }
         let lease = Lease::new(&storage)?;
-        let path = format!("{PARTS}/{dataset}-{}", lease.tag);
+        let path = format!("{PARTS}/{}-{}", folder_name(dataset), lease.tag);
         let folder = Folder::new(storage.clone(), &path)?;
         let (matrices, matrix, stays) = (BTreeMap::new(), None, false);
         let dataset = dataset.to_owned();

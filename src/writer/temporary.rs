@@ -1,14 +1,12 @@
 //! A folder on this machine for what is written to a bucket later, or not at all.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::error::Result;
-use crate::storage::{Storage, write_error};
+use crate::storage::{Storage, private_folder, write_error};
 
 /// A new folder where the system has its temporary ones; it goes when it is dropped.
 #[derive(Debug)]
@@ -23,8 +21,7 @@ impl TemporaryFolder {
     /// `Io`.
     pub fn new() -> Result<Self> {
         let path = std::env::temp_dir().join(format!("dao-polars-{}", Uuid::new_v4().simple()));
-        // For nobody else to read: cells may be patients'.
-        DirBuilder::new().mode(0o700).create(&path).map_err(write_error(&path, "making a temporary folder"))?;
+        private_folder(&path).map_err(write_error(&path, "making a temporary folder"))?;
         Ok(Self { path, pid: std::process::id() })
     }
 
@@ -52,8 +49,6 @@ impl Drop for TemporaryFolder {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -61,7 +56,11 @@ mod tests {
         let folder = TemporaryFolder::new().unwrap();
         let path = folder.path().to_owned();
         std::fs::write(path.join("a"), "a").unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        }
         let forked = TemporaryFolder { path: path.clone(), pid: 0 };
         drop(forked);
         assert!(path.exists());

@@ -1,6 +1,7 @@
 //! `_core.TableFile`, `_core.ObsTables`.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,8 +34,9 @@ impl PyTableFile {
     #[staticmethod]
     fn of(py: Python<'_>, path: &str) -> PyResult<Self> {
         let read = || {
-            let (folder, name) = path.rsplit_once('/').unwrap_or((".", path));
-            let file = Local::new(Path::new(folder))?.file(name)?;
+            let (folder, name) = (Path::new(path).parent(), Path::new(path).file_name().and_then(OsStr::to_str));
+            let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let file = Local::new(folder)?.file(name.unwrap_or_default())?;
             let file =
                 file.ok_or_else(|| DaoError::new(ErrorKind::NotFound, "no file").at(format!("path '{path}'")))?;
             TableFile::of(file.as_ref(), path)

@@ -107,17 +107,10 @@ fn wanted() -> bool {
 
 /// Whether a file lies on a file system whose pages are kept by this machine alone. Others (NFS, SMB, FUSE, 9p, …) may lose a
 /// page that they had.
-#[cfg(target_os = "linux")]
 fn of_this_machine(file: &Handle) -> bool {
     /// ext2 to ext4, XFS, Btrfs, F2FS, bcachefs, ZFS, tmpfs, overlayfs: linux/magic.h and statfs(2).
     const LOCAL: [u64; 8] =
         [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0xCA45_1A4E, 0x2FC1_2FC1, 0x0102_1994, 0x794C_7630];
     let Ok(found) = rustix::fs::fstatfs(file) else { return false };
     u64::try_from(found.f_type).is_ok_and(|found| LOCAL.contains(&found))
-}
-
-/// As on Linux; elsewhere nobody has looked which file systems these are.
-#[cfg(not(target_os = "linux"))]
-fn of_this_machine(_: &Handle) -> bool {
-    false
 }

@@ -4,8 +4,12 @@
 //! [`map`]. What is read in order is the kernel's to read ahead. `io_uring` saves the entry into the kernel, 0.1 of about
 //! 0.8 µs, and is often forbidden in containers.
 
+#[cfg(target_os = "linux")]
 mod bus_error;
+#[cfg(target_os = "linux")]
 mod map;
+#[cfg(not(target_os = "linux"))]
+mod no_map;
 mod write;
 
 use std::cmp::Ordering::{Equal, Greater, Less};
@@ -14,7 +18,6 @@ use std::io::ErrorKind as IoKind;
 #[cfg(target_os = "linux")]
 use std::num::NonZero;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,10 +25,13 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::{File, NewFile, Storage, check_end};
+use super::{File, NewFile, Storage, check_end, system};
 use crate::error::{DaoError, Result};
 use crate::number::zeros;
+#[cfg(target_os = "linux")]
 use map::Map;
+#[cfg(not(target_os = "linux"))]
+use no_map::Map;
 pub use write::{make_folder, write_error};
 
 /// The files below one folder.
@@ -41,7 +47,7 @@ impl Local {
     /// `Io` if the working directory is gone; `Value` if the path is not UTF-8.
     pub fn new(root: &Path) -> Result<Self> {
         let absolute = std::path::absolute(root).map_err(|e| DaoError::io(root, "resolving the path", &e))?;
-        let root = absolute.canonicalize().unwrap_or(absolute);
+        let root = system::plain(absolute.canonicalize().unwrap_or(absolute));
         match root.to_str() {
             Some(uri) => Ok(Self { uri: uri.to_owned(), root }),
             None => Err(DaoError::value(format!("path '{}' is not valid UTF-8", root.display()))),
@@ -62,10 +68,15 @@ impl Local {
                 Ok(Some(LocalFile { path, len, handle, map: OnceLock::new(), told: AtomicUsize::new(0) }))
             }
             Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory) => Ok(None),
+            // Windows does not open folders.
+            Err(e) if e.kind() == IoKind::PermissionDenied && path.is_dir() => Ok(None),
             Err(e) => {
                 let error = DaoError::io(&path, "opening", &e);
-                let too_many = e.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error());
-                Err(if too_many { error.hint("raise the limit of open files (ulimit -n)") } else { error })
+                Err(if system::is_too_many_open(&e) {
+                    error.hint("raise the limit of open files (ulimit -n)")
+                } else {
+                    error
+                })
             }
         }
     }
@@ -85,10 +96,7 @@ const MAX_DEPTH: usize = 32;
 /// The most files that the process keeps open: half of what the system allows it.
 fn most_open() -> usize {
     static MOST: OnceLock<usize> = OnceLock::new();
-    *MOST.get_or_init(|| {
-        let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        allowed.map_or(1 << 16, |allowed| usize::try_from(allowed / 2).unwrap_or(usize::MAX)).min(1 << 16)
-    })
+    *MOST.get_or_init(|| system::most_open().min(1 << 16))
 }
 
 /// The bytes that a disk gives in order in the time of one range from anywhere, about.
@@ -175,7 +183,7 @@ impl File for LocalFile {
                 &opened
             }
         };
-        handle.read_exact_at(into, offset).map_err(|e| {
+        system::read_exact_at(handle, into, offset).map_err(|e| {
             // A file that shrank since it was opened.
             let shrunk =
                 handle.metadata().ok().and_then(|meta| check_end("file", self.path.display(), end, meta.len()).err());
@@ -252,7 +260,7 @@ impl Storage for Local {
                     meta if meta.is_dir() => folders.push((path, depth + 1)),
                     meta => {
                         let path = path.strip_prefix(&self.root).unwrap_or(&path);
-                        files.push((path.to_string_lossy().into_owned(), meta.len()));
+                        files.push((system::inside(path), meta.len()));
                     }
                 }
             }
@@ -290,7 +298,7 @@ impl Storage for Local {
 
     fn sync_file(&self, path: &str) -> Result<()> {
         let path = self.full(path);
-        Handle::open(&path).and_then(|file| file.sync_all()).map_err(write_error(&path, "flushing"))
+        system::flush(&path).map_err(write_error(&path, "flushing"))
     }
 
     fn sync(&self, path: &str) -> Result<()> {

@@ -2,16 +2,13 @@
 
 use std::fs::File;
 use std::io::{ErrorKind as IoKind, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::super::{Lasting, NewFile};
+use super::super::{Lasting, NewFile, system};
 use super::Local;
 use crate::error::{DaoError, Result};
 
@@ -100,7 +97,7 @@ impl Local {
     pub(super) fn put_new_file(&self, path: &str, bytes: &[u8]) -> Result<bool> {
         let path = self.full(path);
         let temporary = self.temporary(&path, bytes, true)?;
-        let placed = place(&temporary, &path);
+        let placed = system::place(&temporary, &path);
         // Best effort: vacuum removes what stays.
         let _ = std::fs::remove_file(&temporary);
         let placed = placed.map_err(write_error(&path, "creating"))?;
@@ -172,29 +169,8 @@ fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
     }
 }
 
-/// Flushes a folder's entries. File systems that cannot flush these say so, and keep their order themselves.
 fn sync_folder(folder: &Path) -> Result<()> {
-    match File::open(folder).and_then(|folder| folder.sync_all()) {
-        Err(e) if matches!(e.kind(), IoKind::PermissionDenied | IoKind::InvalidInput | IoKind::Unsupported) => Ok(()),
-        synced => synced.map_err(write_error(folder, "flushing the folder")),
-    }
-}
-
-/// Gives `temporary` the name `path` if that is free; false if it is not. A hard link does so on all file systems that
-/// have them; renaming without replacing on the others.
-fn place(temporary: &Path, path: &Path) -> std::io::Result<bool> {
-    match std::fs::hard_link(temporary, path) {
-        Ok(()) => Ok(true),
-        // On network file systems an answer may be lost: the link is then there.
-        Err(e) if e.kind() == IoKind::AlreadyExists => Ok(std::fs::metadata(temporary)?.nlink() > 1),
-        Err(e) if e.kind() == IoKind::NotFound => Err(e),
-        Err(no_links) => match renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(true),
-            Err(Errno::EXIST) => Ok(false),
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Err(no_links),
-            Err(e) => Err(e.into()),
-        },
-    }
+    system::sync_folder(folder).map_err(write_error(folder, "flushing the folder"))
 }
 
 #[cfg(test)]
