@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ def progress_bar(
     """A context that gives a function to call with each amount of work done.
 
     Args:
-        progress: True or False to force the bar; None shows one where a person is looking.
+        progress: True or False to force the bar; None shows one where a person is looking, unless
+            TQDM_DISABLE is set, which tqdm heeds on terminals alone.
         total: amount of work.
         unit: what it is counted in, singular.
         label: what is being done.
@@ -36,4 +38,6 @@ def progress_bar(
 
 
 def _is_watched() -> bool:
+    if os.environ.get("TQDM_DISABLE", "0") != "0":
+        return False
     return "ipykernel" in sys.modules or bool(sys.stderr and sys.stderr.isatty())
