@@ -1,7 +1,7 @@
 """How a notebook is run: from a clean kernel, in a folder of its own, beside the cells in data/.
 
-``python -m tests.notebooks`` (``make notebooks``) runs those in notebooks/, or those that are named,
-and saves what they show.
+``python -m tests.notebooks`` (``make notebooks``) runs those in notebooks/, or those that are
+named, and saves what they show.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 def run(path: Path, folder: Path) -> NotebookNode:
     """A notebook as it is after a run in a folder, with this Python's own kernel.
 
-    The user's Jupyter settings play no part, and there are no progress bars. Temporary folders of the
-    run are shown as ``...``.
+    The user's Jupyter settings play no part, and there are no progress bars. Temporary folders of
+    the run are shown as ``...``.
     """
     (folder / "data").symlink_to(ROOT / "data")
     copy, temporary = folder / "notebooks" / path.name, folder / "tmp"
