@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 SERVERS := $(or $(DAO_TEST_SERVERS),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dao-polars/servers)
 SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help demo test servers fuzz test-frameworks quick check format bench clean
+.PHONY: help demo test servers fuzz test-frameworks test-torch notebooks quick check format bench clean
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,14 @@ test-frameworks: $(VENV)/.dev ## the tests with torch, lightning and tensorflow,
 	# one process each: tensorflow and torch's compiler do not load into one
 	$(BIN)/python -m pytest -q tests/frameworks/test_torch.py
 	$(BIN)/python -m pytest -q tests/frameworks/test_tensorflow.py
+
+test-torch: $(VENV)/.dev ## the tests and the notebook that need torch, which it installs (3 GB)
+	$(BIN)/python -m pip install --quiet "torch>=2.4"
+	$(BIN)/python -m pytest -q tests/frameworks/test_torch.py
+	$(BIN)/python -m pytest -q tests/whole/test_notebooks.py -k 04_training
+
+notebooks: $(VENV)/.dev ## run the notebooks and save what they show; 04_training if there is torch
+	$(BIN)/python -m tests.notebooks
 
 # Once everything is built, only this crate is compiled: without optimisation, so measure nothing with it.
 quick: ## after a change in Rust: an unoptimised extension in a minute, on Linux (then run pytest)

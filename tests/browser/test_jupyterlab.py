@@ -25,7 +25,8 @@ import pytest
 
 from tests.notebooks import JUPYTER_SETTINGS, ROOT, code_cells
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 SCREENSHOTS = Path(os.environ.get("DAO_SCREENSHOTS") or ROOT / "target" / "screenshots")
 FLAGS = [
     "--no-sandbox",  # which root cannot have
