@@ -33,11 +33,17 @@ def progress_bar(
         yield lambda amount: None
         return
     delay = 0.5 if progress is None else 0
-    with tqdm(total=total, unit=unit, unit_scale=True, desc=label, delay=delay) as bar:
+    # A bar of text on stderr would be red in a notebook, as errors are.
+    file = sys.stdout if _is_notebook() else None
+    with tqdm(total=total, unit=unit, unit_scale=True, desc=label, delay=delay, file=file) as bar:
         yield bar.update
 
 
 def _is_watched() -> bool:
     if os.environ.get("TQDM_DISABLE", "0") != "0":
         return False
-    return "ipykernel" in sys.modules or bool(sys.stderr and sys.stderr.isatty())
+    return _is_notebook() or bool(sys.stderr and sys.stderr.isatty())
+
+
+def _is_notebook() -> bool:
+    return "ipykernel" in sys.modules

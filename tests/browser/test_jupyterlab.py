@@ -224,4 +224,5 @@ def test_progress_bars_are_on_the_page(lab, browser):
     plain = outputs[4].inner_text()
     assert "100%" in plain
     assert "gene_stats" in plain
+    assert page.locator('.jp-OutputArea-output[data-mime-type*="stderr"]').count() == 0  # red
     page.close()
