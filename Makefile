@@ -8,7 +8,7 @@ WHEEL := target/wheel-tools
 # With zig, Linux builds for an old glibc whatever its own is. Others build for themselves.
 MANYLINUX := $(if $(filter Linux,$(shell uname)),--zig --compatibility manylinux2014)
 
-.PHONY: help demo test servers fuzz test-frameworks quick check check-targets format docs bench wheel sdist clean
+.PHONY: help demo test servers fuzz test-frameworks test-torch notebooks quick check check-targets format docs bench wheel sdist clean
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,14 @@ test-frameworks: $(VENV)/.dev ## the tests with torch, lightning and tensorflow,
 	$(BIN)/python -m pytest -q tests/frameworks/test_torch.py
 	$(BIN)/python -m pytest -q tests/frameworks/test_tensorflow.py
 	$(BIN)/python -m pytest -q tests/whole/test_readme.py -k training
+
+test-torch: $(VENV)/.dev ## the tests and the notebook that need torch, which it installs (3 GB)
+	$(BIN)/python -m pip install --quiet "torch>=2.4"
+	$(BIN)/python -m pytest -q tests/frameworks/test_torch.py
+	$(BIN)/python -m pytest -q tests/whole/test_notebooks.py -k 04_training
+
+notebooks: $(VENV)/.dev ## run the notebooks and save what they show; 04_training if there is torch
+	$(BIN)/python -m tests.notebooks
 
 # Once everything is built, only this crate is compiled: without optimisation, so measure nothing with it.
 quick: ## after a change in Rust: an unoptimised extension in a minute, on Linux (then run pytest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ def progress_bar(
     """A context that gives a function to call with each amount of work done.
 
     Args:
-        progress: True or False to force the bar; None shows one where a person is looking.
+        progress: True or False to force the bar; None shows one where a person is looking, unless
+            TQDM_DISABLE is set, which tqdm heeds on terminals alone.
         total: amount of work.
         unit: what it is counted in, singular.
         label: what is being done.
@@ -31,9 +33,17 @@ def progress_bar(
         yield lambda amount: None
         return
     delay = 0.5 if progress is None else 0
-    with tqdm(total=total, unit=unit, unit_scale=True, desc=label, delay=delay) as bar:
+    # A bar of text on stderr would be red in a notebook, as errors are.
+    file = sys.stdout if _is_notebook() else None
+    with tqdm(total=total, unit=unit, unit_scale=True, desc=label, delay=delay, file=file) as bar:
         yield bar.update
 
 
 def _is_watched() -> bool:
-    return "ipykernel" in sys.modules or bool(sys.stderr and sys.stderr.isatty())
+    if os.environ.get("TQDM_DISABLE", "0") != "0":
+        return False
+    return _is_notebook() or bool(sys.stderr and sys.stderr.isatty())
+
+
+def _is_notebook() -> bool:
+    return "ipykernel" in sys.modules

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dao_polars as dao
+from dao_polars import _progress
 from dao_polars.sources import matrix_source
 from tests.storefab import part_path
 
@@ -456,6 +457,13 @@ def test_a_full_disk_while_writing_a_matrix(form, tmp_path):
 def test_progress(progress, tmp_path, capsys):
     dao.write_dataset(tmp_path, study(), progress=progress)
     assert ("writing 'lung'" in capsys.readouterr().err) == (progress is True)
+
+
+def test_bars_are_silenced_as_tqdms_are(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)  # as in a notebook
+    assert _progress._is_watched()
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert not _progress._is_watched()
 
 
 def test_progress_without_tqdm(tmp_path, monkeypatch):
