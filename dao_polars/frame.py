@@ -182,7 +182,7 @@ class DaoFrame:
             num_threads: reading threads; None: one a core.
             missing: cells that were removed from the store since they were selected: an
                 ``"error"`` that counts and names them, or ``"drop"``: they are left out.
-            store: where the store is now, if it moved.
+            store: where the store is now, if it moved; of cells of several stores all of theirs.
 
         Returns:
             A sized, re-iterable object of ``Batch``: ``for x, obs in …``.

@@ -71,7 +71,7 @@ class DaoExpr:
                 ``{"target_sum": …, "log1p": …}``. A cell's total is over all its genes.
             dtype: of the column. An integer that it cannot hold exactly is an error. None: the
                 stored type, that of all datasets together when the query is planned.
-            store: where the store is now, if it moved.
+            store: where the store is now, if it moved; of cells of several stores all of theirs.
 
         Returns:
             Numbers, named as the gene. Null for a null key, and where the cell's dataset has no

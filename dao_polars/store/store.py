@@ -7,7 +7,6 @@ Owns ``Store``, what users ask a store, and how one is opened. Reading cells is
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +22,6 @@ from ..errors import (
     DaoCorruptError,
     DaoError,
     DaoFileNotFoundError,
-    DaoKeyError,
     DaoTypeError,
     DaoValueError,
 )
@@ -33,6 +31,7 @@ from ..scan.columns import frame_schema
 from ..scan.source import ScannedMember, ScannedStore, scan_store
 from . import show
 from .editing import EditingVerbs
+from .named import common_part, parts_of
 from .nearby import nearby
 from .several import JoinedTables, Place, each_version, listed, of_each
 from .tables import OwnTables
@@ -321,7 +320,7 @@ class Store(EditingVerbs):
             DaoValueError: no dataset is named and they do not have the same genes in one order.
             DaoCorruptError: the file is not the one that was written.
         """
-        return self._tables.var(self._common() if dataset is None else self._dataset(dataset)[0])
+        return self._tables.var(common_part(self) if dataset is None else self._dataset(dataset)[0])
 
     def uns(self, dataset: str) -> Uns:
         """A dataset's ``uns``; its ``refused`` lists what a pickle of sfaira's had beside data.
@@ -414,42 +413,7 @@ class Store(EditingVerbs):
 
     def _dataset(self, name: str) -> list[_core.Part]:
         """The parts of a dataset."""
-        if name in self._by_dataset:
-            return self._by_dataset[name]
-        found = [a for a, parts in self._by_dataset.items() if parts[0].name == name]
-        if len(found) == 1:
-            return self._by_dataset[found[0]]
-        if found:
-            raise DaoValueError(
-                f"dataset {name!r} is in {len(found)} of the stores; say which is meant: "
-                f"{', '.join(map(repr, found[:5]))}{', …' if len(found) > 5 else ''}"
-            )
-        names = list(self._by_dataset)
-        near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4) or names[:3]
-        named = ", ".join(map(repr, near)) or "none, the store is empty"
-        raise DaoKeyError(
-            f"store {self.uri!r} has no dataset {name!r}; the nearest: {named}. "
-            "store.datasets lists them all"
-        )
-
-    def _common(self) -> _core.Part:
-        """The first part, where all datasets have the same genes in one order."""
-        spaces: dict[str, list[_core.Part]] = {}
-        for parts in self._by_dataset.values():
-            spaces.setdefault(self._core.feature_space(parts[0].number), []).append(parts[0])
-        if len(spaces) == 1:
-            return self._core.parts[0]
-        if not spaces:
-            raise DaoValueError(f"store {self.uri!r} has no datasets, and so no genes")
-        listed = "; ".join(
-            f"{len(members)} dataset(s) with {members[0].n_vars} genes, such as {members[0].name!r}"
-            for members in list(spaces.values())[:5]
-        )
-        raise DaoValueError(
-            f"the datasets of store {self.uri!r} have {len(spaces)} feature spaces: {listed}"
-            f"{'; …' if len(spaces) > 5 else ''}. Name a dataset: store.var(dataset); or, where "
-            "cells are read, give genes= a list of names, 'intersection' or 'union'"
-        )
+        return parts_of(self, name)
 
     def __repr__(self) -> str:
         return show.text(self)
