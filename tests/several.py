@@ -73,3 +73,15 @@ def values_of_each(genes: list[str], *uris: str) -> tuple[np.ndarray, np.ndarray
         values.append(dense)
         keys.append(keys_of(lf.select("cell").collect()).numpy() + np.uint64(place * SHIFT))
     return np.concatenate(keys), np.concatenate(values)
+
+
+def mixed(pair: tuple[str, str]) -> pl.LazyFrame:
+    """Cells of all datasets in an order that is not its own inverse, some of them twice."""
+    frame = dao.scan(pair).collect()
+    order = np.random.default_rng(5).permutation(frame.height)
+    assert (order[order] != np.arange(len(order))).any()
+    return pl.concat([frame[order[:700]], frame[order[600:650]]]).lazy()
+
+
+def rows_of(cells: pl.DataFrame, expected: dict[int, np.ndarray]) -> np.ndarray:
+    return np.stack([expected[key] for key in keys_of(cells).numpy().tolist()])

@@ -17,6 +17,7 @@ from dao_polars.scan.cell import Cell, CellStore, cell_type
 from tests.conftest import SFAIRA
 from tests.several import SHIFT, of_each, plain, write_pair
 from tests.storefab import Study, make_store
+from tests.webserver import serving
 
 C = pl.col
 
@@ -351,6 +352,20 @@ def test_stores_of_sfaira_and_of_ours(pair: tuple[str, str]) -> None:
         *dao.load_store(pair[1]).datasets["organism"],
     ]
     assert [store.version for store in both.stores] == [None, 5]
+
+
+def test_stores_here_and_behind_a_server(pair: tuple[str, str]) -> None:
+    with serving(Path(pair[1]).parent, "second") as server:
+        uris = (pair[0], server.url)
+        options = {"timeout": "30 s"}  # of the one that has a use for it
+        both = dao.scan(uris, storage_options=options)
+        expected = of_each(*pair).with_columns(C("store").replace({pair[1]: uris[1]}))
+        assert plain(both).equals(expected)
+        found = both.filter(C("dataset") == "pbmc_human").select("cell", dao.gene("B2M")).collect()
+        local = dao.scan(pair).filter(C("dataset") == "pbmc_human").select(dao.gene("B2M"))
+        assert found["B2M"].equals(local.collect()["B2M"])
+        x, _ = next(iter(found.dao.iter_batches(10_000, genes=["B2M"], layout="dense")))
+        assert x[:, 0].tolist() == found["B2M"].to_list()
 
 
 def test_a_store_that_numbers_too_many_parts_is_refused(tmp_path: Path) -> None:
