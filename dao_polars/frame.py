@@ -24,7 +24,7 @@ from .convert.to_anndata import to_anndata
 from .errors import DaoTypeError
 from .genes.request import Duplicates, Genes
 from .select import splits
-from .select.selection import Missing, select
+from .select.selection import Missing, StoreLike, select
 from .select.show import describe
 from .write import selection as written
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from .batches.torch import TorchDataset
-    from .store.store import Store
 
 
 T = TypeVar("T")
@@ -126,7 +125,7 @@ class DaoFrame:
         prefetch_bytes: int = 128 << 20,
         num_threads: int | None = None,
         missing: Missing = "error",
-        store: Store | str | None = None,
+        store: StoreLike | None = None,
     ) -> BatchIterable[Any]:
         """Mini-batches of the frame's cells, read ahead on all cores.
 
@@ -183,7 +182,7 @@ class DaoFrame:
             num_threads: reading threads; None: one a core.
             missing: cells that were removed from the store since they were selected: an
                 ``"error"`` that counts and names them, or ``"drop"``: they are left out.
-            store: where the store is now, if it moved.
+            store: where the store is now, if it moved; of cells of several stores all of theirs.
 
         Returns:
             A sized, re-iterable object of ``Batch``: ``for x, obs in …``.

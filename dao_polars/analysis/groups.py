@@ -23,8 +23,14 @@ from ..convert.arrays import MatrixForm
 from ..errors import DaoKeyError, DaoValueError
 from ..genes.request import Duplicates, Genes
 from ..select.counts import check_counts
-from ..select.selection import Missing, Selection, matrix_name, select, stored_types
-from ..store.store import Store
+from ..select.selection import (
+    Missing,
+    Selection,
+    StoreLike,
+    matrix_name,
+    select,
+    stored_types,
+)
 
 Floats = NDArray[np.float64]
 
@@ -124,7 +130,7 @@ class CellGroups:
         layer: str | None,
         normalize: Normalize,
         missing: Missing,
-        store: Store | str | None,
+        store: StoreLike | None,
     ) -> None:
         by = None if by is None else listed(by)
         columns, known = columns_of(by), frame.collect_schema().names()

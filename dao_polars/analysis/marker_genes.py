@@ -15,8 +15,7 @@ import polars as pl
 from .._args import Column, Normalize, listed
 from ..errors import DaoKeyError, DaoValueError
 from ..genes.request import Duplicates, Genes
-from ..select.selection import Missing
-from ..store.store import Store
+from ..select.selection import Missing, StoreLike
 from .groups import CellGroups, Moments
 
 Method = Literal["t-test", "t-test_overestim_var"]
@@ -37,7 +36,7 @@ def rank_genes_groups(
     normalize: Normalize = "log1p_cp10k",
     progress: bool | None = None,
     missing: Missing = "error",
-    store: Store | str | None = None,
+    store: StoreLike | None = None,
 ) -> pl.DataFrame:
     """The genes that mark each group: Welch's t-tests, as scanpy's ``rank_genes_groups``.
 

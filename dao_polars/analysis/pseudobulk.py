@@ -17,8 +17,7 @@ from .._extras import require
 from ..convert.to_pandas import to_pandas
 from ..errors import DaoValueError
 from ..genes.request import Duplicates, Genes
-from ..select.selection import Missing
-from ..store.store import Store
+from ..select.selection import Missing, StoreLike
 from .groups import CellGroups, GroupSums, per_cell
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def gene_stats(
     normalize: Normalize = None,
     progress: bool | None = None,
     missing: Missing = "error",
-    store: Store | str | None = None,
+    store: StoreLike | None = None,
 ) -> pl.DataFrame:
     """Mean, variance and more of each gene, over all cells or groups of them, in one pass.
 
@@ -142,7 +141,7 @@ def pseudobulk(
     as_anndata: bool = False,
     progress: bool | None = None,
     missing: Missing = "error",
-    store: Store | str | None = None,
+    store: StoreLike | None = None,
 ) -> pl.DataFrame | AnnData:
     """Genes added up over groups of cells, in one pass on all cores.
 

@@ -17,8 +17,7 @@ from .._args import Column, integer
 from .._extras import require
 from ..errors import DaoValueError
 from ..genes.request import Duplicates, Genes
-from ..select.selection import Missing
-from ..store.store import Store
+from ..select.selection import Missing, StoreLike
 from .groups import CellGroups, Floats, Moments
 
 _LEAST = 4  # genes that a point of the fit sees: it is a parabola
@@ -36,7 +35,7 @@ def highly_variable_genes(
     layer: str | None = None,
     progress: bool | None = None,
     missing: Missing = "error",
-    store: Store | str | None = None,
+    store: StoreLike | None = None,
 ) -> pl.DataFrame:
     """The genes that vary more than their mean explains, as scanpy's ``flavor="seurat_v3"``.
 

@@ -23,7 +23,6 @@ from .._warn import warn
 from ..errors import DaoTypeError, DaoValueError
 from ..scan.cell import COLUMN
 from ..select.selection import Selection
-from ..store.store import Store
 from . import show
 from .matrices import Matrices
 from .position import VERSION, EpochPosition, check_rank, check_same, find_rank, position_of
@@ -236,8 +235,7 @@ class BatchIterable(Generic[T]):
         if self._opened is None or self._opened[0] != os.getpid():
             # A forked child has its parent's memory and not its threads: locks that one of them
             # held stay shut. So it opens everything for itself.
-            store = Store(self._store.uri, self._store._storage_options, self._store.version)
-            self._opened = os.getpid(), self.matrices.open(store)
+            self._opened = os.getpid(), self.matrices.open(self._store._again())
         return self._opened[1]
 
     def set_epoch(self, epoch: int) -> None:
@@ -268,14 +266,16 @@ class BatchIterable(Generic[T]):
         ``load_state_dict`` on an iterable made alike gives the
         rest of the epoch and all later epochs, without reading what was skipped. After the last
         batch of an epoch, the next epoch comes next. ``store_version`` says which version of the
-        store the batches are read of, None for sfaira's; the same cells go on in another one.
+        store the batches are read of, None for sfaira's (of several stores a list of these); the
+        same cells go on in another one.
         """
         at = self._resumed or self._position
         if at is None:
             at = EpochPosition(self.epoch, self.rank()[1])
         elif self._resumed is None and at.is_over(self.sampling):
             at = at.following()
-        store = {"store_version": self._store.version}
+        versions = [store.version for store in self._store.stores]
+        store = {"store_version": versions[0] if len(versions) == 1 else versions}
         return {"version": VERSION, "seed": self.seed, **store, **at.numbers(), **self._identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

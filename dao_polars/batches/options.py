@@ -6,16 +6,13 @@ Owns what methods that hand them on declare: a name that is none is found before
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from .._args import Column, Normalize
 from ..convert.arrays import Layout
 from ..genes.request import Duplicates, Genes
-from ..select.selection import Missing
+from ..select.selection import Missing, StoreLike
 from .sampling import Shuffle
-
-if TYPE_CHECKING:
-    from ..store.store import Store
 
 
 class BatchOptions(TypedDict, total=False):
@@ -46,7 +43,7 @@ class BatchOptions(TypedDict, total=False):
     prefetch_bytes: int
     num_threads: int | None
     missing: Missing
-    store: Store | str | None
+    store: StoreLike | None
 
 
 class TensorOptions(BatchOptions, total=False):

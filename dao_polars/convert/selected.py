@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
+from .._core import ColumnMeta, MatrixMeta, MatrixName, TableMeta
 from .._core import Genes as ResolvedGenes
-from .._core import MatrixMeta, MatrixName
 from ..errors import DaoCorruptError
 from ..legacy.tables import truth_notes
 from ..legacy.unpickle import Refused
@@ -23,6 +23,8 @@ from .to_pandas import to_pandas
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ..scan.columns import ScannedPart
 
 #: The name of the column of var's own index where another column takes its place.
 _INDEX = "source_var_name"
@@ -105,10 +107,26 @@ def obs_of(selection: Selection, described: Descriptions) -> pd.DataFrame:
         frame = pl.DataFrame([*frame.get_columns(), names])
     cells = sum(part.n_cells for part in described.parts)
     complete = cells == len(selection.keys) == len(np.unique(selection.keys))
-    tables = [description.obs for description in described.found]
-    if selection.store._core.has_sfaira_tables:
-        tables = [truth_notes(part, in_store) for part in scanned]
+    stores = selection.store.stores
+    tables = [
+        truth_notes(part, in_store)
+        if stores[part.store]._core.has_sfaira_tables
+        else _as_scanned(description.obs, part)
+        for part, description in zip(scanned, described.found, strict=True)
+    ]
     return to_pandas(frame, tables, complete=complete)
+
+
+def _as_scanned(table: TableMeta, part: ScannedPart) -> TableMeta:
+    """What a table was in pandas, by the names that its columns have in the frame."""
+    if all(column.name in part.columns for column in table.columns):
+        return table
+    names = {column.name: name for name, column in part.columns.items()}
+    columns = [
+        ColumnMeta(names.get(column.name, column.name), column.source, column.dtype, column.pandas)
+        for column in table.columns
+    ]
+    return TableMeta(table.index_name, table.index, columns)
 
 
 def _obs_names(selection: Selection) -> pl.Series:
@@ -135,7 +153,7 @@ def names_of(
 
 def uns_of(selection: Selection, described: Descriptions) -> dict[str, Any]:
     """The uns of the one dataset that the cells are of; empty where there are several."""
-    datasets = list(dict.fromkeys(part.name for part in described.parts))
+    datasets = list(dict.fromkeys(part.address for part in described.parts))
     if len(datasets) != 1:
         return {}
     kept: dict[str, Any] = _without_refused(dict(selection.store.uns(datasets[0])))
@@ -163,7 +181,7 @@ def var_of(
         if not entries or entries[0].n_vars != genes.n_genes:
             none = pl.DataFrame(schema={"var_name": pl.String})
             return to_pandas(none, [], index="var_name", complete=True)
-        var = selection.store.var(entries[0].name)
+        var = selection.store.var(entries[0].address)
         return to_pandas(var, tables[:1], index="var_name", complete=True)
     # Of each gene its row in the tables below, one after the other; -1 where it has none.
     at, n_rows = np.full(genes.n_genes, -1), 0
@@ -176,7 +194,7 @@ def var_of(
         if len(positions) or not frames:
             at[positions] = np.arange(n_rows, n_rows + len(positions))
             n_rows += len(positions)
-            frames.append(selection.store.var(entry.name)[columns[positions]])
+            frames.append(selection.store.var(entry.address)[columns[positions]])
     try:
         joined = pl.concat(frames, how="diagonal_relaxed")
     except pl.exceptions.SchemaError:  # columns of types that have nothing in common

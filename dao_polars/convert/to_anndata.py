@@ -17,7 +17,7 @@ from .._progress import progress_bar
 from ..genes.request import Duplicates, Genes
 from ..scan.cell import COLUMN, cell_texts
 from ..select.counts import check_counts
-from ..select.selection import Missing, matrix_name, select
+from ..select.selection import Missing, StoreLike, matrix_name, select
 from .arrays import MatrixForm
 from .selected import Descriptions, common_names, names_of, obs_of, uns_of, var_of
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from ..store.store import Store
 
 #: The bytes that reading holds beside the result.
 _BUDGET = 256 << 20
@@ -46,7 +45,7 @@ def to_anndata(
     cell: bool = False,
     progress: bool | None = None,
     missing: Missing = "error",
-    store: Store | str | None = None,
+    store: StoreLike | None = None,
 ) -> AnnData:
     """The frame's cells in memory, as scanpy wants them.
 
@@ -112,7 +111,7 @@ def to_anndata(
     matrices = dict(zip((form.name for form in forms[1:]), others, strict=True))
     table = obs_of(selection, described)
     if cell:
-        table[COLUMN] = cell_texts(selection.keys, selection.store.id).to_numpy()
+        table[COLUMN] = cell_texts(selection.keys, [s.id for s in selection.store.stores])
     return anndata.AnnData(
         X=x,
         obs=table,

@@ -71,7 +71,7 @@ def cells_of(store: Store, frame: Any, what: str) -> tuple[Keys, pl.DataFrame]:
         keys = keys_of_texts(collected[COLUMN], store.id)
     else:
         cell = cell_type(collected.schema)
-        store._core.check_is(cell.uri, cell.id)
+        store._core.check_is([(s.uri, s.id) for s in cell.stores])
         keys = keys_of(collected).numpy()
     _check_each_once(keys, what)
     return keys, collected.drop(COLUMN)

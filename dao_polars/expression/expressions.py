@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,9 @@ from ..errors import DaoTypeError, DaoValueError
 from ..genes.ontology import is_a
 from ..genes.request import Duplicates, each_once, gene_names
 from ..scan.cell import COLUMN
+from ..select.selection import StoreLike as Known
 from ..select.selection import matrix_name, number_type
+from ..store.several import Place, listed
 from ..store.store import Store, as_uri, load_store
 from .lookup import Lookup, call
 from .reports import log_if_wanted
@@ -29,7 +31,7 @@ from .reports import log_if_wanted
 _PLUGIN = Path(str(_core.__file__))
 _MAX_SETS = 64
 
-StoreLike = Store | str | os.PathLike[str] | None
+StoreLike = Known | None
 
 
 @pl.api.register_expr_namespace("dao")
@@ -69,7 +71,7 @@ class DaoExpr:
                 ``{"target_sum": …, "log1p": …}``. A cell's total is over all its genes.
             dtype: of the column. An integer that it cannot hold exactly is an error. None: the
                 stored type, that of all datasets together when the query is planned.
-            store: where the store is now, if it moved.
+            store: where the store is now, if it moved; of cells of several stores all of theirs.
 
         Returns:
             Numbers, named as the gene. Null for a null key, and where the cell's dataset has no
@@ -227,20 +229,23 @@ def _settings(
     if dtype is None and normalize is not None:
         raise DaoValueError("normalize= gives no stored values; leave dtype as it is")
     named = None if dtype is None else number_type(dtype)
-    if isinstance(store, Store):
-        store = store.uri
-    elif store is not None:
-        store = as_uri(store)
-        # Planned later, maybe from another working directory.
-        store = store if "://" in store else os.path.abspath(store)
     return {
         "layer": layer,
         "gene_key": gene_key,
         "duplicates": duplicates,
         "normalize": normalization(normalize, named or "float32"),
         "dtype": named,
-        "store": store,
+        "store": None if store is None else _places(store),
     }
+
+
+def _places(store: Known) -> list[str]:
+    """Where a store is, or several are, for a query that is planned later."""
+    if isinstance(store, Store):
+        return [member.uri for member in store.stores]
+    uris = [as_uri(place) for place in listed(store) or [cast(Place, store)]]
+    # Maybe from another working directory.
+    return [uri if "://" in uri else os.path.abspath(uri) for uri in uris]
 
 
 def _sets(sets: Any, store: StoreLike) -> list[dict[str, Any]]:
@@ -271,8 +276,8 @@ def _set(name: Any, rule: Any, store: StoreLike) -> dict[str, Any]:
         )
     opened = store if isinstance(store, Store) else load_store(store)
     members = {
-        dataset.name: _members(name, rule, opened.var(dataset.name), dataset.name)
-        for dataset in opened._core.parts
+        dataset: _members(name, rule, opened.var(dataset), dataset)
+        for dataset in opened._by_dataset
     }
     if members and all("refused" in found for found in members.values()):
         raise DaoValueError(f"gene set {name!r}: {next(iter(members.values()))['refused']}")

@@ -2,14 +2,14 @@
 
 Owns the polars extension type ``Cell``, its registration, and the layout of its bits:
 ``part_number << 32 | row`` in a UInt64. Reads keys out of frames; knows no store but by
-the URI and id that the type's metadata carries.
+the URI and id that the type's metadata carries, of one store or of several.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from ..errors import DaoCorruptError, DaoTypeError, DaoValueError
 NAME = "dao.cell"
 COLUMN = "cell"
 
+#: The bits of a part's number that its store gave, where several are scanned as one.
+_OWN_BITS = 24
+
 Keys = npt.NDArray[np.uint64]
 
 _WAY_OUT = (
@@ -28,55 +31,84 @@ _WAY_OUT = (
 )
 
 
+class CellStore(NamedTuple):
+    """A store that cells are of: its URI when the keys were made, its id, which stays when it
+    moves, and its version, where one was asked for.
+    """
+
+    uri: str
+    id: str
+    version: int | None = None
+
+
 class Cell(pl.BaseExtension):
-    """Data type of the column ``cell``: UInt64 keys that name their store.
+    """Data type of the column ``cell``: UInt64 keys that name their store, or their stores.
 
     A version is named where one was asked for: the cells are then read in that version, and others
     in the last one. Numbers are given once: the cells of two versions of a store are the same.
 
     Two frames have the same type exactly when their cells are of one store (same URI, id and named
-    version), so polars refuses to concat or join the cells of two stores, showing both metadata:
-    collect the two selections apart. The type is kept by all relational operations and by parquet,
-    IPC and pickle. ``pl.col("cell").ext.storage()`` gives the plain integers, which are keys no
-    more.
+    version), so polars refuses to concat or join the cells of two stores, showing both metadata.
+    For one frame of both, scan them together: ``dao.scan([uri, uri])``, whose keys name all these
+    stores, in their order. The type is kept by all relational operations and by parquet, IPC and
+    pickle. ``pl.col("cell").ext.storage()`` gives the plain integers, which are keys no more.
     """
 
     def __init__(self, uri: str, id: str, version: int | None = None) -> None:
-        names = {"uri": uri, "id": id} | ({} if version is None else {"version": version})
-        metadata = json.dumps(names, sort_keys=True, ensure_ascii=False)
-        super().__init__(NAME, pl.UInt64(), metadata)
+        super().__init__(NAME, pl.UInt64(), _as_json(_fields(CellStore(uri, id, version))))
+
+    @classmethod
+    def of(cls, stores: Sequence[CellStore]) -> Cell:
+        """The type of cells of these stores, whose parts are numbered in this order."""
+        if len(stores) == 1:
+            return cls(*stores[0])
+        metadata = _as_json({"stores": [_fields(store) for store in stores]})
+        return cast(Cell, cls.ext_from_params(NAME, pl.UInt64(), metadata))
+
+    @property
+    def stores(self) -> tuple[CellStore, ...]:
+        """The stores that the cells are of, in the order in which they were scanned: mostly one."""
+        try:
+            metadata = json.loads(self.ext_metadata() or "")
+            listed = metadata.get("stores", [metadata])
+            found = tuple(CellStore(s["uri"], s["id"], s.get("version")) for s in listed)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            found = ()
+        if not found or not all(isinstance(text, str) for s in found for text in s[:2]):
+            raise DaoCorruptError(
+                f"column {COLUMN!r}: its type's metadata should be JSON with 'uri' and 'id', or of "
+                f"'stores' with these, found {self.ext_metadata()!r}; make the frame again from "
+                "dao.scan"
+            )
+        return tuple(s if isinstance(s.version, int) else s._replace(version=None) for s in found)
 
     @property
     def uri(self) -> str:
-        """The URI of the store when the keys were made."""
-        return self._field("uri")
+        """The URI of the store when the keys were made; of several theirs, with `` + `` between."""
+        return " + ".join(store.uri for store in self.stores)
 
     @property
     def id(self) -> str:
-        """The store's id, which stays when it moves."""
-        return self._field("id")
+        """The store's id, which stays when it moves; of several theirs, with `` + `` between."""
+        return " + ".join(store.id for store in self.stores)
 
     @property
     def version(self) -> int | None:
-        """The version of the store, where one was asked for."""
-        self._field("id")  # an error for what is no such type
-        version = json.loads(self.ext_metadata() or "").get("version")
-        return version if isinstance(version, int) else None
-
-    def _field(self, name: str) -> str:
-        try:
-            value = json.loads(self.ext_metadata() or "")[name]
-        except (ValueError, KeyError, TypeError):
-            value = None
-        if not isinstance(value, str):
-            raise DaoCorruptError(
-                f"column {COLUMN!r}: its type's metadata should be JSON with 'uri' and 'id', "
-                f"found {self.ext_metadata()!r}; make the frame again from dao.scan"
-            )
-        return value
+        """The version of the store, where one was asked for; of several see ``stores``."""
+        stores = self.stores
+        return stores[0].version if len(stores) == 1 else None
 
     def __repr__(self) -> str:
         return f"Cell({self.ext_metadata()})"
+
+
+def _fields(store: CellStore) -> dict[str, Any]:
+    version = {} if store.version is None else {"version": store.version}
+    return {"uri": store.uri, "id": store.id} | version
+
+
+def _as_json(metadata: dict[str, Any]) -> str:
+    return json.dumps(metadata, sort_keys=True, ensure_ascii=False)
 
 
 def register() -> None:
@@ -133,18 +165,17 @@ def keys_of(frame: pl.DataFrame) -> CellKeys:
     return CellKeys([piece.to_numpy() for piece in keys.get_chunks()])
 
 
-def cell_texts(keys: Keys, store_id: str) -> pl.Series:
-    """Keys ``(n,)`` as texts that say which store they are of: ``<store id>:<part>:<row>``."""
-    numbers = pl.Series(COLUMN, keys)
-    return (
-        numbers.to_frame()
-        .select(
-            pl.format(
-                "{}:{}:{}", pl.lit(store_id), pl.col(COLUMN) // 2**32, pl.col(COLUMN) % 2**32
-            ).alias(COLUMN)
-        )
-        .to_series()
-    )
+def cell_texts(keys: Keys, store_ids: Sequence[str]) -> npt.NDArray[np.object_]:
+    """Keys ``(n,)`` as texts that say which store they are of: ``<store id>:<part>:<row>``.
+
+    Of cells of several stores each is as its own store has it.
+    """
+    own, of_store = pl.col(COLUMN) // 2**32, pl.lit(store_ids[0])
+    if len(store_ids) > 1:
+        own, place = own % 2**_OWN_BITS, own // 2**_OWN_BITS
+        of_store = pl.lit(pl.Series(store_ids)).gather(place)
+    texts = pl.format("{}:{}:{}", of_store, own, pl.col(COLUMN) % 2**32)
+    return pl.DataFrame({COLUMN: keys}).select(texts).to_series().to_numpy()
 
 
 def keys_of_texts(texts: pl.Series, store_id: str) -> Keys:

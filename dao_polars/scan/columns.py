@@ -19,6 +19,8 @@ from .dtypes import dtype_from_name
 MAX_CATEGORIES = 65_536
 _MAX_UNIQUE_CATEGORIES = 100
 RESERVED = ("cell", "dataset", "obs_name")
+#: The column that says which store a cell is of, where several are scanned: reserved then.
+STORE = "store"
 
 _TRUTHS = {"true": True, "false": False}
 
@@ -46,7 +48,7 @@ class ScannedPart:
     ``obs_name`` first. ``constants``: the values that all its cells share. What is in neither is
     null in this part. ``obs_file``: the checksums of its file, None for sfaira's. ``n_obs``: the
     rows of its file. ``removed``: the file of those that are no cells any more, its checksum and
-    their number.
+    their number. ``store``: the place of its store among those that are scanned together.
     """
 
     number: int
@@ -57,6 +59,7 @@ class ScannedPart:
     constants: Mapping[str, Scalar] = field(default_factory=dict)
     obs_file: TableFile | None = None
     removed: tuple[str, str, int] | None = None
+    store: int = 0
 
     @property
     def n_cells(self) -> int:
@@ -101,7 +104,10 @@ def scanned_parts(parts: Iterable[Part]) -> list[ScannedPart]:
 
 
 def frame_schema(
-    parts: Sequence[ScannedPart], categories: Mapping[str, Sequence[str] | None], cell: Cell
+    parts: Sequence[ScannedPart],
+    categories: Mapping[str, Sequence[str] | None],
+    cell: Cell,
+    stores: Sequence[str] = (),
 ) -> pl.Schema:
     """The frame's schema: the reserved columns, the union of obs columns, then of constants.
 
@@ -110,6 +116,7 @@ def frame_schema(
         categories: of each string-like column the sorted union of its values over the datasets,
             None if there are too many of them.
         cell: the type of the column ``cell``.
+        stores: where there are several, what the column ``store`` calls each, in their order.
     """
     kinds: dict[str, dict[pl.DataType, None]] = {}
     for columns in {id(part.columns): part.columns for part in parts}.values():
@@ -132,7 +139,11 @@ def frame_schema(
     kinds.pop("obs_name", None)
 
     names = _enum(sorted({part.name for part in parts}))
-    schema = pl.Schema({"cell": cell, "dataset": names, "obs_name": pl.String()})
+    schema = pl.Schema({"cell": cell, "dataset": names})
+    if stores:
+        kinds.pop(STORE, None)
+        schema[STORE] = pl.Enum(stores)
+    schema["obs_name"] = pl.String()
     for name, dtypes in kinds.items():
         dtype, known = supertype(list(dtypes)), categories.get(name, ())
         if dtype == pl.String and known is not None:

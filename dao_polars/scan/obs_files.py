@@ -39,7 +39,7 @@ def check(
     Raises:
         DaoFileNotFoundError, DaoIOError, DaoCorruptError: naming the dataset and the file.
     """
-    store.obs_tables.check(*_listed(parts, columns))
+    store.member_of(parts).obs_tables.check(*_listed(parts, columns))
 
 
 def scan(
@@ -48,7 +48,7 @@ def scan(
     columns: Mapping[str, FileColumn],
     **options: Any,
 ) -> pl.LazyFrame:
-    """The parquet scan of polars over some datasets' obs tables, one after the other.
+    """The parquet scan of polars over obs tables of one store, one after the other.
 
     Some columns of them can be read, and were checked. Remote ones are in memory: what polars
     reads is what was checked, and no server is asked twice, or without a deadline.
@@ -57,11 +57,12 @@ def scan(
         DaoFileNotFoundError, DaoIOError, DaoCorruptError: as ``check`` does.
     """
     sources: list[str] | list[bytes]
-    if store.obs_tables.is_remote:
-        sources = store.obs_tables.fetch(*_listed(parts, columns))
+    member = store.member_of(parts)
+    if member.obs_tables.is_remote:
+        sources = member.obs_tables.fetch(*_listed(parts, columns))
     else:
         check(store, parts, columns)
-        sources = [store.obs_path(part) for part in parts]
+        sources = [member.obs_path(part) for part in parts]
     return pl.scan_parquet(cast(Any, sources), glob=False, hive_partitioning=False, **options)
 
 
@@ -111,7 +112,7 @@ def explain(
 
 
 def _where(store: ScannedStore, part: ScannedPart) -> str:
-    return f"dataset {part.name!r}, {store.obs_path(part)!r}"
+    return f"dataset {part.name!r}, {store.member_of([part]).obs_path(part)!r}"
 
 
 @contextmanager

@@ -22,7 +22,7 @@ _MAX_LITERALS = 1024  # values that a filter handed to the parquet reader may li
 
 @dataclass(frozen=True)
 class ScanGroup:
-    """Parts of datasets to read in one go: their files hold the wanted columns alike.
+    """Parts of datasets of one store to read in one go: their files hold the wanted columns alike.
 
     ``n_rows`` cells are to be read from the top, over all parts; only the last may be cut short.
     ``columns``: the wanted columns that lie in the files; the others are the same value for a
@@ -97,7 +97,7 @@ def make_plan(
     def signature(part: ScannedPart) -> tuple[object, ...]:
         """A value that is equal for parts that can be read as one group."""
         stored = (part.columns.get(name) for name in needed)
-        return (*stored, *(part.number in true_in for true_in in settled))
+        return (part.store, *stored, *(part.number in true_in for true_in in settled))
 
     plan = ScanPlan(columns)
     translated: dict[tuple[object, ...], pl.Expr | None] = {}  # conjuncts, by place and columns

@@ -36,23 +36,38 @@ _REMOTE_VALUES = 4_000_000  # that are fetched at once: of each group ahead they
 
 
 @dataclass(frozen=True)
-class ScannedStore:
-    """The part of a store that a scan needs to know.
-
-    ``parts``: in the order of the frame's rows. ``schema``: the frame's. ``version``: the
-    store's, None for sfaira's.
-    """
+class ScannedMember:
+    """One of the stores of a scan: where it is, and its version (None for sfaira's)."""
 
     uri: str
     storage_options: dict[str, str] | None
-    parts: list[ScannedPart]
-    schema: pl.Schema
     version: int | None = None
 
     @cached_property
     def obs_tables(self) -> ObsTables:
         """The check of the obs tables, which keeps what was read lately of remote ones."""
         return ObsTables(self.uri, self.storage_options)
+
+    def obs_path(self, part: ScannedPart) -> str:
+        """The full path or URL of the obs table of one of its parts."""
+        return f"{self.uri}/{part.obs_path}"
+
+
+@dataclass(frozen=True)
+class ScannedStore:
+    """The part of a store, or of several as one, that a scan needs to know.
+
+    ``members``: the stores, mostly one. ``parts``: of all, in the order of the frame's rows.
+    ``schema``: the frame's.
+    """
+
+    members: Sequence[ScannedMember]
+    parts: list[ScannedPart]
+    schema: pl.Schema
+
+    def member_of(self, parts: Sequence[ScannedPart]) -> ScannedMember:
+        """The store that some parts are of, all of them of one."""
+        return self.members[parts[0].store]
 
     @cached_property
     def by_number(self) -> dict[int, ScannedPart]:
@@ -82,40 +97,41 @@ class ScannedStore:
         for part in parts:
             if part.removed is not None:
                 if part.number not in self._removed:
-                    rows = self.obs_tables.removed(part.name, part.n_obs, *part.removed)
+                    tables = self.members[part.store].obs_tables
+                    rows = tables.removed(part.name, part.n_obs, *part.removed)
                     self._removed[part.number] = rows.astype(np.int64)
                 found.append(self._removed[part.number] + start)
             start += part.n_obs
         return np.concatenate(found)
 
-    def obs_path(self, part: ScannedPart) -> str:
-        """The full path or URL of a part's obs table."""
-        return f"{self.uri}/{part.obs_path}"
-
 
 def scan_store(store: ScannedStore) -> pl.LazyFrame:
     """The lazy frame of a store's cells."""
     n_obs = sum(part.n_cells for part in store.parts)
-    n_datasets = len({part.name for part in store.parts})
-    version = "" if store.version is None else f"version {store.version}, "
+    n_datasets = len({(part.store, part.name) for part in store.parts})
+    stores = (
+        m.uri if m.version is None else f"{m.uri}: version {m.version}" for m in store.members
+    )
     return register_io_source(
         partial(_scanned, store),
         schema=store.schema,
         is_pure=True,
         explain_name="dao",
-        explain_detail=f"{store.uri}: {version}{n_datasets} datasets, {n_obs} cells",
+        explain_detail=f"{' + '.join(stores)}, {n_datasets} datasets, {n_obs} cells",
     )
 
 
-def scanned_version(frame: pl.LazyFrame, uri: str) -> int | None:
-    """The version of the store at ``uri`` that a query scans, the last one of several.
+def scanned_versions(frame: pl.LazyFrame, uris: Sequence[str]) -> list[int | None]:
+    """The version of each of the stores at ``uris`` that a query scans, the last one of several.
 
     None where it scans none: its cells were collected before, or read from a file. The plan is
     asked for it as polars prints that: nothing else of a source is to be seen from outside.
     """
-    scans = rf"^\s*INFO: {re.escape(uri)}: version (\d+), \d+ datasets, \d+ cells$"
-    found = re.findall(scans, frame.explain(optimized=False), re.MULTILINE)
-    return max(map(int, found), default=None)
+    stores = r" \+ ".join(rf"{re.escape(uri)}(?:: version (\d+))?" for uri in uris)
+    scans = re.compile(rf"^\s*INFO: {stores}, \d+ datasets, \d+ cells$", re.MULTILINE)
+    found = [scan.groups() for scan in scans.finditer(frame.explain(optimized=False))]
+    versions = zip(*found, strict=True) if found else [()] * len(uris)
+    return [max((int(v) for v in of_one if v is not None), default=None) for of_one in versions]
 
 
 def _scanned(
@@ -138,9 +154,10 @@ def _scanned(
 
 def _group_frames(store: ScannedStore, plan: ScanPlan, batch_rows: int) -> Iterator[pl.DataFrame]:
     """The frames of each group; small ones start ahead, as one file does not fill the cores."""
-    waiting = deque(plan.groups)
-    if store.obs_tables.is_remote:
-        waiting = deque(piece for group in plan.groups for piece in group.pieces(_REMOTE_VALUES))
+    waiting = deque[ScanGroup]()
+    for group in plan.groups:
+        is_remote = store.member_of(group.parts).obs_tables.is_remote
+        waiting.extend(group.pieces(_REMOTE_VALUES) if is_remote else [group])
     started: deque[Iterator[pl.DataFrame]] = deque()
     while waiting or started:
         while waiting and len(started) < _GROUPS_AHEAD:

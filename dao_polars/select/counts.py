@@ -18,9 +18,12 @@ def check_counts(
     ``normalized`` is what ``normalize=`` means. Counts are stored as integers. Of sfaira's stores,
     which hold floats throughout, nothing is known.
     """
-    if normalized is None or normalized[0] is None or selection.store._core.has_sfaira_tables:
+    if normalized is None or normalized[0] is None:
         return
+    stores = selection.store.stores
     for part, description in zip(selection.parts(), selection.descriptions(), strict=True):
+        if stores[part.store]._core.has_sfaira_tables:
+            continue
         matrix = description.matrices.get(name)
         if matrix is not None and (matrix.dtype or "").startswith("float"):
             what = "X" if name == MatrixName.X else f"layer {name.name!r}"

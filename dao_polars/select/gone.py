@@ -20,18 +20,27 @@ _LOOKED_AT = 20  # versions
 
 def gone_error(store: Store, keys: Keys, gone: npt.NDArray[np.uint64]) -> DaoValueError:
     """The error for the cells at some positions of a frame's keys."""
-    named = [_named(store, int(keys[at]), int(at)) for at in gone[:_NAMED]]
+    named = [_named(*_alone(store, int(keys[at])), int(at)) for at in gone[:_NAMED]]
     more = "" if len(gone) <= _NAMED else ", …"
+    stores = [f"{member.uri!r} (version {member.version})" for member in store.stores]
     return DaoValueError(
-        f"{len(gone)} of {len(keys)} cells are no longer in store {store.uri!r} (version "
-        f"{store.version}): {', '.join(named)}{more}. missing='drop' leaves them out; "
+        f"{len(gone)} of {len(keys)} cells are no longer in store{'s'[: len(stores) > 1]} "
+        f"{', '.join(stores)}: {', '.join(named)}{more}. missing='drop' leaves them out; "
         "dao.scan(uri, version=…) reads a version that has them"
     )
 
 
-def _named(store: Store, key: int, at: int) -> str:
-    """A cell by its name, as far as a version that has its part can be read."""
+def _alone(store: Store, key: int) -> tuple[Store, int, int]:
+    """The one store that a cell is of, the number of its part there, and its row."""
     number, row = divmod(key, 2**32)
+    if len(store.stores) == 1:
+        return store, number, row
+    place, number = divmod(number, 2**24)
+    return store.stores[place], number, row
+
+
+def _named(store: Store, number: int, row: int, at: int) -> str:
+    """A cell by its name, as far as a version that has its part can be read."""
     for version in range(store.version or 0, max(0, (store.version or 0) - _LOOKED_AT), -1):
         try:
             older = store if version == store.version else store._at(version)

@@ -22,12 +22,16 @@ from .._warn import warn
 from ..errors import DaoFileNotFoundError, DaoKeyError, DaoTypeError, DaoValueError
 from ..genes.request import Duplicates, Genes, wanted
 from ..scan.cell import COLUMN, Cell, Keys, cell_type, keys_of
-from ..scan.source import scanned_version
-from ..store.store import Store, load_store
+from ..scan.source import scanned_versions
+from ..store.several import Place, listed
+from ..store.store import Store, joined, load_store
 from .gone import gone_error
 
 #: The share of a dataset's genes that an intersection leaves without a warning.
 _MUCH = 0.2
+
+#: Where the store of some cells is: opened, or its place; of cells of several stores, theirs.
+StoreLike = Store | Place | Sequence[Place]
 
 #: What becomes of cells that the store has no more.
 Missing = Literal["error", "drop"]
@@ -35,7 +39,7 @@ Missing = Literal["error", "drop"]
 
 @dataclass(frozen=True)
 class Selection:
-    """Cells of one store in frame order.
+    """Cells of one store, or of several as one, in frame order.
 
     ``cells`` are their keys, of the type ``cell``, and ``numbers`` those of their parts,
     ascending; ``frame`` has the chosen obs columns ``obs_names`` and those that were needed beside
@@ -111,14 +115,14 @@ def gene_names_of(
 ) -> pl.Series:
     """The names of genes that were resolved for these parts, (n_genes,) String."""
     if genes.names is None and parts and parts[0].n_vars == genes.n_genes:
-        names = store.var(parts[0].name)[gene_key or "var_name"].cast(pl.String)
+        names = store.var(parts[0].address)[gene_key or "var_name"].cast(pl.String)
         return names.rename("gene")
     return pl.Series("gene", genes.names or [], dtype=pl.String)
 
 
 def select(
     frame: pl.LazyFrame,
-    store: Store | str | None,
+    store: StoreLike | None,
     obs: Iterable[str] | bool | None,
     also: Iterable[str] = (),
     missing: Missing = "error",
@@ -140,7 +144,7 @@ def select(
     schema = frame.collect_schema()
     cell = cell_type(schema)
     names = _obs_columns(schema, obs)
-    opened = open_store(cell, store, scanned_version(frame, cell.uri))
+    opened = open_store(cell, store, scanned_versions(frame, [s.uri for s in cell.stores]))
     beside = [name for name in also if name in schema]
     collected = frame.select(list(dict.fromkeys([COLUMN, *names, *beside]))).collect()
     cells = keys_of(collected)
@@ -176,28 +180,49 @@ def column_names(schema: pl.Schema, columns: Iterable[str], setting: str) -> lis
     return list(dict.fromkeys(names))
 
 
-def open_store(cell: Cell, store: Store | str | None, scanned: int | None = None) -> Store:
+def open_store(
+    cell: Cell, store: StoreLike | None, scanned: Sequence[int | None] | None = None
+) -> Store:
     """The store that cells were selected from, there or where ``store`` says.
 
     In the version that their type names, or that was ``scanned`` for them; otherwise in the last.
+    Of cells of several stores these as one, each in its version.
 
     Raises:
         DaoFileNotFoundError, DaoTypeError, DaoValueError: it is not there, or is another one.
     """
-    version = scanned if cell.version is None else cell.version
+    members = cell.stores
+    versions = [
+        found if member.version is None else member.version
+        for member, found in zip(members, scanned or [None] * len(members), strict=True)
+    ]
     if isinstance(store, Store):
         opened = store
     elif store is None:
         try:
-            options = _core.Store.options_of(cell.uri) or None
-            opened = load_store(cell.uri, storage_options=options, version=version)
+            opened = joined(
+                [
+                    load_store(
+                        member.uri,
+                        storage_options=_core.Store.options_of(member.uri) or None,
+                        version=version,
+                    )
+                    for member, version in zip(members, versions, strict=True)
+                ]
+            )
         except DaoFileNotFoundError as error:
             raise DaoFileNotFoundError(f"{error}\n{_core.STORE_MOVED}") from None
     elif isinstance(store, (str, os.PathLike)):
-        opened = load_store(store, version=version)
+        opened = load_store(store, version=versions[0] if len(members) == 1 else None)
+    elif isinstance(store, Sequence) and not isinstance(store, bytes):
+        places = listed(store) or []
+        opened = load_store(places, version=versions if len(places) == len(members) else None)
     else:
-        raise DaoTypeError(f"store={store!r}; expected a Store, or its path or URL")
-    opened._core.check_is(cell.uri, cell.id)
+        raise DaoTypeError(
+            f"store={store!r}; expected a Store, or its path or URL; for cells of several stores a "
+            "list of these"
+        )
+    opened._core.check_is([(member.uri, member.id) for member in members])
     return opened
 
 

@@ -22,7 +22,9 @@ def describe(frame: pl.LazyFrame, namespace: type[Any]) -> str:
         return f"DaoFrame of a query that cannot be planned: {error}"
     columns = f"{len(schema)} column{'' if len(schema) == 1 else 's'}"
     try:
-        head = f"DaoFrame: cells of store {cell_type(schema).uri!r}, {columns}"
+        uris = [repr(store.uri) for store in cell_type(schema).stores]
+        stores = f"store{'' if len(uris) == 1 else 's'} {', '.join(uris)}"
+        head = f"DaoFrame: cells of {stores}, {columns}"
     except DaoError as error:
         return f"DaoFrame: {error}"
     verbs = ", ".join(name for name in vars(namespace) if not name.startswith("_"))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from ..errors import DaoError
+from ..scan.columns import RESERVED, STORE
 from ..scan.dtypes import dtype_name
 
 if TYPE_CHECKING:
@@ -24,6 +25,21 @@ _SIDES = "<<>><>"  # of each column of the shown table: text left, numbers right
 
 def text(store: Store) -> str:
     """The summary of a store as text, for a terminal."""
+    stores, lines = store.stores, []
+    if len(stores) > 1:
+        lines.append(f"{len(stores)} stores as one: {_summary(store)}")
+    for one in stores[:_SHOWN]:
+        lines += _table_lines(one)
+    if (more := len(stores) - _SHOWN) > 0:
+        lines.append(f"… and {more} more stores")
+    # A column and its type stay on one line: textwrap does not break at \xa0.
+    obs = "obs: " + ", ".join(column.replace(" ", "\xa0") for column in _shown_columns(store))
+    wrapped = textwrap.fill(obs, 100, subsequent_indent="     ", break_long_words=False)
+    return "\n".join([*lines, wrapped.replace("\xa0", " ")])
+
+
+def _table_lines(store: Store) -> list[str]:
+    """The datasets of one store."""
     table = _shown_datasets(store)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [f"Store {store.uri!r}: {_summary(store)}"]
@@ -32,14 +48,24 @@ def text(store: Store) -> str:
         lines.append("  " + "  ".join(cells).rstrip())
     if (more := len(store._by_dataset) - _SHOWN) > 0:
         lines.append(f"  … and {more} more")
-    # A column and its type stay on one line: textwrap does not break at \xa0.
-    obs = "obs: " + ", ".join(column.replace(" ", "\xa0") for column in _shown_columns(store))
-    wrapped = textwrap.fill(obs, 100, subsequent_indent="     ", break_long_words=False)
-    return "\n".join([*lines, wrapped.replace("\xa0", " ")])
+    return lines
 
 
 def html(store: Store) -> str:
     """The summary of a store as HTML, for a notebook."""
+    stores, head = store.stores, ""
+    if len(stores) > 1:
+        head = f"<div><b>{len(stores)} stores as one</b>: {escape(_summary(store))}</div>"
+    more = len(stores) - _SHOWN
+    return (
+        f"<div>{head}{''.join(map(_table_html, stores[:_SHOWN]))}"
+        + (f"<div>… and {more} more stores</div>" if more > 0 else "")
+        + f"<div><b>obs</b> {escape(', '.join(_shown_columns(store)))}</div></div>"
+    )
+
+
+def _table_html(store: Store) -> str:
+    """The datasets of one store."""
     head, *rows = _shown_datasets(store)
 
     def line(values: tuple[str, ...], tag: str) -> str:
@@ -50,12 +76,11 @@ def html(store: Store) -> str:
 
     more = len(store._by_dataset) - _SHOWN
     return (
-        f"<div><b>Store</b> <code>{escape(store.uri)}</code>"
+        f"<b>Store</b> <code>{escape(store.uri)}</code>"
         f"<div>{escape(_summary(store))}</div>"
         f"<table><thead>{line(head, 'th')}</thead>"
         f"<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"
         + (f"<div>… and {more} more</div>" if more > 0 else "")
-        + f"<div><b>obs</b> {escape(', '.join(_shown_columns(store)))}</div></div>"
     )
 
 
@@ -84,7 +109,8 @@ def _shown_columns(store: Store) -> list[str]:
         schema = store.schema
     except DaoError as error:
         return [f"not readable: {error}"]
-    names = [name for name in schema if name not in ("cell", "dataset", "obs_name")]
+    own = RESERVED if len(store.stores) == 1 else (*RESERVED, STORE)
+    names = [name for name in schema if name not in own]
     shown = [f"{name} ({_shown_type(schema[name])})" for name in names[:_SHOWN]]
     more = [f"… and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
     return [*shown, *more] or ["no columns"]

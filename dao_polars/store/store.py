@@ -7,12 +7,11 @@ Owns ``Store``, what users ask a store, and how one is opened. Reading cells is
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
@@ -23,53 +22,70 @@ from ..errors import (
     DaoCorruptError,
     DaoError,
     DaoFileNotFoundError,
-    DaoKeyError,
     DaoTypeError,
     DaoValueError,
 )
 from ..legacy.tables import SfairaTables
-from ..scan.cell import Cell
+from ..scan.cell import Cell, CellStore
 from ..scan.columns import frame_schema
-from ..scan.source import ScannedStore, scan_store
+from ..scan.source import ScannedMember, ScannedStore, scan_store
 from . import show
 from .editing import EditingVerbs
+from .named import common_part, parts_of
 from .nearby import nearby
+from .several import JoinedTables, Place, each_version, listed, of_each
 from .tables import OwnTables
 
 
 def load_store(
-    uri: str | os.PathLike[str],
+    uri: Place | Iterable[Place],
     *,
     storage_options: Mapping[str, str] | None = None,
-    version: int | None = None,
+    version: int | Iterable[int | None] | None = None,
 ) -> Store:
     """Opens the store at a path or URL; reads what the version lists and nothing else.
 
+    Several, in a list, are one store to read: see ``dao.scan``. Each is changed alone.
+
     Args:
         uri: path, or ``s3://``, ``gs://``, ``az://``, ``https://`` URL. Stores that sfaira wrote
-            are opened as they are.
+            are opened as they are. Or a list of them, at most 256.
         storage_options: credentials and the like, as for `polars.scan_parquet`; also ``timeout``
             (of one request, ``"30 s"``), ``max_retries`` and ``retry_timeout_ms`` (how long one
-            read may go without an answer, retries included: 60,000).
-        version: the number of a version, see ``Store.versions``; None for the last one.
+            read may go without an answer, retries included: 60,000). Of several stores: for all.
+        version: the number of a version, see ``Store.versions``; None for the last one. Of
+            several stores a list of these, one for each.
 
     Raises:
         DaoFileNotFoundError: there is no store.
         DaoIOError: a network or server that fails, or does not answer in time.
         DaoTypeError, DaoValueError: a store of another format version, a version that is not there,
-            or options that cannot be used.
+            or options that cannot be used; a list without stores, or with one twice.
         DaoCorruptError: a version that cannot be understood.
     """
-    return Store(as_uri(uri), storage_options, version)
+    places = listed(uri)
+    if places is None:
+        return Store(as_uri(cast(Place, uri)), storage_options, cast("int | None", version))
+    versions = each_version(version, len(places))
+    return joined(
+        [
+            Store(as_uri(place), storage_options, asked)
+            for place, asked in zip(places, versions, strict=True)
+        ]
+    )
 
 
 def scan(
-    uri: str | os.PathLike[str],
+    uri: Place | Iterable[Place],
     *,
     storage_options: Mapping[str, str] | None = None,
-    version: int | None = None,
+    version: int | Iterable[int | None] | None = None,
 ) -> pl.LazyFrame:
     """A store's cells as a lazy frame, one row a cell, in the order of datasets and rows.
+
+    Several stores, ``dao.scan([uri, uri])``, are one frame, the cells of one after those of the
+    other, and everything that can be made of a frame works over all of them. (``pl.concat`` of
+    two scans is polars' own error: their cells are of two types.)
 
     Columns: ``cell`` (the key), ``dataset``, ``obs_name``, then the union of the datasets' obs
     columns and of the constants in their uns; null where a dataset has no such column. Columns
@@ -84,14 +100,23 @@ def scan(
     files once in a process for each state of a file (size, times, inode). Of remote ones the
     columns are fetched whole, and up to 64 MB of them are kept with the frame for its next query.
 
+    Of several stores, ``store`` follows ``dataset``: the URI of each cell's, an Enum in the order
+    given. Datasets of two stores may have one name, and are two: ``group_by("store", "dataset")``.
+    A column of theirs that is called ``store`` is ``obs_store`` then. Keys say which of these
+    stores a cell is of, and so a selection that was saved belongs to this list, in this order.
+
     Args:
-        uri: path, or ``s3://``, ``gs://``, ``az://``, ``https://`` URL of the store.
-        storage_options: credentials and the like, as for `polars.scan_parquet`.
-        version: the number of a version, which the cells then name; None for the last one.
+        uri: path, or ``s3://``, ``gs://``, ``az://``, ``https://`` URL of the store; or a list of
+            them, at most 256.
+        storage_options: credentials and the like, as for `polars.scan_parquet`; of several stores
+            for all of them.
+        version: the number of a version, which the cells then name; None for the last one. Of
+            several stores a list of these, one for each.
 
     Raises:
         DaoFileNotFoundError: there is no store.
-        DaoValueError: a store of another format version, or a version that is not there.
+        DaoTypeError, DaoValueError: a store of another format version, or a version that is not
+            there; a list without stores, or with one twice.
         DaoCorruptError: now or when the query runs: files that contradict the manifest.
     """
     return load_store(uri, storage_options=storage_options, version=version).scan()
@@ -108,6 +133,11 @@ def as_uri(uri: str | os.PathLike[str]) -> str:
         text = os.fspath(uri)
     except TypeError:
         text = None
+    if isinstance(uri, (list, tuple)):
+        raise DaoValueError(
+            f"uri=: expected one store, found a list of {len(uri)}: each is written to, changed "
+            "and copied alone. dao.scan and dao.load_store read several as one"
+        )
     if not isinstance(text, str):  # and is not shown: bytes, say, may have a password in them
         raise DaoTypeError(f"uri=: expected a path or a URL as text, found {type(uri).__name__}")
     if not text:
@@ -139,6 +169,9 @@ class Store(EditingVerbs):
 
     What is changed in a store is a new version of it: this one stays as it is. Pickles by URI,
     storage options and version: the copy opens the same version again.
+
+    Several that were opened as one, ``load_store([uri, uri])``, are read as one is; what changes
+    a store, or lists its versions, is an error there: open that one alone.
     """
 
     def __init__(
@@ -156,29 +189,52 @@ class Store(EditingVerbs):
             raise
         self._own: list[int] = []
         self._storage_options = self._core.storage_options or None
-        self._tables = (
+        self._tables: SfairaTables | OwnTables | JoinedTables = (
             SfairaTables(self._core)
             if self._core.has_sfaira_tables
             else OwnTables(self._core, self._storage_options)
         )
+        self._members: tuple[Store, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._members:
+            return joined, (self._members,)
         return _reopened, (self.uri, self._storage_options, self.version, self._pinned)
 
     @property
+    def stores(self) -> tuple[Store, ...]:
+        """The stores that were opened as one, in their order; of one store itself."""
+        return self._members or (self,)
+
+    @property
     def uri(self) -> str:
-        """The store's absolute path, or URL without a trailing slash."""
+        """The store's absolute path, or URL without a trailing slash.
+
+        Of several stores theirs, with `` + `` between: see ``stores``.
+        """
         return self._core.uri
 
     @property
     def id(self) -> str:
-        """The id, the same after a move; for sfaira's stores a fingerprint of names and counts."""
+        """The id, the same after a move; for sfaira's stores a fingerprint of names and counts.
+
+        Of several stores theirs, with `` + `` between.
+        """
         return self._core.id
 
     @property
     def version(self) -> int | None:
-        """The number of the version; None for a store that sfaira wrote, which has none."""
+        """The number of the version; None for a store that sfaira wrote, which has none.
+
+        None for several stores, too: see ``stores``.
+        """
         return self._core.version
+
+    def _again(self) -> Store:
+        """The same store, opened anew at the same version."""
+        if self._members:
+            return joined([store._again() for store in self._members])
+        return Store(self.uri, self._storage_options, self.version)
 
     def _at(self, version: int) -> Store:
         """The store at a version that cells do not name."""
@@ -192,9 +248,11 @@ class Store(EditingVerbs):
     @cached_property
     def _scanned(self) -> ScannedStore:
         parts = self._tables.parts()
-        cell = Cell(self.uri, self.id, self._pinned)
-        schema = frame_schema(parts, self._tables.categories(), cell)
-        return ScannedStore(self.uri, self._storage_options, parts, schema, self.version)
+        cell = Cell.of([CellStore(s.uri, s.id, s._pinned) for s in self.stores])
+        uris = [store.uri for store in self._members]
+        schema = frame_schema(parts, self._tables.categories(), cell, uris)
+        members = [ScannedMember(s.uri, s._storage_options, s.version) for s in self.stores]
+        return ScannedStore(members, parts, schema)
 
     @property
     def schema(self) -> pl.Schema:
@@ -205,8 +263,11 @@ class Store(EditingVerbs):
     def datasets(self) -> pl.DataFrame:
         """One row a dataset: id, organism, n_obs, n_vars, nnz, layout, bytes (on disk).
 
-        ``nnz``, the number of stored values of X, is null where it is not known.
+        ``nnz``, the number of stored values of X, is null where it is not known. Of several stores,
+        ``store``, the URI of each dataset's, follows its id.
         """
+        if self._members:
+            return of_each(self._members, lambda store: store.datasets)
         found = list(self._by_dataset.values())
         text, count = pl.String(), pl.Int64()
 
@@ -228,10 +289,13 @@ class Store(EditingVerbs):
 
     @cached_property
     def _by_dataset(self) -> dict[str, list[_core.Part]]:
-        """The parts of each dataset, by its name."""
+        """The parts of each dataset, by its name; of several stores by their URI, ``/``, its name.
+
+        Two stores may have datasets of one name.
+        """
         found: dict[str, list[_core.Part]] = {}
         for part in self._core.parts:
-            found.setdefault(part.name, []).append(part)
+            found.setdefault(part.address, []).append(part)
         return found
 
     @cached_property
@@ -248,14 +312,15 @@ class Store(EditingVerbs):
 
         Args:
             dataset: a dataset's id; None for the var that all datasets have in common, which
-                is the first dataset's where their columns differ.
+                is the first dataset's where their columns differ. Where several stores have one of
+                this id: ``"<URI of the store>/<id>"``.
 
         Raises:
             DaoKeyError: no such dataset.
             DaoValueError: no dataset is named and they do not have the same genes in one order.
             DaoCorruptError: the file is not the one that was written.
         """
-        return self._tables.var(self._common() if dataset is None else self._dataset(dataset)[0])
+        return self._tables.var(common_part(self) if dataset is None else self._dataset(dataset)[0])
 
     def uns(self, dataset: str) -> Uns:
         """A dataset's ``uns``; its ``refused`` lists what a pickle of sfaira's had beside data.
@@ -288,6 +353,7 @@ class Store(EditingVerbs):
             DaoIOError: a full disk, no permission, or a network or server that fails; nothing of
                 that copy stays, but for what ``vacuum`` removes.
         """
+        self._core.check_writable()
         names = [datasets] if isinstance(datasets, str) else datasets
         found = self._core.parts if names is None else [p for n in names for p in self._dataset(n)]
         total = sum(part.n_obs for part in found)
@@ -310,11 +376,14 @@ class Store(EditingVerbs):
     def verify(self, *, progress: bool | None = None) -> pl.DataFrame:
         """Reads everything and lists what is wrong: dataset, path, problem; no rows if all is well.
 
-        Checksums, matrices, and the row counts and columns of obs and var.
+        Checksums, matrices, and the row counts and columns of obs and var. Of several stores,
+        ``store``, the URI of each dataset's, follows ``dataset``.
 
         Args:
             progress: a tqdm bar; None shows one on a terminal or in a notebook.
         """
+        if self._members:
+            return of_each(self._members, lambda store: store.verify(progress=progress))
         total = sum(part.bytes for part in self._core.parts)
         rows: list[tuple[str, str, str]] = []
         with progress_bar(progress, total=total, unit="B", label="verifying") as advance:
@@ -344,40 +413,25 @@ class Store(EditingVerbs):
 
     def _dataset(self, name: str) -> list[_core.Part]:
         """The parts of a dataset."""
-        if name in self._by_dataset:
-            return self._by_dataset[name]
-        names = list(self._by_dataset)
-        near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4) or names[:3]
-        named = ", ".join(map(repr, near)) or "none, the store is empty"
-        raise DaoKeyError(
-            f"store {self.uri!r} has no dataset {name!r}; the nearest: {named}. "
-            "store.datasets lists them all"
-        )
-
-    def _common(self) -> _core.Part:
-        """The first part, where all datasets have the same genes in one order."""
-        spaces: dict[str, list[_core.Part]] = {}
-        for parts in self._by_dataset.values():
-            spaces.setdefault(self._core.feature_space(parts[0].number), []).append(parts[0])
-        if len(spaces) == 1:
-            return self._core.parts[0]
-        if not spaces:
-            raise DaoValueError(f"store {self.uri!r} has no datasets, and so no genes")
-        listed = "; ".join(
-            f"{len(members)} dataset(s) with {members[0].n_vars} genes, such as {members[0].name!r}"
-            for members in list(spaces.values())[:5]
-        )
-        raise DaoValueError(
-            f"the datasets of store {self.uri!r} have {len(spaces)} feature spaces: {listed}"
-            f"{'; …' if len(spaces) > 5 else ''}. Name a dataset: store.var(dataset); or, where "
-            "cells are read, give genes= a list of names, 'intersection' or 'union'"
-        )
+        return parts_of(self, name)
 
     def __repr__(self) -> str:
         return show.text(self)
 
     def _repr_html_(self) -> str:
         return show.html(self)
+
+
+def joined(stores: Sequence[Store]) -> Store:
+    """Several stores, each opened alone, as one to read; a single one is itself."""
+    if len(stores) == 1:
+        return stores[0]
+    store = Store.__new__(Store)
+    store._core = _core.Store.join([member._core for member in stores])
+    store._tables = JoinedTables(store._core, stores)
+    store._pinned = store._storage_options = None
+    store._own, store._members = [], tuple(stores)
+    return store
 
 
 def store_at(uri: str, storage_options: Mapping[str, str] | None, version: int | None) -> Store:

@@ -17,7 +17,7 @@ from ..errors import DaoCorruptError
 from ..scan import obs_files
 from ..scan.cell import Cell
 from ..scan.columns import ScannedPart, frame_schema, scanned_parts
-from ..scan.source import ScannedStore, scan_store
+from ..scan.source import ScannedMember, ScannedStore, scan_store
 from . import uns as uns_json
 
 
@@ -53,7 +53,7 @@ class OwnTables:
         found = scanned_parts([part])
         uri = self._core.uri
         schema = frame_schema(found, self.categories(), Cell(uri, self._core.id))
-        store = ScannedStore(uri, self._storage_options, found, schema)
+        store = ScannedStore([ScannedMember(uri, self._storage_options)], found, schema)
         obs_files.check(store, found, found[0].columns)
         for _ in scan_store(store).collect_batches():
             pass

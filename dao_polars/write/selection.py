@@ -16,8 +16,9 @@ from .._core import MatrixName
 from .._extras import require
 from ..convert.arrays import MatrixForm
 from ..convert.selected import Descriptions, names_of, obs_of, uns_of, var_of
+from ..errors import DaoValueError
 from ..genes.request import Duplicates, Genes
-from ..select.selection import Missing, Selection, matrix_name, select
+from ..select.selection import Missing, Selection, StoreLike, matrix_name, select
 from ..sources.source import Source
 from ..store.store import as_uri
 from .part import Mode, PartSettings, Profile, write_part
@@ -50,7 +51,7 @@ def write_dataset(
     author: str | None = None,
     storage_options: dict[str, str] | None = None,
     missing: Missing = "error",
-    store: Store | str | None = None,
+    store: StoreLike | None = None,
 ) -> Store:
     """Write the frame's cells into a store as one dataset, that of another store or of their own.
 
@@ -68,7 +69,7 @@ def write_dataset(
         frame: the one before ``.dao``.
         uri: the store's folder; made if it is missing.
         dataset: the new dataset's id. None: that of the one dataset that the cells are of; of
-            several, the last part of their store's address.
+            several, the last part of their store's address. Cells of several stores need one.
         mode: "error", "replace" or "append": what becomes of a dataset of that id, as in
             ``write_dataset``.
         genes: as in ``iter_batches``: the genes that the dataset has, in their order.
@@ -139,8 +140,16 @@ def write_dataset(
 
 def _name(selection: Selection) -> str:
     """What a dataset of some cells is called where nobody says."""
-    datasets = list(dict.fromkeys(part.name for part in selection.parts()))
-    return datasets[0] if len(datasets) == 1 else selection.store.uri.rsplit("/", 1)[-1]
+    found = {part.address: part for part in selection.parts()}
+    if len(found) == 1:
+        return next(iter(found.values())).name
+    stores = {part.store for part in found.values()} or {0}
+    if len(stores) > 1:
+        raise DaoValueError(
+            f"the cells are of {len(found)} datasets of {len(stores)} stores; say with dataset= "
+            "what theirs is called"
+        )
+    return selection.store.stores[stores.pop()].uri.rsplit("/", 1)[-1]
 
 
 def _matrix(

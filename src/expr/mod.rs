@@ -16,8 +16,8 @@ use polars_arrow::bitmap::Bitmap;
 use polars_arrow::datatypes::{ArrowDataType, Field};
 
 use crate::error::{DaoError, Result};
-use crate::lookup::stores::{self, CellStore, Resolved};
-use crate::lookup::{Found, LookupRequest, Shape, reports};
+use crate::lookup::stores::{self, Resolved};
+use crate::lookup::{CellStores, Found, LookupRequest, Shape, reports};
 use crate::number::{Dtype, Num, Values, for_dtype_values};
 use crate::read::split_key;
 
@@ -62,11 +62,11 @@ fn resolve(cell: &Field, request: &[u8], planning: bool) -> Result<Arc<Resolved>
         let request = request.and_then(|request| serde_json::from_value(request).map_err(|e| e.to_string()));
         request.map_err(|e| DaoError::value(format!("the expression's arguments cannot be read: {e}")))
     };
-    stores::resolved(cell_store(cell)?, request, planning, parse)
+    stores::resolved(cell_stores(cell)?, request, planning, parse)
 }
 
-/// The store that a column of cells belongs to.
-fn cell_store(Field { name, dtype, .. }: &Field) -> Result<CellStore> {
+/// The stores that a column of cells belongs to.
+fn cell_stores(Field { name, dtype, .. }: &Field) -> Result<CellStores> {
     if let ArrowDataType::Extension(cell) = dtype
         && cell.name == "dao.cell"
         && cell.inner == ArrowDataType::UInt64

@@ -91,7 +91,7 @@ impl Group {
     /// The parts `members`, which share `space`.
     #[must_use]
     pub fn new(members: &[&Part], space: Arc<FeatureSpace>) -> Self {
-        Self { parts: members.iter().map(|part| (part.number, part.name.clone())).collect(), space }
+        Self { parts: members.iter().map(|part| (part.number, part.address().into_owned())).collect(), space }
     }
 
     fn numbers(&self) -> impl Iterator<Item = u32> {

@@ -29,7 +29,7 @@ pub enum Rule {
     Names(Vec<String>),
     /// The genes that this Boolean column of var marks.
     Column(String),
-    /// The genes by the names of datasets.
+    /// The genes by the addresses of datasets: their names, where one store is open.
     Members(HashMap<String, Members>),
 }
 

@@ -46,7 +46,7 @@ impl FeatureSpaces {
         if let Some(space) = self.if_there(store, part, gene_key)? {
             return Ok(space);
         }
-        let (column, name) = (quoted(gene_key.unwrap_or(INDEX)), quoted(&part.name));
+        let (column, name) = (quoted(gene_key.unwrap_or(INDEX)), quoted(&part.address()));
         Err(no_column(&format!("gene_key={column} is no column of var in dataset {name}"), &store.var(part)?))
     }
 
@@ -89,7 +89,7 @@ impl FeatureSpaces {
                     .found(format!("values such as {first}")))
             }
             None => {
-                let what = format!("dataset {} has no such column of var: {}", quoted(&part.name), quoted(column));
+                let what = format!("dataset {} has no such column of var: {}", quoted(&part.address()), quoted(column));
                 Err(no_column(&what, &table))
             }
         }

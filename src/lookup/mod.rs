@@ -4,6 +4,7 @@
 //! which columns it means there. `strategy` chooses how each part's cells are looked up, `rows` and `gene_index` do
 //! it, and this module puts the numbers that they find in their places. Knows no frames and no Python.
 
+mod cell_stores;
 mod gene_index;
 pub mod reports;
 mod request;
@@ -20,6 +21,7 @@ use crate::genes::Mapping;
 use crate::number::{Dtype, Num, Values, for_dtype, zeros};
 use crate::read::{Normalize, OpenStore, PartRows, RowPlan, check_rows, schedule};
 use crate::store::{MatrixName, Part};
+pub use cell_stores::{CellStore, CellStores};
 pub use request::{LookupRequest, Shape};
 use strategy::tasks;
 

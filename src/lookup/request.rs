@@ -40,8 +40,8 @@ pub struct LookupRequest {
     pub dtype: Option<String>,
     /// The meaning of a name that several genes of one part have.
     pub duplicates: Duplicates,
-    /// The URI of the store now; `None` for the one that the cells name.
-    pub store: Option<String>,
+    /// The URIs of the stores now, in the order in which the cells name them; `None` for those that they name.
+    pub store: Option<Vec<String>>,
 }
 
 impl LookupRequest {

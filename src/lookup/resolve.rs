@@ -156,7 +156,7 @@ fn wanted_numbers(source: &OpenStore, request: &LookupRequest, part: &Part, grou
     let mut masks = vec![0_u64; group.space.len()];
     for (bit, set) in request.sets.iter().enumerate() {
         let marks = |column: &str| source.spaces().marks(source.store(), part, column);
-        for (mask, member) in masks.iter_mut().zip(set.members(&part.name, &group.space, marks)?) {
+        for (mask, member) in masks.iter_mut().zip(set.members(&part.address(), &group.space, marks)?) {
             *mask |= u64::from(member) << bit;
         }
     }

@@ -1,21 +1,19 @@
 //! Stores kept open between queries, and the requests that were resolved in them.
 //!
-//! A column of cells says where its store was and which one it is. The store is opened when it is first needed,
-//! is opened again when it has changed, and is told apart from another one in its place.
+//! A column of cells says where its store was and which one it is, or its stores. They are opened when they are first needed,
+//! are opened again when one has changed, and are told apart from others in their places.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
-use super::{Lookup, LookupRequest};
+use super::{CellStores, Lookup, LookupRequest};
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::per_process::PerProcess;
 use crate::read::OpenStore;
 use crate::storage::{self, Storage, StorageOptions};
-use crate::store::{Store, latest, version_path};
+use crate::store::{Member, Store, latest, version_path};
 
 /// The number of stores that are kept open.
 const STORES: usize = 8;
@@ -26,18 +24,6 @@ const FRESH: Duration = Duration::from_secs(60);
 /// What to do about a store that is not where its cells were selected.
 pub const MOVED: &str = "The cells were selected from there. If the store moved, name its new place: store=…";
 
-/// The store that a column of cells belongs to, as its type says it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
-pub struct CellStore {
-    /// The URI of the store when the cells were selected.
-    pub uri: String,
-    /// The id of the store.
-    pub id: String,
-    /// The version of the store, where one was asked for; otherwise it is the last one.
-    #[serde(default)]
-    pub version: Option<u64>,
-}
-
 /// A request, and what it means in a store.
 pub struct Resolved {
     /// The request.
@@ -47,11 +33,12 @@ pub struct Resolved {
     store: Arc<KeptStore>,
 }
 
-/// A store, and what shows whether it has changed since. That is noted before the store is read, so that what changes
-/// meanwhile is noticed too.
+/// A store, or several as one, and what shows whether one has changed since. That is noted before each is read, so that what
+/// changes meanwhile is noticed too.
 struct KeptStore {
     source: Arc<OpenStore>,
-    stamp: Stamp,
+    /// Those of the stores that it is of.
+    stamps: Vec<Stamp>,
     /// When it was last asked for, as a count of all that was asked for.
     used: AtomicU64,
 }
@@ -81,29 +68,29 @@ struct Known {
 /// when it goes.
 #[derive(Default)]
 struct Kept {
-    stores: HashMap<Place, Arc<KeptStore>>,
-    /// By the store of a column of cells, and the bytes of the request, as polars passed them.
-    resolved: HashMap<(CellStore, Vec<u8>), Arc<Resolved>>,
+    stores: HashMap<Places, Arc<KeptStore>>,
+    /// By the stores of a column of cells, and the bytes of the request, as polars passed them.
+    resolved: HashMap<(CellStores, Vec<u8>), Arc<Resolved>>,
 }
 
-/// The URI of a store, and the version that was asked for.
-type Place = (String, Option<u64>);
+/// The URI of each store, and the version of it that was asked for.
+type Places = Vec<(String, Option<u64>)>;
 
 impl Kept {
     /// Keeps a store, in the place of the one that was there, or of the one that was longest not asked for.
-    fn keep_store(&mut self, place: Place, store: Arc<KeptStore>) {
-        if !self.stores.contains_key(&place) && self.stores.len() >= STORES {
+    fn keep_store(&mut self, places: Places, store: Arc<KeptStore>) {
+        if !self.stores.contains_key(&places) && self.stores.len() >= STORES {
             let used = |store: &KeptStore| store.used.load(Ordering::Relaxed);
             let idle = self.stores.iter().min_by_key(|(_, store)| used(store)).map(|(place, _)| place.clone());
             self.stores.retain(|place, _| Some(place) != idle.as_ref());
         }
-        self.stores.insert(place, store);
+        self.stores.insert(places, store);
         let Self { stores, resolved } = self;
         resolved.retain(|_, request| is_kept(stores, &request.store));
     }
 
     /// Keeps what a request means, unless its store is no longer kept.
-    fn keep_request(&mut self, key: (CellStore, Vec<u8>), request: Arc<Resolved>) {
+    fn keep_request(&mut self, key: (CellStores, Vec<u8>), request: Arc<Resolved>) {
         if !is_kept(&self.stores, &request.store) {
             return;
         }
@@ -114,7 +101,7 @@ impl Kept {
     }
 }
 
-fn is_kept(stores: &HashMap<Place, Arc<KeptStore>>, store: &Arc<KeptStore>) -> bool {
+fn is_kept(stores: &HashMap<Places, Arc<KeptStore>>, store: &Arc<KeptStore>) -> bool {
     stores.values().any(|kept| Arc::ptr_eq(kept, store))
 }
 
@@ -142,7 +129,7 @@ static KNOWN: PerProcess<Known> = PerProcess::new();
 /// # Errors
 /// `NotFound` or `Value` where the store is not, or is another; what is wrong with the request.
 pub fn resolved(
-    cells: CellStore,
+    cells: CellStores,
     request: &[u8],
     planning: bool,
     parse: impl FnOnce(&[u8]) -> Result<LookupRequest>,
@@ -152,7 +139,7 @@ pub fn resolved(
 
 fn resolved_among(
     known: &Known,
-    cells: CellStore,
+    cells: CellStores,
     request: &[u8],
     planning: bool,
     parse: impl FnOnce(&[u8]) -> Result<LookupRequest>,
@@ -183,16 +170,18 @@ pub fn forget() {
 /// Opens a store anew when it is next asked for, where an older version of it is kept than `seen`, or another store that was there:
 /// a remote store is not looked at each time, and cells of its new parts would not be found.
 pub fn has_seen(seen: &Store) {
-    let (place, seen) = ((seen.uri().to_owned(), None), seen.manifest());
-    let is_older = |kept: &KeptStore| {
-        let kept = kept.source.store().manifest();
-        kept.id != seen.id || kept.version < seen.version
+    let is_older = |places: &Places, kept: &KeptStore| {
+        places.iter().zip(kept.source.store().members()).any(|((uri, version), kept)| {
+            let is_there = |seen: &&Member| version.is_none() && uri == seen.uri();
+            let mut seen = seen.members().iter().filter(is_there);
+            seen.any(|seen| kept.id != seen.id || kept.version < seen.version)
+        })
     };
     let known = KNOWN.get();
-    if known.read(|kept| kept.stores.get(&place).is_some_and(|store| is_older(store))) {
+    if known.read(|kept| kept.stores.iter().any(|(places, store)| is_older(places, store))) {
         known.change(|kept| {
-            kept.stores.remove(&place);
             let Kept { stores, resolved } = kept;
+            stores.retain(|places, store| !is_older(places, store));
             resolved.retain(|_, request| is_kept(stores, &request.store));
         });
     }
@@ -213,46 +202,34 @@ pub fn options_of(uri: &str) -> StorageOptions {
     all.get(uri.trim_end_matches('/')).cloned().unwrap_or_default()
 }
 
-/// Refuses a store that is not the one that cells were selected from.
-///
-/// # Errors
-/// `Value` for another store.
-pub fn check_is(store: &Store, cells: &CellStore) -> Result<()> {
-    let (here, found) = (store.uri(), &store.manifest().id);
-    if *found == cells.id {
-        return Ok(());
-    }
-    Err(DaoError::value(format!(
-        "the cells are of store {} (at '{}' when they were selected), and '{here}' is store {found}. A store that \
-        moved keeps its id: name its new place with store=; a store that was written again, or (sfaira's) got or lost \
-        datasets, has new cells: make the selection again from dao.scan.",
-        cells.id, cells.uri
-    )))
-}
-
-/// The store of some cells: where it was when they were selected, or at `place`.
-fn store_of(known: &Known, cells: &CellStore, place: Option<&str>) -> Result<Arc<KeptStore>> {
-    let uri = place.unwrap_or(&cells.uri);
-    let kept_as = (uri.to_owned(), cells.version);
+/// The store of some cells: where it was when they were selected, or at `places`.
+fn store_of(known: &Known, cells: &CellStores, places: Option<&[String]>) -> Result<Arc<KeptStore>> {
+    let members = cells.at(places)?;
+    let kept_as: Places = members.iter().map(|&(uri, store)| (uri.to_owned(), store.version)).collect();
     let kept = known.read(|kept| kept.stores.get(&kept_as).cloned());
     if let Some(kept) = kept.as_ref().filter(|kept| !kept.has_changed()) {
-        check_is(kept.source.store(), cells)?;
+        cells.check(kept.source.store())?;
         kept.used.store(known.now(), Ordering::Relaxed);
         return Ok(kept.clone());
     }
-    let storage = storage::open(uri, &options_of(uri))?;
-    let stamp = if cells.version.is_some() { Stamp::Pinned } else { Stamp::now(&*storage) };
-    let store = Store::read(storage, cells.version).map_err(|e| match (e.kind(), place) {
-        (ErrorKind::NotFound, None) => DaoError::new(e.kind(), format!("{e}\n{MOVED}")),
-        _ => e,
-    })?;
-    check_is(&store, cells)?;
+    let (mut stores, mut stamps) = (Vec::new(), Vec::new());
+    for (uri, cells) in members {
+        let storage = storage::open(uri, &options_of(uri))?;
+        stamps.push(if cells.version.is_some() { Stamp::Pinned } else { Stamp::now(&*storage) });
+        let store = Store::read(storage, cells.version).map_err(|e| match (e.kind(), places) {
+            (ErrorKind::NotFound, None) => DaoError::new(e.kind(), format!("{e}\n{MOVED}")),
+            _ => e,
+        })?;
+        cells.check(store.alone()?)?;
+        stores.push(store);
+    }
+    let store = Store::join(stores)?;
     let source = match kept {
         // The parts are the same, so their open matrices remain valid and are kept.
         Some(kept) if lists_the_same(kept.source.store(), &store) => kept.source.clone(),
         _ => Arc::new(OpenStore::new(store)),
     };
-    let opened = Arc::new(KeptStore { source, stamp, used: AtomicU64::new(known.now()) });
+    let opened = Arc::new(KeptStore { source, stamps, used: AtomicU64::new(known.now()) });
     known.change(|kept| kept.keep_store(kept_as, opened.clone()));
     Ok(opened)
 }
@@ -267,11 +244,11 @@ fn lists_the_same(one: &Store, other: &Store) -> bool {
 
 impl KeptStore {
     fn has_changed(&self) -> bool {
-        match &self.stamp {
+        self.stamps.iter().zip(self.source.store().members()).any(|(stamp, member)| match stamp {
             Stamp::Pinned => false,
             Stamp::Remote(read) => read.elapsed() >= FRESH,
-            local => *local != Stamp::now(&**self.source.store().storage()),
-        }
+            local => *local != Stamp::now(&*member.storage),
+        })
     }
 }
 
@@ -300,26 +277,35 @@ impl Stamp {
 mod tests {
     use std::path::Path;
 
+    use super::super::CellStore;
     use super::*;
     use crate::genes::testing::{open, write_part};
 
-    fn cells(folder: &Path) -> CellStore {
-        let store = open(folder);
-        CellStore { uri: store.uri().to_owned(), id: store.manifest().id.clone(), version: None }
+    fn cells(folder: &Path) -> CellStores {
+        cells_of(&[folder])
+    }
+
+    fn cells_of(folders: &[&Path]) -> CellStores {
+        let cells = |folder: &&Path| {
+            let store = open(folder);
+            CellStore { uri: store.uri().to_owned(), id: store.manifest().id.clone(), version: None }
+        };
+        CellStores::new(folders.iter().map(cells).collect())
     }
 
     /// The meaning of a gene, or of one in the store at `place`.
-    fn resolve(cells: &CellStore, gene: &str, place: Option<&str>, planning: bool) -> Result<Arc<Resolved>> {
+    fn resolve(cells: &CellStores, gene: &str, place: Option<&str>, planning: bool) -> Result<Arc<Resolved>> {
         resolve_among(KNOWN.get(), cells, gene, place, planning)
     }
 
     fn resolve_among(
         known: &Known,
-        cells: &CellStore,
+        cells: &CellStores,
         gene: &str,
         place: Option<&str>,
         planning: bool,
     ) -> Result<Arc<Resolved>> {
+        let place = place.map(|place| [place]);
         let request = serde_json::json!({"shape": "one", "names": [gene], "duplicates": "error", "store": place});
         let parse = |bytes: &[u8]| serde_json::from_slice(bytes).map_err(|e| DaoError::value(e.to_string()));
         resolved_among(known, cells.clone(), request.to_string().as_bytes(), planning, parse)
@@ -344,9 +330,44 @@ mod tests {
     }
 
     #[test]
+    fn several_stores_are_opened_as_one_until_one_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let [here, there, moved] = ["here", "there", "moved"].map(|name| folder.path().join(name));
+        write_part(&here, "a", &[Some("x"), Some("y")]);
+        write_part(&there, "a", &[Some("z"), Some("x")]);
+        let cells = cells_of(&[&there, &here]);
+        let first = resolve(&cells, "x", None, true).unwrap();
+        let numbers = |resolved: &Resolved| -> Vec<u32> {
+            resolved.store.source.store().manifest().parts.iter().map(|part| part.number).collect()
+        };
+        assert_eq!(numbers(&first), [0, 1 << 24]);
+        assert!(Arc::ptr_eq(&first, &resolve(&cells, "x", None, true).unwrap()));
+        assert!(Arc::ptr_eq(&first.store, &resolve(&cells, "z", None, true).unwrap().store));
+        // The second one's genes are others: its fingerprint, of names and cells, stays.
+        write_part(&here, "a", &[Some("q"), Some("y"), Some("x")]);
+        assert!(Arc::ptr_eq(&first, &resolve(&cells, "x", None, false).unwrap()));
+        assert!(!Arc::ptr_eq(&first.store, &resolve(&cells, "q", None, true).unwrap().store));
+        let swapped = resolve(&cells_of(&[&here, &there]), "x", None, true).unwrap();
+        assert!(!Arc::ptr_eq(&swapped.store, &resolve(&cells, "x", None, true).unwrap().store));
+        std::fs::rename(&here, &moved).unwrap();
+        let error = resolve(&cells, "y", None, true).err().unwrap();
+        assert!(error.kind() == ErrorKind::NotFound && error.to_string().contains(MOVED), "{error}");
+        let at = |places: &[&Path]| {
+            let request = serde_json::json!({"shape": "one", "names": ["q"], "duplicates": "error", "store": places});
+            let parse = |bytes: &[u8]| serde_json::from_slice(bytes).map_err(|e| DaoError::value(e.to_string()));
+            resolved(cells.clone(), request.to_string().as_bytes(), true, parse)
+        };
+        assert!(at(&[&there, &moved]).is_ok());
+        assert!(at(&[&there]).err().unwrap().to_string().contains("expected 2 stores, found 1 store"));
+        write_part(&there, "b", &[Some("x")]);
+        let error = at(&[&there, &moved]).err().unwrap().to_string();
+        assert!(error.contains("the cells are of store sfaira-") && error.contains("dao.scan(["), "{error}");
+    }
+
+    #[test]
     fn no_more_stores_stay_open_than_said() {
         let folder = tempfile::tempdir().unwrap();
-        let all: Vec<CellStore> = (0..3 * STORES)
+        let all: Vec<CellStores> = (0..3 * STORES)
             .map(|i| {
                 let path = folder.path().join(i.to_string());
                 write_part(&path, "a", &[Some("x"), Some("y")]);

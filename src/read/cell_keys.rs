@@ -33,8 +33,7 @@ pub fn located<D: Copy>(keys: &[u64], mut find: impl FnMut(u32) -> D) -> impl It
 /// # Errors
 /// `Value` for keys that never were cells of the store: how many, and the first. And as [`OpenStore::removed`].
 pub fn locate(keys: &[u64], open: &OpenStore) -> Result<(Vec<u32>, Vec<usize>)> {
-    let manifest = open.store().manifest();
-    let parts = manifest.parts.iter().map(|part| Ok((part, open.removed(part)?)));
+    let parts = open.store().manifest().parts.iter().map(|part| Ok((part, open.removed(part)?)));
     let mut parts: Vec<(&Part, Option<Arc<RemovedRows>>)> = parts.collect::<Result<_>>()?;
     parts.sort_unstable_by_key(|(part, _)| part.number);
     let mut has_cells = vec![false; parts.len()];
@@ -52,7 +51,7 @@ pub fn locate(keys: &[u64], open: &OpenStore) -> Result<(Vec<u32>, Vec<usize>)> 
                 is_row
             }
             // Numbers are given once: it was one of a part that is gone.
-            None => number < manifest.next_number && !open.store().has_sfaira_tables(),
+            None => open.store().has_given(number),
         };
         if was_there {
             gone.push(at);
@@ -66,7 +65,7 @@ pub fn locate(keys: &[u64], open: &OpenStore) -> Result<(Vec<u32>, Vec<usize>)> 
         return Ok((found.map(|((part, _), _)| part.number).collect(), gone));
     };
     let of = match found.map(|found| parts[found].0) {
-        Some(part) => format!("dataset '{}', which has {} cells", part.name, part.n_obs),
+        Some(part) => format!("{}, which has {} cells", part.place(), part.n_obs),
         None => format!("part number {number}, which is not there"),
     };
     let total = keys.len();

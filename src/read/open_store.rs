@@ -76,7 +76,7 @@ impl OpenStore {
             let index = GeneIndex::open(&files, &path, [part.n_obs, part.n_vars]).map_err(|e| e.at(part.place()))?;
             match part.nnz {
                 Some(nnz) if nnz != index.total_nnz() => {
-                    Err(DaoError::corrupt(&format!("{}/{path}", self.store.uri()), "not the copy of this X")
+                    Err(DaoError::corrupt(&format!("{}/{path}", files.uri()), "not the copy of this X")
                         .expected(format!("{nnz} values"))
                         .found(index.total_nnz()))
                 }
@@ -93,7 +93,8 @@ impl OpenStore {
         if part.removed.is_none() {
             return Ok(None);
         }
-        open_once(&self.removed, part.number, || part.removed_rows(&**self.store.storage()).map(Arc::new)).map(Some)
+        open_once(&self.removed, part.number, || part.removed_rows(&*self.store.member(part).storage).map(Arc::new))
+            .map(Some)
     }
 
     /// The cells' totals of a matrix, if they were kept.

@@ -24,9 +24,9 @@ impl OpenStore {
         };
         let mut found = Found::default();
         let index_path = part.file(description.gene_index.as_deref().unwrap_or_default());
-        if !self.store().has_sfaira_tables() {
-            let storage = self.store().storage();
-            let files = ListedFiles::new(storage.clone(), &part.path, description.files.clone());
+        let member = self.store().member(part);
+        if !member.by_sfaira {
+            let files = ListedFiles::new(member.storage.clone(), &part.path, description.files.clone());
             found.files(&files);
         }
         let index = self.gene_index(part);

@@ -3,6 +3,7 @@
 //! Owns their fields and their validation. How a version becomes a file, and a file a version, is [`super::versions`]'.
 //! Keys that a later minor version may add to a part are kept.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -48,6 +49,9 @@ pub struct Manifest {
 pub struct Part {
     /// The number of the part: the upper half of its cell keys.
     pub number: u32,
+    /// The URI of the store that it lies in, where several were opened as one.
+    #[serde(skip)]
+    pub store: Option<Arc<str>>,
     /// The name of the dataset that it is a part of.
     #[serde(rename = "dataset")]
     pub name: String,
@@ -154,7 +158,18 @@ impl Part {
 
     /// The name of the part in errors.
     pub fn place(&self) -> String {
-        format!("dataset '{}'", self.name)
+        match &self.store {
+            Some(store) => format!("dataset '{}' of store '{store}'", self.name),
+            None => format!("dataset '{}'", self.name),
+        }
+    }
+
+    /// The dataset's name among all that are open: where there are several stores, each may have one of its name.
+    pub fn address(&self) -> Cow<'_, str> {
+        match &self.store {
+            Some(store) => Cow::Owned(format!("{store}/{}", self.name)),
+            None => Cow::Borrowed(&self.name),
+        }
     }
 }
 
@@ -238,7 +253,7 @@ impl Manifest {
     /// The number of datasets.
     pub fn n_datasets(&self) -> usize {
         // The parts of a dataset follow each other.
-        self.parts.chunk_by(|a, b| a.name == b.name).count()
+        self.parts.chunk_by(|a, b| a.name == b.name && a.store == b.store).count()
     }
 
     /// The number of cells.

@@ -11,6 +11,7 @@ mod description;
 mod files;
 mod manifest;
 mod matrix_name;
+mod members;
 mod removed;
 mod sfaira;
 mod tables;
@@ -30,6 +31,7 @@ pub use description::{ColumnMeta, Description, MatrixMeta, TableMeta};
 pub use files::{FileMeta, Files, ListedFiles, changed, checksum, missing};
 pub use manifest::{Columns, Manifest, Part};
 pub use matrix_name::MatrixName;
+pub use members::Member;
 pub use removed::{Removed, RemovedRows};
 pub use tables::{INDEX, TableFile, VarColumn, VarTable, excerpt, row_count};
 #[cfg(test)]
@@ -44,12 +46,12 @@ pub const PARTS: &str = "parts";
 /// Folder of a part's matrices.
 pub const ZARR: &str = "zarr";
 
-/// An opened store: its manifest and a way to its bytes.
+/// An opened store: its manifest and a way to its bytes. Or several that are read as one, see [`Store::join`].
 pub struct Store {
-    storage: Arc<dyn Storage>,
+    members: Vec<Member>,
+    /// The URI; of several, theirs.
+    uri: String,
     manifest: Manifest,
-    /// Whether sfaira wrote the store: its tables are then others, see [`Store::has_sfaira_tables`].
-    by_sfaira: bool,
 }
 
 impl Store {
@@ -84,34 +86,34 @@ impl Store {
         if found.is_none() && version.is_some() {
             return Err(DaoError::value("the store has no versions").at(format!("store '{}'", storage.uri())));
         }
-        Ok(Self { storage, manifest, by_sfaira })
+        let uri = storage.uri().to_owned();
+        Ok(Self { members: vec![Member::new(storage, by_sfaira, &manifest)], uri, manifest })
     }
 
-    /// An absolute path, or a URL.
+    /// An absolute path, or a URL; of several stores theirs, with ` + ` between them.
     pub fn uri(&self) -> &str {
-        self.storage.uri()
+        &self.uri
     }
 
-    /// `Value` for a store that sfaira wrote.
+    /// `Value` for a store that sfaira wrote, and for several that were opened as one.
     pub fn check_writable(&self) -> Result<()> {
-        if !self.by_sfaira {
+        if !self.alone()?.by_sfaira {
             return Ok(());
         }
         Err(DaoError::value(format!("'{}' is a store that sfaira wrote, which is read and not written", self.uri()))
             .hint("write the study to a new store with dao.write_dataset"))
     }
 
-    /// Whether sfaira wrote its tables, which are then pandas' parquet and pickles: for who reads these.
-    pub fn has_sfaira_tables(&self) -> bool {
-        self.by_sfaira
-    }
-
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    pub fn storage(&self) -> &Arc<dyn Storage> {
-        &self.storage
+    /// The way to the bytes of the one store that this is.
+    ///
+    /// # Errors
+    /// `Value` for several that were opened as one.
+    pub fn storage(&self) -> Result<&Arc<dyn Storage>> {
+        Ok(&self.alone()?.storage)
     }
 
     /// The first part of the dataset of this name.
@@ -138,12 +140,13 @@ impl Store {
     }
 
     /// The files of a part, which are held against those that its description lists; sfaira's are taken as they
-    /// are. Paths are relative to the store.
+    /// are. Paths are relative to the store that the part lies in.
     pub fn files(&self, part: &Part, listed: Files) -> Arc<dyn Storage> {
-        if self.by_sfaira {
-            return self.storage.clone();
+        let Member { storage, by_sfaira, .. } = self.member(part);
+        if *by_sfaira {
+            return storage.clone();
         }
-        Arc::new(ListedFiles::new(self.storage.clone(), &part.path, listed))
+        Arc::new(ListedFiles::new(storage.clone(), &part.path, listed))
     }
 
     /// A part's file, `path` relative to the part, with its checksum checked.
@@ -156,10 +159,11 @@ impl Store {
 
     /// The same, with the files that its description lists.
     fn listed_file(&self, part: &Part, listed: Files, path: &str) -> Result<Bytes> {
+        let files = self.files(part, listed);
         let path = part.file(path);
-        let found = self.files(part, listed).get(&path);
+        let found = files.get(&path);
         found
-            .and_then(|bytes| bytes.ok_or_else(|| files::missing(&format!("{}/{path}", self.uri()))))
+            .and_then(|bytes| bytes.ok_or_else(|| files::missing(&format!("{}/{path}", files.uri()))))
             .map_err(|e| e.at(part.place()))
     }
 
@@ -168,10 +172,11 @@ impl Store {
     /// # Errors
     /// `NotFound`, `Value` for a newer format version, or `Corrupt` if it contradicts the manifest.
     pub fn description(&self, part: &Part) -> Result<Description> {
-        if self.by_sfaira {
+        let Member { storage, by_sfaira, .. } = self.member(part);
+        if *by_sfaira {
             return Ok(sfaira::description(part));
         }
-        read_description(&*self.storage, part)
+        read_description(&**storage, part)
     }
 
     /// A part's table of genes.
@@ -181,8 +186,9 @@ impl Store {
     pub fn var(&self, part: &Part) -> Result<VarTable> {
         let Description { var_name: name, files, .. } = self.description(part)?;
         let bytes = self.listed_file(part, files, &name)?;
-        let place = format!("{}/{}", self.uri(), part.file(&name));
-        let table = VarTable::open(bytes, self.by_sfaira, &place).map_err(|e| e.at(part.place()))?;
+        let Member { storage, by_sfaira, .. } = self.member(part);
+        let place = format!("{}/{}", storage.uri(), part.file(&name));
+        let table = VarTable::open(bytes, *by_sfaira, &place).map_err(|e| e.at(part.place()))?;
         if table.n_rows() as u64 == part.n_vars {
             return Ok(table);
         }
@@ -328,7 +334,7 @@ mod tests {
         assert_eq!(store.part_numbered(0).unwrap(), lung);
         assert_eq!(store.part_file(lung, "uns.json").unwrap(), "{}");
         assert_eq!(store.description(lung).unwrap().n_obs, 3);
-        assert!(!store.has_sfaira_tables());
+        assert!(!store.alone().unwrap().by_sfaira);
         store.check_writable().unwrap();
         says(&store.part("heart").unwrap_err(), ErrorKind::Key, "no dataset 'heart'");
         says(&store.part_numbered(1).unwrap_err(), ErrorKind::Value, "part number 1");
@@ -369,7 +375,7 @@ mod tests {
         std::fs::write(path.join(".zarray"), r#"{"shape": [3, 2], "dtype": "<f4"}"#).unwrap();
         let store = Store::open(folder.path().to_str().unwrap(), &Vec::new(), None).unwrap();
         says(&store.check_writable().unwrap_err(), ErrorKind::Value, "dao.write_dataset");
-        assert!(store.has_sfaira_tables());
+        assert!(store.alone().unwrap().by_sfaira);
         assert_eq!(store.description(store.part("lung").unwrap()).unwrap().matrices[&MatrixName::X].shape, [3, 2]);
     }
 }

@@ -43,7 +43,8 @@ impl<'a> Copying<'a> {
     /// `Value` for a store that sfaira wrote or no datasets, `Key` for one that the store does not have, and as
     /// [`Store::description`].
     pub fn new(source: &'a Store, datasets: Option<&[String]>) -> Result<Self> {
-        if source.has_sfaira_tables() {
+        let storage = source.storage()?;
+        if source.alone()?.by_sfaira {
             let what =
                 format!("'{}' is a store that sfaira wrote, whose datasets cannot be copied as they are", source.uri());
             return Err(DaoError::value(what).hint(
@@ -58,10 +59,10 @@ impl<'a> Copying<'a> {
             .iter()
             .filter(is_wanted)
             .map(|part| {
-                let (bytes, description) = description_file(&**source.storage(), part)?;
+                let (bytes, description) = description_file(&**storage, part)?;
                 let mut listed = description.files.clone();
                 listed.insert(part.description.clone(), FileMeta::of(&bytes));
-                let files = ListedFiles::new(source.storage().clone(), &part.path, listed);
+                let files = ListedFiles::new(storage.clone(), &part.path, listed);
                 Ok(CopiedPart { part: part.clone(), description, files })
             })
             .collect::<Result<_>>()?;
@@ -137,7 +138,7 @@ impl<'a> Copying<'a> {
             files.extend(copied.files.names().map(|name| (part, copied, name)));
         }
         let is_local = |storage: &dyn Storage| storage.local_root().is_some();
-        let local = is_local(&**target) && is_local(&**self.source.storage());
+        let local = is_local(&**target) && is_local(&**self.source.storage()?);
         let threads = if local { schedule::threads(None) } else { MOST_REMOTE };
         let (copied_bytes, mut told) = (AtomicU64::new(0), 0);
         let copy = |i: usize| {

@@ -79,7 +79,7 @@ impl Edit {
     /// `Value` for a store that is not written to.
     pub fn begin(store: &Store, record: Record) -> Result<Self> {
         store.check_writable()?;
-        let storage = store.storage().clone();
+        let storage = store.storage()?.clone();
         let lease = Lease::new(&storage)?;
         let temporary = TemporaryFolder::where_needed(&*storage)?;
         let draft = Draft::of_latest(&*storage)?;

@@ -25,12 +25,12 @@ const STEP: u64 = 4 << 20;
 pub fn add_gene_index(open: &OpenStore, part: &Part, mut advance: impl FnMut(usize) -> Result<()>) -> Result<bool> {
     let store = open.store();
     store.check_writable()?;
-    let mut now = Store::read(store.storage().clone(), None)?.manifest().clone();
+    let mut now = Store::read(store.storage()?.clone(), None)?.manifest().clone();
     if store.description(listed(&mut now, part)?)?.gene_index.is_some() {
         return Ok(false);
     }
     let matrix = open.matrix(part, &MatrixName::X)?;
-    let storage = store.storage();
+    let storage = store.storage()?;
     let mut lease = Lease::new(storage)?;
     let name = format!("gene_index-{}", lease.tag);
     let mut copy = Copy { storage, path: part.file(&name), stays: false };

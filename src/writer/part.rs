@@ -247,6 +247,7 @@ impl PartWriter {
         self.folder.list()?;
         let part = Part {
             number: 0,
+            store: None,
             path: self.path.clone(),
             name: self.dataset.clone(),
             n_obs: x.shape[0],

@@ -1,5 +1,6 @@
 //! The contents of a store, as frozen classes: `_core.Part`, `_core.Description` and their parts.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -143,6 +144,18 @@ impl PyPart {
     #[getter]
     fn name(&self) -> &str {
         &self.listed().name
+    }
+
+    /// The dataset's name among all that are open: with its store's URI before it, where several stores are open as one.
+    #[getter]
+    fn address(&self) -> Cow<'_, str> {
+        self.listed().address()
+    }
+
+    /// The place of its store among those that are open as one; 0 for one alone.
+    #[getter]
+    fn store(&self) -> usize {
+        self.opened.store().place_of(self.listed().number)
     }
 
     /// The part's folder, relative to the store.

@@ -15,7 +15,7 @@ use super::genes::{PyGenes, request};
 use super::progress::Progress;
 use super::signals;
 use crate::interrupt;
-use crate::lookup::stores;
+use crate::lookup::{CellStore, CellStores, stores};
 use crate::read::{self, OpenStore};
 use crate::storage::{self, StorageOptions};
 use crate::store::{Record, Store, Summary, summaries};
@@ -69,13 +69,26 @@ impl PyStore {
         stores::options_of(uri).into_iter().collect()
     }
 
-    /// Raise DaoValueError unless it is the store ``id`` that cells at ``uri`` were of.
-    fn check_is(&self, uri: &str, id: &str) -> PyResult<()> {
-        let cells = stores::CellStore { uri: uri.to_owned(), id: id.to_owned(), version: None };
-        Ok(stores::check_is(self.opened.store(), &cells)?)
+    /// Several stores (each opened alone, in this order) as one, in whose parts' numbers the upper eight bits are the store's
+    /// place; one alone is itself.
+    ///
+    /// Raises DaoValueError for none, more than 256, a store that is there twice, or one that has had more than 2^24 parts.
+    #[staticmethod]
+    fn join(py: Python<'_>, stores: Vec<PyRef<'_, Self>>) -> PyResult<Self> {
+        let each = stores.iter().map(|store| store.opened.store().again()).collect::<Result<_, _>>()?;
+        let opened = Arc::new(OpenStore::new(Store::join(each)?));
+        let parts = PyPart::all(py, &opened)?;
+        Ok(Self { opened, parts, storage_options: HashMap::new() })
     }
 
-    /// Raise DaoValueError for a store that sfaira wrote, which is not written to.
+    /// Raise DaoValueError unless it is of the stores that cells are of: of each in order the URI when they were selected,
+    /// and the id.
+    fn check_is(&self, cells: Vec<(String, String)>) -> PyResult<()> {
+        let cells = cells.into_iter().map(|(uri, id)| CellStore { uri, id, version: None });
+        Ok(CellStores::new(cells.collect()).check(self.opened.store())?)
+    }
+
+    /// Raise DaoValueError for what is not written to: a store that sfaira wrote, or several as one.
     fn check_writable(&self) -> PyResult<()> {
         Ok(self.opened.store().check_writable()?)
     }
@@ -121,44 +134,46 @@ impl PyStore {
         Ok(PyGenes(Arc::new(py.detach(|| self.opened.spaces().genes(self.opened.store(), &numbers, &request))?)))
     }
 
-    /// An absolute path with links resolved, or the URL without a trailing slash.
+    /// An absolute path with links resolved, or the URL without a trailing slash; of several stores theirs, with ``+`` between.
     #[getter]
     fn uri(&self) -> &str {
         self.opened.store().uri()
     }
 
-    /// A UUID; ``sfaira-<fingerprint>`` for a store that sfaira wrote.
+    /// A UUID; ``sfaira-<fingerprint>`` for a store that sfaira wrote; of several stores theirs, with ``+`` between.
     #[getter]
     fn id(&self) -> &str {
         &self.opened.store().manifest().id
     }
 
-    /// Whether the tables are pandas' parquet and pickles, as sfaira wrote them.
+    /// Whether the tables are pandas' parquet and pickles, as sfaira wrote them; of several stores, in all of them.
     #[getter]
     fn has_sfaira_tables(&self) -> bool {
-        self.opened.store().has_sfaira_tables()
+        self.opened.store().members().iter().all(|member| member.by_sfaira)
     }
 
     /// The union of the values of each string-like obs column, as sets by column; None where they are too many.
     ///
-    /// Empty for a store that sfaira wrote, whose tables say it.
+    /// Empty for a store that sfaira wrote, whose tables say it, and for several stores, which say their own.
     #[getter]
     fn categories(&self) -> BTreeMap<&str, Option<BTreeSet<&str>>> {
         let categories = self.opened.store().manifest().categories.0.iter();
         categories.map(|(column, values)| (&column[..], values.listed().map(Iterator::collect))).collect()
     }
 
-    /// The number of the version; None for a store that sfaira wrote, which has none.
+    /// The number of the version; None for a store that sfaira wrote, which has none, and for several stores, which have theirs.
     #[getter]
     fn version(&self) -> Option<u64> {
-        let store = self.opened.store();
-        (!store.has_sfaira_tables()).then_some(store.manifest().version)
+        let store = self.opened.store().alone().ok()?;
+        (!store.by_sfaira).then_some(store.version)
     }
 
     /// The versions that are there, ascending: number, time (RFC 3339), operation, message, datasets, cells, author, package,
     /// and of the source its name, size and checksum.
+    ///
+    /// Raises DaoValueError for several stores as one, DaoCorruptError for a version that cannot be understood.
     fn versions(&self, py: Python<'_>) -> PyResult<Vec<VersionRow>> {
-        let found = py.detach(|| summaries(&**self.opened.store().storage()))?;
+        let found = py.detach(|| summaries(&**self.opened.store().storage()?))?;
         let row = |Summary { number, record, n_datasets, n_obs, .. }: Summary| {
             let Record { operation, message, time, package, author, source, .. } = record;
             let (name, size, checksum) = match source {
@@ -211,7 +226,7 @@ impl PyStore {
     fn read_file<'py>(&self, py: Python<'py>, number: u32, path: &str) -> PyResult<(String, Bound<'py, PyBytes>)> {
         let (store, part) = (self.opened.store(), self.opened.store().part_numbered(number)?);
         let bytes = py.detach(|| store.part_file(part, path))?;
-        let name = format!("dataset '{}', '{}/{}/{path}'", part.name, store.uri(), part.path);
+        let name = format!("dataset '{}', '{}/{}/{path}'", part.name, store.member(part).uri(), part.path);
         Ok((name, PyBytes::new(py, &bytes)))
     }
 

@@ -79,8 +79,9 @@ impl Store {
     /// `Value` if there is no such version.
     pub fn restore(&self, version: u64, record: &Record) -> Result<Manifest> {
         self.check_writable()?;
-        let old = read(&**self.storage(), version)?;
-        commit(&**self.storage(), record, |manifest| {
+        let storage = &**self.storage()?;
+        let old = read(storage, version)?;
+        commit(storage, record, |manifest| {
             manifest.check_kept(version)?;
             manifest.parts.clone_from(&old.parts);
             manifest.categories = old.categories.clone();
@@ -135,14 +136,14 @@ mod tests {
         let record = || Record::now("edit", "m".into());
         assert_eq!(names(store.manifest()), [(0, "lung"), (2, "lung"), (1, "heart")]);
         assert_eq!(types(store.manifest()), ["t0", "t1", "t2"]);
-        let renamed = commit(&**store.storage(), &record(), |manifest| {
+        let renamed = commit(&**store.storage().unwrap(), &record(), |manifest| {
             manifest.rename("lung", "air");
             Ok(true)
         })
         .unwrap();
         assert_eq!(names(&renamed), [(0, "air"), (2, "air"), (1, "heart")]);
-        let removed = commit(&**store.storage(), &record(), |manifest| {
-            manifest.remove(&**store.storage(), "air")?;
+        let removed = commit(&**store.storage().unwrap(), &record(), |manifest| {
+            manifest.remove(&**store.storage().unwrap(), "air")?;
             Ok(true)
         })
         .unwrap();
@@ -151,7 +152,7 @@ mod tests {
         assert_eq!((restored.version, names(&restored)), (5, names(store.manifest())));
         assert_eq!(types(&restored), ["t0", "t1", "t2"]);
         assert_eq!(store.restore(9, &record()).unwrap_err().kind(), ErrorKind::Value);
-        let read = read(&**store.storage(), 4).unwrap();
+        let read = read(&**store.storage().unwrap(), 4).unwrap();
         assert_eq!((names(&read), types(&read)), (names(&removed), types(&removed)));
     }
 }

@@ -29,7 +29,7 @@ impl Store {
     /// is removed then.
     pub fn vacuum(&self, oldest: u64, dry_run: bool, record: &Record) -> Result<Vacuumed> {
         self.check_writable()?;
-        let storage = &**self.storage();
+        let storage = &**self.storage()?;
         let there: BTreeMap<String, u64> = storage.list_files(PARTS)?.into_iter().collect();
         let listed = storage.list_files(VERSIONS)?;
         let forgotten = forgotten(storage, &listed)?;
