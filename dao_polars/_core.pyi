@@ -165,6 +165,7 @@ class Store:
     has_sfaira_tables: Final[bool]
     parts: Final[tuple[Part, ...]]
     version: Final[int | None]
+    made_by: Final[tuple[str, str] | None]
     categories: Final[dict[str, set[str] | None]]
     storage_options: Final[dict[str, str]]
     def description(self, number: int) -> Description: ...

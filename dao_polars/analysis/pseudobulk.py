@@ -58,7 +58,7 @@ class _Options(TypedDict, total=False):
     normalize: Normalize
     progress: bool | None
     missing: Missing
-    store: Store | str | None
+    store: StoreLike | None
 
 
 def gene_stats(

@@ -48,7 +48,7 @@ def _table_lines(store: Store) -> list[str]:
         lines.append("  " + "  ".join(cells).rstrip())
     if (more := len(store._by_dataset) - _SHOWN) > 0:
         lines.append(f"  … and {more} more")
-    return lines
+    return lines + [textwrap.fill(f"{name}: {said}", 100) for name, said in _shown_beside(store)]
 
 
 def html(store: Store) -> str:
@@ -75,13 +75,37 @@ def _table_html(store: Store) -> str:
         return f"<tr>{''.join(tds)}</tr>"
 
     more = len(store._by_dataset) - _SHOWN
+    beside = (f"<div><b>{name}</b> {escape(said)}</div>" for name, said in _shown_beside(store))
     return (
         f"<b>Store</b> <code>{escape(store.uri)}</code>"
         f"<div>{escape(_summary(store))}</div>"
         f"<table><thead>{line(head, 'th')}</thead>"
         f"<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"
         + (f"<div>… and {more} more</div>" if more > 0 else "")
+        + "".join(beside)
     )
+
+
+def _shown_beside(store: Store) -> list[tuple[str, str]]:
+    """What a store has beside X and obs: layers and embeddings, and what made its version."""
+    found = []
+    for group in ("layers", "obsm"):
+        datasets: dict[str, set[str]] = {}
+        for part in store._core.parts:
+            for name in part.layers if group == "layers" else part.obsm:
+                datasets.setdefault(name, set()).add(part.name)
+        n = len(store._by_dataset)
+        names = [
+            name if len(having) == n else f"{name} (of {len(having)} of {n} datasets)"
+            for name, having in list(datasets.items())[:_SHOWN]
+        ]
+        more = [f"… and {len(datasets) - _SHOWN} more"] if len(datasets) > _SHOWN else []
+        if names:
+            found.append((group, ", ".join([*names, *more])))
+    if store._core.made_by is not None:
+        operation, message = store._core.made_by
+        found.append((f"version {store.version}", f"{operation}, {message}"))
+    return found
 
 
 def _summary(store: Store) -> str:

@@ -168,6 +168,14 @@ impl PyStore {
         (!store.by_sfaira).then_some(store.version)
     }
 
+    /// The operation that made the version, and what was said about it; None where there is no version.
+    #[getter]
+    fn made_by(&self) -> Option<(&str, &str)> {
+        let store = self.opened.store();
+        let Record { operation, message, .. } = &store.manifest().record;
+        store.alone().ok().filter(|store| !store.by_sfaira).map(|_| (&operation[..], &message[..]))
+    }
+
     /// The versions that are there, ascending: number, time (RFC 3339), operation, message, datasets, cells, author, package,
     /// and of the source its name, size and checksum.
     ///
