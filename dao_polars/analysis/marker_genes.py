@@ -49,14 +49,16 @@ def rank_genes_groups(
             of ``by``.
         method: ``"t-test"``, or ``"t-test_overestim_var"``, which takes as many cells for the
             reference as the group has.
-        genes: as in ``iter_batches``.
-        gene_key: as in ``iter_batches``.
-        duplicates: as in ``iter_batches``.
+        genes: None: all, and the datasets selected must share one feature space. Names: these, in
+            this order. ``"intersection"`` or ``"union"`` of the datasets' genes.
+        gene_key: the var column that genes are matched on, instead of the index.
+        duplicates: what a name means that several genes of a dataset have: an ``"error"``; the
+            ``"first"`` of them; the ``"sum"`` of their values; or ``"drop"``: none.
         layer: a layer's name; None: X.
         normalize: what is done to counts first; None for values that are logarithms already.
-        progress: as in ``pseudobulk``.
-        missing: as in ``pseudobulk``.
-        store: as in ``pseudobulk``.
+        progress: show a bar; None: where somebody looks on.
+        missing: cells that were removed from the store: an ``"error"``, or ``"drop"``.
+        store: where the store is now, if it moved.
 
     Returns:
         A row a group and gene, groups sorted, scores descending: ``group``, ``names``,

@@ -81,14 +81,19 @@ def gene_stats(
         frame: the one before ``.dao``.
         by: columns or expressions whose values make the groups; None: all cells are one.
         ddof: variances are divided by n - ddof.
-        genes: as in ``pseudobulk``.
-        gene_key: as in ``pseudobulk``.
-        duplicates: as in ``pseudobulk``.
-        layer: as in ``pseudobulk``.
-        normalize: as in ``pseudobulk``.
-        progress: as in ``pseudobulk``.
-        missing: as in ``pseudobulk``.
-        store: as in ``pseudobulk``.
+        genes: None: all, and the datasets selected must share one feature space. Names: these, in
+            this order. ``"intersection"`` or ``"union"`` of the datasets' genes. A
+            dataset that lacks a gene says nothing of it: its cells do not count there.
+        gene_key: the var column that genes are matched on, instead of the index.
+        duplicates: what a name means that several genes of a dataset have: an ``"error"``; the
+            ``"first"`` of them; the ``"sum"`` of their values; or ``"drop"``: none.
+        layer: a layer's name; None: X.
+        normalize: what is done to counts first, cell by cell: ``"log1p_cp10k"`` (a total of
+            10,000, then log(1 + x)), ``"cp10k"``, ``"log1p_cpm"`` (a million), ``"cpm"``,
+            ``"log1p"``, or ``{"target_sum": …, "log1p": …}``; in float64.
+        progress: show a bar; None: where somebody looks on.
+        missing: cells that were removed from the store: an ``"error"``, or ``"drop"``.
+        store: where the store is now, if it moved.
 
     Returns:
         A row a group and gene as ``pseudobulk`` has them, with ``n_cells``, ``n_expressing``
@@ -152,12 +157,16 @@ def pseudobulk(
         by: columns or expressions whose values make the groups.
         agg: ``"sum"``, ``"mean"``, ``"var"``, ``"std"`` (both with n - 1), ``"count_nonzero"``,
             ``"fraction"`` (of cells that are not zero), or several of them.
-        genes: as in ``iter_batches``. A dataset that lacks a gene says nothing of it: its
-            cells do not count there.
-        gene_key: as in ``iter_batches``.
-        duplicates: as in ``iter_batches``.
+        genes: None: all, and the datasets selected must share one feature space. Names: these, in
+            this order. ``"intersection"`` or ``"union"`` of the datasets' genes. A
+            dataset that lacks a gene says nothing of it: its cells do not count there.
+        gene_key: the var column that genes are matched on, instead of the index.
+        duplicates: what a name means that several genes of a dataset have: an ``"error"``; the
+            ``"first"`` of them; the ``"sum"`` of their values; or ``"drop"``: none.
         layer: a layer's name; None: X.
-        normalize: as in ``iter_batches``, before anything is added up, in float64.
+        normalize: what is done to counts first, cell by cell: ``"log1p_cp10k"`` (a total of
+            10,000, then log(1 + x)), ``"cp10k"``, ``"log1p_cpm"`` (a million), ``"cpm"``,
+            ``"log1p"``, or ``{"target_sum": …, "log1p": …}``; in float64.
         as_anndata: an AnnData instead.
         progress: show a bar; None: where somebody looks on.
         missing: cells that were removed from the store: an "error", or "drop".

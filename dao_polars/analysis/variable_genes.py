@@ -47,13 +47,16 @@ def highly_variable_genes(
         batch_key: a column or expression of batches: genes are ranked in each, and by their
             median rank then.
         span: share of the genes that each point of the fit (loess, mean against variance) sees.
-        genes: as in ``iter_batches``; every dataset must have them.
-        gene_key: as in ``iter_batches``.
-        duplicates: as in ``iter_batches``.
+        genes: None: all, and the datasets selected must share one feature space. Names: these, in
+            this order. ``"intersection"`` or ``"union"`` of the datasets' genes. Every
+            dataset must have them.
+        gene_key: the var column that genes are matched on, instead of the index.
+        duplicates: what a name means that several genes of a dataset have: an ``"error"``; the
+            ``"first"`` of them; the ``"sum"`` of their values; or ``"drop"``: none.
         layer: a layer's name; None: X.
-        progress: as in ``pseudobulk``.
-        missing: as in ``pseudobulk``.
-        store: as in ``pseudobulk``.
+        progress: show a bar; None: where somebody looks on.
+        missing: cells that were removed from the store: an ``"error"``, or ``"drop"``.
+        store: where the store is now, if it moved.
 
     Returns:
         A row a gene: ``gene``, ``means``, ``variances``, ``variances_norm``,

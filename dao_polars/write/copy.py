@@ -36,7 +36,7 @@ def copy(
         source_uri: path or URL of the store that has the datasets.
         target_uri: path or URL of the store that gets them; made if it is missing.
         datasets: ids; None for all.
-        source_options: credentials and the like, as for ``load_store``.
+        source_options: credentials and the like of the source, as for `polars.scan_parquet`.
         target_options: likewise, of the store that gets them.
         version: the number of a version of the source; None for the last one.
         message: what is said about it in ``Store.versions``; None: from where, and which.

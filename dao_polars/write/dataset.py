@@ -88,7 +88,7 @@ def write_dataset(
             and strings are then columns too.
         message: what is said about it in ``Store.versions``; None: the dataset's name.
         author: who writes it, for ``Store.versions`` too.
-        storage_options: as for ``load_store``.
+        storage_options: credentials and the like, as for `polars.scan_parquet`.
 
     Returns:
         The store, opened anew.

@@ -72,22 +72,27 @@ def write_dataset(
             several, the last part of their store's address. Cells of several stores need one.
         mode: "error", "replace" or "append": what becomes of a dataset of that id, as in
             ``write_dataset``.
-        genes: as in ``iter_batches``: the genes that the dataset has, in their order.
-        gene_key: as in ``to_anndata``; the matched names become the var index.
-        duplicates: as in ``iter_batches``.
+        genes: None: all, and the datasets selected must share one feature space. Names: these, in
+            this order. ``"intersection"`` or ``"union"`` of the datasets' genes. They are
+            the genes of the new dataset, in their order.
+        gene_key: the var column that genes are matched on, instead of the index; the matched names
+            become the var index.
+        duplicates: what a name means that several genes of a dataset have: an ``"error"``; the
+            ``"first"`` of them; the ``"sum"`` of their values; or ``"drop"``: none.
         layer: what becomes X; None: X.
         layers: names of layers; None or True: those that every dataset selected has; ``[]``: none.
         obsm: as ``layers``; of those that all have, the ones with the same number of columns.
         shuffle: permute the cells; obs gets ``source_row`` (UInt32), each one's row in the frame.
         seed: of the permutation (numpy's PCG64), for a reproducible one.
-        profile: the codec of sparse matrices, as in ``write_dataset``.
+        profile: the codec of sparse matrices: ``"packed"``, of which any row is read without its
+            neighbours, or ``"portable"``, core codecs alone, for any zarr reader.
         gene_index: write a gene-major copy of X too, once the dataset is there.
         organism: stored as ``uns["organism"]``.
         uns: keep the uns of the dataset that the cells are of, where it is just one.
         progress: a tqdm bar; None shows one on a terminal or in a notebook.
         message: what is said about it in ``Store.versions``; None: the dataset's name.
         author: who writes it, for ``Store.versions`` too.
-        storage_options: as for ``load_store``, of the store that is written to.
+        storage_options: credentials and the like, of the store that is written to.
         missing: cells that were removed from their store: an "error", or "drop".
         store: where the store of the cells is now, if it moved.
 
