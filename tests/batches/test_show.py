@@ -63,6 +63,20 @@ def test_a_loader(cells):
     assert "&lt;b&gt;" in shown
 
 
+def test_a_store(tmp_path):
+    first, second = study(1, 10, ["a", "b"]), study(2, 5, ["a", "b"])
+    first.layers["raw"], second.layers["raw"] = first.X, second.X
+    first.obsm["<pca>"] = np.ones((10, 2))
+    for name, adata in (("one", first), ("two", second)):
+        store = dao.write_dataset(tmp_path / "s", adata, dataset=name, layers=True)
+    beside = ["version 2: write_dataset, 'two'", "layers: raw", "obsm: <pca> (of 1 of 2 datasets)"]
+    lines = repr(store).splitlines()
+    assert all(line in lines for line in beside)
+    shown = store._repr_html_()
+    for part in ("<b>layers</b> raw", "&lt;pca&gt; (of 1 of 2 datasets)", "<b>version 2</b> write_"):
+        assert part in shown
+
+
 def test_the_namespace(cells):
     uri = cells.collect_schema()["cell"].uri
     shown = repr(cells.dao)

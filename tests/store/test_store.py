@@ -250,7 +250,7 @@ def test_the_repr_of_many_datasets_is_short(tmp_path: Path) -> None:
     path = make_store(tmp_path / "s", {f"d{i}": Study(obs) for i in range(30)})
     store = dao.load_store(path)
     lines = repr(store).splitlines()
-    assert len(lines) == 1 + 1 + 20 + 1 + 3
+    assert len(lines) == 1 + 1 + 20 + 1 + 1 + 3
     assert max(len(line) for line in lines[1:]) <= 100
     assert "… and 10 more" in repr(store)
     assert "… and 30 more" in repr(store).splitlines()[-1]

@@ -21,7 +21,7 @@ import pytest
 
 import dao_polars as dao
 from dao_polars.batches.options import BatchOptions, TensorOptions
-from tests.whole.test_readme import DOCS, ROOT, blocks
+from tests.whole.test_readme import PAGES, ROOT, blocks
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -69,7 +69,7 @@ def seen_by_checkers(code: str) -> str:
 
 def documents() -> dict[str, str]:
     """The code of each page and notebook, as one script."""
-    found = {doc.stem: "\n".join(code for _, code, _ in blocks(doc)) for doc in DOCS}
+    found = {page.stem: "\n".join(block.code for block in blocks(page)) for page in PAGES}
     for path in NOTEBOOKS:
         cells = nbformat.read(path, as_version=4).cells
         found[path.stem] = "\n".join(c.source for c in cells if c.cell_type == "code")
