@@ -333,7 +333,7 @@ mod tests {
     fn several_stores_are_opened_as_one_until_one_changes() {
         let folder = tempfile::tempdir().unwrap();
         let [here, there, moved] = ["here", "there", "moved"].map(|name| folder.path().join(name));
-        write_part(&here, "a", &[Some("x"), Some("y")]);
+        write_part(&here, "b", &[Some("x"), Some("y")]);
         write_part(&there, "a", &[Some("z"), Some("x")]);
         let cells = cells_of(&[&there, &here]);
         let first = resolve(&cells, "x", None, true).unwrap();
@@ -344,7 +344,7 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &resolve(&cells, "x", None, true).unwrap()));
         assert!(Arc::ptr_eq(&first.store, &resolve(&cells, "z", None, true).unwrap().store));
         // The second one's genes are others: its fingerprint, of names and cells, stays.
-        write_part(&here, "a", &[Some("q"), Some("y"), Some("x")]);
+        write_part(&here, "b", &[Some("q"), Some("y"), Some("x")]);
         assert!(Arc::ptr_eq(&first, &resolve(&cells, "x", None, false).unwrap()));
         assert!(!Arc::ptr_eq(&first.store, &resolve(&cells, "q", None, true).unwrap().store));
         let swapped = resolve(&cells_of(&[&here, &there]), "x", None, true).unwrap();
@@ -359,7 +359,7 @@ mod tests {
         };
         assert!(at(&[&there, &moved]).is_ok());
         assert!(at(&[&there]).err().unwrap().to_string().contains("expected 2 stores, found 1 store"));
-        write_part(&there, "b", &[Some("x")]);
+        write_part(&there, "c", &[Some("x")]);
         let error = at(&[&there, &moved]).err().unwrap().to_string();
         assert!(error.contains("the cells are of store sfaira-") && error.contains("dao.scan(["), "{error}");
     }

@@ -147,12 +147,17 @@ fn check_different(members: &[Member]) -> Result<()> {
     let mut known: HashMap<&str, &str> = HashMap::new();
     for member in members {
         let Some(before) = known.insert(&member.id, member.uri()) else { continue };
-        let (what, hint) = match before == member.uri() {
-            true => (format!("the store '{before}' is there twice"), "name each store once"),
-            false => (
-                format!("'{before}' and '{}' are one store: both have id {}", member.uri(), member.id),
-                "a folder that was copied is the same store still; dao.copy makes another one of its datasets",
+        let one = format!("'{before}' and '{}' are one store: both have id {}", member.uri(), member.id);
+        let (what, hint) = match (before == member.uri(), member.by_sfaira) {
+            (true, _) => (format!("the store '{before}' is there twice"), "name each store once"),
+            (false, true) => (
+                one,
+                "the id of a store that sfaira wrote is made of its datasets' names and cell counts; where the cells are others, \
+                write those of one to a store of ours",
             ),
+            (false, false) => {
+                (one, "a folder that was copied is the same store still; dao.copy makes another one of its datasets")
+            }
         };
         return Err(DaoError::value(what).hint(hint));
     }
@@ -233,7 +238,8 @@ mod tests {
     fn what_cannot_be_one_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         refused(Vec::new(), "no stores");
-        refused(stores(folder.path(), &[&[0], &[1 << 24]]), "2^24 parts");
+        refused(stores(&folder.path().join("many"), &[&[0], &[1 << 24]]), "2^24 parts");
+        drop(stores(folder.path(), &[&[0], &[0]]));
         let again =
             |i: usize| Store::open(folder.path().join(i.to_string()).to_str().unwrap(), &Vec::new(), None).unwrap();
         refused(vec![again(0), again(1), again(0)], "is there twice");
