@@ -140,7 +140,7 @@ def test_a_value_a_cell_is_text(n: int, is_category: bool, kind: str, tmp_path: 
 
 
 def test_few_cells_have_categories_whatever_they_hold(tmp_path: Path) -> None:
-    store = dao.write_dataset(tmp_path, study(900, barcode=barcodes(2_004)[:900]), dataset="a")
+    store = dao.write_dataset(tmp_path, study(90, barcode=barcodes(2_004)[:90]), dataset="a")
     assert isinstance(store.schema["barcode"], pl.Enum)
 
 

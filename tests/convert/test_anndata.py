@@ -295,7 +295,7 @@ def test_layers_and_obsm_are_chosen(tmp_path):
     assert_same_x(swapped.X, adata.layers["x2"])
     assert_same_x(swapped.layers["x2"], adata.layers["x2"])
     assert lf.dao.to_anndata(dtype="int32").X.dtype == np.int32
-    with pytest.raises(dao.DaoKeyError, match="layers/nope"):
+    with pytest.raises(dao.DaoKeyError, match="no layer 'nope'"):
         lf.dao.to_anndata(layers=["nope"])
     with pytest.raises(dao.DaoKeyError, match="obsm/nope"):
         lf.dao.to_anndata(obsm=["nope"])

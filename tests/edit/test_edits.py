@@ -213,7 +213,7 @@ def test_what_does_not_fit_is_refused(store: dao.Store) -> None:
         (dao.DaoTypeError, "expected a polars frame", update({"x": 1})),
         (
             dao.DaoValueError,
-            "say which: dataset=",
+            "say which, dataset=",
             update(pd.DataFrame({"x": [1]}, index=["s1-0"])),
         ),
         (
