@@ -73,7 +73,11 @@ def test_a_store(tmp_path):
     lines = repr(store).splitlines()
     assert all(line in lines for line in beside)
     shown = store._repr_html_()
-    for part in ("<b>layers</b> raw", "&lt;pca&gt; (of 1 of 2 datasets)", "<b>version 2</b> write_"):
+    for part in (
+        "<b>layers</b> raw",
+        "&lt;pca&gt; (of 1 of 2 datasets)",
+        "<b>version 2</b> write_",
+    ):
         assert part in shown
 
 
