@@ -44,7 +44,7 @@ def split(
         fractions: each part's share, such as ``{"train": 0.8, "val": 0.2}``; below 1 in all,
             some cells are in no part.
         by: columns whose values keep together: all cells of a donor in one part. Looks up,
-            now, which values there are.
+            now, which values there are, with a warning for a part that gets none of them.
         stratify: a column whose values should be in each part; counted now, with a warning
             for values that a part lacks. (Hashed cells have their shares of each value anyhow.)
         seed: 0 to 2**64 - 1.
@@ -155,6 +155,11 @@ def _group_members(
     for name, (start, stop) in bounds.items():
         # Places are no column of the groups: these may be called whatever they like.
         here = groups.filter(pl.Series([start <= p < stop for p in places], dtype=pl.Boolean))
+        if here.is_empty() and groups.height and start < stop:
+            warn(
+                f"split {name!r} has no cells: none of the {groups.height} values of "
+                f"{', '.join(columns)} fell to it; another seed= may do, or other fractions"
+            )
         if len(columns) == 1:
             members[name] = pl.col(columns[0]).is_in(here[columns[0]].implode(), nulls_equal=True)
         else:

@@ -195,3 +195,10 @@ def test_samples_are_random_and_stay(cells):
 def test_bad_arguments_are_told(cells, call, error, match):
     with pytest.raises(error, match=match):
         call(cells)
+
+
+def test_a_part_without_groups_is_told(cells):
+    """Few groups may all fall to one part."""
+    with pytest.warns(UserWarning, match="split 'test' has no cells: none of the 1 values of one"):
+        parts = cells.with_columns(one=1).dao.split({"train": 0.999, "test": 0.001}, by="one")
+    assert parts["test"].collect().is_empty()
