@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -36,6 +37,10 @@ _NORMALIZE: dict[str, tuple[float | None, bool]] = {
 }
 
 
+#: The line of a docstring that is about the frame itself; from Python 3.13 it is indented less.
+_SUBJECT = re.compile(r"^ +frame: the one before ``\.dao``\.\n", re.M)
+
+
 def namespace_method(
     function: Callable[Concatenate[Any, P], R],
 ) -> Callable[Concatenate[Any, P], R]:
@@ -45,6 +50,8 @@ def namespace_method(
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return function(self._subject, *args, **kwargs)
 
+    # help() of the method tells nothing of an argument that it does not have.
+    method.__doc__ = _SUBJECT.sub("", function.__doc__ or "")
     return method
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import warnings
 
@@ -90,6 +91,14 @@ def test_the_namespace(cells):
     assert repr(cells.collect().dao) == shown
     assert "no column 'cell'" in repr(cells.select("score").dao)
     assert "cannot be planned" in repr(cells.select("no").dao)
+
+
+def test_help_tells_of_the_arguments_that_there_are(cells):
+    for name in ("to_anndata", "write_dataset", "pseudobulk", "gene_stats", "split", "sample"):
+        method = getattr(cells.dao, name)
+        assert "frame:" not in (method.__doc__ or "frame:")
+        for argument in inspect.signature(method).parameters:
+            assert f"    {argument}:" in method.__doc__, (name, argument)
 
 
 def test_genes_are_known_whatever_was_asked_for(cells, real_store, real):
