@@ -297,7 +297,7 @@ def test_layers_and_obsm_are_chosen(tmp_path):
     assert lf.dao.to_anndata(dtype="int32").X.dtype == np.int32
     with pytest.raises(dao.DaoKeyError, match="no layer 'nope'"):
         lf.dao.to_anndata(layers=["nope"])
-    with pytest.raises(dao.DaoKeyError, match="obsm/nope"):
+    with pytest.raises(dao.DaoKeyError, match="no obsm 'nope'"):
         lf.dao.to_anndata(obsm=["nope"])
 
 

@@ -233,7 +233,7 @@ def test_what_does_not_fit_is_refused(store: dao.Store) -> None:
         ),
         (
             dao.DaoValueError,
-            "reserved",
+            "holds 1 in row 0; expected cells of store",
             update(pd.DataFrame({"cell": [1]}, index=["s1-0"]), dataset="lung"),
         ),
         (
