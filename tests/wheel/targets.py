@@ -41,7 +41,7 @@ def main() -> None:
         for target, zig in asked.items():
             if target in skipped:
                 continue
-            for features in ([], ["--features", "python"]):
+            for features in ([], ["--features", "python,pyo3/extension-module"]):
                 command = [
                     "cargo",
                     "check",
