@@ -75,7 +75,7 @@ def compilers(folder: Path, target: str, zig: str) -> dict[str, str]:
     for variable, tool in {
         "CC": f"cc -target {zig}",
         "CXX": f"c++ -target {zig}",
-        "AR": "ar",
+        "AR": "lib" if target.endswith("msvc") else "ar",
     }.items():
         script = folder / f"{variable}_{name}"
         # zig knows targets by other names: what cc-rs adds would contradict.
