@@ -46,4 +46,6 @@ def _is_watched() -> bool:
 
 
 def _is_notebook() -> bool:
-    return "ipykernel" in sys.modules
+    """Whether the code runs in a kernel; who has imported ipykernel may be anybody."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")

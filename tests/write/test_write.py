@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import anndata as ad
 import h5py
@@ -460,7 +461,9 @@ def test_progress(progress, tmp_path, capsys):
 
 
 def test_bars_are_silenced_as_tqdms_are(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipykernel", sys)  # as in a notebook
+    assert not _progress._is_watched()  # though some test may have imported ipykernel
+    kernel = SimpleNamespace(kernel=True)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: kernel))
     assert _progress._is_watched()
     monkeypatch.setenv("TQDM_DISABLE", "1")
     assert not _progress._is_watched()
