@@ -5,6 +5,7 @@ Owns which methods there are; the work is in the rooms. Must not do any of it it
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -294,5 +295,12 @@ class DaoFrame:
 
 
 def frame(frame: pl.LazyFrame | pl.DataFrame) -> DaoFrame:
-    """``frame.dao``, for type checkers: they do not see namespaces."""
+    """``frame.dao``, for type checkers: they do not see namespaces.
+
+    Raises:
+        DaoTypeError: no frame.
+    """
+    if not isinstance(frame, pl.LazyFrame | pl.DataFrame):
+        hint = ": dao.frame(dao.scan(…))" if isinstance(frame, str | os.PathLike) else ""
+        raise DaoTypeError(f"expected a LazyFrame or DataFrame{hint}; found {frame!r}")
     return DaoFrame(frame)

@@ -14,6 +14,8 @@ from .._args import Normalize, normalization
 from .._core import MatrixName, Reader
 from .._extras import require
 from .._progress import progress_bar
+from .._warn import warn
+from ..errors import DaoValueError
 from ..genes.request import Duplicates, Genes
 from ..scan.cell import COLUMN, cell_texts
 from ..select.counts import check_counts
@@ -104,12 +106,19 @@ def to_anndata(
     check_counts(selection, x_name, forms[0].normalize)
     reader = Reader(selection.store._core, selection.cells, resolved, forms)
     n_obs = len(selection.cells)
+    if not n_obs:
+        warn("the frame has no cells; does a filter match nothing?")
     total = n_obs * len(forms)
     with progress_bar(progress, total=total, unit="cell", label="to_anndata") as advance:
         read = reader.read(advance=advance, budget=_BUDGET)
     x, *others = (form.shaped(n_obs, arrays) for form, arrays in zip(forms, read, strict=True))
     matrices = dict(zip((form.name for form in forms[1:]), others, strict=True))
     table = obs_of(selection, described)
+    if cell and COLUMN in table.columns:
+        raise DaoValueError(
+            f"obs has a column {COLUMN!r} of its own (obs_{COLUMN} in the frame), which cell=True "
+            "would replace; leave it out, obs=[…], or rename it: store.rename_obs"
+        )
     if cell:
         table[COLUMN] = cell_texts(selection.keys, [s.id for s in selection.store.stores])
     return anndata.AnnData(

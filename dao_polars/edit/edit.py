@@ -114,6 +114,8 @@ class Edit:
         self._operations.append(operation)
 
     def _parts(self, dataset: str) -> list[int]:
+        if not isinstance(dataset, str):
+            raise DaoTypeError(f"{dataset!r}; expected the name of one dataset (str)")
         if dataset not in self._datasets:
             self._opened._dataset(dataset)  # an error, unless it is an earlier operation's
             raise DaoValueError(f"dataset {dataset!r} was renamed or removed in this edit")

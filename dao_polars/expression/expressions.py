@@ -41,6 +41,9 @@ class DaoExpr:
     def __init__(self, expr: pl.Expr) -> None:
         self._subject = expr
 
+    def __repr__(self) -> str:
+        return f"DaoExpr of {self._subject}: gene, genes, qc, is_a"
+
     def gene(
         self,
         name: str,

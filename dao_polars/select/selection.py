@@ -213,6 +213,8 @@ def open_store(
         except DaoFileNotFoundError as error:
             raise DaoFileNotFoundError(f"{error}\n{_core.STORE_MOVED}") from None
     elif isinstance(store, (str, os.PathLike)):
+        if versions[0] is not None:  # of another store, it is no version that is missing
+            load_store(store)._core.check_is([(member.uri, member.id) for member in members])
         opened = load_store(store, version=versions[0] if len(members) == 1 else None)
     elif isinstance(store, Sequence) and not isinstance(store, bytes):
         places = listed(store) or []

@@ -7,10 +7,12 @@ their ``feature_types``.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._warn import warn
 from ..errors import DaoCorruptError, DaoValueError
 from .matrix_source import SparseSource, member_array, reading
 
@@ -85,6 +87,14 @@ def _tables(group: Any, where: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         else:
             var = {"gene_ids": _text(features["id"])}
         var["feature_types"] = _text(features["feature_type"])
+        kinds = Counter(var["feature_types"].tolist())
+        if len(kinds) > 1:
+            listed = ", ".join(f"{n:,} {kind}" for kind, n in kinds.items())
+            warn(
+                f"{where}: has features of several types ({listed}), all of which are kept and "
+                "count in each cell's total; for one alone give write_dataset what "
+                "scanpy.read_10x_h5 reads"
+            )
         for name, item in features.items():
             if hasattr(item, "shape") and name not in _FEATURE_COLUMNS:
                 var[name] = item[:] if item.dtype.kind == "b" else _text(item)

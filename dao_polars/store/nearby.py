@@ -10,6 +10,11 @@ from pathlib import Path
 _DEPTH = 5  # folders that a path may be deep inside of a store
 
 
+def is_study(path: Path) -> bool:
+    """Whether a folder is an AnnData that was written to zarr, by the folders in it."""
+    return (path / "obs").is_dir() and (path / "var").is_dir()
+
+
 def nearby(uri: str) -> str | None:
     """A hint for a path that is no store: the store that it is inside of, or a study to write."""
     if "://" in uri:
@@ -25,8 +30,7 @@ def nearby(uri: str) -> str | None:
             return (
                 f"it is one dataset of a store that sfaira wrote: open its parent '{path.parent}'"
             )
-        is_group = (path / "obs").is_dir() and (path / "var").is_dir()
-        if is_group or (path.is_file() and path.suffix in (".h5ad", ".h5")):
+        if is_study(path) or (path.is_file() and path.suffix in (".h5ad", ".h5")):
             return f"it is a study; write it into a store: dao.write_dataset('atlas', {uri!r})"
     except OSError:  # a hint is no reason for another error
         pass

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DaoTypeError, DaoValueError
+from ..store.nearby import is_study
 
 _CALL = "dao.write_dataset(store, source): the store comes first"
 
@@ -25,6 +26,8 @@ def check_places(uri: Any, source: Any) -> None:
         raise DaoTypeError(f"uri=: expected the store's path or URL, found an AnnData. {_CALL}")
     if isinstance(uri, str | os.PathLike) and _is_file(uri):
         raise DaoValueError(f"uri={os.fspath(uri)!r} is a file, and a store is a folder. {_CALL}")
+    if isinstance(uri, str | os.PathLike) and is_study(Path(os.fspath(uri)).expanduser()):
+        raise DaoValueError(f"uri={os.fspath(uri)!r} is a study, an AnnData .zarr. {_CALL}")
     if isinstance(source, str | os.PathLike) and (Path(source).expanduser() / "dao.json").is_file():
         raise DaoValueError(
             f"source {os.fspath(source)!r} is a store. {_CALL}. Datasets of a store are taken over "

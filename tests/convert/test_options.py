@@ -139,7 +139,8 @@ def test_embeddings_of_other_columns_are_arrays(tmp_path):
 def test_no_cells_have_all_genes(real_store, real, genes):
     """Of which dataset they would be, nobody knows."""
     none = real_store.scan().filter(pl.col("cell_type") == "no such type")
-    found = none.dao.to_anndata(genes=genes)
+    with pytest.warns(UserWarning, match="the frame has no cells"):
+        found = none.dao.to_anndata(genes=genes)
     everywhere = set().union(*(adata.var_names for adata in real.values()))
     assert found.shape == (0, len(everywhere))
     assert set(found.var_names) == everywhere
@@ -175,3 +176,13 @@ def test_counts_are_normalized_without_a_word(curated):
     store, _ = curated
     store.scan().dao.to_anndata(normalize="log1p_cp10k")
     store.scan().dao.iter_batches(8, normalize="log1p_cp10k")
+
+
+def test_a_column_of_its_own_is_not_replaced(tmp_path):
+    adata = study(1, 10, ["a", "b"])
+    adata.obs["cell"] = "mine"
+    lf = dao.write_dataset(tmp_path / "s", adata, dataset="s").scan()
+    with pytest.raises(dao.DaoValueError, match=r"a column 'cell' of its own \(obs_cell"):
+        lf.dao.to_anndata(cell=True)
+    assert list(lf.dao.to_anndata(cell=True, obs=["cell_type"]).obs) == ["cell_type", "cell"]
+    assert list(lf.dao.to_anndata().obs["cell"].unique()) == ["mine"]

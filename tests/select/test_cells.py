@@ -9,6 +9,7 @@ import pytest
 import dao_polars as dao
 from dao_polars._core import CellKeys
 from dao_polars.scan.cell import cells, make_keys
+from tests.conftest import study
 
 
 def frame_of(store: dao.Store, *keys: int) -> pl.LazyFrame:
@@ -53,3 +54,11 @@ def test_keys_are_shared_and_cannot_be_changed() -> None:
     del keys
     assert array.tolist() == again.numpy().tolist() == expected
     assert CellKeys([]).numpy().tolist() == []
+
+
+def test_another_store_is_not_called_a_missing_version(tmp_path):
+    for name in ("one", "two"):
+        store = dao.write_dataset(tmp_path / "a", study(1, 5, ["g"]), dataset=name)
+    dao.write_dataset(tmp_path / "b", study(1, 5, ["g"]), dataset="one")
+    with pytest.raises(dao.DaoValueError, match="the cells are of store"):
+        store.scan().dao.iter_batches(store=tmp_path / "b")

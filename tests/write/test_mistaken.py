@@ -25,6 +25,13 @@ def test_a_store_and_a_study_in_each_others_place(store, tmp_path, monkeypatch):
         dao.write_dataset(DATA / "pbmc_human.h5ad", "atlas")
     with pytest.raises(dao.DaoValueError, match=r"source 'atlas' is a store.*dao\.copy"):
         dao.write_dataset("other", "atlas")
+    study(1, 5, ["a"]).write_zarr("s.zarr")
+    before = sorted(path.name for path in (tmp_path / "s.zarr").iterdir())
+    with pytest.raises(
+        dao.DaoValueError, match=r"is a study, an AnnData \.zarr.*store comes first"
+    ):
+        dao.write_dataset("s.zarr", DATA / "pbmc_human.h5ad")
+    assert sorted(path.name for path in (tmp_path / "s.zarr").iterdir()) == before
     assert not (tmp_path / "other").exists()
     assert dao.load_store("atlas").version == store.version
 
