@@ -181,7 +181,7 @@ class DaoExpr:
         if prefix:
             found = found.name.prefix_fields(prefix)
         named = settings | {"dtype": "float32", "prefix": prefix or None}
-        return self._shown("qc", found.alias("qc"), None if sets is None else sets, named)
+        return self._shown("qc", found.alias("qc"), sets, named)
 
     is_a = namespace_method(is_a)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .._core import MatrixName
 from .._warn import warn
-from .selection import Selection
+from .selection import Selection, stored_types
 
 
 def check_counts(
@@ -21,11 +21,10 @@ def check_counts(
     if normalized is None or normalized[0] is None:
         return
     stores = selection.store.stores
-    for part, description in zip(selection.parts(), selection.descriptions(), strict=True):
+    for part in selection.parts():
         if stores[part.store]._core.has_sfaira_tables:
             continue
-        matrix = description.matrices.get(name)
-        if matrix is not None and (matrix.dtype or "").startswith("float"):
+        if any(dtype.startswith("float") for dtype in stored_types(selection.store, [part], name)):
             what = "X" if name == MatrixName.X else f"layer {name.name!r}"
             warn(
                 f"normalize= is for counts, and {what} of dataset {part.name!r} has values that "

@@ -17,21 +17,9 @@ import pytest
 import dao_polars as dao
 from dao_polars.scan.cell import keys_of
 from tests.conftest import DATA
-from tests.several import PANEL, mixed, of_each, plain, rows_of, values_of_each, write_pair
+from tests.several import PANEL, mixed, of_each, plain, rows_of, write_pair
 
 C = pl.col
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    return write_pair(tmp_path_factory.mktemp("pair"))
-
-
-@pytest.fixture(scope="module")
-def expected(pair: tuple[str, str]) -> dict[int, np.ndarray]:
-    """The values of the panel by the keys that both stores' cells have together."""
-    keys, values = values_of_each(PANEL, *pair)
-    return dict(zip(keys.tolist(), values, strict=True))
 
 
 # --- batches

@@ -17,18 +17,6 @@ from tests.several import PANEL, SHIFT, rows_of, values_of_each, write_pair
 C = pl.col
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    return write_pair(tmp_path_factory.mktemp("pair"))
-
-
-@pytest.fixture(scope="module")
-def expected(pair: tuple[str, str]) -> dict[int, np.ndarray]:
-    """The values of the panel by the keys that both stores' cells have together."""
-    keys, values = values_of_each(PANEL, *pair)
-    return dict(zip(keys.tolist(), values, strict=True))
-
-
 def test_removed_cells_are_told_or_left_out(tmp_path: Path) -> None:
     uris = write_pair(tmp_path)
     frame = dao.scan(uris).select("cell", "obs_name").collect()
