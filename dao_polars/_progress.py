@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+SHOWN_AFTER = 0.5  # seconds: what ends before needs no bar
+
 
 @contextmanager
 def progress_bar(
@@ -32,7 +34,7 @@ def progress_bar(
     if not shown:
         yield lambda amount: None
         return
-    delay = 0.5 if progress is None else 0
+    delay = SHOWN_AFTER if progress is None else 0
     # A bar of text on stderr would be red in a notebook, as errors are.
     file = sys.stdout if _is_notebook() else None
     with tqdm(total=total, unit=unit, unit_scale=True, desc=label, delay=delay, file=file) as bar:
