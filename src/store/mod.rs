@@ -12,6 +12,8 @@ mod files;
 mod manifest;
 mod matrix_name;
 mod members;
+mod outline;
+mod outlines;
 mod removed;
 mod sfaira;
 mod tables;
@@ -32,6 +34,7 @@ pub use files::{FileMeta, Files, ListedFiles, changed, checksum, missing};
 pub use manifest::{Columns, Manifest, Part};
 pub use matrix_name::MatrixName;
 pub use members::Member;
+pub use outline::{Contents, Outline, OutlineFile};
 pub use removed::{Removed, RemovedRows};
 pub use tables::{INDEX, TableFile, VarColumn, VarTable, excerpt, row_count};
 #[cfg(test)]
@@ -142,11 +145,15 @@ impl Store {
     /// The files of a part, which are held against those that its description lists; sfaira's are taken as they
     /// are. Paths are relative to the store that the part lies in.
     pub fn files(&self, part: &Part, listed: Files) -> Arc<dyn Storage> {
-        let Member { storage, by_sfaira, .. } = self.member(part);
-        if *by_sfaira {
-            return storage.clone();
+        let member = self.member(part);
+        if member.by_sfaira {
+            return member.storage.clone();
         }
-        Arc::new(ListedFiles::new(storage.clone(), &part.path, listed))
+        let files = ListedFiles::new(member.storage.clone(), &part.path, listed);
+        Arc::new(match member.outlines.known(part) {
+            Some(outline) => files.with_outline(outline),
+            None => files,
+        })
     }
 
     /// A part's file, `path` relative to the part, with its checksum checked.
@@ -172,11 +179,14 @@ impl Store {
     /// # Errors
     /// `NotFound`, `Value` for a newer format version, or `Corrupt` if it contradicts the manifest.
     pub fn description(&self, part: &Part) -> Result<Description> {
-        let Member { storage, by_sfaira, .. } = self.member(part);
+        let Member { storage, by_sfaira, outlines, .. } = self.member(part);
         if *by_sfaira {
             return Ok(sfaira::description(part));
         }
-        read_description(&**storage, part)
+        if storage.local_root().is_some() {
+            return read_description(&**storage, part);
+        }
+        outlines.description(&**storage, part).map_err(|e| e.at(part.place()))
     }
 
     /// A part's table of genes.
@@ -214,18 +224,24 @@ pub fn read_description(storage: &dyn Storage, part: &Part) -> Result<Descriptio
 /// As [`Store::description`].
 pub fn description_file(storage: &dyn Storage, part: &Part) -> Result<(Bytes, Description)> {
     let path = part.file(&part.description);
-    let place = format!("{}/{path}", storage.uri());
-    let read = || {
-        let bytes = storage.get(&path)?.ok_or_else(|| files::missing(&place))?;
-        let found = checksum(&bytes);
-        if let Some(expected) = part.checksum.as_ref().filter(|&expected| *expected != found) {
-            let what = "checksum mismatch: the file is not the one that the version lists";
-            return Err(files::changed(&place, what, expected, found));
-        }
-        let description = Description::parse(&bytes, &place, part)?;
+    let read = || -> Result<_> {
+        let missing = || files::missing(&format!("{}/{path}", storage.uri()));
+        let bytes = storage.get(&path)?.ok_or_else(missing)?;
+        let description = described(storage, part, &bytes)?;
         Ok((bytes, description))
     };
     read().map_err(|e| e.at(part.place()))
+}
+
+/// The description of a part, from the bytes of its file.
+fn described(storage: &dyn Storage, part: &Part, bytes: &[u8]) -> Result<Description> {
+    let place = format!("{}/{}", storage.uri(), part.file(&part.description));
+    let found = checksum(bytes);
+    if let Some(expected) = part.checksum.as_ref().filter(|&expected| *expected != found) {
+        let what = "checksum mismatch: the file is not the one that the version lists";
+        return Err(files::changed(&place, what, expected, found));
+    }
+    Description::parse(bytes, &place, part)
 }
 
 fn no_versions(storage: &dyn Storage) -> DaoError {

@@ -244,6 +244,7 @@ impl PartWriter {
         };
         let text = description.to_json()?;
         self.folder.write(DESCRIPTION, text.as_bytes())?;
+        let outline = self.folder.pieces().write(&self.folder, (DESCRIPTION, text.as_bytes()))?;
         self.folder.list()?;
         let part = Part {
             number: 0,
@@ -257,7 +258,8 @@ impl PartWriter {
             checksum: Some(checksum(text.as_bytes())),
             layout: x.layout,
             dtype: x.dtype,
-            bytes: description.bytes(&text),
+            bytes: description.bytes(&text) + outline.size,
+            outline: Some(outline),
             organism,
             obs: description.obs.columns.iter().map(|column| (column.name.clone(), column.dtype.clone())).collect(),
             obs_name: OBS.into(),
