@@ -73,23 +73,27 @@ impl Pieces {
         let mut all = self.lock();
         let of_object = all.entry(path.to_owned()).or_default();
         for piece in pieces {
-            of_object.insert(piece.range.start, Arc::downgrade(piece));
+            let before = of_object.get(&piece.range.start).and_then(Weak::upgrade);
+            if before.is_none_or(|before| before.range.end < piece.range.end) {
+                of_object.insert(piece.range.start, Arc::downgrade(piece));
+            }
         }
     }
 
-    fn forget(&self, held: &HashMap<String, Vec<Arc<Piece>>>) {
+    /// Lets go of pieces; those that nobody else holds are not found any more.
+    fn forget(&self, held: HashMap<String, Vec<Arc<Piece>>>) {
         let mut all = self.lock();
         for (path, pieces) in held {
-            let Some(of_object) = all.get_mut(path) else { continue };
-            for piece in pieces {
-                // Another's piece may be in its place.
-                let own = of_object.get(&piece.range.start).is_some_and(|kept| kept.as_ptr() == Arc::as_ptr(piece));
-                if own {
-                    of_object.remove(&piece.range.start);
+            let starts: Vec<u64> = pieces.iter().map(|piece| piece.range.start).collect();
+            drop(pieces);
+            let Some(of_object) = all.get_mut(&path) else { continue };
+            for start in starts {
+                if of_object.get(&start).is_some_and(|piece| piece.strong_count() == 0) {
+                    of_object.remove(&start);
                 }
             }
             if of_object.is_empty() {
-                all.remove(path);
+                all.remove(&path);
             }
         }
     }
@@ -114,7 +118,7 @@ impl Drop for HeldPieces {
     fn drop(&mut self) {
         // In a forked child the tasks are its parent's.
         if self.remote.is_own() {
-            self.remote.shared.pieces.forget(&self.pieces);
+            self.remote.shared.pieces.forget(std::mem::take(&mut self.pieces));
             self.sending.take().iter().for_each(AbortHandle::abort);
         }
     }
@@ -191,5 +195,73 @@ impl Remote {
             return Err(Failure::Short { end: range.end, size: meta.size.min(end) });
         }
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+    use object_store::path::Path as ObjectPath;
+    use object_store::{ObjectStore, ObjectStoreExt};
+
+    use super::super::super::Storage;
+    use super::*;
+
+    fn remote() -> (Arc<InMemory>, Remote) {
+        let store = Arc::new(InMemory::new());
+        let bytes: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
+        wait::runtime().unwrap().block_on(store.put(&ObjectPath::from("root/a"), bytes.into())).unwrap();
+        (store.clone(), Remote::of(store as Arc<dyn ObjectStore>, "mem://root"))
+    }
+
+    fn wanted(ranges: &[Range<u64>]) -> Vec<Wanted> {
+        vec![Wanted { path: "a".to_owned(), ranges: ranges.to_vec() }]
+    }
+
+    #[test]
+    fn what_is_held_is_not_asked_for_again() {
+        let (store, remote) = remote();
+        let held = remote.read_ahead(wanted(&[0..10, 10..30, 500_000..500_004])).unwrap().unwrap();
+        assert_eq!(held.bytes(), 34);
+        // Another reader of the same, who is done first.
+        let other = remote.begin(wanted(std::slice::from_ref(&(12..20)))).unwrap();
+        assert_eq!(other.bytes(), 0);
+        drop(other);
+        assert_eq!(remote.get_ranges("a", &[2..4, 9..12]).unwrap().unwrap()[1], [9, 10, 11][..]);
+        // Nothing of it is there any more but what is held.
+        wait::runtime().unwrap().block_on(store.delete(&ObjectPath::from("root/a"))).unwrap();
+        assert_eq!(remote.get_ranges("a", &[28..30, 500_001..500_003]).unwrap().unwrap()[0], [28, 29][..]);
+        assert!(remote.get_ranges("a", std::slice::from_ref(&(29..31))).unwrap().is_none());
+        drop(held);
+        assert!(remote.get_ranges("a", std::slice::from_ref(&(28..30))).unwrap().is_none());
+        assert!(remote.shared.pieces.lock().is_empty());
+    }
+
+    #[test]
+    fn an_object_that_was_replaced_is_an_error() {
+        let (store, remote) = remote();
+        let one = |range: Range<u64>| remote.get_ranges("a", std::slice::from_ref(&range));
+        assert!(one(0..4).unwrap().is_some());
+        let bytes = vec![7_u8; 1 << 20];
+        wait::runtime().unwrap().block_on(store.put(&ObjectPath::from("root/a"), bytes.into())).unwrap();
+        let error = one(4..8).unwrap_err();
+        assert!(error.to_string().contains("object was replaced while the store was open"), "{error}");
+        let fresh = Remote::of(store as Arc<dyn ObjectStore>, "mem://root");
+        assert!(fresh.expect("a", 1000));
+        let error = fresh.get_ranges("a", std::slice::from_ref(&(4..8))).unwrap_err();
+        assert!(error.to_string().contains("expected 1000 bytes, found 1048576 bytes"), "{error}");
+    }
+
+    #[test]
+    fn what_somebody_gave_up_is_asked_for_by_who_needs_it() {
+        let (_, remote) = remote();
+        let many: Vec<Range<u64>> = (0..1000).map(|i| 1000 * i..1000 * i + 3).collect();
+        for _ in 0..20 {
+            let held = remote.begin(wanted(&many)).unwrap();
+            let other = remote.begin(wanted(&many[500..])).unwrap();
+            drop(held);
+            assert_eq!(remote.get_ranges("a", &many).unwrap().unwrap().len(), 1000);
+            drop(other);
+        }
     }
 }
