@@ -7,6 +7,7 @@ mod local;
 mod prefetch;
 mod remote;
 mod system;
+mod together;
 mod zarr;
 
 use std::fmt::Display;
@@ -22,6 +23,7 @@ pub use local::Local;
 pub use local::{make_folder, write_error};
 pub use prefetch::prefetch;
 pub use system::{FileStamp, private_folder, stamp};
+pub use together::Together;
 pub use zarr::ZarrStorage;
 
 /// Options for object stores (`aws_region`, `endpoint`, …), as `object_store` and polars name them.
@@ -52,6 +54,11 @@ pub trait Storage: Send + Sync {
 
     /// The whole file at `path`; `None` if there is none.
     fn get(&self, path: &str) -> Result<Option<Bytes>>;
+
+    /// The whole files at `paths`, `None` for each that is not there: asked for all at once where one waits for answers.
+    fn get_many(&self, paths: &[String]) -> Result<Vec<Option<Bytes>>> {
+        paths.iter().map(|path| self.get(path)).collect()
+    }
 
     /// The bytes of `ranges` of the file at `path`, in their order; `None` if there is no such file. `Corrupt` if the
     /// file ends before a range does. Where a read costs a request, those that lie near each other are joined.

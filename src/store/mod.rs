@@ -25,7 +25,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{DaoError, ErrorKind, Result};
-use crate::storage::{self, Storage, StorageOptions};
+use crate::storage::{self, Storage, StorageOptions, Together};
 pub use categories::{Categories, PartCategories};
 pub use constants::{Constants, Names, Scalar};
 pub use dataset_name::{check_free, check_name, folder_name};
@@ -73,6 +73,16 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn read(storage: Arc<dyn Storage>, version: Option<u64>) -> Result<Self> {
+        if storage.local_root().is_some() {
+            return Self::found(storage.clone(), storage, version);
+        }
+        let asked = Together::new(storage.clone());
+        versions::ask(&asked, version)?;
+        Self::found(Arc::new(asked), storage, version)
+    }
+
+    /// Opens the store whose bytes are in `bytes`; of its versions, some were read in `storage` already.
+    fn found(storage: Arc<dyn Storage>, bytes: Arc<dyn Storage>, version: Option<u64>) -> Result<Self> {
         let found = match version {
             Some(version) if storage.size(&version_path(version))?.is_some() => Some(version),
             Some(version) if latest(&*storage)?.is_some() => return Err(versions::no_version(&*storage, version)),
@@ -90,7 +100,7 @@ impl Store {
             return Err(DaoError::value("the store has no versions").at(format!("store '{}'", storage.uri())));
         }
         let uri = storage.uri().to_owned();
-        Ok(Self { members: vec![Member::new(storage, by_sfaira, &manifest)], uri, manifest })
+        Ok(Self { members: vec![Member::new(bytes, by_sfaira, &manifest)], uri, manifest })
     }
 
     /// An absolute path, or a URL; of several stores theirs, with ` + ` between them.

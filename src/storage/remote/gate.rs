@@ -5,8 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::line::IN_FLIGHT;
-
 /// Lets so many requests pass at a time.
 #[derive(Debug, Default)]
 pub struct Gate(Mutex<State>);
@@ -15,8 +13,8 @@ pub struct Gate(Mutex<State>);
 struct State {
     n: usize,
     bytes: u64,
-    /// The most bytes that were let under way together.
-    most: u64,
+    /// The most requests and bytes that may be under way together.
+    most: (usize, u64),
     /// Those who wait, by whose turn it is: the number of their read, then when they came.
     waiting: BTreeMap<(u64, u64), (u64, oneshot::Sender<Pass>)>,
     came: u64,
@@ -35,9 +33,9 @@ impl Gate {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until a request for so many bytes, of the read with this number, may be sent, where `most` bytes (and at least
-    /// one request) may be under way.
-    pub async fn pass(self: &Arc<Self>, number: u64, bytes: u64, most: u64) -> Pass {
+    /// Waits until a request for so many bytes, of the read with this number, may be sent, where `most` requests and bytes
+    /// (and at least one request) may be under way.
+    pub async fn pass(self: &Arc<Self>, number: u64, bytes: u64, most: (usize, u64)) -> Pass {
         let waiting = {
             let mut state = self.lock();
             state.most = most;
@@ -83,7 +81,7 @@ impl Gate {
 
 impl State {
     fn has_room(&self, bytes: u64) -> bool {
-        self.n == 0 || (self.n < IN_FLIGHT && self.bytes.saturating_add(bytes) <= self.most)
+        self.n == 0 || (self.n < self.most.0 && self.bytes.saturating_add(bytes) <= self.most.1)
     }
 
     fn let_in(&mut self, gate: &Arc<Gate>, bytes: u64) -> Pass {
@@ -108,13 +106,13 @@ mod tests {
         let gate = Arc::new(Gate::default());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let first = gate.pass(5, 100, 50).await; // more than may be, but alone
+            let first = gate.pass(5, 100, (9, 50)).await; // more than may be, but alone
             let passed = Arc::new(Mutex::new(Vec::new()));
             let others: Vec<_> = [(7, 20), (9, 20), (6, 30)]
                 .map(|(number, bytes)| {
                     let (gate, passed) = (gate.clone(), passed.clone());
                     tokio::spawn(async move {
-                        let pass = gate.pass(number, bytes, 50).await;
+                        let pass = gate.pass(number, bytes, (9, 50)).await;
                         passed.lock().unwrap().push(number);
                         tokio::task::yield_now().await;
                         drop(pass);
@@ -123,7 +121,7 @@ mod tests {
                 .into();
             let gone = tokio::spawn({
                 let gate = gate.clone();
-                async move { drop(gate.pass(1, 10, 50).await) }
+                async move { drop(gate.pass(1, 10, (9, 50)).await) }
             });
             tokio::task::yield_now().await;
             gone.abort();

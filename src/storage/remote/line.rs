@@ -3,8 +3,11 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The most requests that a process has under way at a time.
-pub const IN_FLIGHT: usize = 128;
+/// The most requests that are under way at a time, to a server that answers soon, and to any.
+const IN_FLIGHT: f64 = 128.0;
+const MOST_IN_FLIGHT: f64 = 256.0;
+/// The requests a second from which on more are under way where answers come late: what buckets take at least.
+const PER_SECOND: f64 = 3000.0;
 /// What a line is taken for before it was measured.
 const LATENCY: f64 = 0.02;
 const BANDWIDTH: f64 = 100e6;
@@ -28,6 +31,14 @@ struct Measured {
     /// Since when bytes are counted, and how many there were.
     since: Option<Instant>,
     bytes: u64,
+}
+
+impl Measured {
+    fn in_flight(&self) -> usize {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between the two bounds")]
+        let wanted = (self.latency * PER_SECOND).clamp(IN_FLIGHT, MOST_IN_FLIGHT) as usize;
+        wanted
+    }
 }
 
 impl Default for Line {
@@ -66,6 +77,11 @@ impl Line {
         (measured.since, measured.bytes) = (Some(now), 0);
     }
 
+    /// The most requests that are under way at a time.
+    pub fn in_flight(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).in_flight()
+    }
+
     /// The most bytes that are asked for at a time: more would wait on the line, not for the server.
     pub fn most(&self) -> u64 {
         let measured = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,7 +99,7 @@ impl Line {
             clippy::cast_sign_loss,
             reason = "a bound"
         )]
-        let gap = (measured.latency * measured.bandwidth / IN_FLIGHT as f64) as u64;
+        let gap = (measured.latency * measured.bandwidth / measured.in_flight() as f64) as u64;
         gap.clamp(4 << 10, 1 << 20)
     }
 }

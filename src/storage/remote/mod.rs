@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use object_store::path::Path as ObjectPath;
 use object_store::{Error as ObjectError, ObjectStore, ObjectStoreExt};
 
@@ -306,6 +307,16 @@ impl Storage for Remote {
     fn get(&self, path: &str) -> Result<Option<Bytes>> {
         let came = |came| self.note_arrival(&came);
         self.ask(path, body::whole(&*self.store, &self.object(path), came))
+    }
+
+    fn get_many(&self, paths: &[String]) -> Result<Vec<Option<Bytes>>> {
+        let read = |path: &String| {
+            let object = self.object(path);
+            async move { body::whole(&*self.store, &object, |came| self.note_arrival(&came)).await }
+        };
+        let first = paths.first().map_or("", String::as_str);
+        let answers = self.answer(first, join_all(paths.iter().map(read)))?;
+        paths.iter().zip(answers).map(|(path, answer)| self.found(path, answer)).collect()
     }
 
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {

@@ -163,7 +163,8 @@ async fn send(remote: Remote, number: u64, requests: Vec<(String, Range<u64>, on
     let mut under_way = JoinSet::new();
     for (path, range, sender) in requests {
         let shared = &remote.shared;
-        let pass = shared.gate.pass(number, range.end - range.start, shared.line.most()).await;
+        let most = (shared.line.in_flight(), shared.line.most());
+        let pass = shared.gate.pass(number, range.end - range.start, most).await;
         let remote = remote.clone();
         under_way.spawn(async move {
             let answer = remote.fetch(&path, range).await;
