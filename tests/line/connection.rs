@@ -8,10 +8,11 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufRea
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use crate::clock::until;
 use crate::count::{Count, Request};
 use crate::faults::{Fate, Fault, fate};
 use crate::http::{Body, Head};
-use crate::pace::{Pace, until};
+use crate::pace::Pace;
 
 /// What all connections share.
 pub struct Line {
@@ -237,7 +238,7 @@ impl<R: tokio::io::AsyncRead + Unpin, W: AsyncWrite + Unpin> Talk<'_, R, W> {
             if let Some(rate) = slow {
                 let some = (rate / 100).max(1);
                 most = most.min(usize::try_from(some).unwrap_or(usize::MAX));
-                tokio::time::sleep(Duration::from_secs_f64(some as f64 / rate as f64)).await;
+                until(Instant::now() + Duration::from_secs_f64(some as f64 / rate as f64)).await;
             }
             let n = body.take(&got[..most]);
             self.line.pace.turn(n).await;

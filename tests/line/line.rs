@@ -8,6 +8,7 @@
 //! `stats`, `reset` (sums to zero), `latency MS`, `mbytes N` (0: without bound), `fault …` (see `faults.rs`), `clear`
 //! (no more faults; what hangs is closed), `down` (resets connections and takes no more), `up`.
 
+mod clock;
 mod connection;
 mod count;
 mod faults;

@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Sleeps end up to a millisecond late, so as much may be made up for.
-const LATE: Duration = Duration::from_micros(1500);
+use crate::clock::until;
+
+/// Sleeps end late on a busy machine, so as much may be made up for.
+const LATE: Duration = Duration::from_millis(1);
 /// Not worth a sleep.
-const SOON: Duration = Duration::from_micros(300);
+const SOON: Duration = Duration::from_micros(200);
 
 /// Latency, and a width that all connections share; both may be changed at any time.
 pub struct Pace {
@@ -59,13 +61,7 @@ impl Pace {
             *free
         };
         if due > now + SOON {
-            tokio::time::sleep_until(due.into()).await;
+            until(due).await;
         }
-    }
-}
-
-pub async fn until(due: Instant) {
-    if due > Instant::now() {
-        tokio::time::sleep_until(due.into()).await;
     }
 }
