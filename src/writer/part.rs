@@ -438,7 +438,8 @@ mod tests {
         let (description, part_path) = (store.description(part).unwrap(), part.path.clone());
         assert_eq!(description.matrices.keys().collect::<Vec<_>>(), [&MatrixName::X, &layer, &pca]);
         assert_eq!(description.files["var.parquet"], FileMeta::of(b"table"));
-        let listed: BTreeSet<String> = description.files.into_keys().chain(["part.json".to_owned()]).collect();
+        let listed: BTreeSet<String> =
+            description.files.into_keys().chain(["part.json", "outline"].map(str::to_owned)).collect();
         let found = Local::new(&folder.path().join(&part_path)).unwrap().list_files("").unwrap();
         assert_eq!(found.into_iter().map(|(path, _)| path).collect::<BTreeSet<_>>(), listed);
         for file in ["zarr/X/indices/c/0", "zarr/zarr.json", "zarr/layers/zarr.json", "zarr/obsm/zarr.json"] {
