@@ -1,11 +1,15 @@
 //! S3, GCS, Azure and HTTP through `object_store` (<https://docs.rs/object_store>).
 //!
 //! Owns what is asked of a store, and its errors. Every answer is waited for by [`wait`], and read by [`body`]; [`write`]
-//! puts and removes objects, [`upload`] puts them piece by piece, [`list`] lists them. Plain HTTP is not written to.
+//! puts and removes objects, [`upload`] puts them piece by piece, [`list`] lists them. Plain HTTP is not written to. What
+//! users say of it is understood by [`options`], and completed by [`credentials`].
 
 mod body;
 mod build;
+mod credentials;
+mod hub;
 mod list;
+mod options;
 mod probe;
 pub(super) mod secrets;
 mod service;
@@ -33,7 +37,10 @@ pub struct Remote {
     prefix: ObjectPath,
     /// Without user and password, which are among the options.
     uri: String,
+    /// All that it is asked with, also what was found in the environment and in files.
     options: Arc<StorageOptions>,
+    /// What to do where it refuses.
+    advice: Arc<str>,
     patience: Duration,
     /// Whether it can be written to: plain HTTP cannot.
     is_bucket: bool,
@@ -47,16 +54,19 @@ impl Remote {
     /// `Value` for a malformed URL, an unknown scheme or unusable options.
     pub fn new(uri: &str, options: &StorageOptions) -> Result<Self> {
         let (uri, options) = secrets::split(uri, options)?;
-        let build::Built { store, prefix, patience } = build::build(&uri, &options)?;
-        let is_bucket = !uri.starts_with("http://") && !uri.starts_with("https://");
-        Ok(Self { store, prefix, uri, options: options.into(), patience, is_bucket, pid: std::process::id() })
+        let environment = credentials::Environment::of_process();
+        let build::Built { store, prefix, patience, settings, is_bucket, advice } =
+            build::build(&uri, &options, &environment)?;
+        let (options, advice) = (settings.into(), advice.into());
+        Ok(Self { store, prefix, uri, options, advice, patience, is_bucket, pid: std::process::id() })
     }
 
     /// A bucket that is this store.
     #[cfg(test)]
     pub fn of(store: Arc<dyn ObjectStore>, uri: &str) -> Self {
         let (prefix, options, patience) = (ObjectPath::from("root"), Arc::default(), Duration::from_mins(1));
-        Self { store, prefix, uri: uri.to_owned(), options, patience, is_bucket: true, pid: std::process::id() }
+        let (uri, advice) = (uri.to_owned(), "look at the test".into());
+        Self { store, prefix, uri, options, advice, patience, is_bucket: true, pid: std::process::id() }
     }
 
     /// Whether this process opened it, and not a parent that it was forked from.
@@ -118,9 +128,7 @@ impl Remote {
     fn failed(&self, path: &str, doing: &str, error: &ObjectError) -> DaoError {
         let kind = if matches!(error, ObjectError::NotFound { .. }) { ErrorKind::NotFound } else { ErrorKind::Io };
         let error = secrets::without_secrets(error.to_string(), &self.options);
-        DaoError::new(kind, format!("{doing} failed: {error}"))
-            .at(self.place(path))
-            .hint("check the network, the address and storage_options")
+        DaoError::new(kind, format!("{doing} failed: {error}")).at(self.place(path)).hint(&*self.advice)
     }
 
     fn check_end(&self, path: &str, end: u64, size: u64) -> Result<()> {

@@ -15,6 +15,17 @@ const ERROR_BYTES: usize = 1 << 16;
 /// The most that is read of a list: one page has a thousand names.
 const LIST_BYTES: usize = 1 << 26;
 
+/// Where clouds tell a machine what role it has. Elsewhere there is no such server.
+const OF_ROLES: [&str; 3] = ["169.254.169.254", "169.254.170.2", "metadata.google.internal"];
+/// How often one of these is asked: it is near, or not there.
+const TRIES: usize = 3;
+
+/// Who asks a web server.
+pub enum Login<'a> {
+    Password(&'a str, &'a str),
+    Bearer(&'a str),
+}
+
 /// Makes the clients of one store.
 #[derive(Debug, Clone)]
 pub struct Connector {
@@ -22,19 +33,26 @@ pub struct Connector {
     authorization: Option<HeaderValue>,
     /// The longest that a server may ask to wait.
     patience: Duration,
+    /// Whether sizes are asked for by a range of one byte: the hub redirects to addresses that are signed for GET alone.
+    sizes_by_range: bool,
 }
 
 impl Connector {
-    /// Clients that ask as a user, if there is one, with a password.
-    pub fn new(user: Option<(&str, &str)>, patience: Duration) -> Self {
-        let authorization = user.and_then(|(name, password)| {
-            let both = base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}"));
-            // What base64 gives is valid in a header.
-            let mut value = HeaderValue::from_str(&format!("Basic {both}")).ok()?;
+    /// Clients that ask as somebody, if there is a login.
+    pub fn new(login: Option<Login<'_>>, patience: Duration, sizes_by_range: bool) -> Self {
+        let authorization = login.and_then(|login| {
+            let text = match login {
+                Login::Password(name, password) => {
+                    let both = format!("{name}:{password}");
+                    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(both))
+                }
+                Login::Bearer(token) => format!("Bearer {token}"),
+            };
+            let mut value = HeaderValue::from_str(&text).ok()?;
             value.set_sensitive(true);
             Some(value)
         });
-        Self { authorization, patience }
+        Self { authorization, patience, sizes_by_range }
     }
 }
 
@@ -59,6 +77,12 @@ impl Client {
         let query = request.uri().query().unwrap_or_default();
         let is_list =
             request.method().as_str() == "PROPFIND" || query.contains("list-type=") || query.contains("comp=list");
+        if request.uri().host().is_some_and(|host| OF_ROLES.contains(&host)) {
+            return self.ask_for_role(request).await;
+        }
+        if self.connector.sizes_by_range && request.method().as_str() == "HEAD" {
+            return self.size(request).await;
+        }
         let response = self.inner.execute(request).await?;
         if response.status().is_success() {
             return if is_list { whole(response, LIST_BYTES).await } else { Ok(response) };
@@ -74,6 +98,42 @@ impl Client {
             tokio::time::sleep(asked).await;
         }
         whole(response, ERROR_BYTES).await
+    }
+
+    /// The answer of a server of roles. That there is none is no fault of the network, and waiting does not help.
+    async fn ask_for_role(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        for _ in 1..TRIES {
+            match self.inner.execute(request.clone()).await {
+                Err(e) if matches!(e.kind(), HttpErrorKind::Connect | HttpErrorKind::Timeout) => {}
+                answer => return answer,
+            }
+        }
+        self.inner.execute(request).await.map_err(|e| {
+            let text = format!("no credentials were found, and this machine has no role either ({e})");
+            HttpError::new(HttpErrorKind::Unknown, std::io::Error::other(text))
+        })
+    }
+
+    /// The answer to HEAD, by the first byte of the file.
+    async fn size(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if let Ok(get) = "GET".parse() {
+            *request.method_mut() = get;
+        }
+        request.headers_mut().insert("range", HeaderValue::from_static("bytes=0-0"));
+        let response = self.inner.execute(request).await?;
+        let range = response.headers().get("content-range").and_then(|range| range.to_str().ok());
+        let Some(size) = range.and_then(|range| range.rsplit_once('/')?.1.parse::<u64>().ok()) else {
+            return if response.status().is_success() {
+                Ok(HttpResponse::from_parts(response.into_parts().0, Vec::new().into())) // the whole file: not read
+            } else {
+                whole(response, ERROR_BYTES).await
+            };
+        };
+        let (mut parts, _) = response.into_parts();
+        parts.status = 200_u16.try_into().unwrap_or(parts.status);
+        parts.headers.remove("content-range");
+        parts.headers.insert("content-length", HeaderValue::from(size));
+        Ok(HttpResponse::from_parts(parts, Vec::new().into()))
     }
 }
 
