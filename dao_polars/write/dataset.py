@@ -12,6 +12,7 @@ import polars as pl
 
 from ..genes.request import Duplicates
 from ..sources.source import Names, open_source
+from ..store.options import StorageOptions
 from ..store.store import Store, as_uri
 from .mistaken import check_places
 from .part import Mode, PartSettings, Profile, write_part
@@ -43,7 +44,7 @@ def write_dataset(
     uns: bool = True,
     message: str | None = None,
     author: str | None = None,
-    storage_options: dict[str, str] | None = None,
+    storage_options: StorageOptions = None,
 ) -> Store:
     """Write a study into a store as one dataset.
 
@@ -88,7 +89,7 @@ def write_dataset(
             and strings are then columns too.
         message: what is said about it in ``Store.versions``; None: the dataset's name.
         author: who writes it, for ``Store.versions`` too.
-        storage_options: credentials and the like, as for `polars.scan_parquet`.
+        storage_options: credentials and the like, see ``dao.load_store``.
 
     Returns:
         The store, opened anew.

@@ -33,13 +33,13 @@ pub struct Connector {
     authorization: Option<HeaderValue>,
     /// The longest that a server may ask to wait.
     patience: Duration,
-    /// Whether sizes are asked for by a range of one byte: the hub redirects to addresses that are signed for GET alone.
-    sizes_by_range: bool,
+    /// Whether it is the hub: it redirects to addresses that are signed for GET alone, and lists nothing.
+    is_hub: bool,
 }
 
 impl Connector {
     /// Clients that ask as somebody, if there is a login.
-    pub fn new(login: Option<Login<'_>>, patience: Duration, sizes_by_range: bool) -> Self {
+    pub fn new(login: Option<Login<'_>>, patience: Duration, is_hub: bool) -> Self {
         let authorization = login.and_then(|login| {
             let text = match login {
                 Login::Password(name, password) => {
@@ -52,7 +52,7 @@ impl Connector {
             value.set_sensitive(true);
             Some(value)
         });
-        Self { authorization, patience, sizes_by_range }
+        Self { authorization, patience, is_hub }
     }
 }
 
@@ -80,8 +80,13 @@ impl Client {
         if request.uri().host().is_some_and(|host| OF_ROLES.contains(&host)) {
             return self.ask_for_role(request).await;
         }
-        if self.connector.sizes_by_range && request.method().as_str() == "HEAD" {
-            return self.size(request).await;
+        match request.method().as_str() {
+            "HEAD" if self.connector.is_hub => return self.size(request).await,
+            "PROPFIND" if self.connector.is_hub => {
+                let text = "files of the hub are not listed";
+                return Err(HttpError::new(HttpErrorKind::Unknown, std::io::Error::other(text)));
+            }
+            _ => {}
         }
         let response = self.inner.execute(request).await?;
         if response.status().is_success() {
@@ -114,7 +119,7 @@ impl Client {
         })
     }
 
-    /// The answer to HEAD, by the first byte of the file.
+    /// The answer to HEAD, by a range of one byte.
     async fn size(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
         if let Ok(get) = "GET".parse() {
             *request.method_mut() = get;
