@@ -89,8 +89,8 @@ class Command:
             action="append",
             default=[],
             help="of a store behind a URL: credentials, timeout='30 s', …; may be repeated. What "
-            "is not given is looked for in the environment and in files of profiles. Other users of "
-            "this machine can see what is on a command line",
+            "is not given is looked for in the environment and in files of profiles. Other users "
+            "of this machine can see what is on a command line",
         )
         common.add_argument(
             "--options-file",

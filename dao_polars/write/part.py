@@ -124,6 +124,7 @@ def write_part(uri: str, source: Source, settings: PartSettings) -> Store:
             message=f"{dataset!r}" if settings.message is None else settings.message,
             author=settings.author,
             source=source.path,
+            source_size=source.size,
         )
     except BaseException:
         writer.abort()

@@ -121,7 +121,7 @@ fn store(
         Cloud::Hub => value("hf_token").map(Login::Bearer),
         _ => None,
     };
-    let connector = Connector::new(login, retry.retry_timeout, cloud == Cloud::Hub);
+    let connector = Connector::new(login, retry.retry_timeout, cloud);
     // Whoever writes http:// means it.
     let plain = address.starts_with("http://").then_some(("allow_http", "true"));
     let all = settings.iter().map(|setting| (setting.key, setting.value.as_str()));

@@ -10,6 +10,8 @@ use object_store::client::{
 };
 use object_store::{ClientOptions, HeaderValue};
 
+use super::options::Cloud;
+
 /// The most that is read of an error's text.
 const ERROR_BYTES: usize = 1 << 16;
 /// The most that is read of a list: one page has a thousand names.
@@ -33,13 +35,13 @@ pub struct Connector {
     authorization: Option<HeaderValue>,
     /// The longest that a server may ask to wait.
     patience: Duration,
-    /// Whether it is the hub: it redirects to addresses that are signed for GET alone, and lists nothing.
-    is_hub: bool,
+    /// Which server it is: some know less than others.
+    cloud: Cloud,
 }
 
 impl Connector {
     /// Clients that ask as somebody, if there is a login.
-    pub fn new(login: Option<Login<'_>>, patience: Duration, is_hub: bool) -> Self {
+    pub fn new(login: Option<Login<'_>>, patience: Duration, cloud: Cloud) -> Self {
         let authorization = login.and_then(|login| {
             let text = match login {
                 Login::Password(name, password) => {
@@ -52,7 +54,7 @@ impl Connector {
             value.set_sensitive(true);
             Some(value)
         });
-        Self { authorization, patience, is_hub }
+        Self { authorization, patience, cloud }
     }
 }
 
@@ -80,15 +82,22 @@ impl Client {
         if request.uri().host().is_some_and(|host| OF_ROLES.contains(&host)) {
             return self.ask_for_role(request).await;
         }
-        match request.method().as_str() {
-            "HEAD" if self.connector.is_hub => return self.size(request).await,
-            "PROPFIND" if self.connector.is_hub => {
-                let text = "files of the hub are not listed";
-                return Err(HttpError::new(HttpErrorKind::Unknown, std::io::Error::other(text)));
-            }
-            _ => {}
+        let (is_head, cloud) = (request.method().as_str() == "HEAD", self.connector.cloud);
+        if cloud == Cloud::Hub && request.method().as_str() == "PROPFIND" {
+            let text = "files of the hub are not listed";
+            return Err(HttpError::new(HttpErrorKind::Unknown, std::io::Error::other(text)));
         }
-        let response = self.inner.execute(request).await?;
+        // The hub redirects to addresses that are signed for GET alone, as other servers may.
+        let response = if is_head && cloud == Cloud::Hub {
+            sized(self.inner.execute(by_range(request)).await?)
+        } else {
+            let again = (is_head && cloud == Cloud::Web).then(|| by_range(request.clone()));
+            let response = self.inner.execute(request).await?;
+            match again.filter(|_| matches!(response.status().as_u16(), 403 | 405 | 501)) {
+                Some(again) => sized(self.inner.execute(again).await?),
+                None => response,
+            }
+        };
         if response.status().is_success() {
             return if is_list { whole(response, LIST_BYTES).await } else { Ok(response) };
         }
@@ -118,28 +127,31 @@ impl Client {
             HttpError::new(HttpErrorKind::Unknown, std::io::Error::other(text))
         })
     }
+}
 
-    /// The answer to HEAD, by a range of one byte.
-    async fn size(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        if let Ok(get) = "GET".parse() {
-            *request.method_mut() = get;
-        }
-        request.headers_mut().insert("range", HeaderValue::from_static("bytes=0-0"));
-        let response = self.inner.execute(request).await?;
-        let range = response.headers().get("content-range").and_then(|range| range.to_str().ok());
-        let Some(size) = range.and_then(|range| range.rsplit_once('/')?.1.parse::<u64>().ok()) else {
-            return if response.status().is_success() {
-                Ok(HttpResponse::from_parts(response.into_parts().0, Vec::new().into())) // the whole file: not read
-            } else {
-                whole(response, ERROR_BYTES).await
-            };
-        };
-        let (mut parts, _) = response.into_parts();
+/// A request for HEAD as one for the first byte.
+fn by_range(mut request: HttpRequest) -> HttpRequest {
+    if let Ok(get) = "GET".parse() {
+        *request.method_mut() = get;
+    }
+    request.headers_mut().insert("range", HeaderValue::from_static("bytes=0-0"));
+    request
+}
+
+/// The answer to a request for the first byte as that to HEAD: a file without one is refused, and its size told too.
+fn sized(response: HttpResponse) -> HttpResponse {
+    let range = response.headers().get("content-range").and_then(|range| range.to_str().ok());
+    let size = range.and_then(|range| range.rsplit_once('/')?.1.parse::<u64>().ok());
+    if size.is_none() && !response.status().is_success() {
+        return response;
+    }
+    let (mut parts, _) = response.into_parts(); // a body that is the whole file is not read
+    if let Some(size) = size {
         parts.status = 200_u16.try_into().unwrap_or(parts.status);
         parts.headers.remove("content-range");
         parts.headers.insert("content-length", HeaderValue::from(size));
-        Ok(HttpResponse::from_parts(parts, Vec::new().into()))
     }
+    HttpResponse::from_parts(parts, Vec::new().into())
 }
 
 // As the macro `async_trait` writes it.
