@@ -34,9 +34,15 @@ def split(url: str, options: dict[str, str]) -> tuple[Files, str]:
         DaoValueError: a URL or options that cannot be used.
     """
     parent, _, name = url.rstrip("/").rpartition("/")
+    shown = f"source '{url.split('://')[0]}://…'"  # and no more: there may be a password in it
     if not name or parent.endswith(":/"):
-        scheme = url.split("://")[0]  # and no more: there may be a password in it
-        raise DaoValueError(f"source '{scheme}://…': names no file; expected one below a bucket")
+        raise DaoValueError(f"{shown}: names no file; expected one below a bucket or a server")
+    if "?" in url or "#" in url:
+        raise DaoValueError(
+            f"{shown}: an address without '?' and '#' is needed. Give credentials by "
+            "source_options, and write '?' in a name as %3F; what has a signature in its address "
+            "is to be downloaded"
+        )
     return Files(parent, options), unquote(name)
 
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote
 
 import numpy as np
 import polars as pl
@@ -26,6 +27,7 @@ import dao_polars as dao
 from tests.buckets import KEY, SECRET, Bucket, azurite, s3s_fs
 from tests.cli import program
 from tests.conftest import study
+from tests.webserver import Handler, Server, serving
 
 GENES = [f"g{i}" for i in range(20)]
 ROOT = Path(__file__).parents[2]
@@ -347,3 +349,60 @@ def test_the_environment_of_azure_is_enough(azure: Bucket) -> None:
         "endpoint": azure.options["azure_endpoint"],
     }
     assert dao.load_store(azure.uri, storage_options=short).n_obs == 60
+
+
+# --- Google
+
+
+def of_google(handler: Handler) -> bool:
+    """Names as Google's are, and the list of a folder."""
+    path, _, query = handler.path.partition("?")
+    handler.path = unquote(path)
+    if "list-type=2" not in query:
+        return False
+    prefix = parse_qs(query)["prefix"][0]
+    root = handler.server.root / "bucket"
+    files = [p for p in (root / prefix).glob("*") if p.is_file()]
+    listed = "".join(
+        f"<Contents><Key>{p.relative_to(root)}</Key><Size>{p.stat().st_size}</Size>"
+        "<LastModified>2015-10-21T07:28:00.000Z</LastModified></Contents>"
+        for p in files
+    )
+    body = f"<ListBucketResult>{listed}</ListBucketResult>"
+    handler.reply(200, body.encode(), {"Connection": "close"})
+    return True
+
+
+@pytest.fixture
+def google(tmp_path: Path) -> Iterator[Server]:
+    root = tmp_path / "google"
+    dao.write_dataset(root / "bucket" / "atlas", study(1, 60, GENES), dataset="a", progress=False)
+    with serving(root, etag='"1"') as server:
+        server.wrong = of_google
+        yield server
+
+
+def test_who_asks_google(google: Server, tmp_path: Path) -> None:
+    file = tmp_path / "account.json"
+    keys = {"client_email": "", "private_key": "", "private_key_id": ""}
+    file.write_text(json.dumps({**keys, "disable_oauth": True, "gcs_base_url": google.url}))
+    broken = tmp_path / "broken.json"
+    broken.write_text("hush")
+    at = {"google_base_url": google.url}
+    for options, who in (
+        ({**at, "bearer_token": "ya29.x"}, "Bearer ya29.x"),
+        ({**at, "token": "ya29.x"}, "Bearer ya29.x"),
+        ({**at, "token": "anon"}, None),
+        ({**at, "anon": True}, None),
+        ({"google_service_account": file}, None),
+    ):
+        google.asked_as.clear()
+        assert dao.load_store("gs://bucket/atlas", storage_options=options).n_obs == 60
+        assert {(asked or "").strip() for asked in google.asked_as} == {who or ""}
+    assert run(READ, "gs://bucket/atlas", GOOGLE_SERVICE_ACCOUNT=str(file)) == expected()
+    emulator = {"STORAGE_EMULATOR_HOST": google.address}
+    assert run(READ, "gs://bucket/atlas", **emulator) == expected()
+    options = {**at, "google_application_credentials": broken}
+    with pytest.raises(dao.DaoValueError, match=r"broken\.json.*no JSON") as caught:
+        dao.load_store("gs://bucket/atlas", storage_options=options)
+    assert "hush" not in str(caught.value)
