@@ -15,6 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..errors import DaoError
+from ..store.options import core_options
 from .output import PROGRAM, Output
 
 _WIDTH = 92  # of help texts
@@ -86,8 +88,9 @@ class Command:
             type=key_value,
             action="append",
             default=[],
-            help="of a store behind a URL: credentials, timeout='30 s', …; may be repeated. Other "
-            "users of this machine can see what is on a command line",
+            help="of a store behind a URL: credentials, timeout='30 s', …; may be repeated. What "
+            "is not given is looked for in the environment and in files of profiles. Other users "
+            "of this machine can see what is on a command line",
         )
         common.add_argument(
             "--options-file",
@@ -154,9 +157,12 @@ def options_file(path: str) -> dict[str, str]:
         raise argparse.ArgumentTypeError(f"{path!r}: {error.strerror}") from error
     except ValueError:
         found = None
-    if not (isinstance(found, dict) and all(isinstance(v, str) for v in found.values())):
-        raise argparse.ArgumentTypeError(f"{path!r}: expected a JSON object whose values are text")
-    return found
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{path!r}: expected a JSON object")
+    try:
+        return core_options(found)
+    except DaoError as error:
+        raise argparse.ArgumentTypeError(f"{path!r}: {error}") from None
 
 
 def positive(text: str) -> int:

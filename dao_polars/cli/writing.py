@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, get_args
+from urllib.parse import unquote
 
 from ..errors import DaoFileExistsError, DaoFileNotFoundError, DaoIOError, DaoValueError
 from ..genes.request import Duplicates
+from ..sources.remote import is_url
 from ..store.show import human_size
 from ..store.store import Store, load_store
 from ..write.copy import copy
@@ -41,6 +44,9 @@ def _write(arguments: Any, output: Output) -> int:
             "storage_options",
         )
     }
+    if arguments.source_options:
+        both = arguments.storage_options or {}
+        options["source_options"] = both | dict(arguments.source_options)
     genes = _genes(arguments)
     written: list[dict[str, Any]] = []
     output.done["written"] = written
@@ -59,7 +65,7 @@ def _write(arguments: Any, output: Output) -> int:
         row = _row(store, name)
         size = f"{row['n_obs']:,} cells × {row['n_vars']:,} genes, {human_size(row['bytes'])}"
         output.say(f"{name}: {size}, version {store.version}")
-        written.append({"source": source, **row, "version": store.version})
+        written.append({"source": _without_login(source), **row, "version": store.version})
     output.document({"store": store.uri, "version": store.version, "written": written})
     return 0
 
@@ -118,7 +124,14 @@ def _path(source: str) -> Path:
 
 
 def _stem(source: str) -> str:
+    if is_url(source):
+        return PurePosixPath(unquote(source.rstrip("/").rpartition("/")[2])).stem
     return _path(source).stem
+
+
+def _without_login(source: str) -> str:
+    """A source as it may be shown."""
+    return re.sub(r"(?<=://)[^/]*@", "", source) if is_url(source) else source
 
 
 def _row(store: Store, name: str) -> dict[str, Any]:
@@ -181,7 +194,16 @@ def _write_arguments(parser: Parser) -> None:
         "sources",
         metavar="SOURCE",
         nargs="+",
-        help="an .h5ad, an AnnData .zarr or a 10x .h5; each becomes a dataset",
+        help="an .h5ad, an AnnData .zarr or a 10x .h5, or the URL of one; each becomes a dataset",
+    )
+    add(
+        "--source-option",
+        dest="source_options",
+        metavar="KEY=VALUE",
+        type=key_value,
+        action="append",
+        default=[],
+        help="a storage option of SOURCE alone, beside those of both; may be repeated",
     )
     add("--dataset", metavar="NAME", help="the dataset's name (default: the file's)")
     add(

@@ -19,6 +19,7 @@ from .._extras import require
 from ..errors import (
     DaoCorruptError,
     DaoError,
+    DaoFileNotFoundError,
     DaoInternalError,
     DaoIOError,
     DaoTypeError,
@@ -58,6 +59,8 @@ def reading(where: str) -> Iterator[None]:
     except PermissionError as error:
         raise DaoIOError(f"{where}: no permission to read it ({error})") from error
     except Exception as error:
+        if (of_server := _of_server(error)) is not None:
+            raise of_server from error
         text = str(error).strip().split("\n")[0] or type(error).__name__
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         callers = [frame.f_globals.get("__name__", "").split(".")[0] for frame in frames[::-1]]
@@ -72,6 +75,14 @@ def reading(where: str) -> Iterator[None]:
             f"{where}: cannot be read ({text}); the file is truncated, damaged or not what its "
             "name says: compare its size and checksum with the original"
         ) from error
+
+
+def _of_server(error: BaseException) -> DaoError | None:
+    """The error of a server, in the words of whoever read from it."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, DaoIOError | DaoFileNotFoundError):
+        found = found.__cause__ or found.__context__
+    return found
 
 
 class SparseSource:

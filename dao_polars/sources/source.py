@@ -16,17 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import MatrixName
 from .._extras import require
-from ..errors import (
-    DaoCorruptError,
-    DaoFileNotFoundError,
-    DaoIOError,
-    DaoKeyError,
-    DaoTypeError,
-    DaoValueError,
-)
+from ..errors import DaoCorruptError, DaoKeyError, DaoTypeError, DaoValueError
+from ..store.options import core_options
 from .anndata_file import AnnDataFile
 from .matrix import Matrix
 from .matrix_source import MatrixSource, from_array, reading
+from .place import SUPPORTED, Place, at_path, at_url, other_reader
+from .remote import is_url
 from .tenx import is_10x, read_10x
 
 if TYPE_CHECKING:
@@ -35,7 +31,6 @@ if TYPE_CHECKING:
 Names = str | Sequence[str] | bool
 
 _IN_MEMORY = "the AnnData"
-_SUPPORTED = "expected an AnnData, or a path to an .h5ad, an AnnData .zarr or a 10x .h5"
 
 
 @dataclass
@@ -46,7 +41,8 @@ class Source:
         obs, var: pandas frames; var is that of the chosen layer (raw has its own).
         matrices: by name, X first, then layers and obsm as asked for.
         name: the file's stem, None in memory.
-        path: the file or folder, None in memory.
+        path: the file or folder, None in memory; of what is behind a URL its name.
+        size: of a file behind a URL its bytes, else None.
         left_out: what of the source is in none of these, in words.
     """
 
@@ -57,6 +53,7 @@ class Source:
     name: str | None = None
     left_out: Sequence[str] = ()
     path: str | None = None
+    size: int | None = None
     _close: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
@@ -94,11 +91,17 @@ class Source:
 
 
 def open_source(
-    source: Any, *, layer: str | None = None, layers: Names = (), obsm: Names = True
+    source: Any,
+    *,
+    layer: str | None = None,
+    layers: Names = (),
+    obsm: Names = True,
+    options: Mapping[str, Any] | None = None,
 ) -> Source:
     """Opens a source; checks everything but the matrices' entries.
 
     The arguments are those of ``write_dataset``; ``"layers/raw"`` is a layer that is called raw.
+    ``options`` are those of who asks the server of a URL.
 
     Raises:
         DaoTypeError: a source, or a matrix in it, of a kind that cannot be written.
@@ -106,80 +109,43 @@ def open_source(
         DaoKeyError: a layer or obsm that the source does not have.
         DaoValueError: X is missing, or the file holds something else.
         DaoCorruptError: a damaged file, or parts that do not fit together.
+        DaoIOError: a network or server that fails.
     """
     if isinstance(source, str | os.PathLike):
-        return _open_path(os.fspath(source), layer, layers, obsm)
+        place = _place(os.fsdecode(os.fspath(source)), options)
+        with ExitStack() as stack:
+            root = place.open(stack)
+            opened = _read_root(root, place, layer, layers, obsm)
+            opened.path, opened.size = place.path, place.size
+            opened._close = stack.pop_all()
+        return opened
     if type(source).__module__.split(".")[0] == "anndata" and hasattr(source, "obs_names"):
         return _assemble(source, _IN_MEMORY, None, layer, layers, obsm)
     kind = f"{type(source).__module__}.{type(source).__name__}"
-    hint = "pass one of its modalities, mdata['rna']" if kind.startswith("mudata.") else _SUPPORTED
+    hint = "pass one of its modalities, mdata['rna']" if kind.startswith("mudata.") else SUPPORTED
     raise DaoTypeError(f"source: cannot write cells from a {kind}; {hint}")
 
 
-def _open_path(given: str | bytes, layer: str | None, layers: Names, obsm: Names) -> Source:
-    text = os.fsdecode(given)
-    if "://" in text and not text.startswith("file://"):
-        scheme = text.split("://")[0]  # and no more: there may be a password in it
-        raise DaoValueError(f"source '{scheme}://…': sources are local files; download it first")
+def _place(text: str, options: Mapping[str, Any] | None) -> Place:
+    """Where a source lies, which is there."""
+    if is_url(text):
+        return at_url(text, core_options(options, "source_options"))
     # On Windows a drive follows the third slash.
     path = Path(text.removeprefix("file:///" if os.name == "nt" else "file://")).expanduser()
-    if not path.exists():
-        raise DaoFileNotFoundError(f"source {str(path)!r}: no such file or directory")
-    where = str(path)
-    with ExitStack() as stack, reading(where):
-        root = _open_zarr(path) if path.is_dir() else stack.enter_context(_open_hdf5(path))
-        if path.is_file() and "obs" not in root and is_10x(root):
+    return at_path(path)
+
+
+def _read_root(root: Any, place: Place, layer: str | None, layers: Names, obsm: Names) -> Source:
+    where = place.where
+    with reading(where):
+        if place.is_file and "obs" not in root and is_10x(root):
             require("pandas", "reading a 10x .h5")
             obs, var, matrix, left_out = read_10x(root, where)
             for what, names in (("layers", layer), ("layers", layers), ("obsm", obsm)):
                 _pick(names, [], what, where)
-            source = Source(obs, var, {MatrixName.X: matrix}, dict, path.stem, left_out)
-        else:
-            _check_root(root, where)
-            source = _assemble(AnnDataFile(root, where), where, path.stem, layer, layers, obsm)
-        source.path = str(path.absolute())
-        source._close = stack.pop_all()
-    return source
-
-
-def _open_hdf5(path: Path) -> Any:
-    h5py = require("h5py", f"reading {path.name}")
-    if not h5py.is_hdf5(path):
-        raise DaoCorruptError(
-            f"source {str(path)!r}: not an HDF5 file (empty, truncated, compressed as a whole, or "
-            f"of another kind); {_SUPPORTED}{_other_reader(path)}"
-        )
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        if "unable to lock" not in str(error):
-            raise
-        raise DaoIOError(f"source {str(path)!r}: in use by another program: {error}") from error
-
-
-def _open_zarr(path: Path) -> Any:
-    if not any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):
-        raise DaoValueError(
-            f"source {str(path)!r}: a directory that is no zarr group; "
-            f"{_SUPPORTED}{_other_reader(path)}"
-        )
-    return require("zarr", f"reading {path.name}").open_group(str(path), mode="r")
-
-
-def _other_reader(path: Path) -> str:
-    """Who reads files of another kind into an AnnData, which is then written."""
-    kind = ".mtx" if any(path.glob("matrix.mtx*")) else path.name.lower().removesuffix(".gz")
-    readers = {
-        (".mtx",): "scanpy.read_10x_mtx",
-        (".csv",): "scanpy.read_csv",
-        (".tsv", ".txt", ".tab"): "scanpy.read_text",
-        (".loom",): "anndata.io.read_loom",
-        (".rds", ".h5seurat", ".rdata"): "R's anndataR or zellkonverter, to an .h5ad",
-    }
-    for suffixes, reader in readers.items():
-        if kind.endswith(suffixes):
-            return f". Read it with {reader} and write what that gives"
-    return ""
+            return Source(obs, var, {MatrixName.X: matrix}, dict, place.stem, left_out)
+        _check_root(root, where)
+        return _assemble(AnnDataFile(root, where), where, place.stem, layer, layers, obsm)
 
 
 def _check_root(root: Any, where: str) -> None:
@@ -188,7 +154,7 @@ def _check_root(root: Any, where: str) -> None:
         return
     found = f"found {', '.join(keys[:8]) or 'nothing'} in it"
     hint = "it looks like MuData: write one modality at a time" if "mod" in keys else found
-    hint += _other_reader(Path(where))
+    hint += other_reader(Path(where))
     raise DaoValueError(
         f"source {where!r}: neither an AnnData (groups obs and var) nor a 10x matrix; {hint}"
     )

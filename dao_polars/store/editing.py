@@ -54,7 +54,7 @@ class EditingVerbs:
         ``message``, ``datasets`` and ``cells`` (numbers of them, UInt64), ``author`` (null where
         none was given), ``package`` (with its version); and of the file that a dataset was written
         from, else null, ``source`` (its name), ``source_bytes`` and ``source_checksum`` (CRC-32C;
-        null for a folder).
+        null for a folder, or a file behind a URL).
 
         Raises:
             DaoCorruptError: a version that cannot be understood.

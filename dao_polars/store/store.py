@@ -33,6 +33,7 @@ from . import show
 from .editing import EditingVerbs
 from .named import common_part, parts_of
 from .nearby import nearby
+from .options import StorageOptions, core_options
 from .several import JoinedTables, Place, each_version, listed, of_each
 from .tables import OwnTables
 
@@ -40,7 +41,7 @@ from .tables import OwnTables
 def load_store(
     uri: Place | Iterable[Place],
     *,
-    storage_options: Mapping[str, str] | None = None,
+    storage_options: StorageOptions = None,
     version: int | Iterable[int | None] | None = None,
 ) -> Store:
     """Opens the store at a path or URL; reads what the version lists and nothing else.
@@ -49,10 +50,14 @@ def load_store(
 
     Args:
         uri: path, or ``s3://``, ``gs://``, ``az://``, ``https://`` URL. Stores that sfaira wrote
-            are opened as they are. Or a list of them, at most 256.
-        storage_options: credentials and the like, as for `polars.scan_parquet`; also ``timeout``
-            (of one request, ``"30 s"``), ``max_retries`` and ``retry_timeout_ms`` (how long one
-            read may go without an answer, retries included: 60,000). Of several stores: for all.
+            are opened as they are. ``hf://datasets/owner/name/path`` is on the Hugging Face hub.
+            Or a list of them, at most 256.
+        storage_options: credentials and the like, in the words of polars, object_store or fsspec
+            (``key``, ``secret``, ``endpoint_url``, ``account_key``, ``anon``, ``token``, …), and
+            of any type that fits. What is not given is looked for in the environment, in files of
+            profiles and logins, and in the machine's role. Also ``timeout`` (of one request, in
+            seconds or as ``"30 s"``), ``max_retries`` and ``retry_timeout_ms`` (how long one read
+            may go without an answer, retries included: 60,000). Of several stores: for all.
         version: the number of a version, see ``Store.versions``; None for the last one. Of
             several stores a list of these, one for each.
 
@@ -78,7 +83,7 @@ def load_store(
 def scan(
     uri: Place | Iterable[Place],
     *,
-    storage_options: Mapping[str, str] | None = None,
+    storage_options: StorageOptions = None,
     version: int | Iterable[int | None] | None = None,
 ) -> pl.LazyFrame:
     """A store's cells as a lazy frame, one row a cell, in the order of datasets and rows.
@@ -106,10 +111,10 @@ def scan(
     stores a cell is of, and so a selection that was saved belongs to this list, in this order.
 
     Args:
-        uri: path, or ``s3://``, ``gs://``, ``az://``, ``https://`` URL of the store; or a list of
-            them, at most 256.
-        storage_options: credentials and the like, as for `polars.scan_parquet`; of several stores
-            for all of them.
+        uri: path, or ``s3://``, ``gs://``, ``az://``, ``https://``, ``hf://`` URL of the store; or
+            a list of them, at most 256.
+        storage_options: credentials and the like, see ``dao.load_store``; of several stores for
+            all of them.
         version: the number of a version, which the cells then name; None for the last one. Of
             several stores a list of these, one for each.
 
@@ -145,11 +150,6 @@ def as_uri(uri: str | os.PathLike[str]) -> str:
     return text if "://" in text else os.path.expanduser(text)
 
 
-def texts(storage_options: Mapping[str, str] | None) -> dict[str, str]:
-    """Storage options as the core takes them: numbers and bools as text."""
-    return {key: str(value) for key, value in (storage_options or {}).items()}
-
-
 class Uns(dict[str, Any]):
     """A dataset's ``uns``; ``refused`` lists what its pickle had beside plain data.
 
@@ -177,12 +177,12 @@ class Store(EditingVerbs):
     def __init__(
         self,
         uri: str,
-        storage_options: Mapping[str, str] | None = None,
+        storage_options: StorageOptions = None,
         version: int | None = None,
     ) -> None:
         self._pinned = None if version is None else integer("version", version, 1, 2**63)
         try:
-            self._core = _core.Store.open(uri, texts(storage_options), self._pinned)
+            self._core = _core.Store.open(uri, core_options(storage_options), self._pinned)
         except (DaoFileNotFoundError, DaoCorruptError) as error:
             if hint := nearby(uri):
                 raise DaoFileNotFoundError(f"no store at {uri!r}: {hint}") from error
@@ -434,13 +434,13 @@ def joined(stores: Sequence[Store]) -> Store:
     return store
 
 
-def store_at(uri: str, storage_options: Mapping[str, str] | None, version: int | None) -> Store:
+def store_at(uri: str, storage_options: StorageOptions, version: int | None) -> Store:
     """The store at a version that was just made: its cells do not name it."""
     return _reopened(uri, storage_options, version, None)
 
 
 def _reopened(
-    uri: str, storage_options: Mapping[str, str] | None, version: int | None, pinned: int | None
+    uri: str, storage_options: StorageOptions, version: int | None, pinned: int | None
 ) -> Store:
     """The store at a version, whose cells name it only where it was asked for."""
     store = Store(uri, storage_options, version)

@@ -6,11 +6,12 @@ Owns what the caller says and is told; the core reads and writes the files.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from .._args import texts
 from .._progress import progress_bar
 from ..genes.request import first_few
+from ..store.options import StorageOptions, core_options
 from ..store.store import Store, as_uri, load_store, store_at
 
 
@@ -19,8 +20,8 @@ def copy(
     target_uri: str | os.PathLike[str],
     datasets: str | Iterable[str] | None = None,
     *,
-    source_options: Mapping[str, str] | None = None,
-    target_options: Mapping[str, str] | None = None,
+    source_options: StorageOptions = None,
+    target_options: StorageOptions = None,
     version: int | None = None,
     message: str | None = None,
     author: str | None = None,
@@ -36,7 +37,7 @@ def copy(
         source_uri: path or URL of the store that has the datasets.
         target_uri: path or URL of the store that gets them; made if it is missing.
         datasets: ids; None for all.
-        source_options: credentials and the like of the source, as for `polars.scan_parquet`.
+        source_options: credentials and the like of the source, see ``dao.load_store``.
         target_options: likewise, of the store that gets them.
         version: the number of a version of the source; None for the last one.
         message: what is said about it in ``Store.versions``; None: from where, and which.
@@ -64,7 +65,7 @@ def copy(
     parts = found if names is None else [part for n in names for part in source._dataset(n)]
     copied = list(dict.fromkeys(part.name for part in parts))
     said = f"{first_few(copied)} of {source.uri!r}" if message is None else message
-    options = {key: str(value) for key, value in (target_options or {}).items()}
+    options = core_options(target_options, "target_options")
     total = sum(part.bytes for part in parts)
     with progress_bar(progress, total=total, unit="B", label="copying") as advance:
         version = source._core.copy(target, options, names, said, author, advance)

@@ -12,6 +12,7 @@ import polars as pl
 
 from ..genes.request import Duplicates
 from ..sources.source import Names, open_source
+from ..store.options import StorageOptions
 from ..store.store import Store, as_uri
 from .mistaken import check_places
 from .part import Mode, PartSettings, Profile, write_part
@@ -43,7 +44,8 @@ def write_dataset(
     uns: bool = True,
     message: str | None = None,
     author: str | None = None,
-    storage_options: dict[str, str] | None = None,
+    storage_options: StorageOptions = None,
+    source_options: StorageOptions = None,
 ) -> Store:
     """Write a study into a store as one dataset.
 
@@ -57,8 +59,9 @@ def write_dataset(
         uri: the store's folder, or ``s3://``, ``gs://``, ``az://`` URL; made if it is missing. To
             a bucket goes what is complete; until then tables, and rows that are put into another
             order, are in this machine's folder for temporary files (``TMPDIR``).
-        source: an AnnData in memory (views and backed ones too), or the path of an .h5ad, an
-            AnnData .zarr (zarr format 2 or 3) or a 10x .h5, of which all feature types are kept.
+        source: an AnnData in memory (views and backed ones too), or the path or URL of an .h5ad,
+            an AnnData .zarr (zarr format 2 or 3) or a 10x .h5, of which all feature types are kept.
+            Of a URL those parts are read that are needed; nothing is downloaded to a disk.
         dataset: the dataset's id. Default: the file's stem, or an AnnData's ``uns["id"]``.
         mode: what becomes of a dataset of that id that the store has. ``"error"``: nothing, it is
             an error. ``"replace"``: this one takes its place, with cell keys of its own; older
@@ -88,7 +91,9 @@ def write_dataset(
             and strings are then columns too.
         message: what is said about it in ``Store.versions``; None: the dataset's name.
         author: who writes it, for ``Store.versions`` too.
-        storage_options: credentials and the like, as for `polars.scan_parquet`.
+        storage_options: credentials and the like, see ``dao.load_store``.
+        source_options: likewise, of the source, where it is behind a URL; None for the same as the
+            store's, {} for those of the environment alone.
 
     Returns:
         The store, opened anew.
@@ -123,5 +128,6 @@ def write_dataset(
         author=author,
         storage_options=storage_options,
     )
-    with open_source(source, layer=layer, layers=layers, obsm=obsm) as opened:
+    of_source = storage_options if source_options is None else source_options
+    with open_source(source, layer=layer, layers=layers, obsm=obsm, options=of_source) as opened:
         return write_part(uri, opened, settings)

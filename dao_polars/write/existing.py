@@ -5,7 +5,6 @@ Owns what the two must have in common. Opens no matrix.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +12,7 @@ import polars as pl
 
 from ..errors import DaoFileNotFoundError, DaoValueError
 from ..genes.request import first_few
+from ..store.options import StorageOptions
 from ..store.store import load_store
 from ..tables.table import Table
 from .alignment import Alignment
@@ -63,9 +63,7 @@ class Existing:
         return replace(alignment, var=self.var)
 
 
-def find_existing(
-    uri: str, dataset: str, storage_options: Mapping[str, str] | None
-) -> Existing | None:
+def find_existing(uri: str, dataset: str, storage_options: StorageOptions) -> Existing | None:
     """The dataset of this name in the store at ``uri``, if there are both."""
     try:
         store = load_store(uri, storage_options=storage_options)

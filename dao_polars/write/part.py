@@ -23,7 +23,8 @@ from ..scan.columns import RESERVED, categories_of
 from ..scan.constants import constants, organism_of
 from ..sources.source import Source
 from ..store import uns as uns_json
-from ..store.store import Store, load_store, store_at, texts
+from ..store.options import StorageOptions, core_options
+from ..store.store import Store, load_store, store_at
 from ..tables.from_pandas import from_pandas
 from ..tables.parquet import write_table, writing_failed
 from ..tables.table import Table
@@ -55,7 +56,7 @@ class PartSettings:
     uns: bool
     message: str | None
     author: str | None
-    storage_options: dict[str, str] | None
+    storage_options: StorageOptions
     genes: Any = None
     gene_key: str | None = None
     duplicates: Duplicates = "error"
@@ -101,7 +102,7 @@ def write_part(uri: str, source: Source, settings: PartSettings) -> Store:
     # nothing but reading and writing can fail from here on
     if left_out:
         warn(f"{where}: not kept: {'; '.join(left_out)}")
-    writer = PartWriter.begin(uri, dataset, settings.mode, texts(options))
+    writer = PartWriter.begin(uri, dataset, settings.mode, core_options(options))
     try:
         total = sum(map(work_of, source.matrices.values()))
         label, portable = f"writing {dataset!r}", settings.profile == "portable"
@@ -123,6 +124,7 @@ def write_part(uri: str, source: Source, settings: PartSettings) -> Store:
             message=f"{dataset!r}" if settings.message is None else settings.message,
             author=settings.author,
             source=source.path,
+            source_size=source.size,
         )
     except BaseException:
         writer.abort()

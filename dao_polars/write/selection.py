@@ -20,6 +20,7 @@ from ..errors import DaoValueError
 from ..genes.request import Duplicates, Genes
 from ..select.selection import Missing, Selection, StoreLike, matrix_name, select
 from ..sources.source import Source
+from ..store.options import StorageOptions
 from ..store.store import as_uri
 from .part import Mode, PartSettings, Profile, write_part
 from .selected_matrix import SelectedMatrix, common_type
@@ -49,7 +50,7 @@ def write_dataset(
     progress: bool | None = None,
     message: str | None = None,
     author: str | None = None,
-    storage_options: dict[str, str] | None = None,
+    storage_options: StorageOptions = None,
     missing: Missing = "error",
     store: StoreLike | None = None,
 ) -> Store:
@@ -92,7 +93,8 @@ def write_dataset(
         progress: a tqdm bar; None shows one on a terminal or in a notebook.
         message: what is said about it in ``Store.versions``; None: the dataset's name.
         author: who writes it, for ``Store.versions`` too.
-        storage_options: credentials and the like, of the store that is written to.
+        storage_options: credentials and the like, of the store that is written to; see
+            ``dao.load_store``.
         missing: cells that were removed from their store: an "error", or "drop".
         store: where the store of the cells is now, if it moved.
 

@@ -9,6 +9,7 @@ mod cell_keys;
 mod codec;
 mod edit;
 mod error;
+mod files;
 mod genes;
 mod progress;
 mod reader;
@@ -28,6 +29,7 @@ mod _core {
         cell_keys::PyCellKeys,
         codec::{pfor_decode, pfor_encode},
         edit::PyEdit,
+        files::PyFiles,
         genes::{PyGenes, feature_space_id, keep_reports, match_genes, next_report},
         reader::{PyEpoch, PyReader},
         sampling::{PyEpochPlan, PySampler},

@@ -244,8 +244,8 @@ impl PyPartWriter {
     ///
     /// ``constants`` are values that all cells share, ``categories`` the values of each string-like obs column, None
     /// where they are too many, ``author`` who made it, ``source`` the path of the file that it was
-    /// made of, which is read for its checksum.
-    #[pyo3(signature = (*, obs, var, organism, constants, categories, feature_space, message, author=None, source=None))]
+    /// made of, which is read for its checksum; or, with ``source_size``, the name of one elsewhere.
+    #[pyo3(signature = (*, obs, var, organism, constants, categories, feature_space, message, author=None, source=None, source_size=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python method")]
     fn commit(
         &self,
@@ -259,13 +259,19 @@ impl PyPartWriter {
         message: String,
         author: Option<String>,
         source: Option<PathBuf>,
+        source_size: Option<u64>,
     ) -> PyResult<u64> {
         let (obs, var, constants) = (obs.core(py)?, var.core(py)?, json(constants)?);
         let categories = categories.into_iter().map(|(name, values)| (name, values.map(BTreeSet::from_iter))).collect();
         let tables = Description { obs, var, constants, feature_space, categories, ..Description::default() };
         let (writer, _) = self.lock().take().ok_or_else(finished)?;
         let commit = || {
-            let source = source.as_deref().map(SourceFile::of).transpose()?;
+            let source = match (source, source_size) {
+                (Some(name), Some(size)) => {
+                    Some(SourceFile { name: name.to_string_lossy().into_owned(), size, checksum: None })
+                }
+                (source, _) => source.as_deref().map(SourceFile::of).transpose()?,
+            };
             let record = Record { author, source, ..Record::now("write_dataset", message) };
             writer.commit(tables, organism, &record)
         };

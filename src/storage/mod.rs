@@ -280,7 +280,7 @@ pub fn is_remote(uri: &str) -> bool {
     uri.find("://").is_some_and(|at| !(cfg!(windows) && at == 1)) && !uri.starts_with("file://")
 }
 
-/// Opens the root that `uri` names: a path (which need not exist), `file://`, `s3://`, `gs://`, `az://`, `http(s)://`.
+/// Opens the root that `uri` names: a path (which need not exist), `file://`, `s3://`, `gs://`, `az://`, `http(s)://`, `hf://`.
 ///
 /// # Errors
 /// `Value` for a scheme or options that cannot be used.

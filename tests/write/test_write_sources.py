@@ -592,8 +592,6 @@ def test_paths_that_hold_something_else(tmp_path):
         f.create_group("mod"), f.create_group("obs"), f.create_group("var")
     with pytest.raises(DaoValueError, match="MuData"):
         open_source(tmp_path / "m.h5mu")
-    with pytest.raises(DaoValueError, match="download"):
-        open_source("s3://bucket/a.h5ad")
 
 
 def test_objects_that_cannot_be_written():

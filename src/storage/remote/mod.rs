@@ -3,14 +3,18 @@
 //! Owns what is asked of a store, and its errors. Every answer is waited for by [`wait`], and read by [`body`]. Ranges of objects
 //! are [`pieces`]: many are on their way at a time, as many as the [`gate`] lets pass, [`join`]ed as the [`line`] wants it, all of
 //! one [`state`] of their object. [`write`] puts and removes objects, [`upload`] puts them piece by piece, [`list`] lists them.
-//! Plain HTTP is not written to.
+//! Plain HTTP is not written to. What users say of a store is understood by [`options`], and completed by [`credentials`].
 
 mod body;
 mod build;
+mod clients;
+mod credentials;
 mod gate;
+mod hub;
 mod join;
 mod line;
 mod list;
+mod options;
 mod pieces;
 mod probe;
 pub(super) mod secrets;
@@ -41,7 +45,10 @@ pub struct Remote {
     prefix: ObjectPath,
     /// Without user and password, which are among the options.
     uri: String,
+    /// All that it is asked with, also what was found in the environment and in files.
     options: Arc<StorageOptions>,
+    /// What to do where it refuses.
+    advice: Arc<str>,
     patience: Duration,
     /// Whether it can be written to: plain HTTP cannot.
     is_bucket: bool,
@@ -95,18 +102,20 @@ impl Remote {
     /// `Value` for a malformed URL, an unknown scheme or unusable options.
     pub fn new(uri: &str, options: &StorageOptions) -> Result<Self> {
         let (uri, options) = secrets::split(uri, options)?;
-        let build::Built { store, prefix, patience } = build::build(&uri, &options)?;
-        let is_bucket = !uri.starts_with("http://") && !uri.starts_with("https://");
-        let (options, shared, pid) = (options.into(), Arc::default(), std::process::id());
-        Ok(Self { store, prefix, uri, options, patience, is_bucket, shared, pid })
+        let environment = credentials::Environment::of_process();
+        let build::Built { store, prefix, patience, settings, is_bucket, advice } =
+            build::build(&uri, &options, &environment)?;
+        let (options, advice, shared, pid) = (settings.into(), advice.into(), Arc::default(), std::process::id());
+        Ok(Self { store, prefix, uri, options, advice, patience, is_bucket, shared, pid })
     }
 
     /// A bucket that is this store.
     #[cfg(test)]
     pub fn of(store: Arc<dyn ObjectStore>, uri: &str) -> Self {
         let (prefix, patience, pid) = (ObjectPath::from("root"), Duration::from_mins(1), std::process::id());
+        let (uri, advice) = (uri.to_owned(), "look at the test".into());
         let (options, shared) = Default::default();
-        Self { store, prefix, uri: uri.to_owned(), options, patience, is_bucket: true, shared, pid }
+        Self { store, prefix, uri, options, advice, patience, is_bucket: true, shared, pid }
     }
 
     /// Whether this process opened it, and not a parent that it was forked from.
@@ -241,9 +250,7 @@ impl Remote {
     fn failed(&self, path: &str, doing: &str, error: &ObjectError) -> DaoError {
         let kind = if matches!(error, ObjectError::NotFound { .. }) { ErrorKind::NotFound } else { ErrorKind::Io };
         let error = secrets::without_secrets(error.to_string(), &self.options);
-        DaoError::new(kind, format!("{doing} failed: {error}"))
-            .at(self.place(path))
-            .hint("check the network, the address and storage_options")
+        DaoError::new(kind, format!("{doing} failed: {error}")).at(self.place(path)).hint(&*self.advice)
     }
 
     fn check_end(&self, path: &str, end: u64, size: u64) -> Result<()> {

@@ -57,7 +57,9 @@ pub fn shown(uri: &str) -> String {
 pub fn without_secrets(mut text: String, options: &StorageOptions) -> String {
     const SECRET: [&str; 6] = ["key", "secret", "token", "password", "sas", "signature"];
     for (key, value) in options {
-        let is_secret = SECRET.iter().any(|word| key.to_lowercase().contains(word));
+        let key = key.to_lowercase();
+        // The name of a file may be seen.
+        let is_secret = SECRET.iter().any(|word| key.contains(word)) && !key.ends_with("_file");
         if is_secret && value.len() >= 4 {
             text = text.replace(value.as_str(), HIDDEN);
         }

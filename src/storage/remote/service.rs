@@ -10,10 +10,23 @@ use object_store::client::{
 };
 use object_store::{ClientOptions, HeaderValue};
 
+use super::options::Cloud;
+
 /// The most that is read of an error's text.
 const ERROR_BYTES: usize = 1 << 16;
 /// The most that is read of a list: one page has a thousand names.
 const LIST_BYTES: usize = 1 << 26;
+
+/// Where clouds tell a machine what role it has. Elsewhere there is no such server.
+const OF_ROLES: [&str; 3] = ["169.254.169.254", "169.254.170.2", "metadata.google.internal"];
+/// How often one of these is asked: it is near, or not there.
+const TRIES: usize = 3;
+
+/// Who asks a web server.
+pub enum Login<'a> {
+    Password(&'a str, &'a str),
+    Bearer(&'a str),
+}
 
 /// Makes the clients of one store.
 #[derive(Debug, Clone)]
@@ -22,19 +35,26 @@ pub struct Connector {
     authorization: Option<HeaderValue>,
     /// The longest that a server may ask to wait.
     patience: Duration,
+    /// Which server it is: some know less than others.
+    cloud: Cloud,
 }
 
 impl Connector {
-    /// Clients that ask as a user, if there is one, with a password.
-    pub fn new(user: Option<(&str, &str)>, patience: Duration) -> Self {
-        let authorization = user.and_then(|(name, password)| {
-            let both = base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}"));
-            // What base64 gives is valid in a header.
-            let mut value = HeaderValue::from_str(&format!("Basic {both}")).ok()?;
+    /// Clients that ask as somebody, if there is a login.
+    pub fn new(login: Option<Login<'_>>, patience: Duration, cloud: Cloud) -> Self {
+        let authorization = login.and_then(|login| {
+            let text = match login {
+                Login::Password(name, password) => {
+                    let both = format!("{name}:{password}");
+                    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(both))
+                }
+                Login::Bearer(token) => format!("Bearer {token}"),
+            };
+            let mut value = HeaderValue::from_str(&text).ok()?;
             value.set_sensitive(true);
             Some(value)
         });
-        Self { authorization, patience }
+        Self { authorization, patience, cloud }
     }
 }
 
@@ -59,7 +79,25 @@ impl Client {
         let query = request.uri().query().unwrap_or_default();
         let is_list =
             request.method().as_str() == "PROPFIND" || query.contains("list-type=") || query.contains("comp=list");
-        let response = self.inner.execute(request).await?;
+        if request.uri().host().is_some_and(|host| OF_ROLES.contains(&host)) {
+            return self.ask_for_role(request).await;
+        }
+        let (is_head, cloud) = (request.method().as_str() == "HEAD", self.connector.cloud);
+        if cloud == Cloud::Hub && request.method().as_str() == "PROPFIND" {
+            let text = "files of the hub are not listed";
+            return Err(HttpError::new(HttpErrorKind::Unknown, std::io::Error::other(text)));
+        }
+        // The hub redirects to addresses that are signed for GET alone, as other servers may.
+        let response = if is_head && cloud == Cloud::Hub {
+            sized(self.inner.execute(by_range(request)).await?)
+        } else {
+            let again = (is_head && cloud == Cloud::Web).then(|| by_range(request.clone()));
+            let response = self.inner.execute(request).await?;
+            match again.filter(|_| matches!(response.status().as_u16(), 403 | 405 | 501)) {
+                Some(again) => sized(self.inner.execute(again).await?),
+                None => response,
+            }
+        };
         if response.status().is_success() {
             return if is_list { whole(response, LIST_BYTES).await } else { Ok(response) };
         }
@@ -75,6 +113,45 @@ impl Client {
         }
         whole(response, ERROR_BYTES).await
     }
+
+    /// The answer of a server of roles. That there is none is no fault of the network, and waiting does not help.
+    async fn ask_for_role(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        for _ in 1..TRIES {
+            match self.inner.execute(request.clone()).await {
+                Err(e) if matches!(e.kind(), HttpErrorKind::Connect | HttpErrorKind::Timeout) => {}
+                answer => return answer,
+            }
+        }
+        self.inner.execute(request).await.map_err(|e| {
+            let text = format!("no credentials were found, and this machine has no role either ({e})");
+            HttpError::new(HttpErrorKind::Unknown, std::io::Error::other(text))
+        })
+    }
+}
+
+/// A request for HEAD as one for the first byte.
+fn by_range(mut request: HttpRequest) -> HttpRequest {
+    if let Ok(get) = "GET".parse() {
+        *request.method_mut() = get;
+    }
+    request.headers_mut().insert("range", HeaderValue::from_static("bytes=0-0"));
+    request
+}
+
+/// The answer to a request for the first byte as that to HEAD: a file without one is refused, and its size told too.
+fn sized(response: HttpResponse) -> HttpResponse {
+    let range = response.headers().get("content-range").and_then(|range| range.to_str().ok());
+    let size = range.and_then(|range| range.rsplit_once('/')?.1.parse::<u64>().ok());
+    if size.is_none() && !response.status().is_success() {
+        return response;
+    }
+    let (mut parts, _) = response.into_parts(); // a body that is the whole file is not read
+    if let Some(size) = size {
+        parts.status = 200_u16.try_into().unwrap_or(parts.status);
+        parts.headers.remove("content-range");
+        parts.headers.insert("content-length", HeaderValue::from(size));
+    }
+    HttpResponse::from_parts(parts, Vec::new().into())
 }
 
 // As the macro `async_trait` writes it.
