@@ -30,7 +30,7 @@ def counts() -> sp.csr_matrix:
 
 
 @pytest.fixture(scope="module")
-def served(counts: sp.csr_matrix, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def served(counts: sp.csr_matrix, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a store of one study, and one of many small ones."""
     folder = tmp_path_factory.mktemp("budgets")
     var = [f"g{i}" for i in range(N_GENES)]
@@ -40,7 +40,7 @@ def served(counts: sp.csr_matrix, tmp_path_factory: pytest.TempPathFactory) -> I
     for i in range(30):
         few = adata[60 * i : 60 * (i + 1)].copy()
         dao.write_dataset(folder / "many", few, dataset=f"d{i:02}", progress=False)
-    yield folder
+    return folder
 
 
 @pytest.fixture
