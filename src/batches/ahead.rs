@@ -59,7 +59,8 @@ impl ReadAhead {
         }
         let some = order.iter().step_by((order.len() / SEEN).max(1)).map(|&position| request.keys[position as usize]);
         let mean = request.row_values(some) * VALUE;
-        let most = usize::try_from(budget / 2 / mean.max(1)).unwrap_or(usize::MAX);
+        // However little may be held: a request for each cell would be slower than all else.
+        let most = usize::try_from(budget / 2 / mean.max(1)).unwrap_or(usize::MAX).max(FIRST);
         Some(Self { groups: groups(order.len(), together, most), budget, times, state: Mutex::default() })
     }
 
@@ -79,7 +80,7 @@ impl ReadAhead {
             let jobs: Vec<_> = (request.matrices.iter())
                 .flat_map(|matrix| plan.parts.iter().map(move |part| (matrix, part)))
                 .collect();
-            let mut pieces = Vec::new();
+            let mut pieces: Vec<Box<dyn Held>> = Vec::new();
             let ask = |job: usize| {
                 let (matrix, part) = jobs[job];
                 request.read_ahead(matrix, part.number, &part.rows)
@@ -89,7 +90,7 @@ impl ReadAhead {
                 Ok(())
             };
             schedule::in_order(jobs.len(), PARTS_AT_ONCE, ask, keep, || Ok(()))?;
-            let bytes = pieces.iter().map(|piece: &Box<dyn Held>| piece.bytes()).sum();
+            let bytes = pieces.iter().map(|piece| piece.bytes()).sum();
             let (next, left) = (state.next, group.len() * self.times);
             state.held.insert(next, HeldGroup { _pieces: pieces, bytes, left });
             state.bytes += bytes;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::slice::from_ref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, SystemTime};
 
@@ -250,7 +251,7 @@ fn with_file<T>(
     let file = match &table.file {
         // A small one is read at once: what is where in it need not be asked for first.
         Some(written) if storage.expect(&table.path, written.size) && written.size <= AT_ONCE => {
-            let bytes = storage.get_ranges(&table.path, &[0..written.size])?.and_then(|mut all| all.pop());
+            let bytes = storage.get_ranges(&table.path, from_ref(&(0..written.size)))?.and_then(|mut all| all.pop());
             bytes.map(|bytes| Arc::new(InMemory { bytes, path: path.clone() }) as Arc<dyn File>)
         }
         _ => storage.file(&table.path)?,

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::slice::from_ref;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -89,7 +90,8 @@ impl Outline {
         let place = format!("{}/{path}", storage.uri());
         storage.expect(&path, file.size);
         let missing = || super::files::missing(&place);
-        let head = storage.get_ranges(&path, &[0..file.head])?.ok_or_else(missing)?.pop().ok_or_else(missing)?;
+        let head =
+            storage.get_ranges(&path, from_ref(&(0..file.head)))?.ok_or_else(missing)?.pop().ok_or_else(missing)?;
         let crc = crc32c(&head);
         if crc != file.head_crc32c {
             let what = "checksum mismatch: the file is not as it was written";
@@ -162,7 +164,7 @@ impl Outline {
         // Only whole bytes are put there, so a poisoned lock is safe to use.
         let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
         if bytes.is_none() {
-            *bytes = self.read(storage, std::slice::from_ref(place))?.pop();
+            *bytes = self.read(storage, from_ref(place))?.pop();
         }
         let end = at + (range.end - range.start);
         let within = usize::try_from(at).ok().zip(usize::try_from(end).ok());

@@ -28,6 +28,9 @@ pub struct FilePieces {
     pub many: Vec<u8>,
 }
 
+/// Pieces that are read together: each one's file, its first byte there, and its bytes.
+type Section = Vec<(String, u64, Vec<u8>)>;
+
 /// Whether a file is read as a whole when its matrix is opened, however long it is.
 pub fn is_read_whole(path: &str) -> bool {
     path.ends_with(".json") || path.contains("/indptr/")
@@ -46,7 +49,7 @@ impl Pieces {
         let mut contents = Contents::default();
         let (mut starts, mut end) = (Vec::new(), Vec::new());
         // By matrix, X first: its section is the head's.
-        let mut sections: BTreeMap<(bool, String), Vec<(String, u64, Vec<u8>)>> = BTreeMap::new();
+        let mut sections: BTreeMap<(bool, String), Section> = BTreeMap::new();
         let head = (false, String::new());
         sections.insert(head.clone(), vec![(description.0.to_owned(), 0, description.1.to_vec())]);
         for (path, pieces) in self.0 {
@@ -59,13 +62,13 @@ impl Pieces {
             }
             section.extend(pieces.end.map(|(at, bytes)| (path.clone(), at, bytes)));
             let n = pieces.starts.len() as u64;
-            if n > 0 {
-                contents.many.push((path, pieces.many.len() as u64 / n, n));
+            if let Some(len) = (pieces.many.len() as u64).checked_div(n) {
+                contents.many.push((path, len, n));
                 starts.extend(pieces.starts.iter().flat_map(|start| start.to_le_bytes()));
                 end.extend(pieces.many);
             }
         }
-        let listed = |section: &Vec<(String, u64, Vec<u8>)>| {
+        let listed = |section: &Section| {
             section.iter().map(|(path, at, bytes)| (path.clone(), *at, bytes.len() as u64)).collect()
         };
         contents.sections = sections.values().map(listed).collect();

@@ -224,12 +224,10 @@ impl Csr {
         }
         let ranges: Vec<Range<u64>> = rows.iter().filter_map(|&row| self.row_range(row)).collect();
         let both = [&self.indices, &self.data];
-        let of_both = |wanted: fn(&StoredArray, &[Range<u64>]) -> Result<Vec<Wanted>>| {
-            let both = both.iter().map(|array| wanted(array, &ranges)).collect::<Result<Vec<_>>>()?;
-            Ok::<_, DaoError>(both.concat())
-        };
-        let _directories = storage.read_ahead(of_both(StoredArray::wanted_directories)?)?;
-        storage.read_ahead(of_both(StoredArray::wanted)?)
+        let directories = both.iter().map(|array| array.wanted_directories(&ranges)).collect::<Result<Vec<_>>>()?;
+        let _directories = storage.read_ahead(directories.concat())?;
+        let values = both.iter().map(|array| array.wanted(&ranges)).collect::<Result<Vec<_>>>()?;
+        storage.read_ahead(values.concat())
     }
 
     /// Decodes rows into `sink`; see [`super::Matrix::read`].
