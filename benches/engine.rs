@@ -14,7 +14,7 @@ use dao_polars::genes::Genes;
 use dao_polars::number::{Dtype, Layout, Values};
 use dao_polars::read::schedule::Next;
 use dao_polars::read::{MatrixForm, OpenStore, ReadRequest, RowPlan};
-use dao_polars::sampling::{Order, batches};
+use dao_polars::sampling::{EpochPlan, Order, batches};
 use dao_polars::store::{Description, MatrixName, Record, Store};
 use dao_polars::writer::{MatrixSpec, Mode, PartWriter};
 use parquet::data_type::Int64Type;
@@ -148,7 +148,14 @@ fn epochs(c: &mut Criterion) {
                 || order.positions(CELLS, 0).into(),
                 |order| {
                     let batches = batches(CELLS as usize, 1024, false);
-                    let mut epoch = Epoch::start(request.clone(), order, batches, 128 << 20, 2, pool.clone()).unwrap();
+                    let mut epoch = Epoch::start(
+                        request.clone(),
+                        EpochPlan { order, batches, together: Vec::new() },
+                        128 << 20,
+                        2,
+                        pool.clone(),
+                    )
+                    .unwrap();
                     while !matches!(epoch.next(Duration::from_secs(1)).unwrap(), Next::Over) {}
                 },
                 BatchSize::PerIteration,

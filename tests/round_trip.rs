@@ -14,7 +14,7 @@ use dao_polars::genes::{Genes, Mapping};
 use dao_polars::number::{Dtype, Layout, Values};
 use dao_polars::read::schedule::Next;
 use dao_polars::read::{MatrixForm, OpenStore, ReadRequest};
-use dao_polars::sampling::{self, Order};
+use dao_polars::sampling::{self, EpochPlan, Order};
 use dao_polars::store::{Description, MatrixName, Record, Store};
 use dao_polars::writer::{MatrixSpec, Mode, PartWriter};
 use parquet::data_type::Int64Type;
@@ -124,7 +124,14 @@ fn genes(numbers: impl Iterator<Item = u32>, target: Option<Vec<i32>>, n_columns
 fn batches(request: &Arc<ReadRequest>, order: Vec<u32>, batch_size: usize, budget: u64, threads: usize) -> Vec<Batch> {
     let cut = sampling::batches(order.len(), batch_size, false);
     let pool = BufferPool::new(request.matrices.len());
-    let mut epoch = Epoch::start(request.clone(), order.into(), cut, budget, threads, pool).unwrap();
+    let mut epoch = Epoch::start(
+        request.clone(),
+        EpochPlan { order: order.into(), batches: cut, together: Vec::new() },
+        budget,
+        threads,
+        pool,
+    )
+    .unwrap();
     let mut batches = Vec::new();
     loop {
         match epoch.next(Duration::from_secs(1)).unwrap() {

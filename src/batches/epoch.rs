@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::ahead::ReadAhead;
 use super::assemble::{Assembly, assembly};
 use super::pool::BufferPool;
 use super::window::{Window, windows};
@@ -13,6 +14,7 @@ use crate::error::{DaoError, Result};
 use crate::number::Layout;
 use crate::read::schedule::{Next, Work, Workers};
 use crate::read::{MatrixRequest, ReadRequest, RowPlan, split_key};
+use crate::sampling::EpochPlan;
 
 /// The cells of a piece where rows are decoded one by one: few, so that threads share a batch and its
 /// buffers stay in the processor's cache.
@@ -27,20 +29,20 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// Starts `threads` threads on the cells of `request` in `order` (positions into its keys), cut
-    /// into `batches` (consecutive rows of that order), with buffers from `pool`.
+    /// Starts `threads` threads on the cells of `request` in the order of `plan` (positions into its keys), cut
+    /// into its batches (consecutive rows of that order), with buffers from `pool`.
     ///
     /// # Errors
     /// `Value` for an order that the keys do not have or batches that do not fit it, `Io` if the system gives
     /// no thread.
     pub fn start(
         request: Arc<ReadRequest>,
-        order: Arc<[u32]>,
-        batches: Vec<Range<usize>>,
+        plan: EpochPlan,
         budget: u64,
         threads: usize,
         pool: Arc<BufferPool>,
     ) -> Result<Self> {
+        let EpochPlan { order, batches, together } = plan;
         if let Some(position) = order.iter().find(|&&position| position as usize >= request.keys.len()) {
             return Err(DaoError::value(format!("the plan has position {position}"))
                 .expected(format!("positions below {}", request.keys.len())));
@@ -56,8 +58,12 @@ impl Epoch {
         let mut by_piece = vec![(PIECE, of_piece(PIECE)), (WIDE_PIECE, of_piece(WIDE_PIECE))];
         by_piece.retain(|(_, matrices): &(usize, Vec<usize>)| !matrices.is_empty());
         let windows = windows(&batches);
-        let work = Windows { request, order, batches, windows, by_piece, pool, cells: AtomicUsize::new(0) };
-        Ok(Self { workers: Workers::start(work, budget - for_cache, threads)?, ready: Vec::new().into_iter() })
+        let budget = budget - for_cache;
+        // Half of what is left is for what comes over a network, before it is decoded.
+        let ahead = ReadAhead::new(&request, &order, &together, by_piece.len(), budget / 2);
+        let budget = if ahead.is_some() { budget / 2 } else { budget };
+        let work = Windows { request, order, batches, windows, by_piece, pool, ahead, cells: AtomicUsize::new(0) };
+        Ok(Self { workers: Workers::start(work, budget, threads)?, ready: Vec::new().into_iter() })
     }
 
     /// The cells that were read so far, ahead of the consumer too, each once for each matrix.
@@ -108,6 +114,8 @@ struct Windows {
     /// The most cells of a piece, and the positions in the request of the matrices that are read in such pieces.
     by_piece: Vec<(usize, Vec<usize>)>,
     pool: Arc<BufferPool>,
+    /// What is read ahead, where the store is on another machine.
+    ahead: Option<ReadAhead>,
     cells: AtomicUsize,
 }
 
@@ -181,11 +189,18 @@ impl Work for Windows {
                 continue;
             }
             let keys = open.keys.chunks(window.piece(*most)).nth(number).unwrap_or_default();
+            let first = window.rows.start + number * window.piece(*most);
+            let rows = first..first + keys.len();
+            if let Some(ahead) = &self.ahead {
+                let key = |row: usize| self.request.keys[self.order[row] as usize];
+                ahead.need(&self.request, &rows, key)?;
+            }
             let plan = RowPlan::new(keys);
             for &matrix in matrices {
                 open.assemblies[matrix].read(number, &plan, stop)?;
                 self.cells.fetch_add(keys.len(), Ordering::Relaxed);
             }
+            self.ahead.iter().for_each(|ahead| ahead.done(&rows));
             break;
         }
         Ok(())

@@ -1,10 +1,12 @@
 //! Batches of an epoch: all matrices of some cells, made ahead of their consumer, in order.
 //!
 //! `window` (pure) says which batches are read together and in which pieces, `assemble` has a window's rows
-//! decoded into `buffers` (whose parts are `parted` among threads) from the `pool`, and `epoch` has
+//! decoded into `buffers` (whose parts are `parted` among threads) from the `pool`, `ahead` has what lies on another machine
+//! asked for before it is needed, and `epoch` has
 //! [`crate::read::schedule`] do that on all cores within a budget. Must not know why the cells come in this order, nor
 //! Python.
 
+mod ahead;
 mod assemble;
 mod buffers;
 mod epoch;

@@ -24,7 +24,7 @@ use serde::Deserialize;
 
 use crate::error::{DaoError, ErrorKind, Result};
 use crate::number::{Dtype, Num, for_dtype};
-use crate::storage::Storage;
+use crate::storage::{Held, Storage};
 pub use cache::RowCache;
 use csr::Csr;
 pub use decode::Decoder;
@@ -110,9 +110,30 @@ impl Matrix {
         matches!(self, Self::Csr(csr) if csr.reads_rows())
     }
 
+    /// Whether its files lie on another machine.
+    pub fn is_remote(&self) -> bool {
+        let array = match self {
+            Self::Csr(csr) => csr.array(),
+            Self::Dense(dense) => dense.array(),
+        };
+        array.storage().local_root().is_none()
+    }
+
     /// Whether the matrix is CSR in other codecs than `dao_polars.pfor`.
     pub fn is_portable(&self) -> bool {
         matches!(self, Self::Csr(csr) if !csr.is_packed())
+    }
+
+    /// Begins to read what decoding `rows` (ascending, each once) needs, and does not wait for it, but for what says where it
+    /// lies: as long as the result lives, reading these rows finds it. `None` where nothing is read ahead.
+    ///
+    /// # Errors
+    /// As [`Matrix::read`].
+    pub fn read_ahead(&self, rows: &[u32], wanted: Option<&[bool]>) -> Result<Option<Box<dyn Held>>> {
+        match self {
+            Self::Csr(csr) => csr.read_ahead(rows),
+            Self::Dense(dense) => dense.read_ahead(rows, wanted),
+        }
     }
 
     /// Decodes `rows` (ascending, each once) into `sink`, in their order. Columns for which `wanted`

@@ -97,10 +97,11 @@ impl PyReader {
     ) -> PyResult<Bound<'py, PyList>> {
         let n = u32::try_from(self.request.keys.len())
             .map_err(|_| DaoError::value("a selection of more than 2^32 - 1 cells").hint("split it"))?;
-        let whole = std::iter::once(0..n as usize).collect();
+        let batches = std::iter::once(0..n as usize).collect();
+        let plan = EpochPlan { order: (0..n).collect(), batches, together: Vec::new() };
         let (request, pool) = (self.request.clone(), self.pool.clone());
         let threads = schedule::threads(threads);
-        let mut epoch = py.detach(|| Epoch::start(request, (0..n).collect(), whole, budget, threads, pool))?;
+        let mut epoch = py.detach(|| Epoch::start(request, plan, budget, threads, pool))?;
         let mut told = 0;
         loop {
             let next = py.detach(|| epoch.next(PATIENCE))?;
@@ -158,9 +159,9 @@ impl PyReader {
         // What an epoch has at a time is what the next one needs.
         self.pool.limit(usize::try_from(budget).unwrap_or(usize::MAX));
         let (request, pool, pid) = (self.request.clone(), self.pool.clone(), std::process::id());
-        let EpochPlan { order, batches } = plan.0.clone();
+        let plan = plan.0.clone();
         let threads = schedule::threads(threads);
-        let epoch = py.detach(|| Epoch::start(request.clone(), order, batches, budget, threads, pool.clone()))?;
+        let epoch = py.detach(|| Epoch::start(request.clone(), plan, budget, threads, pool.clone()))?;
         Ok(PyEpoch { request, pool, inner: Mutex::new(Some(epoch)), pid })
     }
 }

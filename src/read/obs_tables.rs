@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::schedule;
 use crate::error::{DaoError, Result};
 use crate::per_process::PerProcess;
-use crate::storage::{self, File, FileStamp, Storage, StorageOptions, is_remote};
+use crate::storage::{self, File, FileStamp, InMemory, Storage, StorageOptions, is_remote};
 use crate::store::{TableFile, changed, excerpt, missing, row_count};
 
 /// The most files that are remembered; then all are forgotten.
@@ -22,7 +22,9 @@ const MOST_KNOWN: usize = 100_000;
 const FRESH: Duration = Duration::from_secs(1);
 /// The most files that are read at a time.
 const MOST_LOCAL: usize = 8;
-const MOST_REMOTE: usize = 16;
+const MOST_REMOTE: usize = 32;
+/// The most bytes of a remote file that is read at once.
+const AT_ONCE: u64 = 1 << 20;
 /// The most bytes of remote files that are kept for the next query.
 const MOST_KEPT: usize = 64 << 20;
 
@@ -245,7 +247,15 @@ fn with_file<T>(
     read: impl FnOnce(&dyn File, &str) -> Result<(u64, T)>,
 ) -> Result<T> {
     let path = format!("{}/{}", storage.uri(), table.path);
-    let file = storage.file(&table.path)?.ok_or_else(|| missing(&path))?;
+    let file = match &table.file {
+        // A small one is read at once: what is where in it need not be asked for first.
+        Some(written) if storage.expect(&table.path, written.size) && written.size <= AT_ONCE => {
+            let bytes = storage.get_ranges(&table.path, &[0..written.size])?.and_then(|mut all| all.pop());
+            bytes.map(|bytes| Arc::new(InMemory { bytes, path: path.clone() }) as Arc<dyn File>)
+        }
+        _ => storage.file(&table.path)?,
+    };
+    let file = file.ok_or_else(|| missing(&path))?;
     let (n_rows, found) = read(file.as_ref(), &path)?;
     if n_rows == table.n_obs {
         return Ok(found);

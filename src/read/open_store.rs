@@ -45,6 +45,11 @@ impl OpenStore {
         &self.store
     }
 
+    /// Whether some of it is on another machine.
+    pub fn is_remote(&self) -> bool {
+        self.store.members().iter().any(|member| member.storage.local_root().is_none())
+    }
+
     /// The feature spaces of the store's parts.
     pub fn spaces(&self) -> &FeatureSpaces {
         &self.spaces

@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Normalize, OpenStore, check_rows, split_key};
+use super::{Normalize, OpenStore, check_rows, schedule, split_key};
 use crate::error::{DaoError, Result};
 use crate::genes::{self, Columns, Genes};
 use crate::matrix::{EditingSink, Matrix, RowCache, RowSink};
 use crate::number::{Dtype, Layout, Num};
-use crate::store::MatrixName;
+use crate::storage::Held;
+use crate::store::{MatrixName, Part};
+
+/// The parts that are opened at a time where each waits for a server.
+const AT_ONCE: usize = 32;
 
 /// One requested matrix, and the form in which it is returned.
 #[derive(Debug, Clone)]
@@ -78,8 +82,12 @@ impl ReadRequest {
                 return Err(DaoError::value("normalized values are no integers").expected("dtype float32 or float64"));
             }
             let mut opened = Vec::with_capacity(parts.len());
-            for (&number, (part, columns)) in &parts {
-                let matrix = store.matrix(part, &form.name)?;
+            let listed: Vec<_> = parts.iter().collect();
+            let open = |at: usize| {
+                let (&number, (part, columns)) = listed[at];
+                Ok((number, part, columns, store.matrix(part, &form.name)?))
+            };
+            let mut take = |(number, part, columns, matrix): (u32, &&Part, &Option<Arc<Columns>>, Arc<Matrix>)| {
                 let columns = columns.clone().filter(|_| form.name.is_of_genes());
                 let n_source = columns.as_ref().map_or(form.n_columns, |columns| columns.n_source());
                 if n_source as u64 != matrix.shape()[1] {
@@ -90,10 +98,40 @@ impl ReadRequest {
                 }
                 let cache_number = cache_numbers.next().ok_or_else(|| DaoError::value("more than 2^32 matrices"))?;
                 opened.push((number, PartMatrix { matrix, columns, place: part.place(), cache_number }));
-            }
+                Ok(())
+            };
+            let threads = if store.is_remote() { AT_ONCE } else { 1 };
+            schedule::in_order(listed.len(), threads, open, &mut take, || Ok(()))?;
             matrices.push(MatrixRequest { form, parts: opened });
         }
         Ok(Self { keys, matrices, cache: RowCache::default() })
+    }
+
+    /// Whether some of the rows come over a network, and are better asked for before they are needed.
+    pub fn reads_ahead(&self) -> bool {
+        self.matrices.iter().flat_map(|matrix| &matrix.parts).any(|(_, part)| part.matrix.is_remote())
+    }
+
+    /// The mean number of stored values of some cells, of all matrices together.
+    pub fn row_values(&self, keys: impl Iterator<Item = u64>) -> u64 {
+        let (mut n, mut bytes) = (0_u64, 0_u64);
+        for key in keys {
+            let (number, row) = split_key(key);
+            let parts = self.matrices.iter().filter_map(|matrix| matrix.part(number).ok());
+            bytes += parts.map(|part| part.matrix.row_bytes(row)).sum::<u64>();
+            n += 1;
+        }
+        bytes.checked_div(12 * n).unwrap_or(0)
+    }
+
+    /// Begins to read rows (ascending, each once) of one part's `matrix`: see [`Matrix::read_ahead`].
+    ///
+    /// # Errors
+    /// As [`Matrix::read`], with the dataset named.
+    pub fn read_ahead(&self, matrix: &MatrixRequest, number: u32, rows: &[u32]) -> Result<Option<Box<dyn Held>>> {
+        let PartMatrix { matrix: source, columns, place, .. } = matrix.part(number)?;
+        let wanted = columns.as_deref().map(Columns::wanted).filter(|_| matrix.form.normalize.is_none());
+        source.read_ahead(rows, wanted).map_err(|e| e.at(place))
     }
 
     /// Reads `rows` (ascending, each once) of one part's `matrix` into `sink`, normalized, with columns of one

@@ -54,6 +54,9 @@ pub struct EpochPlan {
     pub order: Arc<[u32]>,
     /// The batches: consecutive ranges that together are all of `order`.
     pub batches: Vec<Range<usize>>,
+    /// Where each lot ends of the places in `order` that were shuffled together, and with no others; empty where there are no
+    /// lots.
+    pub together: Vec<usize>,
 }
 
 impl EpochPlan {
@@ -64,7 +67,7 @@ impl EpochPlan {
             batches.push(order.len()..order.len() + batch.len());
             order.extend_from_slice(batch);
         }
-        Self { order: order.into(), batches }
+        Self { order: order.into(), batches, together: Vec::new() }
     }
 }
 
@@ -89,14 +92,16 @@ impl Sampler {
 
     /// The whole epoch, for all ranks.
     pub fn epoch(&self, epoch: u64) -> EpochPlan {
-        let (order, seed) = match &self.draw {
-            Some(draw) => (draw.positions(self.n, epoch), Some(draw.seed)),
-            None => (self.order.positions(self.n, epoch), self.order.seed()),
+        let ((order, mut together), seed) = match &self.draw {
+            Some(draw) => ((draw.positions(self.n, epoch), Vec::new()), Some(draw.seed)),
+            None => (self.order.arranged(self.n, epoch), self.order.seed()),
         };
         let Some(groups) = &self.groups else {
             let batches = batches(order.len(), self.batch_size, self.drop_last);
             let used = batches.last().map_or(0, |last| last.end);
-            return EpochPlan { order: order[..used].into(), batches };
+            together.iter_mut().for_each(|end| *end = (*end).min(used));
+            together.dedup();
+            return EpochPlan { order: order[..used].into(), batches, together };
         };
         let rng = seed.map(|seed| generator(seed, epoch, Stream::Batches));
         groups::plan(&order, groups, self.batch_size, self.drop_last, rng)

@@ -26,7 +26,14 @@ pub enum Order {
 impl Order {
     /// The positions of `epoch`, each of `0..n` once.
     pub fn positions(self, n: u32, epoch: u64) -> Vec<u32> {
-        match self {
+        self.arranged(n, epoch).0
+    }
+
+    /// The positions of `epoch`, and where each lot of them ends that were shuffled together and with no others; no ends where
+    /// there are no lots.
+    pub fn arranged(self, n: u32, epoch: u64) -> (Vec<u32>, Vec<usize>) {
+        let mut ends = Vec::new();
+        let positions = match self {
             Self::Frame => (0..n).collect(),
             Self::Shuffled { seed } => {
                 let mut positions: Vec<u32> = (0..n).collect();
@@ -43,10 +50,12 @@ impl Order {
                     let start = positions.len();
                     positions.extend(together.iter().copied().flatten());
                     shuffle(&mut positions[start..], rng);
+                    ends.push(positions.len());
                 }
                 positions
             }
-        }
+        };
+        (positions, ends)
     }
 
     /// The seed, where there is one.
@@ -75,6 +84,20 @@ mod tests {
                 positions.sort_unstable();
                 prop_assert_eq!(positions, (0..n).collect::<Vec<_>>());
             }
+        }
+
+        #[test]
+        fn a_lot_is_whole_blocks(n in 0u32..500, seed: u64, size in 1usize..50, window in 1usize..9) {
+            let (positions, ends) = Order::Blocks { seed, size, window }.arranged(n, 0);
+            let (mut start, mut seen) = (0, BTreeSet::new());
+            for end in ends {
+                let lot = &positions[start..end];
+                let blocks: BTreeSet<usize> = lot.iter().map(|&position| position as usize / size).collect();
+                prop_assert!(blocks.len() <= window && blocks.is_disjoint(&seen));
+                seen.extend(blocks);
+                start = end;
+            }
+            prop_assert_eq!(start, positions.len());
         }
 
         #[test]

@@ -62,7 +62,30 @@ impl EpochPlan {
     pub fn share(&self, share: Share, drop_last: bool, start: EpochStart, skip: usize) -> Self {
         let all = self.shared(share.world_size, drop_last, start);
         let mine = all.into_iter().enumerate().filter(|&(i, _)| share.has(i));
-        Self::of_batches(mine.skip(skip).map(|(_, batch)| &self.order[batch]))
+        let mine: Vec<Range<usize>> = mine.skip(skip).map(|(_, batch)| batch).collect();
+        let mut plan = Self::of_batches(mine.iter().map(|batch| &self.order[batch.clone()]));
+        plan.together = self.lots_of(&mine);
+        plan
+    }
+
+    /// Where each lot ends in the order of these batches, one after another.
+    fn lots_of(&self, batches: &[Range<usize>]) -> Vec<usize> {
+        let (mut ends, mut n, mut last) = (Vec::new(), 0, None);
+        for batch in batches {
+            let mut start = batch.start;
+            while start < batch.end {
+                let lot = self.together.partition_point(|&end| end <= start);
+                let Some(&end) = self.together.get(lot) else { return ends };
+                let end = end.min(batch.end);
+                n += end - start;
+                match ends.last_mut().filter(|_| last == Some(lot)) {
+                    Some(before) => *before = n,
+                    None => ends.push(n),
+                }
+                (start, last) = (end, Some(lot));
+            }
+        }
+        ends
     }
 
     /// The number of cells that all ranks together have had after `rounds` since `start.cells`.

@@ -7,6 +7,7 @@ mod local;
 mod prefetch;
 mod remote;
 mod system;
+mod together;
 mod zarr;
 
 use std::fmt::Display;
@@ -22,10 +23,24 @@ pub use local::Local;
 pub use local::{make_folder, write_error};
 pub use prefetch::prefetch;
 pub use system::{FileStamp, private_folder, stamp};
+pub use together::Together;
 pub use zarr::ZarrStorage;
 
 /// Options for object stores (`aws_region`, `endpoint`, …), as `object_store` and polars name them.
 pub type StorageOptions = Vec<(String, String)>;
+
+/// Byte ranges of a file that are wanted soon.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub path: String,
+    pub ranges: Vec<Range<u64>>,
+}
+
+/// What is read ahead: as long as this lives, [`Storage::get_ranges`] finds it. What has not come is given up with it.
+pub trait Held: Send + Sync + std::fmt::Debug {
+    /// The bytes that were asked for.
+    fn bytes(&self) -> u64;
+}
 
 /// Read access to the files below one root.
 ///
@@ -40,9 +55,25 @@ pub trait Storage: Send + Sync {
     /// The whole file at `path`; `None` if there is none.
     fn get(&self, path: &str) -> Result<Option<Bytes>>;
 
+    /// The whole files at `paths`, `None` for each that is not there: asked for all at once where one waits for answers.
+    fn get_many(&self, paths: &[String]) -> Result<Vec<Option<Bytes>>> {
+        paths.iter().map(|path| self.get(path)).collect()
+    }
+
     /// The bytes of `ranges` of the file at `path`, in their order; `None` if there is no such file. `Corrupt` if the
-    /// file ends before a range does.
+    /// file ends before a range does. Where a read costs a request, those that lie near each other are joined.
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>>;
+
+    /// Begins to read ranges of several files, without waiting for them; `None` where reading waits for nobody.
+    fn read_ahead(&self, _: Vec<Wanted>) -> Result<Option<Box<dyn Held>>> {
+        Ok(None)
+    }
+
+    /// Notes how long the file at `path` has to be, whose length then need not be asked for: reading it fails where it is not.
+    /// False where looking costs nothing, and nothing was noted.
+    fn expect(&self, _: &str, _: u64) -> bool {
+        false
+    }
 
     /// Opens the file at `path`; `None` if there is none.
     fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>>;
@@ -189,6 +220,32 @@ pub trait File: Send + Sync {
 
     /// Tells that a range is about to be read, among others that lie apart.
     fn will_read(&self, _: &Range<u64>) {}
+}
+
+/// A file that was read as a whole.
+pub struct InMemory {
+    pub bytes: Bytes,
+    /// Where it came from, for errors.
+    pub path: String,
+}
+
+impl File for InMemory {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        let end = offset.saturating_add(into.len() as u64);
+        check_end("file", &self.path, end, self.len())?;
+        // Both lie within the bytes.
+        let at = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        into.copy_from_slice(&self.bytes[at(offset)..at(end)]);
+        Ok(())
+    }
+
+    fn random_access(&self) -> bool {
+        true
+    }
 }
 
 /// Refuses to read a file of `size` bytes up to `end` if it ends before; `what` it is (a file, an object), for errors.

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::outline::Outline;
 use super::tables::read_pieces;
 use crate::checksum::{crc32c, crc32c_append};
 use crate::error::{DaoError, ErrorKind, Result};
-use crate::storage::{File, Storage};
+use crate::storage::{File, Held, Storage, Wanted};
 
 /// Files by their paths relative to the folder that lists them.
 pub type Files = BTreeMap<String, FileMeta>;
@@ -103,12 +104,60 @@ pub struct ListedFiles {
     /// The folder, with a slash at its end.
     folder: String,
     files: Files,
+    /// Whether the listed sizes are held against each answer, so that nobody need ask for them.
+    expected: bool,
+    /// Pieces of them that are here.
+    outline: Option<Arc<Outline>>,
 }
 
 impl ListedFiles {
     /// The `files` in the folder at `path`.
     pub fn new(storage: Arc<dyn Storage>, path: &str, files: Files) -> Self {
-        Self { storage, folder: format!("{path}/"), files }
+        let folder = format!("{path}/");
+        let noted = files.iter().filter(|(name, file)| storage.expect(&format!("{folder}{name}"), file.size)).count();
+        Self { expected: noted > 0, storage, folder, files, outline: None }
+    }
+
+    /// The same files, pieces of which are in an outline.
+    #[must_use]
+    pub fn with_outline(self, outline: Arc<Outline>) -> Self {
+        Self { outline: Some(outline), ..self }
+    }
+
+    /// The name of a file in the folder, and the outline, where there is one.
+    fn outlined<'a>(&'a self, path: &'a str) -> Option<(&'a str, &'a Outline)> {
+        Some((path.strip_prefix(&self.folder)?, self.outline.as_deref()?))
+    }
+
+    /// The ranges of a file, those of them that are in the outline from there.
+    fn outlined_ranges(
+        &self,
+        path: &str,
+        ranges: &[Range<u64>],
+        (name, outline): (&str, &Outline),
+    ) -> Result<Option<Vec<Bytes>>> {
+        let mut found = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            found.push(outline.get(&*self.storage, name, range)?);
+        }
+        let missing = |found: &[Option<Bytes>]| (0..ranges.len()).filter(|&i| found[i].is_none()).collect::<Vec<_>>();
+        let (mut placed, mut places) = (Vec::new(), Vec::new());
+        for i in missing(&found) {
+            if let Some(place) = outline.place(name, &ranges[i]) {
+                placed.push(i);
+                places.push(place);
+            }
+        }
+        for (i, bytes) in placed.into_iter().zip(outline.at(&*self.storage, &places)?) {
+            found[i] = Some(bytes);
+        }
+        let left = missing(&found);
+        if !left.is_empty() {
+            let wanted: Vec<Range<u64>> = left.iter().map(|&i| ranges[i].clone()).collect();
+            let Some(read) = self.storage.get_ranges(path, &wanted)? else { return Ok(None) };
+            left.into_iter().zip(read).for_each(|(i, bytes)| found[i] = Some(bytes));
+        }
+        Ok(found.into_iter().collect())
     }
 
     /// The paths of the files in the storage, ascending.
@@ -161,6 +210,9 @@ impl Storage for ListedFiles {
 
     fn size(&self, path: &str) -> Result<Option<u64>> {
         let Some(meta) = self.meta(path) else { return Ok(None) };
+        if self.expected {
+            return Ok(Some(meta.size));
+        }
         let found = self.storage.size(path)?;
         found.map_or(Ok(()), |size| meta.check_size(size, &self.place(path)))?;
         Ok(found)
@@ -168,14 +220,44 @@ impl Storage for ListedFiles {
 
     fn get(&self, path: &str) -> Result<Option<Bytes>> {
         let Some(meta) = self.meta(path) else { return Ok(None) };
-        let Some(bytes) = self.storage.get(path)? else { return Ok(None) };
+        let outlined = self.outlined(path).map(|(name, outline)| outline.whole(&*self.storage, name));
+        let bytes = match outlined.transpose()?.flatten() {
+            Some(bytes) => bytes,
+            None => {
+                let Some(bytes) = self.storage.get(path)? else { return Ok(None) };
+                bytes
+            }
+        };
         meta.check_size(bytes.len() as u64, &self.place(path))?;
         meta.check_crc(crc32c(&bytes), &self.place(path))?;
         Ok(Some(bytes))
     }
 
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {
-        if self.meta(path).is_none() { Ok(None) } else { self.storage.get_ranges(path, ranges) }
+        match (self.meta(path), self.outlined(path)) {
+            (None, _) => Ok(None),
+            (_, Some(outlined)) => self.outlined_ranges(path, ranges, outlined),
+            _ => self.storage.get_ranges(path, ranges),
+        }
+    }
+
+    fn read_ahead(&self, mut wanted: Vec<Wanted>) -> Result<Option<Box<dyn Held>>> {
+        wanted.retain(|wanted| self.meta(&wanted.path).is_some());
+        let mut places = Vec::new();
+        for Wanted { path, ranges } in &mut wanted {
+            let Some((name, outline)) = self.outlined(path) else { continue };
+            ranges.retain(|range| {
+                let place = outline.place(name, range);
+                let is_in_outline = place.is_some() || outline.has(name, range);
+                places.extend(place);
+                !is_in_outline
+            });
+        }
+        wanted.retain(|wanted| !wanted.ranges.is_empty());
+        if let Some(outline) = self.outline.as_ref().filter(|_| !places.is_empty()) {
+            wanted.push(Wanted { path: outline.path().to_owned(), ranges: outline.missing_units(&places) });
+        }
+        self.storage.read_ahead(wanted)
     }
 
     fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>> {

@@ -17,6 +17,7 @@ use super::categories::{Categories, PartCategories};
 use super::constants::{Constants, Names, share};
 use super::files::is_below;
 use super::matrix_name::MatrixName;
+use super::outline::OutlineFile;
 use super::removed::Removed;
 use super::tables::{RESERVED, TableFile};
 use super::versions::Record;
@@ -68,6 +69,9 @@ pub struct Part {
     /// Checksum of that; `None` for sfaira's, which have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
+    /// What readers over a network begin with; `None` for sfaira's, which have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outline: Option<OutlineFile>,
     pub layout: Layout,
     /// The number type that X is stored in; `None` for one that cannot be read.
     pub dtype: Option<Dtype>,
@@ -225,7 +229,9 @@ impl Manifest {
                 return wrong("the manifest gives more removed rows than the dataset has");
             }
             let paths = [&part.path, &part.description, &part.obs_name].into_iter();
-            if !paths.chain(removed.map(|removed| &removed.path)).all(|path| is_below(path)) {
+            let more = removed.map(|removed| &removed.path).into_iter();
+            let more = more.chain(part.outline.as_ref().map(|outline| &outline.path));
+            if !paths.chain(more).all(|path| is_below(path)) {
                 return wrong("the manifest gives a path outside the store");
             }
             if genes.insert(&part.name, &part.feature_space).is_some_and(|space| space != part.feature_space) {

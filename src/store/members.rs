@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::Store;
 use super::manifest::{Manifest, Part};
+use super::outlines::Outlines;
 use crate::error::{DaoError, Result};
 use crate::storage::Storage;
 
@@ -26,6 +27,8 @@ pub struct Member {
     pub id: String,
     /// The number of its version.
     pub version: u64,
+    /// What is known of its parts without asking for it again.
+    pub(super) outlines: Outlines,
     /// The number that it gives its next part.
     next_number: u32,
 }
@@ -34,7 +37,7 @@ impl Member {
     /// The only store of an opened one.
     pub fn new(storage: Arc<dyn Storage>, by_sfaira: bool, manifest: &Manifest) -> Self {
         let &Manifest { ref id, version, next_number, .. } = manifest;
-        Self { storage, by_sfaira, id: id.clone(), version, next_number }
+        Self { storage, by_sfaira, id: id.clone(), version, outlines: Outlines::default(), next_number }
     }
 
     /// Its absolute path, or its URL.

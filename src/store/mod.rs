@@ -12,6 +12,8 @@ mod files;
 mod manifest;
 mod matrix_name;
 mod members;
+mod outline;
+mod outlines;
 mod removed;
 mod sfaira;
 mod tables;
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{DaoError, ErrorKind, Result};
-use crate::storage::{self, Storage, StorageOptions};
+use crate::storage::{self, Storage, StorageOptions, Together};
 pub use categories::{Categories, PartCategories};
 pub use constants::{Constants, Names, Scalar};
 pub use dataset_name::{check_free, check_name, folder_name};
@@ -32,6 +34,7 @@ pub use files::{FileMeta, Files, ListedFiles, changed, checksum, missing};
 pub use manifest::{Columns, Manifest, Part};
 pub use matrix_name::MatrixName;
 pub use members::Member;
+pub use outline::{Contents, Outline, OutlineFile};
 pub use removed::{Removed, RemovedRows};
 pub use tables::{INDEX, TableFile, VarColumn, VarTable, excerpt, row_count};
 #[cfg(test)]
@@ -70,6 +73,16 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn read(storage: Arc<dyn Storage>, version: Option<u64>) -> Result<Self> {
+        if storage.local_root().is_some() {
+            return Self::found(storage.clone(), storage, version);
+        }
+        let asked = Together::new(storage.clone());
+        versions::ask(&asked, version)?;
+        Self::found(Arc::new(asked), storage, version)
+    }
+
+    /// Opens the store whose bytes are in `bytes`; of its versions, some were read in `storage` already.
+    fn found(storage: Arc<dyn Storage>, bytes: Arc<dyn Storage>, version: Option<u64>) -> Result<Self> {
         let found = match version {
             Some(version) if storage.size(&version_path(version))?.is_some() => Some(version),
             Some(version) if latest(&*storage)?.is_some() => return Err(versions::no_version(&*storage, version)),
@@ -87,7 +100,7 @@ impl Store {
             return Err(DaoError::value("the store has no versions").at(format!("store '{}'", storage.uri())));
         }
         let uri = storage.uri().to_owned();
-        Ok(Self { members: vec![Member::new(storage, by_sfaira, &manifest)], uri, manifest })
+        Ok(Self { members: vec![Member::new(bytes, by_sfaira, &manifest)], uri, manifest })
     }
 
     /// An absolute path, or a URL; of several stores theirs, with ` + ` between them.
@@ -142,11 +155,15 @@ impl Store {
     /// The files of a part, which are held against those that its description lists; sfaira's are taken as they
     /// are. Paths are relative to the store that the part lies in.
     pub fn files(&self, part: &Part, listed: Files) -> Arc<dyn Storage> {
-        let Member { storage, by_sfaira, .. } = self.member(part);
-        if *by_sfaira {
-            return storage.clone();
+        let member = self.member(part);
+        if member.by_sfaira {
+            return member.storage.clone();
         }
-        Arc::new(ListedFiles::new(storage.clone(), &part.path, listed))
+        let files = ListedFiles::new(member.storage.clone(), &part.path, listed);
+        Arc::new(match member.outlines.known(part) {
+            Some(outline) => files.with_outline(outline),
+            None => files,
+        })
     }
 
     /// A part's file, `path` relative to the part, with its checksum checked.
@@ -172,11 +189,14 @@ impl Store {
     /// # Errors
     /// `NotFound`, `Value` for a newer format version, or `Corrupt` if it contradicts the manifest.
     pub fn description(&self, part: &Part) -> Result<Description> {
-        let Member { storage, by_sfaira, .. } = self.member(part);
+        let Member { storage, by_sfaira, outlines, .. } = self.member(part);
         if *by_sfaira {
             return Ok(sfaira::description(part));
         }
-        read_description(&**storage, part)
+        if storage.local_root().is_some() {
+            return read_description(&**storage, part);
+        }
+        outlines.description(&**storage, part).map_err(|e| e.at(part.place()))
     }
 
     /// A part's table of genes.
@@ -214,18 +234,24 @@ pub fn read_description(storage: &dyn Storage, part: &Part) -> Result<Descriptio
 /// As [`Store::description`].
 pub fn description_file(storage: &dyn Storage, part: &Part) -> Result<(Bytes, Description)> {
     let path = part.file(&part.description);
-    let place = format!("{}/{path}", storage.uri());
-    let read = || {
-        let bytes = storage.get(&path)?.ok_or_else(|| files::missing(&place))?;
-        let found = checksum(&bytes);
-        if let Some(expected) = part.checksum.as_ref().filter(|&expected| *expected != found) {
-            let what = "checksum mismatch: the file is not the one that the version lists";
-            return Err(files::changed(&place, what, expected, found));
-        }
-        let description = Description::parse(&bytes, &place, part)?;
+    let read = || -> Result<_> {
+        let missing = || files::missing(&format!("{}/{path}", storage.uri()));
+        let bytes = storage.get(&path)?.ok_or_else(missing)?;
+        let description = described(storage, part, &bytes)?;
         Ok((bytes, description))
     };
     read().map_err(|e| e.at(part.place()))
+}
+
+/// The description of a part, from the bytes of its file.
+fn described(storage: &dyn Storage, part: &Part, bytes: &[u8]) -> Result<Description> {
+    let place = format!("{}/{}", storage.uri(), part.file(&part.description));
+    let found = checksum(bytes);
+    if let Some(expected) = part.checksum.as_ref().filter(|&expected| *expected != found) {
+        let what = "checksum mismatch: the file is not the one that the version lists";
+        return Err(files::changed(&place, what, expected, found));
+    }
+    Description::parse(bytes, &place, part)
 }
 
 fn no_versions(storage: &dyn Storage) -> DaoError {

@@ -258,7 +258,12 @@ impl ArrayWriter {
         };
         let place = chunk.map_or(LEFT_OUT, |chunk| [shard.file.size(), chunk.len() as u64]);
         shard.index.push(place);
-        chunk.map_or(Ok(()), |chunk| shard.file.write(chunk))?;
+        if let Some(chunk) = chunk {
+            if matches!(self.coding, Coding::Pfor(_)) {
+                shard.file.note_piece(&chunk[..codec::directory_len(self.chunk_len).min(chunk.len())]);
+            }
+            shard.file.write(chunk)?;
+        }
         if shard.index.len() == self.per_shard { self.finish_shard() } else { Ok(()) }
     }
 
@@ -271,7 +276,7 @@ impl ArrayWriter {
         let start = end.len();
         end.extend(index.iter().flatten().flat_map(|number| number.to_le_bytes()));
         end.extend(crc32c(&end[start..]).to_le_bytes());
-        file.write(&end)?;
+        file.write_end(&end)?;
         self.shards += 1;
         file.finish()
     }

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 
+use super::outline::{FilePieces, Pieces, WHOLE, is_read_whole};
 use super::temporary::TemporaryFolder;
 use crate::checksum::crc32c_append;
 use crate::error::{DaoError, Result};
@@ -28,6 +29,8 @@ pub struct Folder {
     /// The folder's path below `root`: empty, or with a slash at its end.
     below: String,
     files: Arc<Mutex<Files>>,
+    /// What of them belongs into the part's outline.
+    pieces: Arc<Mutex<Pieces>>,
     /// Large files on their way to the disk.
     flushing: Arc<Mutex<Vec<JoinHandle<Result<()>>>>>,
     here: Here,
@@ -54,10 +57,10 @@ impl Folder {
 
     /// The folder of a part, with what a temporary folder has of it where one is needed.
     pub fn with(storage: Arc<dyn Storage>, path: &str, temporary: Option<Arc<TemporaryFolder>>) -> Self {
-        let (files, flushing) = Default::default();
+        let (files, pieces, flushing) = Default::default();
         let own = || storage.local_root().unwrap_or(Path::new("")).join(path);
         let here = temporary.map_or_else(|| Here::Own(own()), Here::ForAWhile);
-        Self { storage, root: format!("{path}/"), below: String::new(), files, flushing, here }
+        Self { storage, root: format!("{path}/"), below: String::new(), files, pieces, flushing, here }
     }
 
     /// The folder on this machine from which [`Folder::take`] takes files of the part.
@@ -94,7 +97,13 @@ impl Folder {
     pub fn begin(&self, name: &str) -> Result<ListedFile> {
         let path = format!("{}{name}", self.below);
         let file = self.storage.create(&format!("{}{path}", self.root))?;
-        Ok(ListedFile { folder: self.clone(), path, file, size: 0, crc: 0 })
+        let pieces = FilePieces { whole: Some(Vec::new()), ..FilePieces::default() };
+        Ok(ListedFile { folder: self.clone(), path, file, size: 0, crc: 0, pieces })
+    }
+
+    /// What belongs into the part's outline of all that was written so far, below `zarr`.
+    pub fn pieces(&self) -> Pieces {
+        std::mem::take(&mut *lock(&self.pieces))
     }
 
     /// Writes the metadata of a zarr group.
@@ -171,6 +180,7 @@ pub struct ListedFile {
     file: Box<dyn NewFile>,
     size: u64,
     crc: u32,
+    pieces: FilePieces,
 }
 
 impl ListedFile {
@@ -182,13 +192,35 @@ impl ListedFile {
     /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write(bytes)?;
+        if let Some(whole) = &mut self.pieces.whole {
+            if whole.len() + bytes.len() <= WHOLE || is_read_whole(&self.path) {
+                whole.extend_from_slice(bytes);
+            } else {
+                self.pieces.whole = None;
+            }
+        }
         self.crc = crc32c_append(self.crc, bytes);
         self.size += bytes.len() as u64;
         Ok(())
     }
 
+    /// Notes that the next bytes begin with a piece that readers look for first, among many of its length.
+    pub fn note_piece(&mut self, bytes: &[u8]) {
+        self.pieces.starts.push(self.size);
+        self.pieces.many.extend_from_slice(bytes);
+    }
+
+    /// Appends the last bytes of the file, with which readers begin.
+    pub fn write_end(&mut self, bytes: &[u8]) -> Result<()> {
+        self.pieces.end = Some((self.size, bytes.to_vec()));
+        self.write(bytes)
+    }
+
     /// Ends the file and notes it. A large one may be on its way still: [`Folder::list`] waits for it, and has its error.
     pub fn finish(self) -> Result<()> {
+        if self.path.starts_with(&format!("{ZARR}/")) {
+            self.folder.pieces.lock().unwrap_or_else(PoisonError::into_inner).add(self.path.clone(), self.pieces);
+        }
         self.folder.note(self.path, FileMeta::new(self.size, self.crc));
         if let Some(flushing) = self.file.finish()? {
             lock(&self.folder.flushing).push(flushing);

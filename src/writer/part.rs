@@ -244,6 +244,7 @@ impl PartWriter {
         };
         let text = description.to_json()?;
         self.folder.write(DESCRIPTION, text.as_bytes())?;
+        let outline = self.folder.pieces().write(&self.folder, (DESCRIPTION, text.as_bytes()))?;
         self.folder.list()?;
         let part = Part {
             number: 0,
@@ -257,7 +258,8 @@ impl PartWriter {
             checksum: Some(checksum(text.as_bytes())),
             layout: x.layout,
             dtype: x.dtype,
-            bytes: description.bytes(&text),
+            bytes: description.bytes(&text) + outline.size,
+            outline: Some(outline),
             organism,
             obs: description.obs.columns.iter().map(|column| (column.name.clone(), column.dtype.clone())).collect(),
             obs_name: OBS.into(),
@@ -436,7 +438,8 @@ mod tests {
         let (description, part_path) = (store.description(part).unwrap(), part.path.clone());
         assert_eq!(description.matrices.keys().collect::<Vec<_>>(), [&MatrixName::X, &layer, &pca]);
         assert_eq!(description.files["var.parquet"], FileMeta::of(b"table"));
-        let listed: BTreeSet<String> = description.files.into_keys().chain(["part.json".to_owned()]).collect();
+        let listed: BTreeSet<String> =
+            description.files.into_keys().chain(["part.json", "outline"].map(str::to_owned)).collect();
         let found = Local::new(&folder.path().join(&part_path)).unwrap().list_files("").unwrap();
         assert_eq!(found.into_iter().map(|(path, _)| path).collect::<BTreeSet<_>>(), listed);
         for file in ["zarr/X/indices/c/0", "zarr/zarr.json", "zarr/layers/zarr.json", "zarr/obsm/zarr.json"] {

@@ -15,7 +15,7 @@ use super::packed::{Fetched, Packed};
 use super::plan::{Run, runs};
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Num, ascend, cast_values, for_dtype, zeros};
-use crate::storage::Storage;
+use crate::storage::{Held, Storage, Wanted};
 use offsets::Offsets;
 
 /// The number of rows that are put together at a time, where an array is not packed.
@@ -79,6 +79,28 @@ impl StoredArray {
         }
     }
 
+    /// Where the directories lie that [`StoredArray::wanted`] needs.
+    fn wanted_directories(&self, ranges: &[Range<u64>]) -> Result<Vec<Wanted>> {
+        match self {
+            Self::Packed(packed) => packed.wanted_directories(ranges),
+            Self::Chunked(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Where the bytes lie that reading `ranges` (ascending) needs.
+    fn wanted(&self, ranges: &[Range<u64>]) -> Result<Vec<Wanted>> {
+        match self {
+            Self::Packed(packed) => packed.wanted(ranges),
+            Self::Chunked(array) => {
+                let chunk_len = array.inner_shape().first().copied().unwrap_or(1);
+                let runs = ranges.iter().flat_map(|range| runs(range.clone(), chunk_len));
+                let mut chunks: Vec<Vec<u64>> = runs.map(|run| vec![run.chunk]).collect();
+                chunks.dedup();
+                array.wanted(&chunks)
+            }
+        }
+    }
+
     /// The values `range`.
     fn values<T: Num>(&self, range: Range<u64>) -> Result<Vec<T>> {
         let mut values = zeros(to_len(range.end - range.start)?)?;
@@ -137,6 +159,11 @@ impl Csr {
         self.shape
     }
 
+    /// The array of values.
+    pub fn array(&self) -> &ZarrArray {
+        self.data.array()
+    }
+
     /// The number type that the values are stored in.
     pub fn dtype(&self) -> Dtype {
         self.data.array().dtype()
@@ -189,8 +216,26 @@ impl Csr {
         self.is_packed() && self.data.array().storage().local_root().is_some()
     }
 
+    /// Begins to read rows (ascending) that are decoded soon; see [`super::Matrix::read_ahead`].
+    pub fn read_ahead(&self, rows: &[u32]) -> Result<Option<Box<dyn Held>>> {
+        let storage = self.data.array().storage();
+        if storage.local_root().is_some() {
+            return Ok(None);
+        }
+        let ranges: Vec<Range<u64>> = rows.iter().filter_map(|&row| self.row_range(row)).collect();
+        let both = [&self.indices, &self.data];
+        let of_both = |wanted: fn(&StoredArray, &[Range<u64>]) -> Result<Vec<Wanted>>| {
+            let both = both.iter().map(|array| wanted(array, &ranges)).collect::<Result<Vec<_>>>()?;
+            Ok::<_, DaoError>(both.concat())
+        };
+        let _directories = storage.read_ahead(of_both(StoredArray::wanted_directories)?)?;
+        storage.read_ahead(of_both(StoredArray::wanted)?)
+    }
+
     /// Decodes rows into `sink`; see [`super::Matrix::read`].
     pub fn read<T: Num>(&self, rows: &[u32], sink: &mut dyn RowSink<T>) -> Result<()> {
+        // Columns and values are asked for together.
+        let _held = self.read_ahead(rows)?;
         let range = |&row: &u32| {
             self.row_range(row).ok_or_else(|| {
                 DaoError::value(format!("row {row} was asked for and the matrix has {}", self.shape[0]))

@@ -21,7 +21,7 @@ use super::cache::RowCache;
 use super::plan::to_usize;
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Num};
-use crate::storage::Storage;
+use crate::storage::{Held, Storage};
 use compact_row::ColumnMask;
 pub use compact_row::CompactRow;
 
@@ -70,6 +70,11 @@ impl Dense {
         [self.array.shape()[0], self.array.shape()[1]]
     }
 
+    /// The array.
+    pub fn array(&self) -> &ZarrArray {
+        &self.array
+    }
+
     /// The number type that the values are stored in.
     pub fn dtype(&self) -> Dtype {
         self.array.dtype()
@@ -85,6 +90,20 @@ impl Dense {
     /// Whether rows are decoded along with other rows.
     pub fn keeps_rows(&self) -> bool {
         self.encoding != ChunkEncoding::Raw
+    }
+
+    /// Begins to read what rows (ascending) lie in; see [`super::Matrix::read_ahead`].
+    pub fn read_ahead(&self, rows: &[u32], wanted: Option<&[bool]>) -> Result<Option<Box<dyn Held>>> {
+        let storage = self.array.storage();
+        // Of chunks as they are the rows alone are read.
+        if storage.local_root().is_some() || self.encoding == ChunkEncoding::Raw {
+            return Ok(None);
+        }
+        let (height, columns) = (self.array.inner_shape()[0], self.wanted(wanted).chunks);
+        let mut bands: Vec<u64> = rows.iter().map(|&row| u64::from(row) / height).collect();
+        bands.dedup();
+        let chunks = bands.iter().flat_map(|&band| columns.iter().map(move |&column| vec![band, column]));
+        storage.read_ahead(self.array.wanted(&chunks.collect::<Vec<_>>())?)
     }
 
     /// Decodes rows as [`super::Matrix::read`] does, of an array of `S`. Values other than zero are kept, NaN among

@@ -13,13 +13,13 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::array::{MAX_GAP, MAX_READ, ZarrArray};
+use super::array::{MAX_GAP, ZarrArray};
 use super::plan::{Run, coalesce, runs, to_usize};
 use super::shard::ChunkRange;
 use crate::codec::{self, BLOCK, Broken, Kind, SCRATCH, Scratch};
 use crate::error::{DaoError, Result};
 use crate::number::{Dtype, Num, always_exact, cast_values, for_dtype, resize, zeros};
-use crate::storage::File;
+use crate::storage::{File, Wanted};
 use directories::{Directories, Starts};
 use last_block::LastBlock;
 
@@ -111,18 +111,52 @@ impl Packed {
             return Ok(fetched);
         }
         fetched.directories = self.fetch_directories(all.clone())?;
-        let mut wanted: Vec<(u64, Range<u64>)> = Vec::new();
-        for run in all {
-            let (number, shard, at) = self.chunk(run.chunk)?;
-            let starts = self.starts(shard, at, &run, &fetched.directories)?;
-            wanted.extend(starts.as_ref().and_then(Starts::all).map(|bytes| (number, bytes)));
-        }
-        let max_read = if cheap { MAX_LOCAL_READ } else { MAX_READ };
-        for of_shard in wanted.chunk_by(|a, b| a.0 == b.0) {
+        for of_shard in self.blocks_of(all, &fetched.directories)?.chunk_by(|a, b| a.0 == b.0) {
             let ranges = of_shard.iter().map(|(_, range)| range.clone());
-            fetched.parts.insert(of_shard[0].0, self.get(of_shard[0].0, ranges.collect(), max_read)?);
+            fetched.parts.insert(of_shard[0].0, self.get(of_shard[0].0, ranges.collect(), cheap)?);
         }
         Ok(fetched)
+    }
+
+    /// Where the directories lie that reading `ranges` (ascending) needs and that are not kept.
+    pub fn wanted_directories(&self, ranges: &[Range<u64>]) -> Result<Vec<Wanted>> {
+        let all = ranges.iter().flat_map(|range| runs(range.clone(), self.chunk_len));
+        let missing = self.missing_directories(all)?;
+        self.of_shards(missing.into_iter().map(|(number, _, range)| (number, range)))
+    }
+
+    /// Where the bytes lie that reading `ranges` (ascending) needs, the directories read.
+    pub fn wanted(&self, ranges: &[Range<u64>]) -> Result<Vec<Wanted>> {
+        let all = ranges.iter().flat_map(|range| runs(range.clone(), self.chunk_len));
+        let directories = self.fetch_directories(all.clone())?;
+        self.of_shards(self.blocks_of(all, &directories)?.into_iter())
+    }
+
+    /// The byte ranges of each shard.
+    fn of_shards(&self, ranges: impl Iterator<Item = (u64, Range<u64>)>) -> Result<Vec<Wanted>> {
+        let mut wanted: Vec<(u64, Wanted)> = Vec::new();
+        for (number, range) in ranges {
+            match wanted.last_mut().filter(|(last, _)| *last == number) {
+                Some((_, wanted)) => wanted.ranges.push(range),
+                None => wanted.push((number, Wanted { path: self.shard(number)?.key.clone(), ranges: vec![range] })),
+            }
+        }
+        Ok(wanted.into_iter().map(|(_, wanted)| wanted).collect())
+    }
+
+    /// The bytes of the blocks that each run lies in, with the number of its shard.
+    fn blocks_of(
+        &self,
+        runs: impl Iterator<Item = Run>,
+        directories: &HashMap<u64, Vec<u64>>,
+    ) -> Result<Vec<(u64, Range<u64>)>> {
+        let mut wanted = Vec::new();
+        for run in runs {
+            let (number, shard, at) = self.chunk(run.chunk)?;
+            let starts = self.starts(shard, at, &run, directories)?;
+            wanted.extend(starts.as_ref().and_then(Starts::all).map(|bytes| (number, bytes)));
+        }
+        Ok(wanted)
     }
 
     /// Asks for the directory entries of the values `range`, which [`Packed::will_decode`] looks at soon.
@@ -153,8 +187,8 @@ impl Packed {
         }
     }
 
-    /// Reads the directories of `runs`' chunks that are not kept, joined; returns those for which there is no room.
-    fn fetch_directories(&self, runs: impl Iterator<Item = Run>) -> Result<HashMap<u64, Vec<u64>>> {
+    /// The directories of `runs`' chunks that are not kept: the number of the shard, the chunk's, and where each lies.
+    fn missing_directories(&self, runs: impl Iterator<Item = Run>) -> Result<Vec<(u64, u64, Range<u64>)>> {
         let mut missing: Vec<(u64, u64, Range<u64>)> = Vec::new();
         for run in runs {
             let (number, shard, at) = self.chunk(run.chunk)?;
@@ -162,10 +196,17 @@ impl Packed {
             missing.push((number, run.chunk, self.directory_range(chunk)));
         }
         missing.dedup();
+        Ok(missing)
+    }
+
+    /// Reads the directories of `runs`' chunks that are not kept, joined; returns those for which there is no room.
+    fn fetch_directories(&self, runs: impl Iterator<Item = Run>) -> Result<HashMap<u64, Vec<u64>>> {
+        let missing = self.missing_directories(runs)?;
         let mut not_kept = HashMap::new();
         for of_shard in missing.chunk_by(|a, b| a.0 == b.0) {
             let ranges = of_shard.iter().map(|(_, _, range)| range.clone());
-            let parts = self.get(of_shard[0].0, ranges.collect(), MAX_READ)?;
+            let cheap = self.shard(of_shard[0].0)?.file.random_access();
+            let parts = self.get(of_shard[0].0, ranges.collect(), cheap)?;
             for (_, chunk, range) in of_shard {
                 let (_, shard, at) = self.chunk(*chunk)?;
                 let bytes = within_parts(&parts, range);
@@ -179,14 +220,17 @@ impl Packed {
         Ok(not_kept)
     }
 
-    /// The byte `ranges` of a shard, joined to parts of it, ascending, each with the offset where it begins.
-    fn get(&self, number: u64, mut ranges: Vec<Range<u64>>, max_read: u64) -> Result<Vec<(u64, Bytes)>> {
+    /// The byte `ranges` of a shard as parts of it, ascending, each with the offset where it begins. Where reads are cheap
+    /// they are joined here; else their storage does that as it costs least.
+    fn get(&self, number: u64, mut ranges: Vec<Range<u64>>, cheap: bool) -> Result<Vec<(u64, Bytes)>> {
         // A shard may have its chunks in any order.
         ranges.sort_unstable_by_key(|range| (range.start, range.end));
-        let joined: Vec<Range<u64>> =
-            coalesce(&ranges, MAX_GAP, max_read).into_iter().map(|fetch| fetch.bytes).collect();
-        let parts = self.array.read(&self.shard(number)?.key, &joined)?;
-        Ok(joined.iter().map(|range| range.start).zip(parts).collect())
+        ranges.dedup();
+        if cheap {
+            ranges = coalesce(&ranges, MAX_GAP, MAX_LOCAL_READ).into_iter().map(|fetch| fetch.bytes).collect();
+        }
+        let parts = self.array.read(&self.shard(number)?.key, &ranges)?;
+        Ok(ranges.iter().map(|range| range.start).zip(parts).collect())
     }
 
     /// Decodes the values `range` into `out`, which has as many. `NotFound` for a missing shard; `Corrupt` for one that

@@ -1,56 +1,64 @@
 //! Objects read into buffers that are no larger than what was asked for.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use object_store::path::Path as ObjectPath;
-use object_store::{Error as ObjectError, GetOptions, GetRange, GetResult, ObjectStore};
+use object_store::{Error as ObjectError, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
 
 /// The most that is read of one object at once.
 const MOST: u64 = 4 << 30;
 /// The most that is asked of memory on a server's word, before the bytes come.
 const AT_FIRST: u64 = 1 << 24;
 
+/// What came of an answer.
+pub enum Came {
+    Head,
+    Bytes(u64),
+}
+
 fn refused(what: String) -> ObjectError {
     ObjectError::Generic { store: "server", source: what.into() }
 }
 
 /// A whole object, which is as long as its header says.
-pub async fn whole(store: &dyn ObjectStore, at: &ObjectPath, arrived: &AtomicU64) -> object_store::Result<Bytes> {
+pub async fn whole(store: &dyn ObjectStore, at: &ObjectPath, came: impl Fn(Came)) -> object_store::Result<Bytes> {
     let result = store.get_opts(at, GetOptions::default()).await?;
+    came(Came::Head);
     let size = result.meta.size;
     if size > MOST {
         return Err(refused(format!("an object of {size} bytes, of which at most {MOST} are read at once")));
     }
-    collected(result, size, arrived).await
+    collected(result, size, came).await
 }
 
-/// A range of an object, or the part of it that the object has.
+/// A range of an object, or the part of it that the object has; and what the server says of the object.
 pub async fn range(
     store: &dyn ObjectStore,
     at: &ObjectPath,
     range: Range<u64>,
-    arrived: &AtomicU64,
-) -> object_store::Result<Bytes> {
+    came: impl Fn(Came),
+) -> object_store::Result<(Bytes, ObjectMeta)> {
     let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
     let result = store.get_opts(at, options).await?;
+    came(Came::Head);
     let (got, wanted) = (result.range.end.saturating_sub(result.range.start), range.end - range.start);
     if result.range.start != range.start || got > wanted {
         return Err(refused(format!("asked for bytes {range:?}, the server sent {:?}", result.range)));
     }
-    collected(result, got, arrived).await
+    let meta = result.meta.clone();
+    Ok((collected(result, got, came).await?, meta))
 }
 
 /// The `size` bytes of a body, no more and no fewer.
-async fn collected(result: GetResult, size: u64, arrived: &AtomicU64) -> object_store::Result<Bytes> {
+async fn collected(result: GetResult, size: u64, came: impl Fn(Came)) -> object_store::Result<Bytes> {
     let mut body = result.into_stream();
     let mut bytes = Vec::new();
     let mut got = 0;
     while let Some(part) = body.next().await {
         let part = part?;
-        arrived.fetch_add(part.len() as u64, Ordering::Relaxed);
+        came(Came::Bytes(part.len() as u64));
         got += part.len() as u64;
         if got > size {
             return Err(refused(format!("a body of {size} bytes goes on after them")));

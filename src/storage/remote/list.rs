@@ -44,14 +44,14 @@ impl Remote {
 
     /// The objects and folders directly below `folder`, which is at `path` or below it.
     fn list(&self, path: &str, folder: &ObjectPath) -> Result<ListResult> {
-        let listed = self.answer(path, async |_| self.store.list_with_delimiter(Some(folder)).await)?;
+        let listed = self.answer(path, self.store.list_with_delimiter(Some(folder)))?;
         listed.map_err(|e| self.failed(path, "reading", &e))
     }
 
     /// All objects below `path`, as many at a time as a page of a list has.
     fn list_all(&self, path: &str) -> Result<Vec<ObjectMeta>> {
         let (mut found, mut objects) = (Vec::new(), self.store.list(Some(&self.object(path))).chunks(PAGE));
-        while let Some(page) = self.answer(path, async |_| objects.next().await)? {
+        while let Some(page) = self.answer(path, objects.next())? {
             for object in page {
                 found.push(object.map_err(|e| self.failed(path, "reading", &e))?);
             }

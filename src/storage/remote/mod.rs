@@ -1,18 +1,24 @@
 //! S3, GCS, Azure and HTTP through `object_store` (<https://docs.rs/object_store>).
 //!
-//! Owns what is asked of a store, and its errors. Every answer is waited for by [`wait`], and read by [`body`]; [`write`]
-//! puts and removes objects, [`upload`] puts them piece by piece, [`list`] lists them. Plain HTTP is not written to. What
-//! users say of it is understood by [`options`], and completed by [`credentials`].
+//! Owns what is asked of a store, and its errors. Every answer is waited for by [`wait`], and read by [`body`]. Ranges of objects
+//! are [`pieces`]: many are on their way at a time, as many as the [`gate`] lets pass, [`join`]ed as the [`line`] wants it, all of
+//! one [`state`] of their object. [`write`] puts and removes objects, [`upload`] puts them piece by piece, [`list`] lists them.
+//! Plain HTTP is not written to. What users say of it is understood by [`options`], and completed by [`credentials`].
 
 mod body;
 mod build;
 mod credentials;
+mod gate;
 mod hub;
+mod join;
+mod line;
 mod list;
 mod options;
+mod pieces;
 mod probe;
 pub(super) mod secrets;
 mod service;
+mod state;
 mod upload;
 mod wait;
 mod write;
@@ -20,14 +26,15 @@ mod write;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use object_store::path::Path as ObjectPath;
-use object_store::{Error as ObjectError, OBJECT_STORE_COALESCE_DEFAULT, ObjectStore, ObjectStoreExt, coalesce_ranges};
+use object_store::{Error as ObjectError, ObjectStore, ObjectStoreExt};
 
-use super::{File, NewFile, Storage, StorageOptions, check_end};
+use super::{File, Held, NewFile, Storage, StorageOptions, Wanted, check_end};
 use crate::error::{DaoError, ErrorKind, Result};
 
 /// The objects below one URL.
@@ -44,7 +51,47 @@ pub struct Remote {
     patience: Duration,
     /// Whether it can be written to: plain HTTP cannot.
     is_bucket: bool,
+    shared: Arc<Shared>,
     pid: u32,
+}
+
+/// What all who read from one root share.
+#[derive(Debug, Default)]
+struct Shared {
+    pieces: pieces::Pieces,
+    gate: Arc<gate::Gate>,
+    line: line::Line,
+    states: state::States,
+    /// The bytes that have arrived, an answer being worth some.
+    arrived: AtomicU64,
+}
+
+/// The bytes that an answer is worth, however short it is: it shows that the line is alive.
+const ANSWER: u64 = 16 << 10;
+
+/// Why a range of an object is not to be had.
+#[derive(Debug, Clone)]
+enum Failure {
+    Missing,
+    Refused(Arc<ObjectError>),
+    /// The object is longer or shorter than it was when the store was written.
+    OtherSize {
+        expected: u64,
+        size: u64,
+    },
+    /// The object ends before `end`.
+    Short {
+        end: u64,
+        size: u64,
+    },
+    /// The object is another than that of which a part was read before.
+    Replaced,
+}
+
+impl From<ObjectError> for Failure {
+    fn from(error: ObjectError) -> Self {
+        if matches!(error, ObjectError::NotFound { .. }) { Self::Missing } else { Self::Refused(Arc::new(error)) }
+    }
 }
 
 impl Remote {
@@ -57,16 +104,17 @@ impl Remote {
         let environment = credentials::Environment::of_process();
         let build::Built { store, prefix, patience, settings, is_bucket, advice } =
             build::build(&uri, &options, &environment)?;
-        let (options, advice) = (settings.into(), advice.into());
-        Ok(Self { store, prefix, uri, options, advice, patience, is_bucket, pid: std::process::id() })
+        let (options, advice, shared, pid) = (settings.into(), advice.into(), Arc::default(), std::process::id());
+        Ok(Self { store, prefix, uri, options, advice, patience, is_bucket, shared, pid })
     }
 
     /// A bucket that is this store.
     #[cfg(test)]
     pub fn of(store: Arc<dyn ObjectStore>, uri: &str) -> Self {
-        let (prefix, options, patience) = (ObjectPath::from("root"), Arc::default(), Duration::from_mins(1));
+        let (prefix, patience, pid) = (ObjectPath::from("root"), Duration::from_mins(1), std::process::id());
+        let (options, shared) = Default::default();
         let (uri, advice) = (uri.to_owned(), "look at the test".into());
-        Self { store, prefix, uri, options, advice, patience, is_bucket: true, pid: std::process::id() }
+        Self { store, prefix, uri, options, advice, patience, is_bucket: true, shared, pid }
     }
 
     /// Whether this process opened it, and not a parent that it was forked from.
@@ -79,26 +127,36 @@ impl Remote {
         path.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |at, part| at.join(part))
     }
 
-    /// The answer to a request for `path`. `Value` in a forked child: connections are its parent's.
-    fn answer<T>(&self, path: &str, request: impl AsyncFnOnce(&AtomicU64) -> T) -> Result<T> {
+    /// `Value` in a forked child: connections are its parent's.
+    fn check_process(&self) -> Result<()> {
+        if self.is_own() {
+            return Ok(());
+        }
+        Err(DaoError::value("this process was forked from the one that opened the store")
+            .hint("open it again in this process, with dao.load_store or dao.scan"))
+    }
+
+    /// The answer to a request for `path`.
+    fn answer<T>(&self, path: &str, request: impl Future<Output = T>) -> Result<T> {
         self.answer_in(self.patience, path, request)
     }
 
     /// The answer to a request for `path`, which is waited for so long.
-    fn answer_in<T>(&self, patience: Duration, path: &str, request: impl AsyncFnOnce(&AtomicU64) -> T) -> Result<T> {
-        if !self.is_own() {
-            return Err(DaoError::value("this process was forked from the one that opened the store")
-                .hint("open it again in this process, with dao.load_store or dao.scan"));
-        }
-        wait::wait_for(patience, request).map_err(|e| e.at(self.place(path)))
+    fn answer_in<T>(&self, patience: Duration, path: &str, request: impl Future<Output = T>) -> Result<T> {
+        self.check_process()?;
+        wait::wait_for(patience, &self.shared.arrived, request).map_err(|e| e.at(self.place(path)))
+    }
+
+    fn note_arrival(&self, came: &body::Came) {
+        let bytes = match came {
+            body::Came::Head => ANSWER,
+            body::Came::Bytes(bytes) => *bytes,
+        };
+        self.shared.arrived.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// The answer to a request for `path`; `None` for a missing object.
-    fn ask<T>(
-        &self,
-        path: &str,
-        request: impl AsyncFnOnce(&AtomicU64) -> object_store::Result<T>,
-    ) -> Result<Option<T>> {
+    fn ask<T>(&self, path: &str, request: impl Future<Output = object_store::Result<T>>) -> Result<Option<T>> {
         self.found(path, self.answer(path, request)?)
     }
 
@@ -111,13 +169,76 @@ impl Remote {
         }
     }
 
-    /// The bytes of some ranges of an object.
-    fn ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<object_store::Result<Vec<Bytes>>> {
-        let object = self.object(path);
-        self.answer(path, async |arrived| {
-            let fetch = |range| body::range(&*self.store, &object, range, arrived);
-            coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await
-        })
+    /// The bytes of some ranges of an object, in their order; `None` for a missing object.
+    fn ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {
+        let held = self.begin(vec![Wanted { path: path.to_owned(), ranges: ranges.to_vec() }])?;
+        let pieces = self.shared.pieces.find(path, ranges);
+        let answers = self.answer(path, async {
+            let mut all = Vec::with_capacity(ranges.len());
+            for (range, piece) in ranges.iter().zip(pieces) {
+                if range.is_empty() {
+                    all.push(Bytes::new()); // not requested: servers refuse it
+                    continue;
+                }
+                let came = match piece {
+                    Some(piece) => piece.bytes(range).await,
+                    None => None,
+                };
+                // What another wanted first and gave up is asked for once more.
+                all.push(match came {
+                    Some(answer) => answer?,
+                    None => self.fetch(path, range.clone()).await?,
+                });
+            }
+            Ok(all)
+        })?;
+        drop(held);
+        match answers {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(Failure::Missing) => Ok(None),
+            Err(failure) => Err(self.why(path, ranges, failure)),
+        }
+    }
+
+    /// The error for ranges of an object that were not to be had.
+    fn why(&self, path: &str, ranges: &[Range<u64>], failure: Failure) -> DaoError {
+        let uri = format!("{}/{path}", self.uri);
+        let restore = "restore it from a copy, or write the dataset again";
+        match failure {
+            Failure::Missing => self.missing(path),
+            Failure::Short { end, size } => self
+                .check_end(path, end, size)
+                .err()
+                .unwrap_or_else(|| DaoError::internal("an object is too short and is not")),
+            Failure::OtherSize { expected, size } => {
+                let what = if size < expected { "object is truncated" } else { "object is longer than it was written" };
+                DaoError::corrupt(&uri, what)
+                    .expected(format!("{expected} bytes"))
+                    .found(format!("{size} bytes"))
+                    .hint(restore)
+            }
+            Failure::Replaced => {
+                DaoError::corrupt(&uri, "object was replaced while the store was open").hint("open the store again")
+            }
+            Failure::Refused(error) => {
+                // What a server says to a range past the end depends on the server.
+                let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+                let size = self.size_now(path).ok().flatten();
+                let short = size.and_then(|size| self.check_end(path, end, size).err());
+                short.unwrap_or_else(|| self.failed(path, "reading", &error))
+            }
+        }
+    }
+
+    fn missing(&self, path: &str) -> DaoError {
+        DaoError::new(ErrorKind::NotFound, "object is missing")
+            .at(self.place(path))
+            .hint("restore it from a copy, or write the dataset again")
+    }
+
+    /// The length of an object, which its server is asked for.
+    fn size_now(&self, path: &str) -> Result<Option<u64>> {
+        Ok(self.ask(path, async { self.store.head(&self.object(path)).await })?.map(|meta| meta.size))
     }
 
     fn place(&self, path: &str) -> String {
@@ -151,21 +272,11 @@ impl File for RemoteFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         let end = offset.saturating_add(into.len() as u64);
         self.remote.check_end(&self.path, end, self.len)?;
-        if into.is_empty() {
-            return Ok(()); // an empty range is not requested: servers refuse it
-        }
-        let answer = self.remote.ranges(&self.path, std::slice::from_ref(&(offset..end)))?;
-        let parts = self.remote.found(&self.path, answer).map_err(|error| {
-            // What a server says to a range past the end depends on the server.
-            let size = self.remote.size(&self.path).ok().flatten().unwrap_or(end);
-            self.remote.check_end(&self.path, end, size).err().unwrap_or(error)
-        })?;
-        let Some([part]) = parts.as_deref() else {
-            return Err(DaoError::new(ErrorKind::NotFound, "object is missing")
-                .at(self.remote.place(&self.path))
-                .hint("restore it from a copy, or write the dataset again"));
+        let parts = self.remote.ranges(&self.path, std::slice::from_ref(&(offset..end)))?;
+        let parts = parts.ok_or_else(|| self.remote.missing(&self.path))?;
+        let Some(part) = parts.first().filter(|part| part.len() == into.len()) else {
+            return Err(DaoError::internal("a range without its bytes"));
         };
-        self.remote.check_end(&self.path, end, offset + part.len() as u64)?;
         into.copy_from_slice(part);
         Ok(())
     }
@@ -188,19 +299,38 @@ impl Storage for Remote {
     }
 
     fn size(&self, path: &str) -> Result<Option<u64>> {
-        Ok(self.ask(path, async |_| self.store.head(&self.object(path)).await)?.map(|meta| meta.size))
+        match self.shared.states.size(path) {
+            Some(size) => Ok(Some(size)),
+            None => self.size_now(path),
+        }
+    }
+
+    fn expect(&self, path: &str, size: u64) -> bool {
+        self.shared.states.expect(path, size);
+        true
     }
 
     fn get(&self, path: &str) -> Result<Option<Bytes>> {
-        self.ask(path, async |arrived| body::whole(&*self.store, &self.object(path), arrived).await)
+        let came = |came| self.note_arrival(&came);
+        self.ask(path, body::whole(&*self.store, &self.object(path), came))
+    }
+
+    fn get_many(&self, paths: &[String]) -> Result<Vec<Option<Bytes>>> {
+        let read = |path: &String| {
+            let object = self.object(path);
+            async move { body::whole(&*self.store, &object, |came| self.note_arrival(&came)).await }
+        };
+        let first = paths.first().map_or("", String::as_str);
+        let answers = self.answer(first, join_all(paths.iter().map(read)))?;
+        paths.iter().zip(answers).map(|(path, answer)| self.found(path, answer)).collect()
     }
 
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {
-        let Some(parts) = self.found(path, self.ranges(path, ranges)?)? else { return Ok(None) };
-        for (part, range) in parts.iter().zip(ranges) {
-            self.check_end(path, range.end, range.start + part.len() as u64)?;
-        }
-        Ok(Some(parts))
+        self.ranges(path, ranges)
+    }
+
+    fn read_ahead(&self, wanted: Vec<Wanted>) -> Result<Option<Box<dyn Held>>> {
+        Ok(Some(Box::new(self.begin(wanted)?)))
     }
 
     fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>> {
@@ -221,7 +351,7 @@ impl Storage for Remote {
     }
 
     fn modified(&self, path: &str) -> Result<Option<SystemTime>> {
-        Ok(self.ask(path, async |_| self.store.head(&self.object(path)).await)?.map(|meta| meta.last_modified.into()))
+        Ok(self.ask(path, async { self.store.head(&self.object(path)).await })?.map(|meta| meta.last_modified.into()))
     }
 
     fn create(&self, path: &str) -> Result<Box<dyn NewFile>> {
@@ -280,10 +410,10 @@ mod tests {
         assert_eq!(file.read_at(4, &mut into).unwrap_err().kind(), ErrorKind::Corrupt);
 
         put(b"abcd");
-        for offset in [2, 3] {
+        for (offset, what) in [(1, "was replaced while the store was open"), (3, "is truncated")] {
             let error = file.read_at(offset, &mut into).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt);
-            assert!(error.to_string().starts_with("path 'mem://root/a': object is truncated"), "{error}");
+            assert!(error.to_string().starts_with(&format!("path 'mem://root/a': object {what}")), "{error}");
         }
         wait::runtime().unwrap().block_on(store.delete(&ObjectPath::from("root/a"))).unwrap();
         assert_eq!(file.read_at(0, &mut into).unwrap_err().kind(), ErrorKind::NotFound);

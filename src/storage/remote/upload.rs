@@ -54,7 +54,7 @@ impl Upload {
         let (remote, path) = (self.remote.clone(), self.path.clone());
         let Some(parts) = self.parts() else { return Ok(()) };
         while parts.sending.len() >= fewer {
-            let Some(sent) = remote.answer_in(patience, &path, async |_| parts.sending.join_next().await)? else {
+            let Some(sent) = remote.answer_in(patience, &path, parts.sending.join_next())? else {
                 break;
             };
             sent.map_err(ended)?.map_err(|e| remote.not_written(&path, &e))?;
@@ -66,7 +66,7 @@ impl Upload {
     fn send(&mut self, part: Vec<u8>) -> Result<()> {
         if self.parts().is_none() {
             let (remote, object) = (&self.remote, self.remote.object(&self.path));
-            let begun = remote.answer(&self.path, async |_| remote.store.put_multipart(&object).await)?;
+            let begun = remote.answer(&self.path, remote.store.put_multipart(&object))?;
             let upload = begun.map_err(|e| remote.not_written(&self.path, &e))?;
             *self.parts() = Some(Parts { upload, sending: JoinSet::new() });
         }
@@ -88,7 +88,7 @@ impl Upload {
         self.wait_until(1)?;
         let (remote, path, size) = (self.remote.clone(), self.path.clone(), self.size);
         let Some(parts) = self.parts() else { return Ok(()) };
-        match remote.answer(&path, async |_| parts.upload.complete().await)? {
+        match remote.answer(&path, parts.upload.complete())? {
             Ok(_) => {}
             // Where the answer was lost and it was asked again, the upload is gone, and the object there.
             Err(_) if remote.size(&path).is_ok_and(|found| found == Some(size)) => {}
@@ -135,7 +135,7 @@ impl Drop for Upload {
         let Some(mut parts) = self.parts().take().filter(|_| remote.is_own()) else { return };
         // Best effort: a rule of the bucket removes what stays.
         let _ = undisturbed(|| {
-            remote.answer(&self.path, async |_| {
+            remote.answer(&self.path, async {
                 parts.sending.shutdown().await;
                 parts.upload.abort().await
             })

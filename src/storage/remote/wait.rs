@@ -43,24 +43,24 @@ pub fn slowest(bytes: u64) -> Duration {
     Duration::from_millis(bytes / SLOWEST)
 }
 
-/// Waits for what `answer` gives, at most for `patience` and as long as what arrives would take a slow network;
-/// `answer` is told where to add up the bytes that arrive.
+/// Waits for `answer`, at most for `patience` and as long as what arrives meanwhile would take a slow network; `arrived` is what
+/// has arrived so far, of this answer and of others on the same line.
 ///
 /// # Errors
 /// `Io` when the time is over, `Interrupted`.
-pub fn wait_for<T>(patience: Duration, answer: impl AsyncFnOnce(&AtomicU64) -> T) -> Result<T> {
-    let (watch, begun, arrived) = (Watch::start(), Instant::now(), AtomicU64::new(0));
+pub fn wait_for<T>(patience: Duration, arrived: &AtomicU64, answer: impl Future<Output = T>) -> Result<T> {
+    let (watch, begun, before) = (Watch::start(), Instant::now(), arrived.load(Ordering::Relaxed));
     let patience = if watch.is_undisturbed() { patience.min(WHEN_UNDISTURBED) } else { patience };
     runtime()?.block_on(async {
-        let mut answer = pin!(answer(&arrived));
+        let mut answer = pin!(answer);
         loop {
             watch.check()?;
             if let Ok(value) = tokio::time::timeout(LOOK, &mut answer).await {
                 return Ok(value);
             }
-            let prolonged = slowest(arrived.load(Ordering::Relaxed));
-            if begun.elapsed() > patience.saturating_add(prolonged) {
-                return Err(too_slow(begun.elapsed(), arrived.load(Ordering::Relaxed)));
+            let arrived = arrived.load(Ordering::Relaxed).wrapping_sub(before);
+            if begun.elapsed() > patience.saturating_add(slowest(arrived)) {
+                return Err(too_slow(begun.elapsed(), arrived));
             }
         }
     })

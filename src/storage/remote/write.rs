@@ -40,7 +40,7 @@ impl Remote {
 
     fn put(&self, path: &str, bytes: PutPayload, mode: PutMode) -> Result<object_store::Result<()>> {
         let object = self.object(path);
-        self.answer_in(self.patience_for(bytes.content_length()), path, async move |_| {
+        self.answer_in(self.patience_for(bytes.content_length()), path, async move {
             self.store.put_opts(&object, bytes, mode.into()).await.map(drop)
         })
     }
@@ -57,7 +57,7 @@ impl Remote {
             let objects: Vec<_> = page.iter().map(|path| Ok(self.object(path))).collect();
             let mut answers = self.store.delete_stream(stream::iter(objects).boxed());
             let first = page.first().map_or("", String::as_str);
-            while let Some(answer) = self.answer(first, async |_| answers.next().await)? {
+            while let Some(answer) = self.answer(first, answers.next())? {
                 match answer {
                     Ok(_) | Err(ObjectError::NotFound { .. }) => {}
                     Err(e) => failed = failed.and(Err(self.failed(first, "removing", &e))),

@@ -45,7 +45,7 @@ pub fn describe(
         flushing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     }
     storage.sync(&part.path)?;
-    part.bytes = description.bytes(&text);
+    part.bytes = description.bytes(&text) + part.outline.as_ref().map_or(0, |outline| outline.size);
     (part.description, part.checksum) = (name, Some(crc));
     Ok(())
 }

@@ -24,7 +24,7 @@ use super::files::missing;
 use super::manifest::{Manifest, Part, with_shared_parts};
 use super::versioned;
 use crate::error::{DaoError, ErrorKind, Result};
-use crate::storage::Storage;
+use crate::storage::{Storage, Together};
 pub use draft::{Draft, commit};
 pub use edit::{describe, listed};
 pub use lease::Lease;
@@ -102,7 +102,7 @@ pub fn number_of(path: &str) -> Option<u64> {
 /// What the storage fails with.
 pub fn latest(storage: &dyn Storage) -> Result<Option<u64>> {
     let has = |number| storage.size(&version_path(number)).map(|size| size.is_some());
-    let hint = storage.get(LATEST)?.and_then(|hint| std::str::from_utf8(&hint).ok()?.trim().parse::<u64>().ok());
+    let hint = hint(storage)?;
     let mut last = match hint {
         // The hint is one of a version that is there, but where it is older than what vacuum left.
         Some(hint) if has(hint)? => hint,
@@ -125,6 +125,28 @@ pub fn latest(storage: &dyn Storage) -> Result<Option<u64>> {
         last += 1;
     }
     Ok(Some(last))
+}
+
+/// Asks for the files that opening a version, or the last one, reads: those that there mostly are, together.
+///
+/// # Errors
+/// What the storage fails with.
+pub fn ask(storage: &Together, version: Option<u64>) -> Result<()> {
+    let with_next = |number: u64| [version_path(number), version_path(number.saturating_add(1))];
+    let Some(version) = version else {
+        storage.ask(&[LATEST.to_owned()])?;
+        return match hint(storage)? {
+            Some(hint) => storage.ask(&with_next(hint)),
+            None => Ok(()),
+        };
+    };
+    let [this, next] = with_next(version);
+    storage.ask(&[LATEST.to_owned(), this, next])
+}
+
+/// The number of the version that the hint names.
+fn hint(storage: &dyn Storage) -> Result<Option<u64>> {
+    Ok(storage.get(LATEST)?.and_then(|hint| std::str::from_utf8(&hint).ok()?.trim().parse::<u64>().ok()))
 }
 
 /// The error for a last version that is gone: without it the store would be an older one, silently.

@@ -111,6 +111,7 @@ impl Named {
             if self.files.insert(part.file(&part.description)) {
                 let described = read_description(storage, part)?;
                 self.files.extend(described.files.keys().map(|file| part.file(file)));
+                self.files.extend(part.outline.as_ref().map(|outline| part.file(&outline.path)));
                 self.folders.insert(part.path.clone());
             }
         }

@@ -1,0 +1,156 @@
+//! What of an epoch is read ahead from another machine: groups of cells, each asked for at once and held until its batches are
+//! made.
+//!
+//! Cells that are shuffled together are a group, so that what several batches have of one block of rows is read once. Without
+//! such, groups grow: the first is as small as the first batches are, that these come soon, and later ones are asked for in
+//! fewer requests. [`groups`] is pure.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::Result;
+use crate::read::{ReadRequest, RowPlan, schedule};
+use crate::storage::Held;
+
+/// The cells of the first group, where nothing else says how many.
+const FIRST: usize = 1024;
+/// The parts that are asked for at a time: where something lies may have to be asked for first.
+const PARTS_AT_ONCE: usize = 32;
+/// The cells that are looked at for how many values one has.
+const SEEN: usize = 1000;
+/// What a stored value takes, about, column and all: an estimate in bytes.
+const VALUE: u64 = 2;
+
+/// The groups of an epoch.
+pub struct ReadAhead {
+    /// The rows of the epoch in each.
+    groups: Vec<Range<usize>>,
+    /// The most bytes that are held, but for what is waited for.
+    budget: u64,
+    /// How often each cell is read: once for all matrices that are read in pieces of one size.
+    times: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The next group to ask for.
+    next: usize,
+    /// The groups that were asked for.
+    held: BTreeMap<usize, HeldGroup>,
+    bytes: u64,
+}
+
+struct HeldGroup {
+    _pieces: Vec<Box<dyn Held>>,
+    bytes: u64,
+    /// The cells that are still to be read, each so often.
+    left: usize,
+}
+
+impl ReadAhead {
+    /// Of an epoch in this order (positions into the request's keys), in which the rows up to each end in `together` are
+    /// shuffled together, and in which each cell is read so many `times`; `budget` in bytes. `None` where nothing is read
+    /// ahead.
+    pub fn new(request: &ReadRequest, order: &[u32], together: &[usize], times: usize, budget: u64) -> Option<Self> {
+        if !request.reads_ahead() {
+            return None;
+        }
+        let some = order.iter().step_by((order.len() / SEEN).max(1)).map(|&position| request.keys[position as usize]);
+        let mean = request.row_values(some) * VALUE;
+        let most = usize::try_from(budget / 2 / mean.max(1)).unwrap_or(usize::MAX);
+        Some(Self { groups: groups(order.len(), together, most), budget, times, state: Mutex::default() })
+    }
+
+    /// Has what `rows` of the epoch need asked for, and the groups after that which there is room for.
+    ///
+    /// # Errors
+    /// As [`ReadRequest::read_ahead`].
+    pub fn need(&self, request: &ReadRequest, rows: &Range<usize>, key: impl Fn(usize) -> u64) -> Result<()> {
+        // What a panic leaves behind is asked for by whoever needs it.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(group) = self.groups.get(state.next) {
+            let is_needed = group.start < rows.end;
+            if !is_needed && (state.bytes >= self.budget / 2 || state.held.len() > 1) {
+                break;
+            }
+            let plan = RowPlan::new(&group.clone().map(&key).collect::<Vec<_>>());
+            let jobs: Vec<_> = (request.matrices.iter())
+                .flat_map(|matrix| plan.parts.iter().map(move |part| (matrix, part)))
+                .collect();
+            let mut pieces = Vec::new();
+            let ask = |job: usize| {
+                let (matrix, part) = jobs[job];
+                request.read_ahead(matrix, part.number, &part.rows)
+            };
+            let keep = |held| {
+                pieces.extend(held);
+                Ok(())
+            };
+            schedule::in_order(jobs.len(), PARTS_AT_ONCE, ask, keep, || Ok(()))?;
+            let bytes = pieces.iter().map(|piece: &Box<dyn Held>| piece.bytes()).sum();
+            let (next, left) = (state.next, group.len() * self.times);
+            state.held.insert(next, HeldGroup { _pieces: pieces, bytes, left });
+            state.bytes += bytes;
+            state.next += 1;
+        }
+        Ok(())
+    }
+
+    /// Notes that `rows` of the epoch were read once.
+    pub fn done(&self, rows: &Range<usize>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = self.groups.partition_point(|group| group.end <= rows.start);
+        for (number, group) in (first..).zip(&self.groups[first..]).take_while(|(_, group)| group.start < rows.end) {
+            let read = group.end.min(rows.end) - group.start.max(rows.start);
+            let Some(held) = state.held.get_mut(&number) else { continue };
+            held.left = held.left.saturating_sub(read);
+            if held.left == 0
+                && let Some(held) = state.held.remove(&number)
+            {
+                state.bytes -= held.bytes;
+            }
+        }
+    }
+}
+
+/// The groups of `n` cells, of at most about `most`; those up to each end in `together` are not cut, where there are such.
+fn groups(n: usize, together: &[usize], most: usize) -> Vec<Range<usize>> {
+    let mut groups = Vec::new();
+    let (mut start, mut size) = (0, FIRST.min(most).max(1));
+    while start < n {
+        let end = match together.get(together.partition_point(|&end| end <= start)) {
+            Some(&end) => end.min(n),
+            None => (start + size).min(n),
+        };
+        groups.push(start..end);
+        (start, size) = (end, (2 * size).min(most.max(1)));
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn groups_grow_or_are_what_is_shuffled_together() {
+        assert_eq!(groups(9000, &[], 4000), [0..1024, 1024..3072, 3072..7072, 7072..9000]);
+        assert_eq!(groups(10, &[4, 8, 10], 2), [0..4, 4..8, 8..10]);
+        assert_eq!(groups(2, &[], 0), [0..1, 1..2]);
+    }
+
+    proptest! {
+        #[test]
+        fn groups_are_all_cells(n in 0_usize..30_000, most in 0_usize..9000, together in prop::collection::btree_set(1_usize..30_000, 0..5)) {
+            let together: Vec<usize> = together.into_iter().collect();
+            let groups = groups(n, &together, most.max(100));
+            prop_assert_eq!(groups.iter().map(Range::len).sum::<usize>(), n);
+            prop_assert!(groups.windows(2).all(|pair| pair[0].end == pair[1].start));
+            prop_assert!(groups.iter().all(|group| !group.is_empty()));
+        }
+    }
+}
