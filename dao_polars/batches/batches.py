@@ -94,6 +94,10 @@ class EpochBatches(Iterator[T]):
             self._batches.close()
 
 
+MANY = 20_000
+"""The cells from which on it is told that random order is slow over a network."""
+
+
 class BatchIterable(Generic[T]):
     """What ``.dao.iter_batches`` returns: ``len()`` batches, and each ``iter()`` is an epoch.
 
@@ -132,6 +136,12 @@ class BatchIterable(Generic[T]):
         self.n_obs = len(selection.cells)
         if not self.n_obs:
             warn("the frame has no cells, so there are no batches; does a filter match nothing?")
+        far = any("://" in member.uri for member in selection.store.stores)
+        if far and self.n_obs >= MANY and sampling.settings["shuffle"] is True:
+            warn(
+                f"each of {self.n_obs:,} cells in random order is asked of the server alone; "
+                'shuffle="block" reads runs of neighbours, many times faster'
+            )
         self.epoch = 0
         self._transform = transform
         self._store = selection.store

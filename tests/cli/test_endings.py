@@ -301,9 +301,7 @@ def in_a_terminal(*words: object) -> tuple[int, str]:
     near, far = pty.openpty()
     fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     command = [sys.executable, "-c", code, *map(str, words)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=far, env=environment()
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=far, env=environment())
     os.close(far)
     seen = b""
     try:

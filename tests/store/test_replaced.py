@@ -73,7 +73,7 @@ def test_by_one_of_the_same_size_whose_checksums_hold(bucket: Bucket, tmp_path: 
     assert epoch(batches) == expected
     bucket.replace(f"atlas/{old.relative_to(tmp_path / 'atlas').as_posix()}", data)
     batches.set_epoch(0)
-    with pytest.raises(dao.DaoIOError, match=r"dataset 'd'.*/zarr/X/data/c/0"):
+    with pytest.raises(dao.DaoCorruptError, match=r"dataset 'd'.*/zarr/X/data/c/0.*was replaced"):
         epoch(batches)
 
 

@@ -12,6 +12,7 @@ use object_store::{ObjectStore, ObjectStoreScheme, RetryConfig, StaticCredential
 use url::Url;
 
 use super::super::StorageOptions;
+use super::clients;
 use super::credentials::{self, Environment};
 use super::hub;
 use super::options::{Cloud, Setting, Settings};
@@ -65,7 +66,7 @@ pub fn build(uri: &str, options: &StorageOptions, environment: &Environment) -> 
     let retry = retries(&settings).map_err(|e| e.at(format!("store '{uri}'")))?;
     let patience = retry.retry_timeout;
     let built = |settings: &[Setting]| store(cloud, &address, settings, &retry);
-    let store = built(&settings.0).map_err(|e| {
+    let store = clients::client(cloud, &address, &settings.0, || built(&settings.0)).map_err(|e| {
         // An error of the address alone has no value of a setting in it.
         if settings.0.is_empty() {
             return unusable(&e);

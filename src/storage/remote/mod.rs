@@ -3,10 +3,11 @@
 //! Owns what is asked of a store, and its errors. Every answer is waited for by [`wait`], and read by [`body`]. Ranges of objects
 //! are [`pieces`]: many are on their way at a time, as many as the [`gate`] lets pass, [`join`]ed as the [`line`] wants it, all of
 //! one [`state`] of their object. [`write`] puts and removes objects, [`upload`] puts them piece by piece, [`list`] lists them.
-//! Plain HTTP is not written to. What users say of it is understood by [`options`], and completed by [`credentials`].
+//! Plain HTTP is not written to. What users say of a store is understood by [`options`], and completed by [`credentials`].
 
 mod body;
 mod build;
+mod clients;
 mod credentials;
 mod gate;
 mod hub;
@@ -112,8 +113,8 @@ impl Remote {
     #[cfg(test)]
     pub fn of(store: Arc<dyn ObjectStore>, uri: &str) -> Self {
         let (prefix, patience, pid) = (ObjectPath::from("root"), Duration::from_mins(1), std::process::id());
-        let (options, shared) = Default::default();
         let (uri, advice) = (uri.to_owned(), "look at the test".into());
+        let (options, shared) = Default::default();
         Self { store, prefix, uri, options, advice, patience, is_bucket: true, shared, pid }
     }
 

@@ -22,6 +22,9 @@ use crate::error::Result;
 /// What may be read for nothing, by what is wanted.
 const WASTE: f64 = 0.5;
 
+/// The pieces before a range that are looked at for one that has it.
+const NESTED: usize = 32;
+
 /// The bytes of a piece, or why there are none.
 pub type Answer = std::result::Result<Bytes, Failure>;
 
@@ -62,9 +65,10 @@ impl Pieces {
     pub fn find(&self, path: &str, ranges: &[Range<u64>]) -> Vec<Option<Arc<Piece>>> {
         let all = self.lock();
         let Some(of_object) = all.get(path) else { return vec![None; ranges.len()] };
+        // A piece across a gap may have others in it, which somebody else wanted.
+        let before = |range: &Range<u64>| of_object.range(..=range.start).rev().take(NESTED).map(|(_, piece)| piece);
         let find = |range: &Range<u64>| {
-            let (_, piece) = of_object.range(..=range.start).next_back()?;
-            piece.upgrade().filter(|piece| range.end <= piece.range.end)
+            before(range).find_map(|piece| piece.upgrade().filter(|piece| range.end <= piece.range.end))
         };
         ranges.iter().map(find).collect()
     }
@@ -236,6 +240,15 @@ mod tests {
         drop(held);
         assert!(remote.get_ranges("a", std::slice::from_ref(&(28..30))).unwrap().is_none());
         assert!(remote.shared.pieces.lock().is_empty());
+    }
+
+    #[test]
+    fn a_piece_is_found_behind_others_that_lie_in_it() {
+        let (_, remote) = remote();
+        let small = remote.begin(wanted(&[1000..1010, 2000..2010])).unwrap();
+        let large = remote.begin(wanted(&[0..3000, 5000..5010])).unwrap();
+        assert_eq!((small.bytes(), large.bytes()), (20, 3010));
+        assert_eq!(remote.begin(wanted(&[2500..2600, 1005..1500, 2001..2009])).unwrap().bytes(), 0);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use strsim::{jaro_winkler, normalized_damerau_levenshtein};
 use crate::error::DaoError;
 
 /// Who keeps the objects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cloud {
     S3,
     Google,
