@@ -104,7 +104,10 @@ def gene_index_path(store: Path, dataset: str) -> Path:
 
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:
     """The files below a part's folder, as its description lists them."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.match("part*.json"))
+    own = ("part*.json", "outline")
+    files = sorted(
+        p for p in folder.rglob("*") if p.is_file() and not any(p.match(name) for name in own)
+    )
     return {
         p.relative_to(folder).as_posix(): {
             "size": p.stat().st_size,
@@ -121,12 +124,16 @@ def relist(store: Path, dataset: str) -> None:
 
 
 def describe(store: Path, dataset: str, meta: dict[str, Any]) -> None:
-    """Gives a dataset another description, in place, and has the version name its checksum."""
+    """Gives a dataset another description, in place, and has the version name its checksum.
+
+    And no outline, which has the old one.
+    """
     manifest = read_version(store)
     part = entry(manifest, dataset)
     path = store / part["path"] / part["description"]
     path.write_text(seal(meta))
     part["checksum"] = checksum(path.read_bytes())
+    part.pop("outline", None)
     write_version(store, manifest)
 
 

@@ -22,7 +22,8 @@ def named(store: Path) -> set[str]:
         for part in json.loads(version.read_text())["parts"]:
             description = f"{part['path']}/{part['description']}"
             files = json.loads((store / description).read_text())["files"]
-            found |= {description, *(f"{part['path']}/{file}" for file in files)}
+            own = [part["outline"]["path"]] if "outline" in part else []
+            found |= {description, *(f"{part['path']}/{file}" for file in [*files, *own])}
     return found
 
 
