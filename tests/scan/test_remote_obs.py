@@ -25,7 +25,6 @@ from dao_polars.scan.plan import ScanGroup
 from tests.memory import MEMORY
 from tests.storefab import (
     Study,
-    last_version,
     make_store,
     part_path,
     plain_cells,
