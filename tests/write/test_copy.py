@@ -60,7 +60,8 @@ def assert_copied(source: Path, target: Path, datasets: list[str]) -> None:
         for new, old in zip(ours[name], theirs[name], strict=True):
             listed = json.loads((source / old["path"] / old["description"]).read_text())["files"]
             there = files(source / old["path"])  # older descriptions, too
-            named = {file: there[file] for file in [*listed, old["description"]]}
+            own = [old["description"], old["outline"]["path"]]
+            named = {file: there[file] for file in [*listed, *own]}
             assert files(target / new["path"]) == named
             differ = {key for key in old if old[key] != new[key]}
             assert differ <= {"number", "path"}

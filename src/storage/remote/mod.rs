@@ -411,10 +411,10 @@ mod tests {
         assert_eq!(file.read_at(4, &mut into).unwrap_err().kind(), ErrorKind::Corrupt);
 
         put(b"abcd");
-        for (offset, what) in [(1, "was replaced while the store was open"), (3, "is truncated")] {
+        for offset in [1, 3] {
             let error = file.read_at(offset, &mut into).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt);
-            assert!(error.to_string().starts_with(&format!("path 'mem://root/a': object {what}")), "{error}");
+            assert!(error.to_string().starts_with("path 'mem://root/a': object was replaced"), "{error}");
         }
         wait::runtime().unwrap().block_on(store.delete(&ObjectPath::from("root/a"))).unwrap();
         assert_eq!(file.read_at(0, &mut into).unwrap_err().kind(), ErrorKind::NotFound);
