@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,3 +147,33 @@ def test_a_store_that_was_edited_is_read_as_it_is(far: Line, served: Path, tmp_p
         assert np.array_equal(late.obsm["X_late"], values[3:])
         assert set(late.obs["label"]) == {"x"}
     assert there.verify().is_empty()
+
+
+def test_a_damaged_outline_is_noticed(served: Path, tmp_path: Path) -> None:
+    """Over a network, where it is read; on a disk nobody needs it."""
+    shutil.copytree(served / "one", tmp_path / "web" / "one")
+    (outline,) = tmp_path.glob("web/one/parts/*/outline")
+    good = outline.read_bytes()
+    local = dao.load_store(tmp_path / "web" / "one")
+    with nginx(tmp_path / "web", tmp_path / "own") as address:
+        url = f"http://{address}/one"
+        for at in (0, 100, 5000):
+            bad = bytearray(good)
+            bad[at] ^= 8
+            outline.write_bytes(bad)
+            with pytest.raises(dao.DaoCorruptError, match=r"outline.*checksum mismatch"):
+                dao.scan(url).dao.iter_batches(256)
+            assert list(local.verify()["path"]) == [
+                f"{outline.parent.relative_to(local.uri)}/outline"
+            ]
+        # A directory in it is as one in its chunk.
+        outline.write_bytes(good[:-100] + bytes(100))
+        with pytest.raises(dao.DaoCorruptError, match="checksum mismatch in a chunk's directory"):
+            list(dao.scan(url).dao.iter_batches(256))
+        outline.write_bytes(good + b"x")
+        with pytest.raises(dao.DaoCorruptError, match="longer than it was written"):
+            dao.scan(url).dao.iter_batches(256)
+        outline.unlink()
+        with pytest.raises(dao.DaoFileNotFoundError, match=r"dataset 'd'.*outline"):
+            dao.scan(url).dao.iter_batches(256)
+    assert next(iter(local.scan().dao.iter_batches(256))).x.shape == (256, N_GENES)

@@ -26,7 +26,8 @@ from tests.conftest import ROOT, study
 from tests.line import Line, line
 from tests.servers import nginx
 
-GENES = [f"g{i}" for i in range(400)]
+GENES = [f"g{i}" for i in range(1000)]
+"""So many that shards are no part of the outline."""
 SOON = {"retry_init_backoff_ms": "10", "retry_max_backoff_ms": "100", "retry_timeout_ms": "60000"}
 """Tries again at once, and for long."""
 FEW = {**SOON, "max_retries": "2", "retry_timeout_ms": "3000"}
@@ -264,7 +265,8 @@ def test_credentials_that_expire(
             with pytest.raises(dao.DaoIOError, match=DENIED) as caught:
                 call()
             assert "storage_options" in str(caught.value), what
-            assert far.stats()["faults"] <= 10, what  # asked again, it would say the same
+            # Asked again, it would say the same. An epoch asks for several ranges at a time.
+            assert far.stats()["faults"] <= 24, what
         far.clear()
         assert [content(batch) for batch in batches] == epoch(near)
 

@@ -32,8 +32,9 @@ def test_a_store_behind_a_web_server(tmp_path: Path, served: tuple[str, list[str
     store = dao.load_store(f"{url}/s/", storage_options=OPTIONS)
     assert store.uri == f"{url}/s"
     version = "/s/versions/0000000001.json"
-    opening = ["/s/versions/latest", version, "/s/versions/0000000002.json", version]
-    assert asked == opening
+    opening = ["/s/versions/latest", version, "/s/versions/0000000002.json"]
+    assert asked[0] == opening[0]
+    assert sorted(asked) == sorted(opening)  # the others at once
     found = store.scan().filter(pl.col("dataset") == "y", pl.col("n") > 1).collect()
     assert found["n"].to_list() == [2, 3]
     assert set(asked[len(opening) :]) == {"/s/parts/y/obs.parquet"}
