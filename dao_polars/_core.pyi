@@ -20,6 +20,7 @@ __all__ = [
     "Edit",
     "Epoch",
     "EpochPlan",
+    "Files",
     "Genes",
     "MatrixMeta",
     "MatrixName",
