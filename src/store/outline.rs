@@ -119,6 +119,7 @@ impl Outline {
         for (number, section) in contents.sections.into_iter().enumerate() {
             let start = at;
             for (file, first, len) in section {
+                first.checked_add(len)?; // so that no sum of the two overflows later
                 pieces.entry(file).or_default().push((first, len, number, at - start));
                 at = at.checked_add(len)?;
             }
