@@ -7,7 +7,7 @@ use super::OpenStore;
 use crate::error::{DaoError, Result};
 use crate::matrix::{GeneIndex, Matrix, Totals};
 use crate::number::{Num, for_dtype};
-use crate::store::{ListedFiles, MatrixName, OutlineFile, Part};
+use crate::store::{ListedFiles, MatrixName, Part};
 
 /// A path relative to the store, and what is wrong with it.
 pub type Problem = (String, String);
@@ -26,8 +26,7 @@ impl OpenStore {
         let index_path = part.file(description.gene_index.as_deref().unwrap_or_default());
         let member = self.store().member(part);
         if !member.by_sfaira {
-            let outline = part.outline.as_ref().map(OutlineFile::listed);
-            let listed = description.files.clone().into_iter().chain(outline).collect();
+            let listed = part.all_files(description.files.clone());
             let files = ListedFiles::new(member.storage.clone(), &part.path, listed);
             found.files(&files);
         }

@@ -104,8 +104,6 @@ pub struct ListedFiles {
     /// The folder, with a slash at its end.
     folder: String,
     files: Files,
-    /// Whether the listed sizes are held against each answer, so that nobody need ask for them.
-    expected: bool,
     /// Pieces of them that are here.
     outline: Option<Arc<Outline>>,
 }
@@ -113,9 +111,7 @@ pub struct ListedFiles {
 impl ListedFiles {
     /// The `files` in the folder at `path`.
     pub fn new(storage: Arc<dyn Storage>, path: &str, files: Files) -> Self {
-        let folder = format!("{path}/");
-        let noted = files.iter().filter(|(name, file)| storage.expect(&format!("{folder}{name}"), file.size)).count();
-        Self { expected: noted > 0, storage, folder, files, outline: None }
+        Self { storage, folder: format!("{path}/"), files, outline: None }
     }
 
     /// The same files, pieces of which are in an outline.
@@ -169,6 +165,13 @@ impl ListedFiles {
         self.files.get(path.strip_prefix(&self.folder)?)
     }
 
+    /// A file that is read next: over a network each answer is held against its size, so that nobody need ask for it.
+    fn expected(&self, path: &str) -> Option<&FileMeta> {
+        let meta = self.meta(path)?;
+        self.storage.expect(path, meta.size);
+        Some(meta)
+    }
+
     fn place(&self, path: &str) -> String {
         format!("{}/{path}", self.uri())
     }
@@ -210,7 +213,8 @@ impl Storage for ListedFiles {
 
     fn size(&self, path: &str) -> Result<Option<u64>> {
         let Some(meta) = self.meta(path) else { return Ok(None) };
-        if self.expected {
+        // Where each answer is held against it, nobody need ask for it.
+        if self.storage.expect(path, meta.size) {
             return Ok(Some(meta.size));
         }
         let found = self.storage.size(path)?;
@@ -234,7 +238,7 @@ impl Storage for ListedFiles {
     }
 
     fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {
-        match (self.meta(path), self.outlined(path)) {
+        match (self.expected(path), self.outlined(path)) {
             (None, _) => Ok(None),
             (_, Some(outlined)) => self.outlined_ranges(path, ranges, outlined),
             _ => self.storage.get_ranges(path, ranges),
@@ -242,7 +246,7 @@ impl Storage for ListedFiles {
     }
 
     fn read_ahead(&self, mut wanted: Vec<Wanted>) -> Result<Option<Box<dyn Held>>> {
-        wanted.retain(|wanted| self.meta(&wanted.path).is_some());
+        wanted.retain(|wanted| self.expected(&wanted.path).is_some());
         let mut places = Vec::new();
         for Wanted { path, ranges } in &mut wanted {
             let Some((name, outline)) = self.outlined(path) else { continue };
@@ -261,7 +265,7 @@ impl Storage for ListedFiles {
     }
 
     fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>> {
-        let Some(meta) = self.meta(path) else { return Ok(None) };
+        let Some(meta) = self.expected(path) else { return Ok(None) };
         let file = self.storage.file(path)?;
         file.as_ref().map_or(Ok(()), |file| meta.check_size(file.len(), &self.place(path)))?;
         Ok(file)

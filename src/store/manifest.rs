@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::categories::{Categories, PartCategories};
 use super::constants::{Constants, Names, share};
-use super::files::is_below;
+use super::files::{Files, is_below};
 use super::matrix_name::MatrixName;
 use super::outline::OutlineFile;
 use super::removed::Removed;
@@ -153,6 +153,12 @@ impl Part {
             return Some("the manifest gives a name that no layer or obsm can have");
         }
         None
+    }
+
+    /// All of the part's files but the description, of which it lists these: it does not know the outline.
+    pub fn all_files(&self, mut listed: Files) -> Files {
+        listed.extend(self.outline.as_ref().map(OutlineFile::listed));
+        listed
     }
 
     /// The path of one of the part's files, relative to the store.

@@ -13,7 +13,7 @@ use crate::interrupt::undisturbed;
 use crate::read::schedule;
 use crate::storage::{self, Lasting, Storage, StorageOptions};
 use crate::store::{
-    Description, FileMeta, Lease, ListedFiles, Manifest, OutlineFile, PARTS, Part, Record, Store, check_free, commit,
+    Description, FileMeta, Lease, ListedFiles, Manifest, PARTS, Part, Record, Store, check_free, commit,
     description_file, folder_name, is_unnamed,
 };
 
@@ -60,9 +60,8 @@ impl<'a> Copying<'a> {
             .filter(is_wanted)
             .map(|part| {
                 let (bytes, description) = description_file(&**storage, part)?;
-                let mut listed = description.files.clone();
+                let mut listed = part.all_files(description.files.clone());
                 listed.insert(part.description.clone(), FileMeta::of(&bytes));
-                listed.extend(part.outline.as_ref().map(OutlineFile::listed));
                 let files = ListedFiles::new(storage.clone(), &part.path, listed);
                 Ok(CopiedPart { part: part.clone(), description, files })
             })

@@ -33,7 +33,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use object_store::path::Path as ObjectPath;
-use object_store::{Error as ObjectError, ObjectStore, ObjectStoreExt};
+use object_store::{Error as ObjectError, ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use super::{File, Held, NewFile, Storage, StorageOptions, Wanted, check_end};
 use crate::error::{DaoError, ErrorKind, Result};
@@ -224,8 +224,8 @@ impl Remote {
             Failure::Refused(error) => {
                 // What a server says to a range past the end depends on the server.
                 let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
-                let size = self.size_now(path).ok().flatten();
-                let short = size.and_then(|size| self.check_end(path, end, size).err());
+                let meta = self.head(path).ok().flatten();
+                let short = meta.and_then(|meta| self.check_end(path, end, meta.size).err());
                 short.unwrap_or_else(|| self.failed(path, "reading", &error))
             }
         }
@@ -237,9 +237,9 @@ impl Remote {
             .hint("restore it from a copy, or write the dataset again")
     }
 
-    /// The length of an object, which its server is asked for.
-    fn size_now(&self, path: &str) -> Result<Option<u64>> {
-        Ok(self.ask(path, async { self.store.head(&self.object(path)).await })?.map(|meta| meta.size))
+    /// What its server says of an object now.
+    fn head(&self, path: &str) -> Result<Option<ObjectMeta>> {
+        self.ask(path, async { self.store.head(&self.object(path)).await })
     }
 
     fn place(&self, path: &str) -> String {
@@ -302,7 +302,7 @@ impl Storage for Remote {
     fn size(&self, path: &str) -> Result<Option<u64>> {
         match self.shared.states.size(path) {
             Some(size) => Ok(Some(size)),
-            None => self.size_now(path),
+            None => Ok(self.head(path)?.map(|meta| meta.size)),
         }
     }
 
@@ -352,7 +352,7 @@ impl Storage for Remote {
     }
 
     fn modified(&self, path: &str) -> Result<Option<SystemTime>> {
-        Ok(self.ask(path, async { self.store.head(&self.object(path)).await })?.map(|meta| meta.last_modified.into()))
+        Ok(self.head(path)?.map(|meta| meta.last_modified.into()))
     }
 
     fn create(&self, path: &str) -> Result<Box<dyn NewFile>> {

@@ -1,7 +1,7 @@
 //! Pieces of objects that are on their way, or here and held until who wanted them is done.
 //!
 //! Who reads ahead says what is wanted ([`Remote::begin`]), and holds what comes; who reads then finds it here
-//! ([`Remote::pieces_of`]). Objects are not changed while they are read, which [`super::state`] sees to.
+//! ([`Pieces::find`]). Objects are not changed while they are read, which [`super::state`] sees to.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;

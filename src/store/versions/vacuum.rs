@@ -110,8 +110,7 @@ impl Named {
         for part in &manifest.parts {
             if self.files.insert(part.file(&part.description)) {
                 let described = read_description(storage, part)?;
-                self.files.extend(described.files.keys().map(|file| part.file(file)));
-                self.files.extend(part.outline.as_ref().map(|outline| part.file(&outline.path)));
+                self.files.extend(part.all_files(described.files).keys().map(|file| part.file(file)));
                 self.folders.insert(part.path.clone());
             }
         }
