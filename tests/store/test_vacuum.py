@@ -150,6 +150,25 @@ def test_what_a_killed_writer_left_goes(tmp_path: Path, after: float) -> None:
     assert again.verify().is_empty()
 
 
+def test_folders_without_a_file_go_when_their_writer_is_dead(edited: dao.Store) -> None:
+    path = Path(edited.uri)
+    dead, mine = path / "parts" / "new-05d628ee3ad8", path / "parts" / "mine"
+    index = part_path(path, "lung") / "gene_index-05d628ee3ad8"
+    for folder in (dead / "zarr" / "totals" / "X" / "n_genes_by_counts", index / "c", mine):
+        folder.mkdir(parents=True)
+    writer = PartWriter.begin(str(path), "alive", "error")
+    alive = Path(writer.staging) / "zarr" / "X"
+    alive.mkdir(parents=True)
+    edited.vacuum(older_than=NOW)
+    assert dead.exists()
+    edited.vacuum(older_than=NOW, dry_run=False)
+    assert not dead.exists()
+    assert not index.exists()
+    assert mine.exists()
+    assert alive.exists()
+    writer.abort()
+
+
 def test_what_is_no_age(edited: dao.Store) -> None:
     with pytest.raises(dao.DaoTypeError, match="timedelta"):
         edited.vacuum(older_than=7)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@
 //! anything goes: who restores an older one, or reads it, is told.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::Path;
 use std::time::Duration;
 
 use super::super::{Manifest, PARTS, Store, read_description};
@@ -31,6 +32,7 @@ impl Store {
         self.check_writable()?;
         let storage = &**self.storage()?;
         let there: BTreeMap<String, u64> = storage.list_files(PARTS)?.into_iter().collect();
+        let folders = storage.local_root().map(|root| folders_below(root, PARTS));
         let listed = storage.list_files(VERSIONS)?;
         let forgotten = forgotten(storage, &listed)?;
         let (alive, dead) = writers(storage)?;
@@ -53,7 +55,9 @@ impl Store {
         gone.extend(dead.into_iter().map(|tag| (format!("{WRITING}/{tag}"), 0)));
         if !dry_run {
             storage.remove_files(&gone.keys().cloned().collect::<Vec<_>>())?;
-            remove_empty(storage, &gone);
+            if let (Some(root), Some(folders)) = (storage.local_root(), folders) {
+                remove_empty(root, &folders, is_ours);
+            }
         }
         Ok(gone)
     }
@@ -128,18 +132,25 @@ impl Named {
     }
 }
 
-/// Removes the folders that have nothing in them any more.
-fn remove_empty(storage: &dyn Storage, gone: &Vacuumed) {
-    let Some(root) = storage.local_root() else { return };
-    for path in gone.keys().filter(|path| path.starts_with(PARTS)) {
-        let folders = root.join(path);
-        // Best effort, from the inside outwards: one that has something in it stays, and so do those above it.
-        let above = folders.ancestors().skip(1).take_while(|folder| *folder != root.join(PARTS));
-        for folder in above {
-            if std::fs::remove_dir(folder).is_err() && folder.exists() {
-                break;
-            }
-        }
+/// The folders below one, by their paths from `root`, what is above before what is in it. What cannot be read has none.
+fn folders_below(root: &Path, above: &str) -> Vec<String> {
+    let mut found = vec![above.to_owned()];
+    let mut next = 0;
+    while let Some(folder) = found.get(next) {
+        let entries = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+        let inside = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let inside: Vec<_> = inside.filter_map(|entry| Some(format!("{folder}/{}", entry.file_name().to_str()?))).collect();
+        found.extend(inside);
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// Removes the folders that have nothing in them: any more, or because their writer died before it made the first file.
+fn remove_empty(root: &Path, folders: &[String], is_ours: impl Fn(&str) -> bool) {
+    // Best effort, from the inside outwards: one that has something in it stays.
+    for folder in folders.iter().rev().filter(|folder| is_ours(&format!("{folder}/-"))) {
+        let _ = std::fs::remove_dir(root.join(folder));
     }
 }
 
