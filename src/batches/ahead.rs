@@ -5,16 +5,22 @@
 //! such, groups grow: the first is as small as the first batches are, that these come soon, and later ones are asked for in
 //! fewer requests. [`groups`] is pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Result;
-use crate::read::{ReadRequest, RowPlan, schedule};
+use crate::read::{MatrixRequest, ReadRequest, RowPlan, schedule};
 use crate::storage::Held;
 
 /// The cells of the first group, where nothing else says how many.
 const FIRST: usize = 1024;
+/// The groups that fit into what may be held, at least, where nothing else says how large they are.
+const GROUPS: u64 = 4;
+/// How many times what may be held lies between what is read and what is located: where something lies takes an answer, too.
+const LOCATED: u64 = 2;
+/// The most groups that are held: each has to be planned, however little is read of it.
+const MOST: usize = 16;
 /// The parts that are asked for at a time: where something lies may have to be asked for first.
 const PARTS_AT_ONCE: usize = 32;
 /// The cells that are looked at for how many values one has.
@@ -30,6 +36,8 @@ pub struct ReadAhead {
     budget: u64,
     /// How often each cell is read: once for all matrices that are read in pieces of one size.
     times: usize,
+    /// The bytes that a cell takes, about, before any was asked for.
+    mean: u64,
     state: Mutex<State>,
 }
 
@@ -37,9 +45,13 @@ pub struct ReadAhead {
 struct State {
     /// The next group to ask for.
     next: usize,
+    /// What says where the cells of later groups lie: of those from `next` on, in order.
+    located: VecDeque<Vec<Box<dyn Held>>>,
     /// The groups that were asked for.
     held: BTreeMap<usize, HeldGroup>,
     bytes: u64,
+    /// The bytes and cells that were asked for so far.
+    asked: (u64, u64),
 }
 
 struct HeldGroup {
@@ -58,45 +70,63 @@ impl ReadAhead {
             return None;
         }
         let some = order.iter().step_by((order.len() / SEEN).max(1)).map(|&position| request.keys[position as usize]);
-        let mean = request.row_values(some) * VALUE;
+        let mean = (request.row_values(some) * VALUE).max(1);
         // However little may be held: a request for each cell would be slower than all else.
-        let most = usize::try_from(budget / 2 / mean.max(1)).unwrap_or(usize::MAX).max(FIRST);
-        Some(Self { groups: groups(order.len(), together, most), budget, times, state: Mutex::default() })
+        let most = usize::try_from(budget / GROUPS / mean).unwrap_or(usize::MAX).max(FIRST);
+        Some(Self { groups: groups(order.len(), together, most), budget, times, mean, state: Mutex::default() })
     }
 
     /// Has what `rows` of the epoch need asked for, and the groups after that which there is room for.
     ///
     /// # Errors
     /// As [`ReadRequest::read_ahead`].
-    pub fn need(&self, request: &ReadRequest, rows: &Range<usize>, key: impl Fn(usize) -> u64) -> Result<()> {
+    pub fn need(&self, request: &ReadRequest, rows: &Range<usize>, key: impl Fn(usize) -> u64 + Sync) -> Result<()> {
         // What a panic leaves behind is asked for by whoever needs it.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = |group: &Range<usize>| RowPlan::new(&group.clone().map(&key).collect::<Vec<_>>());
         while let Some(group) = self.groups.get(state.next) {
             let is_needed = group.start < rows.end;
-            if !is_needed && (state.bytes >= self.budget / 2 || state.held.len() > 1) {
+            let is_full =
+                state.held.len() >= MOST || state.bytes.saturating_add(self.estimate(&state, group)) > self.budget;
+            if !is_needed && is_full {
                 break;
             }
-            let plan = RowPlan::new(&group.clone().map(&key).collect::<Vec<_>>());
-            let jobs: Vec<_> = (request.matrices.iter())
-                .flat_map(|matrix| plan.parts.iter().map(move |part| (matrix, part)))
-                .collect();
-            let mut pieces: Vec<Box<dyn Held>> = Vec::new();
-            let ask = |job: usize| {
-                let (matrix, part) = jobs[job];
-                request.read_ahead(matrix, part.number, &part.rows)
-            };
-            let keep = |held| {
-                pieces.extend(held);
-                Ok(())
-            };
-            schedule::in_order(jobs.len(), PARTS_AT_ONCE, ask, keep, || Ok(()))?;
+            self.locate(request, &mut state, plan)?;
+            let located = state.located.pop_front();
+            let pieces = each(request, &plan(group), |matrix, part, rows| request.read_ahead(matrix, part, rows))?;
+            drop(located);
             let bytes = pieces.iter().map(|piece| piece.bytes()).sum();
             let (next, left) = (state.next, group.len() * self.times);
             state.held.insert(next, HeldGroup { _pieces: pieces, bytes, left });
             state.bytes += bytes;
+            state.asked = (state.asked.0 + bytes, state.asked.1 + group.len() as u64);
             state.next += 1;
         }
         Ok(())
+    }
+
+    /// Asks where the cells of the next groups lie, far enough ahead that nobody waits for that.
+    fn locate(&self, request: &ReadRequest, state: &mut State, plan: impl Fn(&Range<usize>) -> RowPlan) -> Result<()> {
+        let mut bytes = 0_u64;
+        for (at, group) in self.groups[state.next..].iter().enumerate() {
+            // The next but one, too, however large groups are.
+            if bytes > LOCATED * self.budget && at > 1 {
+                break;
+            }
+            if at >= state.located.len() {
+                let ask = |matrix: &_, part, rows: &[u32]| request.locate_ahead(matrix, part, rows);
+                state.located.push_back(each(request, &plan(group), ask)?);
+            }
+            bytes = bytes.saturating_add(self.estimate(state, group));
+        }
+        Ok(())
+    }
+
+    /// The bytes of a group, about.
+    fn estimate(&self, state: &State, group: &Range<usize>) -> u64 {
+        let (bytes, cells) = state.asked;
+        let mean = if bytes == 0 { self.mean } else { bytes / cells };
+        mean.saturating_mul(group.len() as u64)
     }
 
     /// Notes that `rows` of the epoch were read once.
@@ -114,6 +144,24 @@ impl ReadAhead {
             }
         }
     }
+}
+
+/// Asks for rows of each matrix and part of a plan.
+fn each(
+    request: &ReadRequest,
+    plan: &RowPlan,
+    ask: impl Fn(&MatrixRequest, u32, &[u32]) -> Result<Option<Box<dyn Held>>> + Send + Sync,
+) -> Result<Vec<Box<dyn Held>>> {
+    let jobs: Vec<_> =
+        (request.matrices.iter()).flat_map(|matrix| plan.parts.iter().map(move |part| (matrix, part))).collect();
+    let mut held = Vec::new();
+    let ask = |job: usize| ask(jobs[job].0, jobs[job].1.number, &jobs[job].1.rows);
+    let keep = |one| {
+        held.extend(one);
+        Ok(())
+    };
+    schedule::in_order(jobs.len(), PARTS_AT_ONCE, ask, keep, || Ok(()))?;
+    Ok(held)
 }
 
 /// The groups of `n` cells, of at most about `most`; those up to each end in `together` are not cut, where there are such.

@@ -124,6 +124,17 @@ impl Matrix {
         matches!(self, Self::Csr(csr) if !csr.is_packed())
     }
 
+    /// Begins to read where `rows` (ascending, each once) lie, which [`Matrix::read_ahead`] has to know before it asks for them.
+    ///
+    /// # Errors
+    /// As [`Matrix::read`].
+    pub fn locate_ahead(&self, rows: &[u32], wanted: Option<&[bool]>) -> Result<Option<Box<dyn Held>>> {
+        match self {
+            Self::Csr(csr) => csr.locate_ahead(rows, wanted),
+            Self::Dense(_) => Ok(None),
+        }
+    }
+
     /// Begins to read what decoding `rows` (ascending, each once) needs, and does not wait for it, but for what says where it
     /// lies: as long as the result lives, reading these rows finds it. `None` where nothing is read ahead.
     ///
@@ -131,7 +142,7 @@ impl Matrix {
     /// As [`Matrix::read`].
     pub fn read_ahead(&self, rows: &[u32], wanted: Option<&[bool]>) -> Result<Option<Box<dyn Held>>> {
         match self {
-            Self::Csr(csr) => csr.read_ahead(rows),
+            Self::Csr(csr) => csr.read_ahead(rows, wanted),
             Self::Dense(dense) => dense.read_ahead(rows, wanted),
         }
     }
@@ -156,7 +167,7 @@ impl Matrix {
         sink: &mut dyn RowSink<T>,
     ) -> Result<()> {
         match self {
-            Self::Csr(csr) => csr.read(rows, sink),
+            Self::Csr(csr) => csr.read(rows, wanted, sink),
             Self::Dense(dense) => for_dtype!(dense.dtype(), S => dense.read::<S, T>(rows, wanted, cache, sink)),
         }
     }

@@ -124,14 +124,22 @@ impl ReadRequest {
         bytes.checked_div(12 * n).unwrap_or(0)
     }
 
+    /// Begins to read where rows (ascending, each once) of one part's `matrix` lie: see [`Matrix::locate_ahead`].
+    ///
+    /// # Errors
+    /// As [`Matrix::read`], with the dataset named.
+    pub fn locate_ahead(&self, matrix: &MatrixRequest, number: u32, rows: &[u32]) -> Result<Option<Box<dyn Held>>> {
+        let part = matrix.part(number)?;
+        part.matrix.locate_ahead(rows, matrix.columns_read(part)).map_err(|e| e.at(&part.place))
+    }
+
     /// Begins to read rows (ascending, each once) of one part's `matrix`: see [`Matrix::read_ahead`].
     ///
     /// # Errors
     /// As [`Matrix::read`], with the dataset named.
     pub fn read_ahead(&self, matrix: &MatrixRequest, number: u32, rows: &[u32]) -> Result<Option<Box<dyn Held>>> {
-        let PartMatrix { matrix: source, columns, place, .. } = matrix.part(number)?;
-        let wanted = columns.as_deref().map(Columns::wanted).filter(|_| matrix.form.normalize.is_none());
-        source.read_ahead(rows, wanted).map_err(|e| e.at(place))
+        let part = matrix.part(number)?;
+        part.matrix.read_ahead(rows, matrix.columns_read(part)).map_err(|e| e.at(&part.place))
     }
 
     /// Reads `rows` (ascending, each once) of one part's `matrix` into `sink`, normalized, with columns of one
@@ -147,10 +155,9 @@ impl ReadRequest {
         rows: &[u32],
         sink: &mut dyn RowSink<T>,
     ) -> Result<()> {
-        let PartMatrix { matrix: source, columns, place, cache_number } = matrix.part(number)?;
+        let part = matrix.part(number)?;
+        let PartMatrix { matrix: source, columns, place, cache_number } = part;
         let columns = columns.as_deref();
-        // A row's total is over all of its columns.
-        let wanted = columns.map(Columns::wanted).filter(|_| matrix.form.normalize.is_none());
         let (mut normalizing, mut summing);
         let sink = match matrix.form.normalize {
             Some(normalize) => {
@@ -170,7 +177,9 @@ impl ReadRequest {
             }
             None => sink,
         };
-        source.read_with(rows, wanted, Some((&self.cache, *cache_number)), sink).map_err(|e| e.at(place))
+        source
+            .read_with(rows, matrix.columns_read(part), Some((&self.cache, *cache_number)), sink)
+            .map_err(|e| e.at(place))
     }
 }
 
@@ -179,6 +188,12 @@ impl MatrixRequest {
     pub fn part(&self, number: u32) -> Result<&PartMatrix> {
         let at = self.parts.binary_search_by_key(&number, |&(number, _)| number);
         at.map(|at| &self.parts[at].1).map_err(|_| not_opened(number))
+    }
+
+    /// The columns of a part's matrix that have to be read; `None` for all.
+    fn columns_read<'a>(&self, part: &'a PartMatrix) -> Option<&'a [bool]> {
+        // A row's total is over all of its columns.
+        part.columns.as_deref().map(Columns::wanted).filter(|_| self.form.normalize.is_none())
     }
 
     /// Whether rows are decoded one by one in every part: see [`Matrix::reads_rows`].

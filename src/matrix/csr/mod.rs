@@ -3,6 +3,7 @@
 //! Owns what must hold between the three arrays, and that no column is out of order or range.
 //! The encoding: <https://anndata.readthedocs.io/en/stable/fileformat-prose.html>.
 
+mod few;
 mod offsets;
 
 use std::ops::Range;
@@ -213,27 +214,50 @@ impl Csr {
 
     /// Whether rows are decoded one by one; see [`super::Matrix::reads_rows`].
     pub fn reads_rows(&self) -> bool {
-        self.is_packed() && self.data.array().storage().local_root().is_some()
+        self.is_packed() && !self.is_remote()
+    }
+
+    fn is_remote(&self) -> bool {
+        self.data.array().storage().local_root().is_none()
+    }
+
+    /// Begins to read where rows (ascending) lie; see [`super::Matrix::locate_ahead`].
+    pub fn locate_ahead(&self, rows: &[u32], wanted: Option<&[bool]>) -> Result<Option<Box<dyn Held>>> {
+        if !self.is_remote() {
+            return Ok(None);
+        }
+        let ranges = self.row_ranges(rows);
+        let arrays = self.arrays_ahead(wanted).into_iter();
+        let directories = arrays.map(|array| array.wanted_directories(&ranges)).collect::<Result<Vec<_>>>()?;
+        self.data.array().storage().read_ahead(directories.concat())
     }
 
     /// Begins to read rows (ascending) that are decoded soon; see [`super::Matrix::read_ahead`].
-    pub fn read_ahead(&self, rows: &[u32]) -> Result<Option<Box<dyn Held>>> {
-        let storage = self.data.array().storage();
-        if storage.local_root().is_some() {
+    pub fn read_ahead(&self, rows: &[u32], wanted: Option<&[bool]>) -> Result<Option<Box<dyn Held>>> {
+        if !self.is_remote() {
             return Ok(None);
         }
-        let ranges: Vec<Range<u64>> = rows.iter().filter_map(|&row| self.row_range(row)).collect();
-        let both = [&self.indices, &self.data];
-        let directories = both.iter().map(|array| array.wanted_directories(&ranges)).collect::<Result<Vec<_>>>()?;
-        let _directories = storage.read_ahead(directories.concat())?;
-        let values = both.iter().map(|array| array.wanted(&ranges)).collect::<Result<Vec<_>>>()?;
-        storage.read_ahead(values.concat())
+        let _directories = self.locate_ahead(rows, wanted)?;
+        let ranges = self.row_ranges(rows);
+        let arrays = self.arrays_ahead(wanted).into_iter();
+        let values = arrays.map(|array| array.wanted(&ranges)).collect::<Result<Vec<_>>>()?;
+        self.data.array().storage().read_ahead(values.concat())
+    }
+
+    fn row_ranges(&self, rows: &[u32]) -> Vec<Range<u64>> {
+        rows.iter().filter_map(|&row| self.row_range(row)).collect()
+    }
+
+    /// The arrays that are read ahead: columns and values together, unless it depends on the columns which values are needed.
+    fn arrays_ahead(&self, wanted: Option<&[bool]>) -> Vec<&StoredArray> {
+        let looks_first = wanted.is_some_and(|wanted| self.looks_first(wanted));
+        if looks_first { vec![&self.indices] } else { vec![&self.indices, &self.data] }
     }
 
     /// Decodes rows into `sink`; see [`super::Matrix::read`].
-    pub fn read<T: Num>(&self, rows: &[u32], sink: &mut dyn RowSink<T>) -> Result<()> {
+    pub fn read<T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>, sink: &mut dyn RowSink<T>) -> Result<()> {
         // Columns and values are asked for together.
-        let _held = self.read_ahead(rows)?;
+        let _held = self.read_ahead(rows, wanted)?;
         let range = |&row: &u32| {
             self.row_range(row).ok_or_else(|| {
                 DaoError::value(format!("row {row} was asked for and the matrix has {}", self.shape[0]))
@@ -242,6 +266,9 @@ impl Csr {
             })
         };
         let ranges: Vec<Range<u64>> = rows.iter().map(range).collect::<Result<_>>()?;
+        if let Some(wanted) = wanted.filter(|wanted| self.looks_first(wanted)) {
+            return self.read_few(rows, &ranges, wanted, sink);
+        }
         let step = if self.is_packed() { rows.len().max(1) } else { STEP };
         for (number, (rows, ranges)) in rows.chunks(step).zip(ranges.chunks(step)).enumerate() {
             let (mut indices, mut data) = (self.indices.ready(ranges)?, self.data.ready(ranges)?);
@@ -381,7 +408,7 @@ mod tests {
 
     fn read(csr: &Csr, rows: &[u32]) -> Result<SparseRows> {
         let mut all = Rows::<u16>::empty();
-        csr.read(rows, &mut all)?;
+        csr.read(rows, None, &mut all)?;
         let row = |ends: &[usize]| {
             let range = ends[0]..ends[1];
             all.indices[range.clone()].iter().copied().zip(all.data[range].iter().copied()).collect()
