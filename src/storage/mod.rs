@@ -186,8 +186,11 @@ pub trait NewFile: Send + Sync + std::fmt::Debug {
     fn finish(self: Box<Self>) -> Result<Lasting>;
 }
 
-/// What waits until a file that was written is there to stay.
-pub type Lasting = Option<std::thread::JoinHandle<Result<()>>>;
+/// What waits until a file that was written is there to stay. Dropped, the file may stay or not.
+pub type Lasting = Option<Flushing>;
+
+/// Waits until a file is there to stay; has the error of what was not written.
+pub type Flushing = Box<dyn FnOnce() -> Result<()> + Send>;
 
 /// The error for a root that is not written to.
 pub fn not_writable(uri: &str) -> DaoError {

@@ -178,7 +178,7 @@ impl<'a> Copying<'a> {
 
 /// Waits until a file is there to stay.
 fn wait(lasting: Lasting) -> Result<()> {
-    lasting.map_or(Ok(()), |flushing| flushing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    lasting.map_or(Ok(()), |lasting| lasting())
 }
 
 /// The folders of parts that are being written, which go when this is dropped before they are named.

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 
@@ -13,7 +12,7 @@ use super::outline::{FilePieces, Pieces, WHOLE, is_read_whole};
 use super::temporary::TemporaryFolder;
 use crate::checksum::crc32c_append;
 use crate::error::{DaoError, Result};
-use crate::storage::{NewFile, Storage};
+use crate::storage::{Flushing, NewFile, Storage};
 use crate::store::{FileMeta, Files, ZARR, missing};
 
 /// The bytes of another's file that are read at a time.
@@ -31,8 +30,8 @@ pub struct Folder {
     files: Arc<Mutex<Files>>,
     /// What of them belongs into the part's outline.
     pieces: Arc<Mutex<Pieces>>,
-    /// Large files on their way to the disk.
-    flushing: Arc<Mutex<Vec<JoinHandle<Result<()>>>>>,
+    /// Files on their way to the disk, or to a server.
+    flushing: Arc<Mutex<Vec<Flushing>>>,
     here: Here,
 }
 
@@ -151,10 +150,15 @@ impl Folder {
     /// All files that were written, which are there to stay then.
     pub fn list(&self) -> Result<Files> {
         for flushing in std::mem::take(&mut *lock(&self.flushing)) {
-            flushing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            flushing()?;
         }
         self.storage.sync(self.root.trim_end_matches('/'))?;
         Ok(lock(&self.files).clone())
+    }
+
+    /// Gives up what is on its way: the folder is about to go.
+    pub fn give_up(&self) {
+        drop(std::mem::take(&mut *lock(&self.flushing)));
     }
 
     fn note(&self, path: String, meta: FileMeta) {

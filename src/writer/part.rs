@@ -280,6 +280,7 @@ impl Drop for PartWriter {
         if !self.stays && self.lease.is_own() {
             // Best effort: vacuum removes what stays.
             self.matrix = None;
+            self.folder.give_up();
             let _ = undisturbed(|| self.storage.remove_folder(&self.path));
         }
     }

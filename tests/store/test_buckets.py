@@ -220,6 +220,24 @@ def test_a_server_that_ignores_conditions_is_found_out(tmp_path: Path) -> None:
             load(bucket)
 
 
+def test_who_alone_writes_may_say_so(tmp_path: Path) -> None:
+    with rclone(tmp_path) as bucket:
+        alone = {**bucket.options, "one_writer": True}
+        adata = study(1, 20, GENES)
+        for dataset in ("lung", "heart"):
+            dao.write_dataset(
+                bucket.uri, adata, dataset=dataset, storage_options=alone, progress=False
+            )
+        assert bucket.files is not None
+        store = dao.load_store(bucket.files / "atlas")
+        assert (store.version, store.n_obs) == (2, 40)
+        assert store.verify().is_empty()
+        with pytest.raises(dao.DaoValueError, match=r"storage_options=\{\"one_writer\": True\}"):
+            write(bucket, adata, "eye")
+        with pytest.raises(dao.DaoValueError, match=r'"one_writer"'):
+            dao.load_store(bucket.uri, storage_options={**bucket.options, "one_writer": "me"})
+
+
 def test_a_forked_child_leaves_its_parents_writer_alone(tmp_path: Path) -> None:
     from dao_polars._core import PartWriter
 

@@ -36,7 +36,7 @@ struct LocalNewFile {
     /// What was there when it was flushed last.
     flushed: u64,
     /// What flushes it beside other work.
-    flushing: Lasting,
+    flushing: Option<JoinHandle<Result<()>>>,
 }
 
 impl LocalNewFile {
@@ -80,7 +80,8 @@ impl NewFile for LocalNewFile {
     fn finish(mut self: Box<Self>) -> Result<Lasting> {
         self.wait()?;
         self.flush()?;
-        Ok(self.flushing.take())
+        let Some(flushing) = self.flushing.take() else { return Ok(None) };
+        Ok(Some(Box::new(move || wait(flushing))))
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Built {
     pub settings: StorageOptions,
     /// Whether it can be listed and written to.
     pub is_bucket: bool,
+    /// Whether nobody else writes, as its user says.
+    pub has_one_writer: bool,
     /// What to do where it refuses.
     pub advice: String,
 }
@@ -77,9 +79,10 @@ pub fn build(uri: &str, options: &StorageOptions, environment: &Environment) -> 
         )
     })?;
     let advice = credentials::advice(cloud, &settings);
+    let has_one_writer = settings.is_true("one_writer").map_err(|e| e.at(format!("store '{uri}'")))?;
     let is_bucket = !matches!(cloud, Cloud::Web | Cloud::Hub);
     let settings = settings.0.into_iter().map(|setting| (setting.key.to_owned(), setting.value)).collect();
-    Ok(Built { store, prefix, patience, settings, is_bucket, advice })
+    Ok(Built { store, prefix, patience, settings, is_bucket, has_one_writer, advice })
 }
 
 fn cloud_of(scheme: &ObjectStoreScheme) -> Option<Cloud> {

@@ -11,8 +11,11 @@ const PER_SECOND: f64 = 3000.0;
 /// What a line is taken for before it was measured.
 const LATENCY: f64 = 0.02;
 const BANDWIDTH: f64 = 100e6;
-/// How many times what a line holds is asked for.
-const AHEAD: f64 = 3.0;
+/// How many times what a line holds is asked for: what is wanted first should not share the line with all that comes later.
+const AHEAD: f64 = 2.0;
+/// The least and the most bytes of that.
+const LEAST: u64 = 8 << 20;
+const MOST: u64 = 256 << 20;
 /// The time over which arriving bytes are counted for one measurement.
 const SPAN: Duration = Duration::from_millis(100);
 /// How much of what was known stays with each measurement that says less of the line.
@@ -87,7 +90,7 @@ impl Line {
         let measured = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a bound")]
         let most = (AHEAD * measured.latency * measured.bandwidth) as u64;
-        most.clamp(16 << 20, 256 << 20)
+        most.clamp(LEAST, MOST)
     }
 
     /// The bytes that the line brings in the time that one request more costs, where many are under way.

@@ -52,6 +52,7 @@ pub struct Remote {
     patience: Duration,
     /// Whether it can be written to: plain HTTP cannot.
     is_bucket: bool,
+    has_one_writer: bool,
     shared: Arc<Shared>,
     pid: u32,
 }
@@ -63,6 +64,7 @@ struct Shared {
     gate: Arc<gate::Gate>,
     line: line::Line,
     states: state::States,
+    room: upload::Room,
     /// The bytes that have arrived, an answer being worth some.
     arrived: AtomicU64,
 }
@@ -103,10 +105,10 @@ impl Remote {
     pub fn new(uri: &str, options: &StorageOptions) -> Result<Self> {
         let (uri, options) = secrets::split(uri, options)?;
         let environment = credentials::Environment::of_process();
-        let build::Built { store, prefix, patience, settings, is_bucket, advice } =
+        let build::Built { store, prefix, patience, settings, is_bucket, has_one_writer, advice } =
             build::build(&uri, &options, &environment)?;
         let (options, advice, shared, pid) = (settings.into(), advice.into(), Arc::default(), std::process::id());
-        Ok(Self { store, prefix, uri, options, advice, patience, is_bucket, shared, pid })
+        Ok(Self { store, prefix, uri, options, advice, patience, is_bucket, has_one_writer, shared, pid })
     }
 
     /// A bucket that is this store.
@@ -115,7 +117,7 @@ impl Remote {
         let (prefix, patience, pid) = (ObjectPath::from("root"), Duration::from_mins(1), std::process::id());
         let (uri, advice) = (uri.to_owned(), "look at the test".into());
         let (options, shared) = Default::default();
-        Self { store, prefix, uri, options, advice, patience, is_bucket: true, shared, pid }
+        Self { store, prefix, uri, options, advice, patience, is_bucket: true, has_one_writer: false, shared, pid }
     }
 
     /// Whether this process opened it, and not a parent that it was forked from.
@@ -362,6 +364,9 @@ impl Storage for Remote {
 
     fn put_new(&self, path: &str, bytes: &[u8]) -> Result<bool> {
         self.check_bucket()?;
+        if self.has_one_writer {
+            return self.put_alone(path, bytes);
+        }
         probe::check(self, path)?;
         self.put_new_object(path, bytes)
     }

@@ -42,7 +42,10 @@ pub fn check(remote: &Remote, path: &str) -> Result<()> {
         return Err(DaoError::value(what)
             .at(format!("store '{}'", remote.uri))
             .expected("412 Precondition Failed for a second put with If-None-Match: *")
-            .hint("use a server that knows conditional writes (S3, GCS, Azure, MinIO, R2 do), or write the store to a folder"));
+            .hint(
+                "use a server that knows conditional writes (S3, GCS, Azure, MinIO, R2 do), or write the store to a folder; if nobody \
+                 else ever writes to it: storage_options={\"one_writer\": True}",
+            ));
     }
     refusing().insert(root);
     Ok(())

@@ -1,14 +1,17 @@
 //! An object that is written piece by piece: put at once while it is small, else in parts.
 //!
 //! Parts are sent while their writer makes the next ones, a few at a time: memory stays bounded, and a writer that is faster
-//! than the network waits for it. All parts but the last are of one size, as some servers want them.
+//! than the network waits for it. All parts but the last are of one size, as some servers want them. What a file ends with is
+//! sent while its writer goes on with other files, and is waited for together with theirs.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::{Either, select};
 use object_store::{MultipartUpload, ObjectStoreExt};
-use tokio::task::{JoinError, JoinSet};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 
-use super::super::{Lasting, NewFile, Storage};
+use super::super::{Lasting, NewFile};
 use super::{Remote, wait};
 use crate::error::{DaoError, Result};
 use crate::interrupt::undisturbed;
@@ -17,8 +20,22 @@ use crate::interrupt::undisturbed;
 const WHOLE: usize = 16 << 20;
 /// The bytes of a part: S3 takes at least 5 MiB, and 10,000 parts.
 const PART: usize = 8 << 20;
-/// The most parts that are on their way.
-const ON_THEIR_WAY: usize = 4;
+/// The bytes that are on their way to one root, of all objects: what a far and wide line holds, some times over.
+const ON_THEIR_WAY: usize = 64 << 20;
+/// The least that an object or part counts for: so many fewer are on their way at a time.
+const LEAST: usize = 1 << 20;
+/// The bytes of one permit.
+const PERMIT: usize = 1 << 10;
+
+/// The room for what is on its way to one root.
+#[derive(Debug)]
+pub struct Room(Arc<Semaphore>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(ON_THEIR_WAY / PERMIT)))
+    }
+}
 
 /// An object that is being written.
 #[derive(Debug)]
@@ -38,6 +55,16 @@ struct Parts {
     sending: JoinSet<object_store::Result<()>>,
 }
 
+impl Parts {
+    /// Waits until all parts are sent, and puts them together.
+    async fn complete(&mut self) -> Sent {
+        while let Some(sent) = self.sending.join_next().await {
+            sent??;
+        }
+        Ok(self.upload.complete().await.map(drop)?)
+    }
+}
+
 impl Upload {
     pub fn new(remote: &Remote, path: &str) -> Self {
         let (buffer, parts) = (Vec::new(), Mutex::new(None));
@@ -48,18 +75,12 @@ impl Upload {
         self.parts.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a part until fewer than `fewer` are on their way.
-    fn wait_until(&mut self, fewer: usize) -> Result<()> {
-        let patience = self.remote.patience_for(PART * ON_THEIR_WAY);
-        let (remote, path) = (self.remote.clone(), self.path.clone());
-        let Some(parts) = self.parts() else { return Ok(()) };
-        while parts.sending.len() >= fewer {
-            let Some(sent) = remote.answer_in(patience, &path, parts.sending.join_next())? else {
-                break;
-            };
-            sent.map_err(ended)?.map_err(|e| remote.not_written(&path, &e))?;
-        }
-        Ok(())
+    /// Waits until there is room for so many more bytes on the way.
+    fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+        let permits = u32::try_from(bytes.clamp(LEAST, ON_THEIR_WAY) / PERMIT).unwrap_or(u32::MAX);
+        let room = self.remote.shared.room.0.clone().acquire_many_owned(permits);
+        let room = self.remote.answer_in(self.remote.patience_for(ON_THEIR_WAY), &self.path, room)?;
+        room.map_err(|_| DaoError::internal("the room for uploads is closed")) // nobody closes it
     }
 
     /// Sends a part.
@@ -70,32 +91,61 @@ impl Upload {
             let upload = begun.map_err(|e| remote.not_written(&self.path, &e))?;
             *self.parts() = Some(Parts { upload, sending: JoinSet::new() });
         }
-        self.wait_until(ON_THEIR_WAY)?;
-        let threads = wait::runtime()?.handle();
-        if let Some(parts) = self.parts() {
-            let part = parts.upload.put_part(part.into());
-            parts.sending.spawn_on(part, threads);
+        let (room, threads) = (self.room(part.len())?, wait::runtime()?.handle());
+        let (remote, path) = (self.remote.clone(), self.path.clone());
+        let Some(parts) = self.parts() else { return Ok(()) };
+        while let Some(sent) = parts.sending.try_join_next() {
+            sent.map_err(NotSent::from).and_then(|sent| Ok(sent?)).map_err(|e| e.why(&remote, &path))?;
         }
+        let put = parts.upload.put_part(part.into());
+        let put = async move {
+            let sent = put.await;
+            drop(room);
+            sent
+        };
+        parts.sending.spawn_on(put, threads);
         Ok(())
     }
 
-    /// Ends an object of parts.
-    fn complete(&mut self) -> Result<()> {
+    /// Has the last of it sent.
+    fn end(&mut self) -> Result<Ending> {
         let rest = std::mem::take(&mut self.buffer);
-        if !rest.is_empty() {
-            self.send(rest)?;
-        }
-        self.wait_until(1)?;
+        let (give_up, given_up) = oneshot::channel::<()>();
+        let (remote, object) = (self.remote.clone(), self.remote.object(&self.path));
+        let has_parts = self.parts().is_some();
+        let task = if has_parts {
+            if !rest.is_empty() {
+                self.send(rest)?;
+            }
+            let parts = self.parts().take();
+            wait::runtime()?.spawn(async move {
+                let Some(mut parts) = parts else { return Ok(()) };
+                let ended = match select(Box::pin(parts.complete()), given_up).await {
+                    Either::Left((ended, _)) => Some(ended),
+                    Either::Right(_) => None,
+                };
+                if let Some(Ok(())) = ended {
+                    return Ok(());
+                }
+                parts.sending.shutdown().await;
+                // Best effort: a rule of the bucket removes what stays.
+                let _ = parts.upload.abort().await;
+                ended.unwrap_or(Ok(()))
+            })
+        } else {
+            let room = self.room(rest.len())?;
+            wait::runtime()?.spawn(async move {
+                let put = remote.store.put(&object, rest.into());
+                let ended = match select(Box::pin(put), given_up).await {
+                    Either::Left((ended, _)) => ended.map(drop),
+                    Either::Right(_) => Ok(()),
+                };
+                drop(room);
+                Ok(ended?)
+            })
+        };
         let (remote, path, size) = (self.remote.clone(), self.path.clone(), self.size);
-        let Some(parts) = self.parts() else { return Ok(()) };
-        match remote.answer(&path, parts.upload.complete())? {
-            Ok(_) => {}
-            // Where the answer was lost and it was asked again, the upload is gone, and the object there.
-            Err(_) if remote.size(&path).is_ok_and(|found| found == Some(size)) => {}
-            Err(e) => return Err(remote.not_written(&path, &e)),
-        }
-        *self.parts() = None;
-        Ok(())
+        Ok(Ending { remote, path, size, has_parts, task, give_up: Some(give_up) })
     }
 }
 
@@ -118,13 +168,8 @@ impl NewFile for Upload {
     }
 
     fn finish(mut self: Box<Self>) -> Result<Lasting> {
-        if self.parts().is_some() {
-            self.complete()?;
-        } else {
-            let whole = std::mem::take(&mut self.buffer);
-            self.remote.put_whole(&self.path, whole.into())?;
-        }
-        Ok(None)
+        let ending = self.end()?;
+        Ok(Some(Box::new(move || ending.wait())))
     }
 }
 
@@ -143,11 +188,73 @@ impl Drop for Upload {
     }
 }
 
-/// The error for a thread that ended before its part was sent.
-fn ended(error: JoinError) -> DaoError {
-    match error.try_into_panic() {
-        Ok(panic) => std::panic::resume_unwind(panic),
-        Err(_) => DaoError::internal("a part of an object was given up"),
+/// An object whose last bytes are on their way. Dropped before it was waited for, it is given up.
+struct Ending {
+    remote: Remote,
+    path: String,
+    size: u64,
+    has_parts: bool,
+    task: JoinHandle<Sent>,
+    /// Gone with this, which the task sees.
+    give_up: Option<oneshot::Sender<()>>,
+}
+
+impl Ending {
+    fn wait(mut self) -> Result<()> {
+        let (remote, path) = (self.remote.clone(), self.path.clone());
+        let ended = remote.answer_in(remote.patience_for(ON_THEIR_WAY), &path, &mut self.task)?;
+        self.give_up = None;
+        match ended.map_err(NotSent::from).and_then(|sent| sent) {
+            Ok(()) => Ok(()),
+            // Where the answer was lost and it was asked again, the upload is gone, and the object there.
+            Err(NotSent::Refused(_))
+                if self.has_parts && remote.head(&path).is_ok_and(|meta| meta.is_some_and(|m| m.size == self.size)) =>
+            {
+                Ok(())
+            }
+            Err(e) => Err(e.why(&remote, &path)),
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if self.give_up.take().is_some() && self.remote.is_own() {
+            let _ = undisturbed(|| self.remote.answer(&self.path, &mut self.task));
+        }
+    }
+}
+
+/// What became of a put or a part.
+type Sent = std::result::Result<(), NotSent>;
+
+enum NotSent {
+    Refused(object_store::Error),
+    /// Its task ended before.
+    Ended(JoinError),
+}
+
+impl From<object_store::Error> for NotSent {
+    fn from(error: object_store::Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<JoinError> for NotSent {
+    fn from(error: JoinError) -> Self {
+        Self::Ended(error)
+    }
+}
+
+impl NotSent {
+    fn why(self, remote: &Remote, path: &str) -> DaoError {
+        match self {
+            Self::Refused(error) => remote.not_written(path, &error),
+            Self::Ended(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => DaoError::internal("a part of an object was given up"),
+            },
+        }
     }
 }
 
@@ -175,9 +282,26 @@ mod tests {
             let bytes = numbers(len);
             let mut file = remote.create("a/b").unwrap();
             bytes.chunks(step).for_each(|piece| file.write(piece).unwrap());
-            assert!(file.finish().unwrap().is_none());
+            file.finish().unwrap().unwrap()().unwrap();
             assert!(remote.get("a/b").unwrap().unwrap() == bytes, "{len}");
         }
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_bounded_and_all_of_it_arrives() {
+        let remote = Remote::of(Arc::new(InMemory::new()), "mem://root");
+        let mut ends = Vec::new();
+        for number in 0..300 {
+            let mut file = remote.create(&format!("many/{number}")).unwrap();
+            file.write(&numbers(if number == 7 { WHOLE + 3 * PART } else { number })).unwrap();
+            ends.push(file.finish().unwrap().unwrap());
+            assert!(remote.shared.room.0.available_permits() <= ON_THEIR_WAY / PERMIT);
+        }
+        ends.into_iter().for_each(|end| end().unwrap());
+        let mut sizes: Vec<u64> = remote.list_files("many").unwrap().into_iter().map(|(_, size)| size).collect();
+        sizes.sort_unstable();
+        assert_eq!((sizes.len(), sizes[298], sizes[299]), (300, 299, (WHOLE + 3 * PART) as u64));
+        assert_eq!(remote.shared.room.0.available_permits(), ON_THEIR_WAY / PERMIT);
     }
 
     #[test]

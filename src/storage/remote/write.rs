@@ -28,6 +28,15 @@ impl Remote {
         }
     }
 
+    /// Puts an object where none is, as nobody else does: the server need not know conditions.
+    pub(super) fn put_alone(&self, path: &str, bytes: &[u8]) -> Result<bool> {
+        if self.head(path)?.is_some() {
+            return Ok(false);
+        }
+        self.replace_object(path, bytes)?;
+        Ok(true)
+    }
+
     /// Puts an object in the place of another; see [`Storage::replace`](super::Storage::replace).
     pub(super) fn replace_object(&self, path: &str, bytes: &[u8]) -> Result<()> {
         self.put_whole(path, bytes.to_vec().into())

@@ -42,7 +42,7 @@ pub fn describe(
     let mut file = storage.create(&part.file(&name))?;
     file.write(text.as_bytes())?;
     if let Some(flushing) = file.finish()? {
-        flushing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        flushing()?;
     }
     storage.sync(&part.path)?;
     part.bytes = description.bytes(&text) + part.outline.as_ref().map_or(0, |outline| outline.size);

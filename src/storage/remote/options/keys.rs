@@ -168,6 +168,7 @@ const COMMON: &[Key] = &[
     key("retry_init_backoff_ms", &[], Other),
     key("retry_max_backoff_ms", &[], Other),
     key("retry_base_multiplier", &[], Other),
+    key("one_writer", &[], Other),
     // polars keeps downloaded files; nothing is downloaded here.
     key("file_cache_ttl", &[], Other),
 ];
