@@ -119,6 +119,24 @@ def test_random_cells_are_read_alone(far: Line, served: Path, counts: sp.csr_mat
     assert n <= 2 * 600 + 10
 
 
+def test_one_gene_reads_the_values_of_cells_that_have_it(
+    far: Line, served: Path, counts: sp.csr_matrix
+) -> None:
+    frame = dao.scan(f"{far.url}/one").with_row_index()
+    rows = np.sort(np.random.default_rng(1).choice(N_CELLS, 600, replace=False))
+    few = frame.filter(pl.col("index").is_in(rows))
+    found = few.select(dao.gene("g7")).collect()
+    assert found["g7"].to_list() == counts[rows].toarray()[:, 7].tolist()
+    # The columns of all, in blocks that others have part of too; one cell in ten has a gene.
+    read = {"indices": 0, "data": 0}
+    for request in far.requests():
+        for array in read:
+            read[array] += request.bytes * (f"zarr/X/{array}/c/" in request.path)
+    needed = matrix_bytes(served) * len(rows) / N_CELLS
+    assert 0 < read["data"] <= 0.2 * needed
+    assert sum(read.values()) <= 3 * needed
+
+
 def test_small_studies_cost_two_requests_each(far: Line) -> None:
     batches = dao.scan(f"{far.url}/many").dao.iter_batches(256, shuffle=True, seed=0)
     first = next(iter(batches))
