@@ -257,7 +257,8 @@ def test_a_network_that_fails_while_it_is_written_to(
     with pytest.raises(dao.DaoIOError, match=r"path 's3://bucket/atlas/.*failed") as caught:
         write(bucket, 2, "new")
     assert failed
-    assert where in str(caught.value)
+    # Of files that are sent together any may be the one that is named.
+    assert re.search(r"/parts/new-|versions/0", str(caught.value))
     proxy.fate = lambda *_: ""
     store = load(bucket)
     made = where.startswith("versions") and fate == "unanswered"

@@ -20,12 +20,15 @@ struct Found {
 }
 
 impl Csr {
-    /// Whether so few columns are wanted that it is better to look first which rows have them: where they are like others,
-    /// not every second row has one.
-    pub(super) fn looks_first(&self, wanted: &[bool]) -> bool {
+    /// Whether so few columns are wanted that it is better to look first which of the rows in `ranges` have them: where they
+    /// are like others, not every second row has one. Rows that lie together come in few requests, with their values.
+    pub(super) fn looks_first(&self, ranges: &[Range<u64>], wanted: &[bool]) -> bool {
         let n_wanted = wanted.iter().filter(|&&wanted| wanted).count() as u64;
         let [n_obs, n_vars] = self.shape.map(u128::from);
-        self.is_remote() && u128::from(n_wanted) * u128::from(self.nnz()) * 2 <= n_obs * n_vars
+        let is_rare = u128::from(n_wanted) * u128::from(self.nnz()) * 2 <= n_obs * n_vars;
+        let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return false };
+        let values: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        is_rare && self.is_remote() && last.end - first.start > 2 * values
     }
 
     /// Reads rows, which lie in `ranges`, into `sink`: of each its wanted columns, which are few.

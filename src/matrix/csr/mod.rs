@@ -227,7 +227,7 @@ impl Csr {
             return Ok(None);
         }
         let ranges = self.row_ranges(rows);
-        let arrays = self.arrays_ahead(wanted).into_iter();
+        let arrays = self.arrays_ahead(&ranges, wanted).into_iter();
         let directories = arrays.map(|array| array.wanted_directories(&ranges)).collect::<Result<Vec<_>>>()?;
         self.data.array().storage().read_ahead(directories.concat())
     }
@@ -239,7 +239,7 @@ impl Csr {
         }
         let _directories = self.locate_ahead(rows, wanted)?;
         let ranges = self.row_ranges(rows);
-        let arrays = self.arrays_ahead(wanted).into_iter();
+        let arrays = self.arrays_ahead(&ranges, wanted).into_iter();
         let values = arrays.map(|array| array.wanted(&ranges)).collect::<Result<Vec<_>>>()?;
         self.data.array().storage().read_ahead(values.concat())
     }
@@ -249,8 +249,8 @@ impl Csr {
     }
 
     /// The arrays that are read ahead: columns and values together, unless it depends on the columns which values are needed.
-    fn arrays_ahead(&self, wanted: Option<&[bool]>) -> Vec<&StoredArray> {
-        let looks_first = wanted.is_some_and(|wanted| self.looks_first(wanted));
+    fn arrays_ahead(&self, ranges: &[Range<u64>], wanted: Option<&[bool]>) -> Vec<&StoredArray> {
+        let looks_first = wanted.is_some_and(|wanted| self.looks_first(ranges, wanted));
         if looks_first { vec![&self.indices] } else { vec![&self.indices, &self.data] }
     }
 
@@ -266,7 +266,7 @@ impl Csr {
             })
         };
         let ranges: Vec<Range<u64>> = rows.iter().map(range).collect::<Result<_>>()?;
-        if let Some(wanted) = wanted.filter(|wanted| self.looks_first(wanted)) {
+        if let Some(wanted) = wanted.filter(|wanted| self.looks_first(&ranges, wanted)) {
             return self.read_few(rows, &ranges, wanted, sink);
         }
         let step = if self.is_packed() { rows.len().max(1) } else { STEP };

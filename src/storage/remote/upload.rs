@@ -5,6 +5,7 @@
 //! sent while its writer goes on with other files, and is waited for together with theirs.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use object_store::{MultipartUpload, ObjectStoreExt};
@@ -24,6 +25,8 @@ const PART: usize = 8 << 20;
 const ON_THEIR_WAY: usize = 64 << 20;
 /// The least that an object or part counts for: so many fewer are on their way at a time.
 const LEAST: usize = 1 << 20;
+/// The time that parts on their way are given to end, once one of them failed.
+const TO_END: Duration = Duration::from_secs(5);
 /// The bytes of one permit.
 const PERMIT: usize = 1 << 10;
 
@@ -63,6 +66,15 @@ impl Parts {
         }
         Ok(self.upload.complete().await.map(drop)?)
     }
+
+    /// Ends it without an object. A part that comes after that may stay, so those that are on their way have so long to end.
+    async fn abort(&mut self, patience: Duration) {
+        let under_way = async { while self.sending.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(patience, under_way).await;
+        self.sending.shutdown().await;
+        // Best effort: a rule of the bucket removes what stays.
+        let _ = self.upload.abort().await;
+    }
 }
 
 impl Upload {
@@ -95,7 +107,11 @@ impl Upload {
         let (remote, path) = (self.remote.clone(), self.path.clone());
         let Some(parts) = self.parts() else { return Ok(()) };
         while let Some(sent) = parts.sending.try_join_next() {
-            sent.map_err(NotSent::from).and_then(|sent| Ok(sent?)).map_err(|e| e.why(&remote, &path))?;
+            if let Err(e) = sent.map_err(NotSent::from).and_then(|sent| Ok(sent?)) {
+                remote.answer(&path, parts.abort(TO_END))?;
+                *self.parts() = None;
+                return Err(e.why(&remote, &path));
+            }
         }
         let put = parts.upload.put_part(part.into());
         let put = async move {
@@ -127,9 +143,7 @@ impl Upload {
                 if let Some(Ok(())) = ended {
                     return Ok(());
                 }
-                parts.sending.shutdown().await;
-                // Best effort: a rule of the bucket removes what stays.
-                let _ = parts.upload.abort().await;
+                parts.abort(if ended.is_some() { TO_END } else { Duration::ZERO }).await;
                 ended.unwrap_or(Ok(()))
             })
         } else {
@@ -178,13 +192,7 @@ impl Drop for Upload {
         let remote = self.remote.clone();
         // A forked child has a copy, whose upload is its parent's.
         let Some(mut parts) = self.parts().take().filter(|_| remote.is_own()) else { return };
-        // Best effort: a rule of the bucket removes what stays.
-        let _ = undisturbed(|| {
-            remote.answer(&self.path, async {
-                parts.sending.shutdown().await;
-                parts.upload.abort().await
-            })
-        });
+        let _ = undisturbed(|| remote.answer(&self.path, parts.abort(Duration::ZERO)));
     }
 }
 
