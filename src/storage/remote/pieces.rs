@@ -22,6 +22,9 @@ use crate::error::Result;
 /// What may be read for nothing, by what is wanted.
 const WASTE: f64 = 0.5;
 
+/// The requests of one read that are under way or wait to be, at most: more than are under way at a time, of all.
+const WAITING: usize = 512;
+
 /// The pieces before a range that are looked at for one that has it.
 const NESTED: usize = 32;
 
@@ -162,21 +165,23 @@ impl Remote {
     }
 }
 
-/// Sends requests in their order, so many at a time.
+/// Sends requests in their order. Many wait at the gate, not one after the other: others that were wanted later would pass between.
 async fn send(remote: Remote, number: u64, requests: Vec<(String, Range<u64>, oneshot::Sender<Answer>)>) {
     let mut under_way = JoinSet::new();
     for (path, range, sender) in requests {
-        let shared = &remote.shared;
-        let most = (shared.line.in_flight(), shared.line.most());
-        let pass = shared.gate.pass(number, range.end - range.start, most).await;
+        while under_way.len() >= WAITING {
+            under_way.join_next().await;
+        }
         let remote = remote.clone();
         under_way.spawn(async move {
+            let shared = &remote.shared;
+            let most = (shared.line.in_flight(), shared.line.most());
+            let pass = shared.gate.pass(number, range.end - range.start, most).await;
             let answer = remote.fetch(&path, range).await;
             drop(pass);
             // Nobody may want it any more.
             drop(sender.send(answer));
         });
-        while under_way.try_join_next().is_some() {}
     }
     while under_way.join_next().await.is_some() {}
 }
