@@ -16,6 +16,7 @@ from zarr.storage import ObjectStore
 TITLE = "annbatch"
 PACKAGES = ("annbatch", "zarr", "zarrs", "anndata", "numpy", "scipy")
 LOADED = 16_384  # cells in memory at a time: 256 × 64
+FEW = 2_048  # of cells that are loaded one by one over a network
 CONCURRENCY = 128  # requests over a network
 
 PYTHON = zarr.config.get("codec_pipeline.path")
@@ -67,8 +68,8 @@ class Chosen(Sampler):
     batch_size = 1024
     shuffle = True
 
-    def __init__(self, rows):
-        self.rows = rows
+    def __init__(self, rows, loaded):
+        self.rows, self.loaded = rows, loaded
         self._rng = np.random.default_rng(0)
 
     def n_batches(self, n_obs):
@@ -79,20 +80,25 @@ class Chosen(Sampler):
 
     def _sample(self, n_obs):
         order = self._rng.permutation(self.rows)
-        for at in range(0, len(order), LOADED):
-            loaded = np.sort(order[at : at + LOADED])
+        for at in range(0, len(order), self.loaded):
+            loaded = np.sort(order[at : at + self.loaded])
             shuffled = self._rng.permutation(len(loaded))
             cuts = np.arange(self.batch_size, len(loaded), self.batch_size)
             yield {"requests": loaded, "splits": np.split(shuffled, cuts)}
 
 
-def cells(task, rows):
-    loader = collection(task, Loader(batch_sampler=Chosen(rows), preload_to_gpu=False))
+def cells(task, rows, loaded=LOADED):
+    loader = collection(task, Loader(batch_sampler=Chosen(rows, loaded), preload_to_gpu=False))
     return lambda: ((batch["X"], batch["obs"]["sample"]) for batch in loader)
 
 
 def uniform(task):
     return cells(task, np.arange(task.data["cells"]))
+
+
+def uniform_far(task):
+    """With the first batch before a minute is over: each cell takes two chunks of 64 cells."""
+    return cells(task, np.arange(task.data["cells"]), FEW)
 
 
 def selection(task):
@@ -128,5 +134,5 @@ PARTS = {("shuffled", "uniform"): 2 * LOADED}
 CLOUDS = {
     "in order": {"256 × 64": blocks(256, 64, shuffle=False)},
     "blocks": {"256 × 64": blocks(256, 64)},
-    "random": {"uniform": uniform},
+    "random": {"uniform, 2,048 at a time": uniform_far},
 }

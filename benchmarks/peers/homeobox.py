@@ -120,5 +120,5 @@ READS = {
 }
 CLOUDS = {
     "in order": settings((8_192, 4), shuffle=False),
-    "random": settings((65_536, 2), (8_192, 4)),
+    "random": settings((65_536, 2)),
 }
