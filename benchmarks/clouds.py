@@ -12,6 +12,7 @@ its own (remote.py). README.md beside this says what is measured.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -44,8 +45,7 @@ def measure(
     options += ["--batches", args.batches, "--seconds", args.seconds]
     command = [peer.python, HERE / "remote.py", peer.name, *what, *options]
     cores = sorted(os.sched_getaffinity(0))
-    line.reset()
-    counted: dict[str, Any] = {}
+    limit = args.seconds + PATIENCE
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             list(map(str, command)),
@@ -56,39 +56,47 @@ def measure(
             env=os.environ | QUIET | env,
             preexec_fn=lambda: confine(cores),
         )
-        limit = args.seconds + PATIENCE
         late = threading.Event()
         watch = threading.Timer(limit, lambda: (late.set(), process.kill()))
         watch.start()
-        result = None
         try:
-            for said in map(json.loads, process.stdout):
-                event = said.pop("event")
-                if event == "result":
-                    result = said
-                    continue
-                counted[event] = line.stats()
-                if event == "opened":
-                    line.reset()
-                process.stdin.write("\n")
-                process.stdin.flush()
+            result = listen(process, line)
         finally:
             watch.cancel()
             process.kill()
             process.wait()
-        if result is None:
-            if late.is_set():
-                moved = line.stats()
-                requests = sum(moved["requests"].values())
-                megabytes = moved["bytes_down"] / 1e6
-                return {
-                    "error": f"not done after {limit:.0f} s, of which it had read so far by "
-                    f"{requests:,} requests {megabytes:,.0f} MB"
-                }
-            errors.seek(0)
-            lines = errors.read().strip().splitlines() or [f"exit status {process.returncode}"]
-            return {"error": lines[-1][:300]}
-    return result | {"line": counted}
+        if result is not None:
+            return result
+        if late.is_set():
+            moved = line.stats()
+            return {
+                "error": f"not done after {limit:.0f} s, in which "
+                f"{sum(moved['requests'].values()):,} requests "
+                f"brought {moved['bytes_down'] / 1e6:,.0f} MB"
+            }
+        errors.seek(0)
+        lines = errors.read().strip().splitlines() or [f"exit status {process.returncode}"]
+        return {"error": lines[-1][:300]}
+
+
+def listen(process: subprocess.Popen[str], line: Any) -> dict[str, Any] | None:
+    """What it measured; None where it ended before it was done. The line is looked at whenever it
+    says that it has opened or read, and it waits until that is done."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    counted: dict[str, Any] = {}
+    line.reset()
+    for said in map(json.loads, process.stdout):
+        event = said.pop("event")
+        if event == "result":
+            return said | {"line": counted}
+        counted[event] = line.stats()
+        if event == "opened":
+            line.reset()
+        with contextlib.suppress(BrokenPipeError):  # it was ended
+            process.stdin.write("\n")
+            process.stdin.flush()
+    return None
 
 
 class Clouds:
