@@ -58,7 +58,8 @@ def page(said: dict[str, Any]) -> list[str]:
     lines = [
         f"{m['cpu']}, {m['cores']} cores, {m['memory'] / 2**30:.0f} GiB, Linux {m['kernel']}; "
         f"dao-polars {m['commit']}, {m['date']} (load {m['load']}). {settings['cells']:,} cells, "
-        f"batches of {BATCH:,}, one run of {much} or of {settings['seconds']:g} seconds. "
+        f"batches of {BATCH:,}, one run of {much} or "
+        f"of {settings['seconds']:g} seconds from the first batch. "
         "What is measured: [benchmarks/README.md](../README.md#over-a-network).",
     ]
     for pattern, title in PATTERNS.items():

@@ -27,7 +27,7 @@ import cloud_report
 import network
 import report
 from bench import HERE, PARTS, QUIET, Bench, Contender, confine, enter, listed
-from environments import CannotInstallError, contenders
+from environments import CannotInstallError
 from measure import warm
 
 PATTERNS = ["in order", "blocks", "random"]
@@ -208,11 +208,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--contenders", type=listed, default=NAMES, help=", ".join(NAMES))
     parser.add_argument("--patterns", type=listed, default=PATTERNS, help=", ".join(PATTERNS))
     parser.add_argument("--batches", type=int, default=0, help="of 1,024; 0: an epoch")
-    parser.add_argument("--seconds", type=float, default=8, help="after which an epoch is left")
+    parser.add_argument("--seconds", type=float, default=8, help="from the first batch, at most")
     parser.add_argument("--work", type=Path, default=HERE / ".work", help="data and stores")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     args = parser.parse_args()
-    unknown = {*args.contenders} - {*contenders()} | {*args.patterns} - {*PATTERNS}
+    unknown = {*args.contenders} - {*NAMES} | {*args.patterns} - {*PATTERNS}
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     args.cold, args.cores = False, None  # of writing the stores

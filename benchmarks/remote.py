@@ -13,8 +13,9 @@ It says on stdout when it has opened the store and when it has read, and waits a
 line on stdin: who started it looks meanwhile at what went over the line. What it measured comes
 last.
 
-Some load cells by the ten thousand and hand them out in batches. So when the time is up, batches
-are taken as long as one follows the other at once, and the clock stops at the last of them.
+Some load cells by the ten thousand and hand them out in batches. So the time that an epoch may take
+begins with its first batch, when it is up batches are taken as long as one follows the other at
+once, and the clock, which began with the epoch, stops at the last of them.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--url")
     parser.add_argument("--batches", type=int, default=0, help="to be content with; 0 is an epoch")
-    parser.add_argument("--seconds", type=float, default=10, help="after which an epoch is left")
+    parser.add_argument("--seconds", type=float, default=10, help="from the first batch, at most")
     args = parser.parse_args()
     # What a contender prints must not come between what we say.
     out = os.fdopen(os.dup(1), "w")
@@ -72,7 +73,7 @@ def read(peer, task: Task, args: argparse.Namespace, say) -> dict:
         sums, first, seconds = drain(epoch, args, say)
     cells = task.data["cells"]
     part = sums.cells < cells
-    if part and not args.batches and seconds < args.seconds:
+    if part and not args.batches and seconds < first + args.seconds:
         raise SystemExit(f"{sums.cells:,} cells were delivered, not {cells:,}")
     check(task.data, args.pattern, sums, None if part else [cells])
     return {
@@ -91,13 +92,15 @@ def drain(epoch, args: argparse.Namespace, say) -> tuple:
     """Sums of what came, and the seconds until the first and the last batch."""
     sums, first, seconds = Sums(), None, 0.0
     began = asked = time.perf_counter()
+    over = False
     for batches, (x, _samples) in enumerate(epoch(), 1):
-        if seconds > args.seconds and time.perf_counter() - asked > AT_ONCE:
+        if over and time.perf_counter() - asked > AT_ONCE:
             break
         sums.count(x)
         seconds = time.perf_counter() - began
         first = seconds if first is None else first
-        if seconds > args.seconds or batches == args.batches:
+        over = seconds > first + args.seconds
+        if over or batches == args.batches:
             say("read")
         if batches == args.batches:
             break
