@@ -136,7 +136,8 @@ def test_more_than_was_said_is_not_taken(far: Line, near: dao.Store) -> None:
             ends.append(far.address in str(error))
     assert all(ends)
     assert far.stats()["faults"] > 0
-    assert far.stats()["bytes_sent"] < 64 << 20
+    # What fits into sockets' buffers was sent and not taken; in ten seconds gigabytes would be.
+    assert far.stats()["bytes_sent"] < 512 << 20
 
 
 def test_a_hung_request_is_asked_again(far: Line, near: dao.Store) -> None:
