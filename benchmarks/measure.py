@@ -17,6 +17,7 @@ for all: the untimed pass that warms the cache and sums the counts, the timed pa
     PARTS       by pattern and setting: cells of an epoch to be content with
     KINDS       what it can hold of data.KINDS; counts and sparse where it says nothing
     FROM_SOURCE that it reads the .h5ad though it writes a store; who writes none does so anyway
+    CLOUDS      what is read over a network; see remote.py
 """
 
 from __future__ import annotations
@@ -96,6 +97,9 @@ def listing(peer) -> dict:
         "note": " ".join(peer.__doc__.split()),
         "versions": {name: importlib.metadata.version(name) for name in peer.PACKAGES},
         "reads": {pattern: list(settings) for pattern, settings in peer.READS.items()},
+        "clouds": {
+            pattern: list(settings) for pattern, settings in getattr(peer, "CLOUDS", {}).items()
+        },
         "writes": list(peer.WRITES),
         "kinds": list(getattr(peer, "KINDS", ("counts", "sparse"))),
     }
@@ -196,10 +200,14 @@ class Sums:
         self.batches, self.mixed = 0, 0.0  # and the sum of their entropies
         self.samples: Counter = Counter()  # cells by sample
 
-    def add(self, x, samples) -> None:
+    def count(self, x) -> None:
+        """Without looking at how mixed they are."""
         values = x if isinstance(x, np.ndarray) else x.data
         self.cells += x.shape[0]
         self.total += float(values.sum(dtype=np.float64))
+
+    def add(self, x, samples) -> None:
+        self.count(x)
         named = np.asarray(samples() if callable(samples) else samples).astype(str)
         if len(named) != x.shape[0]:
             raise SystemExit(f"a batch of {x.shape[0]} cells came with {len(named)} rows of obs")

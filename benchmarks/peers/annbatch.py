@@ -1,18 +1,25 @@
 """annbatch: its Loader with the zarrs pipeline over a collection that it wrote (shuffled, its
 defaults), batches of 1,024 as scipy CSR with two obs columns, blocks of cells × blocks loaded at
 a time. ``uniform`` and the selection are samplers of cells' numbers, loaded 16,384 at a time, in
-order (faster than its blocks of one cell)."""
+order (faster than its blocks of one cell).
+Over a network: zarr's own pipeline, as its README says for what is remote, on obstore's store, with
+CONCURRENCY requests at a time (zarr's default of 10 is slower on a long line)."""
 
 import anndata as ad
 import numpy as np
 import zarr
 from annbatch import DatasetCollection, Loader
 from annbatch.abc import Sampler
+from obstore.store import from_url
+from zarr.storage import ObjectStore
 
 TITLE = "annbatch"
 PACKAGES = ("annbatch", "zarr", "zarrs", "anndata", "numpy", "scipy")
 LOADED = 16_384  # cells in memory at a time: 256 × 64
+FEW = 2_048  # of cells that are loaded one by one over a network
+CONCURRENCY = 128  # requests over a network
 
+PYTHON = zarr.config.get("codec_pipeline.path")
 zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
 
 
@@ -22,7 +29,17 @@ def collection(task, loader):
         var = ad.io.read_elem(group["var"])
         return ad.AnnData(ad.io.sparse_dataset(group["X"]), obs=obs, var=var[[]])
 
-    return loader.use_collection(DatasetCollection(task.store, mode="r"), load_adata=load)
+    return loader.use_collection(DatasetCollection(located(task), mode="r"), load_adata=load)
+
+
+def located(task):
+    """The collection's own, wherever it is."""
+    url = getattr(task, "url", None)
+    if url is None:
+        return task.store
+    zarr.config.set({"codec_pipeline.path": PYTHON, "async.concurrency": CONCURRENCY})
+    store = ObjectStore(from_url(url, client_options={"allow_http": True}), read_only=True)
+    return zarr.open_group(store, mode="r")
 
 
 def blocks(size, count, *, shuffle=True, panel=False):
@@ -51,8 +68,8 @@ class Chosen(Sampler):
     batch_size = 1024
     shuffle = True
 
-    def __init__(self, rows):
-        self.rows = rows
+    def __init__(self, rows, loaded):
+        self.rows, self.loaded = rows, loaded
         self._rng = np.random.default_rng(0)
 
     def n_batches(self, n_obs):
@@ -63,20 +80,25 @@ class Chosen(Sampler):
 
     def _sample(self, n_obs):
         order = self._rng.permutation(self.rows)
-        for at in range(0, len(order), LOADED):
-            loaded = np.sort(order[at : at + LOADED])
+        for at in range(0, len(order), self.loaded):
+            loaded = np.sort(order[at : at + self.loaded])
             shuffled = self._rng.permutation(len(loaded))
             cuts = np.arange(self.batch_size, len(loaded), self.batch_size)
             yield {"requests": loaded, "splits": np.split(shuffled, cuts)}
 
 
-def cells(task, rows):
-    loader = collection(task, Loader(batch_sampler=Chosen(rows), preload_to_gpu=False))
+def cells(task, rows, loaded=LOADED):
+    loader = collection(task, Loader(batch_sampler=Chosen(rows, loaded), preload_to_gpu=False))
     return lambda: ((batch["X"], batch["obs"]["sample"]) for batch in loader)
 
 
 def uniform(task):
     return cells(task, np.arange(task.data["cells"]))
+
+
+def uniform_far(task):
+    """With the first batch before a minute is over: each cell takes two chunks of 64 cells."""
+    return cells(task, np.arange(task.data["cells"]), FEW)
 
 
 def selection(task):
@@ -87,6 +109,7 @@ def selection(task):
 def write(task):
     rng = np.random.default_rng(0)
     DatasetCollection(task.store, mode="w").add_adatas([task.source], shuffle=True, rng=rng)
+    zarr.consolidate_metadata(str(task.store))
 
 
 def counts_bytes(task):
@@ -108,3 +131,8 @@ READS = {
 }
 KINDS = ("counts", "floats", "sparse")
 PARTS = {("shuffled", "uniform"): 2 * LOADED}
+CLOUDS = {
+    "in order": {"256 × 64": blocks(256, 64, shuffle=False)},
+    "blocks": {"256 × 64": blocks(256, 64)},
+    "random": {"uniform, 2,048 at a time": uniform_far},
+}

@@ -26,6 +26,14 @@ def shuffled(task):
     return epochs(frame(task).dao.iter_batches(task.batch, shuffle=True, seed=0))
 
 
+def cloud(**order):
+    def open_store(task):
+        cells = dao.scan(task.url).select("cell", *task.obs)
+        return epochs(cells.dao.iter_batches(task.batch, **order))
+
+    return open_store
+
+
 def selection(task):
     chosen = frame(task).filter(pl.col("cell_type") == task.cell_type)
     return epochs(chosen.dao.iter_batches(task.batch, shuffle=True, seed=0))
@@ -66,3 +74,11 @@ READS = {
     "dense": {"": dense},
     "to_anndata": {"": to_anndata},
 }
+# Over a network. A setting that keeps on a disk what came is one more entry here, and BEFORE says,
+# by setting, how many epochs are read before the measured one (see remote.py).
+CLOUDS = {
+    "in order": {"": cloud()},
+    "blocks": {"256 × 64": cloud(shuffle="block", block_size=256, window=64, seed=0)},
+    "random": {"": cloud(shuffle=True, seed=0)},
+}
+BEFORE = {}

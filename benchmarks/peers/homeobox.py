@@ -76,7 +76,8 @@ def dense(batch):
 
 def dataset(cells, blocks, *, shuffle=True, chosen=False, panel=False):
     def open_atlas(task):
-        atlas = RaggedAtlas.checkout_latest(str(task.store / "lance_db"), {"cells": Cell})
+        place = getattr(task, "url", None) or task.store
+        atlas = RaggedAtlas.checkout_latest(f"{place}/lance_db", {"cells": Cell})
         query = atlas.query()
         if chosen:
             query = query.where(f"cell_type = '{task.cell_type}'")
@@ -116,4 +117,8 @@ READS = {
     "batches of 256": settings((65_536, 2)),
     "selection": settings((65_536, 2), chosen=True),
     "dense": settings((65_536, 2), panel=True),
+}
+CLOUDS = {
+    "in order": settings((8_192, 4), shuffle=False),
+    "random": settings((65_536, 2)),
 }

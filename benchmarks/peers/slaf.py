@@ -1,7 +1,9 @@
 """SLAF (slafdb): its SLAFDataLoader in raw mode, batches of 1,024 cells as a polars table of cell,
 gene and count (not CSR), without obs; ``sequential`` shuffles within what it loads at a time, the
 mixture of scanners (its default) over 16 fragments. Making the loader, which begins to read, is
-in the time of the epoch. It has no way to a selection."""
+in the time of the epoch. It has no way to a selection. Over a network
+fragments are read side by side, as its docstrings say; metadata are loaded when it is opened, since
+the mixture gives no batch with ``load_metadata=False``."""
 
 import numpy as np
 from slaf import SLAFArray
@@ -33,7 +35,7 @@ def whole(batches, cells):
 
 def loader(**options):
     def open_array(task):
-        array = SLAFArray(str(task.store))
+        array = SLAFArray(getattr(task, "url", None) or str(task.store))
 
         def epoch():
             batches = SLAFDataLoader(
@@ -64,4 +66,9 @@ READS = {
         for n in (50, 200)
     },
     "shuffled": {"mixture of scanners": loader()},
+}
+SEQUENTIAL = "sequential, 50 a chunk"
+CLOUDS = {
+    "in order": {SEQUENTIAL: READS["in order"][SEQUENTIAL]},
+    "blocks": {"mixture of scanners": loader(parallelize_fragment_reads=True)},
 }

@@ -212,7 +212,7 @@ def test_silence_has_a_deadline(server: Server, request_number: int) -> None:
 
 
 SCRIPT = """
-import sys
+import sys, time
 import dao_polars as dao
 lf = dao.scan(sys.argv[1])
 try:
@@ -224,9 +224,9 @@ try:
         print("an error")
 except KeyboardInterrupt:
     try:
-        print("interrupted", flush=True)
+        print("interrupted", time.monotonic(), flush=True)
     except KeyboardInterrupt:  # polars may have raised the first
-        print("interrupted")
+        print("interrupted", time.monotonic())
 """
 
 
@@ -242,14 +242,14 @@ def test_ctrl_c_ends_the_wait_for_any_request(
     try:
         assert server.silenced.wait(60), "nothing was asked for"
         time.sleep(0.3)
-        begun = time.monotonic()
+        begun = time.monotonic()  # a clock of the machine, so of the child too
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=20)
-        waited = time.monotonic() - begun
     finally:
         process.kill()
-    assert set(out.split()) == {"interrupted"}
-    assert waited < 3
+    said, at = out.split()[:2]
+    assert said == "interrupted"
+    assert float(at) - begun < 0.5
 
 
 def test_damage_is_noticed_where_it_is_read(server: Server, path: Path) -> None:

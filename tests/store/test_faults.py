@@ -136,7 +136,8 @@ def test_more_than_was_said_is_not_taken(far: Line, near: dao.Store) -> None:
             ends.append(far.address in str(error))
     assert all(ends)
     assert far.stats()["faults"] > 0
-    assert far.stats()["bytes_sent"] < 64 << 20
+    # What fits into sockets' buffers was sent and not taken; in ten seconds gigabytes would be.
+    assert far.stats()["bytes_sent"] < 512 << 20
 
 
 def test_a_hung_request_is_asked_again(far: Line, near: dao.Store) -> None:
@@ -298,7 +299,8 @@ def test_writing_through_bursts(tmp_path: Path) -> None:
 SCRIPT = """
 import sys, time
 import dao_polars as dao
-store = dao.load_store(sys.argv[1], storage_options={{"timeout": "60s"}})
+patient = {{"timeout": "60s", "max_retries": "1000", "retry_timeout_ms": "600000"}}
+store = dao.load_store(sys.argv[1], storage_options=patient)
 print("opened", flush=True)
 sys.stdin.readline()
 try:
@@ -313,9 +315,22 @@ except KeyboardInterrupt:
     except KeyboardInterrupt:  # polars may have raised the first
         print("interrupted", time.monotonic())
 """
+BEGUN = """
+        batches = iter(store.scan().dao.iter_batches(64, prefetch_bytes=1 << 14, num_threads=1))
+        next(batches)
+        print("begun", flush=True)
+        sys.stdin.readline()
+        list(batches)
+"""
+"""An epoch of which a batch has come."""
 WAITS = {
-    "backoff": {"status": 500},
+    "429": {"status": 429},
+    "500": {"status": 500},
+    "503": {"status": 503},
     "told to wait": {"status": 503, "retry_after": 30},
+    "reset": {"reset": "after"},
+    "cut": {"cut": 100},
+    "short": {"short": 100},
     "hung": {"hang": True},
     "trickling": {"slow": 5},
     "gone": None,
@@ -324,14 +339,19 @@ ASKS = {
     "iter_batches": "list(store.scan().dao.iter_batches(64, shuffle=True, seed=0))",
     "to_anndata": "store.scan().dao.to_anndata(progress=False)",
     "gene": "store.scan().select(dao.gene('g7')).collect()",
+    "an epoch that has begun": BEGUN.strip(),
 }
 
 
+@pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("ask", ASKS)
 @pytest.mark.parametrize("wait", WAITS)
 def test_ctrl_c_ends_what_waits_for_a_bad_line(far: Line, wait: str, ask: str) -> None:
+    """Within half a second: who waits looks ten times a second."""
+    has_begun = ASKS[ask] == BEGUN.strip()
+    atlas = "large" if has_begun else "atlas"
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT.format(call=ASKS[ask]), f"{far.url}/atlas"],
+        [sys.executable, "-c", SCRIPT.format(call=ASKS[ask]), f"{far.url}/{atlas}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -339,18 +359,26 @@ def test_ctrl_c_ends_what_waits_for_a_bad_line(far: Line, wait: str, ask: str) -
     )
     assert process.stdin is not None
     assert process.stdout is not None
+
+    def go_on() -> None:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+
     try:
         assert process.stdout.readline() == "opened\n"
+        if has_begun:
+            go_on()
+            assert process.stdout.readline() == "begun\n"
         if WAITS[wait] is None:
             far.down()
         else:
             far.fault(path="/c/", **WAITS[wait])
-        process.stdin.write("\n")
-        process.stdin.flush()
+        go_on()
         while WAITS[wait] is not None and far.stats()["faults"] == 0:
             assert process.poll() is None
             time.sleep(0.02)
-        time.sleep(0.5)
+        time.sleep(0.3)
         begun = time.monotonic()  # a clock of the machine, so of the child too
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=20)
@@ -358,4 +386,4 @@ def test_ctrl_c_ends_what_waits_for_a_bad_line(far: Line, wait: str, ask: str) -
         process.kill()
     said, at = out.split()[:2]
     assert said == "interrupted"
-    assert float(at) - begun < 1.5  # half a second, on a machine that does nothing else
+    assert float(at) - begun < 0.5

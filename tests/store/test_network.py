@@ -68,7 +68,7 @@ CALLS = {
     "gene, threads": (r"/X/data/c/", f"{CELLS}.select(dao.gene('g1')).collect()"),
 }
 SCRIPT = """
-import sys
+import sys, time
 import polars as pl
 import dao_polars as dao
 url = sys.argv[1]
@@ -84,9 +84,9 @@ try:
         print("done")
 except KeyboardInterrupt:
     try:
-        print("interrupted", flush=True)
+        print("interrupted", time.monotonic(), flush=True)
     except KeyboardInterrupt:  # polars may have raised the first
-        print("interrupted")
+        print("interrupted", time.monotonic())
 """
 
 
@@ -101,14 +101,14 @@ def test_ctrl_c_ends_every_wait(server: Server, name: str) -> None:
     try:
         assert server.silenced.wait(60), "nothing was asked for"
         time.sleep(0.3)
-        begun = time.monotonic()
+        begun = time.monotonic()  # a clock of the machine, so of the child too
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=20)
-        waited = time.monotonic() - begun
     finally:
         process.kill()
-    assert set(out.split()) == {"interrupted"}
-    assert waited < 3  # half a second, and the end of the interpreter on a busy machine
+    said, at = out.split()[:2]
+    assert said == "interrupted"
+    assert float(at) - begun < 0.5
 
 
 def test_what_a_handler_raises_is_what_comes(server: Server) -> None:
