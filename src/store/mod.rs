@@ -93,7 +93,11 @@ impl Store {
         }
         let (manifest, by_sfaira) = match found {
             Some(number) => (versions::read(&*storage, number)?, false),
-            None if is_store(&*storage)? => return Err(no_versions(&*storage)),
+            // Another may have made it in between.
+            None if is_store(&*storage)? => match latest(&*bytes)? {
+                Some(number) => (versions::read(&*bytes, number)?, false),
+                None => return Err(no_versions(&*storage)),
+            },
             None => (sfaira::discover(&*storage)?, true),
         };
         if found.is_none() && version.is_some() {

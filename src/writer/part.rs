@@ -291,6 +291,8 @@ pub(super) fn existing(storage: &Arc<dyn Storage>) -> Result<Option<Store>> {
     match Store::read(storage.clone(), None) {
         Ok(store) => Ok(Some(store)),
         Err(e) if e.kind() == ErrorKind::NotFound && !is_store(&**storage)? => Ok(None),
+        // Another may have made it in between.
+        Err(e) if e.kind() == ErrorKind::NotFound => Store::read(storage.clone(), None).map(Some),
         Err(e) => Err(e),
     }
 }
