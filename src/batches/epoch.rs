@@ -59,9 +59,11 @@ impl Epoch {
         by_piece.retain(|(_, matrices): &(usize, Vec<usize>)| !matrices.is_empty());
         let windows = windows(&batches);
         let budget = budget - for_cache;
-        // Half of what is left is for what comes over a network, before it is decoded.
-        let ahead = ReadAhead::new(&request, &order, &together, by_piece.len(), budget / 2);
-        let budget = if ahead.is_some() { budget / 2 } else { budget };
+        // Two thirds of what is left are for what comes over a network, before it is decoded: of three lots that are shuffled one
+        // is used, one has come, and one is on its way.
+        let for_batches = budget / 3;
+        let ahead = ReadAhead::new(&request, &order, &together, by_piece.len(), budget - for_batches);
+        let budget = if ahead.is_some() { for_batches } else { budget };
         let work = Windows { request, order, batches, windows, by_piece, pool, ahead, cells: AtomicUsize::new(0) };
         Ok(Self { workers: Workers::start(work, budget, threads)?, ready: Vec::new().into_iter() })
     }
