@@ -3,9 +3,11 @@
 //! Owns where bytes live (a folder, S3, GCS, Azure, HTTP). Must not know any format: neither zarr nor
 //! manifests. Every path is relative to the root, `/`-separated.
 
+mod cache;
 mod local;
 mod prefetch;
 mod remote;
+mod seen;
 mod system;
 mod together;
 mod zarr;

@@ -79,6 +79,15 @@ impl StoredArray {
         }
     }
 
+    /// Whether reading `ranges` (ascending) waits for no server.
+    fn is_near(&self, ranges: &[Range<u64>]) -> Result<bool> {
+        match self {
+            Self::Packed(packed) => packed.is_near(ranges),
+            // Which of its chunks are near is for the storage to say.
+            Self::Chunked(_) => Ok(false),
+        }
+    }
+
     /// Where the directories lie that [`StoredArray::wanted`] needs.
     fn wanted_directories(&self, ranges: &[Range<u64>]) -> Result<Vec<Wanted>> {
         match self {
@@ -224,6 +233,9 @@ impl Csr {
         }
         let ranges: Vec<Range<u64>> = rows.iter().filter_map(|&row| self.row_range(row)).collect();
         let both = [&self.indices, &self.data];
+        if both.iter().map(|array| array.is_near(&ranges)).collect::<Result<Vec<_>>>()?.iter().all(|&near| near) {
+            return Ok(None);
+        }
         let directories = both.iter().map(|array| array.wanted_directories(&ranges)).collect::<Result<Vec<_>>>()?;
         let _directories = storage.read_ahead(directories.concat())?;
         let values = both.iter().map(|array| array.wanted(&ranges)).collect::<Result<Vec<_>>>()?;

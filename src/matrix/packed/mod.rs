@@ -104,7 +104,7 @@ impl Packed {
         let all = ranges.iter().flat_map(|range| runs(range.clone(), self.chunk_len));
         let filled = || ranges.iter().filter(|range| !range.is_empty());
         let (Some(first), Some(last)) = (filled().next(), filled().next_back()) else { return Ok(fetched) };
-        let cheap = self.shard(first.start / (self.chunk_len * self.per_shard))?.file.random_access();
+        let cheap = self.is_near(ranges)?;
         let wanted_values: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         if cheap && last.end - first.start > 2 * wanted_values {
             fetched.scattered = true;
@@ -116,6 +116,23 @@ impl Packed {
             fetched.parts.insert(of_shard[0].0, self.get(of_shard[0].0, ranges.collect(), cheap)?);
         }
         Ok(fetched)
+    }
+
+    /// Whether small reads of all shards that `ranges` (ascending) lie in are cheap: whether these are on this machine.
+    pub fn is_near(&self, ranges: &[Range<u64>]) -> Result<bool> {
+        let shard_len = self.chunk_len * self.per_shard;
+        let mut next = 0_u64;
+        for range in ranges.iter().filter(|range| !range.is_empty()) {
+            // Nearly all rows lie in the shard of the row before.
+            while next.saturating_mul(shard_len) < range.end {
+                next = next.max(range.start / shard_len);
+                if !self.shard(next)?.file.random_access() {
+                    return Ok(false);
+                }
+                next += 1;
+            }
+        }
+        Ok(true)
     }
 
     /// Where the directories lie that reading `ranges` (ascending) needs and that are not kept.

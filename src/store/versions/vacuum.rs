@@ -139,7 +139,8 @@ fn folders_below(root: &Path, above: &str) -> Vec<String> {
     while let Some(folder) = found.get(next) {
         let entries = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
         let inside = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        let inside: Vec<_> = inside.filter_map(|entry| Some(format!("{folder}/{}", entry.file_name().to_str()?))).collect();
+        let inside: Vec<_> =
+            inside.filter_map(|entry| Some(format!("{folder}/{}", entry.file_name().to_str()?))).collect();
         found.extend(inside);
         next += 1;
     }
