@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::entry::NEW;
 use super::settings::Settings;
-use crate::error::{DaoError, Result};
+use crate::error::{DaoError, ErrorKind as DaoKind, Result};
 use crate::notices;
 use crate::per_process::PerProcess;
 use crate::storage::system;
@@ -186,9 +186,10 @@ fn prepare(folder: &Path) -> Result<()> {
         }
     }
     if !tag.exists() {
-        // Another process may be making it, whose tag is first.
-        let foreign = std::fs::read_dir(folder).map_err(unusable)?.flatten().map(|entry| entry.file_name());
-        if let Some(name) = foreign.into_iter().find(|name| name != TAG) {
+        let names = std::fs::read_dir(folder).map_err(unusable)?.flatten().map(|entry| entry.file_name());
+        let foreign = names.into_iter().find(|name| name != TAG && !name.to_string_lossy().starts_with(NEW));
+        // Another process may have made a cache of it just now.
+        if let Some(name) = foreign.filter(|_| !tag.exists()) {
             return Err(DaoError::value("the folder of the cache has other files")
                 .at(format!("path '{}'", folder.display()))
                 .expected("a new or empty folder, or one that was a cache before")
@@ -205,7 +206,10 @@ fn prepare(folder: &Path) -> Result<()> {
 }
 
 fn unusable(folder: &Path, e: &std::io::Error) -> DaoError {
-    DaoError::io(folder, "opening the folder of the cache", e).hint("name a folder that you can write to with cache=")
+    // Not that of what is missing: a store is not what is not there.
+    DaoError::new(DaoKind::Io, format!("opening the folder of the cache failed: {e}"))
+        .at(format!("path '{}'", folder.display()))
+        .hint("name a folder that you can write to with cache=")
 }
 
 #[cfg(test)]
@@ -213,7 +217,6 @@ mod tests {
     use std::fs::File;
 
     use super::*;
-    use crate::error::ErrorKind as Kind;
 
     const MIB: u64 = 1 << 20;
 
@@ -267,11 +270,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("thesis.kept"), "text").unwrap();
         let error = Room::open(&Settings { folder: folder.path().to_owned(), limit: MIB }).unwrap_err();
-        assert!(error.kind() == Kind::Value && error.to_string().contains("thesis.kept"), "{error}");
+        assert!(error.kind() == DaoKind::Value && error.to_string().contains("thesis.kept"), "{error}");
         let file = folder.path().join("thesis.kept");
         let error = Room::open(&Settings { folder: file, limit: MIB }).unwrap_err();
         assert!(error.to_string().contains("opening the folder of the cache failed"), "{error}");
         assert_eq!(names(folder.path()), ["thesis.kept"]);
+    }
+
+    #[test]
+    fn all_who_begin_at_once_get_in() {
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..20 {
+            let path = folder.path().join(format!("a/{round}"));
+            std::thread::scope(|scope| {
+                let all: Vec<_> = (0..8).map(|_| scope.spawn(|| prepare(&path))).collect();
+                all.into_iter().for_each(|one| one.join().unwrap().unwrap());
+            });
+            assert!(names(&path).is_empty() && path.join(TAG).exists());
+        }
     }
 
     #[test]
