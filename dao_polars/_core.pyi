@@ -39,6 +39,7 @@ __all__ = [
     "next_report",
     "pfor_decode",
     "pfor_encode",
+    "take_notices",
 ]
 
 #: What to do about a store that is not where its cells were selected.
