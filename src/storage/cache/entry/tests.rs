@@ -6,7 +6,7 @@ const STORE: &str = "s3://bucket/atlas";
 const OBJECT: &str = "parts/d/shard";
 
 fn object(size: u64) -> Vec<u8> {
-    (0..size).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+    (0..size).map(|at| (at.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect()
 }
 
 fn seen(size: u64) -> Seen {
