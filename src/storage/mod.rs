@@ -220,6 +220,11 @@ pub trait File: Send + Sync {
     /// and use [`Storage::get_ranges`].
     fn random_access(&self) -> bool;
 
+    /// Whether small reads of this range are cheap.
+    fn has(&self, _: &Range<u64>) -> bool {
+        self.random_access()
+    }
+
     /// Tells that a range is about to be read, among others that lie apart.
     fn will_read(&self, _: &Range<u64>) {}
 }

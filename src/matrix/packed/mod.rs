@@ -118,18 +118,24 @@ impl Packed {
         Ok(fetched)
     }
 
-    /// Whether small reads of all shards that `ranges` (ascending) lie in are cheap: whether these are on this machine.
+    /// Whether reading each of `ranges` (ascending) alone is cheap: whether their bytes are on this machine.
     pub fn is_near(&self, ranges: &[Range<u64>]) -> Result<bool> {
-        let shard_len = self.chunk_len * self.per_shard;
-        let mut next = 0_u64;
-        for range in ranges.iter().filter(|range| !range.is_empty()) {
+        let mut whole = None;
+        for run in ranges.iter().flat_map(|range| runs(range.clone(), self.chunk_len)) {
+            let (number, shard, at) = self.chunk(run.chunk)?;
             // Nearly all rows lie in the shard of the row before.
-            while next.saturating_mul(shard_len) < range.end {
-                next = next.max(range.start / shard_len);
-                if !self.shard(next)?.file.random_access() {
-                    return Ok(false);
-                }
-                next += 1;
+            let is_whole = match whole {
+                Some((last, is_whole)) if last == number => is_whole,
+                _ => shard.file.random_access(),
+            };
+            whole = Some((number, is_whole));
+            if is_whole || shard.chunk(at).is_none() {
+                continue;
+            }
+            // Where a block lies may be known of copies elsewhere, and be far itself.
+            let starts = shard.directories.get(at, run.blocks());
+            if !starts.as_ref().and_then(Starts::all).is_some_and(|bytes| shard.file.has(&bytes)) {
+                return Ok(false);
             }
         }
         Ok(true)

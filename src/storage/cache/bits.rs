@@ -27,6 +27,11 @@ impl Bits {
         self.set.load(Ordering::Acquire) == self.len
     }
 
+    /// How many bits are not set.
+    pub fn n_missing(&self) -> usize {
+        self.len.saturating_sub(self.set.load(Ordering::Acquire))
+    }
+
     /// Whether all of these bits are set: what was written before they were is seen then.
     #[inline]
     pub fn has(&self, bits: &Range<usize>) -> bool {

@@ -25,6 +25,8 @@ use crate::storage::{File, system};
 pub const NEW: &str = ".new-";
 /// How often it is noted that a file was used.
 const NOTED: Duration = Duration::from_secs(60);
+/// The part of an object's pages that is little.
+const LITTLE: u64 = 8;
 /// The pages that are looked at together.
 const TOGETHER: u64 = 256;
 
@@ -118,6 +120,23 @@ impl Entry {
     #[inline]
     pub fn is_complete(&self) -> bool {
         self.known.is_full()
+    }
+
+    /// What is not there, where that is little of the object: the places of what its readers knew already, and never asked for.
+    pub fn rest(&self) -> Option<Vec<Range<u64>>> {
+        let n = self.n_pages();
+        if self.known.n_missing() as u64 > n / LITTLE {
+            return None;
+        }
+        let mut rest: Vec<Range<u64>> = Vec::new();
+        for page in (0..n).filter(|&page| !self.known.has(&bits(&(page..page + 1)))) {
+            let bytes = layout::bytes(&(page..page + 1), self.seen.size);
+            match rest.last_mut().filter(|last| last.end == bytes.start) {
+                Some(last) => last.end = bytes.end,
+                None => rest.push(bytes),
+            }
+        }
+        Some(rest)
     }
 
     /// Whether all pages of a range are there, as far as the table says.

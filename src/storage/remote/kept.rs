@@ -4,6 +4,7 @@
 //! was kept of the store goes where the server shows another.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -77,7 +78,13 @@ impl Remote {
     /// An object of `len` bytes that may be kept.
     pub(super) fn kept_file(&self, path: &str, len: u64) -> Option<Arc<dyn File>> {
         self.shared.cache.as_ref().filter(|_| Cache::keeps(path))?;
-        Some(Arc::new(KeptFile { remote: self.clone(), path: path.to_owned(), len, entry: OnceLock::new() }))
+        Some(Arc::new(KeptFile {
+            remote: self.clone(),
+            path: path.to_owned(),
+            len,
+            entry: OnceLock::new(),
+            is_rest_asked: AtomicBool::new(false),
+        }))
     }
 }
 
@@ -86,18 +93,31 @@ struct KeptFile {
     remote: Remote,
     path: String,
     len: u64,
-    /// What is kept of it, once that is all.
+    /// What is kept of it, once something is.
     entry: OnceLock<Arc<Entry>>,
+    /// Whether the rest of it was asked for.
+    is_rest_asked: AtomicBool,
 }
 
 impl KeptFile {
-    /// What is kept of it, if that is all.
-    fn complete(&self) -> Option<&Entry> {
+    /// What is kept of it.
+    fn entry(&self) -> Option<&Entry> {
         if let Some(entry) = self.entry.get() {
-            return Some(entry).filter(|entry| entry.is_complete()).map(Arc::as_ref);
+            return Some(entry);
         }
-        let entry = self.remote.kept(&self.path).filter(|entry| entry.is_complete())?;
+        let entry = self.remote.kept(&self.path)?;
         Some(self.entry.get_or_init(|| entry))
+    }
+
+    /// Asks for what little is not there yet: a file that is whole is read like any other of this machine.
+    fn ask_for_rest(&self, entry: &Entry) {
+        if !self.is_rest_asked.load(Ordering::Relaxed)
+            && let Some(rest) = entry.rest()
+            && !self.is_rest_asked.swap(true, Ordering::Relaxed)
+        {
+            // What does not come is asked for when it is wanted, and is an error then.
+            let _ = self.remote.asked(&self.path, &rest);
+        }
     }
 }
 
@@ -122,7 +142,16 @@ impl File for KeptFile {
     }
 
     fn random_access(&self) -> bool {
-        self.complete().inspect(|entry| entry.note_use()).is_some()
+        let Some(entry) = self.entry() else { return false };
+        entry.note_use();
+        if !entry.is_complete() {
+            self.ask_for_rest(entry);
+        }
+        entry.is_complete()
+    }
+
+    fn has(&self, range: &Range<u64>) -> bool {
+        self.entry().is_some_and(|entry| entry.has(range))
     }
 
     fn will_read(&self, range: &Range<u64>) {

@@ -113,6 +113,22 @@ fn two_who_have_it_open_see_what_the_other_put() {
 }
 
 #[test]
+fn what_little_is_not_there_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let (size, entry) = (20 * PAGE - 5, create(folder.path(), 20 * PAGE - 5));
+    let bytes = object(size);
+    for range in [PAGE..5 * PAGE, 6 * PAGE..18 * PAGE] {
+        assert_eq!(entry.rest(), None);
+        entry.put(&range, part(&bytes, &range)).unwrap();
+    }
+    entry.put(&(18 * PAGE..19 * PAGE), part(&bytes, &(18 * PAGE..19 * PAGE))).unwrap();
+    entry.put(&(0..PAGE), part(&bytes, &(0..PAGE))).unwrap();
+    assert_eq!(entry.rest(), Some(vec![5 * PAGE..6 * PAGE, 19 * PAGE..size]));
+    entry.put(&(0..size), &bytes).unwrap();
+    assert!(entry.is_complete() && entry.rest() == Some(Vec::new()));
+}
+
+#[test]
 fn what_was_removed_is_read_and_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let entry = create(folder.path(), 2 * PAGE);
