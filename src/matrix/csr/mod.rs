@@ -220,6 +220,13 @@ impl Csr {
         Ok((self.columns(row, part.clone())?, self.data.values(self.range(row, part)?)?))
     }
 
+    /// Whether all values and columns are on this machine, as far as is known without asking.
+    pub fn is_whole(&self) -> bool {
+        [&self.indices, &self.data]
+            .iter()
+            .all(|array| matches!(array, StoredArray::Packed(packed) if packed.is_whole()))
+    }
+
     /// Whether rows are decoded one by one; see [`super::Matrix::reads_rows`].
     pub fn reads_rows(&self) -> bool {
         self.is_packed() && self.data.array().storage().local_root().is_some()

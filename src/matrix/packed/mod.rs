@@ -141,6 +141,11 @@ impl Packed {
         Ok(true)
     }
 
+    /// Whether all of it is on this machine, as far as is known without asking.
+    pub fn is_whole(&self) -> bool {
+        self.shards.iter().all(|shard| shard.get().is_some_and(|shard| shard.file.random_access()))
+    }
+
     /// Where the directories lie that reading `ranges` (ascending) needs and that are not kept.
     pub fn wanted_directories(&self, ranges: &[Range<u64>]) -> Result<Vec<Wanted>> {
         let all = ranges.iter().flat_map(|range| runs(range.clone(), self.chunk_len));
