@@ -6,6 +6,8 @@ import os
 import sys
 import warnings
 
+from . import _core
+
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -15,3 +17,9 @@ def warn(message: str) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def tell() -> None:
+    """Warns of what the core noticed since the last time, in threads that cannot warn."""
+    for text in _core.take_notices():
+        warn(text)

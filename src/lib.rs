@@ -6,9 +6,10 @@
 //! - `error`: what went wrong, where, and what was expected;
 //! - `interrupt`: waits that Ctrl-C, or whoever wants no result any more, breaks off;
 //! - `per_process`: state of one process, which a forked child makes anew;
+//! - `notices`: what a user should know though nothing failed;
+//! - `checksum`: CRC-32C;
 //! - `number`: number types, their names, casts that are exact or an error;
 //! - `storage`: paths and URLs to bytes;
-//! - `checksum`: CRC-32C;
 //! - `codec`: blocks of packed numbers, the zarr codec `dao_polars.pfor`;
 //! - `store`: manifests, the layout on disk, sfaira's stores;
 //! - `matrix`: rows of one matrix on zarr, CSR or dense;
@@ -35,6 +36,7 @@ pub mod genes;
 pub mod interrupt;
 pub mod lookup;
 pub mod matrix;
+pub mod notices;
 pub mod number;
 mod per_process;
 #[cfg(feature = "python")]

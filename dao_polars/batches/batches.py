@@ -19,7 +19,7 @@ import polars as pl
 
 from .._args import Column, codes, integer
 from .._core import EpochPlan, Reader
-from .._warn import warn
+from .._warn import tell, warn
 from ..errors import DaoTypeError, DaoValueError
 from ..scan.cell import COLUMN
 from ..select.selection import Selection
@@ -213,6 +213,7 @@ class BatchIterable(Generic[T]):
                 else:
                     position.taken += 1
                 batch = Batch(x, obs, cells, layers, obsm)
+                tell()
                 yield cast(T, batch) if self._transform is None else self._transform(batch)
         finally:
             epoch.close()

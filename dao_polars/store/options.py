@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .._args import integer
 from ..errors import DaoTypeError, DaoValueError
 
 #: ``storage_options=`` of the public methods.
@@ -44,6 +45,32 @@ def core_options(options: StorageOptions, argument: str = "storage_options") -> 
         if not isinstance(name, str):
             raise DaoTypeError(f"{argument}=: a name is {type(name).__name__}; expected text")
         found.update(_texts(name, value, argument))
+    return found
+
+
+def with_cache(
+    options: StorageOptions, cache: str | os.PathLike[str] | None, cache_bytes: int | None
+) -> StorageOptions:
+    """Options with those of the cache, among which they go wherever a store is opened again.
+
+    Raises:
+        DaoTypeError, DaoValueError: a cache that is no path, or bytes that are no number.
+    """
+    if cache is None and cache_bytes is None:
+        return options
+    found: dict[str, Any] = core_options(options)
+    if cache is not None:
+        folder = os.fspath(cache) if isinstance(cache, (str, os.PathLike)) else None
+        if not isinstance(folder, str):
+            raise DaoTypeError(f"cache={cache!r}; expected the path of a folder, or None")
+        if "://" in folder:
+            raise DaoValueError(f"cache={folder!r}; expected a folder on this machine")
+        # Whoever opens the store again may be in another folder.
+        found["cache"] = os.path.abspath(os.path.expanduser(folder))
+    if cache_bytes is not None:
+        if "cache" not in found:
+            raise DaoValueError('cache_bytes= without cache=; name the folder too, cache="folder"')
+        found["cache_bytes"] = integer("cache_bytes", cache_bytes, 1 << 20, 2**63)
     return found
 
 

@@ -18,6 +18,7 @@ import polars as pl
 from .. import _core
 from .._args import integer
 from .._progress import progress_bar
+from .._warn import tell
 from ..errors import (
     DaoCorruptError,
     DaoError,
@@ -33,7 +34,7 @@ from . import show
 from .editing import EditingVerbs
 from .named import common_part, parts_of
 from .nearby import nearby
-from .options import StorageOptions, core_options
+from .options import StorageOptions, core_options, with_cache
 from .several import JoinedTables, Place, each_version, listed, of_each
 from .tables import OwnTables
 
@@ -42,6 +43,8 @@ def load_store(
     uri: Place | Iterable[Place],
     *,
     storage_options: StorageOptions = None,
+    cache: str | os.PathLike[str] | None = None,
+    cache_bytes: int | None = None,
     version: int | Iterable[int | None] | None = None,
 ) -> Store:
     """Opens the store at a path or URL; reads what the version lists and nothing else.
@@ -58,16 +61,28 @@ def load_store(
             profiles and logins, and in the machine's role. Also ``timeout`` (of one request, in
             seconds or as ``"30 s"``), ``max_retries`` and ``retry_timeout_ms`` (how long one read
             may go without an answer, retries included: 60,000). Of several stores: for all.
+        cache: a folder of this machine in which what is read of stores behind URLs is kept, so
+            that it is asked for once: later epochs, and other processes, read it from there. It is
+            made where it is not there, and is for the cache alone; several stores and processes
+            may share one. What is asked for is widened to pages of 4 KiB. It goes where the store
+            goes: pickles, selections, processes of loaders. Stores on this machine, and those that
+            sfaira wrote, do without.
+        cache_bytes: about the most bytes that the folder takes (each process may be a sixteenth
+            above it), at least 1 MiB; None for 64 GiB. What was not used for longest goes. What
+            was used in the last ten minutes stays, and while there is no room nothing is added.
         version: the number of a version, see ``Store.versions``; None for the last one. Of
             several stores a list of these, one for each.
 
     Raises:
         DaoFileNotFoundError: there is no store.
-        DaoIOError: a network or server that fails, or does not answer in time.
+        DaoIOError: a network or server that fails, or does not answer in time; a folder of the
+            cache that cannot be written to.
         DaoTypeError, DaoValueError: a store of another format version, a version that is not there,
-            or options that cannot be used; a list without stores, or with one twice.
+            or options that cannot be used; a cache in a folder that has other files; a list without
+            stores, or with one twice.
         DaoCorruptError: a version that cannot be understood.
     """
+    storage_options = with_cache(storage_options, cache, cache_bytes)
     places = listed(uri)
     if places is None:
         return Store(as_uri(cast(Place, uri)), storage_options, cast("int | None", version))
@@ -84,6 +99,8 @@ def scan(
     uri: Place | Iterable[Place],
     *,
     storage_options: StorageOptions = None,
+    cache: str | os.PathLike[str] | None = None,
+    cache_bytes: int | None = None,
     version: int | Iterable[int | None] | None = None,
 ) -> pl.LazyFrame:
     """A store's cells as a lazy frame, one row a cell, in the order of datasets and rows.
@@ -115,6 +132,9 @@ def scan(
             a list of them, at most 256.
         storage_options: credentials and the like, see ``dao.load_store``; of several stores for
             all of them.
+        cache: a folder in which what is read of stores behind URLs is kept, see
+            ``dao.load_store``.
+        cache_bytes: about the most bytes that it takes.
         version: the number of a version, which the cells then name; None for the last one. Of
             several stores a list of these, one for each.
 
@@ -124,7 +144,9 @@ def scan(
             there; a list without stores, or with one twice.
         DaoCorruptError: now or when the query runs: files that contradict the manifest.
     """
-    return load_store(uri, storage_options=storage_options, version=version).scan()
+    return load_store(
+        uri, storage_options=storage_options, cache=cache, cache_bytes=cache_bytes, version=version
+    ).scan()
 
 
 def as_uri(uri: str | os.PathLike[str]) -> str:
@@ -187,6 +209,7 @@ class Store(EditingVerbs):
             if hint := nearby(uri):
                 raise DaoFileNotFoundError(f"no store at {uri!r}: {hint}") from error
             raise
+        tell()
         self._own: list[int] = []
         self._storage_options = self._core.storage_options or None
         self._tables: SfairaTables | OwnTables | JoinedTables = (

@@ -53,8 +53,9 @@ impl Epoch {
         // Rows that are decoded along with wanted ones have at most half of the budget.
         let for_cache = kept_bytes(&request).min(budget / 2);
         request.cache.limit(usize::try_from(for_cache).unwrap_or(usize::MAX));
-        let of_piece =
-            |piece| (0..request.matrices.len()).filter(|&i| piece_of(&request.matrices[i]) == piece).collect();
+        // What is read one by one may change while the epoch goes on: more is on this machine then.
+        let pieces: Vec<usize> = request.matrices.iter().map(piece_of).collect();
+        let of_piece = |piece| (0..pieces.len()).filter(|&i| pieces[i] == piece).collect();
         let mut by_piece = vec![(PIECE, of_piece(PIECE)), (WIDE_PIECE, of_piece(WIDE_PIECE))];
         by_piece.retain(|(_, matrices): &(usize, Vec<usize>)| !matrices.is_empty());
         let windows = windows(&batches);
@@ -64,7 +65,8 @@ impl Epoch {
         let for_batches = budget / 3;
         let ahead = ReadAhead::new(&request, &order, &together, by_piece.len(), budget - for_batches);
         let budget = if ahead.is_some() { for_batches } else { budget };
-        let work = Windows { request, order, batches, windows, by_piece, pool, ahead, cells: AtomicUsize::new(0) };
+        let cells = AtomicUsize::new(0);
+        let work = Windows { request, order, batches, windows, pieces, by_piece, pool, ahead, cells };
         Ok(Self { workers: Workers::start(work, budget, threads)?, ready: Vec::new().into_iter() })
     }
 
@@ -113,6 +115,8 @@ struct Windows {
     order: Arc<[u32]>,
     batches: Vec<Range<usize>>,
     windows: Vec<Window>,
+    /// The most cells of a piece of each matrix.
+    pieces: Vec<usize>,
     /// The most cells of a piece, and the positions in the request of the matrices that are read in such pieces.
     by_piece: Vec<(usize, Vec<usize>)>,
     pool: Arc<BufferPool>,
@@ -176,8 +180,8 @@ impl Work for Windows {
         let window = &self.windows[unit];
         let keys: Vec<u64> = self.keys(unit).collect();
         let batches: Vec<usize> = self.batches[window.batches.clone()].iter().map(Range::len).collect();
-        let assemblies = self.request.matrices.iter().enumerate().map(|(i, matrix)| {
-            let piece = window.piece(piece_of(matrix));
+        let assemblies = self.pieces.iter().enumerate().map(|(i, &most)| {
+            let piece = window.piece(most);
             assembly(&self.request, i, &keys, batches.clone(), piece, self.pool.sections(i))
         });
         Ok(OpenWindow { assemblies: assemblies.collect::<Result<_>>()?, keys })

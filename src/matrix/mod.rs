@@ -110,9 +110,10 @@ impl Matrix {
         matches!(self, Self::Csr(csr) if csr.reads_rows())
     }
 
-    /// Whether its files lie on another machine.
+    /// Whether what is in its files is on another machine, and not all here.
     pub fn is_remote(&self) -> bool {
         let array = match self {
+            Self::Csr(csr) if csr.array().storage().local_root().is_none() && csr.is_whole() => return false,
             Self::Csr(csr) => csr.array(),
             Self::Dense(dense) => dense.array(),
         };

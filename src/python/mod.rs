@@ -39,6 +39,11 @@ mod _core {
         writer::PyPartWriter,
         writer::decode_hdf5_chunks,
     };
+    /// What the user should know though nothing failed, each told once.
+    #[pyfunction]
+    fn take_notices() -> Vec<String> {
+        crate::notices::take()
+    }
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");
     #[pymodule_export]

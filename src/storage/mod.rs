@@ -3,9 +3,11 @@
 //! Owns where bytes live (a folder, S3, GCS, Azure, HTTP). Must not know any format: neither zarr nor
 //! manifests. Every path is relative to the root, `/`-separated.
 
+mod cache;
 mod local;
 mod prefetch;
 mod remote;
+mod seen;
 mod system;
 mod together;
 mod zarr;
@@ -220,6 +222,11 @@ pub trait File: Send + Sync {
     /// Whether small reads are cheap. Where they are not (a request each), callers join ranges
     /// and use [`Storage::get_ranges`].
     fn random_access(&self) -> bool;
+
+    /// Whether small reads of this range are cheap.
+    fn has(&self, _: &Range<u64>) -> bool {
+        self.random_access()
+    }
 
     /// Tells that a range is about to be read, among others that lie apart.
     fn will_read(&self, _: &Range<u64>) {}

@@ -80,6 +80,15 @@ impl StoredArray {
         }
     }
 
+    /// Whether reading `ranges` (ascending) waits for no server.
+    fn is_near(&self, ranges: &[Range<u64>]) -> Result<bool> {
+        match self {
+            Self::Packed(packed) => packed.is_near(ranges),
+            // Which of its chunks are near is for the storage to say.
+            Self::Chunked(_) => Ok(false),
+        }
+    }
+
     /// Where the directories lie that [`StoredArray::wanted`] needs.
     fn wanted_directories(&self, ranges: &[Range<u64>]) -> Result<Vec<Wanted>> {
         match self {
@@ -212,9 +221,16 @@ impl Csr {
         Ok((self.columns(row, part.clone())?, self.data.values(self.range(row, part)?)?))
     }
 
+    /// Whether all values and columns are on this machine, as far as is known without asking.
+    pub fn is_whole(&self) -> bool {
+        [&self.indices, &self.data]
+            .iter()
+            .all(|array| matches!(array, StoredArray::Packed(packed) if packed.is_whole()))
+    }
+
     /// Whether rows are decoded one by one; see [`super::Matrix::reads_rows`].
     pub fn reads_rows(&self) -> bool {
-        self.is_packed() && !self.is_remote()
+        self.is_packed() && (!self.is_remote() || self.is_whole())
     }
 
     fn is_remote(&self) -> bool {
@@ -234,13 +250,16 @@ impl Csr {
 
     /// Begins to read rows (ascending) that are decoded soon; see [`super::Matrix::read_ahead`].
     pub fn read_ahead(&self, rows: &[u32], wanted: Option<&[bool]>) -> Result<Option<Box<dyn Held>>> {
-        if !self.is_remote() {
+        if !self.is_remote() || self.is_whole() {
+            return Ok(None);
+        }
+        let ranges = self.row_ranges(rows);
+        let arrays = self.arrays_ahead(&ranges, wanted);
+        if arrays.iter().map(|array| array.is_near(&ranges)).collect::<Result<Vec<_>>>()?.iter().all(|&near| near) {
             return Ok(None);
         }
         let _directories = self.locate_ahead(rows, wanted)?;
-        let ranges = self.row_ranges(rows);
-        let arrays = self.arrays_ahead(&ranges, wanted).into_iter();
-        let values = arrays.map(|array| array.wanted(&ranges)).collect::<Result<Vec<_>>>()?;
+        let values = arrays.into_iter().map(|array| array.wanted(&ranges)).collect::<Result<Vec<_>>>()?;
         self.data.array().storage().read_ahead(values.concat())
     }
 

@@ -104,7 +104,7 @@ impl Packed {
         let all = ranges.iter().flat_map(|range| runs(range.clone(), self.chunk_len));
         let filled = || ranges.iter().filter(|range| !range.is_empty());
         let (Some(first), Some(last)) = (filled().next(), filled().next_back()) else { return Ok(fetched) };
-        let cheap = self.shard(first.start / (self.chunk_len * self.per_shard))?.file.random_access();
+        let cheap = self.is_near(ranges)?;
         let wanted_values: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         if cheap && last.end - first.start > 2 * wanted_values {
             fetched.scattered = true;
@@ -116,6 +116,37 @@ impl Packed {
             fetched.parts.insert(of_shard[0].0, self.get(of_shard[0].0, ranges.collect(), cheap)?);
         }
         Ok(fetched)
+    }
+
+    /// Whether reading each of `ranges` (ascending) alone is cheap: whether their bytes are on this machine.
+    pub fn is_near(&self, ranges: &[Range<u64>]) -> Result<bool> {
+        if self.is_whole() {
+            return Ok(true);
+        }
+        let mut whole = None;
+        for run in ranges.iter().flat_map(|range| runs(range.clone(), self.chunk_len)) {
+            let (number, shard, at) = self.chunk(run.chunk)?;
+            // Nearly all rows lie in the shard of the row before.
+            let is_whole = match whole {
+                Some((last, is_whole)) if last == number => is_whole,
+                _ => shard.file.random_access(),
+            };
+            whole = Some((number, is_whole));
+            if is_whole || shard.chunk(at).is_none() {
+                continue;
+            }
+            // Where a block lies may be known of copies elsewhere, and be far itself.
+            let starts = shard.directories.get(at, run.blocks());
+            if !starts.as_ref().and_then(Starts::all).is_some_and(|bytes| shard.file.has(&bytes)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether all of it is on this machine, as far as is known without asking.
+    pub fn is_whole(&self) -> bool {
+        self.shards.iter().all(|shard| shard.get().is_some_and(|shard| shard.file.random_access()))
     }
 
     /// Where the directories lie that reading `ranges` (ascending) needs and that are not kept.

@@ -63,10 +63,7 @@ impl Local {
         let path = self.full(path);
         match Handle::open(&path).and_then(|handle| handle.metadata().map(|meta| (handle, meta))) {
             Ok((_, meta)) if meta.is_dir() => Ok(None),
-            Ok((handle, meta)) => {
-                let (len, handle) = (meta.len(), CountedHandle::new(handle));
-                Ok(Some(LocalFile { path, len, handle, map: OnceLock::new(), told: AtomicUsize::new(0) }))
-            }
+            Ok((handle, meta)) => Ok(Some(LocalFile::of(path, meta.len(), handle))),
             Err(e) if matches!(e.kind(), IoKind::NotFound | IoKind::NotADirectory) => Ok(None),
             // Windows does not open folders.
             Err(e) if e.kind() == IoKind::PermissionDenied && path.is_dir() => Ok(None),
@@ -129,8 +126,8 @@ impl Drop for CountedHandle {
     }
 }
 
-/// A file of a [`Local`], opened.
-struct LocalFile {
+/// A file of this machine, opened.
+pub struct LocalFile {
     path: PathBuf,
     len: u64,
     /// `None` where too many files are open: this one is then opened for each read.
@@ -142,6 +139,16 @@ struct LocalFile {
 }
 
 impl LocalFile {
+    /// The first `len` bytes of the file that was opened at `path`.
+    pub fn of(path: PathBuf, len: u64, handle: Handle) -> Self {
+        Self { path, len, handle: CountedHandle::new(handle), map: OnceLock::new(), told: AtomicUsize::new(0) }
+    }
+
+    /// The open file; `None` where too many are open.
+    pub fn handle(&self) -> Option<&Handle> {
+        self.handle.as_ref().map(|counted| &counted.0)
+    }
+
     /// The bytes `range` of the file; memory is asked for only where the file has so many.
     fn read(&self, range: &Range<u64>) -> Result<Bytes> {
         check_end("file", self.path.display(), range.end, self.len)?;

@@ -15,7 +15,7 @@ use super::super::StorageOptions;
 use super::clients;
 use super::credentials::{self, Environment};
 use super::hub;
-use super::options::{Cloud, Setting, Settings};
+use super::options::{Cloud, Part, Setting, Settings};
 use super::secrets::{PASSWORD, USERNAME};
 use super::service::{Connector, Login};
 use crate::error::{DaoError, Result};
@@ -37,6 +37,8 @@ pub struct Built {
     pub has_one_writer: bool,
     /// What to do where it refuses.
     pub advice: String,
+    /// What says, beside the address, whose objects they are: the server, the account.
+    pub server: String,
 }
 
 /// The store at an address without secrets.
@@ -81,8 +83,21 @@ pub fn build(uri: &str, options: &StorageOptions, environment: &Environment) -> 
     let advice = credentials::advice(cloud, &settings);
     let has_one_writer = settings.is_true("one_writer").map_err(|e| e.at(format!("store '{uri}'")))?;
     let is_bucket = !matches!(cloud, Cloud::Web | Cloud::Hub);
+    let server = server(&settings.0);
     let settings = settings.0.into_iter().map(|setting| (setting.key.to_owned(), setting.value)).collect();
-    Ok(Built { store, prefix, patience, settings, is_bucket, has_one_writer, advice })
+    Ok(Built { store, prefix, patience, settings, is_bucket, has_one_writer, advice, server })
+}
+
+/// The settings that say which server, and whose objects on it, an address means; none of them is secret.
+fn server(settings: &[Setting]) -> String {
+    let says_where = |s: &&Setting| {
+        s.part == Part::Endpoint || ["azure_storage_account_name", "aws_bucket", "google_bucket"].contains(&s.key)
+    };
+    // A password in the address of a server is nothing that may be written down.
+    let value = |s: &Setting| super::secrets::shown(&s.value);
+    let mut all: Vec<String> = settings.iter().filter(says_where).map(|s| format!("{}={}", s.key, value(s))).collect();
+    all.sort_unstable();
+    all.join(" ")
 }
 
 fn cloud_of(scheme: &ObjectStoreScheme) -> Option<Cloud> {

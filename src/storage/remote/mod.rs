@@ -2,7 +2,7 @@
 //!
 //! Owns what is asked of a store, and its errors. Every answer is waited for by [`wait`], and read by [`body`]. Ranges of objects
 //! are [`pieces`]: many are on their way at a time, as many as the [`gate`] lets pass, [`join`]ed as the [`line`] wants it, all of
-//! one [`state`] of their object. [`write`] puts and removes objects, [`upload`] puts them piece by piece, [`list`] lists them.
+//! one [`state`] of their object; what of them is kept on this machine ([`kept`]) is not asked for. [`write`] puts and removes objects, [`upload`] puts them piece by piece, [`list`] lists them.
 //! Plain HTTP is not written to. What users say of a store is understood by [`options`], and completed by [`credentials`].
 
 mod body;
@@ -12,6 +12,7 @@ mod credentials;
 mod gate;
 mod hub;
 mod join;
+mod kept;
 mod line;
 mod list;
 mod options;
@@ -35,6 +36,7 @@ use futures_util::future::join_all;
 use object_store::path::Path as ObjectPath;
 use object_store::{Error as ObjectError, ObjectMeta, ObjectStore, ObjectStoreExt};
 
+use super::cache::{self, Cache};
 use super::{File, Held, NewFile, Storage, StorageOptions, Wanted, check_end};
 use crate::error::{DaoError, ErrorKind, Result};
 
@@ -58,7 +60,7 @@ pub struct Remote {
 }
 
 /// What all who read from one root share.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
     pieces: pieces::Pieces,
     gate: Arc<gate::Gate>,
@@ -67,6 +69,8 @@ struct Shared {
     room: upload::Room,
     /// The bytes that have arrived, an answer being worth some.
     arrived: AtomicU64,
+    /// What of them is kept on this machine.
+    cache: Option<Arc<Cache>>,
 }
 
 /// The bytes that an answer is worth, however short it is: it shows that the line is alive.
@@ -103,11 +107,15 @@ impl Remote {
     /// # Errors
     /// `Value` for a malformed URL, an unknown scheme or unusable options.
     pub fn new(uri: &str, options: &StorageOptions) -> Result<Self> {
-        let (uri, options) = secrets::split(uri, options)?;
+        let (options, cache) = cache::split(options)?;
+        let (uri, options) = secrets::split(uri, &options)?;
         let environment = credentials::Environment::of_process();
-        let build::Built { store, prefix, patience, settings, is_bucket, has_one_writer, advice } =
+        let build::Built { store, prefix, patience, settings, is_bucket, has_one_writer, advice, server } =
             build::build(&uri, &options, &environment)?;
-        let (options, advice, shared, pid) = (settings.into(), advice.into(), Arc::default(), std::process::id());
+        let cache =
+            cache.map(|cache| Cache::open(&cache, format!("{uri} {server}").trim_end().to_owned())).transpose()?;
+        let shared = Arc::new(Shared { cache: cache.map(Arc::new), ..Shared::default() });
+        let (options, advice, pid) = (settings.into(), advice.into(), std::process::id());
         Ok(Self { store, prefix, uri, options, advice, patience, is_bucket, has_one_writer, shared, pid })
     }
 
@@ -172,8 +180,8 @@ impl Remote {
         }
     }
 
-    /// The bytes of some ranges of an object, in their order; `None` for a missing object.
-    fn ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {
+    /// The bytes of some ranges of an object, in their order, which are asked for; `None` for a missing object.
+    fn asked(&self, path: &str, ranges: &[Range<u64>]) -> Result<Option<Vec<Bytes>>> {
         let held = self.begin(vec![Wanted { path: path.to_owned(), ranges: ranges.to_vec() }])?;
         let pieces = self.shared.pieces.find(path, ranges);
         let answers = self.answer(path, async {
@@ -219,6 +227,10 @@ impl Remote {
                     .expected(format!("{expected} bytes"))
                     .found(format!("{size} bytes"))
                     .hint(restore)
+            }
+            Failure::Replaced if self.shared.cache.is_some() => {
+                DaoError::corrupt(&uri, "object was replaced while the store was open, or since parts of it were kept")
+                    .hint("open the store again: what its cache had of it was removed")
             }
             Failure::Replaced => {
                 DaoError::corrupt(&uri, "object was replaced while the store was open").hint("open the store again")
@@ -338,6 +350,9 @@ impl Storage for Remote {
 
     fn file(&self, path: &str) -> Result<Option<Arc<dyn File>>> {
         let Some(len) = self.size(path)? else { return Ok(None) };
+        if let Some(kept) = self.kept_file(path, len) {
+            return Ok(Some(kept));
+        }
         Ok(Some(Arc::new(RemoteFile { remote: self.clone(), path: path.to_owned(), len })))
     }
 

@@ -16,7 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::super::{Held, Wanted};
 use super::join::join;
-use super::{Failure, Remote, body, wait};
+use super::{Failure, Remote, body, state, wait};
 use crate::error::Result;
 
 /// What may be read for nothing, by what is wanted.
@@ -141,9 +141,11 @@ impl Remote {
         let mut held = HeldPieces { remote: self.clone(), pieces: HashMap::new(), bytes: 0, sending: None };
         let mut requests = Vec::new();
         for Wanted { path, mut ranges } in wanted {
+            self.without_kept(&path, &mut ranges);
             let found = shared.pieces.find(&path, &ranges);
             let mut is_held = found.iter().map(Option::is_some);
             ranges.retain(|_| !is_held.next().unwrap_or(false));
+            self.widen(&path, &mut ranges);
             ranges.sort_unstable_by_key(|range| (range.start, range.end));
             let mut pieces = Vec::new();
             for range in join(&ranges, gap, WASTE) {
@@ -199,11 +201,13 @@ impl Remote {
         })
         .await;
         let (bytes, meta) = answer.map_err(Failure::from)?;
-        shared.states.check(path, &meta)?;
+        let seen = state::seen(&meta);
+        shared.states.check(path, &seen).inspect_err(|_| self.forget_kept())?;
         let end = range.start + bytes.len() as u64;
         if end < range.end {
             return Err(Failure::Short { end: range.end, size: meta.size.min(end) });
         }
+        self.keep(path, seen, range, &bytes).await;
         Ok(bytes)
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use object_store::ObjectMeta;
 
+use super::super::seen::Seen;
 use super::Failure;
 
 /// The most objects whose states are known; then all are forgotten but what is expected.
@@ -25,20 +26,10 @@ struct State {
     seen: Option<Seen>,
 }
 
-/// What an answer says of an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
-    size: u64,
-    tag: Option<String>,
-    /// When it was written last, where it has no tag.
-    modified: Option<i64>,
-}
-
-impl Seen {
-    fn of(meta: &ObjectMeta) -> Self {
-        let modified = meta.e_tag.is_none().then(|| meta.last_modified.timestamp());
-        Self { size: meta.size, tag: meta.e_tag.clone(), modified }
-    }
+/// What an answer says of its object.
+pub fn seen(meta: &ObjectMeta) -> Seen {
+    let modified = meta.e_tag.is_none().then(|| meta.last_modified.timestamp());
+    Seen { size: meta.size, tag: meta.e_tag.clone(), modified }
 }
 
 impl States {
@@ -59,9 +50,8 @@ impl States {
         state.expected.or(state.seen.as_ref().map(|seen| seen.size))
     }
 
-    /// Holds an answer against what is known of its object.
-    pub fn check(&self, path: &str, meta: &ObjectMeta) -> Result<(), Failure> {
-        let now = Seen::of(meta);
+    /// Holds the state that an answer shows against what is known of its object.
+    pub fn check(&self, path: &str, now: &Seen) -> Result<(), Failure> {
         let mut states = self.lock();
         if states.len() >= MOST {
             states.retain(|_, state| state.expected.is_some());
@@ -71,10 +61,10 @@ impl States {
             return Err(Failure::OtherSize { expected, size: now.size });
         }
         match &state.seen {
-            Some(seen) if *seen != now => Err(Failure::Replaced),
+            Some(seen) if seen != now => Err(Failure::Replaced),
             Some(_) => Ok(()),
             None => {
-                state.seen = Some(now);
+                state.seen = Some(now.clone());
                 Ok(())
             }
         }
@@ -87,15 +77,10 @@ mod tests {
 
     use super::*;
 
-    fn meta(size: u64, tag: Option<&str>) -> ObjectMeta {
+    fn meta(size: u64, tag: Option<&str>) -> Seen {
         let location = ObjectPath::from("a");
-        ObjectMeta {
-            location,
-            last_modified: chrono::DateTime::default(),
-            size,
-            e_tag: tag.map(Into::into),
-            version: None,
-        }
+        let (last_modified, e_tag) = (chrono::DateTime::default(), tag.map(Into::into));
+        seen(&ObjectMeta { location, last_modified, size, e_tag, version: None })
     }
 
     #[test]

@@ -9,12 +9,17 @@ mod windows;
 
 #[cfg(unix)]
 pub use unix::{
-    flush, inside, is_too_many_open, most_open, place, plain, private_folder, read_exact_at, stamp, sync_folder,
+    allocated, flush, identity, inside, is_too_many_open, most_open, place, plain, private_file, private_folder,
+    read_exact_at, stamp, sync_folder, write_all_at,
 };
 #[cfg(windows)]
 pub use windows::{
-    flush, inside, is_too_many_open, most_open, place, plain, private_folder, read_exact_at, stamp, sync_folder,
+    allocated, flush, identity, inside, is_too_many_open, most_open, place, plain, private_file, private_folder,
+    read_exact_at, stamp, sync_folder, write_all_at,
 };
+
+/// The number of a disk, and that of a file on it.
+pub type FileNumber = (u64, u64);
 
 /// What tells a state of a file on this machine from another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,19 +1,24 @@
 //! Linux and macOS.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Result};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use super::FileStamp;
+use super::{FileNumber, FileStamp};
 
 /// Fills `into` with a file's bytes from `offset`, whatever other threads read of it.
 pub fn read_exact_at(file: &File, into: &mut [u8], offset: u64) -> Result<()> {
     file.read_exact_at(into, offset)
+}
+
+/// Writes all of `bytes` to a file from `offset` on, whatever other threads do with it.
+pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> Result<()> {
+    file.write_all_at(bytes, offset)
 }
 
 /// Half of the files that the system lets this process have open.
@@ -86,4 +91,22 @@ pub fn place(temporary: &Path, path: &Path) -> Result<bool> {
 /// Makes a folder that nobody else may look into: cells may be patients'.
 pub fn private_folder(path: &Path) -> Result<()> {
     DirBuilder::new().mode(0o700).create(path)
+}
+
+/// Makes a file that nobody else may look into, to be read and written.
+pub fn private_file(path: &Path) -> Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// The bytes that a file takes on its disk: holes take none.
+pub fn allocated(meta: &Metadata) -> u64 {
+    /// The unit of `st_blocks`, whatever the disk's blocks are.
+    const BLOCK: u64 = 512;
+    meta.blocks() * BLOCK
+}
+
+/// What tells one open file from another, and whether it still has a name.
+pub fn identity(file: &File) -> Result<(FileNumber, bool)> {
+    let meta = file.metadata()?;
+    Ok(((meta.dev(), meta.ino()), meta.nlink() > 0))
 }

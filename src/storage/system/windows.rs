@@ -1,6 +1,6 @@
 //! Windows.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Error, ErrorKind, Result};
 use std::os::windows::ffi::OsStrExt;
 use std::os::windows::fs::{FileExt, OpenOptionsExt};
@@ -13,7 +13,7 @@ use windows_sys::Win32::Storage::FileSystem::{
     GetFileInformationByHandle, GetFileInformationByHandleEx, MOVEFILE_WRITE_THROUGH, MoveFileExW,
 };
 
-use super::FileStamp;
+use super::{FileNumber, FileStamp};
 
 /// Fills `into` with a file's bytes from `offset`, whatever other threads read of it: the place of the handle, which these
 /// calls move, is used by none.
@@ -24,6 +24,22 @@ pub fn read_exact_at(file: &File, mut into: &mut [u8], mut offset: u64) -> Resul
             Ok(read) => {
                 offset += read as u64;
                 into = into.get_mut(read..).unwrap_or_default();
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Writes all of `bytes` to a file from `offset` on; see [`read_exact_at`].
+pub fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> Result<()> {
+    while !bytes.is_empty() {
+        match file.seek_write(bytes, offset) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                offset += written as u64;
+                bytes = bytes.get(written..).unwrap_or_default();
             }
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
@@ -137,6 +153,27 @@ fn is(error: &Error, code: u32) -> bool {
 /// Makes a folder. Where the system has its temporary ones is the user's own already.
 pub fn private_folder(path: &Path) -> Result<()> {
     std::fs::create_dir(path)
+}
+
+/// Makes a file, to be read and written. Its folder says who may look into it.
+pub fn private_file(path: &Path) -> Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).open(path)
+}
+
+/// The bytes of a file, all of which take room: its holes do not here.
+pub fn allocated(meta: &Metadata) -> u64 {
+    meta.len()
+}
+
+/// What tells one open file from another, and whether it still has a name.
+pub fn identity(file: &File) -> Result<(FileNumber, bool)> {
+    let mut info = BY_HANDLE_FILE_INFORMATION::default();
+    // SAFETY: the handle is open, and what is written has the type that the call writes.
+    if unsafe { GetFileInformationByHandle(file.as_raw_handle(), &raw mut info) } == 0 {
+        return Err(Error::last_os_error());
+    }
+    let number = (info.dwVolumeSerialNumber.into(), whole(info.nFileIndexHigh, info.nFileIndexLow));
+    Ok((number, info.nNumberOfLinks > 0))
 }
 
 #[cfg(test)]
