@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 /// The most bytes of one request, but for a range that is longer itself: several requests share a line better than one.
-const MOST: u64 = 4 << 20;
+const MOST: u64 = 2 << 20;
 
 /// Joins `ranges` (by ascending starts), each of which lies in one of the results: across gaps of up to `max_gap` bytes, the
 /// smallest first, while those that are joined have no more than `waste` times the bytes of the ranges together.

@@ -11,8 +11,8 @@ const PER_SECOND: f64 = 3000.0;
 /// What a line is taken for before it was measured.
 const LATENCY: f64 = 0.02;
 const BANDWIDTH: f64 = 100e6;
-/// How many times what a line holds is asked for: what is wanted first should not share the line with all that comes later.
-const AHEAD: f64 = 2.0;
+/// How many times what a line holds is asked for: answers that began together end together, and the line has to have others then.
+const AHEAD: f64 = 3.0;
 /// The least and the most bytes of that.
 const LEAST: u64 = 8 << 20;
 const MOST: u64 = 256 << 20;
