@@ -213,7 +213,7 @@ mod tests {
         assert!(file.finish().unwrap().is_none());
         let mut large = local.create("a/large").unwrap();
         large.write(&vec![7; 5 << 20]).unwrap();
-        wait(large.finish().unwrap().unwrap()).unwrap();
+        large.finish().unwrap().unwrap()().unwrap();
         local.sync("a").unwrap();
         assert_eq!(local.get("a/b/c").unwrap().unwrap(), "piece by piece");
         assert_eq!(local.size("a/large").unwrap(), Some(5 << 20));

@@ -272,6 +272,7 @@ mod tests {
 
     use object_store::memory::InMemory;
 
+    use super::super::super::Storage;
     use super::*;
 
     fn numbers(len: usize) -> Vec<u8> {
