@@ -1,6 +1,8 @@
 """dao-polars: batches of 1,024 with two obs columns, a uniform random permutation when shuffled;
 the store is written from the .h5ad in its order but where writing is said to shuffle."""
 
+import shutil
+
 import anndata  # noqa: F401  (imports are not timed; to_anndata would do it)
 import polars as pl
 
@@ -26,9 +28,12 @@ def shuffled(task):
     return epochs(frame(task).dao.iter_batches(task.batch, shuffle=True, seed=0))
 
 
-def cloud(**order):
+def cloud(keep=False, **order):
     def open_store(task):
-        cells = dao.scan(task.url).select("cell", *task.obs)
+        cache = task.source.parent / "cache" if keep else None
+        if keep:
+            shutil.rmtree(cache, ignore_errors=True)
+        cells = dao.scan(task.url, cache=cache).select("cell", *task.obs)
         return epochs(cells.dao.iter_batches(task.batch, **order))
 
     return open_store
@@ -74,11 +79,16 @@ READS = {
     "dense": {"": dense},
     "to_anndata": {"": to_anndata},
 }
-# Over a network. A setting that keeps on a disk what came is one more entry here, and BEFORE says,
-# by setting, how many epochs are read before the measured one (see remote.py).
+BLOCKS = {"shuffle": "block", "block_size": 256, "window": 64, "seed": 0}
 CLOUDS = {
     "in order": {"": cloud()},
-    "blocks": {"256 × 64": cloud(shuffle="block", block_size=256, window=64, seed=0)},
-    "random": {"": cloud(shuffle=True, seed=0)},
+    "blocks": {
+        "256 × 64": cloud(**BLOCKS),
+        "256 × 64, second epoch with cache=": cloud(keep=True, **BLOCKS),
+    },
+    "random": {
+        "": cloud(shuffle=True, seed=0),
+        "second epoch with cache=": cloud(keep=True, shuffle=True, seed=0),
+    },
 }
-BEFORE = {}
+BEFORE = {"256 × 64, second epoch with cache=": 1, "second epoch with cache=": 1}
