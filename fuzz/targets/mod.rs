@@ -2,6 +2,7 @@
 
 mod codecs;
 mod manifest;
+mod outline;
 mod part;
 mod pfor;
 mod pfor_reader;
@@ -11,8 +12,9 @@ mod zarr_metadata;
 
 use crate::Target;
 
-pub const ALL: [Target; 7] = [
+pub const ALL: [Target; 8] = [
     Target { name: "manifest", seeds: manifest::seeds, check: manifest::check },
+    Target { name: "outline", seeds: outline::seeds, check: outline::check },
     Target { name: "part", seeds: part::seeds, check: part::check },
     Target { name: "var", seeds: var::seeds, check: var::check },
     Target { name: "pfor", seeds: pfor::seeds, check: pfor::check },

@@ -19,7 +19,7 @@ const FIRST: usize = 1024;
 const GROUPS: u64 = 4;
 /// How many times what may be held lies between what is read and what is located: where something lies takes an answer, too.
 const LOCATED: u64 = 2;
-/// The most groups that are held: each has to be planned, however little is read of it.
+/// The most groups that are held, and located: each has to be planned, however little is read of it.
 const MOST: usize = 16;
 /// The parts that are asked for at a time: where something lies may have to be asked for first.
 const PARTS_AT_ONCE: usize = 32;
@@ -108,9 +108,9 @@ impl ReadAhead {
     /// Asks where the cells of the next groups lie, far enough ahead that nobody waits for that.
     fn locate(&self, request: &ReadRequest, state: &mut State, plan: impl Fn(&Range<usize>) -> RowPlan) -> Result<()> {
         let mut bytes = 0_u64;
-        for (at, group) in self.groups[state.next..].iter().enumerate() {
+        for (at, group) in self.groups[state.next..].iter().take(MOST).enumerate() {
             // The next but one, too, however large groups are.
-            if bytes > LOCATED * self.budget && at > 1 {
+            if bytes / LOCATED > self.budget && at > 1 {
                 break;
             }
             if at >= state.located.len() {
