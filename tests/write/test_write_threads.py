@@ -136,9 +136,18 @@ def test_ctrl_c_leaves_what_was_finished(tmp_path, way, after):
     )
     assert process.stdout.readline() == "ready\n"
     time.sleep(after)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert not err, err
+    lost = b""
+    while True:
+        process.send_signal(signal.SIGINT)
+        try:
+            out, err = process.communicate(timeout=20)
+            break
+        except subprocess.TimeoutExpired as late:
+            # Python itself loses one that meets a weak reference's callback, and says so: again.
+            assert lost == b""
+            lost = late.stderr or b""
+            assert b"Exception ignored in" in lost
+    assert lost or not err, err
     # the last may be there though the writer was told to stop: it was published before
     n = int(out)
     if (uri / "versions").exists():
