@@ -3,7 +3,7 @@
 //!
 //! Cells that are shuffled together are a group, so that what several batches have of one block of rows is read once. Without
 //! such, groups grow: the first is as small as the first batches are, that these come soon, and later ones are asked for in
-//! fewer requests. [`groups`] is pure.
+//! fewer requests. Cells in random order have little to share: their groups stay small. [`groups`] is pure.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -71,8 +71,13 @@ impl ReadAhead {
         }
         let some = order.iter().step_by((order.len() / SEEN).max(1)).map(|&position| request.keys[position as usize]);
         let mean = (request.row_values(some) * VALUE).max(1);
+        let keys = |pair: &[u32]| (request.keys[pair[0] as usize], request.keys[pair[1] as usize]);
         // However little may be held: a request for each cell would be slower than all else.
-        let most = usize::try_from(budget / GROUPS / mean).unwrap_or(usize::MAX).max(FIRST);
+        let most = match mostly_ascend(order.windows(2).map(keys)) {
+            true => usize::try_from(budget / GROUPS / mean).unwrap_or(usize::MAX).max(FIRST),
+            // A group comes in the order of its file, so that its first batch is there with its last.
+            false => FIRST,
+        };
         Some(Self { groups: groups(order.len(), together, most), budget, times, mean, state: Mutex::default() })
     }
 
@@ -146,6 +151,17 @@ impl ReadAhead {
     }
 }
 
+/// Whether nearly all keys are less than the next one, of some that are looked at.
+fn mostly_ascend(pairs: impl ExactSizeIterator<Item = (u64, u64)>) -> bool {
+    let step = (pairs.len() / SEEN).max(1);
+    let (mut n, mut ascending) = (0, 0);
+    for (key, next) in pairs.step_by(step) {
+        n += 1;
+        ascending += usize::from(key < next);
+    }
+    10 * ascending >= 9 * n
+}
+
 /// Asks for rows of each matrix and part of a plan.
 fn each(
     request: &ReadRequest,
@@ -190,6 +206,13 @@ mod tests {
         assert_eq!(groups(9000, &[], 4000), [0..1024, 1024..3072, 3072..7072, 7072..9000]);
         assert_eq!(groups(10, &[4, 8, 10], 2), [0..4, 4..8, 8..10]);
         assert_eq!(groups(2, &[], 0), [0..1, 1..2]);
+    }
+
+    #[test]
+    fn an_order_is_told_from_a_shuffle() {
+        let ascends = |keys: &[u64]| mostly_ascend(keys.windows(2).map(|pair| (pair[0], pair[1])));
+        assert!(ascends(&[]) && ascends(&[3]) && ascends(&(0..5000).map(|i| 7 * i).collect::<Vec<_>>()));
+        assert!(!ascends(&(0..5000).map(|i| i * 2_654_435_761 % 4999).collect::<Vec<_>>()));
     }
 
     proptest! {
