@@ -112,12 +112,10 @@ impl Matrix {
 
     /// Whether what is in its files is on another machine, and not all here.
     pub fn is_remote(&self) -> bool {
-        let array = match self {
-            Self::Csr(csr) if csr.array().storage().local_root().is_none() && csr.is_whole() => return false,
-            Self::Csr(csr) => csr.array(),
-            Self::Dense(dense) => dense.array(),
-        };
-        array.storage().local_root().is_none()
+        match self {
+            Self::Csr(csr) => csr.is_remote(),
+            Self::Dense(dense) => dense.array().storage().local_root().is_none(),
+        }
     }
 
     /// Whether the matrix is CSR in other codecs than `dao_polars.pfor`.

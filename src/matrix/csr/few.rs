@@ -28,7 +28,7 @@ impl Csr {
         let is_rare = u128::from(n_wanted) * u128::from(self.nnz()) * 2 <= n_obs * n_vars;
         let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return false };
         let values: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        is_rare && self.is_remote() && !self.is_whole() && last.end - first.start > 2 * values
+        is_rare && self.is_remote() && last.end - first.start > 2 * values
     }
 
     /// Reads rows, which lie in `ranges`, into `sink`: of each its wanted columns, which are few.

@@ -221,20 +221,15 @@ impl Csr {
         Ok((self.columns(row, part.clone())?, self.data.values(self.range(row, part)?)?))
     }
 
-    /// Whether all values and columns are on this machine, as far as is known without asking.
-    pub fn is_whole(&self) -> bool {
-        [&self.indices, &self.data]
-            .iter()
-            .all(|array| matches!(array, StoredArray::Packed(packed) if packed.is_whole()))
-    }
-
     /// Whether rows are decoded one by one; see [`super::Matrix::reads_rows`].
     pub fn reads_rows(&self) -> bool {
-        self.is_packed() && (!self.is_remote() || self.is_whole())
+        self.is_packed() && !self.is_remote()
     }
 
-    fn is_remote(&self) -> bool {
-        self.data.array().storage().local_root().is_none()
+    /// Whether values or columns are on another machine, as far as is known without asking.
+    pub fn is_remote(&self) -> bool {
+        let is_whole = |array: &StoredArray| matches!(array, StoredArray::Packed(packed) if packed.is_whole());
+        self.array().storage().local_root().is_none() && ![&self.indices, &self.data].into_iter().all(is_whole)
     }
 
     /// Begins to read where rows (ascending) lie; see [`super::Matrix::locate_ahead`].
@@ -243,28 +238,32 @@ impl Csr {
             return Ok(None);
         }
         let ranges = self.row_ranges(rows);
-        let arrays = self.arrays_ahead(&ranges, wanted).into_iter();
-        let directories = arrays.map(|array| array.wanted_directories(&ranges)).collect::<Result<Vec<_>>>()?;
-        self.data.array().storage().read_ahead(directories.concat())
+        self.locate(&self.arrays_ahead(&ranges, wanted), &ranges)
     }
 
     /// Begins to read rows (ascending) that are decoded soon; see [`super::Matrix::read_ahead`].
     pub fn read_ahead(&self, rows: &[u32], wanted: Option<&[bool]>) -> Result<Option<Box<dyn Held>>> {
-        if !self.is_remote() || self.is_whole() {
-            return Ok(None);
-        }
-        let ranges = self.row_ranges(rows);
-        let arrays = self.arrays_ahead(&ranges, wanted);
-        if arrays.iter().map(|array| array.is_near(&ranges)).collect::<Result<Vec<_>>>()?.iter().all(|&near| near) {
-            return Ok(None);
-        }
-        let _directories = self.locate_ahead(rows, wanted)?;
-        let values = arrays.into_iter().map(|array| array.wanted(&ranges)).collect::<Result<Vec<_>>>()?;
-        self.data.array().storage().read_ahead(values.concat())
+        if self.is_remote() { self.ask(&self.row_ranges(rows), wanted) } else { Ok(None) }
     }
 
     fn row_ranges(&self, rows: &[u32]) -> Vec<Range<u64>> {
         rows.iter().filter_map(|&row| self.row_range(row)).collect()
+    }
+
+    fn locate(&self, arrays: &[&StoredArray], ranges: &[Range<u64>]) -> Result<Option<Box<dyn Held>>> {
+        let directories = arrays.iter().map(|array| array.wanted_directories(ranges)).collect::<Result<Vec<_>>>()?;
+        self.array().storage().read_ahead(directories.concat())
+    }
+
+    /// Begins to read what rows in `ranges` need, unless it is here.
+    fn ask(&self, ranges: &[Range<u64>], wanted: Option<&[bool]>) -> Result<Option<Box<dyn Held>>> {
+        let arrays = self.arrays_ahead(ranges, wanted);
+        if arrays.iter().map(|array| array.is_near(ranges)).collect::<Result<Vec<_>>>()?.iter().all(|&near| near) {
+            return Ok(None);
+        }
+        let _directories = self.locate(&arrays, ranges)?;
+        let values = arrays.iter().map(|array| array.wanted(ranges)).collect::<Result<Vec<_>>>()?;
+        self.array().storage().read_ahead(values.concat())
     }
 
     /// The arrays that are read ahead: columns and values together, unless it depends on the columns which values are needed.
@@ -275,8 +274,6 @@ impl Csr {
 
     /// Decodes rows into `sink`; see [`super::Matrix::read`].
     pub fn read<T: Num>(&self, rows: &[u32], wanted: Option<&[bool]>, sink: &mut dyn RowSink<T>) -> Result<()> {
-        // Columns and values are asked for together.
-        let _held = self.read_ahead(rows, wanted)?;
         let range = |&row: &u32| {
             self.row_range(row).ok_or_else(|| {
                 DaoError::value(format!("row {row} was asked for and the matrix has {}", self.shape[0]))
@@ -285,6 +282,8 @@ impl Csr {
             })
         };
         let ranges: Vec<Range<u64>> = rows.iter().map(range).collect::<Result<_>>()?;
+        // Columns and values are asked for together.
+        let _held = if self.is_remote() { self.ask(&ranges, wanted)? } else { None };
         if let Some(wanted) = wanted.filter(|wanted| self.looks_first(&ranges, wanted)) {
             return self.read_few(rows, &ranges, wanted, sink);
         }
