@@ -9,11 +9,11 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::super::File;
 use super::super::cache::{Cache, Entry};
 use super::super::seen::Seen;
-use super::super::{File, check_end};
-use super::Remote;
-use crate::error::{DaoError, Result};
+use super::{Remote, RemoteFile};
+use crate::error::Result;
 
 impl Remote {
     /// What is kept of an object, if anything is, of the state that is read.
@@ -79,20 +79,17 @@ impl Remote {
     pub(super) fn kept_file(&self, path: &str, len: u64) -> Option<Arc<dyn File>> {
         self.shared.cache.as_ref().filter(|_| Cache::keeps(path))?;
         Some(Arc::new(KeptFile {
-            remote: self.clone(),
-            path: path.to_owned(),
-            len,
+            asked: RemoteFile { remote: self.clone(), path: path.to_owned(), len },
             entry: OnceLock::new(),
             is_rest_asked: AtomicBool::new(false),
         }))
     }
 }
 
-/// An object that may be kept, and its length when it was opened.
+/// An object that may be kept.
 struct KeptFile {
-    remote: Remote,
-    path: String,
-    len: u64,
+    /// The object as its server has it.
+    asked: RemoteFile,
     /// What is kept of it, once something is.
     entry: OnceLock<Arc<Entry>>,
     /// Whether the rest of it was asked for.
@@ -105,7 +102,7 @@ impl KeptFile {
         if let Some(entry) = self.entry.get() {
             return Some(entry);
         }
-        let entry = self.remote.kept(&self.path)?;
+        let entry = self.asked.remote.kept(&self.asked.path)?;
         Some(self.entry.get_or_init(|| entry))
     }
 
@@ -116,29 +113,21 @@ impl KeptFile {
             && !self.is_rest_asked.swap(true, Ordering::Relaxed)
         {
             // What does not come is asked for when it is wanted, and is an error then.
-            let _ = self.remote.asked(&self.path, &rest);
+            let _ = self.asked.remote.asked(&self.asked.path, &rest);
         }
     }
 }
 
 impl File for KeptFile {
     fn len(&self) -> u64 {
-        self.len
+        self.asked.len
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         if self.entry.get().is_some_and(|entry| entry.read_at(offset, into)) {
             return Ok(());
         }
-        let end = offset.saturating_add(into.len() as u64);
-        check_end("object", format_args!("{}/{}", self.remote.uri, self.path), end, self.len)?;
-        let parts = self.remote.ranges(&self.path, std::slice::from_ref(&(offset..end)))?;
-        let parts = parts.ok_or_else(|| self.remote.missing(&self.path))?;
-        let Some(part) = parts.first().filter(|part| part.len() == into.len()) else {
-            return Err(DaoError::internal("a range without its bytes"));
-        };
-        into.copy_from_slice(part);
-        Ok(())
+        self.asked.read_at(offset, into)
     }
 
     fn random_access(&self) -> bool {
