@@ -27,31 +27,14 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # for tests.*, which are imported where they are needed
 PIECE = 8 << 20  # bytes of a request of ``width``
 
-CONFIG = """
-daemon off;
-master_process off;
-pid {own}/pid;
-error_log {own}/error.log;
-events {{ worker_connections 2048; }}
-http {{
-  access_log off;
-  client_body_temp_path {own}/body;
-  proxy_temp_path {own}/proxy;
-  fastcgi_temp_path {own}/fastcgi;
-  uwsgi_temp_path {own}/uwsgi;
-  scgi_temp_path {own}/scgi;
-  sendfile on;
-  keepalive_requests 1000000;
-  open_file_cache max=10000;
-  server {{
-    listen 127.0.0.1:{port};
-    root {root};
-    location / {{
-      # Signed for the host that the client knows.
-      proxy_set_header Host $http_host;
-      if ($args ~ "list-type=") {{ proxy_pass http://{lists}; }}
-    }}
-  }}
+# nginx lists nothing itself: the server at {lists} is asked.
+LISTINGS = """
+keepalive_requests 1000000;
+open_file_cache max=10000;
+location / {{
+  # Signed for the host that the client knows.
+  proxy_set_header Host $http_host;
+  if ($args ~ "list-type=") {{ proxy_pass http://{lists}; }}
 }}
 """
 
@@ -90,27 +73,19 @@ def bucket(stores: dict[str, Path], work: Path) -> Iterator[Bucket]:
     import pytest
 
     from tests.buckets import s3s_fs
-    from tests.servers import free_port, running
+    from tests.servers import nginx
 
-    # Debian has it where a user's PATH does not look.
-    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-    if nginx is None:
-        raise NoServerError("nginx is not installed: apt-get install nginx-light")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=work))).resolve()
         try:
             lists = stack.enter_context(s3s_fs(folder))
+            for name, store in stores.items():
+                shutil.copytree(store, folder / "bucket" / name, copy_function=link)
+            also = LISTINGS.format(lists=lists.address)
+            address = stack.enter_context(nginx(folder, folder / "nginx", also))
         except pytest.skip.Exception as error:
             raise NoServerError(str(error)) from None
-        for name, store in stores.items():
-            shutil.copytree(store, folder / "bucket" / name, copy_function=link)
-        port, own = free_port(), folder / "nginx"
-        own.mkdir()
-        config = CONFIG.format(own=own, port=port, root=folder, lists=lists.address)
-        (own / "nginx.conf").write_text(config)
-        command = [nginx, "-p", own, "-c", own / "nginx.conf", "-e", own / "error.log"]
-        stack.enter_context(running(command, port))
-        yield Bucket(f"127.0.0.1:{port}", lists.options)
+        yield Bucket(address, lists.options)
 
 
 def link(source: str, target: str) -> None:

@@ -52,7 +52,7 @@ daemon off;
 master_process off;
 pid {own}/pid;
 error_log {own}/error.log;
-events {{ worker_connections 512; }}
+events {{ worker_connections 2048; }}
 http {{
   access_log off;
   client_body_temp_path {own}/body;
@@ -61,14 +61,17 @@ http {{
   uwsgi_temp_path {own}/uwsgi;
   scgi_temp_path {own}/scgi;
   sendfile on;
-  server {{ listen 127.0.0.1:{port}; root {root}; }}
+  server {{ listen 127.0.0.1:{port}; root {root}; {also} }}
 }}
 """
 
 
 @contextmanager
-def nginx(root: Path, own: Path) -> Iterator[str]:
-    """The address of an nginx that serves ``root``; what it writes goes to the folder ``own``."""
+def nginx(root: Path, own: Path, also: str = "") -> Iterator[str]:
+    """The address of an nginx that serves ``root``; what it writes goes to the folder ``own``.
+
+    ``also`` is more of the server's configuration.
+    """
     # Debian has it where a user's PATH does not look.
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
     if program is None:
@@ -76,7 +79,7 @@ def nginx(root: Path, own: Path) -> Iterator[str]:
     port = free_port()
     own.mkdir(parents=True, exist_ok=True)
     config = own / "nginx.conf"
-    config.write_text(NGINX.format(own=own, port=port, root=root))
+    config.write_text(NGINX.format(own=own, port=port, root=root, also=also))
     command = [program, "-p", own, "-c", config, "-e", own / "error.log"]
     with running(command, port):
         yield f"127.0.0.1:{port}"
