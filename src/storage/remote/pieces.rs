@@ -35,11 +35,17 @@ pub type Answer = std::result::Result<Bytes, Failure>;
 #[derive(Debug)]
 pub struct Piece {
     range: Range<u64>,
+    /// The number of the read that asked for it.
+    number: u64,
     /// Fails where the request was given up.
     answer: Shared<oneshot::Receiver<Answer>>,
 }
 
 impl Piece {
+    fn key(&self) -> (u64, u64) {
+        (self.range.start, self.number)
+    }
+
     /// The bytes `range`, which lie in it, once they are here; `None` where they were given up.
     pub async fn bytes(&self, range: &Range<u64>) -> Option<Answer> {
         let answer = self.answer.clone().await.ok()?;
@@ -50,28 +56,32 @@ impl Piece {
     }
 }
 
-/// The pieces of all objects, by path and start.
+/// The pieces of one object, by their start and the number of their read.
+type OfObject = BTreeMap<(u64, u64), Weak<Piece>>;
+
+/// The pieces of all objects, by path.
 #[derive(Debug, Default)]
 pub struct Pieces {
-    by_object: Mutex<HashMap<String, BTreeMap<u64, Weak<Piece>>>>,
+    by_object: Mutex<HashMap<String, OfObject>>,
     /// The number of the next read: who came first is served first.
     reads: std::sync::atomic::AtomicU64,
 }
 
 impl Pieces {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, BTreeMap<u64, Weak<Piece>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, OfObject>> {
         // Entries are put and taken whole, so a poisoned lock is safe to use.
         self.by_object.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pieces that `ranges` of an object lie in.
+    /// The pieces that `ranges` of an object lie in, each the one that was asked for first: it comes first.
     pub fn find(&self, path: &str, ranges: &[Range<u64>]) -> Vec<Option<Arc<Piece>>> {
         let all = self.lock();
         let Some(of_object) = all.get(path) else { return vec![None; ranges.len()] };
         // A piece across a gap may have others in it, which somebody else wanted.
-        let before = |range: &Range<u64>| of_object.range(..=range.start).rev().take(NESTED).map(|(_, piece)| piece);
+        let before = |range: &Range<u64>| of_object.range(..=(range.start, u64::MAX)).rev().take(NESTED);
         let find = |range: &Range<u64>| {
-            before(range).find_map(|piece| piece.upgrade().filter(|piece| range.end <= piece.range.end))
+            let here = before(range).filter_map(|(_, piece)| piece.upgrade());
+            here.filter(|piece| range.end <= piece.range.end).min_by_key(|piece| piece.number)
         };
         ranges.iter().map(find).collect()
     }
@@ -79,24 +89,19 @@ impl Pieces {
     fn keep(&self, path: &str, pieces: &[Arc<Piece>]) {
         let mut all = self.lock();
         let of_object = all.entry(path.to_owned()).or_default();
-        for piece in pieces {
-            let before = of_object.get(&piece.range.start).and_then(Weak::upgrade);
-            if before.is_none_or(|before| before.range.end < piece.range.end) {
-                of_object.insert(piece.range.start, Arc::downgrade(piece));
-            }
-        }
+        of_object.extend(pieces.iter().map(|piece| (piece.key(), Arc::downgrade(piece))));
     }
 
     /// Lets go of pieces; those that nobody else holds are not found any more.
     fn forget(&self, held: HashMap<String, Vec<Arc<Piece>>>) {
         let mut all = self.lock();
         for (path, pieces) in held {
-            let starts: Vec<u64> = pieces.iter().map(|piece| piece.range.start).collect();
+            let keys: Vec<(u64, u64)> = pieces.iter().map(|piece| piece.key()).collect();
             drop(pieces);
             let Some(of_object) = all.get_mut(&path) else { continue };
-            for start in starts {
-                if of_object.get(&start).is_some_and(|piece| piece.strong_count() == 0) {
-                    of_object.remove(&start);
+            for key in keys {
+                if of_object.get(&key).is_some_and(|piece| piece.strong_count() == 0) {
+                    of_object.remove(&key);
                 }
             }
             if of_object.is_empty() {
@@ -152,11 +157,11 @@ impl Remote {
                 let (sender, receiver) = oneshot::channel();
                 held.bytes += range.end - range.start;
                 requests.push((path.clone(), range.clone(), sender));
-                pieces.push(Arc::new(Piece { range, answer: receiver.shared() }));
+                pieces.push(Arc::new(Piece { range, number, answer: receiver.shared() }));
             }
+            shared.pieces.keep(&path, &pieces);
             // What others hold is held here too: they may be done before.
             pieces.extend(found.into_iter().flatten());
-            shared.pieces.keep(&path, &pieces);
             held.pieces.entry(path).or_default().extend(pieces);
         }
         if !requests.is_empty() {
@@ -258,6 +263,20 @@ mod tests {
         let large = remote.begin(wanted(&[0..3000, 5000..5010])).unwrap();
         assert_eq!((small.bytes(), large.bytes()), (20, 3010));
         assert_eq!(remote.begin(wanted(&[2500..2600, 1005..1500, 2001..2009])).unwrap().bytes(), 0);
+    }
+
+    #[test]
+    fn of_two_pieces_the_one_that_was_asked_for_first_is_found() {
+        let (_, remote) = remote();
+        let first = remote.begin(wanted(&[900..1100, 5000..5010])).unwrap();
+        let later = remote.begin(wanted(&[1000..1200, 5000..5020])).unwrap();
+        assert_eq!((first.bytes(), later.bytes()), (210, 220));
+        let ranges = |all: &[Range<u64>]| -> Vec<Range<u64>> {
+            remote.shared.pieces.find("a", all).into_iter().map(|piece| piece.unwrap().range.clone()).collect()
+        };
+        assert_eq!(ranges(&[1000..1050, 5000..5010]), [900..1100, 5000..5010]);
+        drop(first);
+        assert_eq!(ranges(&[1000..1050, 5000..5010]), [1000..1200, 5000..5020]);
     }
 
     #[test]
