@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 /// The most requests that are under way at a time, to a server that answers soon, and to any.
 const IN_FLIGHT: f64 = 128.0;
 const MOST_IN_FLIGHT: f64 = 256.0;
-/// The requests a second from which on more are under way where answers come late: what buckets take at least.
-const PER_SECOND: f64 = 3000.0;
+/// The requests a second from which on more are under way where answers come late. Buckets take about half of it of one prefix
+/// at once, and more when they are asked for more; where it is too much they say so, and are obeyed.
+const PER_SECOND: f64 = 10_000.0;
 /// What a line is taken for before it was measured.
 const LATENCY: f64 = 0.02;
 const BANDWIDTH: f64 = 100e6;
