@@ -12,6 +12,7 @@ same for type checkers, which cannot see namespaces.
 """
 
 from . import _core
+from .analysis.partial import Partial, merge
 from .batches.batches import Batch, BatchIterable
 from .errors import (
     DaoConflictError,
@@ -55,6 +56,7 @@ __all__ = [
     "DaoTypeError",
     "DaoValueError",
     "Ontology",
+    "Partial",
     "Store",
     "copy",
     "frame",
@@ -62,6 +64,7 @@ __all__ = [
     "genes",
     "load_ontology",
     "load_store",
+    "merge",
     "qc",
     "scan",
     "write_dataset",

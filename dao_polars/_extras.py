@@ -11,6 +11,7 @@ _EXTRAS = {
     "anndata": "anndata",
     "anndata.io": "anndata",
     "cellxgene_ontology_guide.supported_versions": "ontology",
+    "dask.array": "dask",
     "h5py": "anndata",
     "obonet": "ontology",
     "pandas": "anndata",

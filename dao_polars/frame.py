@@ -14,6 +14,7 @@ import polars as pl
 from ._args import Column, Normalize, columns_of, listed, namespace_method
 from ._extras import require
 from .analysis.marker_genes import rank_genes_groups
+from .analysis.partial import partial
 from .analysis.pseudobulk import gene_stats, pseudobulk
 from .analysis.variable_genes import highly_variable_genes
 from .batches.batches import Batch, BatchIterable
@@ -21,10 +22,12 @@ from .batches.matrices import Matrices
 from .batches.options import BatchOptions, TensorOptions
 from .batches.sampling import Sampling, Shuffle
 from .convert.arrays import Layout
+from .convert.lazy import to_dask
 from .convert.to_anndata import to_anndata
 from .errors import DaoTypeError
 from .genes.request import Duplicates, Genes
 from .select import splits
+from .select.partitions import partitions
 from .select.selection import Missing, StoreLike, select
 from .select.show import describe
 from .write import selection as written
@@ -285,9 +288,12 @@ class DaoFrame:
         return dataset(self.iter_batches(batch_size, **options))
 
     split = namespace_method(splits.split)
+    partitions = namespace_method(partitions)
     sample = namespace_method(splits.sample)
     to_anndata = namespace_method(to_anndata)
+    to_dask = namespace_method(to_dask)
     write_dataset = namespace_method(written.write_dataset)
+    partial = namespace_method(partial)
     pseudobulk = namespace_method(pseudobulk)
     gene_stats = namespace_method(gene_stats)
     highly_variable_genes = namespace_method(highly_variable_genes)

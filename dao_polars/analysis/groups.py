@@ -7,6 +7,7 @@ where cells have no value (zero) or their dataset has no such gene (not measured
 from __future__ import annotations
 
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +94,7 @@ class GroupSums:
     """
 
     cells: NDArray[np.int64]
-    count: NDArray[np.uint32]
+    count: NDArray[np.integer[Any]]
     total: Floats
     m2: Floats
 
@@ -110,15 +111,50 @@ class GroupSums:
         return Moments(self.cells, self.total, between)
 
 
-class CellGroups:
-    """A frame's cells in groups, and the matrix that is read of them.
+@dataclass(frozen=True)
+class Request:
+    """What is read of the cells, beside which genes: sums of different requests have no sum."""
+
+    by: tuple[str, ...]
+    layer: str | None
+    gene_key: str | None
+    duplicates: Duplicates
+    normalize: tuple[float | None, bool] | None
+
+
+class Groups(ABC):
+    """Cells in groups, and the sums of their genes, wherever these come from.
 
     Attributes:
         labels: the values that name each group, (n_groups, columns of ``by``), sorted, nulls last.
         n_cells: cells of each group.
         genes: names, (n_genes,).
-        measured: cells of each group whose dataset has the gene, (n_groups, n_genes); read-only.
     """
+
+    labels: pl.DataFrame
+    n_cells: NDArray[np.int64]
+    genes: pl.Series
+
+    @property
+    @abstractmethod
+    def measured(self) -> NDArray[np.int64]:
+        """Cells of each group whose dataset has the gene, (n_groups, n_genes); read-only."""
+
+    @abstractmethod
+    def counted(self, label: str, progress: bool | None, clip: Floats | None = None) -> GroupSums:
+        """The sums of all groups.
+
+        Values above ``clip``, (n_groups, n_genes), ≥ 0, count as that. A bar says ``label``.
+        """
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The numbers of groups and genes."""
+        return self.labels.height, len(self.genes)
+
+
+class CellGroups(Groups):
+    """A frame's cells in groups, and the matrix that is read of them, in one pass each time."""
 
     def __init__(
         self,
@@ -131,8 +167,10 @@ class CellGroups:
         normalize: Normalize,
         missing: Missing,
         store: StoreLike | None,
+        threads: int | None = None,
     ) -> None:
         by = None if by is None else listed(by)
+        self._threads = threads
         columns, known = columns_of(by), frame.collect_schema().names()
         for name in [column for column in columns if column not in known]:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:10]
@@ -154,25 +192,24 @@ class CellGroups:
         narrow = normalized is None and duplicates != "sum" and _NARROW.issuperset(stored)
         dtype = "float32" if narrow else "float64"
         form = MatrixForm(matrix, len(self.genes), dtype=dtype, normalize=normalized)
-        self.measured = _measured(selection, self._codes, n_groups, resolved)
+        self._measured = _measured(selection, self._codes, n_groups, resolved)
         self._reader = Reader(selection.store._core, selection.cells, resolved, [form])
+        self.request = Request(tuple(self.labels.columns), layer, gene_key, duplicates, normalized)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """The numbers of groups and genes."""
-        return self.labels.height, len(self.genes)
+    def measured(self) -> NDArray[np.int64]:  # noqa: D102  (described above)
+        return self._measured
 
-    def counted(self, label: str, progress: bool | None, clip: Floats | None = None) -> GroupSums:
-        """The sums of all groups, from one pass over the cells.
-
-        Values above ``clip``, (n_groups, n_genes), ≥ 0, count as that. The bar says ``label``.
-        """
+    def counted(  # noqa: D102  (described above)
+        self, label: str, progress: bool | None, clip: Floats | None = None
+    ) -> GroupSums:
         with progress_bar(progress, total=len(self._codes), unit="cell", label=label) as advance:
             count, total, m2 = self._reader.moments(
                 self._codes,
                 self.shape[0],
                 clip=None if clip is None else np.ascontiguousarray(clip).ravel(),
                 advance=advance,
+                threads=self._threads,
             )
         shape = self.shape
         return GroupSums(
@@ -190,10 +227,20 @@ def _groups(
         raise DaoValueError(f"by= has columns of one name: {', '.join(map(repr, names))}")
     found, labels = codes(frame, by, "by")
     labels = labels.rename(dict(zip(labels.columns, names, strict=True)))
-    order = labels.select(pl.arg_sort_by(names, nulls_last=True, maintain_order=True)).to_series()
+    order = _order(labels)
     rank = np.empty(labels.height, np.uint32)
     rank[order.to_numpy()] = np.arange(labels.height, dtype=np.uint32)
     return rank[found], labels[order]
+
+
+def in_order(labels: pl.DataFrame) -> pl.DataFrame:
+    """The labels of groups as results have them: sorted, nulls last."""
+    return labels[_order(labels)]
+
+
+def _order(labels: pl.DataFrame) -> pl.Series:
+    sorting = pl.arg_sort_by(labels.columns, nulls_last=True, maintain_order=True)
+    return labels.select(sorting).to_series()
 
 
 def _measured(

@@ -13,10 +13,12 @@ import numpy as np
 import polars as pl
 
 from .._args import Column, Normalize, listed
+from ..engines.run import Engine
 from ..errors import DaoKeyError, DaoValueError
 from ..genes.request import Duplicates, Genes
 from ..select.selection import Missing, StoreLike
-from .groups import CellGroups, Moments
+from .groups import Groups, Moments
+from .spread import grouped
 
 Method = Literal["t-test", "t-test_overestim_var"]
 
@@ -37,6 +39,7 @@ def rank_genes_groups(
     progress: bool | None = None,
     missing: Missing = "error",
     store: StoreLike | None = None,
+    engine: Engine | None = None,
 ) -> pl.DataFrame:
     """The genes that mark each group: Welch's t-tests, as scanpy's ``rank_genes_groups``.
 
@@ -59,6 +62,9 @@ def rank_genes_groups(
         progress: show a bar; None: where somebody looks on.
         missing: cells that were removed from the store: an ``"error"``, or ``"drop"``.
         store: where the store is now, if it moved.
+        engine: who makes the sums, piece by piece of the cells, and hands them back: a
+            ``dask.distributed`` client or cluster, ``"dask"`` (the client there is), ``"ray"``,
+            or an executor of ``concurrent.futures``; None: this process. All must see the store.
 
     Returns:
         A row a group and gene, groups sorted, scores descending: ``group``, ``names``,
@@ -69,12 +75,26 @@ def rank_genes_groups(
         DaoValueError: fewer than two groups, a group of one cell, an unknown ``reference``.
         Everything that ``iter_batches`` raises for the same arguments.
     """
-    if method not in get_args(Method):
-        raise DaoValueError(f"method={method!r}; expected one of {', '.join(get_args(Method))}")
+    _check_method(method)
     for part in listed(by):
         if isinstance(part, (str, pl.Expr)):
             frame = frame.filter((pl.col(part) if isinstance(part, str) else part).is_not_null())
-    groups = CellGroups(frame, by, genes, gene_key, duplicates, layer, normalize, missing, store)
+    groups = grouped(
+        frame, by, genes, gene_key, duplicates, layer, normalize, missing, store, engine
+    )
+    return rank_genes_groups_of(groups, reference, method, progress)
+
+
+def _check_method(method: str) -> None:
+    if method not in get_args(Method):
+        raise DaoValueError(f"method={method!r}; expected one of {', '.join(get_args(Method))}")
+
+
+def rank_genes_groups_of(
+    groups: Groups, reference: Any, method: Method, progress: bool | None
+) -> pl.DataFrame:
+    """The table of ``rank_genes_groups`` of these groups."""
+    _check_method(method)
     if groups.labels.width != 1:
         raise DaoValueError("by= names several columns; expected one: pl.concat_str makes one")
     names = groups.labels.to_series()

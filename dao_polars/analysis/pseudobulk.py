@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from .._args import Column, Normalize, integer
 from .._extras import require
 from ..convert.to_pandas import to_pandas
+from ..engines.run import Engine
 from ..errors import DaoValueError
 from ..genes.request import Duplicates, Genes
 from ..select.selection import Missing, StoreLike
-from .groups import CellGroups, GroupSums, per_cell
+from .groups import Groups, GroupSums, per_cell
+from .spread import grouped
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -59,6 +61,7 @@ class _Options(TypedDict, total=False):
     progress: bool | None
     missing: Missing
     store: StoreLike | None
+    engine: Engine | None
 
 
 def gene_stats(
@@ -74,6 +77,7 @@ def gene_stats(
     progress: bool | None = None,
     missing: Missing = "error",
     store: StoreLike | None = None,
+    engine: Engine | None = None,
 ) -> pl.DataFrame:
     """Mean, variance and more of each gene, over all cells or groups of them, in one pass.
 
@@ -94,6 +98,9 @@ def gene_stats(
         progress: show a bar; None: where somebody looks on.
         missing: cells that were removed from the store: an ``"error"``, or ``"drop"``.
         store: where the store is now, if it moved.
+        engine: who makes the sums, piece by piece of the cells, and hands them back: a
+            ``dask.distributed`` client or cluster, ``"dask"`` (the client there is), ``"ray"``,
+            or an executor of ``concurrent.futures``; None: this process. All must see the store.
 
     Returns:
         A row a group and gene as ``pseudobulk`` has them, with ``n_cells``, ``n_expressing``
@@ -104,8 +111,15 @@ def gene_stats(
     Raises:
         As ``pseudobulk``.
     """
+    groups = grouped(
+        frame, by, genes, gene_key, duplicates, layer, normalize, missing, store, engine
+    )
+    return gene_stats_of(groups, ddof, progress)
+
+
+def gene_stats_of(groups: Groups, ddof: int, progress: bool | None) -> pl.DataFrame:
+    """The table of ``gene_stats`` of these groups."""
     ddof = integer("ddof", ddof, 0, 2**31)
-    groups = CellGroups(frame, by, genes, gene_key, duplicates, layer, normalize, missing, store)
     _check_names(groups, {"gene", "n_cells", *_STATISTICS})
     sums = groups.counted("gene_stats", progress)
     return _tidy(groups, {name: _AGGREGATES[agg](sums, ddof) for name, agg in _STATISTICS.items()})
@@ -147,6 +161,7 @@ def pseudobulk(
     progress: bool | None = None,
     missing: Missing = "error",
     store: StoreLike | None = None,
+    engine: Engine | None = None,
 ) -> pl.DataFrame | AnnData:
     """Genes added up over groups of cells, in one pass on all cores.
 
@@ -171,6 +186,9 @@ def pseudobulk(
         progress: show a bar; None: where somebody looks on.
         missing: cells that were removed from the store: an "error", or "drop".
         store: where the store is now, if it moved.
+        engine: who makes the sums, piece by piece of the cells, and hands them back: a
+            ``dask.distributed`` client or cluster, ``"dask"`` (the client there is), ``"ray"``,
+            or an executor of ``concurrent.futures``; None: this process. All must see the store.
 
     Returns:
         A row a group and gene, groups sorted (nulls last), genes in order: the columns of
@@ -184,6 +202,16 @@ def pseudobulk(
         DaoImportError: ``as_anndata`` without anndata.
         Everything that ``iter_batches`` raises for the same arguments.
     """
+    groups = grouped(
+        frame, by, genes, gene_key, duplicates, layer, normalize, missing, store, engine
+    )
+    return pseudobulk_of(groups, agg, as_anndata, progress)
+
+
+def pseudobulk_of(
+    groups: Groups, agg: str | Iterable[str], as_anndata: bool, progress: bool | None
+) -> pl.DataFrame | AnnData:
+    """The table of ``pseudobulk`` of these groups."""
     names = [agg] if isinstance(agg, str) else list(agg)
     for name in names:
         if name not in _AGGREGATES:
@@ -191,7 +219,6 @@ def pseudobulk(
             raise DaoValueError(f"agg={name!r}; expected one or several of {known}")
     if not names or len(set(names)) < len(names):
         raise DaoValueError(f"agg={agg!r}; expected each aggregate once, and at least one")
-    groups = CellGroups(frame, by, genes, gene_key, duplicates, layer, normalize, missing, store)
     if not groups.labels.columns:
         raise DaoValueError("by=None makes no groups; for all cells together: gene_stats()")
     _check_names(groups, {"n_cells"} | ({"obs_name"} if as_anndata else {"gene", *names}))
@@ -216,7 +243,7 @@ def pseudobulk(
     return adata
 
 
-def _check_names(groups: CellGroups, own: set[str]) -> None:
+def _check_names(groups: Groups, own: set[str]) -> None:
     if taken := own & set(groups.labels.columns):
         raise DaoValueError(
             f"by= has columns of the result's own names: {', '.join(map(repr, sorted(taken)))}; "
@@ -224,7 +251,7 @@ def _check_names(groups: CellGroups, own: set[str]) -> None:
         )
 
 
-def _tidy(groups: CellGroups, columns: Mapping[str, _Column]) -> pl.DataFrame:
+def _tidy(groups: Groups, columns: Mapping[str, _Column]) -> pl.DataFrame:
     """The table with one row for each group and gene; undefined values are null."""
     labels, (n_groups, n_genes) = groups.labels, groups.shape
     frame = pl.DataFrame(

@@ -5,12 +5,14 @@ Owns what goes into X, layers and obsm. Reads through the same batches as traini
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
-from .._args import Normalize, normalization
+from .._args import Normalize
+from .._core import Genes as ResolvedGenes
 from .._core import MatrixName, Reader
 from .._extras import require
 from .._progress import progress_bar
@@ -19,8 +21,9 @@ from ..errors import DaoValueError
 from ..genes.request import Duplicates, Genes
 from ..scan.cell import COLUMN, cell_texts
 from ..select.counts import check_counts
-from ..select.selection import Missing, StoreLike, matrix_name, select
+from ..select.selection import Missing, Selection, StoreLike, matrix_name, select
 from .arrays import MatrixForm
+from .lazy import lazy_matrices, x_form
 from .selected import Descriptions, common_names, names_of, obs_of, uns_of, var_of
 
 if TYPE_CHECKING:
@@ -45,11 +48,13 @@ def to_anndata(
     normalize: Normalize = None,
     obs: Iterable[str] | bool | None = None,
     cell: bool = False,
+    lazy: bool = False,
+    chunk_size: int | None = None,
     progress: bool | None = None,
     missing: Missing = "error",
     store: StoreLike | None = None,
 ) -> AnnData:
-    """The frame's cells in memory, as scanpy wants them.
+    """The frame's cells in memory, as scanpy wants them; or with matrices that are read later.
 
     Args:
         frame: the one before ``.dao``.
@@ -73,6 +78,9 @@ def to_anndata(
         obs: columns of the frame for obs; None or True: all, False: none.
         cell: give obs a column ``cell``: text that says which cell of which store each row is.
             ``Store.update_obs`` finds the cells by it, whatever became of their order and names.
+        lazy: X, layers and obsm are dask arrays, in chunks of cells that are read when they are
+            computed, as ``to_dask`` has them: scanpy's functions that take such run out of core.
+        chunk_size: with ``lazy``, cells a chunk; None: chunks of about 64 MB of X.
         progress: show a bar; None: where somebody looks on.
         missing: cells that were removed from the store: an "error", or "drop".
         store: where the store is now, if it moved.
@@ -85,10 +93,14 @@ def to_anndata(
         dataset where there is just one.
 
     Raises:
-        DaoImportError: anndata is not installed.
+        DaoImportError: anndata is not installed; with ``lazy``, or dask.
         Everything that ``iter_batches`` raises.
     """
     anndata = require("anndata", "to_anndata")
+    if lazy:
+        require("dask.array", "to_anndata(lazy=True)")
+    elif chunk_size is not None:
+        raise DaoValueError("chunk_size= is of chunks that lazy=True makes")
     selection = select(frame, store, obs, also=["obs_name"], missing=missing)
     resolved = selection.resolve(genes, gene_key, duplicates)
     described = Descriptions(selection)
@@ -96,7 +108,7 @@ def to_anndata(
     layer_names = names_of("layers", layers, described)
     obsm_names = names_of("obsm", obsm, described)
     forms = [
-        _x_form(x_name, resolved.n_genes, described, dtype, normalize),
+        x_form(x_name, resolved.n_genes, described, dtype, normalize),
         *(
             MatrixForm(name, resolved.n_genes, dtype=described.number_type(name, dtype))
             for name in dict.fromkeys(layer_names)
@@ -104,14 +116,10 @@ def to_anndata(
         *map(described.embedding, dict.fromkeys(obsm_names)),
     ]
     check_counts(selection, x_name, forms[0].normalize)
-    reader = Reader(selection.store._core, selection.cells, resolved, forms)
-    n_obs = len(selection.cells)
-    if not n_obs:
+    if not len(selection.cells):
         warn("the frame has no cells; does a filter match nothing?")
-    total = n_obs * len(forms)
-    with progress_bar(progress, total=total, unit="cell", label="to_anndata") as advance:
-        read = reader.read(advance=advance, budget=_BUDGET)
-    x, *others = (form.shaped(n_obs, arrays) for form, arrays in zip(forms, read, strict=True))
+    read = _lazy if lazy else _read
+    x, *others = read(selection, resolved, forms, described, chunk_size, progress)
     matrices = dict(zip((form.name for form in forms[1:]), others, strict=True))
     table = obs_of(selection, described)
     if cell and COLUMN in table.columns:
@@ -134,21 +142,49 @@ def to_anndata(
     )
 
 
-def _x_form(
-    name: MatrixName, n_genes: int, described: Descriptions, dtype: Any, normalize: Normalize
-) -> MatrixForm:
-    """The form in which X is read: floats where it is normalized."""
-    kind = described.number_type(name, dtype)
-    if normalize is not None and dtype is None and not kind.startswith("float"):
-        kind = "float64"  # of counts beyond what a float32 holds
-    return MatrixForm(name, n_genes, dtype=kind, normalize=normalization(normalize, kind))
+def _read(
+    selection: Selection,
+    genes: ResolvedGenes,
+    forms: Sequence[MatrixForm],
+    described: Descriptions,
+    chunk_size: int | None,
+    progress: bool | None,
+) -> list[Any]:
+    """The matrices of a selection in memory."""
+    reader = Reader(selection.store._core, selection.cells, genes, forms)
+    n_obs = len(selection.cells)
+    total = n_obs * len(forms)
+    with progress_bar(progress, total=total, unit="cell", label="to_anndata") as advance:
+        read = reader.read(advance=advance, budget=_BUDGET)
+    shaped = [form.shaped(n_obs, arrays) for form, arrays in zip(forms, read, strict=True)]
+    return [
+        values.astype(_dtype(form, described), copy=False)
+        for form, values in zip(forms, shaped, strict=True)
+    ]
+
+
+def _lazy(
+    selection: Selection,
+    genes: ResolvedGenes,
+    forms: Sequence[MatrixForm],
+    described: Descriptions,
+    chunk_size: int | None,
+    progress: bool | None,
+) -> list[Any]:
+    """The matrices of a selection as dask arrays."""
+    typed = [(form, _dtype(form, described)) for form in forms]
+    return list(lazy_matrices(selection, genes, typed, chunk_size))
+
+
+def _dtype(form: MatrixForm, described: Descriptions) -> np.dtype[Any]:
+    """The number type of a matrix: an embedding's is that of its source."""
+    return np.dtype(form.dtype) if form.name.is_of_genes else described.source_dtype(form.name)
 
 
 def _embedding(name: MatrixName, values: Any, described: Descriptions, index: pd.Index) -> Any:
-    """An embedding in its source's number type, as a table where it was one."""
-    values = values.astype(described.source_dtype(name), copy=False)
+    """An embedding, as a table where it was one and is in memory."""
     columns = common_names(described.matrices(name))
-    if columns is None:
+    if columns is None or not isinstance(values, np.ndarray):
         return values
     import pandas as pd
 

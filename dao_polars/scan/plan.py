@@ -13,6 +13,7 @@ from itertools import groupby
 
 import polars as pl
 
+from .cell import COLUMN
 from .columns import FileColumn, ScannedPart, constant_series
 
 _NEVER, _ALWAYS = pl.lit(False), pl.lit(True)
@@ -151,8 +152,10 @@ def _prune(
     """Drops the parts in which a conjunct is true nowhere.
 
     It is tried where all its columns are dataset-wide. An error there is left to happen, or not
-    to happen, on the rows.
+    to happen, on the rows. A bound on the keys is tried on a part's first and last one.
     """
+    if names == {COLUMN} and _bounds_keys(conjunct):
+        return _prune_by_keys(conjunct, kept, schema)
     wide = [d for d in kept if "cell" not in names and d.columns.keys().isdisjoint(names)]
     if not wide:
         return kept, set()
@@ -166,6 +169,34 @@ def _prune(
     true_in = {d.number for d, is_true in zip(wide, true, strict=True) if is_true}
     false_in = {d.number for d in wide} - true_in
     return [d for d in kept if d.number not in false_in], true_in
+
+
+def _bounds_keys(conjunct: pl.Expr) -> bool:
+    """Whether a condition says that keys lie above or below a number."""
+    operands = conjunct.meta.pop()
+    if len(operands) != 2:
+        return False
+    number, key = operands
+    bounds = (key >= number, key > number, key < number, key <= number)
+    return (
+        key.meta == pl.col(COLUMN).ext.storage()
+        and number.meta.is_literal()
+        and any(bound.meta == conjunct for bound in bounds)
+    )
+
+
+def _prune_by_keys(
+    conjunct: pl.Expr, kept: list[ScannedPart], schema: pl.Schema
+) -> tuple[list[ScannedPart], set[int]]:
+    """Drops the parts whose keys all lie on the other side of a bound."""
+    ends = [(part.number << 32) + row for part in kept for row in (0, max(0, part.n_obs - 1))]
+    keys = pl.Series(COLUMN, ends, dtype=pl.UInt64).ext.to(schema[COLUMN])
+    true = _evaluate(conjunct, pl.DataFrame([keys]))
+    if true is None:
+        return kept, set()
+    first, last = true.gather_every(2).fill_null(False), true.gather_every(2, 1).fill_null(False)
+    sides = list(zip(kept, first, last, strict=True))
+    return [d for d, a, b in sides if a or b], {d.number for d, a, b in sides if a and b}
 
 
 def _evaluate(conjunct: pl.Expr, frame: pl.DataFrame) -> pl.Series | None:

@@ -32,6 +32,8 @@ Ints = npt.NDArray[np.int64]
 _BATCH_ROWS = 100_000
 _SMALL_GROUP = 1_000_000  # rows
 _GROUPS_AHEAD = 4
+#: The line of a plan that is about a store's scan, as polars prints it.
+_SCAN = re.compile(r"^\s*INFO: .*, \d+ datasets, \d+ cells$", re.MULTILINE)
 _REMOTE_VALUES = 4_000_000  # that are fetched at once: of each group ahead they are in memory
 
 
@@ -132,6 +134,11 @@ def scanned_versions(frame: pl.LazyFrame, uris: Sequence[str]) -> list[int | Non
     found = [scan.groups() for scan in scans.finditer(frame.explain(optimized=False))]
     versions = zip(*found, strict=True) if found else [()] * len(uris)
     return [max((int(v) for v in of_one if v is not None), default=None) for of_one in versions]
+
+
+def is_scanned(frame: pl.LazyFrame) -> bool:
+    """Whether a query scans a store, as its plan shows; else its cells are at hand."""
+    return _SCAN.search(frame.explain(optimized=False)) is not None
 
 
 def _scanned(

@@ -105,6 +105,23 @@ impl Matrix {
         }
     }
 
+    /// Where a row begins along the first axis of the array of values.
+    pub fn row_start(&self, row: u32) -> u64 {
+        match self {
+            Self::Csr(csr) => csr.row_start(row),
+            Self::Dense(_) => row.into(),
+        }
+    }
+
+    /// The length of a shard along that axis, at least 1.
+    pub fn shard_len(&self) -> u64 {
+        let array = match self {
+            Self::Csr(csr) => csr.array(),
+            Self::Dense(dense) => dense.array(),
+        };
+        array.inner_shape()[0].saturating_mul(array.per_shard()[0]).max(1)
+    }
+
     /// Whether rows are decoded one by one, so that a row costs no more alone than among its neighbours.
     pub fn reads_rows(&self) -> bool {
         matches!(self, Self::Csr(csr) if csr.reads_rows())

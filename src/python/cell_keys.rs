@@ -5,9 +5,14 @@ use std::sync::Arc;
 use numpy::ndarray::ArrayView1;
 use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::PyBytes;
 
-use crate::error::DaoError;
+use crate::codec::{Pfor, decode, encode};
+use crate::error::{DaoError, ErrorKind};
+use crate::number::Dtype;
+
+/// The keys that are packed at a time.
+const PIECE: usize = 1 << 22;
 
 /// The keys of cells in frame order, (n_cells,) uint64, held once for Python and the core.
 ///
@@ -41,8 +46,33 @@ impl PyCellKeys {
         Ok(array)
     }
 
+    /// Pickle as packed numbers: of a run of cells that is next to nothing.
     #[expect(clippy::type_complexity, reason = "what pickle wants")]
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, (Vec<Bound<'py, PyArray1<u64>>>,))> {
-        Ok((slf.get_type(), (vec![Self::numpy(slf)?],)))
+    fn __reduce__<'py>(
+        slf: &Bound<'py, Self>,
+    ) -> PyResult<(Bound<'py, PyAny>, (Vec<(Bound<'py, PyBytes>, usize, bool)>,))> {
+        let keys = &slf.get().0;
+        let pack = |piece: &[u64]| {
+            let delta = piece.is_sorted();
+            let packed = encode(piece, Pfor { delta }.kind(Dtype::U64));
+            packed.map(|packed| (packed, piece.len(), delta)).map_err(|e| DaoError::internal(e.0))
+        };
+        let packed = slf.py().detach(|| keys.chunks(PIECE).map(pack).collect::<Result<Vec<_>, _>>())?;
+        let pieces = packed.into_iter().map(|(bytes, n, delta)| (PyBytes::new(slf.py(), &bytes), n, delta));
+        Ok((slf.get_type().getattr("unpack")?, (pieces.collect(),)))
+    }
+
+    /// The keys that were packed: of each piece its bytes, how many they are, and whether they ascend.
+    ///
+    /// Raises DaoCorruptError for bytes that are no such piece.
+    #[staticmethod]
+    fn unpack(py: Python<'_>, pieces: Vec<(Vec<u8>, usize, bool)>) -> PyResult<Self> {
+        let unpack = |(bytes, n, delta): &(Vec<u8>, usize, bool)| {
+            decode::<u64>(bytes, *n, Pfor { delta: *delta }.kind(Dtype::U64)).map_err(|e| {
+                DaoError::new(ErrorKind::Corrupt, format!("packed cell keys: {e}")).hint("pickle them again")
+            })
+        };
+        let keys = py.detach(|| pieces.iter().map(unpack).collect::<Result<Vec<_>, _>>())?;
+        Ok(Self(Arc::new(keys.concat())))
     }
 }

@@ -1,6 +1,6 @@
 //! Requests to read: one selection, and one or several matrices of its parts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Normalize, OpenStore, check_rows, schedule, split_key};
@@ -60,18 +60,20 @@ pub struct ReadRequest {
 }
 
 impl ReadRequest {
-    /// Opens matrices of the parts that `genes` were resolved for (none where there are no keys), and checks that
-    /// every key is a cell of one.
+    /// Opens matrices of the parts that keys are of, of those that `genes` were resolved for, and checks that every key is a
+    /// cell of one.
     ///
     /// # Errors
     /// `Value` for a key that is no such cell, for columns that do not fit a matrix, and for normalized
     /// integers; `Key` for a matrix that a part lacks; and as [`OpenStore::matrix`].
     pub fn open(store: &OpenStore, keys: Arc<Vec<u64>>, genes: &Genes, forms: Vec<MatrixForm>) -> Result<Self> {
-        let parts = genes.columns().filter(|_| !keys.is_empty());
+        let runs = || keys.chunk_by(|a, b| split_key(*a).0 == split_key(*b).0);
+        let wanted: BTreeSet<u32> = runs().map(|run| split_key(run[0]).0).collect(); // a run has a key
+        let parts = genes.columns().filter(|(number, _)| wanted.contains(number));
         let parts = parts.map(|(number, columns)| Ok((number, (store.store().part_numbered(number)?, columns))));
         let parts: BTreeMap<u32, _> = parts.collect::<Result<_>>()?;
-        for run in keys.chunk_by(|a, b| split_key(*a).0 == split_key(*b).0) {
-            let (number, _) = split_key(run[0]); // a run has a key
+        for run in runs() {
+            let (number, _) = split_key(run[0]);
             let (part, _) = parts.get(&number).ok_or_else(|| not_opened(number))?;
             check_rows(store, part, run.iter().map(|&key| split_key(key).1))?;
         }

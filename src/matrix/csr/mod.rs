@@ -189,6 +189,11 @@ impl Csr {
         self.row_range(row).map_or(0, |range| range.end - range.start)
     }
 
+    /// Where a row begins in `indices` and `data`; past the end 0.
+    pub fn row_start(&self, row: u32) -> u64 {
+        self.row_range(row).map_or(0, |range| range.start)
+    }
+
     /// Whether both arrays are in the codec `dao_polars.pfor`.
     pub fn is_packed(&self) -> bool {
         matches!((&self.indices, &self.data), (StoredArray::Packed(_), StoredArray::Packed(_)))

@@ -102,6 +102,14 @@ impl PyStore {
         Ok((numbers, PyArray1::from_iter(py, gone.into_iter().map(|at| at as u64))))
     }
 
+    /// The positions, ``n`` + 1 of them ascending from 0, that cut cells into ``n`` pieces of about the same cost (cells and their
+    /// stored values of X), in their order: near by where a part or a shard ends.
+    ///
+    /// Raises DaoValueError for keys that are no cells of the store; as opening matrices does.
+    fn cut(&self, py: Python<'_>, cells: &PyCellKeys, n: usize) -> PyResult<Vec<usize>> {
+        Ok(py.detach(|| read::cut_cells(&self.opened, &cells.0, n))?)
+    }
+
     /// The rows of the part of this number that were removed, (n,) ascending.
     ///
     /// Raises DaoFileNotFoundError or DaoCorruptError for a file that is missing or not as it was written.
