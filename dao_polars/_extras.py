@@ -16,6 +16,8 @@ _EXTRAS = {
     "obonet": "ontology",
     "pandas": "anndata",
     "skmisc.loess": "hvg",
+    "distributed": "dask",
+    "ray.data": "ray",
     "zarr": "anndata",
 }
 

@@ -5,13 +5,14 @@ Owns which methods there are; the work is in the rooms. Must not do any of it it
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import polars as pl
 
-from ._args import Column, Normalize, columns_of, listed, namespace_method
+from ._args import Column, Normalize, columns_of, integer, listed, namespace_method
 from ._extras import require
 from .analysis.marker_genes import rank_genes_groups
 from .analysis.partial import partial
@@ -25,9 +26,10 @@ from .convert.arrays import Layout
 from .convert.lazy import to_dask
 from .convert.to_anndata import to_anndata
 from .errors import DaoTypeError
+from .expression.quality import qc
 from .genes.request import Duplicates, Genes
 from .select import splits
-from .select.partitions import partitions
+from .select.partitions import Pieces, partitions, pieces
 from .select.selection import Missing, StoreLike, select
 from .select.show import describe
 from .write import selection as written
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     import numpy as np
+    import ray
     import tensorflow as tf
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
@@ -287,6 +290,58 @@ class DaoFrame:
             raise DaoTypeError("to_tensorflow takes no transform=; use Dataset.map on its result")
         return dataset(self.iter_batches(batch_size, **options))
 
+    def to_ray(
+        self,
+        *,
+        n_partitions: int | None = None,
+        batch_size: int = 4096,
+        **options: Unpack[TensorOptions],
+    ) -> ray.data.Dataset:
+        """The cells as a ``ray.data.Dataset``, a read task a piece of the selection.
+
+        Nothing is read here but which cells there are. Tasks read where Ray runs them, each on one
+        thread; all must see the store. Rows come in order of their keys, piece by piece.
+
+        Args:
+            n_partitions: how many tasks read, at most; None: as many as Ray wants.
+            batch_size: cells a block.
+            options: of those of ``iter_batches`` what says what is read: ``genes``, ``gene_key``,
+                ``duplicates``, ``layer``, ``layers``, ``obsm``, ``layout``, ``dtype``,
+                ``normalize``, ``obs``, ``missing``, ``store``.
+
+        Returns:
+            A dataset of Arrow blocks, a row a cell: ``cell`` (uint64, the key), the columns of
+            obs (categories as text), and of x, layers and obsm, ``layout="dense"``: ``X`` (a
+            list of fixed size, n_genes); else ``X/indices`` and ``X/data`` (lists of a cell's
+            columns, ascending, and their values).
+
+        Raises:
+            DaoImportError: ray is not installed.
+            DaoTypeError: an option that is not about what is read.
+            Everything that ``iter_batches`` raises.
+        """
+        ray = require("ray.data", "to_ray")
+        from .batches.ray_data import CellsSource
+
+        unknown = options.keys() - _READ_OPTIONS
+        if unknown:
+            raise DaoTypeError(
+                f"to_ray takes no {', '.join(f'{name}=' for name in sorted(unknown))}: what is "
+                "shuffled, drawn or transformed is so by Ray's Dataset"
+            )
+        batch_size = integer("batch_size", batch_size, 1, 2**32 - 1)
+        missing, store = options.get("missing", "error"), options.get("store")
+        # All that could be wrong is so here, and names mean the genes of the whole.
+        whole = self.iter_batches(batch_size, **options)
+        if options.get("genes") is not None:
+            options["genes"] = whole.genes.to_list()
+        source = CellsSource(
+            functools.partial(_cut, self._subject, missing, store),
+            functools.partial(_batches_of_piece, batch_size, options),
+            whole.estimated_bytes(),
+        )
+        return ray.read_datasource(source, override_num_blocks=n_partitions)
+
     split = namespace_method(splits.split)
     partitions = namespace_method(partitions)
     sample = namespace_method(splits.sample)
@@ -294,10 +349,29 @@ class DaoFrame:
     to_dask = namespace_method(to_dask)
     write_dataset = namespace_method(written.write_dataset)
     partial = namespace_method(partial)
+    qc = namespace_method(qc)
     pseudobulk = namespace_method(pseudobulk)
     gene_stats = namespace_method(gene_stats)
     highly_variable_genes = namespace_method(highly_variable_genes)
     rank_genes_groups = namespace_method(rank_genes_groups)
+
+
+#: The options of ``iter_batches`` that say what is read of cells.
+_READ_OPTIONS = {
+    *("genes", "gene_key", "duplicates", "layer", "layers", "obsm", "layout", "dtype"),
+    *("normalize", "obs", "missing", "store"),
+}
+
+
+def _cut(frame: pl.LazyFrame, missing: Missing, store: StoreLike | None, n: int) -> Pieces:
+    return pieces(frame, n, missing, store)
+
+
+def _batches_of_piece(
+    batch_size: int, options: Mapping[str, Any], piece: pl.LazyFrame
+) -> BatchIterable[Any]:
+    """The batches of a piece of a selection, read on one thread: Ray counts a task as one."""
+    return DaoFrame(piece).iter_batches(batch_size, num_threads=1, **options)
 
 
 def frame(frame: pl.LazyFrame | pl.DataFrame) -> DaoFrame:

@@ -164,6 +164,20 @@ class BatchIterable(Generic[T]):
         """The number of batches of this rank in an epoch."""
         return self.sampling.sampler.n_batches(self.epoch, self.rank()[1])
 
+    def estimated_bytes(self) -> int:
+        """About the bytes of the matrices of all cells together, values and columns."""
+        parts = [self._store._by_number[number] for number in self.matrices.parts]
+        rows = max(1, sum(part.n_obs for part in parts))
+        values = sum(
+            part.n_obs * part.n_vars / 8 if part.nnz is None else part.nnz for part in parts
+        )
+        total = 0.0
+        for form in self.matrices.forms:
+            size = np.dtype(form.dtype).itemsize
+            dense = form.layout == "dense"
+            total += form.n_columns * size if dense else values / rows * (4 + size)
+        return int(self.n_obs * total)
+
     def rank(self) -> tuple[int, int]:
         """Rank and number of ranks: those given, else torch.distributed's or the environment's.
 

@@ -27,6 +27,7 @@ class Matrices:
 
     Attributes:
         n_vars: columns of x.
+        parts: the numbers of the parts that the cells are of.
         forms: each of them, and in which form it is read.
         settings: what makes values what they are, as JSON has it.
     """
@@ -51,7 +52,7 @@ class Matrices:
         normalized = normalization(normalize, dtype)
         check_counts(selection, matrix_name(layer), normalized)
         self._genes = selection.resolve(genes, gene_key, duplicates)
-        self._parts, self._gene_key = selection.numbers, gene_key
+        self.parts, self._gene_key = selection.numbers, gene_key
         self.n_vars = self._genes.n_genes
         self._cells = selection.cells
         self._layers = matrix_names("layers", layers, selection.descriptions)
@@ -81,7 +82,7 @@ class Matrices:
 
     def gene_names(self, store: Store) -> pl.Series:
         """The names of the columns of x and layers, (n_vars,); of all genes, they are read."""
-        parts = [store._by_number[number] for number in self._parts] or store._core.parts
+        parts = [store._by_number[number] for number in self.parts] or store._core.parts
         return gene_names_of(store, parts, self._genes, self._gene_key)
 
     def entries(self) -> list[tuple[str, MatrixForm]]:
