@@ -320,7 +320,7 @@ class DaoFrame:
             DaoTypeError: an option that is not about what is read.
             Everything that ``iter_batches`` raises.
         """
-        ray = require("ray.data", "to_ray")
+        data = require("ray.data", "to_ray")
         from .batches.ray_data import CellsSource
 
         unknown = options.keys() - _READ_OPTIONS
@@ -340,7 +340,8 @@ class DaoFrame:
             functools.partial(_batches_of_piece, batch_size, options),
             whole.estimated_bytes(),
         )
-        return ray.read_datasource(source, override_num_blocks=n_partitions)
+        made: ray.data.Dataset = data.read_datasource(source, override_num_blocks=n_partitions)
+        return made
 
     split = namespace_method(splits.split)
     partitions = namespace_method(partitions)

@@ -54,7 +54,8 @@ class _SpreadGroups(Groups):
         return self._first.sums if clip is None else self._pass(Clip(self.labels, clip)).sums
 
     def _pass(self, clip: Clip | None) -> Merged:
-        return merged(self._tasks.run(_sums, self._pieces, (self._asked, clip)))
+        made: Merged = merged(self._tasks.run(_sums, self._pieces, (self._asked, clip)))
+        return made
 
 
 def grouped(

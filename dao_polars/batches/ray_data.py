@@ -26,7 +26,7 @@ from .batches import Batch, BatchIterable
 Read = Callable[[pl.LazyFrame], BatchIterable[Any]]
 
 
-class CellsSource(ray.data.Datasource):  # type: ignore[misc]
+class CellsSource(ray.data.Datasource):
     """The cells of a selection, for ``ray.data.read_datasource``: a read task a piece."""
 
     def __init__(self, cut: Callable[[int], Pieces], read: Read, n_bytes: int) -> None:

@@ -6,7 +6,6 @@ Owns the way of the pieces' rows back into the frame's order. What is measured i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -47,20 +46,19 @@ def qc(
     Raises:
         As ``dao.qc``, and as ``iter_batches`` for cells that are none.
     """
-    expression = qc_of(sets, layer=layer, gene_key=gene_key, prefix=prefix, store=store)
-    shared = expression.alias("\0qc")
+    metrics = qc_of(sets, layer=layer, gene_key=gene_key, prefix=prefix, store=store).alias("\0qc")
     if engine is None:
         cut = pieces(frame.select(COLUMN), 1, "error", store)
         cells = pl.Series(COLUMN, cut.selection.keys).ext.to(cut.selection.cell)
-        return _table(pl.LazyFrame([cells]), shared)
+        return _table(pl.LazyFrame([cells]), metrics)
     tasks = Tasks(engine)
     cut = pieces(frame.select(COLUMN), tasks.n_tasks, "error", store)
-    found = pl.concat(list(tasks.run(_table, cut.filled or cut.frames[:1], shared)))
+    found: pl.DataFrame = pl.concat(list(tasks.run(_table, cut.filled or cut.frames[:1], metrics)))
     # The pieces' rows, one piece after the other, back into the frame's order.
     place = np.empty(found.height, np.uint32)
     place[np.argsort(cut.numbers(), kind="stable")] = np.arange(found.height, dtype=np.uint32)
     return found[place]
 
 
-def _table(piece: pl.LazyFrame, expression: Any) -> pl.DataFrame:
-    return piece.select(COLUMN, expression).unnest("\0qc").collect()
+def _table(piece: pl.LazyFrame, metrics: pl.Expr) -> pl.DataFrame:
+    return piece.select(COLUMN, metrics).unnest("\0qc").collect()

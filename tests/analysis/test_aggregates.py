@@ -375,3 +375,8 @@ def test_marker_genes_are_scanpys(real_store, real, method, reference):
 def test_statistics_are_not_loaded_before_they_are_asked_for():
     code = "import sys, dao_polars; sys.exit('scipy.stats' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_engine_that_is_not_there_is_said(mixed):
+    with pytest.raises(dao.DaoValueError, match="engine='dask' found no client; make one first"):
+        mixed[0].scan().dao.gene_stats(genes="union", engine="dask")
