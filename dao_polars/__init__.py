@@ -13,7 +13,8 @@ same for type checkers, which cannot see namespaces.
 
 from . import _core
 from .analysis.partial import Partial, merge
-from .batches.batches import Batch, BatchIterable
+from .batches.batch import Batch
+from .batches.batches import BatchIterable
 from .errors import (
     DaoConflictError,
     DaoCorruptError,

@@ -18,14 +18,17 @@ from .analysis.marker_genes import rank_genes_groups
 from .analysis.partial import partial
 from .analysis.pseudobulk import gene_stats, pseudobulk
 from .analysis.variable_genes import highly_variable_genes
-from .batches.batches import Batch, BatchIterable
+from .batches.batch import Batch
+from .batches.batches import BatchIterable
 from .batches.matrices import Matrices
 from .batches.options import BatchOptions, TensorOptions
+from .batches.pairs import Pairing, Unpaired, common_genes, controls_of, paired
+from .batches.rows import Rows
 from .batches.sampling import Sampling, Shuffle
 from .convert.arrays import Layout
 from .convert.lazy import to_dask
 from .convert.to_anndata import to_anndata
-from .errors import DaoTypeError
+from .errors import DaoTypeError, DaoValueError
 from .expression.quality import qc
 from .genes.request import Duplicates, Genes
 from .select import splits
@@ -126,6 +129,9 @@ class DaoFrame:
         normalize: Normalize = None,
         obs: Iterable[str] | bool | None = None,
         transform: Callable[[Batch[Any]], Any] | None = None,
+        pair_with: pl.LazyFrame | pl.DataFrame | None = None,
+        pair_by: Column | Iterable[Column] | None = None,
+        unpaired: Unpaired = "error",
         drop_last: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
@@ -179,6 +185,13 @@ class DaoFrame:
                 they are). A cell's total is over all genes of its dataset, whatever ``genes`` says.
             obs: columns of the frame for ``batch.obs``; None or True: all, False: none.
             transform: called with each ``Batch``; what it returns is given instead.
+            pair_with: cells of another query, controls say: ``batch.pair`` has as many of them as
+                the batch has cells, row by row of the same group, drawn at random with ``seed``,
+                and read as the batch is. A cell that comes again in an epoch has the same one.
+            pair_by: the columns or expressions whose values a cell and its pair have in common, of
+                both frames; categories are compared as text, and null is no group.
+            unpaired: cells whose group has no controls: an ``"error"`` that names them, or
+                ``"drop"``: they are left out.
             drop_last: leave out batches that are short.
             rank: which of the processes that share each epoch; None: torch.distributed's, or
                 that of RANK and WORLD_SIZE in the environment, else the only one. All get as many
@@ -202,8 +215,18 @@ class DaoFrame:
             DaoFileNotFoundError, DaoCorruptError: a broken store; while iterating, too.
         """
         group_by = None if group_by is None else listed(group_by)  # an iterator gives them once
-        by = columns_of(weights, balance, group_by)
+        pair_by = None if pair_by is None else listed(pair_by)
+        if (pair_with is None) != (pair_by is None):
+            raise DaoValueError(
+                "pair_with= and pair_by= go together: which cells, and what of them"
+            )
+        by = columns_of(weights, balance, group_by, pair_by)
         selection = select(self._subject, store, obs, by, missing)
+        groups = None
+        if pair_with is not None and pair_by is not None:
+            controls = controls_of(selection, pair_with, pair_by, obs, missing)
+            selection, groups = paired(selection, controls, pair_by, unpaired)
+            genes = common_genes(selection, controls, genes, gene_key, duplicates)
         sampling = Sampling(
             selection.frame,
             batch_size,
@@ -222,8 +245,22 @@ class DaoFrame:
         matrices = Matrices(
             selection, genes, gene_key, duplicates, layer, layers, obsm, layout, dtype, normalize
         )
+        pairing = None
+        if groups is not None:
+            theirs = Matrices(
+                controls, genes, gene_key, duplicates, layer, layers, obsm, layout, dtype, normalize
+            )
+            pairing = Pairing(Rows(controls, theirs), groups, seed)
         return BatchIterable(
-            selection, sampling, matrices, transform, rank, world_size, prefetch_bytes, num_threads
+            selection,
+            sampling,
+            matrices,
+            transform,
+            rank,
+            world_size,
+            prefetch_bytes,
+            num_threads,
+            pairing,
         )
 
     def to_torch(
@@ -251,7 +288,8 @@ class DaoFrame:
             sparse CSR or (``layout="dense"``) strided; ``"layers/…"``, ``"obsm/…"``; and the
             columns of obs, (n_cells,): numbers as they are (float64 with NaN where the column has
             nulls), dates as integers, categories as int64 codes into ``.classes_[column]`` (-1
-            for null), text as lists. It is iterated bare, or through
+            for null), text as lists. With ``pair_with`` the same of the controls, as
+            ``"pair/X"``, ``"pair/…"``. It is iterated bare, or through
             ``DataLoader(dataset, batch_size=None)``; ``num_workers=0`` is as fast as it gets.
 
         Raises:
@@ -286,6 +324,8 @@ class DaoFrame:
         require("tensorflow", "to_tensorflow")
         from .batches.tensorflow import dataset
 
+        if options.get("pair_with") is not None:
+            raise DaoTypeError("to_tensorflow takes no pair_with=; use iter_batches")
         if options.get("transform") is not None:
             raise DaoTypeError("to_tensorflow takes no transform=; use Dataset.map on its result")
         return dataset(self.iter_batches(batch_size, **options))

@@ -1,16 +1,15 @@
 """Mini-batches: a sized, re-iterable view of a selection's expression.
 
-Owns epochs as a user sees them: which comes next, and the pairing of matrix rows with obs rows.
-Which cells come when is ``sampling``'s, where an epoch goes on ``position``'s, what is read of the
-cells ``matrices``'; reading and decoding are the Rust core's.
+Owns epochs as a user sees them: which comes next, and where it is. Which cells come when is
+``sampling``'s, where an epoch goes on ``position``'s, what is read of the cells ``matrices``' and
+``rows``', and their controls are ``pairs``'; reading and decoding are the Rust core's.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Generic, TypeVar, cast
 
@@ -18,59 +17,18 @@ import numpy as np
 import polars as pl
 
 from .._args import Column, codes, integer
-from .._core import EpochPlan, Reader
 from .._warn import tell, warn
 from ..errors import DaoTypeError, DaoValueError
-from ..scan.cell import COLUMN
 from ..select.selection import Selection
 from . import show
+from .batch import Batch
 from .matrices import Matrices
+from .pairs import Pairing
 from .position import VERSION, EpochPosition, check_rank, check_same, find_rank, position_of
+from .rows import Rows
 from .sampling import Sampling, digest
 
-#: Rows of obs that are put in an epoch's order at a time: few at first, so that batches come soon.
-_FIRST_REORDERED, _REORDERED = 1 << 12, 1 << 16
-
-
-X = TypeVar("X")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Batch(Generic[X]):
-    """Some cells: ``x, obs = batch``.
-
-    Attributes:
-        x: expression, (n_cells, n_genes): scipy CSR with sorted int32 indices, or a C-contiguous
-            numpy array.
-        obs: the frame's other columns, (n_cells, n_columns), row ``i`` belonging to row ``i`` of x.
-        cells: the cell keys, (n_cells,), of the frame's ``cell`` type.
-        layers: those asked for, by name, as x.
-        obsm: those asked for, by name, (n_cells, n_columns), numpy.
-    """
-
-    x: X
-    obs: pl.DataFrame
-    cells: pl.Series
-    layers: dict[str, Any] = field(default_factory=dict)
-    obsm: dict[str, Any] = field(default_factory=dict)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.x, self.obs))
-
-    def __len__(self) -> int:
-        return len(self.cells)
-
-    def matrices(self) -> dict[str, Any]:
-        """The matrices of the batch by name: ``"X"``, ``"layers/…"``, ``"obsm/…"``."""
-        layers = {f"layers/{name}": x for name, x in self.layers.items()}
-        return {"X": self.x, **layers, **{f"obsm/{name}": x for name, x in self.obsm.items()}}
-
-    def __repr__(self) -> str:
-        return show.batch_text(self)
-
-    def _repr_html_(self) -> str:
-        return show.batch_html(self)
 
 
 class EpochBatches(Iterator[T]):
@@ -123,6 +81,7 @@ class BatchIterable(Generic[T]):
         world_size: int | None,
         prefetch_bytes: int,
         num_threads: int | None,
+        pairing: Pairing | None = None,
     ) -> None:
         if transform is not None and not callable(transform):
             raise DaoTypeError(f"transform={transform!r}; expected a function of a Batch")
@@ -144,13 +103,14 @@ class BatchIterable(Generic[T]):
             )
         self.epoch = 0
         self._transform = transform
-        self._store = selection.store
-        # Series by series: a frame's own methods use polars' threads, which a forked child lacks.
-        self.obs = [selection.frame[name] for name in selection.obs_names]
-        self._cells, self._cell = selection.cells, selection.cell
-        self._opened: tuple[int, Reader] | None = (os.getpid(), matrices.open(self._store))
+        self.pairing = pairing
+        self.rows = Rows(selection, matrices)
         self._position: EpochPosition | None = None
         self._resumed: EpochPosition | None = None
+
+    @property
+    def obs(self) -> list[pl.Series]:  # noqa: D102  (an attribute, described above)
+        return self.rows.obs
 
     @property
     def seed(self) -> int | None:  # noqa: D102  (an attribute, described above)
@@ -158,7 +118,7 @@ class BatchIterable(Generic[T]):
 
     @cached_property
     def genes(self) -> pl.Series:  # noqa: D102  (an attribute, described above)
-        return self.matrices.gene_names(self._store)
+        return self.matrices.gene_names(self.rows.store)
 
     def __len__(self) -> int:
         """The number of batches of this rank in an epoch."""
@@ -166,7 +126,7 @@ class BatchIterable(Generic[T]):
 
     def estimated_bytes(self) -> int:
         """About the bytes of the matrices of all cells together, values and columns."""
-        parts = [self._store._by_number[number] for number in self.matrices.parts]
+        parts = [self.rows.store._by_number[number] for number in self.matrices.parts]
         rows = max(1, sum(part.n_obs for part in parts))
         values = sum(
             part.n_obs * part.n_vars / 8 if part.nnz is None else part.nnz for part in parts
@@ -185,7 +145,9 @@ class BatchIterable(Generic[T]):
             DaoValueError: ranks that would each draw a seed of their own.
         """
         rank, size = self.share or find_rank()
-        if size > 1 and self.seed is not None and not self.sampling.seed_given:
+        drawn = self.seed is not None and not self.sampling.seed_given
+        drawn |= self.pairing is not None and not self.pairing.seed_given
+        if size > 1 and drawn:
             raise DaoValueError(
                 f"rank {rank} of {size} has no seed=, and each rank would shuffle differently; "
                 "give all of them the same seed"
@@ -218,50 +180,27 @@ class BatchIterable(Generic[T]):
             rounds=position.rounds,
             skip=position.taken,
         )
-        epoch = self._reader().epoch(plan, budget=self._budget, threads=self._threads)
+        all_batches = [self.rows.batches(plan, self._budget, self._threads)]
+        if self.pairing is not None:
+            controls = self.pairing.plan(plan, position.epoch)
+            halves = self._budget // 2, self._threads
+            all_batches = [
+                self.rows.batches(plan, *halves),
+                self.pairing.controls.batches(controls, *halves),
+            ]
         try:
-            for (cells, obs), (n_rows, read) in zip(self._in_order(plan), epoch, strict=True):
-                x, layers, obsm = self.matrices.shaped(n_rows, read)
+            for batch, *pair in zip(*all_batches, strict=True):
                 if position.workers == 1:
                     position.rounds += 1
                 else:
                     position.taken += 1
-                batch = Batch(x, obs, cells, layers, obsm)
+                if pair:
+                    batch = replace(batch, pair=pair[0])
                 tell()
                 yield cast(T, batch) if self._transform is None else self._transform(batch)
         finally:
-            epoch.close()
-
-    def _in_order(self, plan: EpochPlan) -> Iterator[tuple[pl.Series, pl.DataFrame]]:
-        """The cells of each batch of a plan, and their rows of obs."""
-        keys, ends = self._cells.numpy(), plan.ends().astype(np.int64)
-        first = plan.first()
-        step = _FIRST_REORDERED
-        start = at = end = 0
-        for i, stop in enumerate(ends.tolist()):
-            if start >= end:
-                # Done for many batches at a time, since each call has a fixed cost.
-                last = int(np.searchsorted(ends, start + step, side="right")) - 1
-                end = int(ends[max(last, i)])
-                step = min(2 * step, _REORDERED)
-                if first is None:
-                    rows: Any = plan.order(start, end)
-                else:
-                    rows = slice(first + start, first + end)
-                # Series by series: a frame's rows are gathered in polars' threads, which a forked
-                # child lacks. It slices without them.
-                cells = pl.Series(COLUMN, keys[rows]).ext.to(self._cell)
-                obs, at = pl.DataFrame([column[rows] for column in self.obs]), 0
-            yield cells.slice(at, stop - start), obs.slice(at, stop - start)
-            at += stop - start
-            start = stop
-
-    def _reader(self) -> Reader:
-        if self._opened is None or self._opened[0] != os.getpid():
-            # A forked child has its parent's memory and not its threads: locks that one of them
-            # held stay shut. So it opens everything for itself.
-            self._opened = os.getpid(), self.matrices.open(self._store._again())
-        return self._opened[1]
+            for batches in all_batches:
+                batches.close()
 
     def set_epoch(self, epoch: int) -> None:
         """Makes ``epoch`` the next one, as PyTorch's samplers have it.
@@ -299,9 +238,11 @@ class BatchIterable(Generic[T]):
             at = EpochPosition(self.epoch, self.rank()[1])
         elif self._resumed is None and at.is_over(self.sampling):
             at = at.following()
-        versions = [store.version for store in self._store.stores]
+        versions = [store.version for store in self.rows.store.stores]
         store = {"store_version": versions[0] if len(versions) == 1 else versions}
-        return {"version": VERSION, "seed": self.seed, **store, **at.numbers(), **self._identity}
+        pair = {} if self.pairing is None else {"pair_seed": self.pairing.seed}
+        seeds = {"seed": self.seed, **pair}
+        return {"version": VERSION, **seeds, **store, **at.numbers(), **self._identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where ``state_dict`` was taken.
@@ -318,6 +259,8 @@ class BatchIterable(Generic[T]):
         if seed != self.seed:
             self.sampling.reseed(integer("state's seed", seed, 0, 2**64 - 1))
         self.sampling.seed_given |= seed is not None
+        if self.pairing is not None:
+            self.pairing.reseed(integer("state's pair_seed", state.get("pair_seed"), 0, 2**64 - 1))
         self._position = None
         over = position.is_over(self.sampling)
         self._resumed = position.following() if over else position
@@ -327,7 +270,12 @@ class BatchIterable(Generic[T]):
     def _identity(self) -> dict[str, Any]:
         """What an iterable must have in common with one whose state it goes on from."""
         settings = self.sampling.settings | self.matrices.settings
-        return {"selection": digest(self._store.id, self._cells.numpy()), "settings": settings}
+        if self.pairing is not None:
+            settings |= self.pairing.settings
+        return {
+            "selection": digest(self.rows.store.id, self.rows.cells.numpy()),
+            "settings": settings,
+        }
 
     def batch_diversity(self, column: Column) -> float:
         """How mixed the batches of the next epoch are in a column of the frame, reading nothing.
@@ -362,9 +310,6 @@ class BatchIterable(Generic[T]):
             counts = np.bincount(batch * n + inside, minlength=len(lengths) * n)
             total += float(entropy(counts.reshape(len(lengths), n), axis=1).sum())
         return total / len(ends) / whole
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_opened": None}
 
     def __repr__(self) -> str:
         return show.loader_text(self)

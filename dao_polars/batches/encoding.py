@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from ..errors import DaoValueError
 
 if TYPE_CHECKING:
-    from .batches import BatchIterable
+    from .rows import Rows
 
 
 class ObsEncoder:
-    """An encoder of the obs of some batches, which is brought into shape for it, as arrays.
+    """An encoder of the obs of some cells, which is brought into shape for it, as arrays.
 
     Numbers and booleans as they are, dates as the integers behind them, categories as int64 codes
     into ``classes`` (null: -1), text and all else as lists.
@@ -36,12 +36,12 @@ class ObsEncoder:
         DaoValueError: a column is called as another entry of a batch.
     """
 
-    def __init__(self, batches: BatchIterable[Any]) -> None:
+    def __init__(self, rows: Rows) -> None:
         self.classes: dict[str, NDArray[Any]] = {}
         self.dtypes: dict[str, np.dtype[Any]] = {}
-        reserved = [name for name, _ in batches.matrices.entries()]
+        reserved = [name for name, _ in rows.matrices.entries()]
         columns: list[pl.Series] = []
-        for column in batches.obs:
+        for column in rows.obs:
             if column.name in reserved:
                 raise DaoValueError(
                     f"an obs column is called {column.name!r}, as the batch's own entries "
@@ -49,7 +49,7 @@ class ObsEncoder:
                 )
             values, self.dtypes[column.name] = self._prepared(column)
             columns.append(values)
-        batches.obs = columns
+        rows.obs = columns
 
     def _prepared(self, column: pl.Series) -> tuple[pl.Series, np.dtype[Any]]:
         dtype = column.dtype

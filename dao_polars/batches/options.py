@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
 
+import polars as pl
+
 from .._args import Column, Normalize
 from ..convert.arrays import Layout
 from ..genes.request import Duplicates, Genes
 from ..select.selection import Missing, StoreLike
+from .pairs import Unpaired
 from .sampling import Shuffle
 
 
@@ -37,6 +40,9 @@ class BatchOptions(TypedDict, total=False):
     dtype: Any
     normalize: Normalize
     obs: Iterable[str] | bool | None
+    pair_with: pl.LazyFrame | pl.DataFrame | None
+    pair_by: Column | Iterable[Column] | None
+    unpaired: Unpaired
     drop_last: bool
     rank: int | None
     world_size: int | None

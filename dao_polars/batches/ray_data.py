@@ -20,7 +20,8 @@ from scipy.sparse import csr_matrix
 
 from ..scan.cell import COLUMN
 from ..select.partitions import Pieces
-from .batches import Batch, BatchIterable
+from .batch import Batch
+from .batches import BatchIterable
 
 #: The batches of a piece of the selection.
 Read = Callable[[pl.LazyFrame], BatchIterable[Any]]

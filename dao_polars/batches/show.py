@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from .batches import Batch, BatchIterable
+    from .batch import Batch
+    from .batches import BatchIterable
 
 _ROWS = 5  # of obs that a notebook shows
 

@@ -18,7 +18,7 @@ from .encoding import ObsEncoder
 
 def dataset(batches: BatchIterable[Any]) -> Any:
     """The batches as a ``tf.data.Dataset``; see ``DaoFrame.to_tensorflow``."""
-    encoder = ObsEncoder(batches)
+    encoder = ObsEncoder(batches.rows)
 
     def elements() -> Iterator[dict[str, Any]]:
         for batch in batches:

@@ -19,7 +19,8 @@ from scipy.sparse import csr_matrix
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import DaoTypeError, DaoValueError
-from .batches import Batch, BatchIterable
+from .batch import Batch
+from .batches import BatchIterable
 from .encoding import ObsEncoder
 from .position import EpochPosition
 from .worker_epochs import WorkerEpochs
@@ -30,14 +31,22 @@ class _Tensors:
     """A batch as a dict of tensors. A class, not a closure: spawned workers get a pickled copy."""
 
     encoder: ObsEncoder
+    pair_encoder: ObsEncoder | None
     transform: Callable[[Any], Any] | None
     pins: bool
 
     def __call__(self, batch: Batch[Any]) -> Any:
-        values: dict[str, Any] = {k: self._matrix(x) for k, x in batch.matrices().items()}
-        for name, column in self.encoder.encode(batch.obs).items():
-            values[name] = column if isinstance(column, list) else self._tensor(column)
+        values = self._entries(batch, self.encoder)
+        if batch.pair is not None and self.pair_encoder is not None:
+            pair = self._entries(batch.pair, self.pair_encoder)
+            values |= {f"pair/{name}": value for name, value in pair.items()}
         return values if self.transform is None else self.transform(values)
+
+    def _entries(self, batch: Batch[Any], encoder: ObsEncoder) -> dict[str, Any]:
+        values: dict[str, Any] = {k: self._matrix(x) for k, x in batch.matrices().items()}
+        for name, column in encoder.encode(batch.obs).items():
+            values[name] = column if isinstance(column, list) else self._tensor(column)
+        return values
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         tensor = torch.from_numpy(array)
@@ -68,7 +77,8 @@ def _dataset_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class TorchDataset(IterableDataset):
-    """Batches as dicts of tensors: ``X``, ``layers/…``, ``obsm/…`` and the columns of obs.
+    """Batches as dicts of tensors: ``X``, ``layers/…``, ``obsm/…`` and the columns of obs; with
+    ``pair_with`` those of the control cells too, as ``pair/X`` and so on.
 
     Iterate it bare, or in ``DataLoader(dataset, batch_size=None)``. ``num_workers=0`` is the way
     to go: batches are read ahead on all cores by threads of the core, and need not be sent from
@@ -90,10 +100,13 @@ class TorchDataset(IterableDataset):
             raise DaoTypeError(f"transform={transform!r}; expected a function of a dict of tensors")
         if pin_memory and not torch.cuda.is_available():
             raise DaoValueError("pin_memory=True needs a CUDA device, and torch finds none")
-        encoder = ObsEncoder(batches)
-        self.classes_ = encoder.classes
+        encoder, pair = ObsEncoder(batches.rows), None
+        self.classes_ = dict(encoder.classes)
+        if batches.pairing is not None:
+            pair = ObsEncoder(batches.pairing.controls)
+            self.classes_ |= {f"pair/{name}": found for name, found in pair.classes.items()}
         self.batches = batches
-        self._tensors = _Tensors(encoder, transform, pin_memory)
+        self._tensors = _Tensors(encoder, pair, transform, pin_memory)
         self._epochs = WorkerEpochs()
         #: Whether the state to go on from was loaded by this very worker.
         self._loaded_here = False

@@ -51,6 +51,13 @@ class Tasks:
             self._share = lambda value: engine.scatter([value], broadcast=True)[0]
             self._submit = lambda f, *args: engine.submit(f, *args, pure=False)
         elif callable(getattr(engine, "submit", None)):
+            context = getattr(engine, "_mp_context", None)
+            if context is not None and context.get_start_method() == "fork":
+                raise DaoValueError(
+                    "engine= forks its processes, in which polars' threads are missing and would "
+                    "be waited for for ever; make it with "
+                    'ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))'
+                )
             self.slots = getattr(engine, "_max_workers", None) or os.cpu_count() or 1
             self._share = lambda value: value
             self._submit = engine.submit

@@ -117,6 +117,20 @@ impl PyEpochPlan {
         PyArray1::from_slice(py, &self.0.order[start.min(stop)..stop])
     }
 
+    /// The same batches of other positions (n,), in another selection: one for each of its own.
+    ///
+    /// Raises DaoValueError for another number of them.
+    fn with_order(&self, order: PyReadonlyArray1<'_, u32>) -> PyResult<Self> {
+        let order = copied(&order)?;
+        if order.len() != self.0.order.len() {
+            return Err(DaoError::value("the positions do not fit the plan")
+                .expected(self.0.order.len())
+                .found(order.len())
+                .into());
+        }
+        Ok(Self(EpochPlan { order, batches: self.0.batches.clone(), together: Vec::new() }))
+    }
+
     /// The row after which each batch ends, uint64.
     fn ends<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u64>> {
         PyArray1::from_iter(py, self.0.batches.iter().map(|batch| batch.end as u64))

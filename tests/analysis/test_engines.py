@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import anndata as ad
 import numpy as np
@@ -89,6 +90,19 @@ def test_an_array_is_computed_by_a_cluster(real_store, client):
     assert (computed != whole).nnz == 0
     doubled = client.compute(x.map_blocks(lambda rows: rows * 2)).result()
     assert (doubled != whole * 2).nnz == 0
+
+
+def test_an_executor_of_processes_adds_up(real_store):
+    cells = real_store.scan().filter(pl.col("dataset") == "pbmc_human")
+    wanted = cells.dao.pseudobulk("cell_type")
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as engine:
+        assert cells.dao.pseudobulk("cell_type", engine=engine).equals(wanted)
+    forks = multiprocessing.get_context("fork")
+    with (
+        ProcessPoolExecutor(2, mp_context=forks) as engine,
+        pytest.raises(dao.DaoValueError, match="engine= forks its processes"),
+    ):
+        cells.dao.pseudobulk("cell_type", engine=engine)
 
 
 def test_groups_mean_the_same_in_every_piece(mixed):

@@ -76,7 +76,7 @@ def test_what_was_skipped_is_not_read(real_store, monkeypatch):
     batches.load_state_dict(state)
     plan = batches.sampling.sampler.plan(0, rounds=state["rounds"])
     positions = plan.order(0, 10**6)
-    keys = batches._cells.numpy()[positions]
+    keys = batches.rows.cells.numpy()[positions]
     assert not set(keys) & set(first.cells.ext.storage())
     assert len(keys) == batches.n_obs - 100
 
