@@ -18,6 +18,7 @@ _EXTRAS = {
     "skmisc.loess": "hvg",
     "distributed": "dask",
     "ray.data": "ray",
+    "scvi": "scvi",
     "zarr": "anndata",
 }
 

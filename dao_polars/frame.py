@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import polars as pl
 
-from ._args import Column, Normalize, columns_of, integer, listed, namespace_method
+from ._args import Column, Normalize, columns_of, integer, listed, namespace_method, texts
 from ._extras import require
 from .analysis.marker_genes import rank_genes_groups
 from .analysis.partial import partial
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
+    from .batches.scvi import ScviDataModule
     from .batches.torch import TorchDataset
 
 
@@ -329,6 +330,63 @@ class DaoFrame:
         if options.get("transform") is not None:
             raise DaoTypeError("to_tensorflow takes no transform=; use Dataset.map on its result")
         return dataset(self.iter_batches(batch_size, **options))
+
+    def to_scvi(
+        self,
+        *,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        categorical_covariate_keys: Iterable[str] = (),
+        continuous_covariate_keys: Iterable[str] = (),
+        val: pl.LazyFrame | pl.DataFrame | None = None,
+        batch_size: int = 128,
+        **options: Unpack[BatchOptions],
+    ) -> ScviDataModule:
+        """A Lightning data module for ``scvi.model.SCVI``, without an AnnData in memory.
+
+        ``model = SCVI(registry=module.registry)``, ``model.train(datamodule=module, …)``, and
+        ``model.get_latent_representation(dataloader=module.inference_dataloader())``. Each epoch
+        is a uniform permutation of the cells; X is read as dense float32, of counts as they are.
+
+        Args:
+            batch_key: the column of batches, as in ``SCVI.setup_anndata``.
+            labels_key: the column of labels.
+            categorical_covariate_keys: columns of categories.
+            continuous_covariate_keys: columns of numbers.
+            val: the cells of validation, as ``split`` gives them; None: no validation.
+            batch_size: cells a batch.
+            options: those of ``iter_batches``: ``seed``, ``genes``, ``layer``, ``weights``, …;
+                ``shuffle`` is True if not given.
+
+        Raises:
+            DaoImportError: scvi-tools is not installed.
+            DaoValueError: nulls in a column of categories, or one in ``val`` that the others lack.
+            Everything that ``iter_batches`` raises.
+        """
+        require("scvi", "to_scvi")
+        from .batches.scvi import ScviDataModule, ScviKeys
+
+        categories = texts(categorical_covariate_keys, "categorical_covariate_keys")
+        numbers = texts(continuous_covariate_keys, "continuous_covariate_keys")
+        keys = ScviKeys(batch_key, labels_key, categories, numbers)
+        whole = self.iter_batches(batch_size, **options)
+        if options.get("genes") is not None:  # of other cells, they would be others
+            options["genes"] = whole.genes.to_list()
+
+        def load(
+            cells: pl.LazyFrame,
+            shuffled: bool,
+            size: int,
+            transform: Callable[[Batch[Any]], Any] | None,
+        ) -> BatchIterable[Any]:
+            read: Any = {"shuffle": True} | options
+            if not shuffled:
+                read = {name: value for name, value in read.items() if name in _READ_OPTIONS}
+            read |= {"obs": keys.columns, "layout": "dense"}
+            return DaoFrame(cells).iter_batches(size, transform=transform, **read)
+
+        frame = None if val is None else val.lazy()
+        return ScviDataModule(load, self._subject, frame, keys, batch_size)
 
     def to_ray(
         self,

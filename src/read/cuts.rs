@@ -82,19 +82,21 @@ fn cuts(cells: impl Iterator<Item = (u64, Edge)>, n_cells: usize, total: u64, n:
     let mut best: Option<(Edge, u64, usize)> = None;
     let mut before = 0_u64;
     for (at, (cost, edge)) in cells.enumerate() {
-        // A cut before this cell.
-        while found.len() < n && before > share(found.len()).saturating_add(near) {
+        while found.len() < n {
+            let away = before.abs_diff(share(found.len()));
+            let is_better = |(edge_there, away_there, _): (Edge, u64, usize)| {
+                let here = if away <= near { edge } else { Edge::Row };
+                let there = if away_there <= near { edge_there } else { Edge::Row };
+                (here, away_there) > (there, away)
+            };
+            if best.is_none_or(is_better) {
+                best = Some((edge, away, at));
+            }
+            if before <= share(found.len()).saturating_add(near) {
+                break; // a later place may be better
+            }
             let place = best.take().map_or(at, |(_, _, place)| place);
             found.push(place.max(found.last().copied().unwrap_or(0)));
-        }
-        let away = before.abs_diff(share(found.len()));
-        let is_better = |(edge_there, away_there, _): (Edge, u64, usize)| {
-            let here = if away <= near { edge } else { Edge::Row };
-            let there = if away_there <= near { edge_there } else { Edge::Row };
-            (here, away_there) > (there, away)
-        };
-        if found.len() < n && best.is_none_or(is_better) {
-            best = Some((edge, away, at));
         }
         before += cost;
     }

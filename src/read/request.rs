@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(read(&request, 0, &[0, 1, 2]).unwrap(), [vec![(0, 60.0)], vec![], vec![(2, 80.0)]]);
         // Both columns of the second cell of heart are one gene.
         let forms = vec![form(MatrixName::X, 1)];
-        let request = ReadRequest::open(&store, vec![0].into(), &genes(1, &[(0, 0), (3, 0)]), forms).unwrap();
+        let request = ReadRequest::open(&store, vec![4 << 32].into(), &genes(1, &[(0, 0), (3, 0)]), forms).unwrap();
         assert_eq!(read(&request, 4, &[1]).unwrap(), [[(0, 8.0)]]);
     }
 
@@ -283,13 +283,24 @@ mod tests {
         assert_eq!(refused(&[0, 1 << 32], &all, x(), "part number 1, which was not opened"), ErrorKind::Value);
         assert_eq!(refused(&[2, 3], &all, x(), "row 3 and the dataset has 3 cells"), ErrorKind::Value);
         assert_eq!(refused(&[4 << 32 | 2], &all, x(), "dataset 'heart'"), ErrorKind::Value);
-        assert_eq!(refused(&[0], &Genes::all([0, 7], 5), x(), "part number 7"), ErrorKind::Value);
+        assert_eq!(refused(&[7 << 32], &Genes::all([0, 7], 5), x(), "part number 7"), ErrorKind::Value);
         let normalize = Some(Normalize { target_sum: None, log1p: true });
         let integers = MatrixForm { dtype: Dtype::I32, normalize, ..x() };
         assert_eq!(refused(&[0], &all, integers, "float32 or float64"), ErrorKind::Value);
         assert_eq!(refused(&[0], &all, form(MatrixName::X, 4), "expected 5 columns, found 4"), ErrorKind::Value);
         let layer = form(MatrixName::Layer("raw".into()), 5);
         assert_eq!(refused(&[0], &all, layer, "has no layer 'raw'; it has: "), ErrorKind::Key);
+    }
+
+    #[test]
+    fn parts_without_cells_are_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = written(folder.path(), |_| ());
+        std::fs::remove_dir_all(folder.path().join("parts/lung")).unwrap();
+        let forms = || vec![form(MatrixName::X, 5)];
+        let request = ReadRequest::open(&store, vec![4 << 32].into(), &Genes::all([0, 4], 5), forms()).unwrap();
+        assert_eq!(request.matrices[0].parts.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [4]);
+        assert!(ReadRequest::open(&store, vec![0].into(), &Genes::all([0, 4], 5), forms()).is_err());
     }
 
     #[test]
