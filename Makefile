@@ -8,7 +8,7 @@ WHEEL := target/wheel-tools
 # With zig, Linux builds for an old glibc whatever its own is. Others build for themselves.
 MANYLINUX := $(if $(filter Linux,$(shell uname)),--zig --compatibility manylinux2014)
 
-.PHONY: help demo test servers fuzz test-frameworks test-ray test-torch notebooks quick check check-targets format docs bench wheel sdist clean
+.PHONY: help demo test servers fuzz test-frameworks test-ray test-scvi test-torch notebooks quick check check-targets format docs bench wheel sdist clean
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,13 +47,22 @@ fuzz: $(VENV)/.dev ## other damaged bytes than those of `make test`, DAO_FUZZ_SE
 	cargo test --release --test fuzz
 	$(BIN)/python -m pytest -q -s tests/whole/test_fuzz.py
 
-test-frameworks: $(VENV)/.dev ## the tests with torch, lightning, tensorflow and ray, which it installs (some GB)
+test-frameworks: $(VENV)/.dev ## the tests with torch, lightning, tensorflow, ray and scvi-tools, which it installs (some GB)
 	$(BIN)/python -m pip install --quiet "torch>=2.4" "torchdata>=0.10" "lightning>=2.4" "tensorflow-cpu>=2.16" "ray[data]>=2.46"
 	# one process each: tensorflow and torch's compiler do not load into one
 	$(BIN)/python -m pytest -q tests/frameworks/test_torch.py
 	$(BIN)/python -m pytest -q tests/frameworks/test_tensorflow.py
 	$(BIN)/python -m pytest -q tests/frameworks/test_ray.py
-	$(BIN)/python -m pytest -q tests/whole/test_readme.py -k training
+	$(BIN)/python -m pip install --quiet $(SCVI)
+	$(BIN)/python -m pytest -q tests/frameworks/test_scvi.py
+	$(BIN)/python -m pytest -q tests/whole/test_readme.py -k "training or engines"
+
+# Not beside later versions of what other tests are held against.
+SCVI := "scvi-tools>=1.3" "torch>=2.4" "anndata>=0.12,<0.13" "pandas>=2.2,<3" "scanpy>=1.11,<2"
+
+test-scvi: $(VENV)/.dev ## scvi-tools trains on a selection; it installs that, and torch (3 GB)
+	$(BIN)/python -m pip install --quiet $(SCVI)
+	$(BIN)/python -m pytest -q tests/frameworks/test_scvi.py
 
 test-ray: $(VENV)/.dev ## the tests with a Ray of this machine, which it installs
 	$(BIN)/python -m pip install --quiet "ray[data]>=2.46"

@@ -33,7 +33,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 NOT_RUN = {"docs/guides/clouds.md": 2, "docs/guides/engines.md": 1, "docs/guides/urls.md": 5}
 """How many blocks of a page are not run; each says why."""
-NEEDS = {"torch", "lightning", "tensorflow", "ray"}
+NEEDS = {"torch", "lightning", "tensorflow", "ray", "scvi"}
 
 BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>not run|needs): (?P<why>.+?) -->\n+)?"
