@@ -1,6 +1,6 @@
 """A store of 100,000,000 cells in 1,000 datasets: what opening, querying and training on it take.
 
-    python benchmarks/scale.py                             everything; results/ gets scale.md and scale.json
+    python benchmarks/scale.py                everything; results/ gets scale.md and scale.json
     python benchmarks/scale.py --datasets 20 --cells 10000 --results /tmp/small
 
 The store is really written, once, into `.work`: cells of few values (FEW of data.py), so that it

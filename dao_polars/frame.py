@@ -26,6 +26,7 @@ from .batches.pairs import Pairing, Unpaired, common_genes, controls_of, paired
 from .batches.rows import Rows
 from .batches.sampling import Sampling, Shuffle
 from .convert.arrays import Layout
+from .convert.files import write_h5ad, write_zarr
 from .convert.lazy import to_dask
 from .convert.to_anndata import to_anndata
 from .errors import DaoTypeError, DaoValueError
@@ -446,6 +447,8 @@ class DaoFrame:
     sample = namespace_method(splits.sample)
     to_anndata = namespace_method(to_anndata)
     to_dask = namespace_method(to_dask)
+    write_h5ad = namespace_method(write_h5ad)
+    write_zarr = namespace_method(write_zarr)
     write_dataset = namespace_method(written.write_dataset)
     partial = namespace_method(partial)
     qc = namespace_method(qc)
