@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from .batches.scvi import ScviDataModule
-    from .batches.torch import TorchDataset
+    from .frameworks.scvi import ScviDataModule
+    from .frameworks.torch import TorchDataset
 
 
 T = TypeVar("T")
@@ -299,7 +299,7 @@ class DaoFrame:
             Everything that ``iter_batches`` raises.
         """
         require("torch", "to_torch")
-        from .batches.torch import TorchDataset
+        from .frameworks.torch import TorchDataset
 
         batches = self.iter_batches(batch_size, **options)
         return TorchDataset(batches, transform=transform, pin_memory=pin_memory)
@@ -324,7 +324,7 @@ class DaoFrame:
             Everything that ``iter_batches`` raises.
         """
         require("tensorflow", "to_tensorflow")
-        from .batches.tensorflow import dataset
+        from .frameworks.tensorflow import dataset
 
         if options.get("pair_with") is not None:
             raise DaoTypeError("to_tensorflow takes no pair_with=; use iter_batches")
@@ -365,7 +365,7 @@ class DaoFrame:
             Everything that ``iter_batches`` raises.
         """
         require("scvi", "to_scvi")
-        from .batches.scvi import ScviDataModule, ScviKeys
+        from .frameworks.scvi import ScviDataModule, ScviKeys
 
         categories = texts(categorical_covariate_keys, "categorical_covariate_keys")
         numbers = texts(continuous_covariate_keys, "continuous_covariate_keys")
@@ -420,7 +420,7 @@ class DaoFrame:
             Everything that ``iter_batches`` raises.
         """
         data = require("ray.data", "to_ray")
-        from .batches.ray_data import CellsSource
+        from .frameworks.ray_data import CellsSource
 
         unknown = options.keys() - _READ_OPTIONS
         if unknown:

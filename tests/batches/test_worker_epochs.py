@@ -7,7 +7,7 @@ import multiprocessing
 import pytest
 
 from dao_polars.batches.position import EpochPosition
-from dao_polars.batches.worker_epochs import WorkerEpochs
+from dao_polars.frameworks.worker_epochs import WorkerEpochs
 
 
 def worker(epochs: WorkerEpochs, number: int, i: int, passes: int, out) -> None:

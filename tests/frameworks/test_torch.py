@@ -57,8 +57,8 @@ def test_batches_are_tensors_on_the_readers_memory(cells, layout):
         assert found["cell_type"].dtype == torch.int64
         assert [labels[code] for code in found["cell_type"]] == batch.obs["cell_type"].to_list()
         assert found["obs_name"] == batch.obs["obs_name"].to_list()
-    from dao_polars.batches.encoding import ObsEncoder
-    from dao_polars.batches.torch import _Tensors
+    from dao_polars.frameworks.encoding import ObsEncoder
+    from dao_polars.frameworks.torch import _Tensors
 
     to_tensors = _Tensors(ObsEncoder(plain), None, False)
     batch = next(iter(plain))

@@ -99,7 +99,7 @@ def test_every_public_name_is_documented_once(site):
     assert sorted(expected - fields - found.keys()) == [], "not documented"
     assert sorted(fields & found.keys()) == [], "documented twice"
     assert [name for name, times in found.items() if times > 1] == [], "documented twice"
-    torch = {name for name in found if name.startswith("dao_polars.batches.torch.")}
+    torch = {name for name in found if name.startswith("dao_polars.frameworks.torch.")}
     assert sorted(found.keys() - expected - torch) == [], "no such name"
     assert expected - fields <= documented(site).keys(), "not in the inventory"
 

@@ -18,10 +18,10 @@ import ray.data
 from ray.data.block import BlockMetadata
 from scipy.sparse import csr_matrix
 
+from ..batches.batch import Batch
+from ..batches.batches import BatchIterable
 from ..scan.cell import COLUMN
 from ..select.partitions import Pieces
-from .batch import Batch
-from .batches import BatchIterable
 
 #: The batches of a piece of the selection.
 Read = Callable[[pl.LazyFrame], BatchIterable[Any]]

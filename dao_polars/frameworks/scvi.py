@@ -19,9 +19,9 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 
+from ..batches.batch import Batch
+from ..batches.batches import BatchIterable
 from ..errors import DaoValueError
-from .batch import Batch
-from .batches import BatchIterable
 
 #: The batches of a frame, shuffled or not, so many cells each, each given to this function.
 Load = Callable[[pl.LazyFrame, bool, int, Callable[[Batch[Any]], Any] | None], BatchIterable[Any]]

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_matrix
 
-from .batches import BatchIterable
+from ..batches.batches import BatchIterable
 from .encoding import ObsEncoder
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import DaoValueError
 
 if TYPE_CHECKING:
-    from .rows import Rows
+    from ..batches.rows import Rows
 
 
 class ObsEncoder:

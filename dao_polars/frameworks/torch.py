@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch.utils.data import IterableDataset, get_worker_info
 
+from ..batches.batch import Batch
+from ..batches.batches import BatchIterable
+from ..batches.position import EpochPosition
 from ..errors import DaoTypeError, DaoValueError
-from .batch import Batch
-from .batches import BatchIterable
 from .encoding import ObsEncoder
-from .position import EpochPosition
 from .worker_epochs import WorkerEpochs
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
-from .position import EpochPosition
+from ..batches.position import EpochPosition
 
 _ROWS = 256  # the last ones matter
 _FIELDS = 8  # owner, set, times, workers, epoch, world_size, cells, rounds
