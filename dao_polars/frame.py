@@ -25,6 +25,7 @@ from .convert.arrays import Layout
 from .convert.lazy import to_dask
 from .convert.to_anndata import to_anndata
 from .errors import DaoTypeError
+from .export.anndata import write_h5ad, write_zarr
 from .genes.request import Duplicates, Genes
 from .select import splits
 from .select.partitions import partitions
@@ -292,6 +293,8 @@ class DaoFrame:
     sample = namespace_method(splits.sample)
     to_anndata = namespace_method(to_anndata)
     to_dask = namespace_method(to_dask)
+    write_h5ad = namespace_method(write_h5ad)
+    write_zarr = namespace_method(write_zarr)
     write_dataset = namespace_method(written.write_dataset)
     partial = namespace_method(partial)
     pseudobulk = namespace_method(pseudobulk)
