@@ -16,7 +16,7 @@ from importlib import metadata
 from typing import Any
 
 from ..errors import DaoError, DaoInternalError
-from . import editing, reading, writing
+from . import editing, exporting, reading, writing
 from .output import PROGRAM, Output
 from .parser import Command, HelpAskedError, UsageError
 from .words import as_typed
@@ -24,7 +24,9 @@ from .words import as_typed
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 COMMANDS: dict[str, Command] = {
-    command.name: command for command in (*reading.COMMANDS, *writing.COMMANDS, *editing.COMMANDS)
+    command.name: command
+    for room in (reading, writing, exporting, editing)
+    for command in room.COMMANDS
 }
 
 #: A variable of the environment that has errors show where they were raised.
