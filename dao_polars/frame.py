@@ -26,10 +26,10 @@ from .batches.pairs import Pairing, Unpaired, common_genes, controls_of, paired
 from .batches.rows import Rows
 from .batches.sampling import Sampling, Shuffle
 from .convert.arrays import Layout
-from .convert.files import write_h5ad, write_zarr
 from .convert.lazy import to_dask
 from .convert.to_anndata import to_anndata
 from .errors import DaoTypeError, DaoValueError
+from .export.anndata import write_h5ad, write_zarr
 from .expression.quality import qc
 from .genes.request import Duplicates, Genes
 from .select import splits

@@ -1,4 +1,4 @@
-"""The command that takes cells out of a store: export."""
+"""The command that brings cells out of a store: export."""
 
 from __future__ import annotations
 
@@ -7,129 +7,107 @@ from typing import Any, get_args
 
 import polars as pl
 
-from ..errors import DaoKeyError, DaoValueError
+from ..errors import DaoFileExistsError, DaoFileNotFoundError, DaoKeyError, DaoValueError
 from ..frame import DaoFrame
 from ..genes.request import Duplicates
-from ..store.show import human_size
 from ..store.store import load_store
 from .output import PROGRAM, Output
 from .parser import Command, Parser, UsageError, add_version
 
-#: What is written, by the ending of the file's name.
-_WRITERS = {".h5ad": DaoFrame.write_h5ad, ".zarr": DaoFrame.write_zarr}
+_SUFFIXES = (".h5ad", ".zarr")
+_TOTALS = ("log1p_cp10k", "cp10k", "log1p_cpm", "cpm", "log1p")
 
 
 def _export(arguments: Any, output: Output) -> int:
-    target = Path(arguments.file)
-    if target.suffix not in _WRITERS:
-        raise UsageError(f"FILE: expected a name in .h5ad or .zarr\nSee: {PROGRAM} export --help")
-    if arguments.compression and target.suffix != ".h5ad":
-        raise UsageError(f"--compression is of an .h5ad\nSee: {PROGRAM} export --help")
+    path = Path(arguments.out)
+    if path.suffix not in _SUFFIXES:
+        raise UsageError(
+            f"{arguments.out!r}: expected a name that ends in .h5ad or .zarr\n"
+            f"See: {PROGRAM} export --help"
+        )
+    if path.exists() and not arguments.overwrite:
+        raise DaoFileExistsError(f"{str(path)!r} is there already; name another, or --overwrite")
     store = load_store(
         arguments.store, storage_options=arguments.storage_options, version=arguments.at
     )
-    cells = store.scan()
+    lf = store.scan()
     if arguments.datasets:
-        for name in arguments.datasets:
-            store._dataset(name)
-        cells = cells.filter(pl.col("dataset").cast(pl.String).is_in(arguments.datasets))
+        there = set(store.datasets["id"])
+        if missing := [name for name in arguments.datasets if name not in there]:
+            raise DaoKeyError(f"store {store.uri!r} has no dataset {missing[0]!r}")
+        lf = lf.filter(pl.col("dataset").cast(pl.String).is_in(arguments.datasets))
     if arguments.where is not None:
-        cells = cells.filter(_condition(arguments.where, cells))
-    compression = {"compression": arguments.compression} if arguments.compression else {}
-    path = _WRITERS[target.suffix](
-        DaoFrame(cells),
-        target,
-        genes=arguments.genes or arguments.gene or None,
+        lf = lf.filter(_condition(arguments.where))
+    # Once, for the count too: cells and columns of obs are held in any case.
+    cells = lf.collect()
+    write = DaoFrame(cells).write_h5ad if path.suffix == ".h5ad" else DaoFrame(cells).write_zarr
+    write(
+        path,
+        overwrite=arguments.overwrite,
+        progress=output.progress,
+        genes=_genes(arguments),
         gene_key=arguments.gene_key,
         duplicates=arguments.duplicates,
         layer=arguments.layer,
         normalize=arguments.normalize,
-        overwrite=arguments.overwrite,
-        progress=output.progress,
         store=store,
-        **compression,
     )
-    files = [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]
-    size = sum(file.stat().st_size for file in files)
-    n_obs = cells.select(pl.len()).collect().item()
-    output.say(f"{n_obs:,} cells, {human_size(size)}, to {str(path)!r}")
-    output.document(
-        {"store": store.uri, "version": store.version, "file": str(path), "n_obs": n_obs}
-        | {"bytes": size}
-    )
+    output.say(f"{cells.height:,} cells to {str(path)!r}")
+    output.document({"store": store.uri, "version": store.version, "path": str(path)})
     return 0
 
 
-def _condition(text: str, cells: pl.LazyFrame) -> pl.Expr:
-    """A condition in SQL as an expression.
-
-    Raises:
-        DaoValueError: it is none.
-        DaoKeyError: it names columns that there are not.
-    """
+def _condition(text: str) -> pl.Expr:
     try:
-        condition = pl.sql_expr(text)
+        return pl.sql_expr(text)
     except pl.exceptions.PolarsError as error:
         raise DaoValueError(f"--where {text!r}: {error}") from error
-    names = cells.collect_schema().names()
-    unknown = [name for name in condition.meta.root_names() if name not in names]
-    if unknown:
-        raise DaoKeyError(
-            f"--where names {', '.join(map(repr, unknown))}; the columns: {', '.join(names[1:])}"
-        )
-    return condition
+
+
+def _genes(arguments: Any) -> Any:
+    """``genes=``: what datasets share or have together, the names in a file, or None."""
+    if arguments.genes is None:
+        return arguments.join
+    try:
+        text = Path(arguments.genes).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DaoFileNotFoundError(f"no such file: {arguments.genes!r}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("store", metavar="STORE", help="a folder or URL")
-    add("file", metavar="FILE", help="the .h5ad or .zarr to write")
+    add("out", metavar="OUT", help="the file to write, .h5ad, or the folder, .zarr")
+    add("datasets", metavar="DATASET", nargs="*", help="those to take (default: all)")
     add_version(parser)
-    add("--overwrite", action="store_true", help="replace a FILE that is there")
-    add("--compression", choices=("gzip", "lzf"), help="of an .h5ad (default: none)")
-
-    cells = parser.add_argument_group("which cells")
-    add = cells.add_argument
-    add(
-        "--dataset",
-        dest="datasets",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="those of this dataset; may be repeated (default: all)",
-    )
-    add(
-        "--where",
-        metavar="SQL",
-        help="those for which this is true, in the columns of obs: \"cell_type = 'beta'\"",
-    )
-
-    genes = parser.add_argument_group("what of them")
-    given = genes.add_mutually_exclusive_group()
+    add("--where", metavar="SQL", help="which cells: a condition on the columns of obs")
+    add("--overwrite", action="store_true", help="replace what is there")
+    add("--layer", metavar="NAME", help="a layer that becomes X")
+    add("--normalize", choices=_TOTALS, help="what is done to X, cell by cell")
+    given = parser.add_mutually_exclusive_group()
     given.add_argument(
-        "--genes",
+        "--join",
         choices=("intersection", "union"),
-        help="the genes that all of the cells' datasets have, or those that any has",
+        help="the genes that all datasets have, or that any has (default: they must be the same)",
     )
-    given.add_argument("--gene", metavar="NAME", action="append", help="this gene; may be repeated")
-    add = genes.add_argument
-    add("--gene-key", metavar="COLUMN", help="the column of var that has the genes' names")
+    given.add_argument("--genes", metavar="FILE", help="the genes of a file, a name a line")
+    add("--gene-key", metavar="COLUMN", help="the column of var that has these names")
     add(
         "--duplicates",
         choices=get_args(Duplicates),
         default="error",
-        help="what a name means that several genes of a dataset have",
+        help="what a name means that several genes of a dataset have: it is an error (the "
+        "default), the first of them, the sum of their values, or no gene",
     )
-    add("--layer", metavar="NAME", help="a layer that becomes X")
-    add("--normalize", metavar="NAME", help="what is done to X, such as log1p_cp10k")
 
 
 COMMANDS = (
     Command(
         "export",
         "Writes cells of a store into an AnnData file.",
-        "An .h5ad or a .zarr that anndata and scanpy read, larger than memory if need be. It is "
-        "there whole, or not at all.",
+        "Block by block: X, layers and embeddings may be larger than memory. The file is there "
+        "once it is whole.",
         _arguments,
         _export,
     ),

@@ -25,8 +25,8 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 COMMANDS: dict[str, Command] = {
     command.name: command
-    for commands in (reading, writing, exporting, editing)
-    for command in commands.COMMANDS
+    for room in (reading, writing, exporting, editing)
+    for command in room.COMMANDS
 }
 
 #: A variable of the environment that has errors show where they were raised.

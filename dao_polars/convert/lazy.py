@@ -6,9 +6,9 @@ Owns the graph: a task a chunk, with the keys of its cells and no values. Knows 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -38,12 +38,7 @@ class LazyRows:
     """One matrix of a selection: what a task needs to read some of its cells.
 
     Pickles with its store by path or URL and version.
-
-    Attributes:
-        advance: told how many cells were read, in this process.
     """
-
-    advance: ClassVar[Callable[[int], object] | None] = None
 
     def __init__(
         self, store: Store, genes: ResolvedGenes, form: MatrixForm, dtype: np.dtype[Any]
@@ -53,7 +48,7 @@ class LazyRows:
     def read(self, cells: CellKeys) -> Any:
         """The rows of some cells: scipy CSR or numpy, (n_cells, n_columns)."""
         reader = Reader(self.store._core, cells, self.genes, [self.form])
-        (arrays,) = reader.read(budget=_BUDGET, advance=LazyRows.advance)
+        (arrays,) = reader.read(budget=_BUDGET)
         return self.form.shaped(len(cells), arrays).astype(self.dtype, copy=False)
 
 

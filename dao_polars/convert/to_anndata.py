@@ -5,8 +5,8 @@ Owns what goes into X, layers and obsm. Reads through the same batches as traini
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -101,26 +101,110 @@ def to_anndata(
         require("dask.array", "to_anndata(lazy=True)")
     elif chunk_size is not None:
         raise DaoValueError("chunk_size= is of chunks that lazy=True makes")
+    planned = plan(
+        frame,
+        genes=genes,
+        gene_key=gene_key,
+        duplicates=duplicates,
+        layer=layer,
+        layers=layers,
+        obsm=obsm,
+        dtype=dtype,
+        normalize=normalize,
+        obs=obs,
+        cell=cell,
+        missing=missing,
+        store=store,
+    )
+    read = _lazy if lazy else _read
+    x, *others = read(planned, chunk_size, progress)
+    matrices = dict(zip((form.name for form in planned.others), others, strict=True))
+    return anndata.AnnData(
+        X=x,
+        obs=planned.obs,
+        var=planned.var,
+        layers={name.name: matrices[name] for name in planned.layers},
+        obsm={name.name: planned.embedding(name, matrices[name]) for name in planned.obsm},
+        uns=planned.uns,
+    )
+
+
+class Planned(NamedTuple):
+    """What an AnnData of a selection has, but for its matrices, which are still to be read.
+
+    Attributes:
+        x: the form in which X is read.
+        others: those of layers and embeddings, each once.
+    """
+
+    selection: Selection
+    genes: ResolvedGenes
+    described: Descriptions
+    x: MatrixForm
+    others: list[MatrixForm]
+    layers: list[MatrixName]
+    obsm: list[MatrixName]
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    uns: dict[str, Any]
+
+    def dtype(self, form: MatrixForm) -> np.dtype[Any]:
+        """The number type of a matrix: an embedding's is that of its source."""
+        if form.name.is_of_genes:
+            return np.dtype(form.dtype)
+        return self.described.source_dtype(form.name)
+
+    def columns(self, name: MatrixName) -> Any:
+        """The names of an embedding's columns, where it was a table."""
+        return common_names(self.described.matrices(name))
+
+    def embedding(self, name: MatrixName, values: Any) -> Any:
+        """An embedding, as a table where it was one and is in memory."""
+        columns = self.columns(name)
+        if columns is None or not isinstance(values, np.ndarray):
+            return values
+        import pandas as pd
+
+        return pd.DataFrame(values, index=self.obs.index, columns=columns)
+
+
+def plan(
+    frame: pl.LazyFrame,
+    *,
+    genes: Genes,
+    gene_key: str | None,
+    duplicates: Duplicates,
+    layer: str | None,
+    layers: Iterable[str] | str | bool | None,
+    obsm: Iterable[str] | str | bool | None,
+    dtype: Any,
+    normalize: Normalize,
+    obs: Iterable[str] | bool | None,
+    cell: bool,
+    missing: Missing,
+    store: StoreLike | None,
+) -> Planned:
+    """All but the matrices of the frame's AnnData; the arguments are those of ``to_anndata``.
+
+    Raises:
+        Everything that ``iter_batches`` raises.
+    """
     selection = select(frame, store, obs, also=["obs_name"], missing=missing)
     resolved = selection.resolve(genes, gene_key, duplicates)
     described = Descriptions(selection)
-    x_name = matrix_name(layer)
-    layer_names = names_of("layers", layers, described)
-    obsm_names = names_of("obsm", obsm, described)
-    forms = [
-        x_form(x_name, resolved.n_genes, described, dtype, normalize),
+    x = x_form(matrix_name(layer), resolved.n_genes, described, dtype, normalize)
+    layer_names = list(names_of("layers", layers, described))
+    obsm_names = list(names_of("obsm", obsm, described))
+    others = [
         *(
             MatrixForm(name, resolved.n_genes, dtype=described.number_type(name, dtype))
             for name in dict.fromkeys(layer_names)
         ),
         *map(described.embedding, dict.fromkeys(obsm_names)),
     ]
-    check_counts(selection, x_name, forms[0].normalize)
+    check_counts(selection, x.name, x.normalize)
     if not len(selection.cells):
         warn("the frame has no cells; does a filter match nothing?")
-    read = _lazy if lazy else _read
-    x, *others = read(selection, resolved, forms, described, chunk_size, progress)
-    matrices = dict(zip((form.name for form in forms[1:]), others, strict=True))
     table = obs_of(selection, described)
     if cell and COLUMN in table.columns:
         raise DaoValueError(
@@ -129,63 +213,36 @@ def to_anndata(
         )
     if cell:
         table[COLUMN] = cell_texts(selection.keys, [s.id for s in selection.store.stores])
-    return anndata.AnnData(
-        X=x,
-        obs=table,
-        var=var_of(selection, described, resolved, gene_key),
-        layers={name.name: matrices[name] for name in layer_names},
-        obsm={
-            name.name: _embedding(name, matrices[name], described, table.index)
-            for name in obsm_names
-        },
-        uns=uns_of(selection, described),
+    return Planned(
+        selection,
+        resolved,
+        described,
+        x,
+        others,
+        layer_names,
+        obsm_names,
+        table,
+        var_of(selection, described, resolved, gene_key),
+        uns_of(selection, described),
     )
 
 
-def _read(
-    selection: Selection,
-    genes: ResolvedGenes,
-    forms: Sequence[MatrixForm],
-    described: Descriptions,
-    chunk_size: int | None,
-    progress: bool | None,
-) -> list[Any]:
+def _read(planned: Planned, chunk_size: int | None, progress: bool | None) -> list[Any]:
     """The matrices of a selection in memory."""
-    reader = Reader(selection.store._core, selection.cells, genes, forms)
+    selection, forms = planned.selection, [planned.x, *planned.others]
+    reader = Reader(selection.store._core, selection.cells, planned.genes, forms)
     n_obs = len(selection.cells)
     total = n_obs * len(forms)
     with progress_bar(progress, total=total, unit="cell", label="to_anndata") as advance:
         read = reader.read(advance=advance, budget=_BUDGET)
     shaped = [form.shaped(n_obs, arrays) for form, arrays in zip(forms, read, strict=True)]
     return [
-        values.astype(_dtype(form, described), copy=False)
+        values.astype(planned.dtype(form), copy=False)
         for form, values in zip(forms, shaped, strict=True)
     ]
 
 
-def _lazy(
-    selection: Selection,
-    genes: ResolvedGenes,
-    forms: Sequence[MatrixForm],
-    described: Descriptions,
-    chunk_size: int | None,
-    progress: bool | None,
-) -> list[Any]:
+def _lazy(planned: Planned, chunk_size: int | None, progress: bool | None) -> list[Any]:
     """The matrices of a selection as dask arrays."""
-    typed = [(form, _dtype(form, described)) for form in forms]
-    return list(lazy_matrices(selection, genes, typed, chunk_size))
-
-
-def _dtype(form: MatrixForm, described: Descriptions) -> np.dtype[Any]:
-    """The number type of a matrix: an embedding's is that of its source."""
-    return np.dtype(form.dtype) if form.name.is_of_genes else described.source_dtype(form.name)
-
-
-def _embedding(name: MatrixName, values: Any, described: Descriptions, index: pd.Index) -> Any:
-    """An embedding, as a table where it was one and is in memory."""
-    columns = common_names(described.matrices(name))
-    if columns is None or not isinstance(values, np.ndarray):
-        return values
-    import pandas as pd
-
-    return pd.DataFrame(values, index=index, columns=columns)
+    typed = [(form, planned.dtype(form)) for form in [planned.x, *planned.others]]
+    return list(lazy_matrices(planned.selection, planned.genes, typed, chunk_size))
