@@ -60,7 +60,7 @@ def test_batches_are_tensors_on_the_readers_memory(cells, layout):
     from dao_polars.frameworks.encoding import ObsEncoder
     from dao_polars.frameworks.torch import _Tensors
 
-    to_tensors = _Tensors(ObsEncoder(plain), None, False)
+    to_tensors = _Tensors(ObsEncoder(plain.rows), None, None, False)
     batch = next(iter(plain))
     tensors = to_tensors(batch)
     values = tensors["X"].values().numpy() if layout == "csr" else tensors["X"].numpy()
@@ -475,3 +475,22 @@ def test_pinned_memory_needs_a_device(cells):
     with pytest.raises(dao.DaoTypeError, match="transform"):
         cells.dao.to_torch(10, transform=3)
     assert next(iter(cells.dao.to_torch(1000, transform=lambda d: len(d["obs_name"])))) == 1000
+
+
+def test_controls_are_tensors_too(real_store):
+    cells = real_store.scan().filter(pl.col("dataset") == "pancreas_human")
+    cells = cells.select("cell", "cell_type", "donor")
+    controls, treated = (
+        cells.filter(pl.col("donor") == "human1"),
+        cells.filter(pl.col("donor") != "human1"),
+    )
+    options = {"pair_with": controls, "pair_by": "cell_type", "unpaired": "drop", "seed": 4}
+    dataset = treated.dao.to_torch(200, shuffle=True, **options)
+    for tensors, batch in zip(
+        dataset, treated.dao.iter_batches(200, shuffle=True, **options), strict=True
+    ):
+        assert np.array_equal(tensors["X"].to_dense().numpy(), batch.x.toarray())
+        assert np.array_equal(tensors["pair/X"].to_dense().numpy(), batch.pair.x.toarray())
+        labels = dataset.classes_["pair/donor"][tensors["pair/donor"].numpy()]
+        assert labels.tolist() == batch.pair.obs["donor"].to_list()
+        assert tensors["pair/cell_type"].tolist() == tensors["cell_type"].tolist()
