@@ -5,6 +5,7 @@ Owns what of two passes is the same group, and the formula by which their sums b
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -113,10 +114,11 @@ def merged(parts: Iterable[M]) -> M:
     Raises:
         DaoValueError: no parts, or parts of different requests.
     """
-    parts = list(parts)
-    if not parts:
+    # One after the other as they come: an engine's results are not all in memory at once.
+    left = iter(parts)
+    if (first := next(left, None)) is None:
         raise DaoValueError("there are no partial sums to merge")
-    return reduce(lambda a, b: a | b, parts)
+    return reduce(operator.or_, left, first)
 
 
 def _rows(labels: pl.DataFrame, among: pl.DataFrame) -> NDArray[np.int64]:

@@ -7,12 +7,13 @@ from typing import Any, get_args
 
 import polars as pl
 
-from ..errors import DaoFileExistsError, DaoFileNotFoundError, DaoKeyError, DaoValueError
+from ..errors import DaoFileExistsError, DaoKeyError, DaoValueError
 from ..frame import DaoFrame
 from ..genes.request import Duplicates
 from ..store.store import load_store
 from .output import PROGRAM, Output
 from .parser import Command, Parser, UsageError, add_version
+from .writing import names_in
 
 _SUFFIXES = (".h5ad", ".zarr")
 _TOTALS = ("log1p_cp10k", "cp10k", "log1p_cpm", "cpm", "log1p")
@@ -68,11 +69,7 @@ def _genes(arguments: Any) -> Any:
     """``genes=``: what datasets share or have together, the names in a file, or None."""
     if arguments.genes is None:
         return arguments.join
-    try:
-        text = Path(arguments.genes).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DaoFileNotFoundError(f"no such file: {arguments.genes!r}") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return names_in(arguments.genes)
 
 
 def _arguments(parser: Parser) -> None:

@@ -145,20 +145,23 @@ def _genes(arguments: Any) -> Any:
     if arguments.genes_of is not None:
         store = load_store(arguments.store, storage_options=arguments.storage_options)
         return store.var(arguments.genes_of)
-    if arguments.genes is None:
-        return None
-    if arguments.genes == "-":
+    return None if arguments.genes is None else names_in(arguments.genes)
+
+
+def names_in(file: str) -> list[str]:
+    """The genes that ``--genes FILE`` names, one a line; ``-`` is stdin."""
+    if file == "-":
         text = sys.stdin.read()
     else:
         try:
-            text = Path(arguments.genes).expanduser().read_text(encoding="utf-8")
+            text = Path(file).expanduser().read_text(encoding="utf-8")
         except FileNotFoundError as error:
-            raise DaoFileNotFoundError(f"--genes {arguments.genes!r}: no such file") from error
+            raise DaoFileNotFoundError(f"--genes {file!r}: no such file") from error
         except OSError as error:
-            raise DaoIOError(f"--genes {arguments.genes!r}: {error.strerror}") from error
+            raise DaoIOError(f"--genes {file!r}: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise DaoValueError(
-                f"--genes {arguments.genes!r}: no text in UTF-8; expected a gene's name a line"
+                f"--genes {file!r}: no text in UTF-8; expected a gene's name a line"
             ) from error
     return [name for line in text.splitlines() if (name := line.strip())]
 

@@ -6,7 +6,7 @@ Owns what of a frame is in such a file: what ``to_anndata`` gives of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -114,7 +114,7 @@ def write_h5ad(
         )
 
     with placed(target, overwrite) as beside:
-        planned = _planned(options)(frame)
+        planned = _planned(frame, options)
         with h5py.File(beside, "w") as file:
             _write(file, planned, make, progress, "write_h5ad")
 
@@ -170,7 +170,7 @@ def write_zarr(
         return group.create_array(name, shape=shape, dtype=dtype, chunks=chunks)
 
     with placed(target, overwrite) as beside:
-        planned = _planned(options)(frame)
+        planned = _planned(frame, options)
         group = zarr.open_group(str(beside), mode="w", zarr_format=zarr_format)
         _write(group, planned, make, progress, "write_zarr")
 
@@ -183,14 +183,14 @@ def _local(path: str | os.PathLike[str]) -> Path:
     return Path(path).expanduser()
 
 
-def _planned(options: AnnDataOptions) -> Callable[[pl.LazyFrame], Planned]:
+def _planned(frame: pl.LazyFrame, options: AnnDataOptions) -> Planned:
     """``plan`` with these options of ``to_anndata``."""
     if unknown := set(options) - set(_DEFAULTS):
         raise DaoTypeError(
             f"unknown options {sorted(unknown)}; there are {', '.join(map(repr, _DEFAULTS))}"
         )
     every: dict[str, Any] = {**_DEFAULTS, **options}
-    return lambda frame: plan(frame, **every)
+    return plan(frame, **every)
 
 
 def _is_anndata(zarr: Any, path: Path) -> bool:
