@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,6 +77,14 @@ class Line:
         ``most_in_flight``.
         """
         return dict(json.loads(self.ask("stats")))
+
+    def rest(self) -> None:
+        """Waits until nothing is under way: a client has its answer before that is counted."""
+        for _ in range(2_000):
+            if self.stats()["in_flight"] == 0:
+                return
+            time.sleep(0.005)
+        pytest.fail(f"requests do not end: {self.stats()}")
 
     def reset(self) -> None:
         self.ask("reset")

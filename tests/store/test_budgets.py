@@ -53,6 +53,7 @@ def far(served: Path, tmp_path: Path) -> Iterator[Line]:
 
 def asked(far: Line) -> tuple[int, int]:
     """The requests since the last time, and the bytes of their bodies."""
+    far.rest()
     stats = far.stats()
     far.reset()
     return sum(stats["requests"].values()), stats["bytes_down"]
@@ -74,6 +75,7 @@ def test_opening_asks_for_few_files_and_none_that_are_not_there(far: Line) -> No
     statuses = [request.status for request in far.requests()]
     assert statuses.count(404) == 1
     store.scan().dao.iter_batches(256)
+    far.rest()
     requests = far.requests()[n:]
     # The version once more, the table of cells, and the outline.
     assert len(requests) <= 5 + 2
@@ -129,6 +131,7 @@ def test_one_gene_reads_the_values_of_cells_that_have_it(
     assert found["g7"].to_list() == counts[rows].toarray()[:, 7].tolist()
     # The columns of all, in blocks that others have part of too; one cell in ten has a gene.
     read = {"indices": 0, "data": 0}
+    far.rest()
     for request in far.requests():
         for array in read:
             read[array] += request.bytes * (f"zarr/X/{array}/c/" in request.path)

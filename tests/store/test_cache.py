@@ -66,6 +66,7 @@ def far(served: Path, tmp_path: Path) -> Iterator[Line]:
 
 def asked(far: Line) -> int:
     """The requests for bytes of parts since the last time."""
+    far.rest()
     requests = [request for request in far.requests() if "/parts/" in request.path]
     far.seen, before = len(requests), getattr(far, "seen", 0)  # type: ignore[attr-defined]
     return len(requests) - before
