@@ -15,6 +15,7 @@
 //! - `matrix`: rows of one matrix on zarr, CSR or dense;
 //! - `genes`: names of genes to columns;
 //! - `sampling`: seed and epoch to an order of cells, its batches, and whose they are;
+//! - `encode`: a cell's genes as the tokens that foundation models read;
 //! - `read`: rows of several matrices, planned, on threads;
 //! - `batches`: the batches of an epoch, ahead of their consumer;
 //! - `lookup`: numbers of cells in any order: a few genes, sums;
@@ -29,6 +30,7 @@ pub mod aggregate;
 pub mod batches;
 pub mod checksum;
 pub mod codec;
+pub mod encode;
 pub mod error;
 #[cfg(feature = "python")]
 mod expr;
