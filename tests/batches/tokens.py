@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 MASK = (1 << 64) - 1
 
 
-def ranked(row: NDArray[np.float64], tokens: NDArray[np.int64], medians: NDArray[np.float64]):
+def ranked(
+    row: NDArray[np.float64], tokens: NDArray[np.int64], medians: NDArray[np.float64]
+) -> NDArray[np.int64]:
     """The tokens of a cell, highest value over median first; ties in the vocabulary's order."""
     genes = np.flatnonzero(row > 0)
     return tokens[genes[np.argsort(-(row[genes] / medians[genes]), kind="stable")]]
@@ -34,7 +36,7 @@ def binned(
     seed: int,
     epoch: int,
     key: int,
-):
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The tokens of a cell and their bins, at most ``room``: those of the lowest numbers drawn."""
     genes = np.flatnonzero(row)
     if not len(genes):
