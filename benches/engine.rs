@@ -151,6 +151,7 @@ fn epochs(c: &mut Criterion) {
                     let mut epoch = Epoch::start(
                         request.clone(),
                         EpochPlan { order, batches, together: Vec::new() },
+                        None,
                         128 << 20,
                         2,
                         pool.clone(),

@@ -15,6 +15,7 @@ from . import _core
 from .analysis.partial import Partial, merge
 from .batches.batch import Batch
 from .batches.batches import BatchIterable
+from .batches.tokens import BinEncoding, RankEncoding, Tokens
 from .errors import (
     DaoConflictError,
     DaoCorruptError,
@@ -42,6 +43,7 @@ __version__ = _core.VERSION
 __all__ = [
     "Batch",
     "BatchIterable",
+    "BinEncoding",
     "Cell",
     "DaoConflictError",
     "DaoCorruptError",
@@ -58,7 +60,9 @@ __all__ = [
     "DaoValueError",
     "Ontology",
     "Partial",
+    "RankEncoding",
     "Store",
+    "Tokens",
     "copy",
     "frame",
     "gene",

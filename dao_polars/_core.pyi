@@ -32,6 +32,7 @@ __all__ = [
     "Store",
     "TableFile",
     "TableMeta",
+    "TokenEncoding",
     "decode_hdf5_chunks",
     "feature_space_id",
     "keep_reports",
@@ -337,14 +338,46 @@ class Reader:
         threads: int | None = None,
     ) -> tuple[NDArray[np.uint32], NDArray[np.float64], NDArray[np.float64]]: ...
     def epoch(
-        self, plan: EpochPlan, *, budget: int = 134217728, threads: int | None = None
+        self,
+        plan: EpochPlan,
+        *,
+        encode: tuple[TokenEncoding, int] | None = None,
+        budget: int = 134217728,
+        threads: int | None = None,
     ) -> Epoch: ...
 
 @final
 class Epoch:
     def __iter__(self) -> Epoch: ...
-    def __next__(self) -> tuple[int, list[Any]]: ...
+    def __next__(self) -> tuple[int, list[Any], _TokenArrays | None]: ...
     def close(self) -> None: ...
+
+_TokenArrays = tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64] | None]
+
+@final
+class TokenEncoding:
+    @staticmethod
+    def ranks(
+        tokens: NDArray[np.int64],
+        medians: NDArray[np.float64],
+        *,
+        length: int,
+        pad: int,
+        cls: int | None,
+        eos: int | None,
+    ) -> TokenEncoding: ...
+    @staticmethod
+    def bins(
+        tokens: NDArray[np.int64],
+        *,
+        n_bins: int,
+        pad_bin: int,
+        seed: int,
+        length: int,
+        pad: int,
+        cls: int | None,
+        eos: int | None,
+    ) -> TokenEncoding: ...
 
 @final
 class PartWriter:

@@ -21,10 +21,11 @@ from .analysis.variable_genes import highly_variable_genes
 from .batches.batch import Batch
 from .batches.batches import BatchIterable
 from .batches.matrices import Matrices
-from .batches.options import BatchOptions, TensorOptions
+from .batches.options import READ_OPTIONS, BatchOptions, TensorOptions
 from .batches.pairs import Pairing, Unpaired, common_genes, controls_of, paired
 from .batches.rows import Rows
 from .batches.sampling import Sampling, Shuffle
+from .batches.tokens import Encoding, genes_of
 from .convert.arrays import Layout
 from .convert.lazy import to_dask
 from .convert.to_anndata import to_anndata
@@ -33,7 +34,7 @@ from .export.anndata import write_h5ad, write_zarr
 from .expression.quality import qc
 from .genes.request import Duplicates, Genes
 from .select import splits
-from .select.partitions import Pieces, partitions, pieces
+from .select.partitions import partitions, pieces
 from .select.selection import Missing, StoreLike, select
 from .select.show import describe
 from .write import selection as written
@@ -129,6 +130,7 @@ class DaoFrame:
         layout: Layout = "csr",
         dtype: Any = "float32",
         normalize: Normalize = None,
+        encode: Encoding | None = None,
         obs: Iterable[str] | bool | None = None,
         transform: Callable[[Batch[Any]], Any] | None = None,
         pair_with: pl.LazyFrame | pl.DataFrame | None = None,
@@ -185,6 +187,8 @@ class DaoFrame:
                 (a total of 10,000, then log(1 + x)), ``"cp10k"``, ``"log1p_cpm"`` (a million),
                 ``"cpm"``, ``"log1p"``, or ``{"target_sum": …, "log1p": …}`` (None leaves totals as
                 they are). A cell's total is over all genes of its dataset, whatever ``genes`` says.
+            encode: ``RankEncoding`` or ``BinEncoding``: ``batch.tokens`` of what x then has, the
+                vocabulary's genes that any dataset selected has, without ``genes``.
             obs: columns of the frame for ``batch.obs``; None or True: all, False: none.
             transform: called with each ``Batch``; what it returns is given instead.
             pair_with: cells of another query, controls say: ``batch.pair`` has as many of them as
@@ -224,10 +228,13 @@ class DaoFrame:
             )
         by = columns_of(weights, balance, group_by, pair_by)
         selection = select(self._subject, store, obs, by, missing)
-        groups = None
+        controls = groups = None
         if pair_with is not None and pair_by is not None:
             controls = controls_of(selection, pair_with, pair_by, obs, missing)
             selection, groups = paired(selection, controls, pair_by, unpaired)
+        if encode is not None:
+            genes = genes_of(encode, genes, selection, controls, gene_key)
+        if controls is not None:
             genes = common_genes(selection, controls, genes, gene_key, duplicates)
         sampling = Sampling(
             selection.frame,
@@ -244,19 +251,14 @@ class DaoFrame:
             group_by=group_by,
             drop_last=drop_last,
         )
-        matrices = Matrices(
-            selection, genes, gene_key, duplicates, layer, layers, obsm, layout, dtype, normalize
-        )
+        read = (genes, gene_key, duplicates, layer, layers, obsm, layout, dtype, normalize, encode)
         pairing = None
-        if groups is not None:
-            theirs = Matrices(
-                controls, genes, gene_key, duplicates, layer, layers, obsm, layout, dtype, normalize
-            )
-            pairing = Pairing(Rows(controls, theirs), groups, seed)
+        if controls is not None and groups is not None:
+            pairing = Pairing(Rows(controls, Matrices(controls, *read)), groups, seed)
         return BatchIterable(
             selection,
             sampling,
-            matrices,
+            Matrices(selection, *read),
             transform,
             rank,
             world_size,
@@ -382,7 +384,7 @@ class DaoFrame:
         ) -> BatchIterable[Any]:
             read: Any = {"shuffle": True} | options
             if not shuffled:
-                read = {name: value for name, value in read.items() if name in _READ_OPTIONS}
+                read = {name: value for name, value in read.items() if name in READ_OPTIONS}
             read |= {"obs": keys.columns, "layout": "dense"}
             return DaoFrame(cells).iter_batches(size, transform=transform, **read)
 
@@ -422,7 +424,7 @@ class DaoFrame:
         data = require("ray.data", "to_ray")
         from .frameworks.ray_data import CellsSource
 
-        unknown = options.keys() - _READ_OPTIONS
+        unknown = options.keys() - READ_OPTIONS
         if unknown:
             raise DaoTypeError(
                 f"to_ray takes no {', '.join(f'{name}=' for name in sorted(unknown))}: what is "
@@ -435,7 +437,7 @@ class DaoFrame:
         if options.get("genes") is not None:
             options["genes"] = whole.genes.to_list()
         source = CellsSource(
-            functools.partial(_cut, self._subject, missing, store),
+            functools.partial(pieces, self._subject, missing=missing, store=store),
             functools.partial(_batches_of_piece, batch_size, options),
             whole.estimated_bytes(),
         )
@@ -456,17 +458,6 @@ class DaoFrame:
     gene_stats = namespace_method(gene_stats)
     highly_variable_genes = namespace_method(highly_variable_genes)
     rank_genes_groups = namespace_method(rank_genes_groups)
-
-
-#: The options of ``iter_batches`` that say what is read of cells.
-_READ_OPTIONS = {
-    *("genes", "gene_key", "duplicates", "layer", "layers", "obsm", "layout", "dtype"),
-    *("normalize", "obs", "missing", "store"),
-}
-
-
-def _cut(frame: pl.LazyFrame, missing: Missing, store: StoreLike | None, n: int) -> Pieces:
-    return pieces(frame, n, missing, store)
 
 
 def _batches_of_piece(

@@ -127,6 +127,7 @@ fn batches(request: &Arc<ReadRequest>, order: Vec<u32>, batch_size: usize, budge
     let mut epoch = Epoch::start(
         request.clone(),
         EpochPlan { order: order.into(), batches: cut, together: Vec::new() },
+        None,
         budget,
         threads,
         pool,

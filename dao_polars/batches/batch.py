@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import polars as pl
 
 from . import show
+from .tokens import Tokens
 
 X = TypeVar("X")
 
@@ -27,6 +28,7 @@ class Batch(Generic[X]):
         cells: the cell keys, (n_cells,), of the frame's ``cell`` type.
         layers: those asked for, by name, as x.
         obsm: those asked for, by name, (n_cells, n_columns), numpy.
+        tokens: with ``encode``, what foundation models read of the cells.
         pair: with ``pair_with``, the control cells: row ``i`` is of the same group as row ``i``.
     """
 
@@ -35,6 +37,7 @@ class Batch(Generic[X]):
     cells: pl.Series
     layers: dict[str, Any] = field(default_factory=dict)
     obsm: dict[str, Any] = field(default_factory=dict)
+    tokens: Tokens | None = None
     pair: Batch[X] | None = None
 
     def __iter__(self) -> Iterator[Any]:
@@ -47,6 +50,10 @@ class Batch(Generic[X]):
         """The matrices of the batch by name: ``"X"``, ``"layers/…"``, ``"obsm/…"``."""
         layers = {f"layers/{name}": x for name, x in self.layers.items()}
         return {"X": self.x, **layers, **{f"obsm/{name}": x for name, x in self.obsm.items()}}
+
+    def arrays(self) -> dict[str, Any]:
+        """The matrices and the arrays of tokens by name."""
+        return self.matrices() | ({} if self.tokens is None else self.tokens.entries())
 
     def __repr__(self) -> str:
         return show.batch_text(self)

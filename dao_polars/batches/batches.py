@@ -180,10 +180,10 @@ class BatchIterable(Generic[T]):
             rounds=position.rounds,
             skip=position.taken,
         )
-        all_batches = [self.rows.batches(plan, self._budget, self._threads)]
+        all_batches = [self.rows.batches(plan, position.epoch, self._budget, self._threads)]
         if self.pairing is not None:
             controls = self.pairing.plan(plan, position.epoch)
-            halves = self._budget // 2, self._threads
+            halves = position.epoch, self._budget // 2, self._threads
             all_batches = [
                 self.rows.batches(plan, *halves),
                 self.pairing.controls.batches(controls, *halves),

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from .._args import Normalize, normalization
-from .._core import MatrixName, Reader
+from .._core import MatrixName, Reader, TokenEncoding
 from ..convert.arrays import Layout, MatrixForm
 from ..errors import DaoKeyError, DaoValueError
 from ..genes.request import Duplicates, Genes
@@ -20,6 +20,7 @@ from ..select.counts import check_counts
 from ..select.selection import Selection, gene_names_of, matrix_name, matrix_names, number_type
 from ..store.store import Store
 from .sampling import digest
+from .tokens import Encoding
 
 
 class Matrices:
@@ -29,6 +30,7 @@ class Matrices:
         n_vars: columns of x.
         parts: the numbers of the parts that the cells are of.
         forms: each of them, and in which form it is read.
+        encoding: what makes tokens of x.
         settings: what makes values what they are, as JSON has it.
     """
 
@@ -44,6 +46,7 @@ class Matrices:
         layout: Layout,
         dtype: Any,
         normalize: Normalize,
+        encoding: Encoding | None,
     ) -> None:
         if layout not in ("csr", "dense"):
             raise DaoValueError(f"layout={layout!r}; expected 'csr' or 'dense'")
@@ -66,6 +69,8 @@ class Matrices:
                 for name in self._obsm
             ),
         ]
+        self.encoding = encoding
+        self._tokens = None if encoding is None else encoding.columns(self._genes.names or [])
         self.settings: dict[str, Any] = {
             "genes": None if self._genes.names is None else digest(self._genes.names),
             "gene_key": gene_key,
@@ -74,11 +79,18 @@ class Matrices:
             "layout": layout,
             "dtype": dtype,
             "normalize": None if normalized is None else list(normalized),
+            **({} if encoding is None else encoding.settings),
         }
 
     def open(self, store: Store) -> Reader:
         """The core's reader of all these matrices."""
         return Reader(store._core, self._cells, self._genes, self.forms)
+
+    def encode(self, epoch: int) -> tuple[TokenEncoding, int] | None:
+        """What makes tokens of x in an epoch."""
+        if self.encoding is None or self._tokens is None:
+            return None
+        return self.encoding.core(self._tokens), epoch
 
     def gene_names(self, store: Store) -> pl.Series:
         """The names of the columns of x and layers, (n_vars,); of all genes, they are read."""
@@ -88,6 +100,11 @@ class Matrices:
     def entries(self) -> list[tuple[str, MatrixForm]]:
         """The matrices by their names among tensors: ``X``, ``layers/…``, ``obsm/…``."""
         return [(str(form.name) if i else "X", form) for i, form in enumerate(self.forms)]
+
+    def names(self) -> list[str]:
+        """What a batch's arrays are called among tensors."""
+        tokens = () if self.encoding is None else self.encoding.dtypes
+        return [*(name for name, _ in self.entries()), *tokens]
 
     def shaped(self, n_rows: int, read: list[Any]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """X, the layers and the obsm of what the reader gave for ``n_rows`` cells."""

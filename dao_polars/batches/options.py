@@ -16,6 +16,7 @@ from ..genes.request import Duplicates, Genes
 from ..select.selection import Missing, StoreLike
 from .pairs import Unpaired
 from .sampling import Shuffle
+from .tokens import Encoding
 
 
 class BatchOptions(TypedDict, total=False):
@@ -39,6 +40,7 @@ class BatchOptions(TypedDict, total=False):
     obsm: Iterable[str] | str | bool
     dtype: Any
     normalize: Normalize
+    encode: Encoding | None
     obs: Iterable[str] | bool | None
     pair_with: pl.LazyFrame | pl.DataFrame | None
     pair_by: Column | Iterable[Column] | None
@@ -56,3 +58,12 @@ class TensorOptions(BatchOptions, total=False):
     """The options of ``to_torch`` and ``to_tensorflow`` that are those of ``iter_batches``."""
 
     layout: Layout
+
+
+READ_OPTIONS = frozenset(
+    {
+        *("genes", "gene_key", "duplicates", "layer", "layers", "obsm", "layout", "dtype"),
+        *("normalize", "obs", "missing", "store"),
+    }
+)
+"""The options that say what is read of cells."""

@@ -18,6 +18,7 @@ from ..scan.cell import COLUMN
 from ..select.selection import Selection
 from .batch import Batch
 from .matrices import Matrices
+from .tokens import Tokens
 
 #: Rows of obs that are put in an epoch's order at a time: few at first, so that batches come soon.
 _FIRST_REORDERED, _REORDERED = 1 << 12, 1 << 16
@@ -73,16 +74,18 @@ class Rows:
             start = stop
 
     def batches(
-        self, plan: EpochPlan, budget: int, threads: int | None
+        self, plan: EpochPlan, epoch: int, budget: int, threads: int | None
     ) -> Generator[Batch[Any], None, None]:
-        """The batches of a plan, read ahead within so many bytes."""
-        epoch = self.reader().epoch(plan, budget=budget, threads=threads)
+        """The batches of an epoch's plan, read ahead within so many bytes."""
+        encode = self.matrices.encode(epoch)
+        read = self.reader().epoch(plan, encode=encode, budget=budget, threads=threads)
         try:
-            for (cells, obs), (n_rows, read) in zip(self.in_order(plan), epoch, strict=True):
-                x, layers, obsm = self.matrices.shaped(n_rows, read)
-                yield Batch(x, obs, cells, layers, obsm)
+            for (cells, obs), (n_rows, arrays, made) in zip(self.in_order(plan), read, strict=True):
+                x, layers, obsm = self.matrices.shaped(n_rows, arrays)
+                tokens = None if made is None else Tokens(*made)
+                yield Batch(x, obs, cells, layers, obsm, tokens)
         finally:
-            epoch.close()
+            read.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}

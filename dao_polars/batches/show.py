@@ -14,6 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from .batch import Batch
     from .batches import BatchIterable
+    from .tokens import Tokens
 
 _ROWS = 5  # of obs that a notebook shows
 
@@ -25,6 +26,8 @@ def batch_text(batch: Batch[Any]) -> str:
     lines.append(textwrap.fill(obs, 100, subsequent_indent="       "))
     for group, matrices in (("layers", batch.layers), ("obsm", batch.obsm)):
         lines += [f"  {group} {name!r}: {_matrix(matrix)}" for name, matrix in matrices.items()]
+    if batch.tokens is not None:
+        lines.append(f"  tokens: {_tokens(batch.tokens)}")
     return "\n".join(lines)
 
 
@@ -36,6 +39,8 @@ def batch_html(batch: Batch[Any]) -> str:
             f"<b>{group}</b> <code>{escape(name)}</code> {escape(_matrix(matrix))}"
             for name, matrix in matrices.items()
         ]
+    if batch.tokens is not None:
+        lines.append(f"<b>tokens</b> {escape(_tokens(batch.tokens))}")
     more = f", the first {_ROWS} of {len(batch):,}" if len(batch) > _ROWS else ""
     lines.append(f"<b>obs</b>{more}")
     shown = "".join(f"<div>{line}</div>" for line in lines)
@@ -56,10 +61,12 @@ def loader_html(batches: BatchIterable[Any]) -> str:
         for name, form in batches.matrices.entries()
     ]
     obs = ", ".join(escape(column.name) for column in batches.obs) or "no columns"
+    encoding = batches.matrices.encoding
     lines = (
         f"<b>{count}</b> from {cells}, {layout}",
         f"<b>order</b> {escape(order)}; epoch {batches.epoch} is next",
         f"<b>matrices</b> {', '.join(matrices)}",
+        *(() if encoding is None else (f"<b>tokens</b> {escape(repr(encoding))}",)),
         f"<b>obs</b> {obs}",
     )
     return f"<div>{''.join(f'<div>{line}</div>' for line in lines)}</div>"
@@ -76,6 +83,13 @@ def _loader(batches: BatchIterable[Any]) -> tuple[str, str, str, str]:
     count = f"{n:,} {'batch' if n == 1 else 'batches'} of {sampling.batch_size:,}"
     cells = f"{batches.n_obs:,} cells × {batches.n_vars:,} genes"
     return count, cells, batches.matrices.layout, order
+
+
+def _tokens(tokens: Tokens) -> str:
+    """Tokens in words: shape, how many places have one, and whether they have bins."""
+    cells, length = tokens.input_ids.shape
+    bins = "" if tokens.bins is None else ", with bins"
+    return f"{cells:,} × {length:,}, {np.count_nonzero(tokens.attention_mask):,} of them{bins}"
 
 
 def _matrix(x: Any) -> str:

@@ -39,7 +39,7 @@ class ObsEncoder:
     def __init__(self, rows: Rows) -> None:
         self.classes: dict[str, NDArray[Any]] = {}
         self.dtypes: dict[str, np.dtype[Any]] = {}
-        reserved = [name for name, _ in rows.matrices.entries()]
+        reserved = rows.matrices.names()
         columns: list[pl.Series] = []
         for column in rows.obs:
             if column.name in reserved:

@@ -22,7 +22,7 @@ def dataset(batches: BatchIterable[Any]) -> Any:
 
     def elements() -> Iterator[dict[str, Any]]:
         for batch in batches:
-            yield {name: _tensor(x) for name, x in batch.matrices().items()} | {
+            yield {name: _tensor(x) for name, x in batch.arrays().items()} | {
                 name: np.array(["" if v is None else str(v) for v in column], dtype=object)
                 if isinstance(column, list)
                 else column
@@ -33,6 +33,10 @@ def dataset(batches: BatchIterable[Any]) -> Any:
     for entry, form in batches.matrices.entries():
         make = tf.SparseTensorSpec if form.layout == "csr" else tf.TensorSpec
         spec[entry] = make([None, form.n_columns], tf.as_dtype(form.dtype))
+    encoding = batches.matrices.encoding
+    if encoding is not None:
+        for name, kind in encoding.dtypes.items():
+            spec[name] = tf.TensorSpec([None, encoding.length], tf.as_dtype(kind))
     for name, number in encoder.dtypes.items():
         spec[name] = tf.TensorSpec([None], tf.string if number.hasobject else tf.as_dtype(number))
     made = tf.data.Dataset.from_generator(elements, output_signature=spec)

@@ -43,7 +43,7 @@ class _Tensors:
         return values if self.transform is None else self.transform(values)
 
     def _entries(self, batch: Batch[Any], encoder: ObsEncoder) -> dict[str, Any]:
-        values: dict[str, Any] = {k: self._matrix(x) for k, x in batch.matrices().items()}
+        values: dict[str, Any] = {k: self._matrix(x) for k, x in batch.arrays().items()}
         for name, column in encoder.encode(batch.obs).items():
             values[name] = column if isinstance(column, list) else self._tensor(column)
         return values

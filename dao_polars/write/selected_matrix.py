@@ -110,7 +110,7 @@ class SelectedMatrix:
         # A reader of its own, whose buffers go with it.
         epoch = self._open(cells).epoch(plan, budget=_BUDGET)
         try:
-            for _, (block,) in epoch:
+            for _, (block,), _ in epoch:
                 yield block
         finally:
             epoch.close()

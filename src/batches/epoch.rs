@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::ahead::ReadAhead;
 use super::assemble::{Assembly, assembly};
 use super::pool::BufferPool;
+use super::tokens::{EpochEncoding, Tokens};
 use super::window::{Window, windows};
 use super::{Batch, BatchMatrix};
 use crate::error::{DaoError, Result};
@@ -30,7 +31,7 @@ pub struct Epoch {
 
 impl Epoch {
     /// Starts `threads` threads on the cells of `request` in the order of `plan` (positions into its keys), cut
-    /// into its batches (consecutive rows of that order), with buffers from `pool`.
+    /// into its batches (consecutive rows of that order), with buffers from `pool` and, of an encoding, tokens.
     ///
     /// # Errors
     /// `Value` for an order that the keys do not have or batches that do not fit it, `Io` if the system gives
@@ -38,6 +39,7 @@ impl Epoch {
     pub fn start(
         request: Arc<ReadRequest>,
         plan: EpochPlan,
+        encoding: Option<EpochEncoding>,
         budget: u64,
         threads: usize,
         pool: Arc<BufferPool>,
@@ -66,7 +68,7 @@ impl Epoch {
         let ahead = ReadAhead::new(&request, &order, &together, by_piece.len(), budget - for_batches);
         let budget = if ahead.is_some() { for_batches } else { budget };
         let cells = AtomicUsize::new(0);
-        let work = Windows { request, order, batches, windows, pieces, by_piece, pool, ahead, cells };
+        let work = Windows { request, order, batches, windows, pieces, by_piece, pool, encoding, ahead, cells };
         Ok(Self { workers: Workers::start(work, budget, threads)?, ready: Vec::new().into_iter() })
     }
 
@@ -120,6 +122,8 @@ struct Windows {
     /// The most cells of a piece, and the positions in the request of the matrices that are read in such pieces.
     by_piece: Vec<(usize, Vec<usize>)>,
     pool: Arc<BufferPool>,
+    /// How cells become tokens.
+    encoding: Option<EpochEncoding>,
     /// What is read ahead, where the store is on another machine.
     ahead: Option<ReadAhead>,
     cells: AtomicUsize,
@@ -173,7 +177,8 @@ impl Work for Windows {
     }
 
     fn estimate(&self, window: usize) -> u64 {
-        self.request.matrices.iter().map(|matrix| self.matrix_bytes(matrix, window)).sum()
+        let tokens = self.encoding.as_ref().map_or(0, |encoding| encoding.bytes(self.windows[window].rows.len()));
+        self.request.matrices.iter().map(|matrix| self.matrix_bytes(matrix, window)).fold(tokens, u64::saturating_add)
     }
 
     fn prepare(&self, unit: usize) -> Result<OpenWindow> {
@@ -215,17 +220,26 @@ impl Work for Windows {
     fn finish(&self, unit: usize, open: OpenWindow) -> Result<Vec<Batch>> {
         let mut batches: Vec<Batch> = self.batches[self.windows[unit].batches.clone()]
             .iter()
-            .map(|rows| Batch { rows: rows.clone(), matrices: Vec::with_capacity(open.assemblies.len()) })
+            .map(|rows| Batch { rows: rows.clone(), matrices: Vec::with_capacity(open.assemblies.len()), tokens: None })
             .collect();
         for assembly in open.assemblies {
             for (batch, matrix) in batches.iter_mut().zip(assembly.finish()?) {
                 batch.matrices.push(matrix);
             }
         }
+        if let Some(encoding) = &self.encoding {
+            let mut keys = &open.keys[..];
+            for batch in &mut batches {
+                let (own, rest) = keys.split_at(batch.rows.len());
+                keys = rest;
+                batch.tokens = batch.matrices.first().map(|x| encoding.tokens(own, x)).transpose()?;
+            }
+        }
         Ok(batches)
     }
 
     fn bytes(&self, batches: &Vec<Batch>) -> u64 {
-        batches.iter().flat_map(|batch| &batch.matrices).map(BatchMatrix::bytes).sum()
+        let matrices = batches.iter().flat_map(|batch| &batch.matrices).map(BatchMatrix::bytes);
+        matrices.chain(batches.iter().flat_map(|batch| &batch.tokens).map(Tokens::bytes)).sum()
     }
 }

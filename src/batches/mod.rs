@@ -2,7 +2,7 @@
 //!
 //! `window` (pure) says which batches are read together and in which pieces, `assemble` has a window's rows
 //! decoded into `buffers` (whose parts are `parted` among threads) from the `pool`, `ahead` has what lies on another machine
-//! asked for before it is needed, and `epoch` has
+//! asked for before it is needed, `tokens` has what is decoded encoded, and `epoch` has
 //! [`crate::read::schedule`] do that on all cores within a budget. Must not know why the cells come in this order, nor
 //! Python.
 
@@ -12,6 +12,7 @@ mod buffers;
 mod epoch;
 mod parted;
 mod pool;
+mod tokens;
 mod window;
 
 use std::ops::Range;
@@ -19,6 +20,7 @@ use std::ops::Range;
 use crate::number::{Values, for_dtype_values};
 pub use epoch::Epoch;
 pub use pool::{BufferPool, PoolSection};
+pub use tokens::{EpochEncoding, Tokens};
 
 /// A finished batch.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +29,8 @@ pub struct Batch {
     pub rows: Range<usize>,
     /// The batch's rows of each matrix, in the order of the request.
     pub matrices: Vec<BatchMatrix>,
+    /// Its tokens, of an epoch that is encoded.
+    pub tokens: Option<Tokens>,
 }
 
 /// A batch's rows of one matrix: CSR, or (with empty `indptr` and `indices`) dense and row-major.

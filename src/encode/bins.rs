@@ -6,39 +6,49 @@
 //! than places, a random sample of them is kept, in the vocabulary's order.
 
 use super::draw::CellDraw;
-use super::frame::{Frame, check_tokens, gene};
+use super::frame::{Frame, gene};
 use crate::error::{DaoError, Result};
 
 /// A vocabulary of tokens, the number of bins, and the rows made with them.
 #[derive(Debug, Clone)]
 pub struct BinEncoding {
-    tokens: Vec<i32>,
-    n_bins: i32,
-    pad_value: i32,
+    tokens: Vec<i64>,
+    n_bins: u32,
+    pad_bin: i64,
+    seed: u64,
     frame: Frame,
 }
 
 impl BinEncoding {
-    /// Of the token of each column; `Value` for what cannot be binned.
-    pub fn new(tokens: &[i32], n_bins: i32, pad_value: i32, frame: Frame) -> Result<Self> {
+    /// Of the token of each column; `Value` for what cannot be binned. `pad_bin` is the bin of places without a token.
+    pub fn new(tokens: Vec<i64>, n_bins: u32, pad_bin: i64, seed: u64, frame: Frame) -> Result<Self> {
         frame.validate()?;
-        check_tokens(tokens)?;
         if n_bins < 2 {
             return Err(DaoError::value(format!("n_bins={n_bins}")).expected("at least 2, of which 0 is for zeros"));
         }
-        Ok(Self { tokens: tokens.to_vec(), n_bins, pad_value, frame })
+        Ok(Self { tokens, n_bins, pad_bin, seed, frame })
+    }
+
+    /// The frame of a row.
+    pub fn frame(&self) -> &Frame {
+        &self.frame
+    }
+
+    /// The draw of a cell's genes in an epoch.
+    pub(super) fn draw(&self, epoch: u64, key: u64) -> CellDraw {
+        CellDraw::new(self.seed, epoch, key)
     }
 
     /// Writes the tokens of a row (`columns` ascending), their bins, and the padding; gives the number of tokens.
     ///
     /// Special tokens have bin 0.
-    pub fn row(
+    pub(super) fn row(
         &self,
         columns: &[i32],
         values: &[f64],
         draw: CellDraw,
-        ids: &mut [i32],
-        bins: &mut [i32],
+        ids: &mut [i64],
+        bins: &mut [i64],
     ) -> Result<usize> {
         let mut kept = Vec::with_capacity(columns.len());
         for (&column, &value) in columns.iter().zip(values) {
@@ -55,12 +65,12 @@ impl BinEncoding {
             kept.sort_unstable_by_key(|&(column, _, _)| column);
         }
         let n = self.frame.write(kept.iter().map(|&(_, token, _)| token), ids);
-        bins.fill(self.pad_value);
+        bins.fill(self.pad_bin);
         bins[..n].fill(0);
         let first = usize::from(self.frame.cls.is_some());
         for (to, &(_, _, value)) in bins[first..].iter_mut().zip(&kept) {
-            // There are fewer edges than `n_bins`, which is of this type.
-            *to = i32::try_from(edges.partition_point(|&edge| edge <= value)).unwrap_or(i32::MAX);
+            // There are fewer edges than `n_bins`, which is of 32 bits.
+            *to = i64::try_from(edges.partition_point(|&edge| edge <= value)).unwrap_or(i64::MAX);
         }
         Ok(n)
     }
@@ -73,11 +83,11 @@ impl BinEncoding {
     clippy::cast_sign_loss,
     reason = "places in a row are below 2^31"
 )]
-fn edges(mut values: Vec<f64>, n_bins: i32) -> Vec<f64> {
+fn edges(mut values: Vec<f64>, n_bins: u32) -> Vec<f64> {
     values.sort_unstable_by(f64::total_cmp);
     let Some(last) = values.len().checked_sub(1) else { return Vec::new() };
     let steps = n_bins - 2;
-    let quantile = |i: i32| {
+    let quantile = |i: u32| {
         let q = if i == 0 {
             0.0
         } else if i == steps {
@@ -99,9 +109,9 @@ mod tests {
 
     use super::*;
 
-    fn encoded(frame: Frame, n_bins: i32, draw: CellDraw, columns: &[i32], values: &[f64]) -> (Vec<i32>, Vec<i32>) {
-        let tokens: Vec<i32> = (0..12).map(|column| 30 - column).collect();
-        let encoding = BinEncoding::new(&tokens, n_bins, -2, frame.clone()).unwrap();
+    fn encoded(frame: Frame, n_bins: u32, draw: CellDraw, columns: &[i32], values: &[f64]) -> (Vec<i64>, Vec<i64>) {
+        let tokens: Vec<i64> = (0..12).map(|column| 30 - column).collect();
+        let encoding = BinEncoding::new(tokens, n_bins, -2, 0, frame.clone()).unwrap();
         let (mut ids, mut bins) = (vec![-7; frame.length], vec![-7; frame.length]);
         let n = encoding.row(columns, values, draw, &mut ids, &mut bins).unwrap();
         assert!(ids[n..].iter().all(|&id| id == frame.pad) && bins[n..].iter().all(|&bin| bin == -2));
@@ -115,7 +125,7 @@ mod tests {
     /// What `binned` of `tests/batches/tokens.py` gives: row, bins, places, seed, epoch, key, tokens, their bins.
     #[test]
     fn bins_and_draws_are_those_of_numpy() {
-        type Case = ([u8; 12], i32, usize, [u64; 3], &'static [i32], &'static [i32]);
+        type Case = ([u8; 12], u32, usize, [u64; 3], &'static [i64], &'static [i64]);
         let cases: [Case; 8] = [
             (
                 [0, 2, 0, 2, 1, 2, 3, 2, 0, 2, 4, 2],
@@ -178,10 +188,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_binned_is_refused() {
-        assert!(BinEncoding::new(&[1, 2], 2, -2, frame(1)).is_ok());
-        assert!(BinEncoding::new(&[1, 2], 1, -2, frame(1)).is_err());
-        assert!(BinEncoding::new(&[1, 1], 2, -2, frame(1)).is_err());
-        assert!(BinEncoding::new(&[1], 2, -2, frame(0)).is_err());
+        assert!(BinEncoding::new(vec![1, 2], 2, -2, 0, frame(1)).is_ok());
+        assert!(BinEncoding::new(vec![1, 2], 1, -2, 0, frame(1)).is_err());
+        assert!(BinEncoding::new(vec![1], 2, -2, 0, frame(0)).is_err());
     }
 
     proptest! {

@@ -24,8 +24,8 @@ impl CellDraw {
     }
 
     /// The number of a token: those with the lowest ones are drawn.
-    pub fn number(self, token: i32) -> u64 {
-        mix(self.0 ^ u64::from(token.unsigned_abs()))
+    pub fn number(self, token: i64) -> u64 {
+        mix(self.0 ^ token.unsigned_abs())
     }
 }
 

@@ -8,11 +8,11 @@ pub struct Frame {
     /// The number of places of a row.
     pub length: usize,
     /// The token of places that have none.
-    pub pad: i32,
+    pub pad: i64,
     /// The token before the genes.
-    pub cls: Option<i32>,
+    pub cls: Option<i64>,
     /// The token after the last gene.
-    pub eos: Option<i32>,
+    pub eos: Option<i64>,
 }
 
 impl Frame {
@@ -36,7 +36,7 @@ impl Frame {
     }
 
     /// Writes a row of these genes (at most `room()`) and its padding; gives the number of tokens.
-    pub fn write(&self, genes: impl Iterator<Item = i32>, row: &mut [i32]) -> usize {
+    pub fn write(&self, genes: impl Iterator<Item = i64>, row: &mut [i64]) -> usize {
         let tokens = self.cls.into_iter().chain(genes.take(self.room())).chain(self.eos);
         let mut n = 0;
         for (to, token) in row.iter_mut().zip(tokens) {
@@ -45,21 +45,6 @@ impl Frame {
         }
         row[n..].fill(self.pad);
         n
-    }
-}
-
-/// Fails unless tokens are one for each gene, at least 0, and no two the same.
-pub fn check_tokens(tokens: &[i32]) -> Result<()> {
-    if let Some(at) = tokens.iter().position(|&token| token < 0) {
-        return Err(DaoError::value(format!("the token of gene {at} of the vocabulary is {}", tokens[at]))
-            .expected("integers of at least 0"));
-    }
-    let mut sorted = tokens.to_vec();
-    sorted.sort_unstable();
-    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(DaoError::value(format!("two genes of the vocabulary have the token {}", pair[0]))
-            .expected("a token of its own for each gene")),
-        None => Ok(()),
     }
 }
 

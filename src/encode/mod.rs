@@ -4,12 +4,54 @@
 //! one row at a time, where column `i` is the vocabulary's gene `i`; must not know stores, batches or names of genes.
 //! `tests/batches/tokens.py` has the same in numpy, word for word.
 
+use crate::error::Result;
+
 mod bins;
 mod draw;
 mod frame;
 mod ranks;
 
 pub use bins::BinEncoding;
-pub use draw::CellDraw;
 pub use frame::Frame;
 pub use ranks::RankEncoding;
+
+/// How a cell's genes become tokens.
+#[derive(Debug, Clone)]
+pub enum Encoding {
+    /// By rank.
+    Ranks(RankEncoding),
+    /// With the bins of their values.
+    Bins(BinEncoding),
+}
+
+impl Encoding {
+    /// The number of places of a row.
+    pub fn length(&self) -> usize {
+        match self {
+            Self::Ranks(ranks) => ranks.frame().length,
+            Self::Bins(bins) => bins.frame().length,
+        }
+    }
+
+    /// Whether tokens have bins.
+    pub fn has_bins(&self) -> bool {
+        matches!(self, Self::Bins(_))
+    }
+
+    /// Writes the row of the cell with this key in this epoch, `length()` places each; gives the number of tokens.
+    ///
+    /// `bins` are used where `has_bins()`.
+    pub fn row(
+        &self,
+        columns: &[i32],
+        values: &[f64],
+        (epoch, key): (u64, u64),
+        ids: &mut [i64],
+        bins: &mut [i64],
+    ) -> Result<usize> {
+        match self {
+            Self::Ranks(ranks) => ranks.row(columns, values, ids),
+            Self::Bins(encoding) => encoding.row(columns, values, encoding.draw(epoch, key), ids, bins),
+        }
+    }
+}

@@ -4,37 +4,32 @@
 //! `counts / n_counts * 10_000 / median`. Total and target are the same for all genes of a cell, so that they change no rank:
 //! what is ranked is `counts / median`, in 64 bits.
 
-use super::frame::{Frame, check_tokens, gene};
-use crate::error::{DaoError, Result};
+use super::frame::{Frame, gene};
+use crate::error::Result;
 
 /// A vocabulary of tokens and medians, and the rows made with it.
 #[derive(Debug, Clone)]
 pub struct RankEncoding {
-    genes: Vec<(i32, f64)>,
+    genes: Vec<(i64, f64)>,
     frame: Frame,
 }
 
 impl RankEncoding {
-    /// Of the token and the median of each column; `Value` for what cannot rank.
-    pub fn new(tokens: &[i32], medians: &[f64], frame: Frame) -> Result<Self> {
+    /// Of the token and the median (above 0) of each column; `Value` for a frame without a place for a gene.
+    pub fn new(genes: Vec<(i64, f64)>, frame: Frame) -> Result<Self> {
         frame.validate()?;
-        check_tokens(tokens)?;
-        if tokens.len() != medians.len() {
-            return Err(DaoError::value("there is not a median for each token")
-                .expected(tokens.len())
-                .found(medians.len()));
-        }
-        if let Some(at) = medians.iter().position(|&median| !(median.is_finite() && median > 0.0)) {
-            return Err(DaoError::value(format!("the median of gene {at} of the vocabulary is {}", medians[at]))
-                .expected("finite numbers above 0"));
-        }
-        Ok(Self { genes: tokens.iter().copied().zip(medians.iter().copied()).collect(), frame })
+        Ok(Self { genes, frame })
+    }
+
+    /// The frame of a row.
+    pub fn frame(&self) -> &Frame {
+        &self.frame
     }
 
     /// Writes the tokens of a row (`columns` ascending) and their padding to `ids`; gives the number of tokens.
     ///
     /// Genes without a value above 0 are left out; of genes that rank the same, the vocabulary's first comes first.
-    pub fn row(&self, columns: &[i32], values: &[f64], ids: &mut [i32]) -> Result<usize> {
+    pub fn row(&self, columns: &[i32], values: &[f64], ids: &mut [i64]) -> Result<usize> {
         let mut ranked = Vec::with_capacity(columns.len());
         for (&column, &value) in columns.iter().zip(values) {
             let (token, median) = gene(&self.genes, column)?;
@@ -53,8 +48,9 @@ mod tests {
 
     use super::*;
 
-    fn encoded(frame: Frame, columns: &[i32], values: &[f64]) -> (Vec<i32>, usize) {
-        let encoding = RankEncoding::new(&[10, 11, 12, 13, 14], &[1., 2., 0.5, 1., 4.], frame.clone()).unwrap();
+    fn encoded(frame: Frame, columns: &[i32], values: &[f64]) -> (Vec<i64>, usize) {
+        let encoding =
+            RankEncoding::new(vec![(10, 1.), (11, 2.), (12, 0.5), (13, 1.), (14, 4.)], frame.clone()).unwrap();
         let mut ids = vec![-7; frame.length];
         let n = encoding.row(columns, values, &mut ids).unwrap();
         (ids, n)
@@ -76,15 +72,9 @@ mod tests {
 
     #[test]
     fn what_cannot_rank_is_refused() {
-        let fails = |tokens: &[i32], medians: &[f64], frame| RankEncoding::new(tokens, medians, frame).is_err();
-        assert!(!fails(&[1, 2], &[1., 1.], frame(1)));
-        assert!(fails(&[1, 1], &[1., 1.], frame(1)));
-        assert!(fails(&[1, -2], &[1., 1.], frame(1)));
-        assert!(fails(&[1, 2], &[1.], frame(1)));
-        assert!(fails(&[1, 2], &[1., 0.], frame(1)) && fails(&[1, 2], &[1., f64::NAN], frame(1)));
-        assert!(fails(&[1], &[1.], frame(0)));
-        assert!(fails(&[1], &[1.], Frame { cls: Some(0), ..frame(1) }));
-        let encoding = RankEncoding::new(&[1], &[1.], frame(1)).unwrap();
+        assert!(RankEncoding::new(vec![(1, 1.)], frame(0)).is_err());
+        assert!(RankEncoding::new(vec![(1, 1.)], Frame { cls: Some(0), ..frame(1) }).is_err());
+        let encoding = RankEncoding::new(vec![(1, 1.)], frame(1)).unwrap();
         assert!(encoding.row(&[1], &[1.], &mut [0]).is_err());
     }
 

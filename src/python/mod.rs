@@ -8,6 +8,7 @@ mod arrays;
 mod cell_keys;
 mod codec;
 mod edit;
+mod encode;
 mod error;
 mod files;
 mod genes;
@@ -29,6 +30,7 @@ mod _core {
         cell_keys::PyCellKeys,
         codec::{pfor_decode, pfor_encode},
         edit::PyEdit,
+        encode::PyTokenEncoding,
         files::PyFiles,
         genes::{PyGenes, feature_space_id, keep_reports, match_genes, next_report},
         reader::{PyEpoch, PyReader},

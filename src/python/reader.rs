@@ -9,13 +9,14 @@ use pyo3::types::{PyAny, PyList};
 
 use super::arrays;
 use super::cell_keys::PyCellKeys;
+use super::encode::{self, PyTokenEncoding};
 use super::genes::PyGenes;
 use super::progress::Progress;
 use super::sampling::PyEpochPlan;
 use super::store::PyStore;
 use super::store::manifest::PyMatrixName;
 use crate::aggregate::{self, CellGrouping};
-use crate::batches::{Batch, BufferPool, Epoch};
+use crate::batches::{Batch, BufferPool, Epoch, EpochEncoding};
 use crate::error::DaoError;
 use crate::number::{Dtype, Layout, Values};
 use crate::read::schedule::{self, Next};
@@ -101,7 +102,7 @@ impl PyReader {
         let plan = EpochPlan { order: (0..n).collect(), batches, together: Vec::new() };
         let (request, pool) = (self.request.clone(), self.pool.clone());
         let threads = schedule::threads(threads);
-        let mut epoch = py.detach(|| Epoch::start(request, plan, budget, threads, pool))?;
+        let mut epoch = py.detach(|| Epoch::start(request, plan, None, budget, threads, pool))?;
         let mut told = 0;
         loop {
             let next = py.detach(|| epoch.next(PATIENCE))?;
@@ -154,21 +155,32 @@ impl PyReader {
     }
 
     /// Start reading a plan's batches ahead; ``budget`` is in bytes, ``threads=None`` is one a core.
-    #[pyo3(signature = (plan, *, budget=134_217_728, threads=None))]
-    fn epoch(&self, py: Python<'_>, plan: &PyEpochPlan, budget: u64, threads: Option<usize>) -> PyResult<PyEpoch> {
+    ///
+    /// ``encode`` is an encoding of the first matrix' columns, and the number of the epoch.
+    #[pyo3(signature = (plan, *, encode=None, budget=134_217_728, threads=None))]
+    fn epoch(
+        &self,
+        py: Python<'_>,
+        plan: &PyEpochPlan,
+        encode: Option<(PyRef<'_, PyTokenEncoding>, u64)>,
+        budget: u64,
+        threads: Option<usize>,
+    ) -> PyResult<PyEpoch> {
+        let encoding = encode.map(|(encoding, epoch)| EpochEncoding { encoding: encoding.0.clone(), epoch });
         // What an epoch has at a time is what the next one needs.
         self.pool.limit(usize::try_from(budget).unwrap_or(usize::MAX));
         let (request, pool, pid) = (self.request.clone(), self.pool.clone(), std::process::id());
         let plan = plan.0.clone();
         let threads = schedule::threads(threads);
-        let epoch = py.detach(|| Epoch::start(request.clone(), plan, budget, threads, pool.clone()))?;
+        let epoch = py.detach(|| Epoch::start(request.clone(), plan, encoding, budget, threads, pool.clone()))?;
         Ok(PyEpoch { request, pool, inner: Mutex::new(Some(epoch)), pid })
     }
 }
 
-/// An iterator of (n_rows, matrices) over a reader's cells; its threads end with it.
+/// An iterator of (n_rows, matrices, tokens) over a reader's cells; its threads end with it.
 ///
-/// ``n_rows`` is the number of cells of a batch; a matrix is ``(data, indices, indptr)``, or an array of (rows, columns)
+/// ``n_rows`` is the number of cells of a batch; ``tokens`` are None, or the encoding's ``(ids, mask, bins or None)``,
+/// (n_rows, length) int64, bool and int64; a matrix is ``(data, indices, indptr)``, or an array of (rows, columns)
 /// where it is dense. The arrays are writable; their memory is used again once nothing refers to it. Raises the first
 /// DaoError of reading.
 #[pyclass(name = "Epoch", module = "dao_polars._core", frozen)]
@@ -194,10 +206,11 @@ impl PyEpoch {
                 guard.as_mut().map_or(Ok(Next::Over), |epoch| epoch.next(PATIENCE))
             });
             match next {
-                Ok(Next::Ready(batch)) => {
+                Ok(Next::Ready(mut batch)) => {
                     let n_rows = batch.rows.len();
+                    let tokens = batch.tokens.take().map(|tokens| encode::arrays_of(py, tokens, n_rows)).transpose()?;
                     let matrices = arrays_of(py, batch, &self.request, &self.pool)?;
-                    return Ok(Some((n_rows, matrices).into_pyobject(py)?.into_any()));
+                    return Ok(Some((n_rows, matrices, tokens).into_pyobject(py)?.into_any()));
                 }
                 Ok(Next::Waiting) => py.check_signals()?,
                 Ok(Next::Over) => {
