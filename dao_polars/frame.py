@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import numpy as np
     import ray
     import tensorflow as tf
+    import torch
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
@@ -271,6 +272,7 @@ class DaoFrame:
         self,
         batch_size: int = 1024,
         *,
+        device: str | int | torch.device | None = None,
         pin_memory: bool = False,
         transform: Callable[[dict[str, Any]], Any] | None = None,
         **options: Unpack[TensorOptions],
@@ -279,6 +281,8 @@ class DaoFrame:
 
         Args:
             batch_size: cells a batch.
+            device: where tensors are to be; on a CUDA device, copies from page-locked memory run
+                beside the step, one batch ahead. Needs ``num_workers=0`` in a DataLoader.
             pin_memory: put tensors into page-locked memory, from which a GPU copies faster.
             transform: called with each batch's dict; what it returns is given instead. Workers
                 that are spawned need one that pickles.
@@ -289,7 +293,8 @@ class DaoFrame:
 
         Returns:
             An ``IterableDataset`` of dicts: ``"X"`` (n_cells, n_genes) on the reader's own memory,
-            sparse CSR or (``layout="dense"``) strided; ``"layers/…"``, ``"obsm/…"``; and the
+            sparse CSR (32-bit indices) or (``layout="dense"``) strided; ``"layers/…"``,
+            ``"obsm/…"``; with ``encode`` ``"input_ids"``, ``"attention_mask"``, ``"bins"``; and the
             columns of obs, (n_cells,): numbers as they are (float64 with NaN where the column has
             nulls), dates as integers, categories as int64 codes into ``.classes_[column]`` (-1
             for null), text as lists. With ``pair_with`` the same of the controls, as
@@ -298,13 +303,14 @@ class DaoFrame:
 
         Raises:
             DaoImportError: torch is not installed.
+            DaoValueError: torch has no such device.
             Everything that ``iter_batches`` raises.
         """
         require("torch", "to_torch")
         from .frameworks.torch import TorchDataset
 
         batches = self.iter_batches(batch_size, **options)
-        return TorchDataset(batches, transform=transform, pin_memory=pin_memory)
+        return TorchDataset(batches, transform=transform, pin_memory=pin_memory, device=device)
 
     def to_tensorflow(
         self, batch_size: int = 1024, **options: Unpack[TensorOptions]

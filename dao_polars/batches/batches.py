@@ -7,11 +7,12 @@ Owns epochs as a user sees them: which comes next, and where it is. Which cells 
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import polars as pl
@@ -50,6 +51,14 @@ class EpochBatches(Iterator[T]):
         """Ends the epoch: there are no more batches."""
         with self._lock:
             self._batches.close()
+
+
+#: What makes of an epoch's batches what is given.
+Through = Callable[[Iterator[Batch[Any]]], Iterator[Any]]
+
+
+def _with_pair(batch: Batch[Any], pair: Batch[Any] | None = None) -> Batch[Any]:
+    return batch if pair is None else replace(batch, pair=pair)
 
 
 MANY = 20_000
@@ -157,8 +166,14 @@ class BatchIterable(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return self.iterate()
 
-    def iterate(self, worker: int = 0, workers: int = 1) -> EpochBatches[T]:
-        """The next epoch, or the rest of a resumed one: the share of one of a rank's workers."""
+    def iterate(
+        self, worker: int = 0, workers: int = 1, through: Through | None = None
+    ) -> EpochBatches[Any]:
+        """The next epoch, or the rest of a resumed one: the share of one of a rank's workers.
+
+        ``through`` is what batches go through before they are given, instead of ``transform``; it
+        may take some ahead.
+        """
         rank, world_size = self.rank()
         if self._resumed is None:
             position = EpochPosition(self.epoch, world_size, worker=worker, workers=workers)
@@ -167,9 +182,14 @@ class BatchIterable(Generic[T]):
         self._resumed = None
         self.epoch = position.epoch + 1
         self._position = position
-        return EpochBatches(self._batches(position, rank))
+        return EpochBatches(self._batches(position, rank, through or self._transformed))
 
-    def _batches(self, position: EpochPosition, rank: int) -> Generator[T, None, None]:
+    def _transformed(self, batches: Iterator[Batch[Any]]) -> Iterator[Any]:
+        return batches if self._transform is None else map(self._transform, batches)
+
+    def _batches(
+        self, position: EpochPosition, rank: int, through: Through
+    ) -> Generator[Any, None, None]:
         plan = self.sampling.sampler.plan(
             position.epoch,
             rank=rank,
@@ -189,15 +209,13 @@ class BatchIterable(Generic[T]):
                 self.pairing.controls.batches(controls, *halves),
             ]
         try:
-            for batch, *pair in zip(*all_batches, strict=True):
+            for batch in through(itertools.starmap(_with_pair, zip(*all_batches, strict=True))):
                 if position.workers == 1:
                     position.rounds += 1
                 else:
                     position.taken += 1
-                if pair:
-                    batch = replace(batch, pair=pair[0])
                 tell()
-                yield cast(T, batch) if self._transform is None else self._transform(batch)
+                yield batch
         finally:
             for batches in all_batches:
                 batches.close()

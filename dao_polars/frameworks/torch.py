@@ -22,6 +22,7 @@ from ..batches.batch import Batch
 from ..batches.batches import BatchIterable
 from ..batches.position import EpochPosition
 from ..errors import DaoTypeError, DaoValueError
+from .device import ahead
 from .encoding import ObsEncoder
 from .worker_epochs import WorkerEpochs
 
@@ -32,15 +33,15 @@ class _Tensors:
 
     encoder: ObsEncoder
     pair_encoder: ObsEncoder | None
-    transform: Callable[[Any], Any] | None
+    device: torch.device | None
     pins: bool
 
-    def __call__(self, batch: Batch[Any]) -> Any:
+    def __call__(self, batch: Batch[Any]) -> dict[str, Any]:
         values = self._entries(batch, self.encoder)
         if batch.pair is not None and self.pair_encoder is not None:
             pair = self._entries(batch.pair, self.pair_encoder)
             values |= {f"pair/{name}": value for name, value in pair.items()}
-        return values if self.transform is None else self.transform(values)
+        return values
 
     def _entries(self, batch: Batch[Any], encoder: ObsEncoder) -> dict[str, Any]:
         values: dict[str, Any] = {k: self._matrix(x) for k, x in batch.arrays().items()}
@@ -50,13 +51,34 @@ class _Tensors:
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         tensor = torch.from_numpy(array)
-        return tensor.pin_memory() if self.pins else tensor
+        if self.pins:
+            tensor = tensor.pin_memory()
+        return tensor if self.device is None else tensor.to(self.device, non_blocking=self.pins)
 
     def _matrix(self, x: NDArray[Any] | csr_matrix) -> torch.Tensor:
         if isinstance(x, np.ndarray):
             return self._tensor(x)
-        arrays = map(self._tensor, (x.indptr, x.indices, x.data))  # which the reader has checked
+        # Each on its own, as they are: torch takes 32-bit indices. The reader has checked them.
+        arrays = map(self._tensor, (x.indptr, x.indices, x.data))
         return torch.sparse_csr_tensor(*arrays, size=x.shape, check_invariants=False)
+
+
+def _device(device: Any) -> torch.device | None:
+    """A device of this machine, as torch names it."""
+    if device is None:
+        return None
+    try:
+        found = torch.device(device)
+        if found.type == "cuda":
+            # Counted, not used: that would begin on the first device, before a rank has its own.
+            n = torch.cuda.device_count()
+            if (found.index or 0) >= n:
+                raise DaoValueError(f"device={device!r}: torch finds {n} CUDA devices")
+        else:
+            torch.empty(0, device=found)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        raise DaoValueError(f"device={device!r}: {error}") from None
+    return found
 
 
 def _dataset_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -95,18 +117,22 @@ class TorchDataset(IterableDataset):
         *,
         transform: Callable[[Any], Any] | None,
         pin_memory: bool,
+        device: str | int | torch.device | None,
     ) -> None:
         if transform is not None and not callable(transform):
             raise DaoTypeError(f"transform={transform!r}; expected a function of a dict of tensors")
+        place = _device(device)
         if pin_memory and not torch.cuda.is_available():
             raise DaoValueError("pin_memory=True needs a CUDA device, and torch finds none")
+        pins = pin_memory or (place is not None and place.type == "cuda")
         encoder, pair = ObsEncoder(batches.rows), None
         self.classes_ = dict(encoder.classes)
         if batches.pairing is not None:
             pair = ObsEncoder(batches.pairing.controls)
             self.classes_ |= {f"pair/{name}": found for name, found in pair.classes.items()}
         self.batches = batches
-        self._tensors = _Tensors(encoder, pair, transform, pin_memory)
+        self._tensors = _Tensors(encoder, pair, place, pins)
+        self._transform = transform
         self._epochs = WorkerEpochs()
         #: Whether the state to go on from was loaded by this very worker.
         self._loaded_here = False
@@ -117,19 +143,27 @@ class TorchDataset(IterableDataset):
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         if worker is None:
-            batches = self.batches.iterate()
+            batches = self.batches.iterate(through=self._made)
             self._epochs.set(EpochPosition(self.batches.epoch))
-            return map(self._tensors, batches)
+            return batches
         if self._tensors.pins:
             raise DaoValueError(
-                "pin_memory=True in a worker, which has no CUDA; give it to the DataLoader instead"
+                "pin_memory=True or a CUDA device in a worker, which has no CUDA; use "
+                "num_workers=0, or leave it to the DataLoader and the loop"
             )
         resumed = self.batches.epoch if self._loaded_here else None
         position = self._epochs.begin(worker.seed - worker.id, worker.id, resumed)
         if not self._loaded_here:
             self.batches.go_to(position)
         self._loaded_here = False
-        return map(self._tensors, self.batches.iterate(worker.id, worker.num_workers))
+        return self.batches.iterate(worker.id, worker.num_workers, self._made)
+
+    def _made(self, batches: Iterator[Batch[Any]]) -> Iterator[Any]:
+        """What is given of an epoch's batches."""
+        made: Iterator[Any] = map(self._tensors, batches)
+        if self._tensors.device is not None:
+            made = ahead(made, self._tensors.device)
+        return made if self._transform is None else map(self._transform, made)
 
     @property
     def epoch(self) -> int:

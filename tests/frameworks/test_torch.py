@@ -494,3 +494,109 @@ def test_controls_are_tensors_too(real_store):
         labels = dataset.classes_["pair/donor"][tensors["pair/donor"].numpy()]
         assert labels.tolist() == batch.pair.obs["donor"].to_list()
         assert tensors["pair/cell_type"].tolist() == tensors["cell_type"].tolist()
+
+
+@pytest.mark.parametrize("encode", ["ranks", "bins"])
+def test_tokens_are_tensors(real_store, encode):
+    genes = real_store.var("pancreas_human")["var_name"].to_list()
+    words = {gene: 1 + i for i, gene in enumerate(genes)}
+    encoding = (
+        dao.RankEncoding(words, 128, medians=dict.fromkeys(genes, 1.0))
+        if encode == "ranks"
+        else dao.BinEncoding(words, 128, n_bins=9)
+    )
+    cells = real_store.scan().filter(pl.col("dataset") == "pancreas_human")
+    options = {"shuffle": True, "seed": 2, "encode": encoding, "obs": ["cell_type"]}
+    for tensors, batch in zip(
+        cells.dao.to_torch(100, **options), cells.dao.iter_batches(100, **options), strict=True
+    ):
+        found = batch.tokens.entries()
+        assert list(found) == ["input_ids", "attention_mask", *(["bins"] * (encode == "bins"))]
+        for name, array in found.items():
+            assert tensors[name].numpy().dtype == array.dtype
+            assert np.array_equal(tensors[name].numpy(), array)
+    clash = cells.with_columns(input_ids=pl.lit(1))
+    with pytest.raises(dao.DaoValueError, match="input_ids"):
+        clash.dao.to_torch(100, encode=encoding)
+
+
+#: CUDA too, where there is a device.
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", ["csr", "dense"])
+def test_batches_on_a_device_are_the_same_in_the_same_order(cells, device, layout):
+    options = {"shuffle": True, "seed": 3, "layout": layout}
+    there = cells.dao.to_torch(150, device=device, **options)
+    here = cells.dao.to_torch(150, **options)
+    for epoch in range(2):
+        n = 0
+        for a, b in zip(there, here, strict=True):
+            assert a.keys() == b.keys()
+            for name, value in b.items():
+                if isinstance(value, list):
+                    assert a[name] == value
+                    continue
+                assert a[name].device.type == device
+                assert (a[name].layout, a[name].dtype) == (value.layout, value.dtype)
+                assert torch.equal(a[name].cpu().to_dense(), value.to_dense())
+            if layout == "csr":
+                assert a["X"].col_indices().dtype == torch.int32
+            n += 1
+        assert n == len(here), epoch
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_epoch_goes_on_after_the_batch_given_not_the_one_on_its_way(cells, device):
+    def dataset():
+        return cells.dao.to_torch(
+            100, shuffle=True, seed=3, device=device, transform=lambda d: d["obs_name"]
+        )
+
+    whole = list(dataset())
+    for n in range(len(whole) + 1):
+        first = dataset()
+        begun = iter(first)
+        assert [next(begun) for _ in range(n)] == whole[:n]
+        again = dataset()
+        again.load_state_dict(first.state_dict())
+        rest = list(again)
+        assert rest == whole[n:] or (n == len(whole) and len(rest) == len(whole))
+
+
+def test_the_first_batch_is_given_at_once_and_then_one_is_ahead():
+    from dao_polars.frameworks.device import ahead
+
+    begun = []
+
+    def make():
+        for i in range(5):
+            begun.append(i)
+            yield {"i": torch.tensor(i)}
+
+    given = ahead(make(), torch.device("cpu"))
+    for i, n in enumerate([1, 3, 4, 5, 5]):
+        assert next(given)["i"] == i
+        assert len(begun) == n
+    assert next(given, None) is None
+    assert list(ahead(iter([]), torch.device("cpu"))) == []
+
+
+def test_tensors_are_on_the_readers_own_memory(cells):
+    made = cells.dao.iter_batches(
+        100, transform=lambda b: (b, cells.dao.to_torch(100)._tensors(b)["X"])
+    )
+    first, tensor = next(iter(made))
+    for ours, theirs in [
+        (first.x.indices, tensor.col_indices()),
+        (first.x.indptr, tensor.crow_indices()),
+        (first.x.data, tensor.values()),
+    ]:
+        assert ours.ctypes.data == theirs.data_ptr()
+
+
+def test_devices_that_are_none_are_refused(cells):
+    for device in ("cuda:99", "nothing", 3.5):
+        with pytest.raises(dao.DaoValueError, match="device="):
+            cells.dao.to_torch(10, device=device)
