@@ -233,7 +233,10 @@ fn lengths(matrix: &MatrixRequest, keys: &[u64]) -> Result<Option<Vec<usize>>> {
     for &key in keys {
         let (number, row) = split_key(key);
         let part = matrix.part(number)?;
-        let Some(nnz) = part.matrix.row_nnz(row).filter(|_| part.columns.is_none()) else { return Ok(None) };
+        if part.columns.is_some() {
+            return Ok(None);
+        }
+        let Some(nnz) = part.matrix.row_nnz(row)? else { return Ok(None) };
         // A length that memory cannot hold fails later, where the buffer is allocated.
         lengths.push(usize::try_from(nnz).unwrap_or(usize::MAX));
     }

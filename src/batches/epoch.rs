@@ -149,8 +149,9 @@ impl Windows {
         for key in self.keys(window) {
             let (number, row) = split_key(key);
             let Ok(part) = matrix.part(number) else { continue };
-            direct &= part.columns.is_none() && part.matrix.row_nnz(row).is_some();
-            rows += part.matrix.row_bytes(row);
+            direct &= part.columns.is_none() && part.matrix.is_csr();
+            // What fails here fails when the row is read.
+            rows += part.matrix.row_bytes(row).unwrap_or(0);
         }
         match matrix.form.layout {
             Layout::Csr if direct => rows,

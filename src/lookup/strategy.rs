@@ -87,7 +87,8 @@ fn by_genes(target: &PartLookup<'_>, index: &Arc<GeneIndex>, mapping: &Mapping) 
     let (lookup, part) = (target.lookup, target.part);
     let (Some(&first), Some(&last)) = (target.rows.first(), target.rows.last()) else { return Ok(Some(Vec::new())) };
     let pairs = mapping.pairs();
-    let all: u64 = pairs.iter().map(|&(gene, _)| index.nnz(gene)).sum();
+    let nnz = pairs.iter().map(|&(gene, _)| index.nnz(gene)).collect::<Result<Vec<_>>>()?;
+    let all: u64 = nnz.iter().sum();
     let n_obs = f64::from(u32::try_from(part.n_obs.max(1)).unwrap_or(u32::MAX)); // cells are numbered with 32 bits
     let share = (f64::from(last - first) + 1.0) / n_obs;
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -111,7 +112,7 @@ fn by_genes(target: &PartLookup<'_>, index: &Arc<GeneIndex>, mapping: &Mapping) 
     by_output.sort_by_key(|&(_, output)| output);
     for pairs in by_output.chunk_by(|a, b| a.1 == b.1) {
         let within = |&(gene, _): &(u32, u32)| -> Result<(u32, Range<u64>)> {
-            Ok((gene, if share < 0.5 { index.between(gene, first, last)? } else { 0..index.nnz(gene) }))
+            Ok((gene, if share < 0.5 { index.between(gene, first, last)? } else { 0..index.nnz(gene)? }))
         };
         let genes: Vec<_> = pairs.iter().map(within).collect::<Result<_>>().map_err(|e| e.at(part.place()))?;
         match &genes[..] {

@@ -90,26 +90,34 @@ impl Matrix {
     }
 
     /// The bytes that decoding `row` into `T` keeps: at most for CSR; for dense matrices as rows were so far.
-    pub fn row_bytes(&self, row: u32) -> u64 {
+    pub fn row_bytes(&self, row: u32) -> Result<u64> {
         match self {
-            Self::Csr(csr) => 12 * csr.row_nnz(row),
-            Self::Dense(dense) => dense.row_bytes(),
+            Self::Csr(csr) => Ok(12 * csr.row_nnz(row)?),
+            Self::Dense(dense) => Ok(dense.row_bytes()),
         }
     }
 
     /// The number of a row's values, where that is known before the row is read.
-    pub fn row_nnz(&self, row: u32) -> Option<u64> {
+    pub fn row_nnz(&self, row: u32) -> Result<Option<u64>> {
         match self {
-            Self::Csr(csr) => Some(csr.row_nnz(row)),
-            Self::Dense(_) => None,
+            Self::Csr(csr) => csr.row_nnz(row).map(Some),
+            Self::Dense(_) => Ok(None),
+        }
+    }
+
+    /// Holds in memory where all rows lie, two to four bytes each, so that none is looked up: for those who want many.
+    pub fn hold_rows(&self) -> Result<()> {
+        match self {
+            Self::Csr(csr) => csr.hold_rows(),
+            Self::Dense(_) => Ok(()),
         }
     }
 
     /// Where a row begins along the first axis of the array of values.
-    pub fn row_start(&self, row: u32) -> u64 {
+    pub fn row_start(&self, row: u32) -> Result<u64> {
         match self {
             Self::Csr(csr) => csr.row_start(row),
-            Self::Dense(_) => row.into(),
+            Self::Dense(_) => Ok(row.into()),
         }
     }
 
@@ -133,6 +141,11 @@ impl Matrix {
             Self::Csr(csr) => csr.is_remote(),
             Self::Dense(dense) => dense.array().storage().local_root().is_none(),
         }
+    }
+
+    /// Whether rows are sparse: whether the number of a row's values is known before the row is read.
+    pub fn is_csr(&self) -> bool {
+        matches!(self, Self::Csr(_))
     }
 
     /// Whether the matrix is CSR in other codecs than `dao_polars.pfor`.
@@ -206,11 +219,12 @@ impl Matrix {
     /// As [`Matrix::read`], and what `see` fails with.
     pub fn each_row<T: Num>(&self, mut see: impl FnMut(u32, &[i32], &[T]) -> Result<()>) -> Result<()> {
         let n_rows = u32::try_from(self.shape()[0]).map_err(|_| DaoError::value("more than 2^32 - 1 rows"))?;
+        self.hold_rows()?;
         let mut start = 0;
         while start < n_rows {
             let (mut stop, mut bytes) = (start, 0);
             while stop < n_rows && bytes < 64 << 20 {
-                bytes += self.row_bytes(stop);
+                bytes += self.row_bytes(stop)?;
                 stop += 1;
             }
             let rows: Vec<u32> = (start..stop).collect();
@@ -277,8 +291,8 @@ mod tests {
             let open = |shape| Matrix::open(&storage(folder.path()), "X", shape);
             let matrix = open([3, 5]).unwrap();
             assert_eq!((matrix.shape(), matrix.dtype(), matrix.is_portable()), ([3, 5], Dtype::U16, !packed));
-            assert_eq!([0, 1, 2, 3].map(|row| matrix.row_nnz(row)), [Some(2), Some(0), Some(1), Some(0)]);
-            assert_eq!((matrix.reads_rows(), matrix.keeps_rows(), matrix.row_bytes(0)), (packed, false, 24));
+            assert_eq!([0, 1, 2, 3].map(|row| matrix.row_nnz(row).unwrap()), [Some(2), Some(0), Some(1), Some(0)]);
+            assert_eq!((matrix.reads_rows(), matrix.keeps_rows(), matrix.row_bytes(0).unwrap()), (packed, false, 24));
             let read = matrix.rows::<f32>(&[0, 2]).unwrap();
             assert_eq!((read.indices, read.data), (vec![0, 4, 2], vec![3.0, 1.0, 9.0]));
             let mut seen = 0;

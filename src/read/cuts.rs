@@ -39,7 +39,9 @@ pub fn cut_cells(store: &OpenStore, keys: &[u64], n: usize) -> Result<Vec<usize>
     let open = |at: usize| {
         let part = store.store().part_numbered(rows[at].0)?;
         check_rows(store, part, rows[at].1.iter().copied().flatten().map(|&key| split_key(key).1))?;
-        Ok((rows[at].0, store.matrix(part, &MatrixName::X)?))
+        let matrix = store.matrix(part, &MatrixName::X)?;
+        matrix.hold_rows()?;
+        Ok((rows[at].0, matrix))
     };
     let mut matrices = HashMap::with_capacity(rows.len());
     let keep = |(number, matrix): (u32, Arc<Matrix>)| {
@@ -53,7 +55,7 @@ pub fn cut_cells(store: &OpenStore, keys: &[u64], n: usize) -> Result<Vec<usize>
                 let mut shard = None;
                 run.iter().enumerate().map(move |(at, &key)| {
                     let (_, row) = split_key(key);
-                    let before = shard.replace(matrix.row_start(row) / shard_len);
+                    let before = shard.replace(matrix.row_start(row).unwrap_or(0) / shard_len);
                     let edge = match before {
                         _ if at == 0 => Edge::Part,
                         before if before != shard => Edge::Shard,
@@ -69,8 +71,9 @@ pub fn cut_cells(store: &OpenStore, keys: &[u64], n: usize) -> Result<Vec<usize>
     Ok(cuts(cells(), keys.len(), total, n))
 }
 
+/// The cost of a row, of a matrix that holds where rows lie: nothing can fail.
 fn cost(matrix: &Matrix, row: u32) -> u64 {
-    matrix.row_nnz(row).unwrap_or_else(|| matrix.shape()[1]).saturating_add(ROW)
+    matrix.row_nnz(row).ok().flatten().unwrap_or_else(|| matrix.shape()[1]).saturating_add(ROW)
 }
 
 /// The cuts of `n_cells`, each with its cost and what lies before it, into `n` pieces; the costs have this `total`.

@@ -1,6 +1,6 @@
 //! Requests to read: one selection, and one or several matrices of its parts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Normalize, OpenStore, check_rows, schedule, split_key};
@@ -13,6 +13,9 @@ use crate::store::{MatrixName, Part};
 
 /// The parts that are opened at a time where each waits for a server.
 const AT_ONCE: usize = 32;
+
+/// The rows of all parts up to which it is held in memory where they lie, even if few of them are wanted: 8 MiB.
+const FEW_ROWS: u64 = 4 << 20;
 
 /// One requested matrix, and the form in which it is returned.
 #[derive(Debug, Clone)]
@@ -68,8 +71,9 @@ impl ReadRequest {
     /// integers; `Key` for a matrix that a part lacks; and as [`OpenStore::matrix`].
     pub fn open(store: &OpenStore, keys: Arc<Vec<u64>>, genes: &Genes, forms: Vec<MatrixForm>) -> Result<Self> {
         let runs = || keys.chunk_by(|a, b| split_key(*a).0 == split_key(*b).0);
-        let wanted: BTreeSet<u32> = runs().map(|run| split_key(run[0]).0).collect(); // a run has a key
-        let parts = genes.columns().filter(|(number, _)| wanted.contains(number));
+        let mut wanted: BTreeMap<u32, u64> = BTreeMap::new(); // the cells of each part; a run has a key
+        runs().for_each(|run| *wanted.entry(split_key(run[0]).0).or_default() += run.len() as u64);
+        let parts = genes.columns().filter(|(number, _)| wanted.contains_key(number));
         let parts = parts.map(|(number, columns)| Ok((number, (store.store().part_numbered(number)?, columns))));
         let parts: BTreeMap<u32, _> = parts.collect::<Result<_>>()?;
         for run in runs() {
@@ -77,6 +81,8 @@ impl ReadRequest {
             let (part, _) = parts.get(&number).ok_or_else(|| not_opened(number))?;
             check_rows(store, part, run.iter().map(|&key| split_key(key).1))?;
         }
+        let is_small = parts.values().map(|(part, _)| part.n_obs).sum::<u64>() <= FEW_ROWS;
+        let hold = |part: &Part, number| is_small || wanted.get(&number).is_some_and(|&n| n >= part.n_obs / 2);
         let mut cache_numbers = 0..;
         let mut matrices = Vec::with_capacity(forms.len());
         for form in forms {
@@ -99,6 +105,9 @@ impl ReadRequest {
                         .found(n_source));
                 }
                 let cache_number = cache_numbers.next().ok_or_else(|| DaoError::value("more than 2^32 matrices"))?;
+                if hold(part, number) {
+                    matrix.hold_rows()?;
+                }
                 opened.push((number, PartMatrix { matrix, columns, place: part.place(), cache_number }));
                 Ok(())
             };
@@ -120,7 +129,8 @@ impl ReadRequest {
         for key in keys {
             let (number, row) = split_key(key);
             let parts = self.matrices.iter().filter_map(|matrix| matrix.part(number).ok());
-            bytes += parts.map(|part| part.matrix.row_bytes(row)).sum::<u64>();
+            // What fails here fails when the row is read.
+            bytes += parts.map(|part| part.matrix.row_bytes(row).unwrap_or(0)).sum::<u64>();
             n += 1;
         }
         bytes.checked_div(12 * n).unwrap_or(0)

@@ -175,7 +175,7 @@ fn summed<T: Num>(matrix: &Matrix, totals: Option<&Totals>) -> Result<Sums> {
 fn entries<T: Num>(index: &GeneIndex, part: &Part) -> Result<Entries> {
     let mut entries = Entries::default();
     for gene in 0..u32::try_from(part.n_vars).unwrap_or(u32::MAX) {
-        let (cells, values) = index.read::<T>(gene, 0..index.nnz(gene))?;
+        let (cells, values) = index.read::<T>(gene, 0..index.nnz(gene)?)?;
         for (cell, value) in cells.into_iter().zip(values) {
             entries.add(cell.cast_unsigned(), gene, value);
         }

@@ -339,8 +339,9 @@ impl Edit {
             return Err(DaoError::value("a row to be removed is past the dataset's rows").at(part.place()));
         }
         let (matrix, totals) = (open.matrix(part, &MatrixName::X)?, open.totals(part, &MatrixName::X)?);
-        let of_row = |row| matrix.row_nnz(row).or_else(|| totals.as_ref().map(|totals| u64::from(totals.cell(row).1)));
-        let nnz = all.rows().map(of_row).sum();
+        let counted = |row| totals.as_ref().map(|totals| u64::from(totals.cell(row).1));
+        let of_row = |row| Ok(matrix.row_nnz(row)?.or_else(|| counted(row)));
+        let nnz = all.rows().map(of_row).collect::<Result<Vec<_>>>()?.into_iter().sum();
         let bytes = all.to_bytes();
         let path = self.new_name("removed");
         Ok((Removed { path, checksum: checksum(&bytes), n_obs: all.count(), nnz }, bytes))

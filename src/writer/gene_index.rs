@@ -49,11 +49,12 @@ pub fn add_gene_index(open: &OpenStore, part: &Part, mut advance: impl FnMut(usi
     let folder = of_part.join(&name);
     let mut writer = MatrixWriter::new(&folder, spec)?;
     let n_rows = u32::try_from(part.n_obs).map_err(|_| DaoError::value("more than 2^32 - 1 cells"))?;
+    matrix.hold_rows()?;
     let mut start = 0;
     while start < n_rows {
         let (mut stop, mut values) = (start, 0);
         while stop < n_rows && values < STEP {
-            values += matrix.row_nnz(stop).unwrap_or(part.n_vars) + 1;
+            values += matrix.row_nnz(stop)?.unwrap_or(part.n_vars) + 1;
             stop += 1;
         }
         let rows: Vec<u32> = (start..stop).collect();

@@ -218,7 +218,7 @@ def test_an_epoch_goes_on_and_pickles(few):
         batches = few.scan().dao.iter_batches(
             16, shuffle=True, encode=other, genes="union" if other is None else None
         )
-        with pytest.raises(dao.DaoValueError, match="settings"):
+        with pytest.raises(dao.DaoValueError, match="the state is of something else"):
             batches.load_state_dict(state)
 
 
@@ -264,7 +264,14 @@ def test_vocabularies_of_all_kinds_are_the_same(few):
         dao.RankEncoding(tokens | {"<pad>": 0}, 9, medians=medians | {"more": 1.0}, pad="<pad>"),
         dao.RankEncoding(
             pl.concat(
-                [WORDS, WORDS.head(1).with_columns(gene=pl.lit("new"), token=5, median=None)]
+                [
+                    WORDS,
+                    WORDS.head(1).with_columns(
+                        gene=pl.lit("new"),
+                        token=pl.lit(5, pl.Int64),
+                        median=pl.lit(None, pl.Float64),
+                    ),
+                ]
             ),
             9,
         ),

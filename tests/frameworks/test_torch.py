@@ -584,10 +584,9 @@ def test_the_first_batch_is_given_at_once_and_then_one_is_ahead():
 
 
 def test_tensors_are_on_the_readers_own_memory(cells):
-    made = cells.dao.iter_batches(
-        100, transform=lambda b: (b, cells.dao.to_torch(100)._tensors(b)["X"])
-    )
-    first, tensor = next(iter(made))
+    dataset = cells.dao.to_torch(100)
+    first = next(iter(dataset.batches))
+    tensor = dataset._tensors(first)["X"]
     for ours, theirs in [
         (first.x.indices, tensor.col_indices()),
         (first.x.indptr, tensor.crow_indices()),

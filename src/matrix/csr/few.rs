@@ -5,7 +5,8 @@
 use std::ops::Range;
 
 use super::super::RowSink;
-use super::{Csr, to_len};
+use super::Csr;
+use super::stored::to_len;
 use crate::error::Result;
 use crate::number::{Num, resize};
 
@@ -97,7 +98,7 @@ mod tests {
             write_sparse(&folder.path().join("X"), "csr_matrix", shape, &rows, packed);
             let csr = Csr::open(&storage(folder.path()), "X", shape).unwrap();
             let asked: Vec<u32> = asked.into_iter().filter(|&row| (row as usize) < rows.len()).collect();
-            let ranges: Vec<_> = asked.iter().map(|&row| csr.row_range(row).unwrap()).collect();
+            let ranges: Vec<_> = csr.row_ranges(&asked).unwrap();
             let mut found = Rows::<u16>::empty();
             csr.read_few(&asked, &ranges, &wanted, &mut found).unwrap();
             for (&row, ends) in asked.iter().zip(found.indptr.windows(2)) {

@@ -1,51 +1,198 @@
-//! Where each row of a CSR matrix begins: four bytes a row, as rows that are near each other begin near each other.
+//! Where each row of a CSR matrix begins: held in memory, or looked up in `indptr` where that is quick.
 
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use super::super::packed::{Fetched, Packed};
+use super::stored::StoredArray;
+use crate::error::{DaoError, Result};
+use crate::storage::Storage;
 
 /// The rows that count from one offset.
-const TOGETHER: usize = 4096;
+const TOGETHER: usize = 32;
 
-/// Offsets that ascend from 0, one more than rows.
-pub enum Offsets {
-    /// The offset of every 4,096th row, and how far each begins after that.
-    Near { bases: Vec<u64>, distances: Vec<u32> },
-    /// The offsets of rows so long that some of them lie too far apart.
-    Far(Vec<u64>),
+/// The offsets that are read at a time.
+const STEP: usize = 1 << 16;
+
+/// The offsets `indptr` of a matrix.
+pub struct Offsets {
+    array: StoredArray,
+    shape: [u64; 2],
+    /// The last offset.
+    nnz: u64,
+    held: OnceLock<HeldOffsets>,
 }
 
 impl Offsets {
-    /// The offsets `all`, which ascend.
-    pub fn new(all: Vec<u64>) -> Self {
-        let bases: Vec<u64> = all.iter().step_by(TOGETHER).copied().collect();
-        let distance = |(i, &offset): (usize, &u64)| u32::try_from(offset - bases[i / TOGETHER]).ok();
-        match all.iter().enumerate().map(distance).collect() {
-            Some(distances) => Self::Near { bases, distances },
-            None => Self::Far(all),
+    /// Opens the array at `path` of a matrix of `shape`; reads it, unless any row can be looked up quickly. `NotFound` or
+    /// `Corrupt` if it is missing or not what it should be.
+    pub fn open(storage: &Arc<dyn Storage>, path: &str, shape: [u64; 2]) -> Result<Self> {
+        let array = StoredArray::open(storage, path)?;
+        let (n_obs, len) = (shape[0], shape[0].saturating_add(1));
+        if array.array().shape() != [len] {
+            return Err(DaoError::corrupt(array.array().uri(), "indptr has the wrong length")
+                .expected(format!("{len} values"))
+                .found(format!("shape {:?}", array.array().shape())));
+        }
+        let mut offsets = Self { array, shape, nnz: u64::MAX, held: OnceLock::new() };
+        if offsets.quick().is_none() {
+            offsets.hold()?;
+        }
+        offsets.nnz = match offsets.held.get() {
+            Some(held) => held.end,
+            None => {
+                offsets.begins()?;
+                offsets.array.values::<u64>(n_obs..len)?.first().copied().unwrap_or(0)
+            }
+        };
+        Ok(offsets)
+    }
+
+    /// The array, where looking up a row takes no longer than decoding a few values.
+    fn quick(&self) -> Option<&Packed> {
+        match &self.array {
+            StoredArray::Packed(packed) if packed.array().storage().local_root().is_some() => Some(packed),
+            _ => None,
         }
     }
 
-    /// The offset of a row; `None` past the last one.
-    #[inline]
-    fn get(&self, row: usize) -> Option<u64> {
-        match self {
-            Self::Near { bases, distances } => Some(bases.get(row / TOGETHER)? + u64::from(*distances.get(row)?)),
-            Self::Far(all) => all.get(row).copied(),
+    /// Holds all offsets, two bytes a row (four where there are more than 65,535 columns), so that none is looked up.
+    pub fn hold(&self) -> Result<()> {
+        if self.held.get().is_none() {
+            let _ = self.held.set(self.read()?); // another thread's are the same
         }
+        Ok(())
     }
 
-    /// The range of a row's values; `None` past the last row.
-    #[inline]
-    pub fn row(&self, row: usize) -> Option<Range<u64>> {
-        Some(self.get(row)?..self.get(row.checked_add(1)?)?)
+    fn read(&self) -> Result<HeldOffsets> {
+        let mut held = HeldOffsets::new(self.shape);
+        let (len, mut row) = (self.shape[0].saturating_add(1), 0);
+        self.begins()?;
+        for start in (1..len).step_by(STEP) {
+            for end in self.array.values::<u64>(start..start.saturating_add(STEP as u64).min(len))? {
+                held.push(self.length(row, held.end, end)?);
+                row += 1;
+            }
+        }
+        Ok(held)
+    }
+
+    /// Refuses a first offset that is not 0.
+    fn begins(&self) -> Result<()> {
+        if self.array.values::<u64>(0..1)? == [0] { Ok(()) } else { Err(self.descends(0)) }
+    }
+
+    /// The length of a row from `start` to `end`, or what is wrong with it: what is read of a row, and where, is as long as
+    /// that.
+    fn length(&self, row: u64, start: u64, end: u64) -> Result<u32> {
+        let Some(length) = end.checked_sub(start).filter(|_| end <= self.nnz) else {
+            return Err(self.descends(row));
+        };
+        u32::try_from(length).ok().filter(|_| length <= self.shape[1]).ok_or_else(|| {
+            DaoError::corrupt(self.array.array().uri(), "a row has more values than columns")
+                .at(format!("row {row}"))
+                .expected(format!("at most {}", self.shape[1]))
+                .found(length)
+        })
+    }
+
+    fn descends(&self, row: u64) -> DaoError {
+        DaoError::corrupt(self.array.array().uri(), "indptr does not ascend from 0").at(format!("row {row}"))
     }
 
     /// The number of values of all rows.
     pub fn end(&self) -> u64 {
-        let n = match self {
-            Self::Near { distances, .. } => distances.len(),
-            Self::Far(all) => all.len(),
+        self.nnz
+    }
+
+    /// The range of a row's values; `None` past the last row. Fails as [`Packed::decode`], and for a row that cannot be.
+    pub fn row(&self, row: u32) -> Result<Option<Range<u64>>> {
+        match (self.held.get(), self.quick()) {
+            (None, Some(packed)) => self.find(row, packed, &mut packed.fetch(&[])?),
+            (held, _) => Ok(held.and_then(|held| held.row(row as usize))),
+        }
+    }
+
+    /// The range of each of `rows`, as [`Offsets::row`] has it: quickest where they ascend.
+    pub fn rows(&self, rows: &[u32]) -> Result<Vec<Option<Range<u64>>>> {
+        match (self.held.get(), self.quick()) {
+            (None, Some(packed)) => {
+                let mut fetched = packed.fetch(&[])?;
+                rows.iter().map(|&row| self.find(row, packed, &mut fetched)).collect()
+            }
+            (held, _) => Ok(rows.iter().map(|&row| held.and_then(|held| held.row(row as usize))).collect()),
+        }
+    }
+
+    fn find(&self, row: u32, packed: &Packed, fetched: &mut Fetched) -> Result<Option<Range<u64>>> {
+        let row = u64::from(row);
+        if row >= self.shape[0] {
+            return Ok(None);
+        }
+        let mut ends = [0_u64; 2];
+        packed.decode(row..row + 2, &mut ends, fetched)?;
+        self.length(row, ends[0], ends[1])?;
+        Ok(Some(ends[0]..ends[1]))
+    }
+}
+
+/// Offsets in memory: every 32nd, and the lengths of rows, which are added to it.
+struct HeldOffsets {
+    starts: Vec<u64>,
+    lengths: Lengths,
+    end: u64,
+}
+
+enum Lengths {
+    Short(Vec<u16>),
+    Long(Vec<u32>),
+}
+
+impl HeldOffsets {
+    /// Of no rows yet, of a matrix of `shape`.
+    fn new([n_obs, n_vars]: [u64; 2]) -> Self {
+        // What metadata claim is no reason to take memory: rows are pushed as they are read.
+        let n = usize::try_from(n_obs).unwrap_or(0).min(STEP);
+        let lengths = if n_vars <= u16::MAX.into() {
+            Lengths::Short(Vec::with_capacity(n))
+        } else {
+            Lengths::Long(Vec::with_capacity(n))
         };
-        n.checked_sub(1).and_then(|last| self.get(last)).unwrap_or(0)
+        Self { starts: Vec::with_capacity(n / TOGETHER + 1), lengths, end: 0 }
+    }
+
+    /// Appends a row; its length is at most the number of columns.
+    fn push(&mut self, length: u32) {
+        if self.len().is_multiple_of(TOGETHER) {
+            self.starts.push(self.end);
+        }
+        match &mut self.lengths {
+            // A length is at most the number of columns, which has 16 bits here.
+            Lengths::Short(lengths) => lengths.push(u16::try_from(length).unwrap_or(u16::MAX)),
+            Lengths::Long(lengths) => lengths.push(length),
+        }
+        self.end += u64::from(length);
+    }
+
+    fn len(&self) -> usize {
+        match &self.lengths {
+            Lengths::Short(lengths) => lengths.len(),
+            Lengths::Long(lengths) => lengths.len(),
+        }
+    }
+
+    fn row(&self, row: usize) -> Option<Range<u64>> {
+        fn range<T: Copy + Into<u64>>(base: u64, row: usize, lengths: &[T]) -> Option<Range<u64>> {
+            let length = (*lengths.get(row)?).into();
+            let before = &lengths[row - row % TOGETHER..row];
+            let start = base + before.iter().map(|&length| length.into()).sum::<u64>();
+            Some(start..start + length)
+        }
+        let base = *self.starts.get(row / TOGETHER)?;
+        match &self.lengths {
+            Lengths::Short(lengths) => range(base, row, lengths),
+            Lengths::Long(lengths) => range(base, row, lengths),
+        }
     }
 }
 
@@ -55,32 +202,29 @@ mod tests {
 
     use super::*;
 
-    fn check(lengths: &[u64]) -> Offsets {
-        let mut all = vec![0];
-        all.extend(lengths.iter().scan(0, |end, length| {
-            *end += length;
-            Some(*end)
-        }));
-        let offsets = Offsets::new(all.clone());
-        for (row, ends) in all.windows(2).enumerate() {
-            assert_eq!(offsets.row(row), Some(ends[0]..ends[1]));
+    fn check(lengths: &[u32], n_vars: u64) -> HeldOffsets {
+        let mut held = HeldOffsets::new([lengths.len() as u64, n_vars]);
+        lengths.iter().for_each(|&length| held.push(length));
+        let mut start = 0;
+        for (row, &length) in lengths.iter().enumerate() {
+            assert_eq!(held.row(row), Some(start..start + u64::from(length)));
+            start += u64::from(length);
         }
-        assert!(offsets.row(lengths.len()).is_none() && offsets.row(usize::MAX).is_none());
-        assert_eq!(offsets.end(), all[lengths.len()]);
-        offsets
+        assert!(held.row(lengths.len()).is_none() && held.row(usize::MAX).is_none());
+        assert_eq!(held.end, start);
+        held
     }
 
     proptest! {
         #[test]
-        fn rows_are_where_they_were(lengths in prop::collection::vec(0_u64..1 << 20, 0..9000)) {
-            let is_near = matches!(check(&lengths), Offsets::Near { .. });
-            prop_assert!(is_near);
+        fn rows_are_where_they_were(lengths in prop::collection::vec(0_u32..65_536, 0..300)) {
+            prop_assert!(matches!(check(&lengths, 65_535).lengths, Lengths::Short(_)));
+            prop_assert!(matches!(check(&lengths, 65_536).lengths, Lengths::Long(_)));
         }
     }
 
     #[test]
-    fn long_rows_lie_far_apart() {
-        assert!(matches!(check(&[1 << 31, 1 << 31, 5]), Offsets::Far(_)));
-        assert!(matches!(check(&[u64::from(u32::MAX)]), Offsets::Near { .. }));
+    fn rows_may_be_as_long_as_there_are_columns() {
+        check(&[u32::MAX, 0, u32::MAX], u32::MAX.into());
     }
 }

@@ -39,24 +39,31 @@ pub fn rows() -> impl Strategy<Value = SparseRows> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
-    fn rows_come_back(rows in rows(), wanted in prop::collection::btree_set(0_u32..30, 0..30), packed: bool) {
+    fn rows_come_back(
+        rows in rows(), wanted in prop::collection::btree_set(0_u32..30, 0..30), packed: bool, held: bool,
+    ) {
         let folder = tempfile::tempdir().unwrap();
         let shape = [rows.len() as u64, 40];
         write_sparse(&folder.path().join("X"), "csr_matrix", shape, &rows, packed);
         let csr = open(&folder, shape).unwrap();
         prop_assert_eq!(csr.is_packed(), packed);
+        if held {
+            csr.hold_rows().unwrap();
+        }
         let wanted: Vec<u32> = wanted.into_iter().filter(|&row| (row as usize) < rows.len()).collect();
         let expected: SparseRows = wanted.iter().map(|&row| rows[row as usize].clone()).collect();
         prop_assert_eq!(read(&csr, &wanted).unwrap(), expected);
         for (i, row) in (0..).zip(&rows) {
-            prop_assert_eq!(csr.row_nnz(i), row.len() as u64);
+            prop_assert_eq!(csr.row_nnz(i).unwrap(), row.len() as u64);
+            let before: usize = rows[..i as usize].iter().map(Vec::len).sum();
+            prop_assert_eq!(csr.row_start(i).unwrap(), before as u64);
             let from = row.len() as u64 / 3;
             let (columns, values) = csr.part::<u16>(i, from..row.len() as u64).unwrap();
             let part: Vec<(i32, u16)> = columns.into_iter().zip(values).collect();
             prop_assert_eq!(&part[..], &row[row.len() / 3..]);
             prop_assert!(csr.columns(i, 0..row.len() as u64 + 1).is_err());
         }
-        prop_assert_eq!(csr.row_nnz(u32::MAX), 0);
+        prop_assert_eq!(csr.row_nnz(u32::MAX).unwrap(), 0);
     }
 }
 
@@ -93,7 +100,11 @@ fn arrays_that_contradict_each_other_are_an_error() {
     for (indptr, indices, what) in cases {
         for packed in [true, false] {
             let folder = parts(indptr, indices, packed);
-            assert_says(&open(&folder, SHAPE).err().unwrap(), ErrorKind::Corrupt, folder.path(), what);
+            // What is looked up is found to be wrong where it is.
+            let read = open(&folder, SHAPE).and_then(|csr| read(&csr, &[0, 1, 2]));
+            assert_says(&read.err().unwrap(), ErrorKind::Corrupt, folder.path(), what);
+            let held = open(&folder, SHAPE).and_then(|csr| csr.hold_rows());
+            assert_says(&held.err().unwrap(), ErrorKind::Corrupt, folder.path(), what);
         }
     }
     // As many cells as can be counted, and one more offset.
