@@ -129,7 +129,7 @@ fn request(folder: &std::path::Path, layout: Layout) -> Arc<ReadRequest> {
         normalize: None,
     };
     let keys: Vec<u64> = (0..CELLS).map(u64::from).collect();
-    Arc::new(ReadRequest::open(&store, keys.into(), &Genes::all([0], form.n_columns), vec![form]).unwrap())
+    Arc::new(ReadRequest::open(&store, Arc::new(keys.into()), &Genes::all([0], form.n_columns), vec![form]).unwrap())
 }
 
 fn epochs(c: &mut Criterion) {

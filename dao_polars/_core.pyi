@@ -40,6 +40,7 @@ __all__ = [
     "next_report",
     "pfor_decode",
     "pfor_encode",
+    "squared_deviations",
     "take_notices",
 ]
 
@@ -310,6 +311,8 @@ class CellKeys:
     @staticmethod
     def unpack(pieces: Sequence[tuple[bytes, int, bool]]) -> CellKeys: ...
     def numpy(self) -> NDArray[np.uint64]: ...
+    def take(self, positions: NDArray[np.uint32]) -> NDArray[np.uint64]: ...
+    def slice(self, start: int, stop: int) -> NDArray[np.uint64]: ...
 
 @final
 class Reader:
@@ -336,7 +339,13 @@ class Reader:
         clip: NDArray[np.float64] | None = None,
         advance: Callable[[int], object] | None = None,
         threads: int | None = None,
-    ) -> tuple[NDArray[np.uint32], NDArray[np.float64], NDArray[np.float64]]: ...
+    ) -> tuple[
+        NDArray[np.uint32],
+        NDArray[np.float64],
+        NDArray[np.float64],
+        NDArray[np.float64],
+        NDArray[np.uint32],
+    ]: ...
     def epoch(
         self,
         plan: EpochPlan,
@@ -467,6 +476,9 @@ def feature_space_id(names: list[str | None]) -> str: ...
 def match_genes(
     have: list[str | None], wanted: list[str], duplicates: str = "error"
 ) -> tuple[NDArray[np.int32], list[str]]: ...
+def squared_deviations(
+    count: NDArray[np.uint64], sum: NDArray[np.float64], squares: NDArray[np.float64]
+) -> NDArray[np.float64]: ...
 def take_notices() -> list[str]: ...
 def keep_reports(wanted: bool) -> None: ...
 def next_report() -> tuple[str, int, str] | None: ...

@@ -109,7 +109,7 @@ fn request(
     forms: Vec<MatrixForm>,
 ) -> Result<Arc<ReadRequest>> {
     let numbers = store.store().manifest().parts.iter().map(|part| part.number);
-    ReadRequest::open(store, keys.into(), &genes(numbers, columns, forms[0].n_columns), forms).map(Arc::new)
+    ReadRequest::open(store, Arc::new(keys.into()), &genes(numbers, columns, forms[0].n_columns), forms).map(Arc::new)
 }
 
 /// The genes of an output of `n_columns`, where each column of the parts becomes the one in `target`.
@@ -311,7 +311,7 @@ proptest! {
         let store = OpenStore::new(Store::open(folder.path().to_str().unwrap(), &Vec::new(), None).unwrap());
         let genes = genes(0..3, columns, n_columns);
         let keys: Vec<u64> = picked.iter().map(|pick| pick.0).collect();
-        let request = Arc::new(ReadRequest::open(&store, keys.into(), &genes, forms).unwrap());
+        let request = Arc::new(ReadRequest::open(&store, Arc::new(keys.into()), &genes, forms).unwrap());
         let order = Order::Shuffled { seed }.positions(u32::try_from(picked.len()).unwrap(), 0);
         let got = batches(&request, order.clone(), batch_size, budget, threads);
 

@@ -88,15 +88,30 @@ class GroupSums:
 
     Attributes:
         cells: cells of which the gene was measured.
-        count: those whose value is not zero.
+        count: those whose value is not zero, nor above a limit.
         total: their sum.
-        m2: squared deviations of what is not zero from its own mean, summed.
+        m2: squared deviations of these values from their own mean, summed.
+        exact: the sum of their squares where it is exact, as that of counts is; else NaN.
+        above: cells whose value is above the limit; None where there were no limits.
     """
 
     cells: NDArray[np.int64]
     count: NDArray[np.integer[Any]]
     total: Floats
     m2: Floats
+    exact: Floats
+    above: NDArray[np.integer[Any]] | None = None
+
+    def clipped(self, limits: Floats) -> tuple[Floats, Floats]:
+        """The sum of all values and that of their squares, where those above a limit count as it.
+
+        Of counts the same however the cells were divided: what is added up before is exact.
+        """
+        assert self.above is not None
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rounded = np.where(self.count > 0, self.m2 + self.total**2 / self.count, 0)
+        squares = np.where(np.isnan(self.exact), rounded, self.exact)
+        return self.total + self.above * limits, squares + self.above * limits**2
 
     @property
     def moments(self) -> Moments:
@@ -144,7 +159,8 @@ class Groups(ABC):
     def counted(self, label: str, progress: bool | None, clip: Floats | None = None) -> GroupSums:
         """The sums of all groups.
 
-        Values above ``clip``, (n_groups, n_genes), ≥ 0, count as that. A bar says ``label``.
+        Values above ``clip``, (n_groups, n_genes), ≥ 0, are in none, but counted. A bar says
+        ``label``.
         """
 
     @property
@@ -204,7 +220,7 @@ class CellGroups(Groups):
         self, label: str, progress: bool | None, clip: Floats | None = None
     ) -> GroupSums:
         with progress_bar(progress, total=len(self._codes), unit="cell", label=label) as advance:
-            count, total, m2 = self._reader.moments(
+            count, total, m2, exact, above = self._reader.moments(
                 self._codes,
                 self.shape[0],
                 clip=None if clip is None else np.ascontiguousarray(clip).ravel(),
@@ -213,7 +229,12 @@ class CellGroups(Groups):
             )
         shape = self.shape
         return GroupSums(
-            self.measured, count.reshape(shape), total.reshape(shape), m2.reshape(shape)
+            self.measured,
+            count.reshape(shape),
+            total.reshape(shape),
+            m2.reshape(shape),
+            exact.reshape(shape),
+            None if clip is None else above.reshape(shape),
         )
 
 

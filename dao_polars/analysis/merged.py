@@ -15,15 +15,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from .._core import squared_deviations
 from ..errors import DaoValueError
 from .groups import Floats, Groups, GroupSums, Request, in_order
 
 M = TypeVar("M", bound="Merged")
 
+#: Sums of integers below this are exact.
+_EXACT = 2.0**53
+
 
 @dataclass(frozen=True)
 class Clip:
-    """The largest value that counts, of groups × genes: ``limits`` (n_groups, n_genes), ≥ 0."""
+    """The largest values that are added up: ``limits`` (n_groups, n_genes), ≥ 0."""
 
     labels: pl.DataFrame
     limits: Floats
@@ -62,6 +66,11 @@ class Merged(Groups):
 
     def counted(self, label: str, progress: bool | None, clip: Floats | None = None) -> GroupSums:
         """The sums, which are known; of values above ``clip`` they are not."""
+        if self.sums.above is not None:
+            raise DaoValueError(
+                "these are sums of the second pass of highly_variable_genes, without the values "
+                "above its limits: statistics are of the first, partial(…) without clip="
+            )
         if clip is not None:
             raise DaoValueError(
                 "highly variable genes take a second pass: clipped= is what dao.merge makes of "
@@ -70,7 +79,7 @@ class Merged(Groups):
         return self.sums
 
     def __or__(self: M, other: M) -> M:
-        """The sums over the cells of both (Chan, Golub and LeVeque 1979)."""
+        """The sums over the cells of both."""
         if self.request != other.request or not self.genes.equals(other.genes):
             raise DaoValueError(
                 "partial sums of different requests cannot be merged: expected the same genes, "
@@ -79,13 +88,10 @@ class Merged(Groups):
         labels = pl.concat([self.labels, other.labels])
         labels = labels if not labels.columns else in_order(labels.unique(maintain_order=True))
         labels = labels if labels.columns else self.labels
+        if (self.sums.above is None) != (other.sums.above is None):
+            raise DaoValueError("sums with and without clip= cannot be merged")
         ours, theirs = self._spread(labels), other._spread(labels)
-        a, b = ours.sums, theirs.sums
-        count, both = a.count + b.count, (a.count > 0) & (b.count > 0)
-        m2 = a.m2 + b.m2
-        apart = b.total[both] / b.count[both] - a.total[both] / a.count[both]
-        m2[both] += apart * apart * a.count[both] * b.count[both] / count[both]
-        sums = GroupSums(a.cells + b.cells, count, a.total + b.total, m2)
+        sums = _sum(ours.sums, theirs.sums)
         return replace(self, labels=labels, n_cells=ours.n_cells + theirs.n_cells, sums=sums)
 
     def _spread(self: M, labels: pl.DataFrame) -> M:
@@ -104,6 +110,8 @@ class Merged(Groups):
             spread(sums.count, np.int64),
             spread(sums.total, np.float64),
             spread(sums.m2, np.float64),
+            spread(sums.exact, np.float64),
+            None if sums.above is None else spread(sums.above, np.int64),
         )
         return replace(self, labels=labels, n_cells=spread(self.n_cells, np.int64), sums=wide)
 
@@ -119,6 +127,24 @@ def merged(parts: Iterable[M]) -> M:
     if (first := next(left, None)) is None:
         raise DaoValueError("there are no partial sums to merge")
     return reduce(operator.or_, left, first)
+
+
+def _sum(a: GroupSums, b: GroupSums) -> GroupSums:
+    """The sums over the cells of both, of the same groups and genes.
+
+    Of counts exact ones, else by the formula of Chan, Golub and LeVeque 1979.
+    """
+    count, total = a.count + b.count, a.total + b.total
+    both = (a.count > 0) & (b.count > 0)
+    m2 = a.m2 + b.m2
+    apart = b.total[both] / b.count[both] - a.total[both] / a.count[both]
+    m2[both] += apart * apart * a.count[both] * b.count[both] / count[both]
+    exact = a.exact + b.exact
+    exact[exact >= _EXACT] = np.nan
+    counts = ~np.isnan(exact)
+    m2[counts] = squared_deviations(count[counts].astype(np.uint64), total[counts], exact[counts])
+    above = None if a.above is None or b.above is None else a.above + b.above
+    return GroupSums(a.cells + b.cells, count, total, m2, exact, above)
 
 
 def _rows(labels: pl.DataFrame, among: pl.DataFrame) -> NDArray[np.int64]:

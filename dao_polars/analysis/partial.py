@@ -81,6 +81,8 @@ class Partial(Merged):
                 "clipped= has other groups; expected what dao.merge makes of partial(…, "
                 "clip=merged.clip()) of the same cells"
             )
+        if clipped.sums.above is None:
+            raise DaoValueError("clipped= was made without clip=: partial(…, clip=merged.clip())")
         n_top_genes = integer("n_top_genes", n_top_genes, 1)
         return Fit(self, span, False).table(n_top_genes, clipped.sums)
 
@@ -108,8 +110,8 @@ def partial(
     """The sums over the frame's cells that all statistics are made of, to be merged with others.
 
     For engines that ``engine=`` does not know: each of ``frame.dao.partitions(n)`` is a task, which
-    returns this, and ``dao.merge`` makes of them the sums of all cells. Totals of counts are
-    those of one pass, digit for digit, variances to the last digits.
+    returns this, and ``dao.merge`` makes of them the sums of all cells: of counts those of one
+    pass, digit for digit, variances too; of other numbers to the last digits.
 
     Args:
         frame: the one before ``.dao``: a piece of a selection.
@@ -123,7 +125,7 @@ def partial(
             ``"first"`` of them; the ``"sum"`` of their values; or ``"drop"``: none.
         layer: a layer's name; None: X.
         normalize: what is done to counts first, as in ``gene_stats``.
-        clip: the largest value that counts, as ``Partial.clip`` says.
+        clip: the largest values that are added up, as ``Partial.clip`` says.
         num_threads: reading threads; None: one a core.
         progress: show a bar; None: where somebody looks on.
         missing: cells that were removed from the store: an ``"error"``, or ``"drop"``.

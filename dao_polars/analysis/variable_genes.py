@@ -116,11 +116,11 @@ class Fit:
 
     def table(self, n_top_genes: int, sums: GroupSums) -> pl.DataFrame:
         """The table of ``highly_variable_genes``, of the sums of clipped values."""
-        moments, clipped, n = self._moments, sums.moments, self._n
+        moments, n = self._moments, self._n
         mean = moments.mean
-        squares = clipped.m2 + clipped.total**2 / n
+        total, squares = sums.clipped(self.clip)
         with np.errstate(divide="ignore", invalid="ignore"):
-            norm = (n * mean**2 + squares - 2 * clipped.total * mean) / ((n - 1) * self._scale**2)
+            norm = (n * mean**2 + squares - 2 * total * mean) / ((n - 1) * self._scale**2)
 
         # Genes that vary alike keep their order.
         rank = np.argsort(np.argsort(-norm, axis=1, kind="stable"), axis=1).astype(np.float32)

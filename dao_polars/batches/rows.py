@@ -51,7 +51,7 @@ class Rows:
 
     def in_order(self, plan: EpochPlan) -> Iterator[tuple[pl.Series, pl.DataFrame]]:
         """The cells of each batch of a plan, and their rows of obs."""
-        keys, ends = self.cells.numpy(), plan.ends().astype(np.int64)
+        ends = plan.ends().astype(np.int64)
         first = plan.first()
         step = _FIRST_REORDERED
         start = at = end = 0
@@ -63,11 +63,13 @@ class Rows:
                 step = min(2 * step, _REORDERED)
                 if first is None:
                     rows: Any = plan.order(start, end)
+                    keys = self.cells.take(rows)
                 else:
                     rows = slice(first + start, first + end)
+                    keys = self.cells.slice(rows.start, rows.stop)
                 # Series by series: a frame's rows are gathered in polars' threads, which a forked
                 # child lacks. It slices without them.
-                cells = pl.Series(COLUMN, keys[rows]).ext.to(self._cell)
+                cells = pl.Series(COLUMN, keys).ext.to(self._cell)
                 obs, at = pl.DataFrame([column[rows] for column in self.obs]), 0
             yield cells.slice(at, stop - start), obs.slice(at, stop - start)
             at += stop - start

@@ -11,15 +11,15 @@ use crate::error::{DaoError, Result};
 use crate::number::Dtype;
 use crate::read::{ReadRequest, schedule};
 use moments::GroupScratch;
-pub use moments::GroupSums;
+pub use moments::{GroupSums, squared_deviations};
 
-/// The group of each cell of a request, and the limits that values are clipped at.
+/// The group of each cell of a request, and the limits of values.
 pub struct CellGrouping<'a> {
     /// The group of each key, below `n_groups`.
     pub groups: &'a [u32],
     /// The number of groups.
     pub n_groups: usize,
-    /// The largest value that counts, groups × columns; others count as it.
+    /// The largest value that is added up, groups × columns; those above are counted.
     pub clip: Option<&'a [f64]>,
 }
 
@@ -55,7 +55,7 @@ pub fn moments(
     }
     let at_once = (UNIT_BYTES / (n_columns.max(1) * GroupScratch::BYTES)).max(1);
     let units = units::units(&request.keys, matrix, cells.groups, at_once);
-    let mut all = GroupSums::new(cells.n_groups, n_columns)?;
+    let mut all = GroupSums::new(cells.n_groups, n_columns, cells.clip.is_some())?;
     let spare = moments::SpareScratch::default();
     schedule::in_order(
         units.len(),
@@ -73,5 +73,6 @@ pub fn moments(
         },
         || Ok(()),
     )?;
+    all.finish();
     Ok(all)
 }

@@ -2,7 +2,7 @@
 //!
 //! Pure: keys and groups in, units out.
 
-use crate::read::{MatrixRequest, located};
+use crate::read::{CellKeys, MatrixRequest, located};
 
 /// The cells of a unit: where rows are decoded one by one, and where many are decoded together.
 const CELLS: usize = 2048;
@@ -25,13 +25,13 @@ pub struct Unit {
 ///
 /// Where a row is read for itself, cells of one group come together, so that what is added up stays in
 /// the processor's cache; elsewhere neighbours do, so that a chunk is decoded once.
-pub fn units(keys: &[u64], matrix: &MatrixRequest, groups: &[u32], at_once: usize) -> Vec<Unit> {
+pub fn units(keys: &CellKeys, matrix: &MatrixRequest, groups: &[u32], at_once: usize) -> Vec<Unit> {
     cut(keys, groups, at_once, |number| matrix.part(number).is_ok_and(|part| part.matrix.reads_rows()))
 }
 
-fn cut(keys: &[u64], groups: &[u32], at_once: usize, by_group: impl Fn(u32) -> bool) -> Vec<Unit> {
+fn cut(keys: &CellKeys, groups: &[u32], at_once: usize, by_group: impl Fn(u32) -> bool) -> Vec<Unit> {
     let mut order: Vec<(u32, u32, u32, u32)> = Vec::with_capacity(keys.len());
-    for ((number, row, by_group), &group) in located(keys, &by_group).zip(groups) {
+    for ((number, row, by_group), &group) in located(keys.iter(), &by_group).zip(groups) {
         order.push((number, if by_group { group } else { 0 }, row, group));
     }
     order.sort_unstable();
@@ -79,7 +79,7 @@ mod tests {
         ) {
             let keys: Vec<u64> = cells.iter().map(|&(number, row, _)| number << 32 | row).collect();
             let groups: Vec<u32> = cells.iter().map(|&(_, _, group)| group).collect();
-            let units = cut(&keys, &groups, at_once, |number| number != 1);
+            let units = cut(&keys.into(), &groups, at_once, |number| number != 1);
             let mut found = Vec::new();
             for unit in &units {
                 prop_assert!(unit.rows.windows(2).all(|pair| pair[0] < pair[1]));

@@ -69,9 +69,10 @@ impl ReadAhead {
         if !request.reads_ahead() {
             return None;
         }
-        let some = order.iter().step_by((order.len() / SEEN).max(1)).map(|&position| request.keys[position as usize]);
+        let some =
+            order.iter().step_by((order.len() / SEEN).max(1)).map(|&position| request.keys.at(position as usize));
         let mean = (request.row_values(some) * VALUE).max(1);
-        let keys = |pair: &[u32]| (request.keys[pair[0] as usize], request.keys[pair[1] as usize]);
+        let keys = |pair: &[u32]| (request.keys.at(pair[0] as usize), request.keys.at(pair[1] as usize));
         // However little may be held: a request for each cell would be slower than all else.
         let most = match mostly_ascend(order.windows(2).map(keys)) {
             true => usize::try_from(budget / GROUPS / mean).unwrap_or(usize::MAX).max(FIRST),

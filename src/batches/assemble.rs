@@ -230,15 +230,17 @@ impl<T: Num> RowSink<T> for StagingSink<'_, T> {
 /// The number of values in the row of each key, where that is known before the row is read.
 fn lengths(matrix: &MatrixRequest, keys: &[u64]) -> Result<Option<Vec<usize>>> {
     let mut lengths = Vec::with_capacity(keys.len());
-    for &key in keys {
-        let (number, row) = split_key(key);
-        let part = matrix.part(number)?;
+    let mut rows = Vec::new();
+    for run in keys.chunk_by(|a, b| split_key(*a).0 == split_key(*b).0) {
+        let part = matrix.part(split_key(run[0]).0)?; // a run has a key
         if part.columns.is_some() {
             return Ok(None);
         }
-        let Some(nnz) = part.matrix.row_nnz(row)? else { return Ok(None) };
+        rows.clear();
+        rows.extend(run.iter().map(|&key| split_key(key).1));
+        let Some(found) = part.matrix.row_lengths(&rows)? else { return Ok(None) };
         // A length that memory cannot hold fails later, where the buffer is allocated.
-        lengths.push(usize::try_from(nnz).unwrap_or(usize::MAX));
+        lengths.extend(found.into_iter().map(|nnz| usize::try_from(nnz).unwrap_or(usize::MAX)));
     }
     Ok(Some(lengths))
 }

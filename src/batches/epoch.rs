@@ -140,7 +140,7 @@ struct OpenWindow {
 impl Windows {
     fn keys(&self, window: usize) -> impl Iterator<Item = u64> {
         let rows = self.windows[window].rows.clone();
-        self.order[rows].iter().map(|&position| self.request.keys[position as usize])
+        self.order[rows].iter().map(|&position| self.request.keys.at(position as usize))
     }
 
     /// The bytes of one matrix while a window is read: decoded rows, and the batches made of them.
@@ -150,8 +150,7 @@ impl Windows {
             let (number, row) = split_key(key);
             let Ok(part) = matrix.part(number) else { continue };
             direct &= part.columns.is_none() && part.matrix.is_csr();
-            // What fails here fails when the row is read.
-            rows += part.matrix.row_bytes(row).unwrap_or(0);
+            rows += part.matrix.row_bytes(row);
         }
         match matrix.form.layout {
             Layout::Csr if direct => rows,
@@ -204,7 +203,7 @@ impl Work for Windows {
             let first = window.rows.start + number * window.piece(*most);
             let rows = first..first + keys.len();
             if let Some(ahead) = &self.ahead {
-                let key = |row: usize| self.request.keys[self.order[row] as usize];
+                let key = |row: usize| self.request.keys.at(self.order[row] as usize);
                 ahead.need(&self.request, &rows, key)?;
             }
             let plan = RowPlan::new(keys);

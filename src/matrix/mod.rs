@@ -89,11 +89,12 @@ impl Matrix {
         }
     }
 
-    /// The bytes that decoding `row` into `T` keeps: at most for CSR; for dense matrices as rows were so far.
-    pub fn row_bytes(&self, row: u32) -> Result<u64> {
+    /// The bytes that decoding `row` into `T` keeps: at most for CSR, or where it would have to be looked up as for the mean
+    /// row; for dense matrices as rows were so far.
+    pub fn row_bytes(&self, row: u32) -> u64 {
         match self {
-            Self::Csr(csr) => Ok(12 * csr.row_nnz(row)?),
-            Self::Dense(dense) => Ok(dense.row_bytes()),
+            Self::Csr(csr) => 12 * csr.about_nnz(row),
+            Self::Dense(dense) => dense.row_bytes(),
         }
     }
 
@@ -101,6 +102,14 @@ impl Matrix {
     pub fn row_nnz(&self, row: u32) -> Result<Option<u64>> {
         match self {
             Self::Csr(csr) => csr.row_nnz(row).map(Some),
+            Self::Dense(_) => Ok(None),
+        }
+    }
+
+    /// The number of each row's values, likewise.
+    pub fn row_lengths(&self, rows: &[u32]) -> Result<Option<Vec<u64>>> {
+        match self {
+            Self::Csr(csr) => csr.row_lengths(rows).map(Some),
             Self::Dense(_) => Ok(None),
         }
     }
@@ -224,7 +233,7 @@ impl Matrix {
         while start < n_rows {
             let (mut stop, mut bytes) = (start, 0);
             while stop < n_rows && bytes < 64 << 20 {
-                bytes += self.row_bytes(stop)?;
+                bytes += self.row_bytes(stop);
                 stop += 1;
             }
             let rows: Vec<u32> = (start..stop).collect();
@@ -292,7 +301,7 @@ mod tests {
             let matrix = open([3, 5]).unwrap();
             assert_eq!((matrix.shape(), matrix.dtype(), matrix.is_portable()), ([3, 5], Dtype::U16, !packed));
             assert_eq!([0, 1, 2, 3].map(|row| matrix.row_nnz(row).unwrap()), [Some(2), Some(0), Some(1), Some(0)]);
-            assert_eq!((matrix.reads_rows(), matrix.keeps_rows(), matrix.row_bytes(0).unwrap()), (packed, false, 24));
+            assert_eq!((matrix.reads_rows(), matrix.keeps_rows(), matrix.row_bytes(0)), (packed, false, 24));
             let read = matrix.rows::<f32>(&[0, 2]).unwrap();
             assert_eq!((read.indices, read.data), (vec![0, 4, 2], vec![3.0, 1.0, 9.0]));
             let mut seen = 0;

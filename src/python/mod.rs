@@ -33,7 +33,7 @@ mod _core {
         encode::PyTokenEncoding,
         files::PyFiles,
         genes::{PyGenes, feature_space_id, keep_reports, match_genes, next_report},
-        reader::{PyEpoch, PyReader},
+        reader::{PyEpoch, PyReader, squared_deviations},
         sampling::{PyEpochPlan, PySampler},
         store::PyStore,
         store::manifest::{PyColumnMeta, PyDescription, PyMatrixMeta, PyMatrixName, PyPart, PyTableMeta},

@@ -123,13 +123,15 @@ impl PyReader {
         }
     }
 
-    /// Counts (uint32), sums and squared deviations of values that are not zero, (n_groups * n_columns,).
+    /// Counts (uint32), sums, squared deviations and squares of values that are not zero, (n_groups * n_columns,).
     ///
-    /// Of a reader of one matrix. ``groups`` (n_cells,) are below ``n_groups``; ``clip`` (n_groups * n_columns,) the
-    /// largest values that count. Deviations are from the mean of the values that are not zero. The same in every run.
+    /// Of a reader of one matrix. ``groups`` (n_cells,) are below ``n_groups``. Deviations are from the mean of the values
+    /// that are not zero; the sum of squares is NaN where it is not exact, as that of integers is below 2^53. With ``clip``
+    /// (n_groups * n_columns,) a fifth array has the number of values above it, which are in none of the sums; without it
+    /// that is empty. The same in every run.
     /// Raises DaoValueError for groups that do not fit or a dtype that is no float.
     #[pyo3(signature = (groups, n_groups, *, clip=None, advance=None, threads=None))]
-    #[expect(clippy::type_complexity, reason = "three arrays")]
+    #[expect(clippy::type_complexity, reason = "five arrays")]
     fn moments<'py>(
         &self,
         py: Python<'py>,
@@ -138,7 +140,13 @@ impl PyReader {
         clip: Option<PyReadonlyArray1<'py, f64>>,
         advance: Option<Py<PyAny>>,
         threads: Option<usize>,
-    ) -> PyResult<(Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>)> {
+    ) -> PyResult<(
+        Bound<'py, PyArray1<u32>>,
+        Bound<'py, PyArray1<f64>>,
+        Bound<'py, PyArray1<f64>>,
+        Bound<'py, PyArray1<f64>>,
+        Bound<'py, PyArray1<u32>>,
+    )> {
         let groups = groups.as_array().to_vec();
         let clip = clip.map(|clip| clip.as_array().to_vec());
         let mut progress = Progress::new(advance);
@@ -151,6 +159,8 @@ impl PyReader {
             PyArray1::from_vec(py, moments.count),
             PyArray1::from_vec(py, moments.sum),
             PyArray1::from_vec(py, moments.m2),
+            PyArray1::from_vec(py, moments.squares),
+            PyArray1::from_vec(py, moments.above),
         ))
     }
 
@@ -274,4 +284,22 @@ fn arrays_of<'py>(
         list.append((data, indices, indptr))?;
     }
     Ok(list)
+}
+
+/// The squared deviations (n,) of ``count`` integers from their mean, by their sums and sums of squares, which are exact.
+///
+/// Raises DaoValueError for arrays of other lengths.
+#[pyfunction]
+pub fn squared_deviations<'py>(
+    py: Python<'py>,
+    count: PyReadonlyArray1<'py, u64>,
+    sum: PyReadonlyArray1<'py, f64>,
+    squares: PyReadonlyArray1<'py, f64>,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let (count, sum, squares) = (count.as_array(), sum.as_array(), squares.as_array());
+    if count.len() != sum.len() || count.len() != squares.len() {
+        return Err(DaoError::value("counts and sums of different lengths").into());
+    }
+    let all = count.iter().zip(sum).zip(squares);
+    Ok(PyArray1::from_iter(py, all.map(|((&n, &sum), &squares)| aggregate::squared_deviations(n, sum, squares))))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::OpenStore;
+use super::{CellKeys, OpenStore};
 use crate::error::{DaoError, Result};
 use crate::store::{Part, RemovedRows};
 
@@ -14,9 +14,12 @@ pub fn split_key(key: u64) -> (u32, u32) {
 
 /// The part number and the row of each key, with what `find` knows of the part. Cells of one part are neighbours in
 /// most frames: it is looked for where it changes.
-pub fn located<D: Copy>(keys: &[u64], mut find: impl FnMut(u32) -> D) -> impl Iterator<Item = (u32, u32, D)> {
+pub fn located<D: Copy>(
+    keys: impl Iterator<Item = u64>,
+    mut find: impl FnMut(u32) -> D,
+) -> impl Iterator<Item = (u32, u32, D)> {
     let mut last: Option<(u32, D)> = None;
-    keys.iter().map(move |&key| {
+    keys.map(move |key| {
         let (number, row) = split_key(key);
         let found = match last {
             Some((same, found)) if same == number => found,
@@ -32,14 +35,14 @@ pub fn located<D: Copy>(keys: &[u64], mut find: impl FnMut(u32) -> D) -> impl It
 ///
 /// # Errors
 /// `Value` for keys that never were cells of the store: how many, and the first. And as [`OpenStore::removed`].
-pub fn locate(keys: &[u64], open: &OpenStore) -> Result<(Vec<u32>, Vec<usize>)> {
+pub fn locate(keys: &CellKeys, open: &OpenStore) -> Result<(Vec<u32>, Vec<usize>)> {
     let parts = open.store().manifest().parts.iter().map(|part| Ok((part, open.removed(part)?)));
     let mut parts: Vec<(&Part, Option<Arc<RemovedRows>>)> = parts.collect::<Result<_>>()?;
     parts.sort_unstable_by_key(|(part, _)| part.number);
     let mut has_cells = vec![false; parts.len()];
     let (mut gone, mut n_unknown, mut first_unknown) = (Vec::new(), 0, None);
     let find = |number| parts.binary_search_by_key(&number, |(part, _)| part.number).ok();
-    for (at, (number, row, found)) in located(keys, find).enumerate() {
+    for (at, (number, row, found)) in located(keys.iter(), find).enumerate() {
         let was_there = match found {
             Some(found) => {
                 let (part, removed) = &parts[found];
@@ -109,7 +112,7 @@ mod tests {
     fn parts_have_their_cells() {
         let folder = tempfile::tempdir().unwrap();
         let store = written(folder.path(), |_| ()); // numbers 0 with 3 cells, and 4 with 2
-        let of = |keys: &[u64]| locate(keys, &store).unwrap().0;
+        let of = |keys: &[u64]| locate(&keys.to_vec().into(), &store).unwrap().0;
         assert!(of(&[]).is_empty());
         assert_eq!(of(&[4 << 32, 0, 2, 0, 4 << 32]), [0, 4]);
         assert_eq!(of(&[4 << 32 | 1]), [4]);
@@ -119,7 +122,7 @@ mod tests {
     #[test]
     fn a_part_is_looked_for_where_it_changes() {
         let mut asked = Vec::new();
-        let found: Vec<_> = located(&[1, 4, 3 << 32, 2], |number| {
+        let found: Vec<_> = located([1, 4, 3 << 32, 2].into_iter(), |number| {
             asked.push(number);
             10 * number
         })
@@ -133,7 +136,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = written(folder.path(), |_| ());
         let says = |keys: &[u64], what: &str| {
-            let error = locate(keys, &store).unwrap_err();
+            let error = locate(&keys.to_vec().into(), &store).unwrap_err();
             assert!(error.to_string().contains(what), "{error}");
         };
         says(
@@ -145,7 +148,7 @@ mod tests {
             says(&[number << 32], "which is not there");
         }
         // Numbers that were given and are not there are of parts that are gone.
-        assert_eq!(locate(&[0, 1 << 32, 2 << 32 | 7], &store).unwrap(), (vec![0], vec![1, 2]));
+        assert_eq!(locate(&vec![0, 1 << 32, 2 << 32 | 7].into(), &store).unwrap(), (vec![0], vec![1, 2]));
     }
 
     #[test]
@@ -159,7 +162,7 @@ mod tests {
             let removed = Removed { path: "removed".into(), checksum: checksum(&bytes), n_obs: 1, nnz: None };
             parts[0].removed = Some(removed);
         });
-        assert_eq!(locate(&[0, 1, 2, 1], &store).unwrap(), (vec![0], vec![1, 3]));
+        assert_eq!(locate(&vec![0, 1, 2, 1].into(), &store).unwrap(), (vec![0], vec![1, 3]));
         let part = &store.store().manifest().parts[0];
         assert!(check_rows(&store, part, [0, 2]).is_ok());
         assert!(check_rows(&store, part, [0, 1]).unwrap_err().to_string().contains("no longer in the store"));

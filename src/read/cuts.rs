@@ -4,9 +4,10 @@
 //! what two pieces read does not overlap; rows themselves are never cut. [`cuts`] is pure.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::{OpenStore, check_rows, schedule, split_key};
+use super::{CellKeys, OpenStore, check_rows, schedule, split_key};
 use crate::error::{DaoError, Result};
 use crate::matrix::Matrix;
 use crate::store::MatrixName;
@@ -15,8 +16,6 @@ use crate::store::MatrixName;
 const ROW: u64 = 512;
 /// How far from its place a cut may be, as one part in so many of a piece.
 const NEAR: u64 = 20;
-/// The parts that are opened at a time where each waits for a server.
-const AT_ONCE: usize = 32;
 
 /// What lies before a cell, of what may not be cut for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,30 +30,30 @@ enum Edge {
 ///
 /// # Errors
 /// `Value` for a key that is no cell of the store, and as [`OpenStore::matrix`].
-pub fn cut_cells(store: &OpenStore, keys: &[u64], n: usize) -> Result<Vec<usize>> {
-    let runs = || keys.chunk_by(|a, b| split_key(*a).0 == split_key(*b).0);
-    let mut rows: BTreeMap<u32, Vec<&[u64]>> = BTreeMap::new();
-    runs().for_each(|run| rows.entry(split_key(run[0]).0).or_default().push(run));
-    let rows: Vec<(u32, Vec<&[u64]>)> = rows.into_iter().collect();
+pub fn cut_cells(store: &OpenStore, keys: &CellKeys, n: usize) -> Result<Vec<usize>> {
+    let row = |key: u64| split_key(key).1;
+    let mut runs: BTreeMap<u32, Vec<Range<usize>>> = BTreeMap::new();
+    keys.by_part().for_each(|(number, run)| runs.entry(number).or_default().push(run));
+    let runs: Vec<(u32, Vec<Range<usize>>)> = runs.into_iter().collect();
     let open = |at: usize| {
-        let part = store.store().part_numbered(rows[at].0)?;
-        check_rows(store, part, rows[at].1.iter().copied().flatten().map(|&key| split_key(key).1))?;
+        let (number, runs) = &runs[at];
+        let part = store.store().part_numbered(*number)?;
+        check_rows(store, part, runs.iter().flat_map(|run| keys.range(run.clone())).map(row))?;
         let matrix = store.matrix(part, &MatrixName::X)?;
         matrix.hold_rows()?;
-        Ok((rows[at].0, matrix))
+        Ok((*number, matrix))
     };
-    let mut matrices = HashMap::with_capacity(rows.len());
+    let mut matrices = HashMap::with_capacity(runs.len());
     let keep = |(number, matrix): (u32, Arc<Matrix>)| {
         matrices.insert(number, (matrix.shard_len(), matrix));
         Ok(())
     };
-    schedule::in_order(rows.len(), if store.is_remote() { AT_ONCE } else { 1 }, open, keep, || Ok(()))?;
+    schedule::in_order(runs.len(), store.parts_at_once(), open, keep, || Ok(()))?;
     let cells = || {
-        runs().filter_map(|run| Some((run, matrices.get(&split_key(run[0]).0)?))).flat_map(
+        keys.by_part().filter_map(|(number, run)| Some((run, matrices.get(&number)?))).flat_map(
             |(run, (shard_len, matrix))| {
                 let mut shard = None;
-                run.iter().enumerate().map(move |(at, &key)| {
-                    let (_, row) = split_key(key);
+                keys.range(run).map(row).enumerate().map(move |(at, row)| {
                     let before = shard.replace(matrix.row_start(row).unwrap_or(0) / shard_len);
                     let edge = match before {
                         _ if at == 0 => Edge::Part,

@@ -7,6 +7,7 @@
 
 mod cell_keys;
 mod cuts;
+mod keys;
 mod normalize;
 mod obs_tables;
 mod open_store;
@@ -19,6 +20,7 @@ mod verify;
 
 pub use cell_keys::{check_rows, locate, located, split_key};
 pub use cuts::cut_cells;
+pub use keys::CellKeys;
 pub use normalize::Normalize;
 pub use obs_tables::{ObsTable, ObsTables};
 pub use open_store::OpenStore;

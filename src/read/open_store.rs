@@ -50,6 +50,11 @@ impl OpenStore {
         self.store.members().iter().any(|member| member.storage.local_root().is_none())
     }
 
+    /// The parts that are opened at a time: many where each waits for a server.
+    pub fn parts_at_once(&self) -> usize {
+        if self.is_remote() { 32 } else { 1 }
+    }
+
     /// The feature spaces of the store's parts.
     pub fn spaces(&self) -> &FeatureSpaces {
         &self.spaces

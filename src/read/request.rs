@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Normalize, OpenStore, check_rows, schedule, split_key};
+use super::{CellKeys, Normalize, OpenStore, check_rows, schedule, split_key};
 use crate::error::{DaoError, Result};
 use crate::genes::{self, Columns, Genes};
 use crate::matrix::{EditingSink, Matrix, RowCache, RowSink};
@@ -11,11 +11,9 @@ use crate::number::{Dtype, Layout, Num};
 use crate::storage::Held;
 use crate::store::{MatrixName, Part};
 
-/// The parts that are opened at a time where each waits for a server.
-const AT_ONCE: usize = 32;
-
-/// The rows of all parts up to which it is held in memory where they lie, even if few of them are wanted: 8 MiB.
-const FEW_ROWS: u64 = 4 << 20;
+/// The rows of all parts up to which it is held in memory where they lie, even if few of them are wanted: 64 MB. To look a row
+/// up takes as long as to decode some hundred values.
+const FEW_ROWS: u64 = 28_000_000;
 
 /// One requested matrix, and the form in which it is returned.
 #[derive(Debug, Clone)]
@@ -54,8 +52,8 @@ pub struct MatrixRequest {
 
 /// The cells of a request, and the matrices that are read of each.
 pub struct ReadRequest {
-    /// Cell keys in frame order, `part_number << 32 | row`.
-    pub keys: Arc<Vec<u64>>,
+    /// Cell keys in frame order.
+    pub keys: Arc<CellKeys>,
     /// The matrices, in the order of the results.
     pub matrices: Vec<MatrixRequest>,
     /// Decoded rows of all matrices that are kept for later, across epochs: none, unless it is given a limit.
@@ -69,17 +67,15 @@ impl ReadRequest {
     /// # Errors
     /// `Value` for a key that is no such cell, for columns that do not fit a matrix, and for normalized
     /// integers; `Key` for a matrix that a part lacks; and as [`OpenStore::matrix`].
-    pub fn open(store: &OpenStore, keys: Arc<Vec<u64>>, genes: &Genes, forms: Vec<MatrixForm>) -> Result<Self> {
-        let runs = || keys.chunk_by(|a, b| split_key(*a).0 == split_key(*b).0);
-        let mut wanted: BTreeMap<u32, u64> = BTreeMap::new(); // the cells of each part; a run has a key
-        runs().for_each(|run| *wanted.entry(split_key(run[0]).0).or_default() += run.len() as u64);
+    pub fn open(store: &OpenStore, keys: Arc<CellKeys>, genes: &Genes, forms: Vec<MatrixForm>) -> Result<Self> {
+        let mut wanted: BTreeMap<u32, u64> = BTreeMap::new(); // the cells of each part
+        keys.by_part().for_each(|(number, range)| *wanted.entry(number).or_default() += range.len() as u64);
         let parts = genes.columns().filter(|(number, _)| wanted.contains_key(number));
         let parts = parts.map(|(number, columns)| Ok((number, (store.store().part_numbered(number)?, columns))));
         let parts: BTreeMap<u32, _> = parts.collect::<Result<_>>()?;
-        for run in runs() {
-            let (number, _) = split_key(run[0]);
+        for (number, range) in keys.by_part() {
             let (part, _) = parts.get(&number).ok_or_else(|| not_opened(number))?;
-            check_rows(store, part, run.iter().map(|&key| split_key(key).1))?;
+            check_rows(store, part, keys.range(range).map(|key| split_key(key).1))?;
         }
         let is_small = parts.values().map(|(part, _)| part.n_obs).sum::<u64>() <= FEW_ROWS;
         let hold = |part: &Part, number| is_small || wanted.get(&number).is_some_and(|&n| n >= part.n_obs / 2);
@@ -111,8 +107,7 @@ impl ReadRequest {
                 opened.push((number, PartMatrix { matrix, columns, place: part.place(), cache_number }));
                 Ok(())
             };
-            let threads = if store.is_remote() { AT_ONCE } else { 1 };
-            schedule::in_order(listed.len(), threads, open, &mut take, || Ok(()))?;
+            schedule::in_order(listed.len(), store.parts_at_once(), open, &mut take, || Ok(()))?;
             matrices.push(MatrixRequest { form, parts: opened });
         }
         Ok(Self { keys, matrices, cache: RowCache::default() })
@@ -129,8 +124,7 @@ impl ReadRequest {
         for key in keys {
             let (number, row) = split_key(key);
             let parts = self.matrices.iter().filter_map(|matrix| matrix.part(number).ok());
-            // What fails here fails when the row is read.
-            bytes += parts.map(|part| part.matrix.row_bytes(row).unwrap_or(0)).sum::<u64>();
+            bytes += parts.map(|part| part.matrix.row_bytes(row)).sum::<u64>();
             n += 1;
         }
         bytes.checked_div(12 * n).unwrap_or(0)
@@ -253,7 +247,8 @@ mod tests {
         let store = written(folder.path(), |_| ());
         let keys = vec![4 << 32 | 1, 0, 2, 0];
         let request =
-            ReadRequest::open(&store, keys.into(), &Genes::all([0, 4], 5), vec![form(MatrixName::X, 5)]).unwrap();
+            ReadRequest::open(&store, Arc::new(keys.into()), &Genes::all([0, 4], 5), vec![form(MatrixName::X, 5)])
+                .unwrap();
         for (_, number, rows) in datasets() {
             let wanted: Vec<u32> = (0..u32::try_from(rows.len()).unwrap()).collect();
             let wide = |row: &Vec<(i32, u16)>| row.iter().map(|&(column, value)| (column, value.into())).collect();
@@ -271,11 +266,12 @@ mod tests {
         let store = written(folder.path(), |_| ());
         let normalize = Some(Normalize { target_sum: Some(80.0), log1p: false });
         let forms = vec![MatrixForm { normalize, ..form(MatrixName::X, 2) }];
-        let request = ReadRequest::open(&store, vec![0].into(), &genes(2, &[(0, 1), (2, 0)]), forms).unwrap();
+        let request = ReadRequest::open(&store, Arc::new(vec![0].into()), &genes(2, &[(0, 1), (2, 0)]), forms).unwrap();
         assert_eq!(read(&request, 0, &[0, 1, 2]).unwrap(), [vec![(0, 60.0)], vec![], vec![(2, 80.0)]]);
         // Both columns of the second cell of heart are one gene.
         let forms = vec![form(MatrixName::X, 1)];
-        let request = ReadRequest::open(&store, vec![4 << 32].into(), &genes(1, &[(0, 0), (3, 0)]), forms).unwrap();
+        let request =
+            ReadRequest::open(&store, Arc::new(vec![4 << 32].into()), &genes(1, &[(0, 0), (3, 0)]), forms).unwrap();
         assert_eq!(read(&request, 4, &[1]).unwrap(), [[(0, 8.0)]]);
     }
 
@@ -285,7 +281,7 @@ mod tests {
         let store = written(folder.path(), |_| ());
         let all = Genes::all([0, 4], 5);
         let refused = |keys: &[u64], genes: &Genes, form, what: &str| {
-            let error = ReadRequest::open(&store, keys.to_vec().into(), genes, vec![form]).err().unwrap();
+            let error = ReadRequest::open(&store, Arc::new(keys.to_vec().into()), genes, vec![form]).err().unwrap();
             assert!(error.to_string().contains(what), "{error}");
             error.kind()
         };
@@ -308,9 +304,10 @@ mod tests {
         let store = written(folder.path(), |_| ());
         std::fs::remove_dir_all(folder.path().join("parts/lung")).unwrap();
         let forms = || vec![form(MatrixName::X, 5)];
-        let request = ReadRequest::open(&store, vec![4 << 32].into(), &Genes::all([0, 4], 5), forms()).unwrap();
+        let request =
+            ReadRequest::open(&store, Arc::new(vec![4 << 32].into()), &Genes::all([0, 4], 5), forms()).unwrap();
         assert_eq!(request.matrices[0].parts.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [4]);
-        assert!(ReadRequest::open(&store, vec![0].into(), &Genes::all([0, 4], 5), forms()).is_err());
+        assert!(ReadRequest::open(&store, Arc::new(vec![0].into()), &Genes::all([0, 4], 5), forms()).is_err());
     }
 
     #[test]

@@ -158,7 +158,7 @@ def test_the_same_in_every_run_and_on_any_number_of_threads(real_store):
     grouped = CellGroups(lf, "cell_type", *settings)
     n, g = grouped.shape
     for threads in (1, 2, 7):
-        count, total, m2 = grouped._reader.moments(grouped._codes, n, threads=threads)
+        count, total, m2, _, _ = grouped._reader.moments(grouped._codes, n, threads=threads)
         assert np.array_equal(
             total[first["n_cells"].to_numpy() > 0], first["total"].drop_nulls().to_numpy()
         )

@@ -82,6 +82,20 @@ impl Csr {
         Ok(self.indptr.row(row)?.map_or(0, |range| range.end - range.start))
     }
 
+    /// The number of stored values of each row; 0 past the end.
+    pub fn row_lengths(&self, rows: &[u32]) -> Result<Vec<u64>> {
+        let found = self.indptr.rows(rows)?;
+        Ok(found.into_iter().map(|range| range.map_or(0, |range| range.end - range.start)).collect())
+    }
+
+    /// The number of stored values of a row, or of the mean row where it would have to be looked up.
+    pub fn about_nnz(&self, row: u32) -> u64 {
+        match self.indptr.held_row(row) {
+            Some(range) => range.end - range.start,
+            None => self.nnz() / self.shape[0].max(1),
+        }
+    }
+
     /// Where a row begins in `indices` and `data`; past the end 0.
     pub fn row_start(&self, row: u32) -> Result<u64> {
         Ok(self.indptr.row(row)?.map_or(0, |range| range.start))

@@ -109,8 +109,13 @@ impl Offsets {
     pub fn row(&self, row: u32) -> Result<Option<Range<u64>>> {
         match (self.held.get(), self.quick()) {
             (None, Some(packed)) => self.find(row, packed, &mut packed.fetch(&[])?),
-            (held, _) => Ok(held.and_then(|held| held.row(row as usize))),
+            _ => Ok(self.held_row(row)),
         }
+    }
+
+    /// The range of a row's values, if that is held.
+    pub fn held_row(&self, row: u32) -> Option<Range<u64>> {
+        self.held.get()?.row(row as usize)
     }
 
     /// The range of each of `rows`, as [`Offsets::row`] has it: quickest where they ascend.
@@ -120,7 +125,7 @@ impl Offsets {
                 let mut fetched = packed.fetch(&[])?;
                 rows.iter().map(|&row| self.find(row, packed, &mut fetched)).collect()
             }
-            (held, _) => Ok(rows.iter().map(|&row| held.and_then(|held| held.row(row as usize))).collect()),
+            _ => Ok(rows.iter().map(|&row| self.held_row(row)).collect()),
         }
     }
 

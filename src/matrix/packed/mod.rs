@@ -27,6 +27,8 @@ use last_block::LastBlock;
 const MAX_SHARDS: u64 = 1 << 20;
 /// The most bytes of one read where reads are cheap: what stays in the processor's cache.
 const MAX_LOCAL_READ: u64 = 256 << 10;
+/// The most values of a range that is read alone when it is decoded.
+const ALONE: u64 = 16 * BLOCK as u64;
 /// The most values of a block that are few.
 const FEW: usize = BLOCK / 4;
 
@@ -106,7 +108,9 @@ impl Packed {
         let (Some(first), Some(last)) = (filled().next(), filled().next_back()) else { return Ok(fetched) };
         let cheap = self.is_near(ranges)?;
         let wanted_values: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        if cheap && last.end - first.start > 2 * wanted_values {
+        // A row alone is read as others that lie apart: what is fetched ahead costs opening its file.
+        let is_small = filled().nth(1).is_none() && wanted_values <= ALONE;
+        if cheap && (is_small || last.end - first.start > 2 * wanted_values) {
             fetched.scattered = true;
             return Ok(fetched);
         }

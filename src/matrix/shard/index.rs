@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use moka::sync::Cache;
 use zarrs::array::codec::CodecChain;
@@ -35,7 +35,7 @@ pub struct ShardIndexes {
     tag: Option<ShardTag>,
     options: CodecOptions,
     /// The indexes by the grid position of the shard.
-    kept: Cache<Vec<u64>, Arc<Vec<ChunkRange>>>,
+    kept: OnceLock<Cache<Vec<u64>, Arc<Vec<ChunkRange>>>>,
 }
 
 impl ShardIndexes {
@@ -59,21 +59,18 @@ impl ShardIndexes {
         if tag.is_some() && !at_end {
             return Err("its shards have tags and no index at their end".to_owned());
         }
-        let weight = |position: &Vec<u64>, index: &Arc<Vec<ChunkRange>>| {
-            let bytes = 8 * position.len() + size_of::<ChunkRange>() * index.len();
-            u32::try_from(bytes).unwrap_or(u32::MAX)
-        };
-        let kept = Cache::builder().max_capacity(KEPT_BYTES).weigher(weight).build();
-        Ok(Self { codecs, shape, encoded_len, at_end, tag, options, kept })
+        Ok(Self { codecs, shape, encoded_len, at_end, tag, options, kept: OnceLock::new() })
     }
 
     /// The index of the shard at a grid position, whose file is `key`, read once as long as it is kept.
     pub fn get(&self, storage: &dyn Storage, key: &str, position: &[u64]) -> Result<Arc<Vec<ChunkRange>>> {
-        if let Some(index) = self.kept.get(position) {
+        // An empty one takes 18 KB: of an array whose shards are kept by others there is none.
+        let kept = self.kept.get_or_init(|| Cache::builder().max_capacity(KEPT_BYTES).weigher(weight).build());
+        if let Some(index) = kept.get(position) {
             return Ok(index);
         }
         let index = Arc::new(self.read(storage, key, position)?);
-        self.kept.insert(position.to_vec(), index.clone());
+        kept.insert(position.to_vec(), index.clone());
         Ok(index)
     }
 
@@ -120,6 +117,13 @@ impl ShardIndexes {
             })
             .collect()
     }
+}
+
+/// The bytes of a kept index.
+#[expect(clippy::ptr_arg, reason = "what the cache calls it with")]
+fn weight(position: &Vec<u64>, index: &Arc<Vec<ChunkRange>>) -> u32 {
+    let bytes = 8 * position.len() + size_of::<ChunkRange>() * index.len();
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 fn hex(bytes: &[u8]) -> String {
