@@ -1,5 +1,6 @@
 //! `_core.CellKeys`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use numpy::ndarray::ArrayView1;
@@ -26,8 +27,10 @@ pub struct PyCellKeys(pub Arc<CellKeys>);
 impl PyCellKeys {
     #[new]
     fn new(pieces: Vec<PyReadonlyArray1<'_, u64>>) -> PyResult<Self> {
-        let slices = pieces.iter().map(PyReadonlyArray1::as_slice).collect::<Result<Vec<_>, _>>();
-        let slices = slices.map_err(|e| DaoError::value(e.to_string()))?;
+        let whole = |piece: &PyReadonlyArray1<'_, u64>| piece.as_array().to_vec();
+        let pieces: Vec<Cow<'_, [u64]>> =
+            pieces.iter().map(|piece| piece.as_slice().map_or_else(|_| whole(piece).into(), Cow::from)).collect();
+        let slices: Vec<&[u64]> = pieces.iter().map(|piece| &piece[..]).collect();
         let keys = CellKeys::new(&slices).ok_or_else(|| {
             let n: usize = slices.iter().map(|piece| piece.len()).sum();
             DaoError::value(format!("memory cannot hold the keys of {n} cells")).hint("select fewer")

@@ -56,6 +56,27 @@ def test_keys_are_shared_and_cannot_be_changed() -> None:
     assert CellKeys([]).numpy().tolist() == []
 
 
+def test_keys_that_follow_each_other_are_held_as_runs() -> None:
+    """As an array they are made anew, and the same."""
+    first, second = (
+        np.arange(5, 105, dtype=np.uint64),
+        np.arange(2**32, 2**32 + 50, dtype=np.uint64),
+    )
+    expected = np.concatenate([first, second, first])
+    keys = CellKeys([first, second, first])
+    assert len(pickle.dumps(keys)) < 300
+    for found in (keys, pickle.loads(pickle.dumps(keys))):
+        assert not np.shares_memory(found.numpy(), found.numpy())
+        assert np.array_equal(found.numpy(), expected)
+        assert not found.numpy().flags.writeable
+        positions = np.array([249, 0, 99, 100, 149, 150], np.uint32)
+        assert np.array_equal(found.take(positions), expected[positions])
+        assert np.array_equal(found.slice(90, 160), expected[90:160])
+    for wrong in (lambda: keys.take(np.array([250], np.uint32)), lambda: keys.slice(3, 251)):
+        with pytest.raises(dao.DaoValueError, match="position"):
+            wrong()
+
+
 def test_another_store_is_not_called_a_missing_version(tmp_path):
     for name in ("one", "two"):
         store = dao.write_dataset(tmp_path / "a", study(1, 5, ["g"]), dataset=name)
