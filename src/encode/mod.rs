@@ -4,7 +4,7 @@
 //! one row at a time, where column `i` is the vocabulary's gene `i`; must not know stores, batches or names of genes.
 //! `tests/batches/tokens.py` has the same in numpy, word for word.
 
-use crate::error::Result;
+use crate::error::{DaoError, Result};
 
 mod bins;
 mod draw;
@@ -40,7 +40,7 @@ impl Encoding {
 
     /// Writes the row of the cell with this key in this epoch, `length()` places each; gives the number of tokens.
     ///
-    /// `bins` are used where `has_bins()`.
+    /// `bins` are used where `has_bins()`. Fails for values that are not finite.
     pub fn row(
         &self,
         columns: &[i32],
@@ -49,6 +49,11 @@ impl Encoding {
         ids: &mut [i64],
         bins: &mut [i64],
     ) -> Result<usize> {
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            return Err(DaoError::value(format!("a cell has the value {value}, which has no rank and no bin"))
+                .at(format!("part number {}, row {}", key >> 32, key & u64::from(u32::MAX)))
+                .hint("leave such cells out, or encode another layer"));
+        }
         match self {
             Self::Ranks(ranks) => ranks.row(columns, values, ids),
             Self::Bins(encoding) => encoding.row(columns, values, encoding.draw(epoch, key), ids, bins),

@@ -353,6 +353,17 @@ def test_what_is_no_encoding_says_why(make, error, match):
         make()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_have_no_rank_are_an_error(tmp_path, value):
+    adata = ad.AnnData(sp.csr_matrix(np.array([[1, 2], [value, 1]], np.float32)))
+    adata.var_names = ["g0", "g1"]
+    with pytest.warns(UserWarning, match="X has 1"):
+        lf = dao.write_dataset(tmp_path / "s", adata, dataset="d", progress=False).scan()
+    for encode in (dao.RankEncoding(WORDS, 4), dao.BinEncoding(WORDS, 4)):
+        with pytest.raises(dao.DaoValueError, match="row 1"):
+            list(lf.dao.iter_batches(2, encode=encode))
+
+
 def test_what_does_not_go_with_an_encoding_says_why(few):
     lf = few.scan()
     with pytest.raises(dao.DaoTypeError, match="RankEncoding"):

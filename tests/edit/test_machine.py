@@ -264,8 +264,8 @@ class Machine(RuleBasedStateMachine):
     @rule(seed=seeds)
     def several(self, seed: int) -> None:
         cells = self.chosen(seed)
-        if not cells or self.types.get("flag") != pl.Boolean:
-            return
+        if not cells or self.types.get("flag") != pl.Boolean or "several" in self.model:
+            return  # a dataset has the name in a version that was restored
         flags = [bool(seed >> i & 1) for i in range(len(cells))]
         name = next(name for name, d in self.model.items() if cells[0] in d.cells)
         with self.store.edit("several") as edit:
