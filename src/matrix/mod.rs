@@ -18,6 +18,7 @@ mod shard;
 pub(crate) mod testing;
 mod totals;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -122,11 +123,11 @@ impl Matrix {
         }
     }
 
-    /// Where a row begins along the first axis of the array of values.
-    pub fn row_start(&self, row: u32) -> Result<u64> {
+    /// Where a row lies along the first axis of the array of values; past the last one nowhere, `0..0`.
+    pub fn row_place(&self, row: u32) -> Result<Range<u64>> {
         match self {
-            Self::Csr(csr) => csr.row_start(row),
-            Self::Dense(_) => Ok(row.into()),
+            Self::Csr(csr) => csr.row_place(row),
+            Self::Dense(_) => Ok(row.into()..u64::from(row) + 1),
         }
     }
 

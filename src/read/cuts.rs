@@ -54,13 +54,15 @@ pub fn cut_cells(store: &OpenStore, keys: &CellKeys, n: usize) -> Result<Vec<usi
             |(run, (shard_len, matrix))| {
                 let mut shard = None;
                 keys.range(run).map(row).enumerate().map(move |(at, row)| {
-                    let before = shard.replace(matrix.row_start(row).unwrap_or(0) / shard_len);
+                    // Where rows lie is held, so that nothing can fail.
+                    let place = matrix.row_place(row).unwrap_or(0..0);
+                    let before = shard.replace(place.start / shard_len);
                     let edge = match before {
                         _ if at == 0 => Edge::Part,
                         before if before != shard => Edge::Shard,
                         _ => Edge::Row,
                     };
-                    (cost(matrix, row), edge)
+                    (cost(matrix, &place), edge)
                 })
             },
         )
@@ -70,9 +72,10 @@ pub fn cut_cells(store: &OpenStore, keys: &CellKeys, n: usize) -> Result<Vec<usi
     Ok(cuts(cells(), keys.len(), total, n))
 }
 
-/// The cost of a row, of a matrix that holds where rows lie: nothing can fail.
-fn cost(matrix: &Matrix, row: u32) -> u64 {
-    matrix.row_nnz(row).ok().flatten().unwrap_or_else(|| matrix.shape()[1]).saturating_add(ROW)
+/// The cost of a row that lies there.
+fn cost(matrix: &Matrix, place: &Range<u64>) -> u64 {
+    let values = if matrix.is_csr() { place.end - place.start } else { matrix.shape()[1] };
+    values.saturating_add(ROW)
 }
 
 /// The cuts of `n_cells`, each with its cost and what lies before it, into `n` pieces; the costs have this `total`.

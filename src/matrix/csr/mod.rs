@@ -96,9 +96,9 @@ impl Csr {
         }
     }
 
-    /// Where a row begins in `indices` and `data`; past the end 0.
-    pub fn row_start(&self, row: u32) -> Result<u64> {
-        Ok(self.indptr.row(row)?.map_or(0, |range| range.start))
+    /// Where a row lies in `indices` and `data`; past the end `0..0`.
+    pub fn row_place(&self, row: u32) -> Result<Range<u64>> {
+        Ok(self.indptr.row(row)?.unwrap_or(0..0))
     }
 
     /// Whether both arrays are in the codec `dao_polars.pfor`.

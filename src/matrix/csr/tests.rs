@@ -56,7 +56,7 @@ proptest! {
         for (i, row) in (0..).zip(&rows) {
             prop_assert_eq!(csr.row_nnz(i).unwrap(), row.len() as u64);
             let before: usize = rows[..i as usize].iter().map(Vec::len).sum();
-            prop_assert_eq!(csr.row_start(i).unwrap(), before as u64);
+            prop_assert_eq!(csr.row_place(i).unwrap(), before as u64..(before + row.len()) as u64);
             let from = row.len() as u64 / 3;
             let (columns, values) = csr.part::<u16>(i, from..row.len() as u64).unwrap();
             let part: Vec<(i32, u16)> = columns.into_iter().zip(values).collect();
