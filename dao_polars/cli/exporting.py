@@ -50,6 +50,8 @@ def _export(arguments: Any, output: Output) -> int:
         gene_key=arguments.gene_key,
         duplicates=arguments.duplicates,
         layer=arguments.layer,
+        layers=_names(arguments.layers),
+        obsm=_names(arguments.obsm),
         normalize=arguments.normalize,
         store=store,
     )
@@ -63,6 +65,11 @@ def _condition(text: str) -> pl.Expr:
         return pl.sql_expr(text)
     except pl.exceptions.PolarsError as error:
         raise DaoValueError(f"--where {text!r}: {error}") from error
+
+
+def _names(text: str | None) -> list[str] | None:
+    """Names with commas between; None where nothing was said."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _genes(arguments: Any) -> Any:
@@ -81,6 +88,13 @@ def _arguments(parser: Parser) -> None:
     add("--where", metavar="SQL", help="which cells: a condition on the columns of obs")
     add("--overwrite", action="store_true", help="replace what is there")
     add("--layer", metavar="NAME", help="a layer that becomes X")
+    for kind in ("layers", "obsm"):
+        add(
+            f"--{kind}",
+            metavar="NAMES",
+            help="those to take, with commas between, '' for none (default: those that all "
+            "datasets have)",
+        )
     add("--normalize", choices=_TOTALS, help="what is done to X, cell by cell")
     given = parser.add_mutually_exclusive_group()
     given.add_argument(

@@ -8,7 +8,9 @@ import pandas as pd
 import polars as pl
 import pytest
 
+import dao_polars as dao
 from tests.cli.program import document, failure, fine
+from tests.conftest import study
 
 
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
@@ -37,6 +39,27 @@ def test_a_version_and_a_join(real_store, tmp_path):
     assert ad.read_h5ad(out).n_obs == 1336 + 2142
     fine("export", real_store.uri, out, "heart_human", "--overwrite", "-q")
     assert ad.read_h5ad(out).n_obs == 300
+
+
+def test_layers_and_embeddings_are_chosen(tmp_path):
+    adata = study(0, 20, ["g0", "g1", "g2"])
+    adata.layers["half"] = adata.X / 2
+    adata.layers["twice"] = adata.X * 2
+    adata.obsm["X_pca"] = np.ones((20, 2), np.float32)
+    dao.write_dataset(tmp_path / "s", adata, dataset="d", layers=True, obsm=True, progress=False)
+    out = tmp_path / "a.h5ad"
+    for arguments, layers, obsm in [
+        ((), ["half", "twice"], ["X_pca"]),
+        (("--layers", "twice, half", "--obsm", ""), ["half", "twice"], []),
+        (("--layers", "half"), ["half"], ["X_pca"]),
+        (("--layers", ""), [], ["X_pca"]),
+    ]:
+        fine("export", tmp_path / "s", out, "--overwrite", "-q", *arguments)
+        found = ad.read_h5ad(out)
+        assert (sorted(found.layers), list(found.obsm)) == (layers, obsm)
+    assert (found.X != adata.X).nnz == 0
+    said = failure("export", tmp_path / "s", out, "--overwrite", "--layers", "third")
+    assert "third" in said
 
 
 def test_what_is_mistaken_is_said(real_store, tmp_path):
