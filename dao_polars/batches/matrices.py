@@ -70,7 +70,7 @@ class Matrices:
             ),
         ]
         self.encoding = encoding
-        self._tokens = None if encoding is None else encoding.columns(self._genes.names or [])
+        self._tokens = None if encoding is None else encoding._columns(self._genes.names or [])
         self.settings: dict[str, Any] = {
             "genes": None if self._genes.names is None else digest(self._genes.names),
             "gene_key": gene_key,
@@ -79,7 +79,7 @@ class Matrices:
             "layout": layout,
             "dtype": dtype,
             "normalize": None if normalized is None else list(normalized),
-            **({} if encoding is None else encoding.settings),
+            **({} if encoding is None else encoding._settings),
         }
 
     def open(self, store: Store) -> Reader:
@@ -90,7 +90,7 @@ class Matrices:
         """What makes tokens of x in an epoch."""
         if self.encoding is None or self._tokens is None:
             return None
-        return self.encoding.core(self._tokens), epoch
+        return self.encoding._core(self._tokens), epoch
 
     def gene_names(self, store: Store) -> pl.Series:
         """The names of the columns of x and layers, (n_vars,); of all genes, they are read."""
@@ -103,7 +103,7 @@ class Matrices:
 
     def names(self) -> list[str]:
         """What a batch's arrays are called among tensors."""
-        tokens = () if self.encoding is None else self.encoding.dtypes
+        tokens = () if self.encoding is None else self.encoding._dtypes
         return [*(name for name, _ in self.entries()), *tokens]
 
     def shaped(self, n_rows: int, read: list[Any]) -> tuple[Any, dict[str, Any], dict[str, Any]]:

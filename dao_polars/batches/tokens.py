@@ -52,10 +52,9 @@ class Encoding(ABC):
         genes: the genes of the vocabulary, in its order.
         tokens: the token of each, (n_genes,) int64.
         length: places of a row.
-        dtypes: the arrays of a batch's tokens, by name.
     """
 
-    dtypes: ClassVar[dict[str, type[np.generic]]] = {
+    _dtypes: ClassVar[dict[str, type[np.generic]]] = {
         "input_ids": np.int64,
         "attention_mask": np.bool_,
     }
@@ -97,7 +96,7 @@ class Encoding(ABC):
     def tokens(self) -> NDArray[np.int64]:  # noqa: D102  (an attribute, described above)
         return self._frame["token"].to_numpy()
 
-    def genes_in(self, selections: list[Selection], gene_key: str | None) -> list[str]:
+    def _genes_in(self, selections: list[Selection], gene_key: str | None) -> list[str]:
         """The genes of the vocabulary that some dataset of the selections has.
 
         Raises:
@@ -114,18 +113,18 @@ class Encoding(ABC):
             )
         return genes
 
-    def columns(self, genes: list[str]) -> dict[str, Any]:
+    def _columns(self, genes: list[str]) -> dict[str, Any]:
         """What the core needs of these genes of the vocabulary, which are the columns of rows."""
         wanted = pl.DataFrame({"gene": genes}, schema={"gene": pl.String})
         found = wanted.join(self._frame, on="gene", how="left", maintain_order="left")
         return {f"{name}s": found[name].to_numpy() for name in found.columns if name != "gene"}
 
     @abstractmethod
-    def core(self, columns: dict[str, Any]) -> TokenEncoding:
+    def _core(self, columns: dict[str, Any]) -> TokenEncoding:
         """The core's encoding of rows with these columns. Needs none of polars' threads."""
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
         """What makes tokens what they are, as JSON has it."""
         columns = [self._frame[name].to_list() for name in self._frame.columns]
         form = {"length": self.length} | self._special
@@ -156,6 +155,11 @@ class RankEncoding(Encoding):
         pad: the token of places without one, or its name in the vocabulary.
         cls: the token before the genes, likewise; None: none.
         eos: the token after the last gene, likewise; None: none.
+
+    Attributes:
+        genes: the genes of the vocabulary, in its order.
+        tokens: the token of each, (n_genes,) int64.
+        length: places of a row.
 
     Raises:
         DaoValueError: what is no vocabulary, a length without a place for a gene.
@@ -194,9 +198,9 @@ class RankEncoding(Encoding):
         if wrong.height:
             gene, median = wrong.select("gene", "median").row(0)
             raise DaoValueError(f"gene {gene!r} has the median {median}; expected one above 0")
-        self.core(self.columns([]))
+        self._core(self._columns([]))
 
-    def core(self, columns: dict[str, Any]) -> TokenEncoding:  # noqa: D102  (as above)
+    def _core(self, columns: dict[str, Any]) -> TokenEncoding:
         return TokenEncoding.ranks(**columns, length=self.length, **self._special)
 
 
@@ -225,13 +229,18 @@ class BinEncoding(Encoding):
         eos: the token after the last gene, likewise; None: none.
         seed: of the samples, 0 to 2**64 - 1.
 
+    Attributes:
+        genes: the genes of the vocabulary, in its order.
+        tokens: the token of each, (n_genes,) int64.
+        length: places of a row.
+
     Raises:
         DaoValueError: what is no vocabulary, a length without a place for a gene.
         DaoTypeError: arguments of the wrong type.
         DaoKeyError: a name that the vocabulary lacks.
     """
 
-    dtypes: ClassVar[dict[str, type[np.generic]]] = Encoding.dtypes | {"bins": np.int64}
+    _dtypes: ClassVar[dict[str, type[np.generic]]] = Encoding._dtypes | {"bins": np.int64}
 
     def __init__(
         self,
@@ -252,13 +261,13 @@ class BinEncoding(Encoding):
             "pad_bin": integer("pad_bin", pad_bin, -(2**63), _MOST),
             "seed": integer("seed", seed, 0, 2**64 - 1),
         }
-        self.core(self.columns([]))
+        self._core(self._columns([]))
 
     @property
-    def settings(self) -> dict[str, Any]:  # noqa: D102  (described above)
-        return super().settings | self._bins
+    def _settings(self) -> dict[str, Any]:
+        return super()._settings | self._bins
 
-    def core(self, columns: dict[str, Any]) -> TokenEncoding:  # noqa: D102  (as above)
+    def _core(self, columns: dict[str, Any]) -> TokenEncoding:
         return TokenEncoding.bins(**columns, **self._bins, length=self.length, **self._special)
 
 
@@ -283,7 +292,7 @@ def genes_of(
             "encode= reads the genes of its vocabulary, and genes= says others; leave genes= out, "
             "or give the encoding a vocabulary of these genes"
         )
-    return encode.genes_in([selection, *([] if controls is None else [controls])], gene_key)
+    return encode._genes_in([selection, *([] if controls is None else [controls])], gene_key)
 
 
 def _vocabulary(vocabulary: Any) -> pl.DataFrame:

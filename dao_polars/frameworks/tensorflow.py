@@ -35,7 +35,7 @@ def dataset(batches: BatchIterable[Any]) -> Any:
         spec[entry] = make([None, form.n_columns], tf.as_dtype(form.dtype))
     encoding = batches.matrices.encoding
     if encoding is not None:
-        for name, kind in encoding.dtypes.items():
+        for name, kind in encoding._dtypes.items():
             spec[name] = tf.TensorSpec([None, encoding.length], tf.as_dtype(kind))
     for name, number in encoder.dtypes.items():
         spec[name] = tf.TensorSpec([None], tf.string if number.hasobject else tf.as_dtype(number))
