@@ -292,9 +292,10 @@ class DaoFrame:
                 and who reads (``rank``, ``world_size``, …).
 
         Returns:
-            An ``IterableDataset`` of dicts: ``"X"`` (n_cells, n_genes) on the reader's own memory,
-            sparse CSR (32-bit indices) or (``layout="dense"``) strided; ``"layers/…"``,
-            ``"obsm/…"``; with ``encode`` ``"input_ids"``, ``"attention_mask"``, ``"bins"``; and the
+            An ``IterableDataset`` of dicts: ``"X"`` (n_cells, n_genes), on the reader's own memory
+            unless it is pinned or sent to a device, sparse CSR (32-bit indices) or
+            (``layout="dense"``) strided; ``"layers/…"``, ``"obsm/…"``; with
+            ``encode`` ``"input_ids"``, ``"attention_mask"``, ``"bins"``; and the
             columns of obs, (n_cells,): numbers as they are (float64 with NaN where the column has
             nulls), dates as integers, categories as int64 codes into ``.classes_[column]`` (-1
             for null), text as lists. With ``pair_with`` the same of the controls, as
@@ -372,6 +373,8 @@ class DaoFrame:
             DaoValueError: nulls in a column of categories, or one in ``val`` that the others lack.
             Everything that ``iter_batches`` raises.
         """
+        if options.get("encode") is not None:
+            raise DaoTypeError("to_scvi takes no encode=: SCVI reads counts")
         require("scvi", "to_scvi")
         from .frameworks.scvi import ScviDataModule, ScviKeys
 

@@ -185,7 +185,9 @@ class BatchIterable(Generic[T]):
         return EpochBatches(self._batches(position, rank, through or self._transformed))
 
     def _transformed(self, batches: Iterator[Batch[Any]]) -> Iterator[Any]:
-        return batches if self._transform is None else map(self._transform, batches)
+        # No map: a StopIteration of the transform would end the epoch without a word.
+        transform = self._transform
+        return batches if transform is None else (transform(batch) for batch in batches)
 
     def _batches(
         self, position: EpochPosition, rank: int, through: Through

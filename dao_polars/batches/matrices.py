@@ -79,7 +79,7 @@ class Matrices:
             "layout": layout,
             "dtype": dtype,
             "normalize": None if normalized is None else list(normalized),
-            **({} if encoding is None else encoding._settings),
+            **({} if encoding is None else {"encode": encoding._settings}),
         }
 
     def open(self, store: Store) -> Reader:

@@ -128,7 +128,7 @@ class Encoding(ABC):
         """What makes tokens what they are, as JSON has it."""
         columns = [self._frame[name].to_list() for name in self._frame.columns]
         form = {"length": self.length} | self._special
-        return {"encode": type(self).__name__, "vocabulary": digest(columns), **form}
+        return {"kind": type(self).__name__, "vocabulary": digest(columns), **form}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} of {self._frame.height:,} genes, length {self.length:,}"
@@ -181,7 +181,7 @@ class RankEncoding(Encoding):
         if medians is not None:
             if "median" in self._frame.columns:
                 raise DaoValueError("medians= beside a vocabulary that has medians; give one")
-            table = _pairs(medians, "medians", "median").unique("gene", maintain_order=True)
+            table = _pairs(medians, "medians", "median")
             self._frame = self._frame.join(table, on="gene", how="left", maintain_order="left")
         if "median" not in self._frame.columns:
             raise DaoValueError(
@@ -257,7 +257,7 @@ class BinEncoding(Encoding):
         super().__init__(vocabulary, length, pad, cls, eos)
         self._frame = self._frame.select("gene", "token")
         self._bins: dict[str, Any] = {
-            "n_bins": integer("n_bins", n_bins, 2, 2**31 - 1),
+            "n_bins": integer("n_bins", n_bins, 2, 2**16),
             "pad_bin": integer("pad_bin", pad_bin, -(2**63), _MOST),
             "seed": integer("seed", seed, 0, 2**64 - 1),
         }
@@ -292,7 +292,16 @@ def genes_of(
             "encode= reads the genes of its vocabulary, and genes= says others; leave genes= out, "
             "or give the encoding a vocabulary of these genes"
         )
-    return encode._genes_in([selection, *([] if controls is None else [controls])], gene_key)
+    if controls is None or controls.store.id == selection.store.id:
+        return encode._genes_in([s for s in (selection, controls) if s is not None], gene_key)
+    ours, theirs = (encode._genes_in([s], gene_key) for s in (selection, controls))
+    if alone := [*(set(ours) ^ set(theirs))]:
+        raise DaoValueError(
+            "genes of the vocabulary are in one of the two stores only: "
+            f"{first_few(sorted(alone))}; leave them out of it: their tokens would say which "
+            "store a cell is of"
+        )
+    return ours
 
 
 def _vocabulary(vocabulary: Any) -> pl.DataFrame:

@@ -106,7 +106,7 @@ def obs_of(selection: Selection, described: Descriptions) -> pd.DataFrame:
         names = selection.frame["obs_name"] if known else _obs_names(selection)
         frame = pl.DataFrame([*frame.get_columns(), names])
     cells = sum(part.n_cells for part in described.parts)
-    complete = cells == len(selection.keys) == len(np.unique(selection.keys))
+    complete = cells == len(selection.cells) == len(np.unique(selection.keys))
     stores = selection.store.stores
     tables = [
         truth_notes(part, in_store)

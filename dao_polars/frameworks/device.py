@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 import torch
 
 
 def ahead(made: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
-    """The batches that ``made`` makes on ``device``, each begun before the one before is given.
+    """The batches that ``made`` makes on ``device``: the first at once, then one is on its way.
 
     On a CUDA device the copies go through a stream of their own, so that they run beside the
-    step's kernels. The first batch is given at once; then one is on its way.
+    step's kernels.
     """
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    stream = None
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        stream = _stream(index)
 
     def send() -> tuple[dict[str, Any], Any] | None:
         with nullcontext() if stream is None else torch.cuda.stream(stream):
@@ -45,6 +49,12 @@ def ahead(made: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict
     while sent is not None:
         current, sent = sent, send()
         yield given(*current)
+
+
+@cache
+def _stream(device: int) -> Any:
+    """The stream of a device's copies, one for all epochs: freed memory stays with its stream."""
+    return torch.cuda.Stream(device)
 
 
 def _parts(tensor: Any) -> list[torch.Tensor]:

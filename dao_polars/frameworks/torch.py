@@ -163,7 +163,9 @@ class TorchDataset(IterableDataset):
         made: Iterator[Any] = map(self._tensors, batches)
         if self._tensors.device is not None:
             made = ahead(made, self._tensors.device)
-        return made if self._transform is None else map(self._transform, made)
+        # No map: a StopIteration of the transform would end the epoch without a word.
+        transform = self._transform
+        return made if transform is None else (transform(tensors) for tensors in made)
 
     @property
     def epoch(self) -> int:

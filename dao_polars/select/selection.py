@@ -55,7 +55,7 @@ class Selection:
 
     @property
     def keys(self) -> Keys:
-        """The cell keys, (n_cells,) uint64, read-only."""
+        """The cell keys, (n_cells,) uint64, read-only: an array that may be made each time."""
         return self.cells.numpy()
 
     @property
@@ -156,7 +156,7 @@ def select(
         collected = collected[stay]
         cells = CellKeys([cells.numpy()[stay]])
     if COLUMN not in beside:
-        collected = collected.drop(COLUMN)  # the keys take 8 bytes a cell, once
+        collected = collected.drop(COLUMN)  # the keys are held once
     return Selection(opened, cell, cells, numbers, collected, names)
 
 

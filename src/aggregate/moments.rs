@@ -122,8 +122,10 @@ impl GroupSums {
             Some(Self { n_columns, count, sum, m2, squares, above })
         });
         made.ok_or_else(|| {
-            DaoError::value(format!("{n_groups} groups × {n_columns} genes do not fit into memory"))
-                .hint("take fewer genes or coarser groups; it takes 28 bytes for each")
+            DaoError::value(format!("{n_groups} groups × {n_columns} genes do not fit into memory")).hint(format!(
+                "take fewer genes or coarser groups; it takes {} bytes for each",
+                if limited { 32 } else { 28 }
+            ))
         })
     }
 

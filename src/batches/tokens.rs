@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::BatchMatrix;
 use crate::encode::Encoding;
 use crate::error::{DaoError, Result};
-use crate::number::{Num, for_dtype_values};
+use crate::number::{Num, for_dtype_values, zeros};
 
 /// How the cells of an epoch become tokens.
 #[derive(Debug, Clone)]
@@ -50,9 +50,16 @@ impl EpochEncoding {
 
     fn of_rows<T: Num>(&self, keys: &[u64], matrix: &BatchMatrix, values: &[T]) -> Result<Tokens> {
         let length = self.encoding.length();
-        let n = length.checked_mul(keys.len()).ok_or_else(|| DaoError::value("tokens of more than memory"))?;
-        let (mut ids, mut mask) = (vec![0; n], vec![false; n]);
-        let mut bins = if self.encoding.has_bins() { vec![0; n] } else { Vec::new() };
+        let too_many = || {
+            DaoError::value(format!("memory cannot hold the tokens of {} cells × {length}", keys.len()))
+                .hint("take a smaller length or fewer cells a batch")
+        };
+        let n = length.checked_mul(keys.len()).ok_or_else(too_many)?;
+        let all_of = |n| zeros::<i64>(n).map_err(|_| too_many());
+        let (mut ids, mut mask) = (all_of(n)?, Vec::new());
+        mask.try_reserve_exact(n).map_err(|_| too_many())?;
+        mask.resize(n, false);
+        let mut bins = all_of(if self.encoding.has_bins() { n } else { 0 })?;
         // Of a dense matrix all columns of a row are there.
         let width = values.len() / keys.len().max(1);
         let all: Vec<i32> = if matrix.indptr.is_empty() { (0..).take(width).collect() } else { Vec::new() };

@@ -60,7 +60,7 @@ impl PyCellKeys {
     fn take<'py>(&self, py: Python<'py>, positions: PyReadonlyArray1<'py, u32>) -> PyResult<Bound<'py, PyArray1<u64>>> {
         let (keys, positions) = (&self.0, positions.as_array());
         if let Some(position) = positions.iter().find(|&&position| position as usize >= keys.len()) {
-            return Err(outside(*position as usize, keys.len()).into());
+            return Err(outside(*position as usize, &format!("below {}", keys.len())).into());
         }
         Ok(PyArray1::from_iter(py, positions.iter().map(|&position| keys.at(position as usize))))
     }
@@ -68,7 +68,7 @@ impl PyCellKeys {
     /// The keys at positions ``start`` to ``stop``, (n,). Raises DaoValueError for positions that are none.
     fn slice<'py>(&self, py: Python<'py>, start: usize, stop: usize) -> PyResult<Bound<'py, PyArray1<u64>>> {
         if stop > self.0.len() {
-            return Err(outside(stop, self.0.len()).into());
+            return Err(outside(stop, &format!("at most {}", self.0.len())).into());
         }
         Ok(PyArray1::from_iter(py, self.0.range(start..stop)))
     }
@@ -106,6 +106,6 @@ impl PyCellKeys {
     }
 }
 
-fn outside(position: usize, n: usize) -> DaoError {
-    DaoError::value(format!("position {position} of cell keys")).expected(format!("at most {n}"))
+fn outside(position: usize, expected: &str) -> DaoError {
+    DaoError::value(format!("position {position} of cell keys")).expected(expected)
 }

@@ -191,7 +191,7 @@ impl PyReader {
 ///
 /// ``n_rows`` is the number of cells of a batch; ``tokens`` are None, or the encoding's ``(ids, mask, bins or None)``,
 /// (n_rows, length) int64, bool and int64; a matrix is ``(data, indices, indptr)``, or an array of (rows, columns)
-/// where it is dense. The arrays are writable; their memory is used again once nothing refers to it. Raises the first
+/// where it is dense. The arrays are writable; the memory of matrices is used again once nothing refers to it. Raises the first
 /// DaoError of reading.
 #[pyclass(name = "Epoch", module = "dao_polars._core", frozen)]
 pub struct PyEpoch {

@@ -3,10 +3,12 @@
 //! A cell costs its stored values and [`ROW`]. Near where a cut belongs it falls where a part ends, or else a shard, so that
 //! what two pieces read does not overlap; rows themselves are never cut. [`cuts`] is pure.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::request::are_many;
 use super::{CellKeys, OpenStore, check_rows, schedule, split_key};
 use crate::error::{DaoError, Result};
 use crate::matrix::Matrix;
@@ -40,7 +42,9 @@ pub fn cut_cells(store: &OpenStore, keys: &CellKeys, n: usize) -> Result<Vec<usi
         let part = store.store().part_numbered(*number)?;
         check_rows(store, part, runs.iter().flat_map(|run| keys.range(run.clone())).map(row))?;
         let matrix = store.matrix(part, &MatrixName::X)?;
-        matrix.hold_rows()?;
+        if are_many(runs.iter().map(|run| run.len() as u64).sum(), part) {
+            matrix.hold_rows()?;
+        }
         Ok((*number, matrix))
     };
     let mut matrices = HashMap::with_capacity(runs.len());
@@ -49,13 +53,18 @@ pub fn cut_cells(store: &OpenStore, keys: &CellKeys, n: usize) -> Result<Vec<usi
         Ok(())
     };
     schedule::in_order(runs.len(), store.parts_at_once(), open, keep, || Ok(()))?;
+    let failure = RefCell::new(None);
+    let failed = |error| {
+        failure.borrow_mut().get_or_insert(error);
+        0..0
+    };
+    let (failed, row) = (&failed, &row);
     let cells = || {
         keys.by_part().filter_map(|(number, run)| Some((run, matrices.get(&number)?))).flat_map(
             |(run, (shard_len, matrix))| {
                 let mut shard = None;
                 keys.range(run).map(row).enumerate().map(move |(at, row)| {
-                    // Where rows lie is held, so that nothing can fail.
-                    let place = matrix.row_place(row).unwrap_or(0..0);
+                    let place = matrix.row_place(row).unwrap_or_else(failed);
                     let before = shard.replace(place.start / shard_len);
                     let edge = match before {
                         _ if at == 0 => Edge::Part,
@@ -68,6 +77,9 @@ pub fn cut_cells(store: &OpenStore, keys: &CellKeys, n: usize) -> Result<Vec<usi
         )
     };
     let total = cells().try_fold(0_u64, |sum, (cost, _)| sum.checked_add(cost));
+    if let Some(error) = failure.take() {
+        return Err(error);
+    }
     let total = total.ok_or_else(|| DaoError::value("the cells have more than 2^64 values"))?;
     Ok(cuts(cells(), keys.len(), total, n))
 }

@@ -57,6 +57,8 @@ impl CellKeys {
                 if firsts.len() > n / MEAN_RUN {
                     return None;
                 }
+                firsts.try_reserve(1).ok()?;
+                ends.try_reserve(1).ok()?;
                 firsts.push(key);
                 ends.push(at);
             }

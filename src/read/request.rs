@@ -11,7 +11,7 @@ use crate::number::{Dtype, Layout, Num};
 use crate::storage::Held;
 use crate::store::{MatrixName, Part};
 
-/// The rows of all parts up to which it is held in memory where they lie, even if few of them are wanted: 64 MB. To look a row
+/// The rows of all parts and matrices up to which it is held in memory where they lie, even if few of them are wanted: 64 MB. To look a row
 /// up takes as long as to decode some hundred values.
 const FEW_ROWS: u64 = 28_000_000;
 
@@ -77,8 +77,9 @@ impl ReadRequest {
             let (part, _) = parts.get(&number).ok_or_else(|| not_opened(number))?;
             check_rows(store, part, keys.range(range).map(|key| split_key(key).1))?;
         }
-        let is_small = parts.values().map(|(part, _)| part.n_obs).sum::<u64>() <= FEW_ROWS;
-        let hold = |part: &Part, number| is_small || wanted.get(&number).is_some_and(|&n| n >= part.n_obs / 2);
+        let n_rows: u64 = parts.values().map(|(part, _)| part.n_obs).sum();
+        let is_small = n_rows.saturating_mul(forms.len() as u64) <= FEW_ROWS;
+        let hold = |part: &Part, number| is_small || wanted.get(&number).is_some_and(|&n| are_many(n, part));
         let mut cache_numbers = 0..;
         let mut matrices = Vec::with_capacity(forms.len());
         for form in forms {
@@ -206,6 +207,11 @@ impl MatrixRequest {
     pub fn reads_rows(&self) -> bool {
         self.parts.iter().all(|(_, part)| part.matrix.reads_rows())
     }
+}
+
+/// Whether so many rows of a part are wanted that it is held in memory where all of them lie.
+pub fn are_many(wanted: u64, part: &Part) -> bool {
+    wanted >= part.n_obs / 2
 }
 
 fn not_opened(number: u32) -> DaoError {

@@ -470,3 +470,14 @@ def test_only_x_is_normalized(three):
 def test_a_bug_is_an_internal_error():
     assert issubclass(dao.DaoInternalError, dao.DaoError)
     assert issubclass(dao.DaoInternalError, RuntimeError)
+
+
+def test_a_transform_that_has_no_more_does_not_end_the_epoch(real_store):
+    few = iter([1, 2])
+    batches = (
+        real_store.scan()
+        .filter(pl.col("dataset") == "pbmc_human")
+        .dao.iter_batches(100, transform=lambda batch: (batch, next(few)))
+    )
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(batches)

@@ -251,6 +251,20 @@ def test_controls_have_tokens_of_the_same_genes(few):
         check(batch.pair, genes, WORDS, 30)
 
 
+def test_controls_of_another_store_have_the_vocabularys_genes_too(few, tmp_path):
+    adata = ad.AnnData(sp.csr_matrix(np.ones((9, 3), np.float32)))
+    adata.var_names = ["g3", "g4", "other"]
+    adata.obs["group"] = np.arange(9) % 3
+    other = dao.write_dataset(tmp_path / "other", adata, dataset="o", progress=False).scan()
+    pairs = {"pair_with": other, "pair_by": "group", "seed": 0}
+    with pytest.raises(dao.DaoValueError, match="one of the two stores only"):
+        few.scan().dao.iter_batches(16, encode=dao.RankEncoding(WORDS, 4), **pairs)
+    both = WORDS.filter(pl.col("gene").is_in(["g3", "g4"]))
+    for batch in few.scan().dao.iter_batches(16, encode=dao.RankEncoding(both, 4), **pairs):
+        check(batch, both["gene"].to_list(), both, 4)
+        check(batch.pair, both["gene"].to_list(), both, 4)
+
+
 def test_vocabularies_of_all_kinds_are_the_same(few):
     names = WORDS["gene"].to_list()
     ids = WORDS.with_columns(gene="ENSG" + pl.col("gene").str.slice(1))
@@ -344,6 +358,7 @@ def changed(**columns: Any) -> pl.DataFrame:
             f"gene '{WORDS['gene'][3]}'",
         ),
         (lambda: dao.BinEncoding(WORDS, 5, n_bins=1), dao.DaoValueError, "n_bins=1"),
+        (lambda: dao.BinEncoding(WORDS, 5, n_bins=2**20), dao.DaoValueError, "n_bins="),
         (lambda: dao.BinEncoding(WORDS, 5, seed=-1), dao.DaoValueError, "seed"),
         (lambda: dao.BinEncoding(WORDS, True), dao.DaoTypeError, "length"),
     ],
@@ -370,6 +385,8 @@ def test_what_does_not_go_with_an_encoding_says_why(few):
         lf.dao.iter_batches(encode="ranks")
     with pytest.raises(dao.DaoValueError, match="genes="):
         lf.dao.iter_batches(encode=dao.RankEncoding(WORDS), genes=["g1"])
+    with pytest.raises(dao.DaoTypeError, match="to_scvi takes no encode="):
+        lf.dao.to_scvi(encode=dao.RankEncoding(WORDS))
     ids = WORDS.with_columns(gene="ENSG" + pl.col("gene").str.slice(1))
     with pytest.raises(dao.DaoKeyError, match="gene_key="):
         lf.dao.iter_batches(encode=dao.RankEncoding(ids))

@@ -159,7 +159,9 @@ impl Csr {
     }
 
     fn row_ranges(&self, rows: &[u32]) -> Result<Vec<Range<u64>>> {
-        Ok(self.indptr.rows(rows)?.into_iter().flatten().collect())
+        let ranges: Vec<Range<u64>> = self.indptr.rows(rows)?.into_iter().flatten().collect();
+        self.indptr.check_ascend(rows, &ranges)?;
+        Ok(ranges)
     }
 
     fn locate(&self, arrays: &[&StoredArray], ranges: &[Range<u64>]) -> Result<Option<Box<dyn Held>>> {
@@ -194,6 +196,7 @@ impl Csr {
             })
         };
         let ranges: Vec<Range<u64>> = rows.iter().zip(self.indptr.rows(rows)?).map(there).collect::<Result<_>>()?;
+        self.indptr.check_ascend(rows, &ranges)?;
         // Columns and values are asked for together.
         let _held = if self.is_remote() { self.ask(&ranges, wanted)? } else { None };
         if let Some(wanted) = wanted.filter(|wanted| self.looks_first(&ranges, wanted)) {

@@ -100,6 +100,14 @@ impl Offsets {
         DaoError::corrupt(self.array.array().uri(), "indptr does not ascend from 0").at(format!("row {row}"))
     }
 
+    /// Refuses ranges of `rows` (ascending) of which one begins before another ends.
+    pub fn check_ascend(&self, rows: &[u32], ranges: &[Range<u64>]) -> Result<()> {
+        match ranges.windows(2).position(|pair| pair[0].end > pair[1].start) {
+            Some(at) => Err(self.descends(rows.get(at + 1).copied().unwrap_or(0).into())),
+            None => Ok(()),
+        }
+    }
+
     /// The number of values of all rows.
     pub fn end(&self) -> u64 {
         self.nnz

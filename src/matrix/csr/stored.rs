@@ -161,7 +161,6 @@ fn gather_into<T: Num>(array: &ZarrArray, ranges: &[Range<u64>], out: &mut [T]) 
     }))
 }
 
-/// Reads `indptr`, which must ascend from 0, by no more than there are columns.
 /// A number of values as a length in memory, or an error where memory cannot hold so many.
 pub(super) fn to_len(n: u64) -> Result<usize> {
     usize::try_from(n).map_err(|_| DaoError::value("the selection does not fit into memory"))

@@ -107,6 +107,10 @@ fn arrays_that_contradict_each_other_are_an_error() {
             assert_says(&held.err().unwrap(), ErrorKind::Corrupt, folder.path(), what);
         }
     }
+    // Rows that are read alone, and each is as it may be.
+    let folder = parts(&[0, 3, 1, 4], &[1, 2, 3, 4], true);
+    let error = read(&open(&folder, SHAPE).unwrap(), &[0, 2]).unwrap_err();
+    assert_says(&error, ErrorKind::Corrupt, folder.path(), "indptr does not ascend from 0");
     // As many cells as can be counted, and one more offset.
     let folder = parts(&[0, 1, 2, 3], &[1, 2, 3], true);
     let error = Csr::open(&storage(folder.path()), "X", [u64::MAX, 10]).err().unwrap();
