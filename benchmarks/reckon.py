@@ -43,9 +43,7 @@ def local(runs: list[Any], pattern: str, setting: str = "") -> float:
 def far(clouds: Any, line: tuple[float, float], pattern: str, setting: str) -> dict[str, float]:
     """Of ours over a line: cells a second, and of a cell the requests and bytes."""
     (runs,) = (
-        found["runs"]
-        for found in clouds["lines"]
-        if (found["latency_ms"], found["width"]) == line
+        found["runs"] for found in clouds["lines"] if (found["latency_ms"], found["width"]) == line
     )
     (run,) = (
         r
