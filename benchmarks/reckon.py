@@ -1,4 +1,5 @@
-"""What an atlas of 100,000,000 real cells costs, reckoned from what the other benchmarks measured.
+"""What an atlas of 100,000,000 real cells costs, reckoned from what the other benchmarks "
+"measured.
 
     python benchmarks/reckon.py        of results/*.json makes results/atlas.md
 
@@ -73,9 +74,12 @@ def page() -> str:
     loading = scale["found"]["loading all, random"]
     opening = scale["found"]["opening"]
     lines = [
-        f"An atlas of {CELLS:,} cells in {DATASETS:,} datasets, with {data['nnz'] / data['cells']:,.0f} "
-        f"values a cell as the pancreas has them. What is **measured** is so on 2 cores: real cells "
-        f"in stores of {counts['cells']:,} ([Results](table.md), [over a network](clouds.md)), and "
+        f"An atlas of {CELLS:,} cells in {DATASETS:,} datasets, with "
+        f"{data['nnz'] / data['cells']:,.0f} "
+        f"values a cell as the pancreas has them. What is **measured** is so on 2 cores: real "
+        f"cells "
+        f"in stores of {counts['cells']:,} ([Results](table.md), [over a "
+        f"network](clouds.md)), and "
         f"{scale['datasets'] * scale['cells']:,} cells of 5 values ([at 100 million](scale.md)). "
         "The rest is reckoned from it, in the way that each line says.",
         "",
@@ -86,30 +90,37 @@ def page() -> str:
         row(
             "disk, counts",
             f"{CELLS * a_cell / 1e9:,.0f} GB",
-            f"reckoned: {a_cell:,.0f} bytes a cell, measured with X and two columns of obs; times cells",
+            f"reckoned: {a_cell:,.0f} bytes a cell, measured with X and two columns of obs; "
+            f"times cells",
         ),
         row(
             "files",
             f"{scale['files']:,}",
-            f"measured with {scale['datasets']:,} datasets; a dataset whose arrays pass a shard has more",
+            f"measured with {scale['datasets']:,} datasets; a dataset whose arrays pass a "
+            f"shard has more",
         ),
         row(
             "writing, one machine",
             time(CELLS / writing),
-            f"reckoned: {writing:,.0f} cells/s, measured from .h5ad; datasets are written beside each other",
+            f"reckoned: {writing:,.0f} cells/s, measured from .h5ad; datasets are written "
+            f"beside each other",
         ),
-        row("opening, and the LazyFrame", f"{opening['open']:.2f} s", "measured at 100,000,000 cells"),
-        row("a group_by of all cells", f"{opening['group_by']:.1f} s", "measured at 100,000,000 cells"),
+        row("opening, and the LazyFrame", f"{opening['open']:.2f} s", "measured at "
+        "100,000,000 cells"),
+        row("a group_by of all cells", f"{opening['group_by']:.1f} s", "measured at "
+        "100,000,000 cells"),
         row(
             "all cells shuffled, until batches can be asked for",
             f"{loading['ready']:.1f} s",
             "measured at 100,000,000 cells",
         ),
-        row("until the first batch", f"{loading['first']:.1f} s", "measured at 100,000,000 cells"),
+        row("until the first batch", f"{loading['first']:.1f} s", "measured at 100,000,000 "
+        "cells"),
         row(
             "memory of a loader of all cells",
             f"{CELLS * loading['bytes_a_cell'] / 1e9:.1f} GB",
-            f"measured: {loading['bytes_a_cell']:.1f} bytes a cell with one column of obs; on every "
+            f"measured: {loading['bytes_a_cell']:.1f} bytes a cell with one column of obs; on "
+            f"every "
             "machine, since each knows the whole order",
         ),
         row(
@@ -125,16 +136,20 @@ def page() -> str:
         row(
             "a shuffled epoch's reads from a disk",
             f"{shuffled * a_cell / 1e6:,.0f} MB/s",
-            "reckoned: what a disk has to give at that rate; one that gives half makes it twice as long",
+            "reckoned: what a disk has to give at that rate; one that gives half makes it "
+            "twice as long",
         ),
         "",
         "Not measured: an atlas that does not fit the page cache, on a disk; more than 2 cores.",
         "",
         "## From a bucket",
         "",
-        "Rates, requests and bytes of a cell are measured over a line of that latency and width to a "
-        "server of objects; an epoch is that, times cells. Each machine has a line of its own and its "
-        "share of the epoch, so that times are divided by machines: that was measured only for up to "
+        "Rates, requests and bytes of a cell are measured over a line of that latency and "
+        "width to a "
+        "server of objects; an epoch is that, times cells. Each machine has a line of its own "
+        "and its "
+        "share of the epoch, so that times are divided by machines: that was measured only "
+        "for up to "
         "8 ranks on one machine. Requests and bytes are of all machines together. The bucket is "
         "taken to give each machine what it gives one.",
         "",
@@ -163,11 +178,14 @@ def page() -> str:
             )
     lines += [
         "",
-        "Opening asks for two files a dataset, 32 at a time (measured with 50 datasets). With `cache=` a "
+        "Opening asks for two files a dataset, 32 at a time (measured with 50 datasets). With "
+        "`cache=` a "
         "second epoch asks for nothing, and is as fast as the disk that the cache is on.",
         "",
-        "Random order asks for each cell alone, two ranges each: blocks cost a hundredth of the requests. "
-        "A store that was written shuffled (`write_dataset(shuffle=True)`) makes blocks as mixed as "
+        "Random order asks for each cell alone, two ranges each: blocks cost a hundredth of "
+        "the requests. "
+        "A store that was written shuffled (`write_dataset(shuffle=True)`) makes blocks as "
+        "mixed as "
         "random order.",
     ]
     return "\n".join(lines) + "\n"
