@@ -57,6 +57,14 @@ class EpochBatches(Iterator[T]):
 Through = Callable[[Iterator[Batch[Any]]], Iterator[Any]]
 
 
+def transformed(batches: Iterator[Any], transform: Callable[[Any], Any] | None) -> Iterator[Any]:
+    """What ``transform`` makes of batches.
+
+    No map: a StopIteration of the transform would end the epoch without a word.
+    """
+    return batches if transform is None else (transform(batch) for batch in batches)
+
+
 def _with_pair(batch: Batch[Any], pair: Batch[Any] | None = None) -> Batch[Any]:
     return batch if pair is None else replace(batch, pair=pair)
 
@@ -185,9 +193,7 @@ class BatchIterable(Generic[T]):
         return EpochBatches(self._batches(position, rank, through or self._transformed))
 
     def _transformed(self, batches: Iterator[Batch[Any]]) -> Iterator[Any]:
-        # No map: a StopIteration of the transform would end the epoch without a word.
-        transform = self._transform
-        return batches if transform is None else (transform(batch) for batch in batches)
+        return transformed(batches, self._transform)
 
     def _batches(
         self, position: EpochPosition, rank: int, through: Through

@@ -19,7 +19,7 @@ from scipy.sparse import csr_matrix
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..batches.batch import Batch
-from ..batches.batches import BatchIterable
+from ..batches.batches import BatchIterable, transformed
 from ..batches.position import EpochPosition
 from ..errors import DaoTypeError, DaoValueError
 from .device import ahead
@@ -163,9 +163,7 @@ class TorchDataset(IterableDataset):
         made: Iterator[Any] = map(self._tensors, batches)
         if self._tensors.device is not None:
             made = ahead(made, self._tensors.device)
-        # No map: a StopIteration of the transform would end the epoch without a word.
-        transform = self._transform
-        return made if transform is None else (transform(tensors) for tensors in made)
+        return transformed(made, self._transform)
 
     @property
     def epoch(self) -> int:

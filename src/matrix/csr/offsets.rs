@@ -4,15 +4,12 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::super::packed::{Fetched, Packed};
-use super::stored::StoredArray;
+use super::stored::{StoredArray, read_all};
 use crate::error::{DaoError, Result};
 use crate::storage::Storage;
 
 /// The rows that count from one offset.
 const TOGETHER: usize = 32;
-
-/// The offsets that are read at a time.
-const STEP: usize = 1 << 16;
 
 /// The offsets `indptr` of a matrix.
 pub struct Offsets {
@@ -65,14 +62,13 @@ impl Offsets {
     }
 
     fn read(&self) -> Result<HeldOffsets> {
-        let mut held = HeldOffsets::new(self.shape);
-        let (len, mut row) = (self.shape[0].saturating_add(1), 0);
-        self.begins()?;
-        for start in (1..len).step_by(STEP) {
-            for end in self.array.values::<u64>(start..start.saturating_add(STEP as u64).min(len))? {
-                held.push(self.length(row, held.end, end)?);
-                row += 1;
-            }
+        let all: Vec<u64> = read_all(self.array.array(), self.shape[0].saturating_add(1))?;
+        if all.first() != Some(&0) {
+            return Err(self.descends(0));
+        }
+        let mut held = HeldOffsets::new(all.len() - 1, self.shape[1]);
+        for (row, ends) in (0..).zip(all.windows(2)) {
+            held.push(self.length(row, ends[0], ends[1])?);
         }
         Ok(held)
     }
@@ -162,10 +158,8 @@ enum Lengths {
 }
 
 impl HeldOffsets {
-    /// Of no rows yet, of a matrix of `shape`.
-    fn new([n_obs, n_vars]: [u64; 2]) -> Self {
-        // What metadata claim is no reason to take memory: rows are pushed as they are read.
-        let n = usize::try_from(n_obs).unwrap_or(0).min(STEP);
+    /// Of no rows yet, with room for `n` of them, of a matrix of so many columns.
+    fn new(n: usize, n_vars: u64) -> Self {
         let lengths = if n_vars <= u16::MAX.into() {
             Lengths::Short(Vec::with_capacity(n))
         } else {
@@ -216,7 +210,7 @@ mod tests {
     use super::*;
 
     fn check(lengths: &[u32], n_vars: u64) -> HeldOffsets {
-        let mut held = HeldOffsets::new([lengths.len() as u64, n_vars]);
+        let mut held = HeldOffsets::new(lengths.len(), n_vars);
         lengths.iter().for_each(|&length| held.push(length));
         let mut start = 0;
         for (row, &length) in lengths.iter().enumerate() {
